@@ -1,0 +1,116 @@
+# Every command of this repository. People and .ci/run use the same ones.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+# cpu or gpu: which build of ONNX Runtime is installed. Each has environments of its own.
+DEVICE ?= cpu
+# Where the training and test data are; needed by `bundles` and `bench` only.
+DATA_DIR ?=
+# Where `bundles` keeps checkpoints, curves and logs.
+RUNS_DIR ?= runs
+
+ifeq ($(filter $(DEVICE),cpu gpu),)
+$(error DEVICE is "$(DEVICE)", but must be cpu or gpu)
+endif
+SUFFIX := $(if $(filter gpu,$(DEVICE)),-gpu)
+VENV := .venv$(SUFFIX)
+VENV_SERVE := .venv-serve$(SUFFIX)
+VENV_PROTOS := .venv-protos
+
+# Tools are pinned, so that a check means the same everywhere.
+TORCH := torch==2.13.0
+DEV_TOOLS := import-linter==2.16 mypy==2.4.1 pytest==9.2.0 ruff==0.17.6 \
+	types-grpcio==1.85.0.20261028 types-protobuf==7.35.1.20260906 types-tqdm==4.70.0.20261106
+BUF := @bufbuild/buf@1.75.0
+# grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
+PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
+	googleapis-common-protos==1.76.0
+
+MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
+PROTOS := $(wildcard protos/attendant/v1/*.proto)
+SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
+
+.PHONY: help serve test test-all check protos bundles bench
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Add DEVICE=gpu to use an NVIDIA GPU."
+
+serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
+	@echo "Once the server says that it is serving on port 50051, try from another terminal:"
+	@echo "  $(VENV_SERVE)/bin/attendant translate \"The dog is barking.\""
+	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
+	@exec $(VENV_SERVE)/bin/attendant-server
+
+test: $(VENV)/.installed ## Run the tests
+	$(VENV)/bin/pytest
+
+test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
+	$(VENV)/bin/pytest -m ""
+
+check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed ## Lint, types, imports, contract
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	@mkdir -p build
+	$(call protoc,--include_imports --include_source_info --descriptor_set_out=build/image.binpb,$(PROTOS))
+	build/buf/node_modules/.bin/buf lint build/image.binpb --config protos/buf.yaml --path attendant
+	$(call generate,build/generated)
+	@diff -r -x __pycache__ build/generated protos/generated \
+		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+
+protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract again
+	$(call generate,protos/generated)
+
+bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
+	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de
+	$(VENV)/bin/attendant-export export --run-dir $(RUNS_DIR)/en-de --bundles-dir bundles
+	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de
+	$(VENV)/bin/attendant-export export --run-dir $(RUNS_DIR)/bert-en-de --bundles-dir bundles
+
+bench: $(VENV)/.installed ## Measure quality from DATA_DIR, and how full decode steps are
+	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
+	$(VENV)/bin/python bench/quality.py --data-dir $(DATA_DIR)
+	$(VENV)/bin/python bench/step_fill.py
+
+# $(call protoc,options,files)
+protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos \
+	-I"$$($(VENV_PROTOS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(1) $(2)
+
+# $(call generate,folder)
+define generate
+rm -rf $(1)
+mkdir -p $(1)
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--python_out=$(1) --mypy_out=quiet:$(1),$(PROTOS))
+PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
+	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(SERVICES))
+touch $(1)/attendant/v1/py.typed
+endef
+
+# attendant-protos is on no package index, so pip must see all members in one call.
+$(VENV_SERVE)/.installed: $(MEMBERS) Makefile
+	$(PYTHON) -m venv $(VENV_SERVE)
+	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE)]' -e clients/python
+	touch $@
+
+$(VENV)/.installed: $(MEMBERS) Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
+		-e protos -e 'server[$(DEVICE)]' -e 'export[$(DEVICE)]' -e clients/python
+	touch $@
+
+$(VENV_PROTOS)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_PROTOS)
+	$(VENV_PROTOS)/bin/pip install --quiet $(PROTO_TOOLS)
+	touch $@
+
+build/buf/.installed: Makefile
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/buf $(BUF)
+	touch $@
