@@ -1,0 +1,21 @@
+# The server with its built-in bundles. Runs without root and with a read-only file system.
+FROM python:3.11-slim AS build
+WORKDIR /source
+RUN python3 -m venv /venv
+COPY protos protos
+COPY server server
+RUN /venv/bin/pip install --no-cache-dir ./protos './server[cpu]' \
+    && /venv/bin/pip uninstall --yes pip
+
+FROM python:3.11-slim
+COPY --from=build /venv /venv
+COPY bundles /attendant/bundles
+COPY deploy/health_probe.py /attendant/health_probe.py
+WORKDIR /attendant
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 50051 9464
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/venv/bin/python", "/attendant/health_probe.py"]
+# No shell in between, so that SIGTERM reaches the server and it can drain.
+ENTRYPOINT ["/venv/bin/attendant-server"]
