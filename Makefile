@@ -24,7 +24,9 @@ VENV_PROTOS := .venv-protos
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
 DEV_TOOLS := import-linter==2.16 mypy==2.4.1 pytest==9.2.0 ruff==0.17.6 \
-	types-grpcio==1.85.0.20261028 types-protobuf==7.35.1.20260906 types-tqdm==4.70.0.20261106
+	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
+	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
+	types-protobuf==7.35.1.20260906 types-tqdm==4.70.0.20261106
 BUF := @bufbuild/buf@1.75.0
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \

@@ -15,9 +15,9 @@ TIMEOUT_SECONDS = 3.0
 def is_serving(address: str) -> bool:
     """Ask `address` (host:port) for the health of the whole server."""
     with grpc.insecure_channel(address) as channel:
-        request = health_pb2.HealthCheckRequest()
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=TIMEOUT_SECONDS)
+            answer = check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
