@@ -1,0 +1,83 @@
+"""Weights, optimizer state and progress on disk, as safetensors and JSON: never a pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS, OPTIMIZER, STATE, CONFIG = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "config.json",
+)
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write the model's parameters and persistent buffers to one safetensors file."""
+    temporary = path.with_suffix(".tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
+    temporary.replace(path)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load weights written by `save_weights`; keys and shapes must match exactly.
+
+    Raises ValueError that lists every missing, unexpected or misshapen tensor at once.
+    """
+    found, wanted = load_file(path), model.state_dict()
+    problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
+    problems += [
+        f"{name} is {tuple(found[name].shape)}, want {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & found.keys()
+        if found[name].shape != wanted[name].shape
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit the model: " + "; ".join(sorted(problems)))
+    model.load_state_dict({name: tensor.float() for name, tensor in found.items()})
+
+
+def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Write the optimizer's per-parameter tensors, named ``<parameter index>.<name>``."""
+    state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
+    tensors: dict[str, Tensor] = {
+        f"{index}.{name}": torch.as_tensor(value).detach().cpu().contiguous()
+        for index, values in state.items()
+        for name, value in values.items()
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary)
+    temporary.replace(path)
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restore what `save_optimizer` wrote into an optimizer over the same parameters."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in load_file(path).items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote."""
+    return json.loads(path.read_text())
+
+
+def find_weights(folder: Path) -> Path:
+    """The weights of a run folder (its best) or of a bundle; FileNotFoundError if neither."""
+    for path in (folder / "best" / WEIGHTS, folder / WEIGHTS):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{folder} has neither best/{WEIGHTS} nor {WEIGHTS}")

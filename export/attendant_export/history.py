@@ -1,0 +1,44 @@
+"""The training curve of a run, as CSV while it runs and as a picture."""
+
+import csv
+from pathlib import Path
+
+
+class History:
+    """Rows of measured values, appended to ``history.csv`` and drawn to ``history.png``."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Continue the run's ``history.csv`` if there is one."""
+        self._csv = run_dir / "history.csv"
+        self._picture = run_dir / "history.png"
+        self.rows: list[dict[str, float]] = []
+        if self._csv.exists():
+            with self._csv.open() as file:
+                self.rows = [
+                    {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)
+                ]
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add one row; it must have ``step``. New columns may appear later."""
+        self.rows.append(row)
+        columns = list(dict.fromkeys(name for r in self.rows for name in r))
+        with self._csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def draw(self) -> None:
+        """Draw every column but the step, one panel each."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        names = [n for n in dict.fromkeys(n for r in self.rows for n in r) if n != "step"]
+        figure = Figure(figsize=(6, 2 * len(names)), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+        for panel, name in zip(panels, names, strict=True):
+            points = [(r["step"], r[name]) for r in self.rows if name in r]
+            panel.plot(*zip(*points, strict=True))
+            panel.set_ylabel(name)
+        panels[-1].set_xlabel("step")
+        figure.savefig(self._picture)

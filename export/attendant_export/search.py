@@ -1,0 +1,131 @@
+"""Plain reference search over the PyTorch model: greedy, and beam by the textbook.
+
+Written to be obviously right, not fast: the served engine is held against it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attendant_export.dataset import pad
+from attendant_export.transformer import KeyValue, Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceHypothesis:
+    """Output token ids including the end token (if it came) and their log-probabilities."""
+
+    token_ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+    def score(self, length_penalty: float) -> float:
+        """Sum of log-probabilities divided by (number of tokens)^length_penalty."""
+        return sum(self.log_probabilities) / max(1, len(self.token_ids)) ** length_penalty
+
+
+@torch.inference_mode()
+def greedy(
+    model: Transformer, sources: Sequence[Sequence[int]], max_tokens: int, cached: bool = True
+) -> list[ReferenceHypothesis]:
+    """Greedy search over a padded batch of source token ids; ``cached`` reuses past keys/values.
+
+    Hypotheses that reach ``max_tokens`` end there without the end token.
+    """
+    config = model.config
+    device = model.embedding.weight.device
+    memory, mask = model.encode(pad(sources, config.pad_id).to(device))
+    target = torch.full((len(sources), 1), config.bos_id, device=device)
+    log_probabilities = torch.empty(len(sources), 0, device=device)
+    finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
+    past: list[KeyValue] | None = None
+    for _ in range(max_tokens):
+        hidden, present = model.decode(target[:, -1:] if cached else target, memory, mask, past)
+        past = present if cached else None
+        log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
+        best, token = log_p.max(-1)
+        target = torch.cat([target, token[:, None]], dim=1)
+        log_probabilities = torch.cat([log_probabilities, best[:, None]], dim=1)
+        finished |= token == config.eos_id
+        if finished.all():
+            break
+    return [
+        _until_end(ids, values, config.eos_id)
+        for ids, values in zip(target[:, 1:].tolist(), log_probabilities.tolist(), strict=True)
+    ]
+
+
+def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypothesis:
+    end = ids.index(eos_id) + 1 if eos_id in ids else len(ids)
+    return ReferenceHypothesis(tuple(ids[:end]), tuple(log_p[:end]))
+
+
+@torch.inference_mode()
+def beam(
+    model: Transformer,
+    source: Sequence[int],
+    beam_size: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+) -> list[ReferenceHypothesis]:
+    """Beam search over one sentence, uncached; the best ``beam_size`` hypotheses, best first.
+
+    Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
+    log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
+    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and no
+    running beam can still beat the worst of them, or at ``max_tokens``.
+    """
+    config = model.config
+    memory, mask = model.encode(torch.tensor([list(source)]))
+    running = [ReferenceHypothesis((), ())]
+    finished: list[ReferenceHypothesis] = []
+    for _ in range(max_tokens):
+        expanded = _expand(model, running, memory, mask, 2 * beam_size)
+        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
+        finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
+        running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
+        if len(finished) == beam_size and not _can_improve(
+            running, finished[-1], max_tokens, length_penalty
+        ):
+            break
+    else:
+        finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
+    return finished[:beam_size]
+
+
+def _can_improve(
+    running: list[ReferenceHypothesis],
+    worst: ReferenceHypothesis,
+    max_tokens: int,
+    length_penalty: float,
+) -> bool:
+    # A sum of log-probabilities only falls, so the best a beam can reach is its present sum
+    # divided by the largest divisor that it can still get.
+    best_sum = max(sum(h.log_probabilities) for h in running)
+    return best_sum / max_tokens**length_penalty > worst.score(length_penalty)
+
+
+def _expand(
+    model: Transformer,
+    running: list[ReferenceHypothesis],
+    memory: list[KeyValue],
+    mask: Tensor,
+    num_candidates: int,
+) -> list[ReferenceHypothesis]:
+    """The ``num_candidates`` best one-token continuations of all beams, best sum first."""
+    beams = len(running)
+    target = torch.tensor([[model.config.bos_id, *h.token_ids] for h in running])
+    shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
+    hidden, _ = model.decode(target, shared, mask)
+    log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (beams, vocab)
+    sums = torch.tensor([sum(h.log_probabilities) for h in running])
+    best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
+    vocab = log_p.shape[1]
+    return [
+        ReferenceHypothesis(
+            (*running[i // vocab].token_ids, i % vocab),
+            (*running[i // vocab].log_probabilities, log_p[i // vocab, i % vocab].item()),
+        )
+        for i in best
+    ]

@@ -1,0 +1,57 @@
+"""Tokenizers that we train: joint BPE for translation, WordPiece for BERT.
+
+Knows the ``tokenizers`` library and the special tokens; nothing of models.
+"""
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import processors, trainers
+
+PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
+BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+
+def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train one BPE vocabulary for source and target (Sennrich et al., 2016).
+
+    Ids 0 to 3 are padding, begin, end and unknown. Encoding ends with ``</s>``; runs of white
+    space count as one space. Offsets refer to the text as given.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=UNK))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation("isolated")]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, BOS, EOS, UNK], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
+    )
+    return tokenizer
+
+
+def train_bert_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train a cased WordPiece vocabulary (Devlin et al., 2019); encoding adds [CLS] and [SEP]."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=BERT_UNK))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special_tokens = [BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=special_tokens, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BERT_CLS} $A {BERT_SEP}",
+        pair=f"{BERT_CLS} $A {BERT_SEP} $B:1 {BERT_SEP}:1",
+        special_tokens=[(t, tokenizer.token_to_id(t)) for t in (BERT_CLS, BERT_SEP)],
+    )
+    return tokenizer

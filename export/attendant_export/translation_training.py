@@ -1,0 +1,165 @@
+"""Training a translation model: its data, loss and validation."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import sacrebleu
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export import checkpoint
+from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
+from attendant_export.search import greedy
+from attendant_export.tokenizer import train_translation_tokenizer
+from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
+from attendant_export.transformer import Transformer, TransformerConfig
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationData:
+    """Where the text is and how it is cut."""
+
+    train: Path
+    valid: Path
+    swap: bool = False
+    """Translate the second column into the first."""
+    vocab_size: int = 8000
+    max_batch_tokens: int = 4096
+    num_valid_sources: int = 500
+    """Sentences of the validation text, drawn at random once, that each validation translates."""
+
+
+def label_smoothed_loss(
+    model: Transformer, batch: PairBatch, label_smoothing: float
+) -> Tensor:
+    """Mean cross-entropy per real target token with label smoothing (section 5.4)."""
+    hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
+    real = batch.target_out != model.config.pad_id
+    # Padding is dropped before the largest product of the model, the one with the vocabulary.
+    logits = model.logits(hidden[real])  # (tokens, vocab)
+    return F.cross_entropy(logits, batch.target_out[real], label_smoothing=label_smoothing)
+
+
+def translate(
+    model: Transformer, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
+) -> list[str]:
+    """Greedy translations in the order of ``texts``; output is limited to 2 x source + 10."""
+    encoded = [e.ids for e in tokenizer.encode_batch(texts)]
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+    translations = [""] * len(texts)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        longest = len(encoded[indices[-1]])
+        hypotheses = greedy(model, [encoded[i] for i in indices], 2 * longest + 10)
+        for i, hypothesis in zip(indices, hypotheses, strict=True):
+            translations[i] = tokenizer.decode(list(hypothesis.token_ids))
+    return translations
+
+
+def score_translations(
+    hypotheses: list[str], references: list[list[str]]
+) -> dict[str, float]:
+    """BLEU and chrF by sacreBLEU, each sentence with all of its references."""
+    most = max(map(len, references))
+    streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
+    return {
+        "bleu": sacrebleu.corpus_bleu(hypotheses, streams).score,  # type: ignore[arg-type]
+        "chrf": sacrebleu.corpus_chrf(hypotheses, streams).score,  # type: ignore[arg-type]
+    }
+
+
+class TranslationTask:
+    """Batches, loss and validation of one language pair, for `Trainer`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        data: TranslationData,
+        label_smoothing: float,
+        seed: int,
+    ) -> None:
+        self.model, self.tokenizer, self.data = model, tokenizer, data
+        self.label_smoothing, self.seed = label_smoothing, seed
+        self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer)
+        references = group_references(read_pairs(data.valid, data.swap))
+        chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
+        sources = list(references)
+        self.valid_sources = [sources[i] for i in chosen]
+        self.valid_references = [references[s] for s in self.valid_sources]
+
+    def as_task(self) -> Task[PairBatch]:
+        """The three functions that `Trainer` wants."""
+        return Task(self.batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[PairBatch]:
+        """The batches of an epoch, on the model's device."""
+        device = self.model.embedding.weight.device
+        rng = np.random.default_rng((self.seed, epoch))
+        for batch in self.dataset.batches(self.data.max_batch_tokens, rng):
+            yield batch.to(device)
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Label-smoothed cross-entropy per target token."""
+        return label_smoothed_loss(self.model, batch, self.label_smoothing)
+
+    def validate(self) -> dict[str, float]:
+        """BLEU and chrF of greedy translations of the drawn validation sentences."""
+        hypotheses = translate(self.model, self.tokenizer, self.valid_sources)
+        return score_translations(hypotheses, self.valid_references)
+
+
+def train_translation(
+    config: TransformerConfig,
+    data: TranslationData,
+    options: TrainingOptions,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    label_smoothing: float = 0.1,
+    init_from: Path | None = None,
+) -> Progress:
+    """Train a translation model into ``run_dir``, resuming what is there.
+
+    ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
+    whose weights and tokenizer are the start. Writes ``config.json``, ``tokenizer.json``,
+    ``last/``, ``best/`` and the history.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    tokenizer = _tokenizer(data, run_dir, init_from)
+    sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
+    model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "translation", **sizes})
+    if init_from is not None:
+        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+    task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed)
+    return Trainer(model, task.as_task(), options, run_dir).train()
+
+
+def _tokenizer(data: TranslationData, run_dir: Path, init_from: Path | None) -> Tokenizer:
+    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    path = run_dir / TOKENIZER
+    if not path.exists():
+        if init_from is not None:
+            tokenizer = Tokenizer.from_file(str(init_from / TOKENIZER))
+        else:
+            texts = (text for pair in read_pairs(data.train) for text in pair)
+            tokenizer = train_translation_tokenizer(texts, data.vocab_size)
+        tokenizer.save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def load_translation_model(run_dir: Path) -> tuple[Transformer, Tokenizer]:
+    """The best model of a run folder, in evaluation mode, and its tokenizer."""
+    config = checkpoint.read_json(run_dir / checkpoint.CONFIG)
+    config.pop("kind")
+    model = Transformer(TransformerConfig(**config)).eval()
+    checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
+    return model, Tokenizer.from_file(str(run_dir / TOKENIZER))
