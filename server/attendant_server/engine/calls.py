@@ -1,0 +1,147 @@
+"""What callers hand to the engine and what they get back. Safe to use from any thread."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = Sequence[int]
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class CallTimings:
+    """Moments of a call on the engine's clock, in seconds; None until they have come."""
+
+    submitted: float | None = None
+    started: float | None = None
+    """When the engine took up the first text."""
+    encoded: float | None = None
+    """When the last encoder run of the call had ended."""
+    first_token: float | None = None
+    finished: float | None = None
+
+
+class Call(Generic[Result]):
+    """One request: several texts, admitted together or not at all, answered together.
+
+    ``future`` resolves to one result a text, in order. Cancelling the future abandons the call:
+    no model run that starts later includes it. The same holds once ``deadline``, a time on the
+    engine's clock, has passed; the future then fails with `DeadlineExceeded`.
+    """
+
+    def __init__(self, num_texts: int, deadline: float | None) -> None:
+        self.num_texts = num_texts
+        self.deadline = deadline
+        self.future: Future[list[Result]] = Future()
+        self.timings = CallTimings()
+
+    def cancel(self) -> None:
+        """Abandon the call."""
+        self.future.cancel()
+
+    def is_over(self) -> bool:
+        """Whether the call was answered, has failed or was abandoned."""
+        return self.future.done()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """How to search for the best hypotheses of one text."""
+
+    max_output_tokens: int
+    beam_size: int = 1
+    num_hypotheses: int = 1
+    length_penalty: float = 1.0
+    min_output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One translation: its tokens (the end token included when it came) and how it scored."""
+
+    token_ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    score: float
+    is_complete: bool
+    """True when the end token came, False when the length limit did."""
+
+
+class TranslateCall(Call[list[Hypothesis]]):
+    """Translate sources (token ids ending with the end token); best hypotheses first."""
+
+    def __init__(
+        self,
+        sources: Sequence[TokenIds],
+        options: SearchOptions,
+        deadline: float | None = None,
+        on_prefix: Callable[[tuple[int, ...]], None] | None = None,
+    ) -> None:
+        """``on_prefix`` is given, on the engine's thread, the token ids with which every
+
+        hypothesis that can still win begins, each time that they have grown. Only for calls with
+        one source.
+        """
+        super().__init__(len(sources), deadline)
+        self.sources = sources
+        self.options = options
+        self.on_prefix = on_prefix
+
+
+@dataclass(frozen=True, slots=True)
+class TargetScore:
+    """Log-probability of each target token, the end token's last."""
+
+    log_probabilities: NDArray[np.float32]  # (target,)
+
+
+class ScoreCall(Call[TargetScore]):
+    """Score (source, target) pairs of token ids, both ending with the end token."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[TokenIds, TokenIds]], deadline: float | None = None
+    ) -> None:
+        super().__init__(len(pairs), deadline)
+        self.pairs = pairs
+
+
+class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
+    """Embed texts (token ids with their special tokens).
+
+    ``outputs`` names what is wanted: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each (d,),
+    or ``hidden_<layer>``, each (length, d). A text's result maps these names to arrays.
+    """
+
+    def __init__(
+        self, texts: Sequence[TokenIds], outputs: tuple[str, ...], deadline: float | None = None
+    ) -> None:
+        super().__init__(len(texts), deadline)
+        self.texts = texts
+        self.outputs = outputs
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCandidates:
+    """The likeliest tokens of each mask of one text, best first."""
+
+    token_ids: NDArray[np.int64]  # (masks, top_k)
+    probabilities: NDArray[np.float32]  # (masks, top_k)
+
+
+class FillMaskCall(Call[MaskCandidates]):
+    """Predict the tokens at ``mask_positions`` (indices into the token ids) of each text."""
+
+    def __init__(
+        self,
+        texts: Sequence[TokenIds],
+        mask_positions: Sequence[Sequence[int]],
+        top_k: int,
+        deadline: float | None = None,
+    ) -> None:
+        super().__init__(len(texts), deadline)
+        self.texts = texts
+        self.mask_positions = mask_positions
+        self.top_k = top_k

@@ -1,0 +1,54 @@
+"""What can go wrong with a request, without a word about transport.
+
+AttendantError
+├── InvalidRequest        a value of the request is bad; names the field and the limit
+├── ModelNotFound         no model of this name
+├── ModelWithoutHead      the model has no masked-language-model head
+├── Unavailable           loading, draining, or the worker has died
+├── QueueFull             refused at once; says when to come back
+├── DeadlineExceeded      the server's own time limit for a call has passed
+└── ModelFailed           the model raised while it ran this request
+
+`interceptors/status.py` holds the one table from these classes to gRPC status codes.
+"""
+
+
+class AttendantError(Exception):
+    """Base of all errors whose message may be shown to the caller."""
+
+
+class InvalidRequest(AttendantError):
+    """A value of the request is bad; ``field`` is its name in the request."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class ModelNotFound(AttendantError):
+    """No model of this name is loaded."""
+
+
+class ModelWithoutHead(AttendantError):
+    """The model lacks the head that the call needs."""
+
+
+class Unavailable(AttendantError):
+    """The server cannot take the call now, and another one might."""
+
+
+class QueueFull(AttendantError):
+    """Too many texts are waiting; try again after ``retry_after_seconds``."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(AttendantError):
+    """The server's own limit of time for one call has passed."""
+
+
+class ModelFailed(AttendantError):
+    """The model raised while it ran this request; the cause is in the server's log."""
