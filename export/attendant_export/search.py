@@ -73,8 +73,9 @@ def beam(
 
     Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
     log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
-    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and no
-    running beam can still beat the worst of them, or at ``max_tokens``.
+    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and the best
+    running beam, were it to end at its present length, would not beat the worst of them, or at
+    ``max_tokens``, where what still runs counts as finished.
     """
     config = model.config
     memory, mask = model.encode(torch.tensor([list(source)]))
@@ -85,25 +86,12 @@ def beam(
         ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
         finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
         running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
-        if len(finished) == beam_size and not _can_improve(
-            running, finished[-1], max_tokens, length_penalty
-        ):
+        best_running = max(h.score(length_penalty) for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
             break
     else:
         finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
     return finished[:beam_size]
-
-
-def _can_improve(
-    running: list[ReferenceHypothesis],
-    worst: ReferenceHypothesis,
-    max_tokens: int,
-    length_penalty: float,
-) -> bool:
-    # A sum of log-probabilities only falls, so the best a beam can reach is its present sum
-    # divided by the largest divisor that it can still get.
-    best_sum = max(sum(h.log_probabilities) for h in running)
-    return best_sum / max_tokens**length_penalty > worst.score(length_penalty)
 
 
 def _expand(
