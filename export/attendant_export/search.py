@@ -22,7 +22,8 @@ class ReferenceHypothesis:
 
     def score(self, length_penalty: float) -> float:
         """Sum of log-probabilities divided by (number of tokens)^length_penalty."""
-        return sum(self.log_probabilities) / max(1, len(self.token_ids)) ** length_penalty
+        divisor: float = max(1, len(self.token_ids)) ** length_penalty
+        return sum(self.log_probabilities) / divisor
 
 
 @torch.inference_mode()
@@ -73,9 +74,9 @@ def beam(
 
     Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
     log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
-    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and the best
-    running beam, were it to end at its present length, would not beat the worst of them, or at
-    ``max_tokens``, where what still runs counts as finished.
+    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and the
+    best running beam, were it to end at its present length, would not beat the worst of them, or
+    at ``max_tokens``, where what still runs counts as finished.
     """
     config = model.config
     memory, mask = model.encode(torch.tensor([list(source)]))

@@ -5,11 +5,27 @@ Knows the ``tokenizers`` library and the special tokens; nothing of models.
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers import processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+
+def special_token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of ``token``; ValueError if the vocabulary does not have it."""
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise ValueError(f"the tokenizer has no token {token}")
+    return token_id
 
 
 def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -185,7 +185,7 @@ class Trainer(Generic[Batch]):
         with self._autocast():
             loss = self.task.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
         self.optimizer.step()
         self.progress.step += 1
@@ -229,7 +229,7 @@ class Trainer(Generic[Batch]):
         else:
             self.progress.num_worse += 1
 
-    def _show(self, bar: "tqdm[None]") -> None:
+    def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
         if self.progress.step % 20 == 0:
             rate = self.optimizer.param_groups[0]["lr"]

@@ -5,7 +5,9 @@ arguments and results, so that cached and uncached decoding are the same code.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +77,8 @@ class MultiHeadAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(batch, length, d_model) to (batch, heads, length, head_dim)."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)
 
     def project_memory(self, memory: Tensor) -> KeyValue:
         """Keys and values of cross-attention from the encoder's output (batch, source, d_model)."""
@@ -116,8 +119,9 @@ class FeedForward(nn.Sequential):
     """Position-wise feed-forward network (section 3.3)."""
 
     def __init__(self, d_model: int, d_ff: int, activation: nn.Module) -> None:
-        super().__init__(nn.Linear(d_model, d_ff), activation, nn.Linear(d_ff, d_model))
-        for linear in (self[0], self[2]):
+        expand, contract = nn.Linear(d_model, d_ff), nn.Linear(d_ff, d_model)
+        super().__init__(expand, activation, contract)
+        for linear in (expand, contract):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
@@ -196,6 +200,7 @@ class Transformer(nn.Module):
         # Pre-norm leaves the stream unnormalized at the top; post-norm has already done it.
         self.encoder_norm = nn.LayerNorm(config.d_model) if config.norm_first else nn.Identity()
         self.decoder_norm = nn.LayerNorm(config.d_model) if config.norm_first else nn.Identity()
+        self.positions: Tensor
         self.register_buffer(
             "positions", sinusoidal_positions(1024, config.d_model), persistent=False
         )
@@ -221,7 +226,8 @@ class Transformer(nn.Module):
         for block in self.encoder:
             x, _ = block(x, mask)
         x = self.encoder_norm(x)
-        return [block.cross_attention.project_memory(x) for block in self.decoder], mask
+        layers = cast(Iterable[Block], self.decoder)
+        return [block.cross_attention.project_memory(x) for block in layers], mask
 
     def decode(
         self,

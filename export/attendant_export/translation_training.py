@@ -35,9 +35,7 @@ class TranslationData:
     """Sentences of the validation text, drawn at random once, that each validation translates."""
 
 
-def label_smoothed_loss(
-    model: Transformer, batch: PairBatch, label_smoothing: float
-) -> Tensor:
+def label_smoothed_loss(model: Transformer, batch: PairBatch, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per real target token with label smoothing (section 5.4)."""
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     real = batch.target_out != model.config.pad_id
@@ -62,9 +60,7 @@ def translate(
     return translations
 
 
-def score_translations(
-    hypotheses: list[str], references: list[list[str]]
-) -> dict[str, float]:
+def score_translations(hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
     """BLEU and chrF by sacreBLEU, each sentence with all of its references."""
     most = max(map(len, references))
     streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
