@@ -1,0 +1,160 @@
+"""The builder of ONNX graphs: nodes, constants, and the one file of weights that graphs share.
+
+The only module that creates ONNX. Knows no network and no precision.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import onnx
+from attendant.v1 import bundle_pb2
+from numpy.typing import DTypeLike, NDArray
+from onnx import helper
+
+Array = NDArray[Any]
+Dimension = int | str
+"""A fixed size, or the name of a dimension that each run chooses."""
+
+MICROSOFT = "com.microsoft"
+OPSETS = {"": 24, MICROSOFT: 1}
+IR_VERSION = 12
+ALIGNMENT_BYTES = 64
+"""Weights begin at multiples of this, so that they can be used where the file is mapped."""
+
+
+class WeightFile:
+    """External data of several graphs; a name is stored once, whichever graphs use it.
+
+    A context manager: the file is complete when the block ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("wb")
+        self._tensors: dict[str, onnx.TensorProto] = {}
+
+    def __enter__(self) -> "WeightFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def add(self, name: str, array: Array) -> onnx.TensorProto:
+        """The initializer ``name``, whose bytes are appended when it is first asked for."""
+        if name not in self._tensors:
+            self._tensors[name] = self._append(name, np.ascontiguousarray(array))
+        return self._tensors[name]
+
+    def _append(self, name: str, array: Array) -> onnx.TensorProto:
+        self._file.write(bytes(-self._file.tell() % ALIGNMENT_BYTES))
+        place = {"location": self.path.name, "offset": self._file.tell(), "length": array.nbytes}
+        self._file.write(array.tobytes())
+        return onnx.TensorProto(
+            name=name,
+            data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+            dims=array.shape,
+            data_location=onnx.TensorProto.EXTERNAL,
+            external_data=[
+                onnx.StringStringEntryProto(key=key, value=str(value))
+                for key, value in place.items()
+            ],
+        )
+
+
+class GraphBuilder:
+    """Builds one graph node by node. Values are named by strings, as in ONNX itself."""
+
+    def __init__(self, name: str, weights: WeightFile) -> None:
+        self.name = name
+        self._weights = weights
+        self._graph = onnx.GraphProto(name=name)
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._exposed: dict[str, str] = {}
+        self._op_types: dict[str, str] = {}
+
+    def input(self, name: str, dtype: DTypeLike, *shape: Dimension) -> str:
+        """Declare an input of the graph."""
+        self._graph.input.append(_value_info(name, dtype, shape))
+        return name
+
+    def output(self, name: str, value: str, dtype: DTypeLike, *shape: Dimension) -> None:
+        """Declare that ``value``, computed by a node, is the output ``name`` of the graph."""
+        self._graph.output.append(_value_info(name, dtype, shape))
+        self._exposed[value] = name
+
+    def op(self, op_type: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return it. An absent optional input is ""."""
+        return self.ops(op_type, *inputs, num_results=1, domain=domain, **attributes)[0]
+
+    def ops(
+        self, op_type: str, *inputs: str, num_results: int, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node with ``num_results`` outputs and return them."""
+        first = len(self._op_types)
+        outputs = [f"{op_type}_{first + i}" for i in range(num_results)]
+        self._op_types.update(dict.fromkeys(outputs, op_type))
+        node = helper.make_node(
+            op_type, inputs, outputs, name=outputs[0], domain=domain, **attributes
+        )
+        self._graph.node.append(node)
+        return outputs
+
+    def op_type(self, value: str) -> str:
+        """What computed ``value``: the type of its node."""
+        return self._op_types[value]
+
+    def weight(self, name: str, array: Array) -> str:
+        """A named tensor in the file of weights."""
+        self._initializers.setdefault(name, self._weights.add(name, array))
+        return name
+
+    def constant(self, array: Array) -> str:
+        """A small tensor inside the graph's own file, one for equal arrays."""
+        name = f"{array.dtype}{list(array.shape)}:{array.tobytes().hex()}"
+        if name not in self._initializers:
+            self._initializers[name] = onnx.numpy_helper.from_array(array, name)
+        return name
+
+    def cast(self, x: str, dtype: DTypeLike) -> str:
+        """``x`` converted to ``dtype``."""
+        return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def split(self, x: str, num_parts: int, axis: int) -> list[str]:
+        """``x`` cut into equal parts along ``axis``."""
+        return self.ops("Split", x, num_results=num_parts, num_outputs=num_parts, axis=axis)
+
+    def integers(self, *values: int) -> str:
+        """A constant int64 vector: a shape, axes, or bounds."""
+        return self.constant(np.array(values, np.int64))
+
+    def write(self, path: Path) -> bundle_pb2.Graph:
+        """Write the graph beside its weights and describe its interface."""
+        for node in self._graph.node:
+            node.input[:] = [self._exposed.get(value, value) for value in node.input]
+            node.output[:] = [self._exposed.get(value, value) for value in node.output]
+        self._graph.initializer.extend(self._initializers.values())
+        model = helper.make_model(
+            self._graph,
+            producer_name="attendant-export",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid(*opset) for opset in OPSETS.items()],
+        )
+        path.write_bytes(model.SerializeToString(deterministic=True))
+        return bundle_pb2.Graph(
+            path=path.name,
+            inputs=[value.name for value in self._graph.input],
+            outputs=[value.name for value in self._graph.output],
+        )
+
+
+def _value_info(name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> onnx.ValueInfoProto:
+    element_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, element_type, shape)

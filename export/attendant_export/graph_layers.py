@@ -1,0 +1,165 @@
+"""Layers of Transformer and BERT as graph nodes, in fp32 or fp16.
+
+Mirrors transformer.py's modules one to one and takes their parameters by their state-dict names.
+Activations are (rows, d_model) between layers, a row being one token of one text, so that every
+product is of two matrices. Knows no inputs and outputs of graphs.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from attendant_export.graph_builder import Array, GraphBuilder, WeightFile
+
+Sublayer = Callable[[str], str]
+"""Adds nodes behind one value and returns their result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What all graphs of one model have in common."""
+
+    parameters: Mapping[str, Array]
+    """fp32 arrays by name; weights of linear layers are (outputs, inputs)."""
+    d_model: int
+    num_heads: int
+    norm_first: bool
+    layer_norm_epsilon: float
+    activation: str
+    """The ONNX operator between the two layers of the feed-forward network."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_heads
+
+
+def fp32_parameters(model: nn.Module) -> dict[str, Array]:
+    """The parameters of ``model`` by their state-dict names."""
+    return {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
+
+
+def layer_norm_epsilon(model: nn.Module) -> float:
+    """The epsilon of all layer norms of ``model``; ValueError if they differ."""
+    (epsilon,) = {norm.eps for norm in model.modules() if isinstance(norm, nn.LayerNorm)}
+    return epsilon
+
+
+class Layers(GraphBuilder):
+    """A graph with weights and activations of one float type."""
+
+    def __init__(
+        self, name: str, weights: WeightFile, network: Network, dtype: type[np.floating[Any]]
+    ) -> None:
+        super().__init__(name, weights)
+        self.network = network
+        self.dtype = dtype
+
+    def parameter(self, name: str) -> str:
+        """A parameter of the network in the graph's float type."""
+        return self.weight(name, self.network.parameters[name].astype(self.dtype))
+
+    def scalar(self, value: float) -> str:
+        """A constant in the graph's float type."""
+        return self.constant(np.array(value, self.dtype))
+
+    def fp32(self, x: str) -> str:
+        """``x``, which has the graph's float type, as fp32."""
+        return x if self.dtype == np.float32 else self.cast(x, np.float32)
+
+    def linear(self, x: str, name: str) -> str:
+        """`nn.Linear`: (rows, inputs) to (rows, outputs)."""
+        weight, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
+        return self.op("Gemm", x, weight, bias, transB=1)
+
+    def embed(self, token_ids: str, table: str) -> str:
+        """`nn.Embedding`: token ids (rows) to (rows, d_model)."""
+        return self.op("Gather", self.parameter(table), token_ids)
+
+    def vocabulary_scores(self, x: str, table: str) -> str:
+        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
+        return self.fp32(self.op("Gemm", x, self.parameter(table), transB=1))
+
+    def layer_norm(self, x: str, name: str) -> str:
+        """`nn.LayerNorm` over each row, computed in fp32."""
+        scale, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
+        epsilon = self.network.layer_norm_epsilon
+        return self.op("LayerNormalization", x, scale, bias, epsilon=epsilon)
+
+    def block(
+        self, x: str, name: str, attend: Sublayer, attend_memory: Sublayer | None = None
+    ) -> str:
+        """`transformer.Block`: ``x`` (rows, d_model) one layer further.
+
+        ``attend`` maps fused queries, keys and values (rows, 3 d_model) to weighted values
+        (rows, d_model); ``attend_memory`` does so from queries (rows, d_model) alone.
+        """
+
+        def self_attention(y: str) -> str:
+            weighted = attend(self.linear(y, f"{name}.self_attention.query_key_value"))
+            return self.linear(weighted, f"{name}.self_attention.output")
+
+        def cross_attention(y: str) -> str:
+            assert attend_memory is not None
+            weighted = attend_memory(self.linear(y, f"{name}.cross_attention.query"))
+            return self.linear(weighted, f"{name}.cross_attention.output")
+
+        def feed_forward(y: str) -> str:
+            inner = self.op(self.network.activation, self.linear(y, f"{name}.feed_forward.0"))
+            return self.linear(inner, f"{name}.feed_forward.2")
+
+        x = self._residual(x, f"{name}.self_attention_residual", self_attention)
+        if attend_memory is not None:
+            x = self._residual(x, f"{name}.cross_attention_residual", cross_attention)
+        return self._residual(x, f"{name}.feed_forward_residual", feed_forward)
+
+    def _residual(self, x: str, name: str, sublayer: Sublayer) -> str:
+        if self.network.norm_first:
+            return self.op("Add", x, sublayer(self.layer_norm(x, f"{name}.norm")))
+        return self.layer_norm(self.op("Add", x, sublayer(x)), f"{name}.norm")
+
+    def attend_sequence(
+        self, query_key_value: str, batch: str, lengths: str = "", causal: bool = False
+    ) -> str:
+        """Self-attention of whole texts: (rows, 3 d_model) to (rows, d_model).
+
+        ``batch`` is the shape (batch, length) of the rows. With ``lengths`` (batch), positions
+        behind a text's length are not attended to.
+        """
+        shape = self.op("Concat", batch, self.integers(-1), axis=0)
+        fused = self.op("Reshape", query_key_value, shape)  # (batch, length, 3 d_model)
+        query, keys, values = self.split(fused, 3, axis=2)
+        heads = self.network.num_heads
+        weighted = self.op(
+            *("Attention", query, keys, values, "", "", "", lengths),
+            q_num_heads=heads,
+            kv_num_heads=heads,
+            is_causal=int(causal),
+        )  # (batch, length, d_model)
+        return self.rows(weighted)
+
+    def attend_memory(self, query: str, keys: str, values: str, lengths: str) -> str:
+        """Cross-attention: ``query`` (rows, d_model) to weighted values (rows, d_model).
+
+        ``keys`` and ``values`` are (batch, heads, source, head_dim), of which ``lengths`` (batch)
+        source positions count. The rows of one text are adjacent and equally many for each text.
+        """
+        heads, head_dim = self.network.num_heads, self.network.head_dim
+        batch = self.op("Shape", lengths)
+        shape = self.op("Concat", batch, self.integers(-1, heads, head_dim), axis=0)
+        split = self.op("Reshape", query, shape)  # (batch, rows per text, heads, head_dim)
+        query = self.op("Transpose", split, perm=(0, 2, 1, 3))
+        weighted = self.op("Attention", query, keys, values, "", "", "", lengths)
+        return self.rows(self.op("Transpose", weighted, perm=(0, 2, 1, 3)))
+
+    def rows(self, x: str) -> str:
+        """``x``, whose last dimensions make up d_model, as (rows, d_model)."""
+        return self.op("Reshape", x, self.integers(-1, self.network.d_model))
+
+    def scaled(self, x: str) -> str:
+        """``x`` times the square root of d_model."""
+        return self.op("Mul", x, self.scalar(math.sqrt(self.network.d_model)))

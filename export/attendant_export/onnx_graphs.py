@@ -1,0 +1,60 @@
+"""Writes the graphs and weights of a model in one precision into a folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attendant.v1 import bundle_pb2
+
+from attendant_export.graph_builder import WeightFile
+from attendant_export.graph_layers import Layers, Network
+from attendant_export.quantization import Int8Layers
+from attendant_export.transformer import Transformer
+from attendant_export.translation_graphs import (
+    build_decoder_step,
+    build_encoder,
+    build_scorer,
+    translation_network,
+)
+
+PRECISIONS = ("fp32", "int8", "fp16")
+
+Builder = Callable[[Layers], None]
+
+
+def write_translation_graphs(
+    model: Transformer, precision: str, folder: Path, max_positions: int = 512
+) -> bundle_pb2.PrecisionGraphs:
+    """Write encoder, decoder_step and scorer of ``model`` for texts up to ``max_positions``.
+
+    ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
+    """
+    config = model.config
+    builders: dict[str, Builder] = {
+        "encoder": lambda g: build_encoder(g, config.num_encoder_layers, config.num_decoder_layers),
+        "decoder_step": lambda g: build_decoder_step(g, config.num_decoder_layers),
+        "scorer": lambda g: build_scorer(g, config.num_decoder_layers),
+    }
+    return _write(translation_network(model, max_positions), builders, precision, folder)
+
+
+def _write(
+    network: Network, builders: dict[str, Builder], precision: str, folder: Path
+) -> bundle_pb2.PrecisionGraphs:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    graphs = {}
+    with WeightFile(folder / f"weights.{precision}.bin") as weights:
+        for name, build in builders.items():
+            layers = _layers(name, weights, network, precision)
+            build(layers)
+            graphs[name] = layers.write(folder / f"{name}.{precision}.onnx")
+        return bundle_pb2.PrecisionGraphs(name=precision, weights=weights.path.name, **graphs)
+
+
+def _layers(name: str, weights: WeightFile, network: Network, precision: str) -> Layers:
+    if precision == "int8":
+        return Int8Layers(name, weights, network)
+    dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
+    return Layers(name, weights, network, dtype)

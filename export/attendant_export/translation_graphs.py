@@ -1,0 +1,149 @@
+"""The three graphs of a Transformer: encoder, decoder_step and scorer.
+
+Owns their inputs and outputs. Knows no precision: the layers it is given do.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from attendant_export.graph_builder import MICROSOFT, Array
+from attendant_export.graph_layers import Layers, Network, fp32_parameters, layer_norm_epsilon
+from attendant_export.transformer import Transformer, sinusoidal_positions
+
+TABLE = "embedding.weight"
+KEYS_VALUES = "decoder.cross_attention.keys_values"
+
+
+def translation_network(model: Transformer, max_positions: int) -> Network:
+    """The parameters of ``model``, with positions 0 to ``max_positions`` - 1 among them.
+
+    The projection of the encoder's output to keys and values is one layer for all of the decoder.
+    """
+    config = model.config
+    parameters = fp32_parameters(model)
+    memory: dict[str, list[Array]] = {"weight": [], "bias": []}
+    for layer in range(config.num_decoder_layers):
+        name = f"decoder.{layer}.cross_attention"
+        for kind, pieces in memory.items():
+            fused = parameters.pop(f"{name}.query_key_value.{kind}")
+            parameters[f"{name}.query.{kind}"] = fused[: config.d_model]
+            pieces.append(fused[config.d_model :])
+    for kind, pieces in memory.items():
+        parameters[f"{KEYS_VALUES}.{kind}"] = np.concatenate(pieces)
+    parameters["positions"] = sinusoidal_positions(max_positions, config.d_model).numpy()
+    return Network(
+        parameters=parameters,
+        d_model=config.d_model,
+        num_heads=config.num_heads,
+        norm_first=config.norm_first,
+        layer_norm_epsilon=layer_norm_epsilon(model),
+        activation="Relu",
+    )
+
+
+def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -> None:
+    """Source tokens to the cross-attention keys and values of every decoder layer."""
+    source = g.input("source", np.int64, "batch", "source")
+    lengths = g.input("source_lengths", np.int64, "batch")
+    batch = g.op("Shape", source)
+    x = _embed_sequence(g, source, batch)
+    for layer in range(num_encoder_layers):
+        x = g.block(x, f"encoder.{layer}", lambda qkv: g.attend_sequence(qkv, batch, lengths))
+    if g.network.norm_first:
+        x = g.layer_norm(x, "encoder_norm")
+    pieces = g.split(g.linear(x, KEYS_VALUES), 2 * num_decoder_layers, axis=1)
+    heads, head_dim = g.network.num_heads, g.network.head_dim
+    shape = g.op("Concat", batch, g.integers(heads, head_dim), axis=0)
+    for i, piece in enumerate(pieces):
+        split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
+        name = f"cross_{('key', 'value')[i % 2]}_{i // 2}"
+        g.output(name, split, g.dtype, "batch", heads, "source", head_dim)
+
+
+def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
+    """One more token for rows of any age, in caches that are bound as past and present at once."""
+    tokens = g.input("tokens", np.int64, "rows")
+    lengths = g.input("lengths", np.int32, "rows")
+    total_length = g.input("total_length", np.int32, 1)
+    num_candidates = g.input("num_candidates", np.int64, 1)
+    adjusted_positions = g.input("adjusted_positions", np.int64, "adjustments", 2)
+    adjustments = g.input("adjustments", np.float32, "adjustments")
+    source_lengths = g.input("source_lengths", np.int64, "sentences")
+
+    def attend_cached(layer: int, query_key_value: str) -> str:
+        shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
+        cache = [g.input(f"past_{kind}_{layer}", g.dtype, *shape) for kind in ("key", "value")]
+        one_position = g.op("Unsqueeze", query_key_value, g.integers(1))  # (rows, 1, 3 d_model)
+        weighted, *presents = g.ops(
+            *("GroupQueryAttention", one_position, "", "", *cache, lengths, total_length),
+            num_results=3,
+            domain=MICROSOFT,
+            num_heads=g.network.num_heads,
+            kv_num_heads=g.network.num_heads,
+        )
+        for kind, present in zip(("key", "value"), presents, strict=True):
+            g.output(f"present_{kind}_{layer}", present, g.dtype, *shape)
+        return g.rows(weighted)
+
+    x = g.scaled(g.embed(tokens, TABLE))
+    x = g.op("Add", x, g.op("Gather", g.parameter("positions"), lengths))
+    for layer in range(num_decoder_layers):
+        keys, values = _memory(g, layer, "sentences")
+        x = g.block(
+            x,
+            f"decoder.{layer}",
+            partial(attend_cached, layer),
+            partial(g.attend_memory, keys=keys, values=values, lengths=source_lengths),
+        )
+    scores = _scores(g, x)
+    scores = g.op("ScatterND", scores, adjusted_positions, adjustments, reduction="add")
+    best, ids = g.ops("TopK", g.op("LogSoftmax", scores), num_candidates, num_results=2)
+    g.output("candidate_ids", ids, np.int64, "rows", "candidates")
+    g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
+
+
+def build_scorer(g: Layers, num_decoder_layers: int) -> None:
+    """Log-probabilities of the tokens of given targets, all positions at once."""
+    target_in = g.input("target_in", np.int64, "batch", "target")
+    target_out = g.input("target_out", np.int64, "batch", "target")
+    source_lengths = g.input("source_lengths", np.int64, "batch")
+    batch = g.op("Shape", target_in)
+    x = _embed_sequence(g, target_in, batch)
+    for layer in range(num_decoder_layers):
+        keys, values = _memory(g, layer, "batch")
+        # Padding is on the right, where no earlier position attends to it.
+        x = g.block(
+            x,
+            f"decoder.{layer}",
+            lambda qkv: g.attend_sequence(qkv, batch, causal=True),
+            partial(g.attend_memory, keys=keys, values=values, lengths=source_lengths),
+        )
+    log_probabilities = g.op("LogSoftmax", _scores(g, x))  # (rows, vocab)
+    chosen = g.op("Reshape", target_out, g.integers(-1, 1))
+    chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
+    result = g.op("Reshape", chosen, batch)
+    g.output("log_probabilities", result, np.float32, "batch", "target")
+
+
+def _embed_sequence(g: Layers, token_ids: str, batch: str) -> str:
+    """Scaled embeddings plus positions: (batch, length) to (rows, d_model)."""
+    x = g.scaled(g.embed(g.op("Reshape", token_ids, g.integers(-1)), TABLE))
+    shape = g.op("Concat", batch, g.integers(-1), axis=0)
+    length = g.op("Gather", batch, g.integers(1))
+    positions = g.op("Slice", g.parameter("positions"), g.integers(0), length, g.integers(0))
+    return g.rows(g.op("Add", g.op("Reshape", x, shape), positions))
+
+
+def _memory(g: Layers, layer: int, batch: str) -> tuple[str, str]:
+    """Declare the inputs for one layer's cross-attention keys and values."""
+    shape = (batch, g.network.num_heads, "source", g.network.head_dim)
+    keys = g.input(f"cross_key_{layer}", g.dtype, *shape)
+    return keys, g.input(f"cross_value_{layer}", g.dtype, *shape)
+
+
+def _scores(g: Layers, x: str) -> str:
+    """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab)."""
+    if g.network.norm_first:
+        x = g.layer_norm(x, "decoder_norm")
+    return g.vocabulary_scores(x, TABLE)
