@@ -38,6 +38,7 @@ class Call(Generic[Result]):
         self.deadline = deadline
         self.future: Future[list[Result]] = Future()
         self.timings = CallTimings()
+        self._results: dict[int, Result] = {}
 
     def cancel(self) -> None:
         """Abandon the call."""
@@ -46,6 +47,26 @@ class Call(Generic[Result]):
     def is_over(self) -> bool:
         """Whether the call was answered, has failed or was abandoned."""
         return self.future.done()
+
+    def is_expired(self, now: float) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and now >= self.deadline
+
+    def put(self, index: int, result: Result, now: float) -> None:
+        """Add the result of one text; the last one resolves the future. Engine's thread only."""
+        self._results[index] = result
+        if len(self._results) == self.num_texts and self._claim():
+            self.timings.finished = now
+            self.future.set_result([self._results[i] for i in range(self.num_texts)])
+
+    def fail(self, error: Exception) -> None:
+        """Fail the call, unless it is over already. Engine's thread only."""
+        if self._claim():
+            self.future.set_exception(error)
+
+    def _claim(self) -> bool:
+        # The caller may cancel at any moment; from here on it cannot any more.
+        return not self.future.done() and self.future.set_running_or_notify_cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +101,9 @@ class TranslateCall(Call[list[Hypothesis]]):
         deadline: float | None = None,
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
     ) -> None:
-        """``on_prefix`` is given, on the engine's thread, the token ids with which every
-
-        hypothesis that can still win begins, each time that they have grown. Only for calls with
-        one source.
+        """``on_prefix`` is for calls with one source. Each time that the beginning which all
+        hypotheses that can still win share has grown, it is given that beginning's token ids, on
+        the engine's thread; it must be quick.
         """
         super().__init__(len(sources), deadline)
         self.sources = sources

@@ -1,0 +1,94 @@
+"""The bounded queue in front of a model. The one place that other threads share with the engine."""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from attendant_server.engine.calls import Call
+from attendant_server.errors import QueueFull
+
+
+class Waiting(Protocol):
+    """One text of a call, as a lane queues it."""
+
+    @property
+    def call(self) -> Call[Any]:
+        """The call that the text belongs to."""
+
+
+Text = TypeVar("Text", bound=Waiting)
+
+
+class AdmissionQueue(Generic[Text]):
+    """Texts that wait for a model, first come first served, never more than ``max_texts``.
+
+    All texts of a call are admitted or none. Texts of calls that are over count no longer, even
+    before the engine has come across them; ``on_dropped`` is told the call and their number.
+    """
+
+    def __init__(self, max_texts: int, on_dropped: Callable[[Call[Any], int], None]) -> None:
+        self.max_texts = max_texts
+        self._on_dropped = on_dropped
+        self._lock = threading.Lock()
+        self._texts: deque[Text] = deque()
+        self._waiting: Counter[Call[Any]] = Counter()
+
+    def __len__(self) -> int:
+        """Texts waiting whose calls are not over."""
+        with self._lock:
+            return self._waiting.total()
+
+    def put(self, call: Call[Any], texts: Sequence[Text], now: float) -> None:
+        """Queue all texts of ``call``; raises QueueFull, and queues none, when they do not fit."""
+        with self._lock:
+            num_waiting = self._waiting.total()
+            if num_waiting + len(texts) > self.max_texts:
+                raise QueueFull(
+                    f"{num_waiting} texts are waiting and {len(texts)} more would exceed the "
+                    f"limit of {self.max_texts}",
+                    retry_after_seconds=self._head_age(now),
+                )
+            call.timings.submitted = now
+            if len(self._texts) > 2 * self.max_texts:  # mostly texts of calls that are over
+                self._texts = deque(t for t in self._texts if t.call in self._waiting)
+            self._texts.extend(texts)
+            self._waiting[call] += len(texts)
+        call.future.add_done_callback(lambda _: self._forget(call))
+
+    def take(self) -> Iterator[Text]:
+        """Remove and yield texts in order until the queue is empty or the caller stops asking."""
+        while (text := self._take_one()) is not None:
+            yield text
+
+    def put_back(self, text: Text) -> None:
+        """Return a text that was taken but did not fit to the head of the queue."""
+        with self._lock:
+            if not text.call.is_over():
+                self._texts.appendleft(text)
+                self._waiting[text.call] += 1
+
+    def _take_one(self) -> Text | None:
+        with self._lock:
+            while self._texts:
+                text = self._texts.popleft()
+                if text.call in self._waiting:
+                    self._waiting[text.call] -= 1
+                    if not self._waiting[text.call]:
+                        del self._waiting[text.call]
+                    return text
+            return None
+
+    def _forget(self, call: Call[Any]) -> None:
+        with self._lock:
+            num_dropped = self._waiting.pop(call, 0)
+            if not self._waiting:
+                self._texts.clear()
+        if num_dropped:
+            self._on_dropped(call, num_dropped)
+
+    def _head_age(self, now: float) -> float:
+        """How long the text at the head has waited: what a newcomer may expect, at least 50 ms."""
+        head = next((t for t in self._texts if t.call in self._waiting), None)
+        submitted = head.call.timings.submitted if head else None
+        return max(0.05, now - submitted) if submitted is not None else 0.05

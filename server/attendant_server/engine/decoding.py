@@ -1,0 +1,201 @@
+"""Step-level continuous batching for one translation model.
+
+Every `advance` encodes a bounded number of waiting sources, lets encoded ones join wherever rows
+are free, and decodes one token for all running rows, whatever their age or options.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
+from attendant_server.engine.lane import Lane
+from attendant_server.engine.models import EncodedSource, TranslationModel
+from attendant_server.engine.pool import Pool, Sentence
+from attendant_server.engine.reports import Observer, StepReport
+from attendant_server.engine.search import new_search
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingLimits:
+    """Bounds of a decoding lane."""
+
+    max_rows: int = 64
+    """Hypotheses decoded together in one step, over all sentences."""
+    max_queued_texts: int = 1024
+    max_encode_tokens: int = 256
+    """Padded source tokens encoded, and target tokens scored, between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairToScore:
+    """One pair of a `ScoreCall`, waiting."""
+
+    call: ScoreCall
+    index: int
+
+
+class DecodingLane(Lane):
+    """The queues, the running sentences and the caches of one translation model."""
+
+    def __init__(
+        self,
+        name: str,
+        model: TranslationModel,
+        limits: DecodingLimits,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(name, observer, clock)
+        self.max_rows = limits.max_rows
+        self._model, self._limits = model, limits
+        self._queue: AdmissionQueue[Sentence] = self._new_queue(limits.max_queued_texts)
+        self._pairs: AdmissionQueue[PairToScore] = self._new_queue(limits.max_queued_texts)
+        self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
+        self._pools: dict[int, Pool] = {}
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts admitted that have no rows yet."""
+        return len(self._queue) + len(self._pairs) + len(self._encoded)
+
+    @property
+    def num_active(self) -> int:
+        """Rows in use."""
+        return sum(pool.num_rows for pool in list(self._pools.values()))
+
+    @property
+    def num_active_sentences(self) -> int:
+        """Sentences that are being decoded."""
+        return sum(len(pool.sentences) for pool in list(self._pools.values()))
+
+    def submit(self, call: Call[Any]) -> None:
+        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread."""
+        now = self._clock()
+        if isinstance(call, ScoreCall):
+            self._pairs.put(call, [PairToScore(call, i) for i in range(call.num_texts)], now)
+        elif isinstance(call, TranslateCall):
+            assert call.options.beam_size <= self.max_rows
+            self._queue.put(call, [self._sentence(call, i) for i in range(call.num_texts)], now)
+        else:
+            raise TypeError(f"a translation model cannot run a {type(call).__name__}")
+
+    def _sentence(self, call: TranslateCall, index: int) -> Sentence:
+        search = new_search(call.options, self._model.bos_id, self._model.eos_id)
+        return Sentence(call, index, search)
+
+    def advance(self) -> None:
+        """One bounded round of work: encode, admit, one step of every pool, score."""
+        self._drop_abandoned()
+        self._encode()
+        self._admit()
+        self._step()
+        self._score()
+
+    def _take_all(self) -> list[Call[Any]]:
+        calls: list[Call[Any]] = [s.call for pool in self._pools.values() for s in pool.sentences]
+        calls += [sentence.call for sentence, _ in self._encoded]
+        self._encoded.clear()
+        for pool in self._pools.values():
+            pool.sentences.clear()
+        return calls
+
+    def _take_waiting(self) -> list[Call[Any]]:
+        return [t.call for t in self._queue.take()] + [t.call for t in self._pairs.take()]
+
+    def _drop_abandoned(self) -> None:
+        now = self._clock()
+        for pool in self._pools.values():
+            unwanted = {s for s in pool.sentences if self._is_abandoned(s.call, now)}
+            if unwanted:
+                pool.drop(unwanted)
+        kept = [(s, e) for s, e in self._encoded if not self._is_abandoned(s.call, now)]
+        self._encoded = deque(kept)
+
+    def _encode(self) -> None:
+        """Encode waiting sources together as soon as the encoded ones cannot fill the free rows."""
+        wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
+        if self.num_active + wanted_rows >= self.max_rows:
+            return
+        batch = self._take_batch(
+            self._queue, lambda s: len(s.call.sources[s.index]), self._limits.max_encode_tokens
+        )
+        if batch:
+            sources = [s.call.sources[s.index] for s in batch]
+            lengths = [len(source) for source in sources]
+            encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
+            now = self._clock()
+            for sentence in batch:
+                sentence.call.timings.encoded = now
+            self._encoded.extend(zip(batch, encoded, strict=True))
+
+    def _admit(self) -> None:
+        """Let encoded sentences join, in order, while rows are free."""
+        free = self.max_rows - self.num_active
+        while self._encoded and self._encoded[0][0].width <= free:
+            sentence, source = self._encoded.popleft()
+            self._pool(sentence.width).join(sentence, source)
+            free -= sentence.width
+
+    def _pool(self, width: int) -> Pool:
+        if width not in self._pools:
+            max_blocks = self.max_rows // width
+            memory = self._model.new_memory(width, max_blocks)
+            self._pools[width] = Pool(
+                width, max_blocks, memory, self._model.bos_id, self._model.eos_id
+            )
+        return self._pools[width]
+
+    def _step(self) -> None:
+        """Decode one token for every running row."""
+        num_rows = self.num_active
+        if not num_rows:
+            return
+        started, num_waiting = self._clock(), len(self._queue) + len(self._encoded)
+        num_output_tokens = 0
+        for pool in self._pools.values():
+            if pool.sentences:
+                running = list(pool.sentences)
+                finished = pool.step()
+                self._tell_prefixes(running)
+                num_output_tokens += sum(map(self._finish, finished))
+        seconds = self._clock() - started
+        self._observer.on_step(
+            self.name,
+            StepReport(num_rows, self.max_rows, num_waiting, num_output_tokens, seconds),
+        )
+
+    def _tell_prefixes(self, sentences: list[Sentence]) -> None:
+        now = self._clock()
+        for sentence in sentences:
+            call = sentence.call
+            if call.timings.first_token is None:
+                call.timings.first_token = now
+            if call.on_prefix is not None:
+                prefix = sentence.search.settled_prefix()
+                if len(prefix) > sentence.num_settled:
+                    sentence.num_settled = len(prefix)
+                    call.on_prefix(prefix)
+
+    def _finish(self, sentence: Sentence) -> int:
+        """Answer for a finished sentence; returns its output tokens."""
+        hypotheses = sentence.search.hypotheses()
+        sentence.call.put(sentence.index, hypotheses, self._clock())
+        return sum(len(h.token_ids) for h in hypotheses)
+
+    def _score(self) -> None:
+        """Score one batch of waiting pairs."""
+        batch = self._take_batch(
+            self._pairs,
+            lambda p: max(map(len, p.call.pairs[p.index])),
+            self._limits.max_encode_tokens,
+        )
+        if batch:
+            pairs = [p.call.pairs[p.index] for p in batch]
+            lengths = [len(target) for _, target in pairs]
+            scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
+            now = self._clock()
+            for pair, score in zip(batch, scores, strict=True):
+                pair.call.put(pair.index, score, now)

@@ -1,0 +1,157 @@
+"""Token-budget batching for one embedding model.
+
+Texts of similar length are run together, oldest first, within a budget of padded tokens that is
+also bounded by measured time, so that a decoding lane on the same thread is never kept waiting.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
+from attendant_server.engine.lane import Lane
+from attendant_server.engine.models import EmbeddingModel
+from attendant_server.engine.reports import Observer
+
+LOOK_AHEAD = 4
+"""Texts of how many budgets are looked at to find some of similar length."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingLimits:
+    """Bounds of an encoding lane."""
+
+    max_batch_tokens: int = 2048
+    """Padded tokens of one batch."""
+    max_batch_seconds: float = 0.02
+    """Time that one batch may take, by the measured time per padded token."""
+    max_queued_texts: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TextToEncode:
+    """One text of an `EmbedCall` or a `FillMaskCall`, waiting."""
+
+    call: EmbedCall | FillMaskCall
+    index: int
+
+    @property
+    def length(self) -> int:
+        """Its number of tokens."""
+        return len(self.call.texts[self.index])
+
+
+class EncodingLane(Lane):
+    """The queue of one embedding model."""
+
+    def __init__(
+        self,
+        name: str,
+        model: EmbeddingModel,
+        limits: EncodingLimits,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(name, observer, clock)
+        self._model, self._limits = model, limits
+        self._queue: AdmissionQueue[TextToEncode] = self._new_queue(limits.max_queued_texts)
+        self._seconds_per_token = 0.0
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts admitted and not yet run."""
+        return len(self._queue)
+
+    @property
+    def num_active(self) -> int:
+        """Texts in the batch that is being run."""
+        return len(self._in_flight)
+
+    def submit(self, call: Call[Any]) -> None:
+        """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull. Any thread."""
+        if not isinstance(call, EmbedCall | FillMaskCall):
+            raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
+        texts = [TextToEncode(call, i) for i in range(call.num_texts)]
+        self._queue.put(call, texts, self._clock())
+
+    def advance(self) -> None:
+        """Run one batch."""
+        batch = self._take_similar()
+        if not batch:
+            return
+        started = self._clock()
+        lengths = [text.length for text in batch]
+        outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
+        now = self._clock()
+        self._measure(max(lengths) * len(lengths), now - started)
+        for row, text in enumerate(batch):
+            text.call.put(text.index, self._result(text, row, outputs), now)
+
+    def _take_all(self) -> list[Call[Any]]:
+        return []
+
+    def _take_waiting(self) -> list[Call[Any]]:
+        return [text.call for text in self._queue.take()]
+
+    @property
+    def _budget(self) -> int:
+        """Padded tokens for one batch."""
+        if not self._seconds_per_token:
+            return self._limits.max_batch_tokens
+        affordable = int(self._limits.max_batch_seconds / self._seconds_per_token)
+        return min(self._limits.max_batch_tokens, affordable)
+
+    def _measure(self, num_padded_tokens: int, seconds: float) -> None:
+        per_token = seconds / num_padded_tokens
+        old = self._seconds_per_token or per_token
+        self._seconds_per_token = 0.8 * old + 0.2 * per_token
+
+    def _take_similar(self) -> list[TextToEncode]:
+        """The oldest text and those next in length to it that fit the budget."""
+        window = self._take_batch(self._queue, lambda t: t.length, LOOK_AHEAD * self._budget)
+        if not window:
+            return []
+        head = window[0]
+        by_distance = sorted(window[1:], key=lambda t: abs(t.length - head.length))
+        batch, longest = [head], head.length
+        for text in by_distance:
+            padded = max(longest, text.length) * (len(batch) + 1)
+            if padded > self._budget:
+                break
+            longest = max(longest, text.length)
+            batch.append(text)
+        chosen = set(map(id, batch))
+        for text in reversed(window):
+            if id(text) not in chosen:
+                self._queue.put_back(text)
+        return batch
+
+    def _embed(self, batch: list[TextToEncode]) -> dict[str, NDArray[np.float32]]:
+        """All outputs that any text of the batch wants, with a batch axis."""
+        names = {name for text in batch for name in self._outputs_of(text.call)}
+        return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
+
+    def _outputs_of(self, call: EmbedCall | FillMaskCall) -> tuple[str, ...]:
+        if isinstance(call, EmbedCall):
+            return call.outputs
+        return (f"hidden_{self._model.num_layers}",)
+
+    def _result(self, text: TextToEncode, row: int, outputs: dict[str, NDArray[np.float32]]) -> Any:
+        """What the text's call wants, copied so that the batch's memory is not kept alive."""
+        call = text.call
+        if isinstance(call, EmbedCall):
+            return {
+                name: outputs[name][row, : text.length].copy()
+                if name.startswith("hidden_")
+                else outputs[name][row].copy()
+                for name in call.outputs
+            }
+        return self._fill(call, text.index, outputs[f"hidden_{self._model.num_layers}"][row])
+
+    def _fill(self, call: FillMaskCall, index: int, hidden: NDArray[np.float32]) -> MaskCandidates:
+        positions = list(call.mask_positions[index])
+        return self._model.fill(hidden[positions], call.top_k)  # (masks, top_k)

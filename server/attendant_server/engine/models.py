@@ -1,0 +1,87 @@
+"""What the engine asks of a model. Implemented over ONNX Runtime in ``onnx_models``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
+
+
+class EncodedSource(Protocol):
+    """An encoded source, as only the model that made it can use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """What one decoding step is given. Rows of a sentence are adjacent."""
+
+    tokens: NDArray[np.int64]  # (rows)
+    lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
+    num_candidates: int
+    adjusted_positions: NDArray[np.int64]  # (adjusted, 2) row and token id
+    adjustments: NDArray[np.float32]  # (adjusted) added to the logits
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The likeliest next tokens of each row, best first."""
+
+    token_ids: NDArray[np.int64]  # (rows, candidates)
+    log_probabilities: NDArray[np.float32]  # (rows, candidates)
+
+
+class DecoderMemory(Protocol):
+    """The caches of all sentences that are searched with one width.
+
+    A *block* is the place of one sentence: its encoded source and ``width`` adjacent rows, each
+    the self-attention cache of one hypothesis. Block b holds rows b*width to (b+1)*width - 1.
+    """
+
+    def load(self, block: int, source: EncodedSource) -> None:
+        """Put an encoded source into a block; its rows are empty."""
+
+    def move(self, origin: int, block: int, num_positions: int) -> None:
+        """Move the block ``origin``, whose rows hold ``num_positions`` tokens, to ``block``."""
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
+        """Let each of ``rows`` continue the first ``num_positions`` tokens of its parent row.
+
+        All parents are read before any row is written.
+        """
+
+    def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
+        """Append one token to each row of the first ``num_blocks`` blocks and rank the next."""
+
+
+class TranslationModel(Protocol):
+    """An encoder-decoder model."""
+
+    bos_id: int
+    eos_id: int
+    vocab_size: int
+
+    def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
+        """Encode the sources as one padded batch."""
+
+    def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
+        """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
+
+    def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
+        """Score (source, target) pairs as one padded batch."""
+
+
+class EmbeddingModel(Protocol):
+    """An encoder with pooled and per-token outputs."""
+
+    num_layers: int
+
+    def embed(
+        self, texts: Sequence[TokenIds], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the texts as one padded batch; ``outputs`` as in `EmbedCall`, with a batch axis."""
+
+    def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
+        """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""

@@ -1,0 +1,130 @@
+"""The running sentences of one search width: which block is whose. Ids and tokens only.
+
+Blocks in use are always the first ones, so a step runs over a contiguous part of the caches: a
+sentence joins behind the last block, and the last block moves into the hole that another leaves.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from attendant_server.engine.calls import TranslateCall
+from attendant_server.engine.models import DecoderMemory, EncodedSource, StepInput
+from attendant_server.engine.search import Search, num_candidates
+
+
+@dataclass(slots=True, eq=False)
+class Sentence:
+    """One text of a `TranslateCall` on its way through the engine."""
+
+    call: TranslateCall
+    index: int
+    search: Search
+    num_settled: int = field(default=0)
+    """Tokens of the settled prefix that the caller has been told."""
+
+    @property
+    def width(self) -> int:
+        """Rows that it needs."""
+        return self.search.width
+
+
+class Pool:
+    """Sentences that are searched with ``width`` rows each, at most ``max_blocks`` at a time."""
+
+    def __init__(
+        self, width: int, max_blocks: int, memory: DecoderMemory, bos_id: int, eos_id: int
+    ) -> None:
+        self.width, self.max_blocks = width, max_blocks
+        self.sentences: list[Sentence] = []
+        self._memory, self._bos_id, self._eos_id = memory, bos_id, eos_id
+        self._tokens = np.zeros(max_blocks * width, dtype=np.int64)
+        self._lengths = np.zeros(max_blocks * width, dtype=np.int32)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in use."""
+        return len(self.sentences) * self.width
+
+    def join(self, sentence: Sentence, source: EncodedSource) -> None:
+        """Give the sentence the next block."""
+        assert len(self.sentences) < self.max_blocks
+        block = len(self.sentences)
+        self._memory.load(block, source)
+        self._tokens[self._rows(block)] = self._bos_id
+        self._lengths[self._rows(block)] = 0
+        self.sentences.append(sentence)
+
+    def leave(self, block: int) -> None:
+        """Free a block, moving the last one into it."""
+        last = len(self.sentences) - 1
+        if block != last:
+            self._memory.move(last, block, self.sentences[last].search.num_tokens)
+            self._tokens[self._rows(block)] = self._tokens[self._rows(last)]
+            self._lengths[self._rows(block)] = self._lengths[self._rows(last)]
+            self.sentences[block] = self.sentences[last]
+        self.sentences.pop()
+
+    def drop(self, is_unwanted: "set[Sentence]") -> None:
+        """Free the blocks of these sentences."""
+        for block in reversed(range(len(self.sentences))):
+            if self.sentences[block] in is_unwanted:
+                self.leave(block)
+
+    def step(self) -> list[Sentence]:
+        """Decode one token for every row; returns the sentences that this finished.
+
+        Raises FloatingPointError, with nothing changed, when the model answers NaN.
+        """
+        num_rows = self.num_rows
+        positions, adjustments = self._suppressed_ends()
+        candidates = self._memory.step(
+            len(self.sentences),
+            StepInput(
+                self._tokens[:num_rows],
+                self._lengths[:num_rows],
+                num_candidates(self.width),
+                positions,
+                adjustments,
+            ),
+        )
+        if np.isnan(candidates.log_probabilities).any():
+            raise FloatingPointError("the model answered NaN")
+        self._lengths[:num_rows] += 1
+        self._advance(candidates.token_ids.tolist(), candidates.log_probabilities.tolist())
+        finished = [s for s in self.sentences if s.search.is_finished]
+        self.drop(set(finished))
+        return finished
+
+    def _advance(self, token_ids: list[list[int]], log_probabilities: list[list[float]]) -> None:
+        """Let every search choose, then reorder the caches of those whose beams changed parents."""
+        moved_rows: list[int] = []
+        parents: list[int] = []
+        num_positions = 0
+        for block, sentence in enumerate(self.sentences):
+            rows, search = self._rows(block), sentence.search
+            chosen = search.advance(token_ids[rows], log_probabilities[rows])
+            if search.is_finished:
+                continue
+            self._tokens[rows] = search.next_tokens
+            for i, parent in enumerate(chosen or ()):
+                if parent != i:
+                    moved_rows.append(rows.start + i)
+                    parents.append(rows.start + parent)
+                    num_positions = max(num_positions, search.num_tokens)
+        if moved_rows:
+            self._memory.reorder(moved_rows, parents, num_positions)
+
+    def _suppressed_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """(row, end token) of all rows that must not end yet, and minus infinity for each."""
+        rows = [
+            row
+            for block, sentence in enumerate(self.sentences)
+            if sentence.search.num_tokens < sentence.call.options.min_output_tokens
+            for row in range(self._rows(block).start, self._rows(block).stop)
+        ]
+        positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
+        return positions, np.full(len(rows), -np.inf, dtype=np.float32)
+
+    def _rows(self, block: int) -> slice:
+        return slice(block * self.width, (block + 1) * self.width)

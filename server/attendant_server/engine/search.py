@@ -1,0 +1,208 @@
+"""Decoding policies: what becomes of one sentence's hypotheses when the model has spoken.
+
+One object a sentence, fed once a step with the best candidates of each of its rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Protocol
+
+from attendant_server.engine.calls import Hypothesis, SearchOptions
+
+
+class Search(Protocol):
+    """The state of one sentence's search over ``width`` rows."""
+
+    width: int
+    num_tokens: int
+    """Tokens that every running hypothesis has."""
+    next_tokens: list[int]
+    """The token each row appends in the next step."""
+    is_finished: bool
+
+    def advance(
+        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+    ) -> list[int] | None:
+        """Take the candidates (width, candidates) of the step that appended ``next_tokens``.
+
+        Returns for each row which row's past it continues, or None when each continues its own.
+        """
+
+    def settled_prefix(self) -> tuple[int, ...]:
+        """The tokens with which every hypothesis that can still win begins, without the end."""
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The ``num_hypotheses`` best, best first, once the search is finished."""
+
+
+def num_candidates(width: int) -> int:
+    """Candidates a row must offer: each of its ``width`` best may be an end token besides."""
+    return 1 if width == 1 else 2 * width
+
+
+def new_search(options: SearchOptions, bos_id: int, eos_id: int) -> Search:
+    """The search that ``options`` ask for."""
+    if options.beam_size == 1:
+        return GreedySearch(options, bos_id, eos_id)
+    return BeamSearch(options, bos_id, eos_id)
+
+
+def length_penalized(log_probability: float, num_tokens: int, length_penalty: float) -> float:
+    """A hypothesis's score: its log-probability divided by (tokens)^length_penalty."""
+    return log_probability / float(num_tokens**length_penalty)
+
+
+class GreedySearch:
+    """Takes the likeliest token at every step."""
+
+    width = 1
+
+    def __init__(self, options: SearchOptions, bos_id: int, eos_id: int) -> None:
+        self.next_tokens = [bos_id]
+        self.is_finished = False
+        self._options, self._eos_id = options, eos_id
+        self._token_ids: list[int] = []
+        self._log_probabilities: list[float] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens so far."""
+        return len(self._token_ids)
+
+    def advance(
+        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+    ) -> None:
+        """Append the best candidate."""
+        token = token_ids[0][0]
+        self._token_ids.append(token)
+        self._log_probabilities.append(log_probabilities[0][0])
+        self.next_tokens[0] = token
+        self.is_finished = (
+            token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
+        )
+
+    def settled_prefix(self) -> tuple[int, ...]:
+        """All tokens so far."""
+        return _without_end(tuple(self._token_ids), self._eos_id)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The only hypothesis."""
+        score = length_penalized(
+            sum(self._log_probabilities), self.num_tokens, self._options.length_penalty
+        )
+        is_complete = self._token_ids[-1] == self._eos_id
+        return [
+            Hypothesis(tuple(self._token_ids), tuple(self._log_probabilities), score, is_complete)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A running or finished hypothesis of a beam search."""
+
+    token_ids: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    log_probability: float = 0.0
+
+    def extended(self, token: int, log_probability: float) -> "Beam":
+        """This beam and one token more."""
+        return Beam(
+            (*self.token_ids, token),
+            (*self.log_probabilities, log_probability),
+            self.log_probability + log_probability,
+        )
+
+
+class BeamSearch:
+    """Keeps the ``beam_size`` likeliest hypotheses at every step.
+
+    The 2 x ``beam_size`` best continuations of all beams are ranked by log-probability. Those that
+    end within the first ``beam_size`` are finished; the best ``beam_size`` others run on. The
+    search ends when ``beam_size`` have finished and the best running beam, were it to end now,
+    would not beat the worst of them, or at ``max_output_tokens``, where what runs counts as
+    finished.
+    """
+
+    def __init__(self, options: SearchOptions, bos_id: int, eos_id: int) -> None:
+        self.width = options.beam_size
+        self.next_tokens = [bos_id] * self.width
+        self.is_finished = False
+        self.num_tokens = 0
+        self._options, self._eos_id = options, eos_id
+        self._running = [Beam()]
+        self._finished: list[Beam] = []
+
+    def advance(
+        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+    ) -> list[int]:
+        """Extend the beams by the best candidates of all of them."""
+        self.num_tokens += 1
+        best = self._best_continuations(log_probabilities)
+        survivors: list[int] = []  # parent rows
+        running: list[Beam] = []
+        for rank, (_, row, candidate) in enumerate(best):
+            token = token_ids[row][candidate]
+            beam = self._running[row].extended(token, log_probabilities[row][candidate])
+            if token != self._eos_id:
+                survivors.append(row)
+                running.append(beam)
+                if len(running) == self.width:
+                    break
+            elif rank < self.width:
+                self._finished.append(beam)
+        self._running = running
+        self._finished = sorted(self._finished, key=self._score, reverse=True)[: self.width]
+        self.next_tokens = [beam.token_ids[-1] for beam in running]
+        self.is_finished = self._is_decided()
+        return survivors
+
+    def _best_continuations(
+        self, log_probabilities: Sequence[Sequence[float]]
+    ) -> list[tuple[float, int, int]]:
+        """(negated total, row, candidate) of the best continuations, best first.
+
+        Equal totals are ordered by row and then by rank, so that a search repeats exactly.
+        """
+        ranked = sorted(
+            (-(beam.log_probability + log_p), row, candidate)
+            for row, beam in enumerate(self._running)
+            for candidate, log_p in enumerate(log_probabilities[row])
+        )
+        return ranked[: 2 * self.width]
+
+    def _is_decided(self) -> bool:
+        if self.num_tokens == self._options.max_output_tokens:
+            return True
+        if len(self._finished) < self.width:
+            return False
+        return self._score(self._running[0]) <= self._score(self._finished[-1])
+
+    def _score(self, beam: Beam) -> float:
+        return length_penalized(
+            beam.log_probability, len(beam.token_ids), self._options.length_penalty
+        )
+
+    def settled_prefix(self) -> tuple[int, ...]:
+        """What the running beams and the best finished one begin with in common."""
+        can_win = [beam.token_ids for beam in [*self._running, *self._finished[:1]]]
+        return _without_end(tuple(commonprefix(can_win)), self._eos_id)
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The best finished hypotheses; at the length limit also those that still ran."""
+        beams = self._finished
+        if self.num_tokens == self._options.max_output_tokens:
+            beams = sorted([*beams, *self._running], key=self._score, reverse=True)
+        return [
+            Hypothesis(
+                beam.token_ids,
+                beam.log_probabilities,
+                self._score(beam),
+                is_complete=beam.token_ids[-1] == self._eos_id,
+            )
+            for beam in beams[: self._options.num_hypotheses]
+        ]
+
+
+def _without_end(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
+    return token_ids[:-1] if token_ids and token_ids[-1] == eos_id else token_ids
