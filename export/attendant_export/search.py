@@ -25,6 +25,22 @@ class ReferenceHypothesis:
         divisor: float = max(1, len(self.token_ids)) ** length_penalty
         return sum(self.log_probabilities) / divisor
 
+    def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
+        """This hypothesis with one more token."""
+        return ReferenceHypothesis(
+            (*self.token_ids, token_id), (*self.log_probabilities, log_probability)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTrace:
+    """What a search found for one sentence, and what it chose from on the way."""
+
+    hypotheses: list[ReferenceHypothesis]
+    """Best first."""
+    steps: list[list[ReferenceHypothesis]]
+    """Of every step the candidates that were kept or dropped, best sum first."""
+
 
 @torch.inference_mode()
 def greedy(
@@ -69,8 +85,8 @@ def beam(
     beam_size: int,
     max_tokens: int,
     length_penalty: float = 1.0,
-) -> list[ReferenceHypothesis]:
-    """Beam search over one sentence, uncached; the best ``beam_size`` hypotheses, best first.
+) -> SearchTrace:
+    """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
 
     Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
     log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
@@ -82,8 +98,10 @@ def beam(
     memory, mask = model.encode(torch.tensor([list(source)]))
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
+    steps: list[list[ReferenceHypothesis]] = []
     for _ in range(max_tokens):
         expanded = _expand(model, running, memory, mask, 2 * beam_size)
+        steps.append(expanded)
         ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
         finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
         running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
@@ -92,7 +110,7 @@ def beam(
             break
     else:
         finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
-    return finished[:beam_size]
+    return SearchTrace(finished[:beam_size], steps)
 
 
 def _expand(
@@ -112,9 +130,6 @@ def _expand(
     best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
     vocab = log_p.shape[1]
     return [
-        ReferenceHypothesis(
-            (*running[i // vocab].token_ids, i % vocab),
-            (*running[i // vocab].log_probabilities, log_p[i // vocab, i % vocab].item()),
-        )
+        running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
         for i in best
     ]
