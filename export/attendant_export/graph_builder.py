@@ -108,8 +108,8 @@ class GraphBuilder:
         return outputs
 
     def op_type(self, value: str) -> str:
-        """What computed ``value``: the type of its node."""
-        return self._op_types[value]
+        """What computes ``value``: the type of its node, or "" for an input of the graph."""
+        return self._op_types.get(value, "")
 
     def weight(self, name: str, array: Array) -> str:
         """A named tensor in the file of weights."""
@@ -130,6 +130,10 @@ class GraphBuilder:
     def split(self, x: str, num_parts: int, axis: int) -> list[str]:
         """``x`` cut into equal parts along ``axis``."""
         return self.ops("Split", x, num_results=num_parts, num_outputs=num_parts, axis=axis)
+
+    def integer(self, value: int) -> str:
+        """A constant int64 scalar: an index or a bound."""
+        return self.constant(np.array(value, np.int64))
 
     def integers(self, *values: int) -> str:
         """A constant int64 vector: a shape, axes, or bounds."""

@@ -130,8 +130,7 @@ class Layers(GraphBuilder):
         ``batch`` is the shape (batch, length) of the rows. With ``lengths`` (batch), positions
         behind a text's length are not attended to.
         """
-        shape = self.op("Concat", batch, self.integers(-1), axis=0)
-        fused = self.op("Reshape", query_key_value, shape)  # (batch, length, 3 d_model)
+        fused = self.by_text(query_key_value, batch)  # (batch, length, 3 d_model)
         query, keys, values = self.split(fused, 3, axis=2)
         heads = self.network.num_heads
         weighted = self.op(
@@ -156,10 +155,25 @@ class Layers(GraphBuilder):
         weighted = self.op("Attention", query, keys, values, "", "", "", lengths)
         return self.rows(self.op("Transpose", weighted, perm=(0, 2, 1, 3)))
 
+    def flat(self, token_ids: str) -> str:
+        """``token_ids`` (batch, length) as (rows)."""
+        return self.op("Reshape", token_ids, self.integers(-1))
+
     def rows(self, x: str) -> str:
         """``x``, whose last dimensions make up d_model, as (rows, d_model)."""
         return self.op("Reshape", x, self.integers(-1, self.network.d_model))
 
+    def by_text(self, x: str, batch: str) -> str:
+        """``x`` (rows, width) as (batch, length, width); ``batch`` is the shape (batch, length)."""
+        return self.op("Reshape", x, self.op("Concat", batch, self.integers(-1), axis=0))
+
     def scaled(self, x: str) -> str:
         """``x`` times the square root of d_model."""
         return self.op("Mul", x, self.scalar(math.sqrt(self.network.d_model)))
+
+    def add_positions(self, x: str, batch: str, table: str) -> str:
+        """``x`` (rows, d_model) plus the first vectors of ``table``; ``batch`` as in `by_text`."""
+        length = self.op("Gather", batch, self.integers(1))
+        first = self.integers(0)
+        positions = self.op("Slice", self.parameter(table), first, length, first)
+        return self.rows(self.op("Add", self.by_text(x, batch), positions))

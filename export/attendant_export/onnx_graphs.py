@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from attendant.v1 import bundle_pb2
 
+from attendant_export.bert import Bert
+from attendant_export.embedding_graphs import build_embedder, build_mlm_head, embedding_network
 from attendant_export.graph_builder import WeightFile
 from attendant_export.graph_layers import Layers, Network
 from attendant_export.quantization import Int8Layers
@@ -37,6 +39,18 @@ def write_translation_graphs(
         "scorer": lambda g: build_scorer(g, config.num_decoder_layers),
     }
     return _write(translation_network(model, max_positions), builders, precision, folder)
+
+
+def write_embedding_graphs(model: Bert, precision: str, folder: Path) -> bundle_pb2.PrecisionGraphs:
+    """Write embedder and mlm_head of ``model``.
+
+    ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
+    """
+    builders: dict[str, Builder] = {
+        "embedder": lambda g: build_embedder(g, model.config.num_layers),
+        "mlm_head": build_mlm_head,
+    }
+    return _write(embedding_network(model), builders, precision, folder)
 
 
 def _write(

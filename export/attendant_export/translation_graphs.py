@@ -12,6 +12,7 @@ from attendant_export.graph_layers import Layers, Network, fp32_parameters, laye
 from attendant_export.transformer import Transformer, sinusoidal_positions
 
 TABLE = "embedding.weight"
+POSITIONS = "positions"
 KEYS_VALUES = "decoder.cross_attention.keys_values"
 
 
@@ -31,7 +32,7 @@ def translation_network(model: Transformer, max_positions: int) -> Network:
             pieces.append(fused[config.d_model :])
     for kind, pieces in memory.items():
         parameters[f"{KEYS_VALUES}.{kind}"] = np.concatenate(pieces)
-    parameters["positions"] = sinusoidal_positions(max_positions, config.d_model).numpy()
+    parameters[POSITIONS] = sinusoidal_positions(max_positions, config.d_model).numpy()
     return Network(
         parameters=parameters,
         d_model=config.d_model,
@@ -47,7 +48,8 @@ def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", source)
-    x = _embed_sequence(g, source, batch)
+    x = g.scaled(g.embed(g.flat(source), TABLE))
+    x = g.add_positions(x, batch, POSITIONS)
     for layer in range(num_encoder_layers):
         x = g.block(x, f"encoder.{layer}", lambda qkv: g.attend_sequence(qkv, batch, lengths))
     if g.network.norm_first:
@@ -87,7 +89,7 @@ def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
         return g.rows(weighted)
 
     x = g.scaled(g.embed(tokens, TABLE))
-    x = g.op("Add", x, g.op("Gather", g.parameter("positions"), lengths))
+    x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), lengths))
     for layer in range(num_decoder_layers):
         keys, values = _memory(g, layer, "sentences")
         x = g.block(
@@ -109,7 +111,8 @@ def build_scorer(g: Layers, num_decoder_layers: int) -> None:
     target_out = g.input("target_out", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", target_in)
-    x = _embed_sequence(g, target_in, batch)
+    x = g.scaled(g.embed(g.flat(target_in), TABLE))
+    x = g.add_positions(x, batch, POSITIONS)
     for layer in range(num_decoder_layers):
         keys, values = _memory(g, layer, "batch")
         # Padding is on the right, where no earlier position attends to it.
@@ -124,15 +127,6 @@ def build_scorer(g: Layers, num_decoder_layers: int) -> None:
     chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
     result = g.op("Reshape", chosen, batch)
     g.output("log_probabilities", result, np.float32, "batch", "target")
-
-
-def _embed_sequence(g: Layers, token_ids: str, batch: str) -> str:
-    """Scaled embeddings plus positions: (batch, length) to (rows, d_model)."""
-    x = g.scaled(g.embed(g.op("Reshape", token_ids, g.integers(-1)), TABLE))
-    shape = g.op("Concat", batch, g.integers(-1), axis=0)
-    length = g.op("Gather", batch, g.integers(1))
-    positions = g.op("Slice", g.parameter("positions"), g.integers(0), length, g.integers(0))
-    return g.rows(g.op("Add", g.op("Reshape", x, shape), positions))
 
 
 def _memory(g: Layers, layer: int, batch: str) -> tuple[str, str]:
