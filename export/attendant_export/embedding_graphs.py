@@ -13,7 +13,7 @@ POSITIONS = "position_embedding.weight"
 
 
 def embedding_network(model: Bert) -> Network:
-    """The parameters of ``model``; every token is of segment 0, whose vector joins the positions."""
+    """The parameters of ``model``; tokens are of segment 0, whose vector joins the positions."""
     parameters = fp32_parameters(model)
     parameters[POSITIONS] = parameters[POSITIONS] + parameters.pop("segment_embedding.weight")[0]
     return Network(
