@@ -89,7 +89,7 @@ class Lane(ABC):
     def _take_batch(
         self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int
     ) -> list[Text]:
-        """Live texts from the head of ``queue`` that fit ``max_tokens`` when padded, at least one."""
+        """Live texts from the head of ``queue`` that fit ``max_tokens`` when padded, or one."""
         now = self._clock()
         batch: list[Text] = []
         longest = 0

@@ -15,11 +15,13 @@ class Search(Protocol):
     """The state of one sentence's search over ``width`` rows."""
 
     width: int
-    num_tokens: int
-    """Tokens that every running hypothesis has."""
     next_tokens: list[int]
     """The token each row appends in the next step."""
     is_finished: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that every running hypothesis has."""
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
@@ -128,16 +130,19 @@ class BeamSearch:
         self.width = options.beam_size
         self.next_tokens = [bos_id] * self.width
         self.is_finished = False
-        self.num_tokens = 0
         self._options, self._eos_id = options, eos_id
         self._running = [Beam()]
         self._finished: list[Beam] = []
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of every running beam."""
+        return len(self._running[0].token_ids)
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> list[int]:
         """Extend the beams by the best candidates of all of them."""
-        self.num_tokens += 1
         best = self._best_continuations(log_probabilities)
         survivors: list[int] = []  # parent rows
         running: list[Beam] = []
