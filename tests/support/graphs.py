@@ -1,0 +1,177 @@
+"""Tiny random models and plain sessions over their graphs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
+from attendant_export.bert import Bert, BertConfig
+from attendant_export.onnx_graphs import write_translation_graphs
+from attendant_export.transformer import Transformer, TransformerConfig
+from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
+MAX_LENGTH = 24
+"""Positions in the caches, more than any test uses."""
+
+
+def tiny_transformer(norm_first: bool, num_heads: int = 2) -> Transformer:
+    config = TransformerConfig(
+        vocab_size=50,
+        d_model=32,
+        num_heads=num_heads,
+        d_ff=64,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        norm_first=norm_first,
+    )
+    torch.manual_seed(7)
+    return _unsettle(Transformer(config))
+
+
+def tiny_bert(norm_first: bool) -> Bert:
+    config = BertConfig(
+        vocab_size=50,
+        d_model=32,
+        num_heads=2,
+        d_ff=64,
+        num_layers=2,
+        max_positions=32,
+        norm_first=norm_first,
+    )
+    torch.manual_seed(7)
+    return _unsettle(Bert(config))
+
+
+def _unsettle(model: Model) -> Model:
+    """Move all biases and norms from their 0 and 1, so that none can be left out unnoticed."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(folder / graph.path, options, providers=["CPUExecutionProvider"])
+
+
+def run(session: ort.InferenceSession, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def load_graphs(folder: Path, graphs: PrecisionGraphs) -> Iterator[onnx.GraphProto]:
+    """The graphs as they are in their files, weights left aside."""
+    for _, graph in graphs.ListFields():
+        if isinstance(graph, Graph):
+            yield onnx.load(folder / graph.path, load_external_data=False).graph
+
+
+class TranslationGraphs:
+    """The graphs of one tiny Transformer in one precision, with caches for ``max_rows`` rows."""
+
+    def __init__(self, model: Transformer, precision: str, folder: Path, max_rows: int = 8) -> None:
+        self.model, self.folder = model, folder
+        self.graphs = write_translation_graphs(model, precision, folder, max_positions=MAX_LENGTH)
+        self.encoder = open_session(folder, self.graphs.encoder)
+        self.decoder_step = open_session(folder, self.graphs.decoder_step)
+        self.scorer = open_session(folder, self.graphs.scorer)
+        self.dtype = np.float16 if precision == "fp16" else np.float32
+        config = model.config
+        shape = (max_rows, config.num_heads, MAX_LENGTH, config.head_dim)
+        self.caches = {
+            f"{kind}_{layer}": np.zeros(shape, self.dtype)
+            for layer in range(config.num_decoder_layers)
+            for kind in ("key", "value")
+        }
+
+    def encode(self, source: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        return run(self.encoder, source=source, source_lengths=lengths)
+
+    def step(
+        self,
+        tokens: list[int],
+        lengths: list[int],
+        memory: dict[str, np.ndarray],
+        source_lengths: np.ndarray,
+        adjustments: dict[tuple[int, int], float] | None = None,
+    ) -> np.ndarray:
+        """Log-probabilities (rows, vocab); the caches of the first rows are bound by pointer."""
+        adjusted = adjustments or {}
+        inputs = {
+            "tokens": np.array(tokens, np.int64),
+            "lengths": np.array(lengths, np.int32),
+            "total_length": np.array([max(lengths) + 1], np.int32),
+            "num_candidates": np.array([self.model.config.vocab_size], np.int64),
+            "adjusted_positions": np.array(list(adjusted), np.int64).reshape(-1, 2),
+            "adjustments": np.array(list(adjusted.values()), np.float32),
+            "source_lengths": source_lengths,
+            **memory,
+        }
+        binding = self.decoder_step.io_binding()
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, value)
+        for name, cache in self.caches.items():
+            place = ("cpu", 0, self.dtype, (len(tokens), *cache.shape[1:]), cache.ctypes.data)
+            binding.bind_input(f"past_{name}", *place)
+            binding.bind_output(f"present_{name}", *place)
+        binding.bind_output("candidate_ids")
+        binding.bind_output("candidate_log_probabilities")
+        self.decoder_step.run_with_iobinding(binding)
+        ids, log_probabilities = (value.numpy() for value in binding.get_outputs()[-2:])
+        return by_id(ids, log_probabilities)
+
+    def decode(
+        self, sources: list[list[int]], targets: list[list[int]], starts: list[int]
+    ) -> list[np.ndarray]:
+        """Log-probabilities (target, vocab) of each row, which joins at its step of ``starts``.
+
+        ``targets`` begin with the first input token; rows join in their order and stay.
+        """
+        source, source_lengths = padded(sources)
+        memory = self.encode(source, source_lengths)
+        found: list[list[np.ndarray]] = [[] for _ in sources]
+        for step in range(max(map(len, targets)) + max(starts)):
+            rows = sum(start <= step for start in starts)
+            lengths = [step - start for start in starts[:rows]]
+            # A row at its end goes on with any token; what it then gives is dropped below.
+            tokens = [
+                target[min(length, len(target) - 1)]
+                for target, length in zip(targets, lengths, strict=False)
+            ]
+            shared = {name: value[:rows] for name, value in memory.items()}
+            scores = self.step(tokens, lengths, shared, source_lengths[:rows])
+            for row in range(rows):
+                found[row].append(scores[row])
+        return [np.stack(row[: len(target)]) for row, target in zip(found, targets, strict=True)]
+
+
+def padded(sequences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids (batch, longest), right-padded with 0, and their lengths (batch)."""
+    lengths = np.array([len(ids) for ids in sequences], np.int64)
+    filled = np.zeros((len(sequences), lengths.max()), np.int64)
+    for row, ids in zip(filled, sequences, strict=True):
+        row[: len(ids)] = ids
+    return filled, lengths
+
+
+@torch.inference_mode()
+def model_log_probabilities(model: Transformer, source: list[int], target: list[int]) -> np.ndarray:
+    """What the PyTorch model gives for one sentence alone, without cache: (target, vocab)."""
+    hidden = model(torch.tensor([source]), torch.tensor([target]))
+    return model.logits(hidden)[0].log_softmax(-1).numpy()
+
+
+def by_id(candidate_ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of candidates in the order of their ids."""
+    assert (np.diff(values, axis=1) <= 0).all(), "candidates are not best first"
+    ordered = np.empty_like(values)
+    np.put_along_axis(ordered, candidate_ids, values, axis=1)
+    return ordered
