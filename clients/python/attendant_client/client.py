@@ -1,0 +1,302 @@
+"""The synchronous client.
+
+Knows how to wait for a call; what is sent and what comes back is the business of `messages`.
+"""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeVar, Unpack, overload
+
+import grpc
+
+from attendant_client import messages, results
+from attendant_client.connection import (
+    DEFAULT_RETRY,
+    DEFAULT_TARGET,
+    DEFAULT_TIMEOUT_SECONDS,
+    CallDefaults,
+    channel_options,
+)
+from attendant_client.errors import call_error
+from attendant_client.messages import Call
+from attendant_client.options import (
+    EmbedOptions,
+    Errors,
+    StreamOptions,
+    TextOptions,
+    TokenizeOptions,
+    TranslateOptions,
+)
+from attendant_client.retries import RetryPolicy
+from attendant_client.streams import TranslationStream
+
+Result = TypeVar("Result")
+
+
+class Client:
+    """A connection to one server; may be used from several threads.
+
+        with Client("localhost:50051") as client:
+            print(client.translate("The dog is barking.").text)
+
+    `target` is the server's "host:port". `timeout_seconds` is the time that a call may take with
+    all its attempts, unless the call says otherwise. `retry` says which failures are tried again.
+    `metadata` goes with every call.
+
+    Every method that takes texts takes one string, and returns one result, or a sequence of them,
+    and returns a list in the same order. All methods raise CallError when the call fails,
+    TextError when one of its texts fails, and ValueError for options that do not exist.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        metadata: Sequence[tuple[str, str | bytes]] = (),
+    ) -> None:
+        self._defaults = CallDefaults(timeout_seconds, retry, tuple(metadata))
+        self._channel = grpc.insecure_channel(target, options=channel_options(target))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection and cancel what is still running on it."""
+        self._channel.close()
+
+    @overload
+    def translate(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TranslateOptions],
+    ) -> results.Translation: ...
+    @overload
+    def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TranslateOptions],
+    ) -> list[results.Translation]: ...
+    def translate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TranslateOptions],
+    ) -> results.Translation | list[results.Translation]:
+        """Translate texts; the options are those of TranslateOptions."""
+        call = messages.translate(texts, **options)
+        return messages.one_or_all(texts, self._call(call, timeout_seconds))
+
+    def stream_translate(
+        self,
+        text: str,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[StreamOptions],
+    ) -> TranslationStream:
+        """Translate one text piece by piece; the options are those of StreamOptions.
+
+        The call starts when the first piece is asked for.
+        """
+        call = messages.stream_translate(text, **options)
+        send = self._channel.unary_stream(
+            call.method,
+            request_serializer=type(call.request).SerializeToString,
+            response_deserializer=call.response_type.FromString,
+        )
+
+        return TranslationStream(call, send, self._defaults, timeout_seconds)
+
+    def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        length_penalty: float | None = None,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> list[results.TranslationScore]:
+        """Return how likely the model finds each (source, translation)."""
+        call = messages.score(pairs, length_penalty=length_penalty, **options)
+        return self._call(call, timeout_seconds)
+
+    @overload
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        errors: Literal["raise"] = "raise",
+        timeout_seconds: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> results.FloatArray: ...
+    @overload
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        errors: Literal["return"],
+        timeout_seconds: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> results.Embeddings: ...
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        errors: Errors = "raise",
+        timeout_seconds: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> results.FloatArray | results.Embeddings:
+        """Return float32 vectors, shape (texts, dimension), or (dimension,) for one string.
+
+        With `errors="return"` an Embeddings says how every text fared. The other options are those
+        of EmbedOptions.
+        """
+        call = messages.embed(texts, errors=errors, **options)
+        return messages.vectors_of(texts, errors, self._call(call, timeout_seconds))
+
+    @overload
+    def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        layers: Sequence[int] = (),
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> results.TokenEmbeddings: ...
+    @overload
+    def embed_tokens(
+        self,
+        texts: Sequence[str],
+        layers: Sequence[int] = (),
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> list[results.TokenEmbeddings]: ...
+    def embed_tokens(
+        self,
+        texts: str | Sequence[str],
+        layers: Sequence[int] = (),
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
+        """Return a vector for every token, from the given layers; from the last if none is given.
+
+        Layer 0 is the output of the input embeddings; negative numbers count from the last, -1.
+        """
+        call = messages.embed_tokens(texts, layers, **options)
+        return messages.one_or_all(texts, self._call(call, timeout_seconds))
+
+    @overload
+    def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        top_k: int = 5,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> results.FilledText: ...
+    @overload
+    def fill_mask(
+        self,
+        texts: Sequence[str],
+        top_k: int = 5,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> list[results.FilledText]: ...
+    def fill_mask(
+        self,
+        texts: str | Sequence[str],
+        top_k: int = 5,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TextOptions],
+    ) -> results.FilledText | list[results.FilledText]:
+        """Return the `top_k` likeliest tokens for every "[MASK]"."""
+        call = messages.fill_mask(texts, top_k, **options)
+        return messages.one_or_all(texts, self._call(call, timeout_seconds))
+
+    def similarity(
+        self,
+        a: str,
+        b: str,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> float:
+        """Return the cosine between the embeddings of two texts, -1 to 1."""
+        return messages.cosine(self.embed([a, b], timeout_seconds=timeout_seconds, **options))
+
+    @overload
+    def tokenize(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TokenizeOptions],
+    ) -> results.Tokenization: ...
+    @overload
+    def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TokenizeOptions],
+    ) -> list[results.Tokenization]: ...
+    def tokenize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[TokenizeOptions],
+    ) -> results.Tokenization | list[results.Tokenization]:
+        """Return the tokens that a model would read; the options are those of TokenizeOptions."""
+        call = messages.tokenize(texts, **options)
+        return messages.one_or_all(texts, self._call(call, timeout_seconds))
+
+    def models(self, *, timeout_seconds: float | None = None) -> list[results.ModelInfo]:
+        """Return all models of the server, those that are still loading included."""
+        return self._call(messages.list_models(), timeout_seconds)
+
+    def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
+        """Return all about the model "name" or "name/version", or about the only one."""
+        return self._call(messages.get_model(name), timeout_seconds)
+
+    def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
+        """Return "serving", "not_serving" or "unknown" for a service, or for the whole server."""
+        return self._call(messages.health(service), timeout_seconds)
+
+    def _call(self, call: Call[Result], timeout_seconds: float | None) -> Result:
+        attempts = self._defaults.attempts(timeout_seconds)
+        send = self._channel.unary_unary(
+            call.method,
+            request_serializer=type(call.request).SerializeToString,
+            response_deserializer=call.response_type.FromString,
+        )
+        while True:
+            try:
+                response = send(
+                    call.request,
+                    timeout=attempts.remaining_seconds(),
+                    metadata=self._defaults.metadata,
+                )
+            except grpc.RpcError as error:
+                time.sleep(attempts.wait_seconds_after(call_error(error)))
+            else:
+                attempts.record_success()
+                return call.parse(response)

@@ -1,0 +1,281 @@
+"""Every RPC as a value: its name, its request, and how its answer is read.
+
+The two clients differ only in how they wait, so all they share is here. Knows no channel.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar, Unpack
+
+import numpy as np
+from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+
+from attendant_client import parsing, results
+from attendant_client.options import Errors, Pooling, SearchOptions, Side, Truncation
+
+Result = TypeVar("Result")
+
+TRUNCATIONS: dict[str, text_pb2.Truncation.ValueType] = {
+    "refuse": text_pb2.TRUNCATION_REFUSE,
+    "right": text_pb2.TRUNCATION_RIGHT,
+    "left": text_pb2.TRUNCATION_LEFT,
+}
+POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
+    None: embedding_pb2.POOLING_UNSPECIFIED,
+    "mean": embedding_pb2.POOLING_MEAN,
+    "cls": embedding_pb2.POOLING_CLS,
+    "max": embedding_pb2.POOLING_MAX,
+}
+SIDES: dict[str, model_pb2.TextSide.ValueType] = {
+    "source": model_pb2.TEXT_SIDE_SOURCE,
+    "target": model_pb2.TEXT_SIDE_TARGET,
+}
+ERRORS = ("raise", "return")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Result]):
+    """One RPC to be made; `parse` turns a message of `response_type` into the result."""
+
+    method: str
+    request: Message
+    response_type: type[Message]
+    parse: Callable[[Any], Result]
+
+
+def translate(
+    texts: str | Sequence[str],
+    *,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    errors: Errors = "raise",
+    **search: Unpack[SearchOptions],
+) -> Call[list[results.Translation]]:
+    """Build a Translate call."""
+    request = translation_pb2.TranslateRequest(
+        model=model,
+        texts=_text_list(texts),
+        options=_search_options(**search),
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.translations, num_texts=len(request.texts), errors=_checked(errors))
+    return Call(
+        "/attendant.v1.TranslationService/Translate",
+        request,
+        translation_pb2.TranslateResponse,
+        parse,
+    )
+
+
+def stream_translate(
+    text: str,
+    *,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    **search: Unpack[SearchOptions],
+) -> Call[results.Translation | None]:
+    """Build a StreamTranslate call; every message parses to None but the last."""
+    request = translation_pb2.StreamTranslateRequest(
+        model=model,
+        text=text,
+        options=_search_options(**search),
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    return Call(
+        "/attendant.v1.TranslationService/StreamTranslate",
+        request,
+        translation_pb2.StreamTranslateResponse,
+        parsing.stream_end,
+    )
+
+
+def score(
+    pairs: Sequence[tuple[str, str]],
+    *,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    errors: Errors = "raise",
+    length_penalty: float | None = None,
+) -> Call[list[results.TranslationScore]]:
+    """Build a Score call."""
+    request = translation_pb2.ScoreRequest(
+        model=model,
+        pairs=[
+            translation_pb2.TranslationPair(source=source, target=target)
+            for source, target in pairs
+        ],
+        length_penalty=length_penalty,
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=_checked(errors))
+    return Call(
+        "/attendant.v1.TranslationService/Score", request, translation_pb2.ScoreResponse, parse
+    )
+
+
+def embed(
+    texts: str | Sequence[str],
+    *,
+    errors: Errors = "raise",
+    model: str = "",
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
+    truncation: Truncation = "refuse",
+) -> Call[results.Embeddings]:
+    """Build an Embed call."""
+    request = embedding_pb2.EmbedRequest(
+        model=model,
+        texts=_text_list(texts),
+        pooling=_chosen(POOLINGS, "pooling", pooling),
+        normalize=normalize,
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.embeddings, num_texts=len(request.texts), errors=_checked(errors))
+    return Call("/attendant.v1.EmbeddingService/Embed", request, embedding_pb2.EmbedResponse, parse)
+
+
+def embed_tokens(
+    texts: str | Sequence[str],
+    layers: Sequence[int] = (),
+    *,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    errors: Errors = "raise",
+) -> Call[list[results.TokenEmbeddings]]:
+    """Build an EmbedTokens call."""
+    request = embedding_pb2.EmbedTokensRequest(
+        model=model,
+        texts=_text_list(texts),
+        layers=layers,
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.token_embeddings, num_texts=len(request.texts), errors=_checked(errors))
+    return Call(
+        "/attendant.v1.EmbeddingService/EmbedTokens",
+        request,
+        embedding_pb2.EmbedTokensResponse,
+        parse,
+    )
+
+
+def fill_mask(
+    texts: str | Sequence[str],
+    top_k: int = 5,
+    *,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    errors: Errors = "raise",
+) -> Call[list[results.FilledText]]:
+    """Build a FillMask call."""
+    request = embedding_pb2.FillMaskRequest(
+        model=model,
+        texts=_text_list(texts),
+        top_k=top_k,
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.filled_texts, num_texts=len(request.texts), errors=_checked(errors))
+    return Call(
+        "/attendant.v1.EmbeddingService/FillMask", request, embedding_pb2.FillMaskResponse, parse
+    )
+
+
+def tokenize(
+    texts: str | Sequence[str],
+    *,
+    model: str = "",
+    side: Side = "source",
+    errors: Errors = "raise",
+) -> Call[list[results.Tokenization]]:
+    """Build a Tokenize call."""
+    request = model_pb2.TokenizeRequest(
+        model=model, texts=_text_list(texts), side=_chosen(SIDES, "side", side)
+    )
+    parse = partial(parsing.tokenizations, num_texts=len(request.texts), errors=_checked(errors))
+    return Call("/attendant.v1.ModelService/Tokenize", request, model_pb2.TokenizeResponse, parse)
+
+
+def list_models() -> Call[list[results.ModelInfo]]:
+    """Build a ListModels call."""
+    return Call(
+        "/attendant.v1.ModelService/ListModels",
+        model_pb2.ListModelsRequest(),
+        model_pb2.ListModelsResponse,
+        parsing.model_infos,
+    )
+
+
+def get_model(name: str) -> Call[results.Model]:
+    """Build a GetModel call."""
+    return Call(
+        "/attendant.v1.ModelService/GetModel",
+        model_pb2.GetModelRequest(model=name),
+        model_pb2.GetModelResponse,
+        parsing.model,
+    )
+
+
+def health(service: str) -> Call[str]:
+    """Build a Check call of the standard health service."""
+    return Call(
+        "/grpc.health.v1.Health/Check",
+        health_pb2.HealthCheckRequest(service=service),
+        health_pb2.HealthCheckResponse,
+        parsing.health,
+    )
+
+
+def one_or_all(texts: str | Sequence[str], all_results: list[Result]) -> Result | list[Result]:
+    """Return the only result if the texts were one string, else all of them."""
+    return all_results[0] if isinstance(texts, str) else all_results
+
+
+def vectors_of(
+    texts: str | Sequence[str], errors: Errors, embeddings: results.Embeddings
+) -> results.FloatArray | results.Embeddings:
+    """Return what `embed` promises: everything, or the vectors, or the one vector of a string."""
+    if errors == "return":
+        return embeddings
+    return embeddings.vectors[0] if isinstance(texts, str) else embeddings.vectors
+
+
+def cosine(vectors: results.FloatArray) -> float:
+    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if one is 0."""
+    a, b = vectors.astype(np.float64)
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / lengths if lengths else 0.0
+
+
+def _search_options(
+    *,
+    beam_size: int | None = None,
+    num_hypotheses: int | None = None,
+    length_penalty: float | None = None,
+    max_output_tokens: int | None = None,
+    min_output_tokens: int | None = None,
+) -> translation_pb2.TranslateOptions:
+    return translation_pb2.TranslateOptions(
+        beam_size=beam_size,
+        num_hypotheses=num_hypotheses,
+        length_penalty=length_penalty,
+        max_output_tokens=max_output_tokens,
+        min_output_tokens=min_output_tokens,
+    )
+
+
+def _text_list(texts: str | Sequence[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _chosen(choices: dict[Any, Result], name: str, value: object) -> Result:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, not {value!r}")
+    return choices[value]
+
+
+def _checked(errors: Errors) -> Errors:
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {list(ERRORS)}, not {errors!r}")
+    return errors

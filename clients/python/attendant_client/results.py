@@ -1,0 +1,258 @@
+"""The values that the clients return.
+
+Fields are named as in the contract. This module knows neither protobuf nor gRPC.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_client.errors import TextError
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CallReport:
+    """What the server says about a whole call; all results of the call share one.
+
+    Times are measured by the server; None where the call has no such phase.
+    """
+
+    model: str
+    num_input_tokens: int
+    num_output_tokens: int
+    queue_seconds: float | None
+    tokenize_seconds: float | None
+    encode_seconds: float | None
+    decode_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TruncationReport:
+    """How many tokens a text had and kept, and the side ("right" or "left") that lost some."""
+
+    num_original_tokens: int
+    num_kept_tokens: int
+    truncation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a text that was sent.
+
+    `start` and `end` count characters of the text, `end` exclusive. A `special` token was added by
+    the model and stands for no part of the text.
+    """
+
+    id: int
+    text: str
+    start: int
+    end: int
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """One generated token and the natural logarithm of its probability."""
+
+    id: int
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One translation that the search found.
+
+    `score` is the sum of the tokens' log-probabilities divided by their number to the power of the
+    length penalty. `finish_reason` is "stop", or "length" when the translation may be cut off.
+    """
+
+    text: str
+    score: float
+    tokens: tuple[OutputToken, ...]
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The result for one text: hypotheses, best first, or the text's error and none."""
+
+    hypotheses: tuple[Hypothesis, ...]
+    num_source_tokens: int
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+    @property
+    def text(self) -> str:
+        """The best translation. Raises the text's error if it has one."""
+        if self.error is not None:
+            raise self.error
+        return self.hypotheses[0].text
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationScore:
+    """How likely the model finds a given translation.
+
+    `log_probabilities` has one natural logarithm for each of `tokens`, `log_probability` is their
+    sum, and `score` that sum divided by their number to the power of the length penalty.
+    """
+
+    score: float
+    log_probability: float
+    log_probabilities: tuple[float, ...]
+    tokens: tuple[Token, ...]
+    num_source_tokens: int
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """How one text of an `embed` call fared."""
+
+    num_tokens: int
+    truncation: TruncationReport | None
+    error: TextError | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The vectors of an `embed` call with `errors="return"`.
+
+    `vectors` has shape (texts, dimension); the row of a text that failed is all zero.
+    """
+
+    vectors: FloatArray
+    results: tuple[EmbedResult, ...]
+    call: CallReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenEmbeddings:
+    """The tokens of one text and a vector for each.
+
+    `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
+    were asked for, and (0, 0) if the text failed.
+    """
+
+    tokens: tuple[Token, ...]
+    embeddings: FloatArray
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCandidate:
+    """A token that may stand in place of a mask, and its probability between 0 and 1."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFill:
+    """One "[MASK]", at characters `start` to `end` of the text, and its candidates, best first."""
+
+    start: int
+    end: int
+    candidates: tuple[MaskCandidate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledText:
+    """The masks of one text in their order, or the text's error and none."""
+
+    masks: tuple[MaskFill, ...]
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """The tokens that `model` would read for one text, special tokens included."""
+
+    tokens: tuple[Token, ...]
+    error: TextError | None
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The short description of a model.
+
+    `kind` is "translation" or "embedding", `state` "loading" or "ready". Languages are BCP 47 tags:
+    `source_language` and `target_language` of a translation model, `languages` of an embedding one.
+    """
+
+    name: str
+    version: str
+    kind: str
+    state: str
+    is_default: bool
+    source_language: str
+    target_language: str
+    languages: tuple[str, ...]
+    precision: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tokens the model takes, special ones included; 0 where it does not apply."""
+
+    max_source_tokens: int
+    max_target_tokens: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """How large the server lets a call to the model be; 0 where it does not apply."""
+
+    max_texts: int
+    max_text_characters: int
+    max_beam_size: int
+    max_top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class QualityFigure:
+    """One measured figure of a bundle."""
+
+    metric: str
+    dataset: str
+    precision: str
+    search: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything that the server knows about a model.
+
+    `default_pooling` is empty for a translation model. `sizes`, `provenance` and `parity` have the
+    fields of the messages of the same names in `attendant/v1/bundle.proto`.
+    """
+
+    info: ModelInfo
+    available_precisions: tuple[str, ...]
+    limits: Limits
+    request_limits: RequestLimits
+    sizes: Mapping[str, int]
+    default_pooling: str
+    default_normalize: bool
+    license: str
+    credits: tuple[str, ...]
+    provenance: Mapping[str, object]
+    quality: tuple[QualityFigure, ...]
+    parity: Mapping[str, object]

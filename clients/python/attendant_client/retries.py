@@ -1,0 +1,124 @@
+"""When a failed call is tried again, and after how long.
+
+Pure decisions: this module never sleeps and never calls a server; clock and chance are passed in.
+"""
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from attendant_client.errors import CallError
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Says which failures are worth another attempt.
+
+    UNAVAILABLE is tried again after an exponential back-off with full jitter: a random time
+    between 0 and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
+    `max_backoff_seconds`. Where the server says when to come back, that time is waited instead.
+    RESOURCE_EXHAUSTED is tried again only then. Nothing else is tried again.
+
+    `max_attempts` counts the first one; 1 means no retries.
+    """
+
+    max_attempts: int = 4
+    initial_backoff_seconds: float = 0.1
+    max_backoff_seconds: float = 5.0
+    backoff_multiplier: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, not {self.max_attempts}")
+        if not 0 <= self.initial_backoff_seconds <= self.max_backoff_seconds < math.inf:
+            raise ValueError("back-offs must be finite, and the initial one not above the maximum")
+        if not 1 <= self.backoff_multiplier < math.inf:
+            raise ValueError(
+                f"backoff_multiplier must be at least 1, not {self.backoff_multiplier}"
+            )
+
+    def backoff_seconds(self, num_attempts: int, chance: float) -> float:
+        """Return the wait after `num_attempts` failures; `chance` is random in [0, 1)."""
+        longest = self.initial_backoff_seconds * self.backoff_multiplier ** (num_attempts - 1)
+        return chance * min(self.max_backoff_seconds, longest)
+
+
+class RetryThrottle:
+    """Stops blind retries of one client while most of its calls fail (gRFC A6, "throttling").
+
+    A failure takes one token, a success gives `token_ratio` back; there are retries while more than
+    half of `max_tokens` is left. May be used from several threads.
+    """
+
+    def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
+        self._max_tokens = max_tokens
+        self._token_ratio = token_ratio
+        self._tokens = max_tokens
+        self._lock = threading.Lock()
+
+    def record_success(self) -> None:
+        """Give a part of a token back."""
+        with self._lock:
+            self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
+
+    def record_failure(self) -> bool:
+        """Take a token, and say whether another attempt is allowed."""
+        with self._lock:
+            self._tokens = max(0.0, self._tokens - 1)
+            return self._tokens > self._max_tokens / 2
+
+
+class Attempts:
+    """The attempts of one call: how much time is left, and how long to wait after a failure."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        throttle: RetryThrottle,
+        timeout_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._policy = policy
+        self._throttle = throttle
+        self._clock = clock
+        self._chance = chance
+        self._deadline = clock() + timeout_seconds
+        self._num_attempts = 1
+
+    def remaining_seconds(self) -> float:
+        """Return the time until the deadline of the call, never negative."""
+        return max(0.0, self._deadline - self._clock())
+
+    def record_success(self) -> None:
+        """Note that the call succeeded."""
+        self._throttle.record_success()
+
+    def wait_seconds_after(self, failure: CallError) -> float:
+        """Return how long to wait before the next attempt; raise `failure` if there is none."""
+        wait_seconds = self._wait_seconds(failure)
+        if (
+            wait_seconds is None
+            or self._num_attempts >= self._policy.max_attempts
+            or wait_seconds >= self.remaining_seconds()
+        ):
+            raise failure
+        self._num_attempts += 1
+        return wait_seconds
+
+    def _wait_seconds(self, failure: CallError) -> float | None:
+        if failure.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            return None
+        if failure.retry_after_seconds is not None:
+            # The server sets the pace itself, so the throttle has nothing to protect.
+            return failure.retry_after_seconds
+        if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return None
+        if not self._throttle.record_failure():
+            return None
+        return self._policy.backoff_seconds(self._num_attempts, self._chance())

@@ -1,0 +1,335 @@
+"""A real gRPC server of the attendant contract without models, for tests of the client.
+
+It "translates" by upper-casing, and fails where the test's script says so.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from attendant.v1 import (
+    bundle_pb2,
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    text_pb2,
+    translation_pb2,
+    translation_pb2_grpc,
+)
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+EMPTY = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the text is empty")
+TIMINGS = text_pb2.Timings(queue=Duration(nanos=5_000_000), encode=Duration(seconds=1))
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A failure that one call meets before it reaches its service."""
+
+    code: int
+    message: str = "as scripted"
+    retry_delay_seconds: float | None = None
+    metadata: tuple[tuple[str, str | bytes], ...] = ()
+
+    def abort(self, context: grpc.ServicerContext) -> None:
+        if self.retry_delay_seconds is None:
+            context.set_trailing_metadata(self.metadata)
+            context.abort(CODES[self.code], self.message)
+        delay = Duration()
+        delay.FromNanoseconds(int(self.retry_delay_seconds * 1e9))
+        detail = AnyMessage()
+        detail.Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        status = status_pb2.Status(code=self.code, message=self.message, details=[detail])
+        context.abort_with_status(rpc_status.to_status(status))
+
+
+@dataclass(slots=True)
+class Script:
+    """What the server shall do wrong, and what it saw."""
+
+    faults: list[Fault] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[Any] = field(default_factory=list)
+    time_left: list[float] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    change: Callable[[Any], None] | None = None
+
+    def answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
+        self.requests.append(request)
+        self.time_left.append(context.time_remaining())
+        if "slow" in str(request):
+            self.watch(context)
+            self.ended.wait(30)
+        if self.change is not None:
+            self.change(response)
+        return response
+
+    def watch(self, context: grpc.ServicerContext) -> None:
+        """Set `ended` as soon as the call is over, for whatever reason."""
+        if not context.add_callback(self.ended.set):
+            self.ended.set()
+
+
+class FaultInterceptor(grpc.ServerInterceptor):
+    """Lets the next fault of the script meet the next call."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def intercept_service(self, continuation, details):
+        self._script.calls.append(details.method.rpartition("/")[2])
+        self._script.metadata.append(dict(details.invocation_metadata))
+        handler = continuation(details)
+        if not self._script.faults or handler is None:
+            return handler
+        fault = self._script.faults.pop(0)
+
+        def fail(request: Any, context: grpc.ServicerContext) -> None:
+            fault.abort(context)
+
+        make = (
+            grpc.unary_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        return make(fail, handler.request_deserializer, handler.response_serializer)
+
+
+def error_of(text: str) -> status_pb2.Status | None:
+    return None if text.strip() else EMPTY
+
+
+def translation_of(text: str, num_hypotheses: int = 1) -> translation_pb2.Translation:
+    if not text.strip():
+        return translation_pb2.Translation(error=EMPTY)
+    hypotheses = [
+        translation_pb2.Hypothesis(
+            text=text.upper() + "!" * rank,
+            score=-0.5 * (rank + 1),
+            tokens=[translation_pb2.OutputToken(id=7, text=text, log_probability=-0.5)],
+            finish_reason=translation_pb2.FINISH_REASON_STOP,
+        )
+        for rank in range(num_hypotheses)
+    ]
+    return translation_pb2.Translation(
+        hypotheses=hypotheses, num_source_tokens=len(text.split()) + 1
+    )
+
+
+def tokens_of(text: str) -> list[text_pb2.Token]:
+    tokens, start = [], 0
+    for word in text.split():
+        start = text.index(word, start)
+        end = start + len(word)
+        tokens.append(text_pb2.Token(id=len(word), text=word, start=start, end=end))
+        start = end
+    return [*tokens, text_pb2.Token(id=1, text="</s>", start=start, end=start, special=True)]
+
+
+def tensor_of(values: Any) -> embedding_pb2.Tensor:
+    array = np.asarray(values, dtype="<f4")
+    return embedding_pb2.Tensor(
+        data=array.tobytes(), shape=array.shape, dtype=embedding_pb2.DATA_TYPE_FLOAT32
+    )
+
+
+def vector_of(text: str) -> list[float]:
+    """One dimension for the length, one for each of two letters."""
+    return [float(len(text)), float(text.count("a")), float(text.count("b"))]
+
+
+class Translator(translation_pb2_grpc.TranslationServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def Translate(self, request, context):
+        number = request.options.num_hypotheses or 1
+        response = translation_pb2.TranslateResponse(
+            translations=[translation_of(text, number) for text in request.texts],
+            model=request.model or "upper/1",
+            token_counts=text_pb2.TokenCounts(num_input_tokens=3, num_output_tokens=4),
+            timings=TIMINGS,
+        )
+        if request.truncation == text_pb2.TRUNCATION_RIGHT:
+            for translation in response.translations:
+                translation.truncation.num_original_tokens = 9
+                translation.truncation.num_kept_tokens = 5
+                translation.truncation.truncation = request.truncation
+        return self._script.answer(request, response, context)
+
+    def StreamTranslate(self, request, context) -> Iterator[Any]:
+        self._script.watch(context)
+        for word in request.text.upper().split()[:-1]:
+            yield translation_pb2.StreamTranslateResponse(delta=f"{word} ")
+        if "breaks" in request.text:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "broken in the middle")
+        response = translation_pb2.StreamTranslateResponse(
+            delta=request.text.upper().split()[-1],
+            translation=translation_of(request.text),
+            model="upper/1",
+        )
+        yield self._script.answer(request, response, context)
+
+    def Score(self, request, context):
+        scores = [
+            translation_pb2.TranslationScore(error=error)
+            if (error := error_of(pair.target))
+            else translation_pb2.TranslationScore(
+                score=-1.0,
+                log_probability=-2.0,
+                log_probabilities=[-0.5, -1.5],
+                tokens=tokens_of(pair.target),
+                num_source_tokens=3,
+            )
+            for pair in request.pairs
+        ]
+        response = translation_pb2.ScoreResponse(scores=scores, model="upper/1")
+        return self._script.answer(request, response, context)
+
+
+class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def Embed(self, request, context):
+        results = [
+            embedding_pb2.EmbedResult(error=error)
+            if (error := error_of(text))
+            else embedding_pb2.EmbedResult(num_tokens=len(tokens_of(text)))
+            for text in request.texts
+        ]
+        vectors = [vector_of(text) if text.strip() else [0.0] * 3 for text in request.texts]
+        response = embedding_pb2.EmbedResponse(
+            embeddings=tensor_of(vectors), results=results, model="vectors/1"
+        )
+        return self._script.answer(request, response, context)
+
+    def EmbedTokens(self, request, context):
+        results = []
+        for text in request.texts:
+            tokens = tokens_of(text)
+            vectors = np.array([vector_of(token.text) for token in tokens])
+            if len(request.layers) > 1:
+                vectors = np.stack([vectors + layer for layer in request.layers])
+            results.append(
+                embedding_pb2.EmbedTokensResult(error=EMPTY)
+                if not text.strip()
+                else embedding_pb2.EmbedTokensResult(tokens=tokens, embeddings=tensor_of(vectors))
+            )
+        response = embedding_pb2.EmbedTokensResponse(results=results, model="vectors/1")
+        return self._script.answer(request, response, context)
+
+    def FillMask(self, request, context):
+        results = [
+            embedding_pb2.FillMaskResult(
+                masks=[
+                    embedding_pb2.FilledMask(
+                        start=start,
+                        end=start + len("[MASK]"),
+                        candidates=[
+                            embedding_pb2.MaskCandidate(id=i, text=f"word{i}", probability=0.5**i)
+                            for i in range(1, request.top_k + 1)
+                        ],
+                    )
+                    for start in range(len(text))
+                    if text.startswith("[MASK]", start)
+                ]
+            )
+            if "[MASK]" in text
+            else embedding_pb2.FillMaskResult(
+                error=status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="no [MASK]")
+            )
+            for text in request.texts
+        ]
+        response = embedding_pb2.FillMaskResponse(results=results, model="vectors/1")
+        return self._script.answer(request, response, context)
+
+
+INFOS = [
+    model_pb2.ModelInfo(
+        name="upper",
+        version="1",
+        kind=bundle_pb2.MODEL_KIND_TRANSLATION,
+        state=model_pb2.MODEL_STATE_READY,
+        is_default=True,
+        source_language="en",
+        target_language="en-x-loud",
+        precision="int8",
+        description="Upper case.",
+    ),
+    model_pb2.ModelInfo(
+        name="vectors",
+        version="1",
+        kind=bundle_pb2.MODEL_KIND_EMBEDDING,
+        state=model_pb2.MODEL_STATE_LOADING,
+        languages=["en", "de"],
+        precision="fp32",
+    ),
+]
+
+
+class Librarian(model_pb2_grpc.ModelServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def ListModels(self, request, context):
+        return self._script.answer(request, model_pb2.ListModelsResponse(models=INFOS), context)
+
+    def GetModel(self, request, context):
+        infos = [info for info in INFOS if info.name == request.model]
+        if not infos:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {request.model!r}")
+        response = model_pb2.GetModelResponse(
+            model=infos[0],
+            available_precisions=["fp32", "int8"],
+            limits=bundle_pb2.Limits(max_source_tokens=128, max_target_tokens=130),
+            request_limits=model_pb2.RequestLimits(
+                max_texts=64, max_text_characters=1000, max_beam_size=8
+            ),
+            translation_sizes=bundle_pb2.TranslationSizes(d_model=256, num_heads=4),
+            license="Apache-2.0",
+            credits=["Tatoeba"],
+            provenance=bundle_pb2.Provenance(seed=1, recipe="None."),
+            quality=[bundle_pb2.QualityFigure(metric="sacreBLEU", precision="int8", value=22.5)],
+            parity=bundle_pb2.ParityReport(
+                precisions=[bundle_pb2.PrecisionParity(precision="int8")]
+            ),
+        )
+        return self._script.answer(request, response, context)
+
+    def Tokenize(self, request, context):
+        response = model_pb2.TokenizeResponse(
+            results=[model_pb2.TokenizeResult(tokens=tokens_of(text)) for text in request.texts],
+            model="upper/1",
+        )
+        return self._script.answer(request, response, context)
+
+
+def start_server(script: Script) -> tuple[grpc.Server, str]:
+    """Start the server on a free port; return it and its address."""
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=4),
+        interceptors=[FaultInterceptor(script)],
+        options=[("grpc.so_reuseport", 0)],
+    )
+    translation_pb2_grpc.add_TranslationServiceServicer_to_server(Translator(script), server)
+    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(Embedder(script), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(Librarian(script), server)
+    servicer = health.HealthServicer()
+    servicer.set("attendant.v1.TranslationService", health_pb2.HealthCheckResponse.SERVING)
+    servicer.set("attendant.v1.EmbeddingService", health_pb2.HealthCheckResponse.NOT_SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, f"127.0.0.1:{port}"

@@ -1,0 +1,121 @@
+"""What must hold for the whole client package."""
+
+import copy
+import inspect
+import pickle
+import re
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+
+import attendant_client
+import grpc
+import pytest
+from attendant.v1 import embedding_pb2, model_pb2, translation_pb2
+from attendant_client import AsyncClient, AttendantError, Client, TextError, errors, messages
+from attendant_client.connection import channel_options
+from grpc_health.v1 import health_pb2
+
+PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
+MODULES = {"asyncio_client", "client", "connection", "errors", "messages", "options", "parsing"}
+MODULES |= {"results", "retries", "streams"}
+
+
+def public_methods(cls):
+    return {
+        name: member
+        for name, member in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+def test_every_visible_name_is_exported():
+    visible = {name for name in vars(attendant_client) if not name.startswith("_")}
+    assert visible - MODULES - {"__main__", "commands"} == set(PUBLIC_NAMES)
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_every_public_name_is_documented(name):
+    member = getattr(attendant_client, name)
+    assert member.__doc__
+    assert not member.__doc__.startswith(f"{name}("), "only the signature that dataclass wrote"
+    for method in public_methods(member).values():
+        assert inspect.getdoc(method)
+
+
+def test_both_clients_have_the_same_methods_and_signatures():
+    synchronous, asynchronous = public_methods(Client), public_methods(AsyncClient)
+    assert list(synchronous) == list(asynchronous)
+    for name in synchronous.keys() - {"stream_translate"}:
+        assert inspect.signature(synchronous[name]) == inspect.signature(asynchronous[name]), name
+
+
+def test_every_status_code_has_an_error_class():
+    assert set(errors.ERROR_BY_CODE) == set(grpc.StatusCode) - {grpc.StatusCode.OK}
+    assert set(errors.CODE_BY_NUMBER.values()) == set(grpc.StatusCode)
+
+
+def test_every_error_class_is_in_the_tree_of_the_docstring_and_exported():
+    classes = {
+        name
+        for name, member in vars(errors).items()
+        if inspect.isclass(member) and issubclass(member, AttendantError)
+    }
+    assert errors.__doc__
+    assert classes <= set(re.findall(r"\w+", errors.__doc__))
+    assert classes <= set(PUBLIC_NAMES)
+
+
+def test_errors_survive_pickling_and_copying():
+    error = TextError("too long", grpc.StatusCode.INVALID_ARGUMENT, None, 3)
+    for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert str(twin) == "text 3: too long"
+        assert (twin.code, twin.index) == (error.code, 3)
+
+
+def test_every_rpc_of_the_contract_has_a_call():
+    calls: list[messages.Call[Any]] = [
+        messages.translate([]),
+        messages.stream_translate(""),
+        messages.score([]),
+        messages.embed([]),
+        messages.embed_tokens([]),
+        messages.fill_mask([]),
+        messages.tokenize([]),
+        messages.list_models(),
+        messages.get_model(""),
+    ]
+    contract = {
+        f"/{service.full_name}/{method.name}": (method.input_type, method.output_type)
+        for file in (translation_pb2, embedding_pb2, model_pb2)
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert contract == {
+        call.method: (call.request.DESCRIPTOR, call.response_type.DESCRIPTOR) for call in calls
+    }
+    health = messages.health("")
+    check = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
+    assert health.method == f"/{check.containing_service.full_name}/{check.name}"
+
+
+@pytest.mark.parametrize(
+    ("target", "proxy"),
+    [
+        ("localhost:50051", 0),
+        ("127.0.0.1:50051", 0),
+        ("[::1]:50051", 0),
+        ("dns:///localhost:50051", 0),
+        ("unix:/run/attendant.sock", 0),
+        ("translate.example.com:443", 1),
+    ],
+)
+def test_no_proxy_is_asked_for_this_machine(target, proxy):
+    assert ("grpc.enable_http_proxy", proxy) in channel_options(target)
+
+
+def test_version_is_the_same_in_package_and_distribution():
+    project = tomllib.loads(Path("clients/python/pyproject.toml").read_text())["project"]
+    assert project["version"] == attendant_client.__version__
+    assert requires("attendant-client")
