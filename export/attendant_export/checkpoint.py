@@ -1,6 +1,7 @@
 """Weights, optimizer state and progress on disk, as safetensors and JSON: never a pickle."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,16 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Load weights written by `save_weights`; keys and shapes must match exactly.
+    """Load weights written by `save_weights`, as `set_weights` does."""
+    set_weights(path, load_file(path), model)
+
+
+def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Give ``model`` the weights ``found`` in ``path``; keys and shapes must match exactly.
 
     Raises ValueError that lists every missing, unexpected or misshapen tensor at once.
     """
-    found, wanted = load_file(path), model.state_dict()
+    wanted = model.state_dict()
     problems = [f"missing {name}" for name in wanted.keys() - found.keys()]
     problems += [f"unexpected {name}" for name in found.keys() - wanted.keys()]
     problems += [
@@ -76,8 +82,8 @@ def read_json(path: Path) -> Any:
 
 
 def find_weights(folder: Path) -> Path:
-    """The weights of a run folder (its best) or of a bundle; FileNotFoundError if neither."""
-    for path in (folder / "best" / WEIGHTS, folder / WEIGHTS):
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"{folder} has neither best/{WEIGHTS} nor {WEIGHTS}")
+    """The best weights of a run folder; FileNotFoundError if it has none yet."""
+    path = folder / "best" / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no best/{WEIGHTS}: nothing was trained there yet")
+    return path

@@ -66,10 +66,19 @@ class TranslationGraphs:
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Log-probability of every token of each target, teacher-forced in one padded batch."""
+        return self.choose(sources, targets, targets)
+
+    def choose(
+        self,
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        chosen: Sequence[Sequence[int]],
+    ) -> list[list[float]]:
+        """Log-probability of each token of ``chosen`` after the tokens of ``targets`` before it."""
         pad_id, bos_id = self.special_tokens.pad_id, self.special_tokens.bos_id
         inputs = {
             "target_in": pad([[bos_id, *t[:-1]] for t in targets], pad_id),
-            "target_out": pad(targets, pad_id),
+            "target_out": pad(chosen, pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
             **dict(zip(self.cross_names, self.encode(sources), strict=True)),
         }
@@ -93,8 +102,8 @@ class Places:
         own = (max_sentences, width, heads, max_target_tokens, head_dim)
         cross = (max_sentences, heads, max_source_tokens, head_dim)
         self._graphs, self._width, self._count = graphs, width, 0
-        self._past = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
-        self._cross = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
+        self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
+        self._cross: list[Array] = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
         self._source_lengths = np.zeros(max_sentences, np.int64)
 
     def join(self, sources: Sequence[Sequence[int]]) -> None:
@@ -109,7 +118,8 @@ class Places:
     def leave(self, place: int) -> None:
         """Free ``place`` and move the last one into the hole."""
         self._count -= 1
-        for memory in (*self._past, *self._cross, self._source_lengths):
+        memories: list[Array] = [*self._past, *self._cross, self._source_lengths]
+        for memory in memories:
             memory[place] = memory[self._count]
 
     def reorder(self, place: int, parents: Sequence[int]) -> None:

@@ -73,6 +73,29 @@ def greedy(
     ]
 
 
+@torch.inference_mode()
+def teacher_forced(
+    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> Tensor:
+    """Log-probabilities of every next token along given targets: (batch, target, vocab).
+
+    Computed in one padded batch, uncached; what stands behind the end of a target is meaningless.
+    """
+    config = model.config
+    target_in = pad([[config.bos_id, *ids[:-1]] for ids in targets], config.pad_id)
+    hidden = model(pad(sources, config.pad_id), target_in)
+    return model.logits(hidden).float().log_softmax(-1)
+
+
+def score(
+    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """Log-probability of every token of each target."""
+    log_p = teacher_forced(model, sources, targets)
+    chosen = log_p.gather(2, pad(targets, model.config.pad_id)[:, :, None])[:, :, 0]
+    return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
+
+
 def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypothesis:
     end = ids.index(eos_id) + 1 if eos_id in ids else len(ids)
     return ReferenceHypothesis(tuple(ids[:end]), tuple(log_p[:end]))

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export import checkpoint
+from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
 from attendant_export.search import greedy
 from attendant_export.tokenizer import train_translation_tokenizer
@@ -134,7 +135,7 @@ def train_translation(
     model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
     checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "translation", **sizes})
     if init_from is not None:
-        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+        load_start(init_from, model)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed)
     return Trainer(model, task.as_task(), options, run_dir).train()
 

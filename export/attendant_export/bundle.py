@@ -1,0 +1,169 @@
+"""Writes a trained model as a bundle, or nothing at all, and verifies bundles again.
+
+Refuse to overwrite, load, export, verify, write, rename: what stands in a bundles folder was
+verified.
+"""
+
+import logging
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
+from tokenizers import Tokenizer
+
+from attendant_export import __version__, checkpoint
+from attendant_export.bundle_draft import Draft
+from attendant_export.embedding_bundle import check_embedding_outputs, write_embedding_files
+from attendant_export.manifest import (
+    MANIFEST_VERSION,
+    BundleError,
+    check_files,
+    read_manifest,
+    write_manifest,
+)
+from attendant_export.model_card import write_model_card
+from attendant_export.onnx_graphs import PRECISIONS
+from attendant_export.provenance import DataCard, read_run_record
+from attendant_export.quality import Corpus
+from attendant_export.translation_bundle import (
+    check_translation_outputs,
+    write_translation_files,
+)
+
+logger = logging.getLogger(__name__)
+
+MODEL_CARD = "MODEL_CARD.md"
+MAX_PARITY_SENTENCES = 2000
+NAME, VERSION = re.compile(r"[a-z0-9][a-z0-9-]*"), re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What a bundle is to hold."""
+
+    name: str
+    version: str
+    data_card: DataCard
+    valid_pairs: Path
+    """Text for the reference outputs and for comparing the precisions."""
+    test_pairs: tuple[Path, ...] = ()
+    """Text for the figures of quality."""
+    swap: bool = False
+    """Whether the second column of these files is the source."""
+    precisions: tuple[str, ...] = ("int8", "fp16")
+    max_tokens: int = 256
+    """Most tokens of a source, of a target, or of a text to embed."""
+    recipe: str = ""
+    """How the model was trained; without it, what the run recorded."""
+    hardware: str = ""
+    """What it was trained on; without it, what the run recorded."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} has not only lower-case letters, digits, hyphens")
+        if not VERSION.fullmatch(self.version):
+            raise ValueError(
+                f"version {self.version!r} has not only letters, digits, dots, hyphens"
+            )
+        if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
+            raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+
+
+def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
+    """Export the best model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
+
+    Raises BundleError if it exists already and ParityError if the graphs do not follow the model;
+    then nothing is left behind.
+    """
+    target = bundles_dir / options.name / options.version
+    if target.exists():
+        raise BundleError(f"{target} exists already: choose another name or version")
+    kind = checkpoint.read_json(run_dir / checkpoint.CONFIG)["kind"]
+    bundles_dir.mkdir(parents=True, exist_ok=True)
+    # On the same file system as the target, so that renaming is one step.
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=bundles_dir) as scratch:
+        folder = Path(scratch, "bundle")
+        folder.mkdir()
+        draft = Draft(
+            run_dir=run_dir,
+            folder=folder,
+            scratch=Path(scratch),
+            manifest=_describe(run_dir, kind, options),
+            precisions=options.precisions,
+            valid=Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES),
+            tests=[Corpus(path, options.swap) for path in options.test_pairs],
+            max_tokens=options.max_tokens,
+        )
+        if kind == "translation":
+            write_translation_files(draft)
+        else:
+            write_embedding_files(draft)
+        (folder / MODEL_CARD).write_text(write_model_card(draft.manifest, options.data_card))
+        write_manifest(folder, draft.manifest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(target)
+    return target
+
+
+def _describe(run_dir: Path, kind: str, options: ExportOptions) -> Manifest:
+    """What the run and the data card say; sizes, files and figures are still missing."""
+    card = options.data_card
+    manifest = Manifest(
+        manifest_version=MANIFEST_VERSION,
+        name=options.name,
+        version=options.version,
+        description=card.description,
+        license=card.license,
+        credits=[source.credit for source in card.data],
+        provenance=_provenance(run_dir, options),
+    )
+    if kind == "translation":
+        if len(card.languages) != 2:
+            raise ValueError("the data card of a translation model needs two languages")
+        manifest.source_language, manifest.target_language = card.languages
+    else:
+        manifest.languages.extend(card.languages)
+    return manifest
+
+
+def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
+    record = read_run_record(run_dir)
+    return Provenance(
+        data=[
+            TrainingData(name=source.name, license=source.license, credit=source.credit)
+            for source in options.data_card.data
+        ],
+        trainer_version=record.trainer_version or __version__,
+        seed=record.seed,
+        recipe=options.recipe or record.recipe,
+        created=date.today().isoformat(),
+        hardware=options.hardware or record.hardware,
+        training_seconds=_training_seconds(run_dir),
+    )
+
+
+def _training_seconds(run_dir: Path) -> float:
+    """Seconds of all phases: a phase of its own has a folder with ``last/`` inside the run's."""
+    states = [run_dir / "last" / checkpoint.STATE, *run_dir.glob(f"*/last/{checkpoint.STATE}")]
+    return sum(
+        float(checkpoint.read_json(path)["elapsed_seconds"]) for path in states if path.exists()
+    )
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """Check the files of a bundle and that its graphs still give the reference outputs.
+
+    Raises BundleError for files that differ from the manifest and ParityError for other outputs.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    tokenizer = Tokenizer.from_file(str(folder / manifest.source_tokenizer))
+    reference = checkpoint.read_json(folder / manifest.reference_outputs)
+    if manifest.HasField("translation_sizes"):
+        check_translation_outputs(folder, manifest, tokenizer, reference)
+    else:
+        check_embedding_outputs(folder, manifest, tokenizer, reference)
+    return manifest

@@ -1,0 +1,104 @@
+"""The model card of a bundle: its manifest and data card as Markdown for people."""
+
+from collections.abc import Iterable
+
+from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
+
+from attendant_export.provenance import DataCard
+
+
+def write_model_card(manifest: Manifest, card: DataCard) -> str:
+    """Markdown with use, data, training, quality, parity, weaknesses, licence and credits."""
+    sections = [
+        f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
+        _section("Use", [card.intended_use, _limits(manifest)]),
+        _section("Training data", _bullets(f"{d.name} ({d.license})" for d in card.data)),
+        _section("Training", _training(manifest)),
+        _section("Quality", _quality_table(manifest)),
+        _section("Agreement with the trained model", _parity_table(manifest)),
+        _section("Weaknesses", _bullets(card.weaknesses)),
+        _section("Licence", [f"The weights are licensed under {manifest.license}."]),
+        _section("Credits", _bullets(manifest.credits)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(title: str, paragraphs: list[str]) -> str:
+    return f"## {title}\n\n" + "\n\n".join(paragraphs) if any(paragraphs) else ""
+
+
+def _bullets(items: Iterable[str]) -> list[str]:
+    return ["\n".join(f"- {item}" for item in items)]
+
+
+def _limits(manifest: Manifest) -> str:
+    limits = manifest.limits
+    if manifest.HasField("translation_sizes"):
+        languages = f"from {manifest.source_language} to {manifest.target_language}"
+        return (
+            f"Translates {languages}, sources of at most {limits.max_source_tokens} and targets "
+            f"of at most {limits.max_target_tokens} tokens."
+        )
+    return f"Reads {', '.join(manifest.languages)}, texts of at most {limits.max_tokens} tokens."
+
+
+def _training(manifest: Manifest) -> list[str]:
+    provenance = manifest.provenance
+    sizes = getattr(manifest, manifest.WhichOneof("sizes") or "translation_sizes")
+    shape = ", ".join(f"{field.name} {value:,}" for field, value in sizes.ListFields())
+    minutes = provenance.training_seconds / 60
+    return [
+        f"Sizes: {shape}.",
+        provenance.recipe,
+        f"Trained for {minutes:.0f} minutes on {provenance.hardware or 'unknown hardware'} with "
+        f"seed {provenance.seed} by attendant-export {provenance.trainer_version}; exported on "
+        f"{provenance.created}.",
+    ]
+
+
+def _quality_table(manifest: Manifest) -> list[str]:
+    rows = [
+        f"| {q.metric} | {q.dataset} | {q.precision} | {q.search or '-'} | {q.value:.4g} |"
+        for q in manifest.quality
+    ]
+    header = "| metric | data | precision | search | value |\n|---|---|---|---|---:|"
+    return ["\n".join([header, *rows])] if rows else []
+
+
+def _parity_table(manifest: Manifest) -> list[str]:
+    lines = ["| precision | largest difference of log-probabilities | bound between batches |"]
+    lines.append("|---|---:|---:|")
+    for parity in manifest.parity.precisions:
+        lines.append(
+            f"| {parity.precision} | {parity.max_log_probability_difference:.2g} "
+            f"| {parity.log_probability_bound:.2g} |"
+        )
+    return ["\n".join(lines), *filter(None, map(_parity_sentence, manifest.parity.precisions))]
+
+
+def _parity_sentence(parity: PrecisionParity) -> str:
+    sentences = []
+    if parity.tokens:
+        num_identical = sum(entry.num_identical for entry in parity.tokens)
+        num_ties = sum(entry.num_ties for entry in parity.tokens)
+        total = sum(entry.num_sentences for entry in parity.tokens)
+        sentences.append(
+            f"{parity.precision}: {num_identical:,} of {total:,} searches, greedy and beam, "
+            f"single, batched and ragged, gave the tokens of the trained model; {num_ties} more "
+            "differ in ties."
+        )
+    if parity.HasField("corpus"):
+        corpus = parity.corpus
+        sentences.append(
+            f"On {corpus.dataset} ({corpus.search}) it reaches {corpus.bleu:.2f} BLEU where fp32 "
+            f"reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of the "
+            f"{corpus.num_sentences:,} texts are the same."
+        )
+    if parity.HasField("embeddings"):
+        vectors = parity.embeddings
+        sentences.append(
+            f"{parity.precision}: the cosine to the trained model's vectors is "
+            f"{vectors.mean_cosine:.4f} on average and {vectors.min_cosine:.4f} at least, over "
+            f"{vectors.num_texts} texts."
+        )
+    return " ".join(sentences)

@@ -1,0 +1,200 @@
+"""What is particular to bundles of translation models: graphs, verification, reference outputs."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_TRANSLATION,
+    Limits,
+    Manifest,
+    PrecisionGraphs,
+    SpecialTokens,
+    TranslationSizes,
+)
+from tokenizers import Tokenizer
+
+from attendant_export.bundle_draft import Draft, rounded
+from attendant_export.graph_search import TranslationGraphs, search_all
+from attendant_export.onnx_graphs import write_translation_graphs
+from attendant_export.quality import (
+    compare_corpora,
+    max_output_tokens,
+    measure_translation,
+    translate,
+)
+from attendant_export.search import ReferenceHypothesis, SearchTrace
+from attendant_export.tokenizer import UNK, special_token_id
+from attendant_export.transformer import Transformer
+from attendant_export.translation_training import load_translation_model
+from attendant_export.verify import (
+    SEARCHES,
+    ParityError,
+    SampleSentences,
+    TranslationVerifier,
+    VerifiedPrecision,
+    compare,
+    trace_of,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_BLEU_LOSS = 0.5
+"""A precision that loses more against fp32 is warned of."""
+
+
+def write_translation_files(draft: Draft) -> None:
+    """Write and verify the graphs of a run's best model and complete the manifest."""
+    model, tokenizer = load_translation_model(draft.run_dir)
+    _describe(draft.manifest, model, tokenizer, draft.max_tokens)
+    draft.add_tokenizer(tokenizer)
+    draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
+    texts = draft.reference_texts(tokenizer)
+    limits = [max_output_tokens(ids, draft.max_tokens) for ids in texts.values()]
+    verifier = TranslationVerifier(model, SampleSentences(list(texts.values()), limits))
+    verified = {}
+    fp32_texts: list[str] = []
+    for precision in draft.all_precisions():
+        folder = draft.folder_of(precision)
+        written = write_translation_graphs(model, precision, folder, draft.max_tokens)
+        graphs = open_translation_graphs(folder, written, draft.manifest)
+        logger.info("verifying %s", precision)
+        verified[precision] = verifier.verify(precision, graphs)
+        translated = translate(graphs, tokenizer, draft.valid.sources, draft.max_tokens)
+        if precision == "fp32":
+            fp32_texts = translated
+        else:
+            _compare_corpora(draft, verified[precision], fp32_texts, translated)
+        draft.manifest.parity.precisions.append(verified[precision].parity)
+        if precision in draft.precisions:
+            draft.manifest.precisions.append(written)
+            for corpus in draft.tests:
+                logger.info("measuring %s on %s", precision, corpus.name)
+                draft.manifest.quality.extend(
+                    measure_translation(precision, graphs, tokenizer, corpus, draft.max_tokens)
+                )
+    outputs = {name: verified[name].outputs for name in draft.precisions}
+    draft.add_reference_outputs(_reference_outputs(texts, limits, outputs))
+
+
+def open_translation_graphs(
+    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
+) -> TranslationGraphs:
+    """The graphs of one precision in ``folder``."""
+    return TranslationGraphs(folder, graphs, manifest.translation_sizes, manifest.special_tokens)
+
+
+def _describe(
+    manifest: Manifest, model: Transformer, tokenizer: Tokenizer, max_tokens: int
+) -> None:
+    config = model.config
+    manifest.kind = MODEL_KIND_TRANSLATION
+    manifest.translation_sizes.CopyFrom(
+        TranslationSizes(
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            d_feed_forward=config.d_ff,
+            num_encoder_layers=config.num_encoder_layers,
+            num_decoder_layers=config.num_decoder_layers,
+            vocab_size=config.vocab_size,
+        )
+    )
+    manifest.special_tokens.CopyFrom(
+        SpecialTokens(
+            pad_id=config.pad_id,
+            bos_id=config.bos_id,
+            eos_id=config.eos_id,
+            unk_id=special_token_id(tokenizer, UNK),
+        )
+    )
+    manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
+
+
+def _compare_corpora(
+    draft: Draft, verified: VerifiedPrecision, fp32_texts: list[str], texts: list[str]
+) -> None:
+    corpus = compare_corpora(draft.valid, "greedy", fp32_texts, texts)
+    verified.parity.corpus.CopyFrom(corpus)
+    if corpus.fp32_bleu - corpus.bleu > MAX_BLEU_LOSS:
+        logger.warning(
+            "%s loses %.2f BLEU against fp32: %.2f instead of %.2f on %s",
+            verified.parity.precision,
+            corpus.fp32_bleu - corpus.bleu,
+            corpus.bleu,
+            corpus.fp32_bleu,
+            corpus.dataset,
+        )
+
+
+def _reference_outputs(
+    texts: Mapping[str, list[int]],
+    limits: list[int],
+    outputs: Mapping[str, Mapping[str, list[ReferenceHypothesis]]],
+) -> dict[str, Any]:
+    return {
+        "length_penalty": 1.0,
+        "beam_sizes": SEARCHES,
+        "texts": [
+            {"text": text, "token_ids": ids, "max_output_tokens": limit}
+            for (text, ids), limit in zip(texts.items(), limits, strict=True)
+        ],
+        "outputs": {
+            precision: {
+                search: [
+                    {
+                        "token_ids": hypothesis.token_ids,
+                        "log_probabilities": rounded(hypothesis.log_probabilities),
+                    }
+                    for hypothesis in hypotheses
+                ]
+                for search, hypotheses in searches.items()
+            }
+            for precision, searches in outputs.items()
+        },
+    }
+
+
+def check_translation_outputs(
+    folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
+) -> None:
+    """Search the reference texts again, joining and leaving at different steps.
+
+    Raises ParityError that names the precision and search whose tokens are others, not in ties.
+    """
+    sources = [entry["token_ids"] for entry in reference["texts"]]
+    limits = [entry["max_output_tokens"] for entry in reference["texts"]]
+    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
+        raise ParityError("the tokenizer gives other token ids for the reference texts")
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    for precision in manifest.precisions:
+        graphs = open_translation_graphs(folder, precision, manifest)
+        for search, beam_size in reference["beam_sizes"].items():
+            expected = [
+                _trace(output, beam_size) for output in reference["outputs"][precision.name][search]
+            ]
+            found = search_all(
+                graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1
+            )
+            bound = bounds[precision.name]
+            agreement = compare(sources, expected, found, graphs.score, bound)
+            logger.info(
+                "%s %s: %d of %d reference outputs identical, %d ties",
+                precision.name,
+                search,
+                agreement.num_identical,
+                len(found),
+                agreement.num_ties,
+            )
+            if agreement.num_parted:
+                raise ParityError(
+                    f"{precision.name} {search}: {agreement.num_parted} of {len(found)} reference "
+                    "texts get other tokens"
+                )
+
+
+def _trace(output: dict[str, Any], beam_size: int) -> SearchTrace:
+    hypothesis = ReferenceHypothesis(tuple(output["token_ids"]), tuple(output["log_probabilities"]))
+    # The steps of a beam search are not stored: its finished hypotheses are compared.
+    return trace_of(hypothesis) if beam_size == 1 else SearchTrace([hypothesis], [])
