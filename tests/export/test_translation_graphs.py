@@ -20,7 +20,7 @@ TARGETS = [[1, 4, 8, 15, 16], [1, 23, 42], [1, 3, 3, 3, 3, 3, 3], [1, 30, 20, 10
 STARTS = [0, 1, 3, 3]
 """The step at which each row joins, so that rows of one step differ in age."""
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}
+TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
 """How far log-probabilities may be from those of the PyTorch model."""
 NEIGHBOUR_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}
 """How far log-probabilities may differ between batches: rounding, which int8 can amplify."""

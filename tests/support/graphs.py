@@ -51,7 +51,7 @@ def _unsettle(model: Model) -> Model:
     """Move all biases and norms from their 0 and 1, so that none can be left out unnoticed."""
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return model.eval()
 
 

@@ -1,0 +1,94 @@
+"""What must hold for the nodes of every graph, so that batching stays invisible."""
+
+import numpy as np
+import onnx
+import pytest
+from attendant_export.onnx_graphs import (
+    PRECISIONS,
+    write_embedding_graphs,
+    write_translation_graphs,
+)
+
+from tests.support.graphs import load_graphs, tiny_bert, tiny_transformer
+
+EACH_ROW_ALONE = {
+    *("Add", "Abs", "Cast", "Div", "Gelu", "Less", "Max", "Mul", "Relu", "Sub", "Where"),
+    *("Concat", "Expand", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
+    *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND"),
+    *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat", "QuantizeLinear"),
+}
+OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
+OVER_AXES = {"ReduceMax", "ReduceSum"}
+
+
+@pytest.fixture(scope="module", params=["translation", "embedding"])
+def write(request):
+    if request.param == "translation":
+        return lambda *place: write_translation_graphs(tiny_transformer(True), *place)
+    return lambda *place: write_embedding_graphs(tiny_bert(True), *place)
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def graphs(request, write, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return list(load_graphs(folder, write(request.param, folder)))
+
+
+def attributes(node):
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def constant(graph, name):
+    (tensor,) = (tensor for tensor in graph.initializer if tensor.name == name)
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def made_by(graph, name):
+    (node,) = (node for node in graph.node if name in node.output)
+    return node
+
+
+def test_no_node_reduces_over_the_rows(graphs):
+    for graph in graphs:
+        for node in graph.node:
+            if node.op_type in OVER_AN_AXIS:
+                assert attributes(node).get("axis", -1) == -1, node
+            elif node.op_type in OVER_AXES:
+                # Axis 1 is the tokens of (batch, length, d_model), in pooling.
+                assert constant(graph, node.input[1]).tolist() in ([-1], [1]), node
+            else:
+                assert node.op_type in EACH_ROW_ALONE, node
+
+
+def test_products_contract_the_columns_with_weights(graphs):
+    for graph in graphs:
+        weights = {tensor.name for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type in ("Gemm", "MatMulIntegerToFloat"):
+                assert node.input[1] in weights
+                assert "transA" not in attributes(node)
+
+
+def test_every_integer_product_has_a_scale_for_each_row(graphs):
+    for graph in graphs:
+        for product in graph.node:
+            if product.op_type != "MatMulIntegerToFloat":
+                continue
+            quantize = made_by(graph, product.input[0])
+            assert quantize.op_type == "QuantizeLinear"
+            assert attributes(quantize)["axis"] == 0
+            column = made_by(graph, quantize.input[1]).input[0]  # (rows, 1), before the squeeze
+            maximum = made_by(graph, made_by(graph, column).input[0]).input[0]
+            reduction = made_by(graph, maximum)
+            assert reduction.op_type == "ReduceMax"
+            assert constant(graph, reduction.input[1]).tolist() == [-1]
+            np.testing.assert_array_equal(constant(graph, product.input[2]), 1)
+            (rescaled,) = (node for node in graph.node if product.output[0] in node.input)
+            assert (rescaled.op_type, rescaled.input[1]) == ("Mul", column)
+
+
+def test_int8_has_no_other_products_with_weights(write, tmp_path):
+    for graph in load_graphs(tmp_path, write("int8", tmp_path)):
+        op_types = {node.op_type for node in graph.node}
+        assert "MatMulIntegerToFloat" in op_types
+        assert not op_types & {"Gemm", "MatMul"}
