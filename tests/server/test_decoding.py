@@ -1,0 +1,270 @@
+"""Continuous batching held against searches that know nothing of batches."""
+
+import random
+
+import pytest
+from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.decoding import DecodingLane, DecodingLimits
+from attendant_server.errors import DeadlineExceeded, ModelFailed, QueueFull
+
+from tests.support.fake_model import (
+    BOS,
+    EOS,
+    FakeTranslationModel,
+    RecordingObserver,
+    log_probabilities,
+)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def observer():
+    return RecordingObserver()
+
+
+@pytest.fixture
+def model():
+    return FakeTranslationModel()
+
+
+@pytest.fixture
+def lane(model, observer, clock):
+    limits = DecodingLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    return DecodingLane("fake", model, limits, observer, clock)
+
+
+def run(lane):
+    rounds = 0
+    while lane.has_work:
+        lane.advance()
+        rounds += 1
+        assert rounds < 10_000, "the lane does not come to an end"
+
+
+def greedy(source, options):
+    tokens = []
+    while len(tokens) < options.max_output_tokens and (not tokens or tokens[-1] != EOS):
+        scores = list(log_probabilities(source, tuple(tokens)))
+        if len(tokens) < options.min_output_tokens:
+            scores[EOS] = float("-inf")
+        tokens.append(scores.index(max(scores)))
+    return [tuple(tokens)]
+
+
+def beam(source, options):
+    """Beam search over whole prefixes, ranked in one list; no rows, no parents."""
+
+    def score(hypothesis):
+        tokens, total = hypothesis
+        return total / len(tokens) ** options.length_penalty
+
+    width, running, finished = options.beam_size, [((), 0.0)], []
+    for num_tokens in range(1, options.max_output_tokens + 1):
+        extended = []
+        for tokens, total in running:
+            for token, log_p in enumerate(log_probabilities(source, tokens)):
+                if token != EOS or len(tokens) >= options.min_output_tokens:
+                    extended.append(((*tokens, token), total + log_p))
+        extended.sort(key=lambda h: -h[1])
+        finished += [h for h in extended[:width] if h[0][-1] == EOS]
+        finished = sorted(finished, key=score, reverse=True)[:width]
+        running = [h for h in extended if h[0][-1] != EOS][:width]
+        if num_tokens == options.max_output_tokens:
+            finished = sorted(finished + running, key=score, reverse=True)
+        elif len(finished) == width and score(running[0]) <= score(finished[-1]):
+            break
+    return [tokens for tokens, _ in finished[: options.num_hypotheses]]
+
+
+def random_options(rng):
+    beam_size = rng.choice([1, 1, 1, 2, 3, 4, 5])
+    max_output_tokens = rng.randint(1, 14)
+    return SearchOptions(
+        max_output_tokens=max_output_tokens,
+        beam_size=beam_size,
+        num_hypotheses=rng.randint(1, beam_size),
+        length_penalty=rng.choice([0.0, 0.6, 1.0, 1.7]),
+        min_output_tokens=rng.randint(0, max_output_tokens),
+    )
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(lane, seed):
+    rng = random.Random(seed)
+    calls = []
+    for _ in range(30):
+        sources = [
+            tuple(rng.randint(3, 20) for _ in range(rng.randint(1, 9)))
+            for _ in range(rng.randint(1, 3))
+        ]
+        calls.append(TranslateCall(sources, random_options(rng)))
+    for call in calls:
+        while lane.num_waiting > 40 or (rng.random() < 0.5 and lane.has_work):
+            lane.advance()
+        lane.submit(call)
+    run(lane)
+    for call in calls:
+        search = greedy if call.options.beam_size == 1 else beam
+        expected = [search(source, call.options) for source in call.sources]
+        found = [[h.token_ids for h in hypotheses] for hypotheses in call.future.result()]
+        assert found == expected
+
+
+def test_scores_are_sums_of_log_probabilities_over_the_penalized_length(lane):
+    options = SearchOptions(max_output_tokens=9, beam_size=3, num_hypotheses=3, length_penalty=0.7)
+    call = TranslateCall([(5, 6, 7)], options)
+    lane.submit(call)
+    run(lane)
+    (hypotheses,) = call.future.result()
+    for h in hypotheses:
+        expected = [
+            log_probabilities((5, 6, 7), h.token_ids[:i])[token]
+            for i, token in enumerate(h.token_ids)
+        ]
+        assert h.log_probabilities == pytest.approx(expected)
+        assert h.score == pytest.approx(sum(expected) / len(expected) ** 0.7)
+    assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+
+
+def test_rows_are_reused_at_the_step_after_their_owner_ends(lane, observer):
+    rng = random.Random(3)
+    for _ in range(40):
+        source = tuple(rng.randint(3, 20) for _ in range(2))
+        lane.submit(TranslateCall([source], SearchOptions(max_output_tokens=rng.randint(1, 12))))
+    run(lane)
+    saturated = [report for report in observer.steps if report.num_waiting]
+    assert len(saturated) > 10
+    assert all(report.num_rows == report.max_rows for report in saturated[2:])
+
+
+def test_sources_encoded_between_two_steps_are_bounded(lane, model):
+    for length in (4, 4, 4, 4, 20, 3):
+        lane.submit(TranslateCall([(5,) * length], SearchOptions(max_output_tokens=30)))
+    run(lane)
+    padded = [max(map(len, batch)) * len(batch) for batch in model.encoded]
+    assert all(n <= 12 or len(b) == 1 for n, b in zip(padded, model.encoded, strict=True))
+
+
+def test_a_cancelled_call_is_in_no_step_that_starts_later(lane, model, observer):
+    endless = SearchOptions(max_output_tokens=1000, min_output_tokens=1000)
+    kept, cancelled = TranslateCall([(5,)], endless), TranslateCall([(6,)], endless)
+    lane.submit(kept)
+    lane.submit(cancelled)
+    lane.advance()
+    cancelled.cancel()
+    lane.advance()
+    assert model.steps == [(1, 2), (1, 1)]
+    assert observer.dropped == [("cancelled", 1)]
+
+
+def test_an_expired_call_is_in_no_step_that_starts_later(lane, model, clock, observer):
+    endless = SearchOptions(max_output_tokens=1000, min_output_tokens=1000)
+    late = TranslateCall([(6,), (7,)], endless, deadline=5.0)
+    lane.submit(late)
+    lane.submit(TranslateCall([(5,)], endless))
+    lane.advance()
+    clock.now = 5.0
+    lane.advance()
+    assert model.steps == [(1, 3), (1, 1)]
+    assert isinstance(late.future.exception(), DeadlineExceeded)
+    assert observer.dropped == [("expired", 1), ("expired", 1)]
+
+
+def test_a_call_that_expires_in_the_queue_is_never_encoded(lane, model, clock):
+    call = TranslateCall([(6,)], SearchOptions(max_output_tokens=3), deadline=1.0)
+    lane.submit(call)
+    clock.now = 2.0
+    run(lane)
+    assert model.encoded == []
+    assert isinstance(call.future.exception(), DeadlineExceeded)
+
+
+def test_a_full_queue_admits_none_of_a_call_and_says_when_to_return(lane, clock):
+    options = SearchOptions(max_output_tokens=3)
+    lane.submit(TranslateCall([(5,)] * 49, options))
+    clock.now = 7.0
+    with pytest.raises(QueueFull) as refusal:
+        lane.submit(TranslateCall([(5,)] * 2, options))
+    assert refusal.value.retry_after_seconds == 7.0
+    assert lane.num_waiting == 49
+    lane.submit(TranslateCall([(5,)], options))
+
+
+def test_cancelling_frees_places_in_the_queue_at_once(lane):
+    options = SearchOptions(max_output_tokens=3)
+    call = TranslateCall([(5,)] * 50, options)
+    lane.submit(call)
+    call.cancel()
+    assert lane.num_waiting == 0
+    lane.submit(TranslateCall([(5,)] * 50, options))
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_settled_prefixes_only_grow_and_begin_the_best_hypothesis(lane, beam_size):
+    prefixes = []
+    options = SearchOptions(max_output_tokens=12, beam_size=beam_size, min_output_tokens=6)
+    call = TranslateCall([(9, 4)], options, on_prefix=prefixes.append)
+    lane.submit(call)
+    run(lane)
+    best = call.future.result()[0][0].token_ids
+    assert prefixes
+    assert all(best[: len(prefix)] == prefix for prefix in prefixes)
+    assert [len(p) for p in prefixes] == sorted({len(p) for p in prefixes})
+
+
+def test_scoring_gives_the_log_probability_of_every_target_token(lane):
+    call = ScoreCall([((5, 6), (7, 8, EOS)), ((9,), (EOS,))])
+    lane.submit(call)
+    run(lane)
+    first, second = call.future.result()
+    assert first.log_probabilities.tolist() == pytest.approx(
+        [
+            log_probabilities((5, 6), ())[7],
+            log_probabilities((5, 6), (7,))[8],
+            log_probabilities((5, 6), (7, 8))[EOS],
+        ]
+    )
+    assert len(second.log_probabilities) == 1
+
+
+def test_a_failed_lane_answers_what_ran_and_goes_on_with_what_waits(lane):
+    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
+    running = [TranslateCall([(5, i)], options) for i in range(3, 11)]
+    for call in running:
+        lane.submit(call)
+    while lane.num_active < 8:
+        lane.advance()
+    waiting = TranslateCall([(5, 12)], options)
+    lane.submit(waiting)
+    lane.fail(ModelFailed("it failed"))
+    assert all(isinstance(call.future.exception(), ModelFailed) for call in running)
+    run(lane)
+    assert [h.token_ids for h in waiting.future.result()[0]] == greedy((5, 12), options)
+
+
+def test_the_first_input_of_the_decoder_is_the_begin_token(model):
+    first_tokens = []
+    original = model.new_memory
+
+    def spying_memory(width, max_blocks):
+        memory = original(width, max_blocks)
+        step = memory.step
+        memory.step = lambda n, i: (first_tokens.append(i.tokens.tolist()), step(n, i))[1]
+        return memory
+
+    model.new_memory = spying_memory
+    lane = DecodingLane("fake", model, DecodingLimits(max_rows=2), RecordingObserver(), Clock())
+    lane.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
+    lane.advance()
+    assert first_tokens == [[BOS]]

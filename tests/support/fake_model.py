@@ -1,0 +1,149 @@
+"""A deterministic translation model without arithmetic, for tests of the engine.
+
+What follows a prefix depends on the source and on every token of the prefix, so that a row whose
+cache was moved, reordered or mixed up wrongly gives other tokens.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from attendant_server.engine.calls import MaskCandidates, TargetScore
+from attendant_server.engine.models import Candidates, StepInput
+
+BOS, EOS, VOCAB = 1, 2, 24
+
+
+@lru_cache(maxsize=None)
+def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple[float, ...]:
+    """Log-probabilities of all tokens after ``prefix``; the end is likelier in longer prefixes."""
+    rng = random.Random(f"{source}{prefix}")
+    weights = [rng.random() ** 4 for _ in range(VOCAB)]
+    weights[0] = weights[BOS] = 1e-9
+    weights[EOS] *= 0.1 + 0.3 * len(prefix)
+    total = sum(weights)
+    return tuple(float(np.float32(np.log(w / total))) for w in weights)
+
+
+class FakeMemory:
+    """Rows are lists of tokens instead of keys and values."""
+
+    def __init__(self, model: "FakeTranslationModel", width: int, max_blocks: int) -> None:
+        self.model, self.width = model, width
+        self.sources: list[tuple[int, ...]] = [()] * max_blocks
+        self.rows: list[list[int]] = [[] for _ in range(max_blocks * width)]
+
+    def load(self, block: int, source: tuple[int, ...]) -> None:
+        self.sources[block] = source
+
+    def move(self, origin: int, block: int, num_positions: int) -> None:
+        self.sources[block] = self.sources[origin]
+        for i in range(self.width):
+            row = self.rows[origin * self.width + i]
+            self.rows[block * self.width + i] = row[:num_positions]
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
+        copies = [self.rows[parent][:num_positions] for parent in parents]
+        for row, copy in zip(rows, copies, strict=True):
+            self.rows[row] = copy
+
+    def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
+        self.model.before_step()
+        self.model.steps.append((self.width, num_blocks))
+        num_rows = num_blocks * self.width
+        assert step_input.tokens.shape == step_input.lengths.shape == (num_rows,)
+        scores = np.empty((num_rows, VOCAB), dtype=np.float32)
+        for row in range(num_rows):
+            length = int(step_input.lengths[row])
+            self.rows[row] = [*self.rows[row][:length], int(step_input.tokens[row])]
+            assert len(self.rows[row]) == length + 1, "the cache lacks tokens"
+            source = self.sources[row // self.width]
+            scores[row] = log_probabilities(source, tuple(self.rows[row][1:]))
+        for (row, token), value in zip(
+            step_input.adjusted_positions, step_input.adjustments, strict=True
+        ):
+            scores[row, token] += value
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : step_input.num_candidates]
+        return Candidates(best, np.take_along_axis(scores, best, axis=1))
+
+
+class FakeTranslationModel:
+    """Remembers what it was asked to run."""
+
+    bos_id, eos_id, vocab_size = BOS, EOS, VOCAB
+
+    def __init__(self) -> None:
+        self.encoded: list[list[tuple[int, ...]]] = []
+        self.steps: list[tuple[int, int]] = []
+        """(width, blocks) of every step."""
+
+    def before_step(self) -> None:
+        """For subclasses that fail or wait."""
+
+    def encode(self, sources: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+        self.encoded.append([tuple(s) for s in sources])
+        return self.encoded[-1]
+
+    def new_memory(self, width: int, max_blocks: int) -> FakeMemory:
+        return FakeMemory(self, width, max_blocks)
+
+    def score(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[TargetScore]:
+        return [
+            TargetScore(
+                np.array(
+                    [
+                        log_probabilities(tuple(source), tuple(target[:i]))[token]
+                        for i, token in enumerate(target)
+                    ],
+                    dtype=np.float32,
+                )
+            )
+            for source, target in pairs
+        ]
+
+
+class FakeEmbeddingModel:
+    """The pooled vector of a text is the sum of its tokens and its length; hidden states, ids."""
+
+    num_layers = 2
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        """Text lengths of every batch."""
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], outputs: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        self.batches.append([len(text) for text in texts])
+        longest = max(self.batches[-1])
+        hidden = np.zeros((len(texts), longest, 1), dtype=np.float32)
+        for row, text in enumerate(texts):
+            hidden[row, : len(text), 0] = text
+        pooled = np.array([[sum(text), len(text)] for text in texts], dtype=np.float32)
+        return {name: hidden if name.startswith("hidden") else pooled for name in outputs}
+
+    def fill(self, hidden: np.ndarray, top_k: int) -> MaskCandidates:
+        ids = hidden[:, :1].astype(np.int64) + np.arange(top_k)  # (masks, top_k)
+        return MaskCandidates(ids, np.full(ids.shape, 1 / top_k, dtype=np.float32))
+
+
+class RecordingObserver:
+    """Keeps every report."""
+
+    def __init__(self) -> None:
+        self.steps = []
+        self.batches = []
+        self.dropped = []
+
+    def on_step(self, model, report):
+        self.steps.append(report)
+
+    def on_batch(self, model, report):
+        self.batches.append(report)
+
+    def on_dropped(self, model, reason, num_texts):
+        self.dropped.append((reason, num_texts))
