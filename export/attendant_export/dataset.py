@@ -10,11 +10,21 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from attendant_export.tokenizer import (
+    BERT_CLS,
+    BERT_MASK,
+    BERT_PAD,
+    BERT_SEP,
+    BOS,
+    PAD,
+    special_token_id,
+)
+
 
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 text file, gzipped if its name ends in ``.gz``, without line ends."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open()
-    with opened as file:
+    open_text = gzip.open if path.suffix == ".gz" else open
+    with open_text(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield line.rstrip("\r\n")
 
@@ -69,7 +79,7 @@ def shuffled_batches(
     lengths: Sequence[int], max_batch_tokens: int, rng: np.random.Generator
 ) -> list[list[int]]:
     """Batches of similar length, ties and the order of the batches at random."""
-    order = np.lexsort((rng.random(len(lengths)), lengths))
+    order = np.lexsort((rng.random(len(lengths)), np.asarray(lengths)))
     batches = group_by_tokens(lengths, max_batch_tokens, order)
     return [batches[i] for i in rng.permutation(len(batches))]
 
@@ -106,8 +116,8 @@ class PairDataset:
         ]
         self.num_left_out = len(pairs) - len(self.examples)
         self._lengths = [max(len(s), len(t)) for s, t in self.examples]
-        self._pad_id = tokenizer.token_to_id("<pad>")
-        self._bos_id = tokenizer.token_to_id("<s>")
+        self._pad_id = special_token_id(tokenizer, PAD)
+        self._bos_id = special_token_id(tokenizer, BOS)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -120,3 +130,179 @@ class PairDataset:
             begin = torch.full((len(indices), 1), self._bos_id)
             target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
             yield PairBatch(pad(sources, self._pad_id), target_in, target_out)
+
+
+def read_documents(path: Path) -> Iterator[list[str]]:
+    """Paragraphs of each document of a file with an empty line between documents."""
+    document: list[str] = []
+    for line in read_lines(path):
+        if line:
+            document.append(line)
+        elif document:
+            yield document
+            document = []
+    if document:
+        yield document
+
+
+def join_paragraphs(document: Iterable[str], max_characters: int) -> list[str]:
+    """Passages of neighbouring paragraphs, each at most ``max_characters`` long.
+
+    A longer paragraph is a passage of its own.
+    """
+    passages: list[str] = []
+    for paragraph in document:
+        if passages and len(passages[-1]) + len(paragraph) < max_characters:
+            passages[-1] += " " + paragraph
+        else:
+            passages.append(paragraph)
+    return passages
+
+
+def draw_texts(texts: Sequence[str], max_characters: int, rng: np.random.Generator) -> list[str]:
+    """Texts at random, without replacement, until they hold ``max_characters``."""
+    shuffled = [texts[i] for i in rng.permutation(len(texts))]
+    total = np.cumsum([len(text) for text in shuffled])
+    return shuffled[: int(np.searchsorted(total, max_characters)) + 1]
+
+
+def encode(texts: Sequence[str], tokenizer: Tokenizer, chunk: int = 10_000) -> Iterator[list[int]]:
+    """Token ids of each text; the encodings, bulky, are held for ``chunk`` texts at once."""
+    for begin in range(0, len(texts), chunk):
+        for encoding in tokenizer.encode_batch(texts[begin : begin + chunk]):
+            yield encoding.ids
+
+
+def encode_in_pieces(
+    texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int
+) -> list[np.ndarray]:
+    """Token ids of ``texts``, cut so that no piece exceeds ``max_tokens``.
+
+    Each piece has the first and last special token of the encoding, [CLS] and [SEP].
+    """
+    room = max_tokens - 2
+    return [
+        np.array([first, *ids[start : start + room], last], dtype=np.int32)
+        for first, *ids, last in encode(texts, tokenizer)
+        for start in range(0, len(ids), room)
+    ]
+
+
+def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> list[np.ndarray]:
+    """Token ids of each text; one over ``max_tokens`` loses the end before its [SEP]."""
+    return [
+        np.array([*ids[:-1][: max_tokens - 1], ids[-1]], dtype=np.int32)
+        for ids in encode(texts, tokenizer)
+    ]
+
+
+def pad_arrays(sequences: Sequence[np.ndarray], pad_id: int) -> Tensor:
+    """`pad` for sequences that are kept as arrays."""
+    return pad([ids.tolist() for ids in sequences], pad_id)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedBatch:
+    """One masked-language-model batch, right-padded."""
+
+    token_ids: Tensor  # (batch, length) as the model sees them
+    is_target: Tensor  # (batch, length) True where the model must predict
+    targets: Tensor  # (targets) token ids that stood there, in row order
+
+    def to(self, device: torch.device) -> "MaskedBatch":
+        """The same batch on ``device``."""
+        return MaskedBatch(*(t.to(device) for t in (self.token_ids, self.is_target, self.targets)))
+
+
+class MaskedDataset:
+    """Token sequences, masked anew whenever they are batched (Devlin et al., section 3.1)."""
+
+    def __init__(
+        self, sequences: Sequence[np.ndarray], tokenizer: Tokenizer, mask_ratio: float = 0.15
+    ) -> None:
+        """``tokenizer`` must have [PAD], [CLS], [SEP] and [MASK]."""
+        self.sequences, self.mask_ratio = sequences, mask_ratio
+        self._lengths = [len(ids) for ids in sequences]
+        self._vocab_size = tokenizer.get_vocab_size()
+        self._pad_id = special_token_id(tokenizer, BERT_PAD)
+        self._mask_id = special_token_id(tokenizer, BERT_MASK)
+        self._kept_ids = [
+            special_token_id(tokenizer, token) for token in (BERT_PAD, BERT_CLS, BERT_SEP)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[MaskedBatch]:
+        """One epoch of batches in random order, with masks drawn from ``rng``."""
+        for indices in shuffled_batches(self._lengths, max_batch_tokens, rng):
+            yield self.mask(pad_arrays([self.sequences[i] for i in indices], self._pad_id), rng)
+
+    def mask(self, token_ids: Tensor, rng: np.random.Generator) -> MaskedBatch:
+        """Choose tokens to predict: 80 % become [MASK], 10 % a random token, 10 % stay."""
+        original = token_ids.numpy()
+        draws = rng.random(original.shape)
+        draws[np.isin(original, self._kept_ids)] = 1
+        is_target = draws <= max(self.mask_ratio, draws.min())  # at least one
+        kind = rng.random(original.shape)
+        masked = np.where(is_target & (kind < 0.8), self._mask_id, original)
+        random_ids = rng.integers(self._vocab_size, size=original.shape)
+        masked = np.where(is_target & (kind >= 0.9), random_ids, masked)
+        tensors = map(torch.from_numpy, (masked, is_target, original[is_target]))
+        return MaskedBatch(*tensors)
+
+
+def paraphrase_pairs(pairs: Sequence[tuple[str, str]], max_per_group: int) -> list[tuple[str, str]]:
+    """Pairs of sentences of one language that share a translation, for both languages.
+
+    The sentences of a group are paired with their neighbours, ``max_per_group`` pairs at most.
+    """
+    paraphrases: list[tuple[str, str]] = []
+    for direction in (pairs, [(b, a) for a, b in pairs]):
+        for translations in group_references(direction).values():
+            group = list(dict.fromkeys(translations))
+            paraphrases += list(zip(group, group[1:], strict=False))[:max_per_group]
+    return paraphrases
+
+
+class SimilarPairs:
+    """Encoded pairs of sentences of one meaning; no batch has a sentence twice."""
+
+    def __init__(
+        self, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_tokens: int
+    ) -> None:
+        """Encode each distinct sentence once; those over ``max_tokens`` lose their end."""
+        numbers = {text: i for i, text in enumerate(dict.fromkeys(t for p in pairs for t in p))}
+        self._pairs = [(numbers[a], numbers[b]) for a, b in pairs]
+        self._sentences = encode_whole(list(numbers), tokenizer, max_tokens)
+        self._lengths = [
+            max(len(self._sentences[a]), len(self._sentences[b])) for a, b in self._pairs
+        ]
+        self._pad_id = special_token_id(tokenizer, BERT_PAD)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def batches(self, max_pairs: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Both sides (pairs, length) of one epoch's batches of similar length, in random order."""
+        order = np.lexsort((rng.random(len(self._pairs)), np.asarray(self._lengths)))
+        batches = self._without_repeats(order, max_pairs)
+        for i in rng.permutation(len(batches)):
+            sides = zip(*(self._pairs[j] for j in batches[i]), strict=True)
+            first, second = (
+                pad_arrays([self._sentences[s] for s in side], self._pad_id) for side in sides
+            )
+            yield first, second
+
+    def _without_repeats(self, order: np.ndarray, max_pairs: int) -> list[list[int]]:
+        """``order`` in batches; a pair that repeats a sentence of its batch sits this epoch out."""
+        batches: list[list[int]] = [[]]
+        seen: set[int] = set()
+        for index in order.tolist():
+            if len(batches[-1]) == max_pairs:
+                batches.append([])
+                seen = set()
+            if seen.isdisjoint(self._pairs[index]):
+                batches[-1].append(index)
+                seen.update(self._pairs[index])
+        return batches

@@ -113,6 +113,7 @@ class Trainer(Generic[Batch]):
     ) -> None:
         """Resume from ``run_dir/last`` if it is there."""
         keep_freed_memory()
+        run_dir.mkdir(parents=True, exist_ok=True)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
         self.show_progress = show_progress
         self.device = next(model.parameters()).device
@@ -132,7 +133,13 @@ class Trainer(Generic[Batch]):
             self._resume()
 
     def train(self) -> Progress:
-        """Train until a limit, early stop or SIGTERM; the best weights are loaded at the end."""
+        """Train until a limit, early stop or SIGTERM; the best weights are loaded at the end.
+
+        A finished run is not trained further.
+        """
+        if self.is_finished():
+            checkpoint.load_weights(self.run_dir / "best" / checkpoint.WEIGHTS, self.model)
+            return self.progress
         previous = signal.signal(signal.SIGTERM, self._request_stop)
         try:
             self._loop()
@@ -163,19 +170,17 @@ class Trainer(Generic[Batch]):
                 if self.progress.step % self.options.validate_every_steps == 0:
                     self._validate()
                     self._save()
-                if self._is_over():
+                if self._stop_requested or self.is_finished():
                     break
 
     def _remaining_batches(self) -> Iterator[Batch]:
         progress = self.progress
-        for epoch in itertools.count(progress.epoch):
-            progress.epoch = epoch
-            for batch in itertools.islice(self.task.batches(epoch), progress.batch, None):
+        while self.options.max_epochs is None or progress.epoch < self.options.max_epochs:
+            batches = self.task.batches(progress.epoch)
+            for batch in itertools.islice(batches, progress.batch, None):
                 progress.batch += 1
                 yield batch
-            progress.batch = 0
-            if self.options.max_epochs is not None and epoch + 1 >= self.options.max_epochs:
-                return
+            progress.epoch, progress.batch = progress.epoch + 1, 0
 
     def _step(self, batch: Batch) -> None:
         ratio = learning_rate_ratio(self.options, self.progress.step, self._done())
@@ -206,9 +211,9 @@ class Trainer(Generic[Batch]):
         ]
         return max(used / limit for used, limit in limits if limit is not None)
 
-    def _is_over(self) -> bool:
-        is_stale = self.progress.num_worse >= self.options.patience
-        return self._stop_requested or is_stale or self._done() >= 1
+    def is_finished(self) -> bool:
+        """Whether a limit is reached or the validations are stale; a stopped run is not."""
+        return self.progress.num_worse >= self.options.patience or self._done() >= 1
 
     def _validate(self) -> None:
         self.model.eval()

@@ -1,0 +1,346 @@
+"""Training a BERT: masked language model first, then contrastive sentence embeddings.
+
+Knows the data, losses and validations of both phases; the loop itself is `Trainer`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export import checkpoint
+from attendant_export.bert import Bert, BertConfig, Pooling
+from attendant_export.dataset import (
+    MaskedBatch,
+    MaskedDataset,
+    SimilarPairs,
+    draw_texts,
+    encode_in_pieces,
+    encode_whole,
+    group_by_tokens,
+    group_references,
+    join_paragraphs,
+    pad_arrays,
+    paraphrase_pairs,
+    read_documents,
+    read_pairs,
+)
+from attendant_export.tokenizer import (
+    BERT_CLS,
+    BERT_MASK,
+    BERT_PAD,
+    BERT_SEP,
+    special_token_id,
+    train_bert_tokenizer,
+)
+from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
+
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSource:
+    """A file of documents for the masked language model: paragraphs, empty lines between."""
+
+    path: Path
+    max_characters: int = 4_000_000
+    """Passages are drawn from the whole file until they hold so much: its share of the text."""
+    held_out_documents: float = 0.0
+    """Fraction of the documents kept for validation, never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class BertData:
+    """Where the text is and how it is cut."""
+
+    train_pairs: Path
+    """Translation pairs, tab-separated: both phases train on them."""
+    valid_pairs: Path
+    texts: tuple[TextSource, ...] = ()
+    """Further text of the first phase; the tokenizer learns from the same draw."""
+    vocab_size: int = 16_000
+    max_tokens: int = 64
+    seed: int = 1
+    """Of the draw from ``texts`` and of the validation samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class MlmOptions:
+    """The masked-language-model phase."""
+
+    training: TrainingOptions
+    max_batch_tokens: int = 1024
+    mask_ratio: float = 0.15
+    num_valid_sequences: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveOptions:
+    """The contrastive phase."""
+
+    training: TrainingOptions
+    max_pairs: int = 128
+    """Pairs of a batch; every sentence of the other side but its own is a negative."""
+    temperature: float = 0.05
+    pooling: Pooling = "mean"
+    mlm_weight: float = 0.2
+    max_mlm_batch_tokens: int = 512
+    """Size of the masked-language-model batch that each step also learns from."""
+    max_paraphrases_per_group: int = 1
+    """Pairs taken from the sentences that share one translation."""
+    num_valid_sentences: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class MlmText:
+    """The text of the masked language model, before it is tokenized."""
+
+    train: list[str]
+    valid: list[str]
+
+
+def read_mlm_text(data: BertData) -> MlmText:
+    """The drawn passages of every source and the sentences of the translation pairs."""
+    text = MlmText(_distinct_sentences(data.train_pairs), _distinct_sentences(data.valid_pairs))
+    rng = np.random.default_rng(data.seed)
+    max_characters = 4 * data.max_tokens  # of a passage: about one sequence
+    for source in data.texts:
+        passages: list[str] = []
+        for document in read_documents(source.path):
+            is_held_out = rng.random() < source.held_out_documents
+            cut = join_paragraphs(document, max_characters)
+            (text.valid if is_held_out else passages).extend(cut)
+        text.train.extend(draw_texts(passages, source.max_characters, rng))
+    return text
+
+
+def _distinct_sentences(path: Path) -> list[str]:
+    return list(dict.fromkeys(text for pair in read_pairs(path) for text in pair))
+
+
+def masked_loss(model: Bert, batch: MaskedBatch) -> Tensor:
+    """Mean cross-entropy of the masked tokens; only they are projected to the vocabulary."""
+    hidden = model(batch.token_ids)[batch.is_target]  # (targets, d_model)
+    return F.cross_entropy(model.mask_logits(hidden), batch.targets)
+
+
+def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Symmetric cross-entropy of finding each row's partner among the other side's rows.
+
+    ``first`` and ``second`` (pairs, d_model) are compared by cosine (InfoNCE, van den Oord et
+    al., 2018, with in-batch negatives).
+    """
+    scores = F.normalize(first) @ F.normalize(second).T / temperature  # (pairs, pairs)
+    partners = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, partners) + F.cross_entropy(scores.T, partners)) / 2
+
+
+def retrieval_accuracy(first: Tensor, second: Tensor) -> float:
+    """Fraction of rows whose most similar row of the other side, by cosine, is their partner.
+
+    The mean of both directions.
+    """
+    scores = F.normalize(first) @ F.normalize(second).T  # (sentences, sentences)
+    partners = torch.arange(len(scores), device=scores.device)
+    hits = [(s.argmax(dim=1) == partners).float().mean().item() for s in (scores, scores.T)]
+    return sum(hits) / 2
+
+
+@torch.inference_mode()
+def embed_texts(
+    model: Bert,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    pooling: Pooling = "mean",
+    max_tokens: int = 128,
+    max_batch_tokens: int = 4096,
+) -> Tensor:
+    """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized."""
+    sequences = encode_whole(texts, tokenizer, max_tokens)
+    lengths = [len(ids) for ids in sequences]
+    device = model.embedding.weight.device
+    embeddings = torch.empty(len(texts), model.config.d_model, device=device)
+    for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
+        token_ids = pad_arrays([sequences[i] for i in indices], model.config.pad_id)
+        embeddings[indices] = model.pooled(token_ids.to(device), pooling)
+    return embeddings
+
+
+class MlmTask:
+    """Batches, loss and validation of the masked language model, for `Trainer`."""
+
+    def __init__(
+        self, model: Bert, tokenizer: Tokenizer, text: MlmText, data: BertData, options: MlmOptions
+    ) -> None:
+        self.model, self.options = model, options
+        sequences = encode_in_pieces(text.train, tokenizer, data.max_tokens)
+        self.dataset = MaskedDataset(sequences, tokenizer, options.mask_ratio)
+        rng = np.random.default_rng(data.seed)
+        chosen = rng.permutation(len(text.valid))[: options.num_valid_sequences]
+        valid = encode_in_pieces([text.valid[i] for i in chosen], tokenizer, data.max_tokens)
+        # Masked once, so that all validations ask the same.
+        self.valid_batches = list(MaskedDataset(valid, tokenizer).batches(4096, rng))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embedding.weight.device
+
+    def as_task(self) -> Task[MaskedBatch]:
+        """The three functions that `Trainer` wants."""
+        return Task(self.batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[MaskedBatch]:
+        """The batches of an epoch, on the model's device."""
+        return self.sized_batches(epoch, self.options.max_batch_tokens)
+
+    def sized_batches(self, epoch: int, max_batch_tokens: int) -> Iterator[MaskedBatch]:
+        """The batches of an epoch when each may have ``max_batch_tokens``."""
+        rng = np.random.default_rng((self.options.training.seed, epoch))
+        for batch in self.dataset.batches(max_batch_tokens, rng):
+            yield batch.to(self._device)
+
+    def loss(self, batch: MaskedBatch) -> Tensor:
+        """Cross-entropy per masked token."""
+        return masked_loss(self.model, batch)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Fraction of the masked tokens of held-out text that the model's best guess hits."""
+        num_right = num_targets = 0
+        for batch in (b.to(self._device) for b in self.valid_batches):
+            hidden = self.model(batch.token_ids)[batch.is_target]  # (targets, d_model)
+            best = self.model.mask_logits(hidden).argmax(dim=1)
+            num_right += int((best == batch.targets).sum())
+            num_targets += len(batch.targets)
+        return {"masked_accuracy": num_right / num_targets}
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveBatch:
+    """Both sides of similar pairs, (pairs, length) each, and a masked-language-model batch."""
+
+    first: Tensor
+    second: Tensor
+    masked: MaskedBatch
+
+
+class ContrastiveTask:
+    """Batches, loss and validation of the sentence embeddings, for `Trainer`."""
+
+    def __init__(
+        self,
+        model: Bert,
+        tokenizer: Tokenizer,
+        mlm: MlmTask,
+        data: BertData,
+        options: ContrastiveOptions,
+    ) -> None:
+        self.model, self.tokenizer, self.mlm, self.options = model, tokenizer, mlm, options
+        pairs = read_pairs(data.train_pairs)
+        paraphrases = paraphrase_pairs(pairs, options.max_paraphrases_per_group)
+        self.dataset = SimilarPairs(pairs + paraphrases, tokenizer, data.max_tokens)
+        references = list(group_references(read_pairs(data.valid_pairs)).items())
+        chosen = np.random.default_rng(data.seed).permutation(len(references))
+        chosen = chosen[: options.num_valid_sentences]
+        self.valid_first = [references[i][0] for i in chosen]
+        self.valid_second = [references[i][1][0] for i in chosen]
+
+    def as_task(self) -> Task[ContrastiveBatch]:
+        """The three functions that `Trainer` wants."""
+        return Task(self.batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
+        """The batches of an epoch, on the model's device."""
+        device = self.model.embedding.weight.device
+        rng = np.random.default_rng((self.options.training.seed, epoch))
+        masked = self._endless_masked_batches(epoch)
+        for first, second in self.dataset.batches(self.options.max_pairs, rng):
+            yield ContrastiveBatch(first.to(device), second.to(device), next(masked))
+
+    def _endless_masked_batches(self, epoch: int) -> Iterator[MaskedBatch]:
+        while True:
+            yield from self.mlm.sized_batches(epoch, self.options.max_mlm_batch_tokens)
+
+    def loss(self, batch: ContrastiveBatch) -> Tensor:
+        """The contrastive loss and, weighted, that of the masked language model."""
+        options = self.options
+        first, second = (
+            self.model.pooled(side, options.pooling) for side in (batch.first, batch.second)
+        )
+        loss = contrastive_loss(first, second, options.temperature)
+        return loss + options.mlm_weight * self.mlm.loss(batch.masked)
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of finding each held-out sentence's translation, and of masked tokens."""
+        first, second = (
+            embed_texts(self.model, self.tokenizer, texts, self.options.pooling)
+            for texts in (self.valid_first, self.valid_second)
+        )
+        return {"retrieval_accuracy": retrieval_accuracy(first, second), **self.mlm.validate()}
+
+
+def train_bert(
+    config: BertConfig,
+    data: BertData,
+    mlm_options: MlmOptions,
+    contrastive_options: ContrastiveOptions,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    init_from: Path | None = None,
+) -> Progress:
+    """Train a BERT into ``run_dir``, resuming what is there; gives the second phase's progress.
+
+    ``config.vocab_size`` and its special ids are replaced by the tokenizer's. ``init_from`` is a
+    run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
+    ``tokenizer.json``, and ``last/``, ``best/`` and the history of the first phase in ``mlm/``
+    and of the second in ``run_dir`` itself. A stopped first phase is not followed by the second.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(data.seed)
+    text = read_mlm_text(data)
+    tokenizer = _tokenizer(text, data, run_dir, init_from)
+    sizes = asdict(config) | _vocabulary(tokenizer)
+    model = Bert(BertConfig(**sizes)).to(pick_device(device))
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **sizes})
+    if init_from is not None:
+        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+    mlm = MlmTask(model, tokenizer, text, data, mlm_options)
+    mlm_trainer = Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm")
+    progress = mlm_trainer.train()
+    if not mlm_trainer.is_finished():
+        return progress
+    task = ContrastiveTask(model, tokenizer, mlm, data, contrastive_options).as_task()
+    return Trainer(model, task, contrastive_options.training, run_dir).train()
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    names = {"pad_id": BERT_PAD, "cls_id": BERT_CLS, "sep_id": BERT_SEP, "mask_id": BERT_MASK}
+    ids = {name: special_token_id(tokenizer, token) for name, token in names.items()}
+    return {"vocab_size": tokenizer.get_vocab_size(), **ids}
+
+
+def _tokenizer(text: MlmText, data: BertData, run_dir: Path, init_from: Path | None) -> Tokenizer:
+    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    path = run_dir / TOKENIZER
+    if not path.exists():
+        if init_from is not None:
+            tokenizer = Tokenizer.from_file(str(init_from / TOKENIZER))
+        else:
+            tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
+        tokenizer.save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def load_bert_model(run_dir: Path) -> tuple[Bert, Tokenizer]:
+    """The best model of a run folder, in evaluation mode, and its tokenizer."""
+    config = checkpoint.read_json(run_dir / checkpoint.CONFIG)
+    config.pop("kind")
+    model = Bert(BertConfig(**config)).eval()
+    checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
+    return model, Tokenizer.from_file(str(run_dir / TOKENIZER))

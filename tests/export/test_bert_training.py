@@ -1,0 +1,149 @@
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from attendant_export import checkpoint
+from attendant_export.bert import BertConfig
+from attendant_export.bert_training import (
+    BertData,
+    ContrastiveOptions,
+    MlmOptions,
+    TextSource,
+    contrastive_loss,
+    embed_texts,
+    load_bert_model,
+    read_mlm_text,
+    retrieval_accuracy,
+    train_bert,
+)
+from attendant_export.training import TrainingOptions
+
+SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
+VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
+TIMES = {"today": "heute", "here": "hier", "often": "oft", "now": "jetzt"}
+CONFIG = BertConfig(1, d_model=32, num_heads=2, d_ff=64, num_layers=1, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> BertData:
+    folder = tmp_path_factory.mktemp("data")
+    lines = [
+        f"{s} {v} {t}.\t{SUBJECTS[s]} {VERBS[v]} {TIMES[t]}.\n"
+        for s, v, t in itertools.product(SUBJECTS, VERBS, TIMES)
+    ]
+    (folder / "train.tsv").write_text("".join(line for i, line in enumerate(lines) if i % 5))
+    (folder / "valid.tsv").write_text("".join(lines[::5]))
+    documents = [f"Number {i} waits.\nThe dog sees number {i}.\n\n" for i in range(20)]
+    (folder / "text.txt").write_text("".join(documents))
+    source = TextSource(folder / "text.txt", max_characters=300, held_out_documents=0.3)
+    return BertData(
+        folder / "train.tsv", folder / "valid.tsv", (source,), vocab_size=150, max_tokens=16
+    )
+
+
+def options(max_steps: int) -> TrainingOptions:
+    return TrainingOptions(
+        max_steps=max_steps, learning_rate=5e-3, warmup_steps=5, validate_every_steps=20
+    )
+
+
+def train(data: BertData, run_dir, mlm_steps: int = 40, steps: int = 80, **changes):
+    return train_bert(
+        CONFIG,
+        data,
+        MlmOptions(options(mlm_steps), max_batch_tokens=256),
+        ContrastiveOptions(options(steps), max_pairs=32),
+        run_dir,
+        device="cpu",
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_dir(data, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("run")
+    train(data, run_dir)
+    return run_dir
+
+
+def history(folder) -> list[dict[str, float]]:
+    header, *rows = (folder / "history.csv").read_text().split()
+    return [dict(zip(header.split(","), map(float, row.split(",")), strict=True)) for row in rows]
+
+
+def test_both_phases_learn_what_can_be_learned(run_dir):
+    masked, last = history(run_dir / "mlm"), history(run_dir)[-1]
+    assert masked[-1]["training_loss"] < masked[0]["training_loss"]
+    assert masked[-1]["masked_accuracy"] > 0.1
+    assert last["retrieval_accuracy"] > 0.8
+
+
+def test_the_loaded_model_finds_translations(run_dir):
+    model, tokenizer = load_bert_model(run_dir)
+    assert not model.training
+    first = embed_texts(model, tokenizer, ["The dog sleeps now.", "Mary sings today."])
+    second = embed_texts(model, tokenizer, ["Der Hund schläft jetzt.", "Maria singt heute."])
+    assert retrieval_accuracy(first, second) == 1
+
+
+def test_embeddings_do_not_depend_on_the_batch(run_dir):
+    model, tokenizer = load_bert_model(run_dir)
+    texts = ["Mary sings.", "A much longer text about the dog that sleeps here.", "The cat."]
+    alone = torch.cat([embed_texts(model, tokenizer, [text]) for text in texts])
+    torch.testing.assert_close(embed_texts(model, tokenizer, texts), alone)
+
+
+def test_the_run_folder_says_what_it_holds(run_dir):
+    config = checkpoint.read_json(run_dir / "config.json")
+    assert config["kind"] == "bert"
+    assert config["vocab_size"] == 150
+    assert (config["pad_id"], config["cls_id"], config["sep_id"], config["mask_id"]) == (0, 2, 3, 4)
+
+
+def test_a_finished_run_is_not_repeated(data, run_dir):
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    train(data, run_dir)
+    after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_finished_first_phase_is_kept_when_the_second_goes_on(data, tmp_path):
+    train(data, tmp_path, mlm_steps=20, steps=20)
+    mlm = (tmp_path / "mlm/last/weights.safetensors").read_bytes()
+    progress = train(data, tmp_path, mlm_steps=20, steps=40)
+    assert progress.step == 40
+    assert (tmp_path / "mlm/last/weights.safetensors").read_bytes() == mlm
+
+
+def test_training_starts_from_another_run(data, run_dir, tmp_path):
+    train(data, tmp_path, mlm_steps=1, steps=1, init_from=run_dir)
+    assert (tmp_path / "tokenizer.json").read_text() == (run_dir / "tokenizer.json").read_text()
+    assert history(tmp_path)[-1]["retrieval_accuracy"] > 0.8
+
+
+def test_held_out_documents_are_never_trained_on(data):
+    text = read_mlm_text(data)
+    assert not set(text.train) & set(text.valid)
+    assert any("Number" in passage for passage in text.valid)
+    assert 300 <= sum(len(p) for p in text.train if "umber" in p) < 350
+
+
+def test_a_source_without_held_out_documents_is_all_trained_on(data):
+    source = replace(data.texts[0], held_out_documents=0.0, max_characters=10_000)
+    text = read_mlm_text(replace(data, texts=(source,)))
+    assert sum("Number" in passage for passage in text.train) == 20
+    assert not any("Number" in passage for passage in text.valid)
+
+
+def test_contrastive_loss_is_lowest_for_partners():
+    rows = torch.eye(4)
+    assert contrastive_loss(rows, 3 * rows, 0.05) < 1e-6
+    assert contrastive_loss(rows, rows.roll(1, 0), 0.05) > 10
+
+
+def test_retrieval_accuracy_is_the_mean_of_both_directions():
+    first = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    second = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert retrieval_accuracy(first, first) == 1
+    assert retrieval_accuracy(first, second) == pytest.approx(2 / 3)
