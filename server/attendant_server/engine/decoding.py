@@ -4,6 +4,7 @@ Every `advance` encodes a bounded number of waiting sources, lets encoded ones j
 are free, and decodes one token for all running rows, whatever their age or options.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from attendant_server.engine.models import EncodedSource, TranslationModel
 from attendant_server.engine.pool import Pool, Sentence
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.search import new_search
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +177,20 @@ class DecodingLane(Lane):
             if call.timings.first_token is None:
                 call.timings.first_token = now
             if call.on_prefix is not None:
-                prefix = sentence.search.settled_prefix()
-                if len(prefix) > sentence.num_settled:
-                    sentence.num_settled = len(prefix)
-                    call.on_prefix(prefix)
+                self._tell_prefix(sentence, call.on_prefix)
+
+    def _tell_prefix(
+        self, sentence: Sentence, on_prefix: Callable[[tuple[int, ...]], None]
+    ) -> None:
+        prefix = sentence.search.settled_prefix()
+        if len(prefix) <= sentence.num_settled:
+            return
+        sentence.num_settled = len(prefix)
+        try:
+            on_prefix(prefix)
+        except Exception:
+            logger.exception("event=prefix_callback_failed model=%s", self.name)
+            sentence.call.cancel()
 
     def _finish(self, sentence: Sentence) -> int:
         """Answer for a finished sentence; returns its output tokens."""

@@ -1,0 +1,127 @@
+"""Token-budget batching of embeddings."""
+
+import random
+
+import numpy as np
+import pytest
+from attendant_server.engine.calls import EmbedCall, FillMaskCall
+from attendant_server.engine.encoding import EncodingLane, EncodingLimits
+from attendant_server.errors import DeadlineExceeded
+
+from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class SlowModel(FakeEmbeddingModel):
+    """Takes one second a padded token on the given clock."""
+
+    def __init__(self, clock):
+        super().__init__()
+        self.clock = clock
+
+    def embed(self, texts, outputs):
+        self.clock.now += max(map(len, texts)) * len(texts)
+        return super().embed(texts, outputs)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def model():
+    return FakeEmbeddingModel()
+
+
+def new_lane(model, clock, **limits):
+    return EncodingLane("fake", model, EncodingLimits(**limits), RecordingObserver(), clock)
+
+
+def run(lane):
+    while lane.has_work:
+        lane.advance()
+
+
+def test_every_text_gets_its_own_vector_whatever_it_is_batched_with(model, clock):
+    lane = new_lane(model, clock, max_batch_tokens=24)
+    rng = random.Random(5)
+    calls = [
+        EmbedCall(
+            [[rng.randint(1, 99) for _ in range(rng.randint(1, 12))] for _ in range(3)],
+            rng.choice([("mean_pooled",), ("hidden_1", "hidden_2")]),
+        )
+        for _ in range(30)
+    ]
+    for call in calls:
+        lane.submit(call)
+    run(lane)
+    for call in calls:
+        for text, result in zip(call.texts, call.future.result(), strict=True):
+            assert tuple(result) == call.outputs
+            if "mean_pooled" in call.outputs:
+                assert result["mean_pooled"].tolist() == [sum(text), len(text)]
+            else:
+                assert result["hidden_2"][:, 0].tolist() == list(text)
+
+
+def test_batches_keep_to_the_budget_of_padded_tokens(model, clock):
+    lane = new_lane(model, clock, max_batch_tokens=24)
+    rng = random.Random(6)
+    lane.submit(EmbedCall([[1] * rng.randint(1, 30) for _ in range(60)], ("mean_pooled",)))
+    run(lane)
+    assert sum(map(len, model.batches)) == 60
+    assert all(max(b) * len(b) <= 24 or len(b) == 1 for b in model.batches)
+
+
+def test_texts_of_similar_length_share_a_batch(model, clock):
+    lane = new_lane(model, clock, max_batch_tokens=40)
+    lane.submit(EmbedCall([[1] * n for n in (4, 20, 4, 20, 4)], ("mean_pooled",)))
+    run(lane)
+    assert model.batches == [[4, 4, 4], [20, 20]]
+
+
+def test_the_oldest_text_is_in_the_next_batch(model, clock):
+    lane = new_lane(model, clock, max_batch_tokens=8)
+    lane.submit(EmbedCall([[1] * 8, *[[1] * 2] * 20], ("mean_pooled",)))
+    lane.advance()
+    assert model.batches == [[8]]
+
+
+def test_batches_shrink_to_the_measured_time(clock):
+    model = SlowModel(clock)
+    lane = new_lane(model, clock, max_batch_tokens=100, max_batch_seconds=10.0)
+    lane.submit(EmbedCall([[1] * 5] * 30, ("mean_pooled",)))
+    run(lane)
+    assert [len(batch) for batch in model.batches] == [20, 2, 2, 2, 2, 2]
+
+
+def test_masks_are_filled_from_the_last_layer_at_their_positions(model, clock):
+    lane = new_lane(model, clock)
+    call = FillMaskCall([[7, 8, 9], [5]], [[0, 2], [0]], top_k=2)
+    lane.submit(call)
+    run(lane)
+    first, second = call.future.result()
+    assert first.token_ids.tolist() == [[7, 8], [9, 10]]
+    assert second.token_ids.tolist() == [[5, 6]]
+
+
+def test_expired_and_cancelled_texts_are_not_run(model, clock):
+    lane = new_lane(model, clock)
+    late = EmbedCall([[1]], ("mean_pooled",), deadline=1.0)
+    cancelled = EmbedCall([[2, 2]], ("mean_pooled",))
+    kept = EmbedCall([[3, 3, 3]], ("mean_pooled",))
+    for call in (late, cancelled, kept):
+        lane.submit(call)
+    cancelled.cancel()
+    clock.now = 1.5
+    run(lane)
+    assert model.batches == [[3]]
+    assert isinstance(late.future.exception(), DeadlineExceeded)
+    assert np.array_equal(kept.future.result()[0]["mean_pooled"], [9, 3])
