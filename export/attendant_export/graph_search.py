@@ -23,6 +23,8 @@ def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
     """Open one graph of a bundle's folder on the CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # Waiting threads that spin slow down everything else on a busy machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = str(folder / graph.path)
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -1,0 +1,175 @@
+"""Tiny but real bundles: briefly trained models, exported and verified by the exporter itself."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from attendant_export import checkpoint
+from attendant_export.bert import Bert, BertConfig
+from attendant_export.bundle import ExportOptions, export_bundle
+from attendant_export.provenance import DataCard, DataSource
+from attendant_export.tokenizer import (
+    BERT_CLS,
+    BERT_MASK,
+    BERT_PAD,
+    BERT_SEP,
+    special_token_id,
+    train_bert_tokenizer,
+)
+from attendant_export.training import TrainingOptions
+from attendant_export.transformer import TransformerConfig
+from attendant_export.translation_training import TranslationData, train_translation
+
+PRECISIONS = ("fp32", "int8", "fp16")
+MAX_TOKENS = 64
+
+NOUNS = {"dog": "Hund", "man": "Mann", "teacher": "Lehrer", "baker": "Bäcker", "king": "König"}
+VERBS = {"sees": "sieht", "finds": "findet", "calls": "ruft", "greets": "grüßt"}
+ADJECTIVES = {"": "", "old ": "alte ", "little ": "kleine ", "good ": "gute "}
+
+TINY_TRANSFORMER = TransformerConfig(
+    vocab_size=200,
+    d_model=32,
+    num_heads=2,
+    d_ff=64,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    dropout=0.0,
+)
+
+
+def sentence_pairs() -> list[tuple[str, str]]:
+    """English and German sentences of six words or so, in random order, the same each time."""
+    pairs = []
+    for (subject, adjective), verb, thing in itertools.product(
+        itertools.product(NOUNS, ADJECTIVES), VERBS, NOUNS
+    ):
+        if subject != thing:
+            english = f"The {adjective}{subject} {verb} the {thing}."
+            german = (
+                f"Der {ADJECTIVES[adjective]}{NOUNS[subject]} {VERBS[verb]} den {NOUNS[thing]}."
+            )
+            pairs.append((english, german))
+    return [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))]
+
+
+def write_pairs(folder: Path) -> Path:
+    """Write ``train.tsv``, ``valid.tsv`` and ``test.tsv`` and return ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = sentence_pairs()
+    for name, part in {"train": pairs[:-32], "valid": pairs[-32:-16], "test": pairs[-16:]}.items():
+        lines = "".join(f"{english}\t{german}\n" for english, german in part)
+        (folder / f"{name}.tsv").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def data_card(*languages: str) -> DataCard:
+    """A card for models of the sentences above."""
+    return DataCard(
+        description="A tiny model for tests.",
+        license="CC0-1.0",
+        languages=list(languages),
+        data=[DataSource("test sentences", "CC0-1.0", "Sentences of this project's tests.")],
+        intended_use="Tests only.",
+        weaknesses=["Knows 13 words."],
+    )
+
+
+def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> Path:
+    """Train a tiny model on ``train.tsv`` of ``data`` for a second or two; returns ``run_dir``."""
+    options = TrainingOptions(
+        max_steps=max_steps, learning_rate=5e-3, warmup_steps=20, validate_every_steps=max_steps
+    )
+    texts = TranslationData(
+        data / "train.tsv", data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
+    )
+    with one_thread():
+        train_translation(TINY_TRANSFORMER, texts, options, run_dir, device="cpu")
+    return run_dir
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Threads only cost where tensors are this small, and much on a busy machine."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def write_tiny_bert(run_dir: Path) -> Path:
+    """A run folder of a tiny BERT with random weights; returns ``run_dir``."""
+    texts = [text for pair in sentence_pairs() for text in pair]
+    tokenizer = train_bert_tokenizer(texts, 200)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        d_model=32,
+        num_heads=2,
+        d_ff=64,
+        num_layers=2,
+        max_positions=MAX_TOKENS,
+        pad_id=special_token_id(tokenizer, BERT_PAD),
+        cls_id=special_token_id(tokenizer, BERT_CLS),
+        sep_id=special_token_id(tokenizer, BERT_SEP),
+        mask_id=special_token_id(tokenizer, BERT_MASK),
+    )
+    torch.manual_seed(7)
+    model = Bert(config).eval()
+    (run_dir / "best").mkdir(parents=True)
+    tokenizer.save(str(run_dir / "tokenizer.json"))
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **asdict(config)})
+    checkpoint.save_weights(run_dir / "best" / checkpoint.WEIGHTS, model)
+    return run_dir
+
+
+def make_translation_bundle(
+    folder: Path,
+    name: str = "tiny-en-de",
+    version: str = "1",
+    precisions: tuple[str, ...] = PRECISIONS,
+) -> Path:
+    """Train and export a translation bundle to ``folder/<name>/<version>``, which is returned.
+
+    It translates the sentences of `sentence_pairs` fairly well; ``folder`` is then a folder of
+    bundles that the server can be started on.
+    """
+    work = folder / f".{name}-{version}"
+    data = write_pairs(work / "data")
+    run_dir = train_tiny_translation(work / "run", data)
+    options = ExportOptions(
+        name=name,
+        version=version,
+        data_card=data_card("en", "de"),
+        valid_pairs=data / "valid.tsv",
+        precisions=precisions,
+        max_tokens=MAX_TOKENS,
+    )
+    with one_thread():
+        return export_bundle(run_dir, folder, options)
+
+
+def make_embedding_bundle(
+    folder: Path,
+    name: str = "tiny-bert",
+    version: str = "1",
+    precisions: tuple[str, ...] = PRECISIONS,
+) -> Path:
+    """Export an embedding bundle of random weights to ``folder/<name>/<version>``: that folder."""
+    work = folder / f".{name}-{version}"
+    data = write_pairs(work / "data")
+    options = ExportOptions(
+        name=name,
+        version=version,
+        data_card=data_card("en", "de"),
+        valid_pairs=data / "valid.tsv",
+        precisions=precisions,
+        max_tokens=MAX_TOKENS,
+    )
+    with one_thread():
+        return export_bundle(write_tiny_bert(work / "run"), folder, options)
