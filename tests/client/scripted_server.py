@@ -62,11 +62,13 @@ class Script:
     metadata: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     time_left: list[float] = field(default_factory=list)
+    reached: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     change: Callable[[Any], None] | None = None
 
     def answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
         self.requests.append(request)
+        self.reached.set()
         self.time_left.append(context.time_remaining())
         if "slow" in str(request):
             self.watch(context)

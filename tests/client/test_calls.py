@@ -294,8 +294,7 @@ def test_cancelling_a_task_cancels_its_call(address, script):
     async def cancel_early():
         async with AsyncClient(address) as client:
             task = asyncio.create_task(client.translate("a slow text"))
-            while not script.requests:
-                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(script.reached.wait, 10)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -1,0 +1,213 @@
+"""The `attendant` command: its flags, its errors and its exit codes.
+
+Exits with 0 when all went well, 1 when something failed, 2 for wrong usage, 130 after Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from attendant_client import __version__, commands
+from attendant_client.client import Client
+from attendant_client.connection import DEFAULT_RETRY, DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.errors import AttendantError, DeadlineExceededError, UnavailableError
+from attendant_client.retries import RetryPolicy
+
+HEALTH_TIMEOUT_SECONDS = 3.0
+BATCH_SIZE = 32
+
+Parser = argparse.ArgumentParser
+Command = Callable[[Client, argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, those of the process if None; return the exit code."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    _check_together(parser, arguments)
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever reads has gone; what is still buffered must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except AttendantError as error:
+        commands.complain(_explain(error, arguments))
+    except (ValueError, OSError) as error:
+        commands.complain(str(error))
+    return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="attendant", description="Ask an attendant server from the command line."
+    )
+    parser.add_argument("--version", action="version", version=f"attendant {__version__}")
+    target = os.environ.get("ATTENDANT_TARGET") or DEFAULT_TARGET
+    _add_connection_flags(parser, target=target, timeout=None)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_translation_commands(subparsers)
+    _add_embedding_commands(subparsers)
+    _add_model_commands(subparsers)
+    return parser
+
+
+def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    translate = _add(subparsers, "translate", commands.translate, "translate texts")
+    _add_texts(translate)
+    _add_truncation(translate)
+    _add_length_penalty(translate)
+    translate.add_argument("--beam", type=_count, metavar="N", help="beam size; default 1, greedy")
+    translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="lines per text")
+    translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="longest output")
+    translate.add_argument("--scores", action="store_true", help="put the score before each line")
+    translate.add_argument("--stream", action="store_true", help="print words as they come")
+
+    score = _add(subparsers, "score", commands.score, "score a given translation")
+    _add_texts(score, "a text and its translation; default: lines with a tab between the two")
+    _add_truncation(score)
+    _add_length_penalty(score)
+
+
+def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    embed = _add(subparsers, "embed", commands.embed, "print or save one vector for each text")
+    _add_texts(embed)
+    _add_truncation(embed)
+    embed.add_argument("--output", metavar="FILE.npy", help="save to this file instead of printing")
+    embed.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the bundle's")
+    embed.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
+    )
+    similarity = _add(subparsers, "similarity", commands.similarity, "compare two texts, -1 to 1")
+    similarity.add_argument("texts", nargs=2, metavar="TEXT", help="the texts to compare")
+    _add_model(similarity)
+    _add_truncation(similarity)
+
+    fill = _add(subparsers, "fill", commands.fill, 'fill in every "[MASK]"')
+    _add_texts(fill)
+    _add_truncation(fill)
+    fill.add_argument("--top-k", type=_count, default=5, metavar="N", help="candidates; default 5")
+
+
+def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    tokenize = _add(subparsers, "tokenize", commands.tokenize, "show the tokens of texts")
+    _add_texts(tokenize)
+    tokenize.add_argument("--side", choices=["source", "target"], default="source")
+    tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
+
+    models = _add(subparsers, "models", commands.models, "list the models, or describe one")
+    models.add_argument("name", nargs="?", metavar="MODEL", help="tell all about this model")
+
+    health = _add(subparsers, "health", commands.health, "exit with 0 if the server serves")
+    health.add_argument("--service", default="", help="ask for one service, not the whole server")
+
+
+def _add(
+    subparsers: "argparse._SubParsersAction[Parser]", name: str, run: Command, about: str
+) -> Parser:
+    parser = subparsers.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+    # Suppressed defaults leave what was given before the command in place.
+    _add_connection_flags(parser, target=argparse.SUPPRESS, timeout=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print JSON, one value a line")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> None:
+    parser.add_argument(
+        "--target",
+        default=target,
+        metavar="HOST:PORT",
+        help=f"the server; default $ATTENDANT_TARGET, or {DEFAULT_TARGET}",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=timeout,
+        metavar="SECONDS",
+        help=f"longest time for one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
+        f"for health {HEALTH_TIMEOUT_SECONDS:g}",
+    )
+
+
+def _add_texts(parser: Parser, about: str = "default: the lines of the standard input") -> None:
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=about)
+    parser.add_argument(
+        "--batch-size",
+        type=_count,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"texts in one call; default {BATCH_SIZE}",
+    )
+    _add_model(parser)
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument("--model", default="", metavar="NAME", help='"name" or "name/version"')
+
+
+def _add_truncation(parser: Parser) -> None:
+    parser.add_argument(
+        "--truncation",
+        choices=["refuse", "right", "left"],
+        default="refuse",
+        help="what to do with a text that is too long; default refuse",
+    )
+
+
+def _add_length_penalty(parser: Parser) -> None:
+    parser.add_argument("--length-penalty", type=float, metavar="X", help="0 to 10; default 1")
+
+
+def _check_together(parser: Parser, arguments: argparse.Namespace) -> None:
+    if arguments.command == "score" and len(arguments.texts) not in (0, 2):
+        parser.error("score takes one text and its translation")
+    if arguments.command == "translate" and arguments.stream:
+        if arguments.json or arguments.scores or (arguments.num_hypotheses or 1) > 1:
+            parser.error("--stream goes without --json, --scores and --num-hypotheses")
+        arguments.run = commands.stream
+    if arguments.command == "embed" and arguments.json and arguments.output is not None:
+        parser.error("--output goes without --json")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    is_health = arguments.command == "health"
+    if arguments.timeout is None:
+        arguments.timeout = HEALTH_TIMEOUT_SECONDS if is_health else DEFAULT_TIMEOUT_SECONDS
+    # A health check that waits and asks again would not tell the health.
+    retry = RetryPolicy(max_attempts=1) if is_health else DEFAULT_RETRY
+    with Client(arguments.target, timeout_seconds=arguments.timeout, retry=retry) as client:
+        code: int = arguments.run(client, arguments)
+        return code
+
+
+def _explain(error: AttendantError, arguments: argparse.Namespace) -> str:
+    if isinstance(error, UnavailableError):
+        return f"{arguments.target} is unavailable: {error}"
+    if isinstance(error, DeadlineExceededError):
+        return f"no answer from {arguments.target} within {arguments.timeout:g} seconds"
+    return str(error)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The `attendant` command: what it prints, what it complains about, and its exit codes."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from attendant.v1 import text_pb2
+from attendant_client.__main__ import main
+from google.rpc import code_pb2
+
+from tests.client.scripted_server import Fault
+
+
+@pytest.fixture
+def attendant(address, capsys, monkeypatch):
+    """Run the command against the server; return exit code, output and errors."""
+
+    def run(*arguments, stdin=None):
+        monkeypatch.setenv("ATTENDANT_TARGET", address)
+        if stdin is not None:
+            content = stdin if isinstance(stdin, bytes) else stdin.encode()
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        code = main(list(arguments))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_translate_prints_one_line_for_each_text(attendant):
+    assert attendant("translate", "a dog", "a cat") == (0, "A DOG\nA CAT\n", "")
+
+
+def test_translate_keeps_the_order_and_the_blank_lines_of_the_standard_input(attendant, script):
+    code, out, err = attendant("translate", "--batch-size", "2", stdin="a\n\n \r\n\nb\nc")
+    assert (code, out, err) == (0, "A\n\n\n\nB\nC\n", "")
+    assert [list(request.texts) for request in script.requests] == [["a"], ["b", "c"]]
+
+
+def test_other_line_separators_do_not_end_a_line(attendant, script):
+    attendant("translate", stdin="a\u2028b\x0bc\rd\n")
+    assert list(script.requests[0].texts) == ["a\u2028b\x0bc\rd"]
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(attendant, script):
+    attendant("translate", stdin=b"\xef\xbb\xbfa\n")
+    assert list(script.requests[0].texts) == ["a"]
+
+
+def test_translate_without_any_line_prints_nothing(attendant):
+    assert attendant("translate", stdin="") == (0, "", "")
+
+
+def test_a_line_that_fails_is_blank_and_named_on_the_standard_error(attendant, script):
+    def fail_the_second(response):
+        response.translations[1].Clear()
+        response.translations[1].error.code = code_pb2.INVALID_ARGUMENT
+        response.translations[1].error.message = "the text has 600 tokens,\nbut 512 is the limit"
+
+    script.change = fail_the_second
+    code, out, err = attendant("translate", stdin="a\nb\nc\n")
+    assert (code, out) == (1, "A\n\nC\n")
+    assert err == "attendant: text 2: the text has 600 tokens, but 512 is the limit\n"
+
+
+def test_translate_sends_its_options(attendant, script):
+    code, out, _ = attendant(
+        "translate", "a", "--beam", "4", "--num-hypotheses", "2", "--scores", "--model", "upper/1",
+        "--length-penalty", "0", "--max-output-tokens", "9", "--truncation", "left",
+    )  # fmt: skip
+    assert (code, out) == (0, "-0.5000\tA\n-1.0000\tA!\n")
+    (request,) = script.requests
+    assert request.model == "upper/1"
+    assert request.options.beam_size == 4
+    assert request.options.HasField("length_penalty")
+    assert request.options.max_output_tokens == 9
+    assert request.truncation == text_pb2.TRUNCATION_LEFT
+
+
+def test_translate_prints_one_json_object_for_each_line(attendant):
+    _, out, _ = attendant("translate", "--json", stdin="ä\n\n")
+    first, second = (json.loads(line) for line in out.splitlines())
+    assert first["source"] == "ä"
+    assert first["hypotheses"][0]["text"] == "Ä"
+    assert first["call"]["model"] == "upper/1"
+    assert second == {"source": "", "hypotheses": []}
+
+
+def test_errors_are_part_of_the_json(attendant):
+    code, out, _ = attendant("fill", "--json", "no mask")
+    assert code == 1
+    assert json.loads(out)["error"] == {
+        "index": 0,
+        "code": "INVALID_ARGUMENT",
+        "message": "no [MASK]",
+    }
+
+
+def test_stream_prints_the_pieces_line_for_line(attendant, script):
+    code, out, err = attendant("translate", "--stream", stdin="one two\n\nthree\n")
+    assert (code, out, err) == (0, "ONE TWO\n\nTHREE\n", "")
+    assert script.calls == ["StreamTranslate"] * 2
+
+
+def test_embed_prints_one_line_of_numbers_for_each_text(attendant):
+    assert attendant("embed", "aab", "b") == (0, "3 2 1\n1 0 1\n", "")
+    assert attendant("embed", "b", "--json") == (0, "[1.0, 0.0, 1.0]\n", "")
+
+
+def test_embed_saves_a_file_of_numpy(attendant, tmp_path):
+    path = tmp_path / "vectors.npy"
+    code, out, _ = attendant(
+        "embed", "--batch-size", "2", "--output", str(path), stdin="aab\nb\na\n"
+    )
+    assert (code, out) == (0, "")
+    vectors = np.load(path)
+    assert vectors.dtype == np.float32
+    assert vectors.tolist() == [[3, 2, 1], [1, 0, 1], [1, 1, 0]]
+
+
+def test_embed_writes_no_file_when_a_text_fails(attendant, tmp_path):
+    path = tmp_path / "vectors.npy"
+    code, _, err = attendant("embed", "--output", str(path), stdin="aab\n\nb\n")
+    assert (code, err) == (1, "attendant: text 2: the text is empty\n")
+    assert not path.exists()
+
+
+def test_embed_sends_pooling_and_normalization(attendant, script):
+    attendant("embed", "a", "--pooling", "cls", "--no-normalize")
+    (request,) = script.requests
+    assert request.pooling == 2
+    assert request.HasField("normalize")
+    assert not request.normalize
+
+
+def test_similarity_prints_the_cosine(attendant):
+    assert attendant("similarity", "aa", "bb") == (0, "0.5000\n", "")
+
+
+def test_fill_prints_candidates_with_a_blank_line_between_masks(attendant):
+    code, out, _ = attendant("fill", "[MASK] [MASK]", "--top-k", "2")
+    block = "0.5000\tword1\n0.2500\tword2\n"
+    assert (code, out) == (0, f"{block}\n{block}")
+
+
+def test_score_takes_a_pair_or_lines_with_tabs(attendant):
+    assert attendant("score", "a dog", "ein Hund") == (0, "-1.0000\n", "")
+    assert attendant("score", stdin="a\tb\nc\td\n") == (0, "-1.0000\n-1.0000\n", "")
+    code, out, err = attendant("score", stdin="a\tb\nc\t\n")
+    assert (code, out) == (1, "-1.0000\n\n")
+    assert err == "attendant: text 2: the text is empty\n"
+
+
+def test_score_names_the_line_without_a_tab(attendant):
+    code, _, err = attendant("score", stdin="a\tb\nc d\n")
+    assert (code, err) == (1, "attendant: line 2 has no tab between source and translation\n")
+
+
+def test_tokenize_prints_tokens_or_ids(attendant):
+    assert attendant("tokenize", "a dog") == (0, "a dog </s>\n", "")
+    assert attendant("tokenize", "a dog", "--ids") == (0, "1 3 1\n", "")
+
+
+def test_models_are_printed_as_a_table(attendant):
+    assert attendant("models") == (
+        0,
+        "upper/1    translation  en → en-x-loud  int8  ready    default\n"
+        "vectors/1  embedding    en, de          fp32  loading\n",
+        "",
+    )
+
+
+def test_one_model_is_printed_as_json(attendant):
+    code, out, _ = attendant("models", "upper")
+    assert code == 0
+    assert json.loads(out)["limits"]["max_source_tokens"] == 128
+
+
+def test_health_exits_with_0_only_when_it_serves(attendant):
+    assert attendant("health") == (0, "serving\n", "")
+    embedding = "attendant.v1.EmbeddingService"
+    assert attendant("health", "--service", embedding) == (1, "not_serving\n", "")
+
+
+def test_health_asks_once(attendant, script):
+    script.faults = [Fault(code_pb2.UNAVAILABLE)]
+    assert attendant("health")[0] == 1
+    assert script.calls == ["Check"]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_target_and_timeout_may_stand_before_or_after_the_command(address, capsys, place, script):
+    flags = ["--target", address, "--timeout", "7"]
+    command = ["models"]
+    assert main([*flags, *command] if place == "before" else [*command, *flags]) == 0
+    assert 0 < script.time_left[0] <= 7
+
+
+def test_a_server_that_is_not_there_is_one_line_on_the_standard_error(capsys):
+    code = main(["--target", "127.0.0.1:1", "health"])
+    assert code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("attendant: 127.0.0.1:1 is unavailable: ")
+    assert err.count("\n") == 1
+
+
+def test_a_server_that_is_too_slow_is_one_line_on_the_standard_error(attendant, address):
+    code, _, err = attendant("translate", "slow", "--timeout", "0.2")
+    assert (code, err) == (1, f"attendant: no answer from {address} within 0.2 seconds\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "complaint"),
+    [
+        (["models", "nothing"], None, "attendant: there is no model 'nothing'\n"),
+        (["translate"], b"a\n\xff\n", "attendant: the standard input is not UTF-8\n"),
+        (["embed", "--output", "x.npy"], "", "attendant: there is no text to embed\n"),
+    ],
+)
+def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
+    assert attendant(*arguments, stdin=stdin) == (1, "", complaint)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["sing"],
+        ["translate", "a", "--beam", "0"],
+        ["translate", "a", "--beam", "two"],
+        ["translate", "a", "--timeout", "-1"],
+        ["translate", "a", "--truncation", "middle"],
+        ["translate", "a", "--stream", "--json"],
+        ["translate", "a", "--stream", "--num-hypotheses", "2"],
+        ["embed", "a", "--json", "--output", "x.npy"],
+        ["similarity", "a"],
+        ["score", "a"],
+        ["score", "a", "b", "c"],
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: attendant" in capsys.readouterr().err
+
+
+def start(address, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "attendant_client", "--target", address, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_ctrl_c_in_a_stream_is_quiet_and_cancels_the_call(address, script):
+    with start(address, "translate", "--stream", "a slow text") as process:
+        assert process.stdout.read(2) == b"A "
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, b"")
+    assert script.ended.wait(10)
+
+
+def test_ctrl_c_while_waiting_is_quiet_and_cancels_the_call(address, script):
+    with start(address, "translate", "slow") as process:
+        assert script.reached.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == (b"", b"")
+    assert process.returncode == 130
+    assert script.ended.wait(10)
+
+
+def test_a_reader_that_goes_away_is_no_error_message(address):
+    with start(address, "translate", "--batch-size", "1") as process:
+        process.stdout.close()
+        process.stdin.write(b"a\n" * 50)
+        process.stdin.close()
+        assert process.wait(30) == 1
+        assert process.stderr.read() == b""
