@@ -116,6 +116,7 @@ def test_no_proxy_is_asked_for_this_machine(target, proxy):
 
 
 def test_version_is_the_same_in_package_and_distribution():
-    project = tomllib.loads(Path("clients/python/pyproject.toml").read_text())["project"]
+    members = Path(__file__).parents[2] / "clients"
+    project = tomllib.loads((members / "python" / "pyproject.toml").read_text())["project"]
     assert project["version"] == attendant_client.__version__
     assert requires("attendant-client")

@@ -24,12 +24,12 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]", "unix")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:
     """Return the options of a channel to `target`: a proxy is never asked for this machine."""
-    host = target.removeprefix("dns:///").rpartition(":")[0] or target
+    host = target.removeprefix("dns:///").rpartition(":")[0]
     local = host in LOOPBACK_HOSTS or target.startswith("unix:")
     return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if local else 1)]
 
