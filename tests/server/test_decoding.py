@@ -99,7 +99,7 @@ def random_options(rng):
     )
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(8))
 def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(lane, seed):
     rng = random.Random(seed)
     calls = []

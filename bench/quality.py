@@ -1,0 +1,130 @@
+"""Quality of the served bundles, measured through the client.
+
+    python bench/quality.py --data-dir DATA_DIR
+
+Translation: sacreBLEU and chrF on the Tatoeba test, each sentence with all of its references, with
+greedy and beam search. Embeddings: how often the nearest German sentence of an English one is its
+translation, and the other way round, among all sentences of the test (first references).
+"""
+
+import argparse
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+from attendant_client import Client
+from serving import RunningServer, running_server
+
+TEXTS_PER_CALL = 64
+NUM_LONG_WORDS = 15
+
+
+def read_references(path: Path) -> dict[str, list[str]]:
+    """All German references of each English sentence of a TSV file."""
+    references: dict[str, list[str]] = {}
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            source, target = line.rstrip("\n").split("\t")
+            references.setdefault(source, []).append(target)
+    return references
+
+
+def in_calls(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
+    """The results for all texts, a bounded number of texts at a time."""
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        yield from call(texts[start : start + TEXTS_PER_CALL])
+
+
+def bleu_and_chrf(
+    hypotheses: Sequence[str], references: Sequence[list[str]]
+) -> tuple[float, float]:
+    """Corpus scores by sacreBLEU with every reference of every sentence."""
+    streams = [
+        [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
+    ]
+    return (
+        sacrebleu.corpus_bleu(hypotheses, streams).score,
+        sacrebleu.corpus_chrf(hypotheses, streams).score,
+    )
+
+
+def is_looping(text: str) -> bool:
+    """Whether three words or more come three times in a row."""
+    words = text.split()
+    return any(
+        words[i : i + n] == words[i + n : i + 2 * n] == words[i + 2 * n : i + 3 * n]
+        for n in range(1, 6)
+        for i in range(len(words) - 3 * n + 1)
+    )
+
+
+def measure_translation(
+    client: Client, references: dict[str, list[str]], beam_size: int
+) -> dict[str, float]:
+    """Scores and faults of the translations of all test sentences."""
+    sources = list(references)
+    results = in_calls(lambda texts: client.translate(texts, beam_size=beam_size), sources)
+    hypotheses = [result.text for result in results]
+    bleu, chrf = bleu_and_chrf(hypotheses, list(references.values()))
+    long = [i for i, source in enumerate(sources) if len(source.split()) > NUM_LONG_WORDS]
+    long_bleu, _ = bleu_and_chrf(
+        [hypotheses[i] for i in long], [references[sources[i]] for i in long]
+    )
+    return {
+        "bleu": bleu,
+        "chrf": chrf,
+        f"bleu_over_{NUM_LONG_WORDS}_words": long_bleu,
+        f"num_sentences_over_{NUM_LONG_WORDS}_words": len(long),
+        "num_empty": sum(not h.strip() for h in hypotheses),
+        "num_looping": sum(map(is_looping, hypotheses)),
+        "num_sentences": len(sources),
+    }
+
+
+def measure_retrieval(client: Client, references: dict[str, list[str]]) -> dict[str, float]:
+    """Share of sentences whose nearest neighbour in the other language is their translation."""
+    english = np.array(list(in_calls(client.embed, list(references))))
+    german = np.array(list(in_calls(client.embed, [r[0] for r in references.values()])))
+    cosines = english @ german.T  # (english, german), of unit vectors
+    own = np.arange(len(cosines))
+    to_german = float((cosines.argmax(1) == own).mean())
+    to_english = float((cosines.argmax(0) == own).mean())
+    return {
+        "english_to_german": to_german,
+        "german_to_english": to_english,
+        "mean": (to_german + to_english) / 2,
+        "num_sentences": len(cosines),
+    }
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("DATA_DIR"), required=False)
+    parser.add_argument("--target", help="a running server; without it one is started")
+    parser.add_argument("--file", default="tatoeba/tatoeba.en-de.test.tsv.gz")
+    arguments = parser.parse_args()
+    if arguments.data_dir is None:
+        parser.error("give --data-dir or set DATA_DIR")
+    references = read_references(Path(arguments.data_dir) / arguments.file)
+    server = (
+        nullcontext(RunningServer(arguments.target, "")) if arguments.target else running_server()
+    )
+    with server as running, Client(running.target, timeout_seconds=300) as client:
+        figures = {
+            "models": [f"{m.name}/{m.version}:{m.precision}" for m in client.models()],
+            "greedy": measure_translation(client, references, 1),
+            "beam4": measure_translation(client, references, 4),
+            "retrieval": measure_retrieval(client, references),
+        }
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
