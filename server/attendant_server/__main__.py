@@ -1,0 +1,35 @@
+"""The command ``attendant-server``: settings in, exit code out."""
+
+import asyncio
+import logging
+import os
+import sys
+
+from attendant_server.settings import SettingsError, load_settings, settings_table
+
+
+def main() -> int:
+    """Serve until a signal comes; 0 after a clean stop, 1 for a failed start, 2 for bad settings.
+
+    ``--settings-table`` prints the README's table instead.
+    """
+    if sys.argv[1:] == ["--settings-table"]:
+        print(settings_table())
+        return 0
+    try:
+        settings = load_settings(sys.argv[1:], os.environ)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    from attendant_server.app import run  # imported late, so that --help is quick
+
+    return asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

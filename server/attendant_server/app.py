@@ -1,0 +1,266 @@
+"""Wires the server together, starts it and stops it. The only place where parts meet."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+
+import grpc
+from attendant.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
+)
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from attendant_server.bundles import BundleError
+from attendant_server.engine.engine import Engine
+from attendant_server.interceptors.admission import AdmissionInterceptor
+from attendant_server.interceptors.around import Method
+from attendant_server.interceptors.metrics import MetricsInterceptor
+from attendant_server.interceptors.status import StatusInterceptor
+from attendant_server.loading import LoadedModel, ModelLoader
+from attendant_server.metrics import Metrics
+from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
+from attendant_server.services.embedding import EmbeddingService
+from attendant_server.services.health import HealthService
+from attendant_server.services.model import ModelService
+from attendant_server.services.reading import TextReader
+from attendant_server.services.translation import TranslationService
+from attendant_server.services.validation import RequestLimits
+from attendant_server.settings import Settings
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+WHOLE_SERVER = ""
+MODEL_SERVICE = "attendant.v1.ModelService"
+SERVICES_OF_KINDS = {
+    TRANSLATION: "attendant.v1.TranslationService",
+    EMBEDDING: "attendant.v1.EmbeddingService",
+}
+DESCRIPTORS = (
+    translation_pb2.DESCRIPTOR,
+    embedding_pb2.DESCRIPTOR,
+    model_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The server cannot start: a port is taken."""
+
+
+class Server:
+    """One server: its ports, its models and the engine that runs them.
+
+    ``async with Server(settings)`` is ready inside of the block and has drained after it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the manifests of the bundles; raises BundleError."""
+        self._settings = settings
+        self._metrics = Metrics()
+        self._loader = ModelLoader(settings, self._metrics)
+        self._catalog = Catalog(self._loader.read_bundles())
+        self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
+        self._engine: Engine | None = None
+        self.port = self.metrics_port = 0
+
+    async def __aenter__(self) -> "Server":
+        await self.start()
+        try:
+            await self.load()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the ports; calls are answered, but no model is ready. Raises StartError."""
+        settings = self._settings
+        self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
+        self._grpc = self._new_grpc_server()
+        try:
+            self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
+            self.metrics_port, self._close_metrics = self._metrics.serve(
+                settings.metrics_host, settings.metrics_port
+            )
+        except (RuntimeError, OSError) as error:
+            raise StartError(f"cannot listen: {error}") from error
+        self._metrics.describe_server(version("attendant-server"), self._loader.device)
+        self._metrics.add_methods(_methods(), [code.name for code in grpc.StatusCode])
+        await self._grpc.start()
+
+    async def load(self) -> None:
+        """Load all models, start the engine and report SERVING. Raises BundleError."""
+        loaded = [
+            await asyncio.to_thread(self._loader.load, bundle) for bundle in self._catalog.bundles
+        ]
+        engine = Engine({model.bundle.key: model.lane for model in loaded}, self._loader.clock)
+        engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
+        engine.start()
+        self._engine = engine
+        self._catalog.open({model.bundle.key: self._served(model, engine) for model in loaded})
+        await self._health.set(self._services_with_models(), is_serving=True)
+        logger.info(
+            "event=serving port=%d metrics_port=%d models=%s",
+            self.port,
+            self.metrics_port,
+            self.models(),
+        )
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, wait for callers to notice, finish their calls, and end.
+
+        Calls in progress after ``drain_seconds`` fail with UNAVAILABLE.
+        """
+        await self._health.stop_serving()
+        logger.info("event=stopping")
+        await asyncio.sleep(self._settings.lame_duck_seconds)
+        await self._health.close()
+        drain_until = time.monotonic() + self._settings.drain_seconds
+        await self._grpc.stop(self._settings.drain_seconds)
+        if self._engine is not None:
+            seconds_left = max(0.0, drain_until - time.monotonic())
+            await asyncio.to_thread(self._engine.drain, seconds_left)
+        self._pool.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._close_metrics)
+        logger.info("event=stopped")
+
+    def models(self) -> str:
+        """The models and their precisions, in one line."""
+        return ",".join(f"{b.key}:{b.precision}" for b in self._catalog.bundles)
+
+    def _new_grpc_server(self) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(
+            interceptors=[
+                MetricsInterceptor(self._metrics),
+                StatusInterceptor(),
+                AdmissionInterceptor(settings.max_concurrent_calls, self._metrics.on_refused),
+            ],
+            options=_options(settings),
+        )
+        limits = RequestLimits(
+            max_texts=settings.max_texts,
+            max_text_characters=settings.max_text_characters,
+            max_beam_size=settings.max_beam_size,
+            max_top_k=settings.max_top_k,
+            max_response_bytes=settings.max_response_bytes,
+            max_request_seconds=settings.max_request_seconds,
+        )
+        parts = (self._catalog, TextReader(self._pool), limits)
+        translation_pb2_grpc.add_TranslationServiceServicer_to_server(
+            TranslationService(*parts), server
+        )
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(*parts), server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(*parts), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = [s.full_name for file in DESCRIPTORS for s in file.services_by_name.values()]
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _served(self, model: LoadedModel, engine: Engine) -> ServedModel:
+        return ServedModel(
+            bundle=model.bundle,
+            source_tokenizer=model.source_tokenizer,
+            target_tokenizer=model.target_tokenizer,
+            mask_tokenizer=model.mask_tokenizer,
+            engine=engine,
+            observer=self._metrics,
+        )
+
+    def _on_engine_death(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.run_coroutine_threadsafe(self._health.stop_serving(), loop)
+
+    def _services_with_models(self) -> list[str]:
+        kinds = {bundle.manifest.kind for bundle in self._catalog.bundles}
+        return [WHOLE_SERVER, MODEL_SERVICE, *(SERVICES_OF_KINDS[kind] for kind in kinds)]
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # A second server on the same port must fail, and not take half of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        ("grpc.max_metadata_size", 8192),
+        # Far above the calls that are admitted: refusing at once is the interceptor's work.
+        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls),
+        # Callers may keep quiet connections alive with a ping every 10 seconds or more.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        # So that callers behind a balancer find servers that were added.
+        ("grpc.max_connection_age_ms", 600_000),
+        ("grpc.max_connection_age_grace_ms", 1000 * (int(settings.max_request_seconds) + 1)),
+    ]
+
+
+def _methods() -> Iterator[Method]:
+    for file in DESCRIPTORS:
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                yield Method.of(
+                    service.full_name, method.name, method.client_streaming, method.server_streaming
+                )
+
+
+async def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code. A second signal ends it at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+        stopping.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        server = Server(settings)
+        await server.start()
+    except (BundleError, StartError) as error:
+        logger.error("event=start_failed %s", error)
+        return 1
+    return await _serve_until(stopping, server)
+
+
+async def _serve_until(stopping: asyncio.Event, server: Server) -> int:
+    loading = asyncio.ensure_future(server.load())
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if loading.done():
+            loading.result()
+            print(f"attendant is serving on port {server.port}: {server.models()}", flush=True)
+        await stopped
+        return 0
+    except BundleError as error:
+        logger.error("event=start_failed %s", error)
+        return 1
+    finally:
+        loading.cancel()
+        stopped.cancel()
+        await server.stop()

@@ -1,0 +1,39 @@
+"""How many calls may be in progress at once; calls beyond are refused at once.
+
+Health checks and reflection are exempt, so that a busy server still says that it lives.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from attendant_server.errors import QueueFull
+from attendant_server.interceptors.around import AroundInterceptor, Context, Method
+
+RETRY_AFTER_SECONDS = 0.1
+
+
+class AdmissionInterceptor(AroundInterceptor):
+    """Bounds the calls in progress of the package attendant."""
+
+    def __init__(self, max_concurrent_calls: int, on_refused: Callable[[str], None]) -> None:
+        self._max_concurrent_calls = max_concurrent_calls
+        self._on_refused = on_refused
+        self._num_calls = 0
+
+    @asynccontextmanager
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Count the call in and out, or refuse it."""
+        if not method.service.startswith("attendant."):
+            yield
+            return
+        if self._num_calls >= self._max_concurrent_calls:
+            self._on_refused("concurrency")
+            raise QueueFull(
+                f"{self._num_calls} calls are in progress, at most {self._max_concurrent_calls}",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
+        self._num_calls += 1
+        try:
+            yield
+        finally:
+            self._num_calls -= 1

@@ -1,0 +1,112 @@
+"""Lets an interceptor run an asynchronous context manager around the handler of every call."""
+
+from __future__ import annotations  # some classes of grpc are generic in its stubs only
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, NamedTuple, TypeAlias
+
+import grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+
+class Method(NamedTuple):
+    """Which method a call is for."""
+
+    service: str
+    name: str
+    type: str
+    """``unary``, ``server_stream``, ``client_stream`` or ``bidi_stream``."""
+
+    @classmethod
+    def of(
+        cls, service: str, name: str, request_streaming: bool, response_streaming: bool
+    ) -> Method:
+        """The method with its type."""
+        type_ = {
+            (False, False): "unary",
+            (False, True): "server_stream",
+            (True, False): "client_stream",
+            (True, True): "bidi_stream",
+        }[request_streaming, response_streaming]
+        return cls(service, name, type_)
+
+
+class AroundInterceptor(grpc.aio.ServerInterceptor):
+    """Runs `around` around every call of a known method."""
+
+    @abstractmethod
+    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
+        """What to do before and after the call; sees the exception if it fails."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the method's handler; None when there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        return self.wrap(_method(handler_call_details.method, handler), handler)
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """The same handler with `around` around it."""
+        behaviour = behaviour_of(handler)
+
+        async def surrounded(request: Any, context: Context) -> Any:
+            async with self.around(method, context):
+                return await behaviour(request, context)
+
+        return with_behaviour(handler, surrounded)
+
+
+def with_behaviour(
+    handler: Handler,
+    behaviour: Behaviour,
+    deserialize: Callable[[bytes], Any] | None = None,
+) -> Handler:
+    """The same handler with another behaviour and, if given, another deserializer."""
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[bool(handler.request_streaming), bool(handler.response_streaming)]
+    wrapped: Handler = make(
+        behaviour,
+        request_deserializer=deserialize or handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return wrapped
+
+
+def _method(path: str, handler: Handler) -> Method:
+    service, _, name = path.removeprefix("/").rpartition("/")
+    return Method.of(
+        service, name, bool(handler.request_streaming), bool(handler.response_streaming)
+    )
+
+
+def behaviour_of(handler: Handler) -> Behaviour:
+    """The handler's function as a coroutine; one that yields its responses is made to write them.
+
+    A coroutine that writes is awaiting whenever the call is cancelled, so it always learns of it.
+    """
+    function: Any = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    if not inspect.isasyncgenfunction(function):
+        return function  # type: ignore[no-any-return]
+
+    async def write_all(request: Any, context: Context) -> None:
+        async with aclosing(function(request, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return write_all

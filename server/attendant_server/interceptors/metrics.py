@@ -1,0 +1,58 @@
+"""Counts and times every call, under the names that go-grpc-prometheus gave such metrics."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import grpc
+
+from attendant_server.interceptors.around import AroundInterceptor, Context, Method
+
+
+class RpcObserver(Protocol):
+    """Is told of calls."""
+
+    def on_rpc_started(self, method: Method) -> None:
+        """A call has come."""
+
+    def on_rpc_handled(self, method: Method, code: str, seconds: float) -> None:
+        """A call has ended with the status ``code``, such as ``OK``."""
+
+
+class MetricsInterceptor(AroundInterceptor):
+    """Reports calls to an observer; must be the outermost interceptor."""
+
+    def __init__(self, observer: RpcObserver) -> None:
+        self._observer = observer
+
+    @asynccontextmanager
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Report the call when it comes and when it ends."""
+        self._observer.on_rpc_started(method)
+        start = time.monotonic()
+        code = grpc.StatusCode.OK
+        try:
+            yield
+        except asyncio.CancelledError:
+            code = _code_of_cancelled(context)
+            raise
+        except BaseException:
+            code = _code_of_aborted(context)
+            raise
+        finally:
+            self._observer.on_rpc_handled(method, code.name, time.monotonic() - start)
+
+
+def _code_of_cancelled(context: Context) -> grpc.StatusCode:
+    remaining: float | None = context.time_remaining()
+    is_expired = remaining is not None and remaining <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
+
+
+def _code_of_aborted(context: Context) -> grpc.StatusCode:
+    # The context holds the number of the code, not the code.
+    number = context.code()
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    return codes.get(number, grpc.StatusCode.UNKNOWN)  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,122 @@
+"""Errors to gRPC statuses: the one table, applied to every call of every service.
+
+Only messages of our own errors reach the caller; of all others it learns nothing but an id.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2, message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from attendant_server import errors
+from attendant_server.interceptors.around import (
+    AroundInterceptor,
+    Context,
+    Handler,
+    Method,
+    behaviour_of,
+    with_behaviour,
+)
+
+STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.ModelFailed: grpc.StatusCode.INTERNAL,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Undecodable:
+    """Stands for a request whose bytes are no message of the expected type."""
+
+
+class StatusInterceptor(AroundInterceptor):
+    """Turns every exception of a call into a status."""
+
+    def wrap(self, method: Method, handler: Handler) -> Handler:
+        """Also let undecodable requests through, so that they fail where errors are handled."""
+        return super().wrap(method, _refusing_undecodable(handler))
+
+    @asynccontextmanager
+    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+        """Map what the call raises."""
+        try:
+            yield
+        except errors.AttendantError as error:
+            await _abort(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # panics of Rust libraries are no Exception
+            request_id = secrets.token_hex(8)
+            _log.exception(
+                "call failed method=%s/%s request_id=%s", method.service, method.name, request_id
+            )
+            await context.abort(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
+
+
+def _refusing_undecodable(handler: Handler) -> Handler:
+    deserialize = handler.request_deserializer
+    if deserialize is None:
+        return handler
+    inner = behaviour_of(handler)
+
+    async def behaviour(request: Any, context: Context) -> Any:
+        if handler.request_streaming:
+            return await inner(_decodable(request), context)
+        return await inner(_check(request), context)
+
+    return with_behaviour(handler, behaviour, _tolerant(deserialize))
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def tolerant(content: bytes) -> Any:
+        try:
+            return deserialize(content)
+        except message.DecodeError:
+            return Undecodable()
+
+    return tolerant
+
+
+def _check(request: Any) -> Any:
+    if isinstance(request, Undecodable):
+        raise errors.InvalidRequest("request", "cannot be decoded")
+    return request
+
+
+async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _check(request)
+
+
+async def _abort(context: Context, error: errors.AttendantError) -> None:
+    code = STATUS_CODES[type(error)]
+    status = status_pb2.Status(code=code.value[0], message=str(error))
+    metadata: list[tuple[str, str | bytes]] = []
+    if isinstance(error, errors.InvalidRequest):
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.problem
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.QueueFull):
+        milliseconds = round(error.retry_after_seconds * 1000)
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(milliseconds)
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
+    metadata.extend(rpc_status.to_status(status).trailing_metadata)
+    await context.abort(code, str(error), trailing_metadata=tuple(metadata))

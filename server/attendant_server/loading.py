@@ -1,0 +1,122 @@
+"""From bundles on disk to models that the engine can run. Knows no gRPC and no requests."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
+from attendant_server.engine.decoding import DecodingLane, DecodingLimits
+from attendant_server.engine.encoding import EncodingLane, EncodingLimits
+from attendant_server.engine.lane import Lane
+from attendant_server.metrics import Metrics
+from attendant_server.onnx_models import (
+    OnnxEmbeddingModel,
+    OnnxTranslationModel,
+    cuda_is_available,
+)
+from attendant_server.services.catalog import TRANSLATION
+from attendant_server.settings import Settings
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with its lane and its tokenizers, ready for an engine."""
+
+    bundle: Bundle
+    lane: Lane
+    source_tokenizer: TextTokenizer
+    target_tokenizer: TextTokenizer
+    mask_tokenizer: TextTokenizer
+
+
+class ModelLoader:
+    """Reads and loads bundles as the settings say."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings, self._metrics = settings, metrics
+        self.clock = time.monotonic
+        self.device = "cuda" if settings.device != "cpu" and cuda_is_available() else "cpu"
+        if settings.device == "cuda" and self.device == "cpu":
+            raise BundleError("device is cuda, but ONNX Runtime cannot use a GPU here")
+        self._num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+
+    def read_bundles(self) -> list[Bundle]:
+        """The manifests of the wanted bundles; raises BundleError."""
+        directories = find_bundles(self._settings.bundles, self._settings.models)
+        return [read_bundle(d, self._settings.precision, self.device) for d in directories]
+
+    def load(self, bundle: Bundle) -> LoadedModel:
+        """Check a bundle's files and load its model and tokenizers; raises BundleError."""
+        bundle.check_files()
+        is_translation = bundle.manifest.kind == TRANSLATION
+        kind = "translation" if is_translation else "embedding"
+        self._metrics.add_model(bundle.key, kind, bundle.precision)
+        source = bundle.manifest.source_tokenizer
+        special_tokens = bundle.manifest.special_tokens
+        mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
+        return LoadedModel(
+            bundle=bundle,
+            lane=self._decoding_lane(bundle) if is_translation else self._encoding_lane(bundle),
+            source_tokenizer=_tokenizer(bundle, source),
+            target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
+            mask_tokenizer=_tokenizer(bundle, source, mask_id),
+        )
+
+    def _decoding_lane(self, bundle: Bundle) -> Lane:
+        settings = self._settings
+        limits = DecodingLimits(
+            max_rows=settings.max_rows,
+            max_queued_texts=settings.max_queued_texts,
+            max_encode_tokens=settings.max_encode_tokens,
+        )
+        model = self._opened(OnnxTranslationModel, bundle)
+        # The lane hands a model only sources that this model encoded.
+        lane = DecodingLane(
+            bundle.key,
+            model,  # type: ignore[arg-type]
+            limits,
+            self._metrics,
+            self.clock,
+        )
+        self._metrics.watch(
+            bundle.key,
+            {
+                "attendant_queued_texts": lambda: lane.num_waiting,
+                "attendant_active_sentences": lambda: lane.num_active_sentences,
+                "attendant_rows_used": lambda: lane.num_active,
+                "attendant_rows_total": lambda: lane.max_rows,
+                "attendant_cache_bytes": lambda: model.cache_bytes,
+            },
+        )
+        return lane
+
+    def _encoding_lane(self, bundle: Bundle) -> Lane:
+        settings = self._settings
+        limits = EncodingLimits(
+            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_seconds=settings.max_batch_seconds,
+            max_queued_texts=settings.max_queued_texts,
+        )
+        model = self._opened(OnnxEmbeddingModel, bundle)
+        lane = EncodingLane(bundle.key, model, limits, self._metrics, self.clock)
+        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lane.num_waiting})
+        return lane
+
+    def _opened(self, model: Callable[[Bundle, int, str], Model], bundle: Bundle) -> Model:
+        try:
+            return model(bundle, self._num_threads, self.device)
+        except Exception as error:  # ONNX Runtime raises classes of its own for each defect
+            raise BundleError(f"{bundle.directory}: {error}") from error
+
+
+def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
+    definition = (bundle.directory / path).read_text(encoding="utf-8")
+    try:
+        return TextTokenizer(definition, mask_id)
+    except TokenizerError as error:
+        raise BundleError(f"{bundle.directory / path}: {error}") from error

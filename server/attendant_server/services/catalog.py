@@ -1,0 +1,126 @@
+"""Which models there are, which of them can answer, and how requests name them.
+
+Knows nothing of gRPC. The app fills it in two steps: the bundles at start, the models once loaded.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from attendant.v1 import bundle_pb2
+
+from attendant_server.bundles import Bundle, version_order
+from attendant_server.engine.calls import Call, CallTimings, Result
+from attendant_server.errors import InvalidRequest, ModelNotFound, QueueFull, Unavailable
+from attendant_server.tokenizer import TextTokenizer
+
+Kind: TypeAlias = bundle_pb2.ModelKind.ValueType
+
+TRANSLATION = bundle_pb2.MODEL_KIND_TRANSLATION
+EMBEDDING = bundle_pb2.MODEL_KIND_EMBEDDING
+_KINDS = {TRANSLATION: "a translation model", EMBEDDING: "an embedding model"}
+
+
+class Submitting(Protocol):
+    """The part of the engine that services use."""
+
+    def submit(self, model: str, call: Call[Any]) -> None:
+        """Admit a call or raise QueueFull or Unavailable; never blocks."""
+
+    def clock(self) -> float:
+        """The time, in seconds, that deadlines of calls are on."""
+
+
+class CallObserver(Protocol):
+    """Is told how calls to models fared."""
+
+    def on_answered(self, model: str, timings: CallTimings) -> None:
+        """The engine has answered a call."""
+
+    def on_refused(self, reason: str) -> None:
+        """A call was not admitted: ``queue_full``, ``unavailable`` or ``concurrency``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that can answer."""
+
+    bundle: Bundle
+    source_tokenizer: TextTokenizer
+    """Reads texts to translate or to embed."""
+    target_tokenizer: TextTokenizer
+    """Reads and writes translations."""
+    mask_tokenizer: TextTokenizer
+    """Reads texts to embed, and recognizes the mask token in them."""
+    engine: Submitting
+    observer: CallObserver
+
+    @property
+    def manifest(self) -> bundle_pb2.Manifest:
+        """What the bundle says about the model."""
+        return self.bundle.manifest
+
+    async def answer(self, call: Call[Result]) -> list[Result]:
+        """Let the engine answer a call; cancelling this abandons the call."""
+        try:
+            self.engine.submit(self.bundle.key, call)
+        except QueueFull:
+            self.observer.on_refused("queue_full")
+            raise
+        except Unavailable:
+            self.observer.on_refused("unavailable")
+            raise
+        results = await asyncio.wrap_future(call.future)
+        self.observer.on_answered(self.bundle.key, call.timings)
+        return results
+
+
+class Catalog:
+    """All models of the server, loading or ready."""
+
+    def __init__(self, bundles: Sequence[Bundle]) -> None:
+        self.bundles = sorted(
+            bundles, key=lambda b: (b.manifest.name, version_order(b.manifest.version))
+        )
+        self._ready: dict[str, ServedModel] = {}
+
+    def open(self, models: Mapping[str, ServedModel]) -> None:
+        """Let these models, by their keys, answer from now on."""
+        self._ready.update(models)
+
+    def is_ready(self, bundle: Bundle) -> bool:
+        """Whether the model can answer."""
+        return bundle.key in self._ready
+
+    def is_default(self, bundle: Bundle) -> bool:
+        """Whether requests that name no version get this one: the highest."""
+        return bundle is [b for b in self.bundles if b.manifest.name == bundle.manifest.name][-1]
+
+    def find(self, model: str, kind: Kind | None = None) -> Bundle:
+        """The bundle that a request's ``model`` means; raises ModelNotFound or InvalidRequest."""
+        candidates = self.bundles if model or kind is None else self._of_kind(kind)
+        if model:
+            candidates = [b for b in candidates if model in (b.key, b.manifest.name)]
+        if not candidates:
+            raise ModelNotFound(f"no such model; there are {self._names(self.bundles)}")
+        if len({b.manifest.name for b in candidates}) > 1:
+            raise InvalidRequest("model", f"must name one of {self._names(candidates)}")
+        found = candidates[-1]
+        if kind is not None and found.manifest.kind != kind:
+            is_kind = _KINDS[found.manifest.kind]
+            raise InvalidRequest("model", f"{found.key} is {is_kind}, not {_KINDS[kind]}")
+        return found
+
+    def serving(self, model: str, kind: Kind | None = None) -> ServedModel:
+        """Like `find`, but the model itself; raises Unavailable while it is loading."""
+        bundle = self.find(model, kind)
+        if bundle.key not in self._ready:
+            raise Unavailable(f"{bundle.key} is loading")
+        return self._ready[bundle.key]
+
+    def _of_kind(self, kind: Kind) -> list[Bundle]:
+        return [b for b in self.bundles if b.manifest.kind == kind]
+
+    def _names(self, bundles: Sequence[Bundle]) -> str:
+        return ", ".join(b.key for b in bundles) or "none"

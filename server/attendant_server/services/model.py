@@ -1,0 +1,100 @@
+"""ModelService: ListModels, GetModel and Tokenize."""
+
+from attendant.v1 import bundle_pb2, model_pb2, model_pb2_grpc
+
+from attendant_server.bundles import Bundle
+from attendant_server.errors import InvalidRequest
+from attendant_server.services import validation
+from attendant_server.services.answering import Context, fault, token_message
+from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog
+from attendant_server.services.reading import Reading, TextReader
+from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.tokenizer import TokenizedText
+
+
+class ModelService(model_pb2_grpc.ModelServiceServicer):
+    """Describes the models and shows their tokens."""
+
+    def __init__(self, catalog: Catalog, reader: TextReader, limits: RequestLimits) -> None:
+        self._catalog, self._reader, self._limits = catalog, reader, limits
+
+    async def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: Context
+    ) -> model_pb2.ListModelsResponse:
+        """All models, those that are still loading included."""
+        return model_pb2.ListModelsResponse(models=map(self._info, self._catalog.bundles))
+
+    async def GetModel(
+        self, request: model_pb2.GetModelRequest, context: Context
+    ) -> model_pb2.GetModelResponse:
+        """Everything about one model."""
+        bundle = self._catalog.find(request.model)
+        manifest = bundle.manifest
+        response = model_pb2.GetModelResponse(
+            model=self._info(bundle),
+            available_precisions=[precision.name for precision in manifest.precisions],
+            limits=manifest.limits,
+            request_limits=self._request_limits(manifest.kind),
+            default_pooling=manifest.default_pooling,
+            default_normalize=manifest.default_normalize,
+            license=manifest.license,
+            credits=manifest.credits,
+            provenance=manifest.provenance,
+            quality=manifest.quality,
+            parity=manifest.parity,
+        )
+        if manifest.kind == TRANSLATION:
+            response.translation_sizes.CopyFrom(manifest.translation_sizes)
+        else:
+            response.embedding_sizes.CopyFrom(manifest.embedding_sizes)
+        return response
+
+    async def Tokenize(
+        self, request: model_pb2.TokenizeRequest, context: Context
+    ) -> model_pb2.TokenizeResponse:
+        """The tokens that the model would read."""
+        self._limits.check_count("texts", len(request.texts))
+        fields_and_texts = validation.numbered("texts", request.texts)
+        self._limits.check_characters(fields_and_texts)
+        side = validation.side(request.side)
+        model = self._catalog.serving(request.model)
+        if side == model_pb2.TEXT_SIDE_TARGET and model.manifest.kind == EMBEDDING:
+            raise InvalidRequest("side", f"{model.bundle.key} has no target side")
+        is_target = side == model_pb2.TEXT_SIDE_TARGET
+        tokenizer = model.target_tokenizer if is_target else model.source_tokenizer
+
+        max_total_tokens = self._limits.max_response_bytes // TOKEN_BYTES
+        reading = Reading(tokenizer, max_tokens=None, max_total_tokens=max_total_tokens)
+        texts = await self._reader.read(reading, fields_and_texts)
+        results = await self._reader.run(lambda: [_result(text) for text in texts])
+        return model_pb2.TokenizeResponse(results=results, model=model.bundle.key)
+
+    def _info(self, bundle: Bundle) -> model_pb2.ModelInfo:
+        manifest = bundle.manifest
+        is_ready = self._catalog.is_ready(bundle)
+        return model_pb2.ModelInfo(
+            name=manifest.name,
+            version=manifest.version,
+            kind=manifest.kind,
+            state=model_pb2.MODEL_STATE_READY if is_ready else model_pb2.MODEL_STATE_LOADING,
+            is_default=self._catalog.is_default(bundle),
+            source_language=manifest.source_language,
+            target_language=manifest.target_language,
+            languages=manifest.languages,
+            precision=bundle.precision,
+            description=manifest.description,
+        )
+
+    def _request_limits(self, kind: bundle_pb2.ModelKind.ValueType) -> model_pb2.RequestLimits:
+        return model_pb2.RequestLimits(
+            max_texts=self._limits.max_texts,
+            max_text_characters=self._limits.max_text_characters,
+            max_beam_size=self._limits.max_beam_size if kind == TRANSLATION else 0,
+            max_top_k=self._limits.max_top_k if kind == EMBEDDING else 0,
+        )
+
+
+def _result(text: TokenizedText | InvalidRequest) -> model_pb2.TokenizeResult:
+    if isinstance(text, InvalidRequest):
+        return model_pb2.TokenizeResult(error=fault(text))
+    return model_pb2.TokenizeResult(tokens=[token_message(token) for token in text])

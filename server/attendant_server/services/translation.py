@@ -1,0 +1,253 @@
+"""TranslationService: Translate, StreamTranslate and Score."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
+
+from attendant_server.engine.calls import (
+    Hypothesis,
+    ScoreCall,
+    SearchOptions,
+    TargetScore,
+    TranslateCall,
+)
+from attendant_server.errors import InvalidRequest
+from attendant_server.services import validation
+from attendant_server.services.answering import Context, Stopwatch, fault, good, token_message
+from attendant_server.services.catalog import TRANSLATION, Catalog, ServedModel
+from attendant_server.services.reading import Reading, TextReader, Truncation, truncation_report
+from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.tokenizer import TextTokenizer, TokenizedText
+
+ReadText = TokenizedText | InvalidRequest
+ReadPair = tuple[TokenizedText, TokenizedText] | InvalidRequest
+
+
+class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
+    """Answers for all translation models."""
+
+    def __init__(self, catalog: Catalog, reader: TextReader, limits: RequestLimits) -> None:
+        self._catalog, self._reader, self._limits = catalog, reader, limits
+
+    async def Translate(
+        self, request: translation_pb2.TranslateRequest, context: Context
+    ) -> translation_pb2.TranslateResponse:
+        """Translate all texts and answer when all are done."""
+        self._limits.check_count("texts", len(request.texts))
+        fields_and_texts = validation.numbered("texts", request.texts)
+        self._limits.check_characters(fields_and_texts)
+        model, options = self._model_and_options(request)
+        self._check_response(options, len(request.texts))
+        reading = _source_reading(model, request.truncation)
+        stopwatch = self._stopwatch(model, context)
+
+        texts = await self._reader.read(reading, fields_and_texts)
+        stopwatch.texts_are_read()
+        sources = [text.token_ids for text in good(texts)]
+        call = TranslateCall(sources, options, stopwatch.deadline)
+        results = await model.answer(call) if sources else []
+
+        return translation_pb2.TranslateResponse(
+            translations=_translations(model, texts, results, reading.truncation),
+            model=model.bundle.key,
+            token_counts=_counts(sources, results),
+            timings=stopwatch.timings(call.timings, decodes=True),
+        )
+
+    async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
+        self, request: translation_pb2.StreamTranslateRequest, context: Context
+    ) -> None:
+        """Translate one text and send complete words as soon as they are settled."""
+        self._limits.check_characters([("text", request.text)])
+        model, options = self._model_and_options(request)
+        self._check_response(options, 1)
+        reading = _source_reading(model, request.truncation)
+        stopwatch = self._stopwatch(model, context)
+
+        [text] = await self._reader.read(reading, [("text", request.text)])
+        stopwatch.texts_are_read()
+        if isinstance(text, InvalidRequest):
+            raise text
+        prefixes = Prefixes()
+        call = TranslateCall([text.token_ids], options, stopwatch.deadline, prefixes.put)
+        answer = asyncio.ensure_future(model.answer(call))
+        answer.add_done_callback(lambda _: prefixes.close())
+        try:
+            sent = await _send_words(prefixes, model.target_tokenizer, context)
+            results = await answer
+        finally:
+            answer.cancel()
+
+        [translation] = _translations(model, [text], results, reading.truncation)
+        whole = translation.hypotheses[0].text
+        assert whole.startswith(sent), "what was sent can no longer win"
+        await context.write(
+            translation_pb2.StreamTranslateResponse(
+                delta=whole[len(sent) :],
+                translation=translation,
+                model=model.bundle.key,
+                token_counts=_counts([text.token_ids], results),
+                timings=stopwatch.timings(call.timings, decodes=True),
+            )
+        )
+
+    async def Score(
+        self, request: translation_pb2.ScoreRequest, context: Context
+    ) -> translation_pb2.ScoreResponse:
+        """Score all pairs and answer when all are done."""
+        self._limits.check_count("pairs", len(request.pairs))
+        sources = [(f"pairs[{i}].source", pair.source) for i, pair in enumerate(request.pairs)]
+        targets = [(f"pairs[{i}].target", pair.target) for i, pair in enumerate(request.pairs)]
+        self._limits.check_characters(sources + targets)
+        model = self._catalog.serving(request.model, TRANSLATION)
+        length_penalty = validation.length_penalty(request, "length_penalty")
+        source_reading = _source_reading(model, request.truncation)
+        target_reading = Reading(model.target_tokenizer, model.manifest.limits.max_target_tokens)
+        stopwatch = self._stopwatch(model, context)
+
+        read_sources = await self._reader.read(source_reading, sources)
+        read_targets = await self._reader.read(target_reading, targets)
+        stopwatch.texts_are_read()
+        pairs = [_pair(*sides) for sides in zip(read_sources, read_targets, strict=True)]
+        num_target_tokens = sum(len(target) for _, target in good(pairs))
+        self._limits.check_response("pairs", num_target_tokens * TOKEN_BYTES)
+        call = ScoreCall([(s.token_ids, t.token_ids) for s, t in good(pairs)], stopwatch.deadline)
+        results = await model.answer(call) if call.pairs else []
+
+        num_tokens = sum(len(source) + len(target) for source, target in good(pairs))
+        return translation_pb2.ScoreResponse(
+            scores=_scores(pairs, results, length_penalty, source_reading.truncation),
+            model=model.bundle.key,
+            token_counts=text_pb2.TokenCounts(num_input_tokens=num_tokens),
+            timings=stopwatch.timings(call.timings, decodes=True),
+        )
+
+    def _model_and_options(
+        self,
+        request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest,
+    ) -> tuple[ServedModel, SearchOptions]:
+        model = self._catalog.serving(request.model, TRANSLATION)
+        max_target_tokens = model.manifest.limits.max_target_tokens
+        return model, validation.search_options(request.options, self._limits, max_target_tokens)
+
+    def _check_response(self, options: SearchOptions, num_texts: int) -> None:
+        num_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
+        self._limits.check_response("options", num_tokens * TOKEN_BYTES)
+
+    def _stopwatch(self, model: ServedModel, context: Context) -> Stopwatch:
+        return Stopwatch(model.engine.clock, context, self._limits.max_request_seconds)
+
+
+class Prefixes:
+    """Hands what is settled of a translation from the engine's thread to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, ...] | None] = asyncio.Queue()
+
+    def put(self, token_ids: tuple[int, ...]) -> None:
+        """More is settled. Any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, token_ids)
+
+    def close(self) -> None:
+        """Nothing will be added. On the event loop."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> tuple[int, ...] | None:
+        """Wait for more; None at the end."""
+        return await self._queue.get()
+
+
+async def _send_words(prefixes: Prefixes, tokenizer: TextTokenizer, context: Context) -> str:
+    sent = ""
+    while (token_ids := await prefixes.next()) is not None:
+        words = tokenizer.decode_words(token_ids)
+        if len(words) > len(sent):
+            delta = words[len(sent) :]
+            await context.write(translation_pb2.StreamTranslateResponse(delta=delta))
+            sent = words
+    return sent
+
+
+def _source_reading(model: ServedModel, truncation: Truncation) -> Reading:
+    return Reading(
+        model.source_tokenizer,
+        model.manifest.limits.max_source_tokens,
+        validation.truncation(truncation),
+    )
+
+
+def _translations(
+    model: ServedModel,
+    texts: Sequence[ReadText],
+    results: Sequence[list[Hypothesis]],
+    truncation: Truncation,
+) -> Iterator[translation_pb2.Translation]:
+    remaining = iter(results)
+    for text in texts:
+        if isinstance(text, InvalidRequest):
+            yield translation_pb2.Translation(error=fault(text))
+        else:
+            yield translation_pb2.Translation(
+                hypotheses=[_hypothesis(model.target_tokenizer, h) for h in next(remaining)],
+                truncation=truncation_report(text, truncation),
+                num_source_tokens=len(text),
+            )
+
+
+def _hypothesis(tokenizer: TextTokenizer, hypothesis: Hypothesis) -> translation_pb2.Hypothesis:
+    tokens = zip(hypothesis.token_ids, hypothesis.log_probabilities, strict=True)
+    return translation_pb2.Hypothesis(
+        text=tokenizer.decode(hypothesis.token_ids),
+        score=hypothesis.score,
+        tokens=[
+            translation_pb2.OutputToken(id=i, text=tokenizer.token(i), log_probability=p)
+            for i, p in tokens
+        ],
+        finish_reason=translation_pb2.FINISH_REASON_STOP
+        if hypothesis.is_complete
+        else translation_pb2.FINISH_REASON_LENGTH,
+    )
+
+
+def _counts(
+    sources: Sequence[Sequence[int]], results: Sequence[list[Hypothesis]]
+) -> text_pb2.TokenCounts:
+    return text_pb2.TokenCounts(
+        num_input_tokens=sum(len(source) for source in sources),
+        num_output_tokens=sum(len(h.token_ids) for hypotheses in results for h in hypotheses),
+    )
+
+
+def _pair(source: ReadText, target: ReadText) -> ReadPair:
+    if isinstance(source, InvalidRequest):
+        return source
+    if isinstance(target, InvalidRequest):
+        return target
+    return source, target
+
+
+def _scores(
+    pairs: Sequence[ReadPair],
+    results: Sequence[TargetScore],
+    length_penalty: float,
+    truncation: Truncation,
+) -> Iterator[translation_pb2.TranslationScore]:
+    remaining = iter(results)
+    for pair in pairs:
+        if isinstance(pair, InvalidRequest):
+            yield translation_pb2.TranslationScore(error=fault(pair))
+            continue
+        source, target = pair
+        log_probabilities = next(remaining).log_probabilities  # (target)
+        total = float(np.sum(log_probabilities, dtype=np.float64))
+        yield translation_pb2.TranslationScore(
+            score=total / len(target) ** length_penalty,
+            log_probability=total,
+            log_probabilities=log_probabilities.tolist(),
+            tokens=[token_message(token) for token in target],
+            truncation=truncation_report(source, truncation),
+            num_source_tokens=len(source),
+        )

@@ -1,0 +1,211 @@
+"""All settings of the server, each declared once: flag, variable, default, help and bounds.
+
+A field ``max_rows`` is the flag ``--max-rows`` and the variable ``ATTENDANT_MAX_ROWS``; the flag
+wins. Knows nothing of what the settings are used for.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+PREFIX = "ATTENDANT_"
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """Some settings are bad; ``problems`` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def _setting(
+    default: Any, help: str, *, min: float = -math.inf, max: float = math.inf, choices: str = ""
+) -> Any:
+    metadata = {"help": help, "min": min, "max": max, "choices": tuple(choices.split())}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to run a server. Limits are inclusive."""
+
+    bundles: Path = _setting(Path("bundles"), "Folder of the bundles: `<name>/<version>/`")
+    models: tuple[str, ...] = _setting(
+        (), "Models to load, `name` or `name/version`, separated by commas; empty for all"
+    )
+    precision: str = _setting(
+        "auto",
+        "Precision to run; `auto` takes int8 on a CPU and fp16 on a GPU where the bundle has it",
+        choices="auto fp32 int8 fp16",
+    )
+    device: str = _setting(
+        "auto",
+        "Where models run; `auto` takes a GPU if ONNX Runtime can use one",
+        choices="auto cpu cuda",
+    )
+    num_threads: int = _setting(
+        0, "Threads of a model run; 0 for as many as there are processors", min=0, max=1024
+    )
+    num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
+
+    host: str = _setting("0.0.0.0", "Address that gRPC listens on")
+    port: int = _setting(50051, "Port of gRPC; 0 for any free one", min=0, max=65535)
+    metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on")
+    metrics_port: int = _setting(9464, "Port of `/metrics`; 0 for any free one", min=0, max=65535)
+
+    max_rows: int = _setting(
+        64, "Hypotheses that a translation model decodes in one step", min=1, max=65536
+    )
+    max_encode_tokens: int = _setting(
+        256, "Source tokens encoded, or target tokens scored, between two decoding steps", min=1
+    )
+    max_batch_tokens: int = _setting(
+        4096, "Tokens, padding included, in one batch of an embedding model", min=1
+    )
+    max_batch_seconds: float = _setting(
+        0.02, "How long a batch of an embedding model may hold up decoding", min=0.001, max=10
+    )
+    max_queued_texts: int = _setting(
+        1024, "Texts that may wait for one model; calls beyond are refused at once", min=1
+    )
+
+    max_concurrent_calls: int = _setting(
+        512, "Calls in progress; calls beyond are refused at once", min=1, max=1_000_000
+    )
+    max_request_seconds: float = _setting(
+        60.0, "Longest time for one call, whatever deadline the caller set", min=0.001, max=86400
+    )
+    max_request_bytes: int = _setting(4 * MIB, "Largest request message", min=1024, max=2**31 - 1)
+    max_response_bytes: int = _setting(
+        32 * MIB, "Largest response message", min=1024, max=2**31 - 1
+    )
+    max_texts: int = _setting(256, "Texts, or pairs, in one call", min=1, max=2**31 - 1)
+    max_text_characters: int = _setting(
+        20_000, "Unicode code points in one text", min=1, max=2**31 - 1
+    )
+    max_beam_size: int = _setting(8, "Largest `beam_size` of a call", min=1, max=1024)
+    max_top_k: int = _setting(100, "Largest `top_k` of a call", min=1, max=65536)
+
+    lame_duck_seconds: float = _setting(
+        2.0,
+        "How long a stopping server reports NOT_SERVING before it refuses calls",
+        min=0,
+        max=3600,
+    )
+    drain_seconds: float = _setting(
+        20.0, "How long a stopping server then waits for calls in progress", min=0, max=3600
+    )
+    log_level: str = _setting(
+        "info", "Least important log lines to write", choices="debug info warning error"
+    )
+
+    def __post_init__(self) -> None:
+        """Check all bounds; raises SettingsError with every problem."""
+        found = (_problem(setting, getattr(self, setting.name)) for setting in fields(self))
+        problems = [problem for problem in found if problem is not None]
+        if self.max_beam_size > self.max_rows:
+            problems.append("max_beam_size: must not be more than max_rows")
+        if self.max_texts > self.max_queued_texts:
+            problems.append("max_texts: must not be more than max_queued_texts")
+        if problems:
+            raise SettingsError(problems)
+
+
+def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read the settings; raises SettingsError with every unknown name and bad value."""
+    flags, unknown = _parser().parse_known_args(arguments)
+    problems = [f"{argument}: unknown argument" for argument in unknown]
+    known = {variable(f.name) for f in fields(Settings)}
+    problems += [
+        f"{name}: unknown variable"
+        for name in sorted(environment)
+        if name.startswith(PREFIX) and name not in known
+    ]
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        given = getattr(flags, setting.name) or environment.get(variable(setting.name))
+        if given is not None:
+            try:
+                values[setting.name] = _reader(setting)(given)
+            except ValueError:
+                kind = "whole number" if isinstance(setting.default, int) else "number"
+                problems.append(f'{setting.name}: "{given}" is not a {kind}')
+    return _checked(values, problems)
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def settings_table() -> str:
+    """All settings as the Markdown table that stands in the README."""
+    rows = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
+    for setting in fields(Settings):
+        default = _shown(setting.default)
+        rows.append(
+            f"| `{flag(setting.name)}` | `{variable(setting.name)}` "
+            f"| {f'`{default}`' if default else ''} | {_description(setting)} |"
+        )
+    return "\n".join(rows)
+
+
+def _checked(values: Mapping[str, Any], problems: list[str]) -> Settings:
+    try:
+        settings = Settings(**values)
+    except SettingsError as error:
+        raise SettingsError([*problems, *error.problems]) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="attendant-server",
+        description="Serves translation and embedding models over gRPC.",
+        epilog=f"Every flag is also an environment variable, such as {variable('max_rows')}.",
+        allow_abbrev=False,
+    )
+    for setting in fields(Settings):
+        text = f"{_description(setting)} (default: {_shown(setting.default) or 'none'})"
+        parser.add_argument(
+            flag(setting.name), dest=setting.name, metavar="VALUE", help=text.replace("%", "%%")
+        )
+    return parser
+
+
+def _reader(setting: "Field[Any]") -> Callable[[str], Any]:
+    if isinstance(setting.default, tuple):
+        return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
+    return type(setting.default)
+
+
+def _problem(setting: "Field[Any]", value: Any) -> str | None:
+    limits, choices = setting.metadata, setting.metadata["choices"]
+    if choices:
+        return None if value in choices else f"{setting.name}: must be one of {', '.join(choices)}"
+    if isinstance(value, int | float) and not limits["min"] <= value <= limits["max"]:
+        bounds = [f"at least {limits['min']}"] * (limits["min"] > -math.inf)
+        bounds += [f"at most {limits['max']}"] * (limits["max"] < math.inf)
+        return f"{setting.name}: must be {' and '.join(bounds)}, got {value}"
+    return None
+
+
+def _description(setting: "Field[Any]") -> str:
+    choices = setting.metadata["choices"]
+    return f"{setting.metadata['help']}" + (f" ({', '.join(choices)})" if choices else "")
+
+
+def _shown(default: Any) -> str:
+    return ",".join(default) if isinstance(default, tuple) else str(default)

@@ -1,0 +1,140 @@
+"""Texts to token ids with their places, and token ids back to text.
+
+The only user of the ``tokenizers`` library. Special tokens that a user types are plain text.
+Knows no requests and no models.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tokenizers import Encoding, Tokenizer
+
+
+class TokenizerError(Exception):
+    """A tokenizer file is bad, or the library failed on a text."""
+
+
+class Token(NamedTuple):
+    """One token of a text; ``start`` and ``end`` count code points of the text as given."""
+
+    id: int
+    text: str
+    start: int
+    end: int
+    is_special: bool
+    """Whether the tokenizer added it, so that it stands for no part of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text as tokens, possibly cut."""
+
+    encoding: Encoding
+    positions: Sequence[int]
+    """Indices of the kept tokens, ascending."""
+
+    @property
+    def num_original_tokens(self) -> int:
+        """Tokens before any cut, special tokens included."""
+        return len(self.encoding)
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids of the kept tokens."""
+        ids = self.encoding.ids
+        return ids if len(self) == len(ids) else [ids[i] for i in self.positions]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but special tokens is kept."""
+        mask = self.encoding.special_tokens_mask
+        return all(mask[i] for i in self.positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Token]:
+        encoding = self.encoding
+        ids, texts, offsets = encoding.ids, encoding.tokens, encoding.offsets
+        special = encoding.special_tokens_mask
+        return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
+
+    def cut_end(self, max_tokens: int) -> "TokenizedText":
+        """Drop tokens at the end until ``max_tokens`` are left; special tokens stay."""
+        special, plain = self._split()
+        return self._keeping(special, plain[: max_tokens - len(special)])
+
+    def cut_beginning(self, max_tokens: int) -> "TokenizedText":
+        """Drop tokens at the beginning until ``max_tokens`` are left; special tokens stay."""
+        special, plain = self._split()
+        return self._keeping(special, plain[len(plain) - (max_tokens - len(special)) :])
+
+    def _split(self) -> tuple[list[int], list[int]]:
+        mask = self.encoding.special_tokens_mask
+        return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
+
+    def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
+        return TokenizedText(self.encoding, sorted(special + plain))
+
+
+class TextTokenizer:
+    """One tokenizer of a bundle. Safe to use from several threads."""
+
+    def __init__(self, definition: str, mask_id: int | None = None) -> None:
+        """``definition`` is the content of tokenizer.json; raises TokenizerError.
+
+        With ``mask_id``, that token is recognized in texts; all other special tokens are not.
+        """
+        try:
+            content = json.loads(definition)
+            for token in content.get("added_tokens", ()):
+                if token["id"] == mask_id:
+                    # The library reads special tokens as plain text (see below), others as tokens.
+                    token["special"] = False
+            self._tokenizer = Tokenizer.from_str(json.dumps(content))
+            self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._tokenizer.encode_special_tokens = True
+        except BaseException as error:
+            raise _translated(error) from error
+        prefix = content["model"].get("continuing_subword_prefix")
+        self._continuation_mark: str = prefix or ""
+
+    def encode(self, text: str) -> TokenizedText:
+        """Cut a text into tokens, special tokens added; raises TokenizerError."""
+        try:
+            encoding = self._tokenizer.encode(text)
+        except BaseException as error:
+            raise _translated(error) from error
+        return TokenizedText(encoding, range(len(encoding)))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text that the tokens stand for; special tokens stand for none."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def decode_words(self, token_ids: Sequence[int]) -> str:
+        """The complete words of a text of which only the beginning is known."""
+        words = self.decode(token_ids)
+        last_word_length = len(words.split(" ")[-1])
+        return words[: len(words) - last_word_length].rstrip()
+
+    def token(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; empty for an id that the vocabulary lacks."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def readable_token(self, token_id: int) -> str:
+        """The token without marks of word boundaries."""
+        text = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        return str(text).removeprefix(self._continuation_mark)
+
+
+def _translated(error: BaseException) -> BaseException:
+    """A panic of the library's Rust code, or any other error of it, as TokenizerError.
+
+    Panics derive from BaseException alone, by a class that cannot be imported.
+    """
+    if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+        return TokenizerError(f"{type(error).__name__}: {error}")
+    return error
