@@ -32,6 +32,9 @@ BUF := @bufbuild/buf@1.75.0
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
 
+# Relative to DATA_DIR, like all data that the exporter is told.
+TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
+
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
@@ -72,9 +75,11 @@ protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract ag
 bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de
-	$(VENV)/bin/attendant-export export --run-dir $(RUNS_DIR)/en-de --bundles-dir bundles
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
+		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de
-	$(VENV)/bin/attendant-export export --run-dir $(RUNS_DIR)/bert-en-de --bundles-dir bundles
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
+		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 
 bench: $(VENV)/.installed ## Measure quality from DATA_DIR, and how full decode steps are
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }

@@ -1,39 +1,207 @@
-"""The ``attendant-export`` command."""
+"""The ``attendant-export`` command: from arguments to trainings, bundles and messages."""
 
 import argparse
+import logging
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from attendant_export.training import TrainingOptions
+from attendant_export import __version__
+from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
+from attendant_export.bert import BertConfig
+from attendant_export.bert_training import (
+    BertData,
+    ContrastiveOptions,
+    MlmOptions,
+    TextSource,
+    train_bert,
+)
+from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
+from attendant_export.manifest import describe_manifest, read_manifest
+from attendant_export.provenance import (
+    RunRecord,
+    bert_recipe,
+    describe_hardware,
+    read_data_card,
+    read_run_record,
+    translation_recipe,
+    write_run_record,
+)
+from attendant_export.training import TrainingOptions, pick_device
 from attendant_export.transformer import TransformerConfig
+from attendant_export.translation_training import TranslationData, train_translation
+
+DEFAULT_EPOCHS = 5
+"""How long a training lasts if nothing limits it."""
 
 
-def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--max-minutes", type=float)
-    parser.add_argument("--max-epochs", type=int)
-    parser.add_argument("--max-steps", type=int)
-    parser.add_argument("--validate-every-steps", type=int, default=1000)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a mistake of the caller ends with one line and exit code 2."""
+    args = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    commands = {
+        "train-translation": _train_translation,
+        "train-bert": _train_bert,
+        "export": _export,
+        "verify": _verify,
+        "inspect": _inspect,
+    }
+    try:
+        commands[args.command](args)
+    except (ValueError, OSError) as error:
+        sys.exit(_fail(error))
 
 
-def main() -> None:
-    from attendant_export.translation_training import TranslationData, train_translation
+def _fail(error: ValueError | OSError) -> int:
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+    print(f"attendant-export: {message}", file=sys.stderr)
+    return 2
 
-    parser = argparse.ArgumentParser()
-    _add_training_arguments(parser)
-    a = parser.parse_args()
-    t = a.data_dir / "tatoeba"
-    train_translation(
-        TransformerConfig(vocab_size=8000),
-        TranslationData(t / "tatoeba.en-de.train.tsv.gz", t / "tatoeba.en-de.valid.tsv.gz"),
-        TrainingOptions(
-            max_minutes=a.max_minutes,
-            max_epochs=a.max_epochs,
-            max_steps=a.max_steps,
-            validate_every_steps=a.validate_every_steps,
-        ),
-        a.run_dir,
+
+def _data_file(args: argparse.Namespace, name: str) -> Path:
+    """Where a data file is; ValueError if that depends on a folder that was not given."""
+    if args.data_dir is None and not Path(name).is_absolute():
+        raise ValueError(f"say which folder {name} is in: --data-dir or DATA_DIR")
+    path = Path(args.data_dir or "", name)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    return path
+
+
+def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOptions:
+    names = (
+        "max_minutes",
+        "max_epochs",
+        "max_steps",
+        "validate_every_steps",
+        "patience",
+        "learning_rate",
+        "warmup_steps",
     )
+    values = {name: getattr(args, prefix + name) for name in names}
+    if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:
+        values["max_epochs"] = DEFAULT_EPOCHS
+    return TrainingOptions(**values, seed=args.seed)
+
+
+def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None) -> RunRecord:
+    begun = f" Started from the weights in {args.init_from}." if args.init_from else ""
+    return RunRecord(
+        trainer_version=__version__,
+        seed=args.seed,
+        recipe=recipe + begun,
+        hardware=describe_hardware(pick_device(args.device)),
+        valid_pairs=args.valid,
+        swap=getattr(args, "swap", False),
+        max_tokens=max_tokens,
+    )
+
+
+def _train_translation(args: argparse.Namespace) -> None:
+    config = TransformerConfig(
+        vocab_size=args.vocab_size,
+        d_model=args.d_model,
+        num_heads=args.num_heads,
+        d_ff=args.d_feed_forward,
+        num_encoder_layers=args.num_encoder_layers,
+        num_decoder_layers=args.num_decoder_layers,
+        dropout=args.dropout,
+        norm_first=not args.post_norm,
+    )
+    data = TranslationData(
+        _data_file(args, args.train),
+        _data_file(args, args.valid),
+        swap=args.swap,
+        vocab_size=args.vocab_size,
+        max_batch_tokens=args.max_batch_tokens,
+    )
+    options = _training_options(args)
+    recipe = translation_recipe(config, data, options, args.label_smoothing)
+    write_run_record(args.run_dir, _record(args, recipe))
+    train_translation(
+        config,
+        data,
+        options,
+        args.run_dir,
+        device=args.device,
+        label_smoothing=args.label_smoothing,
+        init_from=args.init_from,
+    )
+
+
+def _text_source(args: argparse.Namespace, text: str) -> TextSource:
+    name, *numbers = text.split(":")
+    if len(numbers) > 2:
+        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]")
+    kinds = zip(("max_characters", "held_out_documents"), (int, float), strict=True)
+    named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
+    return TextSource(_data_file(args, name), **named)
+
+
+def _train_bert(args: argparse.Namespace) -> None:
+    config = BertConfig(
+        vocab_size=args.vocab_size,
+        d_model=args.d_model,
+        num_heads=args.num_heads,
+        d_ff=args.d_feed_forward,
+        num_layers=args.num_layers,
+        dropout=args.dropout,
+        norm_first=args.pre_norm,
+    )
+    data = BertData(
+        _data_file(args, args.train),
+        _data_file(args, args.valid),
+        texts=tuple(_text_source(args, text) for text in args.text or DEFAULT_TEXTS),
+        vocab_size=args.vocab_size,
+        max_tokens=args.max_tokens,
+        seed=args.seed,
+    )
+    mlm = MlmOptions(_training_options(args, "mlm_"), args.max_batch_tokens)
+    contrastive = ContrastiveOptions(
+        _training_options(args, "contrastive_"), args.max_pairs, args.temperature
+    )
+    recipe = bert_recipe(config, data, mlm, contrastive)
+    write_run_record(args.run_dir, _record(args, recipe, args.max_tokens))
+    train_bert(
+        config,
+        data,
+        mlm,
+        contrastive,
+        args.run_dir,
+        device=args.device,
+        init_from=args.init_from,
+    )
+
+
+def _export(args: argparse.Namespace) -> None:
+    record = read_run_record(args.run_dir)
+    valid = args.valid or record.valid_pairs or TATOEBA_VALID
+    options = ExportOptions(
+        name=args.name or args.run_dir.resolve().name,
+        version=args.model_version,
+        data_card=read_data_card(args.data_card),
+        valid_pairs=_data_file(args, valid),
+        test_pairs=tuple(_data_file(args, name) for name in args.test),
+        swap=args.swap or record.swap,
+        precisions=tuple(args.precisions.split(",")),
+        max_tokens=args.max_tokens,
+        recipe=args.recipe,
+        hardware=args.hardware,
+    )
+    print(export_bundle(args.run_dir, args.bundles_dir, options))
+
+
+def _verify(args: argparse.Namespace) -> None:
+    manifest = verify_bundle(args.bundle)
+    print(
+        f"{manifest.name}/{manifest.version}: {len(manifest.files)} files and all outputs verified"
+    )
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    print(describe_manifest(read_manifest(args.bundle)))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attendant_export import checkpoint
 from attendant_export.bert import Bert, BertConfig, Pooling
+from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import (
     MaskedBatch,
     MaskedDataset,
@@ -309,7 +310,7 @@ def train_bert(
     model = Bert(BertConfig(**sizes)).to(pick_device(device))
     checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **sizes})
     if init_from is not None:
-        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+        load_start(init_from, model)
     mlm = MlmTask(model, tokenizer, text, data, mlm_options)
     mlm_trainer = Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm")
     progress = mlm_trainer.train()

@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_CARD = "MODEL_CARD.md"
 MAX_PARITY_SENTENCES = 2000
+MAX_TOKENS = 256
 NAME, VERSION = re.compile(r"[a-z0-9][a-z0-9-]*"), re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
@@ -54,8 +55,9 @@ class ExportOptions:
     swap: bool = False
     """Whether the second column of these files is the source."""
     precisions: tuple[str, ...] = ("int8", "fp16")
-    max_tokens: int = 256
-    """Most tokens of a source, of a target, or of a text to embed."""
+    max_tokens: int | None = None
+    """Most tokens of a source, of a target, or of a text to embed; without it, what the run
+    recorded, or `MAX_TOKENS`."""
     recipe: str = ""
     """How the model was trained; without it, what the run recorded."""
     hardware: str = ""
@@ -95,7 +97,7 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
             precisions=options.precisions,
             valid=Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES),
             tests=[Corpus(path, options.swap) for path in options.test_pairs],
-            max_tokens=options.max_tokens,
+            max_tokens=options.max_tokens or read_run_record(run_dir).max_tokens or MAX_TOKENS,
         )
         if kind == "translation":
             write_translation_files(draft)

@@ -8,9 +8,13 @@ from typing import Any
 import torch
 
 from attendant_export import checkpoint
+from attendant_export.bert import BertConfig
+from attendant_export.bert_training import BertData, ContrastiveOptions, MlmOptions
 from attendant_export.training import TrainingOptions
+from attendant_export.transformer import TransformerConfig
+from attendant_export.translation_training import TranslationData
 
-RUN, DATA_CARD = "run.json", "data_card.json"
+RUN = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class RunRecord:
     """Path of the validation text as it was given."""
     swap: bool = False
     """Whether the second column was translated into the first."""
+    max_tokens: int | None = None
+    """The most tokens of a text that the model saw, if it cannot read longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +89,38 @@ def describe_schedule(options: TrainingOptions) -> str:
     return (
         f"AdamW, learning rate {options.learning_rate:g} after {options.warmup_steps} steps of "
         f"warm-up, decayed linearly to {options.final_learning_rate_ratio:.0%} of it"
+    )
+
+
+def translation_recipe(
+    config: TransformerConfig,
+    data: TranslationData,
+    options: TrainingOptions,
+    label_smoothing: float,
+) -> str:
+    """How a translation model is trained, for the manifest and the model card."""
+    norm = "pre" if config.norm_first else "post"
+    return (
+        f"Transformer with {norm}-norm, dropout {config.dropout:g} and one embedding for source, "
+        f"target and output; joint BPE. {describe_schedule(options)}; batches of "
+        f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. The "
+        f"checkpoint with the best greedy BLEU on {data.num_valid_sources} sentences of "
+        f"{data.valid.name}, measured every {options.validate_every_steps:,} steps."
+    )
+
+
+def bert_recipe(
+    config: BertConfig, data: BertData, mlm: MlmOptions, contrastive: ContrastiveOptions
+) -> str:
+    """How an embedding model is trained, for the manifest and the model card."""
+    norm = "pre" if config.norm_first else "post"
+    return (
+        f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
+        f"{data.max_tokens} tokens. First masked language model ({mlm.mask_ratio:.0%} masked, "
+        f"batches of {mlm.max_batch_tokens:,} padded tokens): {describe_schedule(mlm.training)}. "
+        f"Then contrastive learning of translation and paraphrase pairs (batches of at most "
+        f"{contrastive.max_pairs} pairs, temperature {contrastive.temperature:g}, "
+        f"{contrastive.pooling} pooling), with {contrastive.mlm_weight:g} times the masked loss: "
+        f"{describe_schedule(contrastive.training)}. The checkpoint with the best retrieval "
+        f"accuracy on {data.valid_pairs.name}."
     )
