@@ -119,15 +119,21 @@ class Bert(nn.Module):
         x = x + self.segment_embedding(segment_ids)  # (batch, length, d_model)
         return self.dropout(self.embedding_norm(x))  # type: ignore[no-any-return]
 
-    def hidden_states(self, token_ids: Tensor, segment_ids: Tensor | None = None) -> list[Tensor]:
+    def hidden_states(
+        self,
+        token_ids: Tensor,
+        segment_ids: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> list[Tensor]:
         """The embeddings and each layer's output, num_layers + 1 of (batch, length, d_model).
 
         ``token_ids`` (batch, length) are right-padded with ``pad_id``; ``segment_ids``, of the same
-        shape, are all 0 by default. What stands at padding is meaningless.
+        shape, are all 0 by default. ``num_layers`` limits the work to the first layers, 0 to the
+        embeddings. What stands at padding is meaningless.
         """
         mask = self.real_tokens(token_ids)[:, None, None, :]  # (batch, 1, 1, length)
         states = [self.embed(token_ids, segment_ids)]
-        for block in self.encoder:
+        for block in self.encoder[:num_layers]:
             states.append(block(states[-1], mask)[0])
         states[-1] = self.encoder_norm(states[-1])
         return states
@@ -136,9 +142,15 @@ class Bert(nn.Module):
         """The last hidden state (batch, length, d_model)."""
         return self.hidden_states(token_ids, segment_ids)[-1]
 
-    def pooled(self, token_ids: Tensor, pooling: Pooling = "mean") -> Tensor:
-        """Sentence embeddings (batch, d_model) of ``token_ids`` (batch, length)."""
-        return pool(self(token_ids), self.real_tokens(token_ids), pooling)
+    def pooled(
+        self, token_ids: Tensor, pooling: Pooling = "mean", num_layers: int | None = None
+    ) -> Tensor:
+        """Sentence embeddings (batch, d_model) of ``token_ids`` (batch, length).
+
+        ``num_layers`` is that of `hidden_states`.
+        """
+        hidden = self.hidden_states(token_ids, num_layers=num_layers)[-1]
+        return pool(hidden, self.real_tokens(token_ids), pooling)
 
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
         """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""

@@ -1,11 +1,13 @@
-"""Training a BERT: masked language model first, then contrastive sentence embeddings.
+"""Training a BERT: its phases, with their losses and validations.
 
-Knows the data, losses and validations of both phases; the loop itself is `Trainer`.
+Token embeddings alone, masked language model, sentence embeddings. The loop is `Trainer`'s.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +17,20 @@ from torch import Tensor
 
 from attendant_export import checkpoint
 from attendant_export.bert import Bert, BertConfig, Pooling
-from attendant_export.bundle_weights import load_start
+from attendant_export.bert_data import (
+    BertData,
+    MlmText,
+    read_mlm_text,
+    read_similar_sentences,
+)
 from attendant_export.dataset import (
     MaskedBatch,
     MaskedDataset,
     SimilarPairs,
-    draw_texts,
     encode_in_pieces,
     encode_whole,
     group_by_tokens,
-    group_references,
-    join_paragraphs,
     pad_arrays,
-    paraphrase_pairs,
-    read_documents,
-    read_pairs,
 )
 from attendant_export.tokenizer import (
     BERT_CLS,
@@ -42,32 +43,6 @@ from attendant_export.tokenizer import (
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
 
 TOKENIZER = "tokenizer.json"
-
-
-@dataclass(frozen=True, slots=True)
-class TextSource:
-    """A file of documents for the masked language model: paragraphs, empty lines between."""
-
-    path: Path
-    max_characters: int = 4_000_000
-    """Passages are drawn from the whole file until they hold so much: its share of the text."""
-    held_out_documents: float = 0.0
-    """Fraction of the documents kept for validation, never trained on."""
-
-
-@dataclass(frozen=True, slots=True)
-class BertData:
-    """Where the text is and how it is cut."""
-
-    train_pairs: Path
-    """Translation pairs, tab-separated: both phases train on them."""
-    valid_pairs: Path
-    texts: tuple[TextSource, ...] = ()
-    """Further text of the first phase; the tokenizer learns from the same draw."""
-    vocab_size: int = 16_000
-    max_tokens: int = 64
-    seed: int = 1
-    """Of the draw from ``texts`` and of the validation samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +67,17 @@ class ContrastiveOptions:
     mlm_weight: float = 0.2
     max_mlm_batch_tokens: int = 512
     """Size of the masked-language-model batch that each step also learns from."""
+    embedding_training: TrainingOptions | None = None
+    """If given, a phase before all others learns the token embeddings, averaged, without layers.
+
+    Averages alone are strong sentence embeddings (Wieting et al., 2019) and cost a hundredth of
+    the whole model, so a minute or two spare most of the contrastive phase.
+    """
+    max_embedding_pairs: int = 256
+    """Pairs of a batch of that phase."""
     max_paraphrases_per_group: int = 1
     """Pairs taken from the sentences that share one translation."""
     num_valid_sentences: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class MlmText:
-    """The text of the masked language model, before it is tokenized."""
-
-    train: list[str]
-    valid: list[str]
-
-
-def read_mlm_text(data: BertData) -> MlmText:
-    """The drawn passages of every source and the sentences of the translation pairs."""
-    text = MlmText(_distinct_sentences(data.train_pairs), _distinct_sentences(data.valid_pairs))
-    rng = np.random.default_rng(data.seed)
-    max_characters = 4 * data.max_tokens  # of a passage: about one sequence
-    for source in data.texts:
-        passages: list[str] = []
-        for document in read_documents(source.path):
-            is_held_out = rng.random() < source.held_out_documents
-            cut = join_paragraphs(document, max_characters)
-            (text.valid if is_held_out else passages).extend(cut)
-        text.train.extend(draw_texts(passages, source.max_characters, rng))
-    return text
-
-
-def _distinct_sentences(path: Path) -> list[str]:
-    return list(dict.fromkeys(text for pair in read_pairs(path) for text in pair))
 
 
 def masked_loss(model: Bert, batch: MaskedBatch) -> Tensor:
@@ -160,15 +116,19 @@ def embed_texts(
     pooling: Pooling = "mean",
     max_tokens: int = 128,
     max_batch_tokens: int = 4096,
+    num_layers: int | None = None,
 ) -> Tensor:
-    """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized."""
+    """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
+
+    ``num_layers`` is that of `Bert.hidden_states`.
+    """
     sequences = encode_whole(texts, tokenizer, max_tokens)
     lengths = [len(ids) for ids in sequences]
     device = model.embedding.weight.device
     embeddings = torch.empty(len(texts), model.config.d_model, device=device)
     for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
         token_ids = pad_arrays([sequences[i] for i in indices], model.config.pad_id)
-        embeddings[indices] = model.pooled(token_ids.to(device), pooling)
+        embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
     return embeddings
 
 
@@ -227,29 +187,29 @@ class ContrastiveBatch:
 
     first: Tensor
     second: Tensor
-    masked: MaskedBatch
+    masked: MaskedBatch | None
 
 
 class ContrastiveTask:
-    """Batches, loss and validation of the sentence embeddings, for `Trainer`."""
+    """Batches, loss and validation of the sentence embeddings, for `Trainer`.
+
+    With ``mlm`` each step also learns from that task, so that its head stays in tune.
+    ``num_layers`` is that of `Bert.hidden_states`.
+    """
 
     def __init__(
         self,
         model: Bert,
         tokenizer: Tokenizer,
-        mlm: MlmTask,
-        data: BertData,
+        pairs: SimilarPairs,
+        valid: Sequence[tuple[str, str]],
         options: ContrastiveOptions,
+        mlm: MlmTask | None = None,
+        num_layers: int | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.mlm, self.options = model, tokenizer, mlm, options
-        pairs = read_pairs(data.train_pairs)
-        paraphrases = paraphrase_pairs(pairs, options.max_paraphrases_per_group)
-        self.dataset = SimilarPairs(pairs + paraphrases, tokenizer, data.max_tokens)
-        references = list(group_references(read_pairs(data.valid_pairs)).items())
-        chosen = np.random.default_rng(data.seed).permutation(len(references))
-        chosen = chosen[: options.num_valid_sentences]
-        self.valid_first = [references[i][0] for i in chosen]
-        self.valid_second = [references[i][1][0] for i in chosen]
+        self.model, self.tokenizer, self.pairs, self.options = model, tokenizer, pairs, options
+        self.mlm, self.num_layers = mlm, num_layers
+        self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
         """The three functions that `Trainer` wants."""
@@ -260,29 +220,36 @@ class ContrastiveTask:
         device = self.model.embedding.weight.device
         rng = np.random.default_rng((self.options.training.seed, epoch))
         masked = self._endless_masked_batches(epoch)
-        for first, second in self.dataset.batches(self.options.max_pairs, rng):
+        for first, second in self.pairs.batches(self.options.max_pairs, rng):
             yield ContrastiveBatch(first.to(device), second.to(device), next(masked))
 
-    def _endless_masked_batches(self, epoch: int) -> Iterator[MaskedBatch]:
-        while True:
+    def _endless_masked_batches(self, epoch: int) -> Iterator[MaskedBatch | None]:
+        while self.mlm is not None:
             yield from self.mlm.sized_batches(epoch, self.options.max_mlm_batch_tokens)
+        yield from itertools.repeat(None)
 
     def loss(self, batch: ContrastiveBatch) -> Tensor:
         """The contrastive loss and, weighted, that of the masked language model."""
         options = self.options
         first, second = (
-            self.model.pooled(side, options.pooling) for side in (batch.first, batch.second)
+            self.model.pooled(side, options.pooling, self.num_layers)
+            for side in (batch.first, batch.second)
         )
         loss = contrastive_loss(first, second, options.temperature)
-        return loss + options.mlm_weight * self.mlm.loss(batch.masked)
+        if batch.masked is None:
+            return loss
+        return loss + options.mlm_weight * masked_loss(self.model, batch.masked)
 
     def validate(self) -> dict[str, float]:
         """Accuracy of finding each held-out sentence's translation, and of masked tokens."""
         first, second = (
-            embed_texts(self.model, self.tokenizer, texts, self.options.pooling)
-            for texts in (self.valid_first, self.valid_second)
+            embed_texts(
+                self.model, self.tokenizer, texts, self.options.pooling, num_layers=self.num_layers
+            )
+            for texts in self.valid_sides
         )
-        return {"retrieval_accuracy": retrieval_accuracy(first, second), **self.mlm.validate()}
+        measured = {"retrieval_accuracy": retrieval_accuracy(first, second)}
+        return measured | (self.mlm.validate() if self.mlm is not None else {})
 
 
 def train_bert(
@@ -295,12 +262,13 @@ def train_bert(
     device: str = "auto",
     init_from: Path | None = None,
 ) -> Progress:
-    """Train a BERT into ``run_dir``, resuming what is there; gives the second phase's progress.
+    """Train a BERT into ``run_dir``, resuming what is there; gives the last phase's progress.
 
     ``config.vocab_size`` and its special ids are replaced by the tokenizer's. ``init_from`` is a
     run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
-    ``tokenizer.json``, and ``last/``, ``best/`` and the history of the first phase in ``mlm/``
-    and of the second in ``run_dir`` itself. A stopped first phase is not followed by the second.
+    ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
+    the phases before it are in ``embeddings/`` and ``mlm/``. A phase that was stopped is not
+    followed by the next, one that is finished is not repeated.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
@@ -310,14 +278,38 @@ def train_bert(
     model = Bert(BertConfig(**sizes)).to(pick_device(device))
     checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **sizes})
     if init_from is not None:
-        load_start(init_from, model)
+        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+    for trainer in _phases(model, tokenizer, text, data, mlm_options, contrastive_options, run_dir):
+        progress = trainer.train()
+        if not trainer.is_finished():
+            break
+    return progress
+
+
+def _phases(
+    model: Bert,
+    tokenizer: Tokenizer,
+    text: MlmText,
+    data: BertData,
+    mlm_options: MlmOptions,
+    options: ContrastiveOptions,
+    run_dir: Path,
+) -> Iterator[Trainer[Any]]:
+    """The trainer of each phase, made when the one before has trained."""
+    sentences = read_similar_sentences(
+        data, options.max_paraphrases_per_group, options.num_valid_sentences
+    )
+    pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
+    if options.embedding_training is not None:
+        averages = replace(
+            options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
+        )
+        task = ContrastiveTask(model, tokenizer, pairs, sentences.valid, averages, num_layers=0)
+        yield Trainer(model, task.as_task(), averages.training, run_dir / "embeddings")
     mlm = MlmTask(model, tokenizer, text, data, mlm_options)
-    mlm_trainer = Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm")
-    progress = mlm_trainer.train()
-    if not mlm_trainer.is_finished():
-        return progress
-    task = ContrastiveTask(model, tokenizer, mlm, data, contrastive_options).as_task()
-    return Trainer(model, task, contrastive_options.training, run_dir).train()
+    yield Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm")
+    task = ContrastiveTask(model, tokenizer, pairs, sentences.valid, options, mlm)
+    yield Trainer(model, task.as_task(), options.training, run_dir)
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:

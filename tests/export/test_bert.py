@@ -22,6 +22,14 @@ def test_hidden_states_are_the_embeddings_and_every_layer(model):
     assert torch.equal(states[-1], model(token_ids))
 
 
+def test_the_work_can_be_limited_to_the_first_layers(model):
+    token_ids = torch.tensor([[2, 7, 8, 3]])
+    embeddings = model.encoder_norm(model.embed(token_ids))
+    assert torch.equal(model.hidden_states(token_ids, num_layers=0)[-1], embeddings)
+    assert len(model.hidden_states(token_ids, num_layers=1)) == 2
+    assert torch.equal(model.pooled(token_ids, "cls", num_layers=0), embeddings[:, 0])
+
+
 def test_padding_changes_nothing(model):
     alone = model(torch.tensor([[2, 7, 3]]))
     padded = model(torch.tensor([[2, 7, 3, 0, 0], [2, 9, 8, 7, 3]]))

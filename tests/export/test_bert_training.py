@@ -5,15 +5,13 @@ import pytest
 import torch
 from attendant_export import checkpoint
 from attendant_export.bert import BertConfig
+from attendant_export.bert_data import BertData, TextSource, read_mlm_text
 from attendant_export.bert_training import (
-    BertData,
     ContrastiveOptions,
     MlmOptions,
-    TextSource,
     contrastive_loss,
     embed_texts,
     load_bert_model,
-    read_mlm_text,
     retrieval_accuracy,
     train_bert,
 )
@@ -48,12 +46,19 @@ def options(max_steps: int) -> TrainingOptions:
     )
 
 
-def train(data: BertData, run_dir, mlm_steps: int = 40, steps: int = 80, **changes):
+def train(
+    data: BertData,
+    run_dir,
+    mlm_steps: int = 40,
+    steps: int = 80,
+    embedding_training: TrainingOptions | None = None,
+    **changes,
+):
     return train_bert(
         CONFIG,
         data,
         MlmOptions(options(mlm_steps), max_batch_tokens=256),
-        ContrastiveOptions(options(steps), max_pairs=32),
+        ContrastiveOptions(options(steps), max_pairs=32, embedding_training=embedding_training),
         run_dir,
         device="cpu",
         **changes,
@@ -114,6 +119,12 @@ def test_a_finished_first_phase_is_kept_when_the_second_goes_on(data, tmp_path):
     progress = train(data, tmp_path, mlm_steps=20, steps=40)
     assert progress.step == 40
     assert (tmp_path / "mlm/last/weights.safetensors").read_bytes() == mlm
+
+
+def test_token_embeddings_are_learned_first_where_asked_for(data, tmp_path):
+    train(data, tmp_path, mlm_steps=1, steps=1, embedding_training=options(60))
+    assert history(tmp_path / "embeddings")[-1]["retrieval_accuracy"] > 0.8
+    assert history(tmp_path)[-1]["retrieval_accuracy"] > 0.3
 
 
 def test_training_starts_from_another_run(data, run_dir, tmp_path):
