@@ -187,6 +187,8 @@ class Trainer(Generic[Batch]):
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * ratio
         self.model.train()
+        # What dropout drops depends on the step alone, so that a resumed run goes on exactly.
+        torch.manual_seed(self.options.seed * 1_000_003 + self.progress.step)
         with self._autocast():
             loss = self.task.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,124 @@
+import pytest
+from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
+from attendant_export import search
+from attendant_export.graph_search import TranslationGraphs, search_all
+from attendant_export.onnx_graphs import write_translation_graphs
+from attendant_export.search import ReferenceHypothesis
+from attendant_export.verify import trace_of
+
+from tests.support.graphs import tiny_transformer
+
+SOURCES = [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]]
+MAX_TOKENS = 12
+BATCHINGS = {
+    "single": {"max_running": 1},
+    "batched": {"max_running": len(SOURCES)},
+    "ragged": {"max_running": 3, "max_joining": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_transformer(norm_first=True)
+
+
+@pytest.fixture(scope="module")
+def graphs(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("graphs")
+    sizes = TranslationSizes(
+        num_heads=model.config.num_heads,
+        head_dim=model.config.head_dim,
+        num_decoder_layers=model.config.num_decoder_layers,
+    )
+    special_tokens = SpecialTokens(pad_id=0, bos_id=1, eos_id=2)
+    return TranslationGraphs(
+        folder, write_translation_graphs(model, "fp32", folder), sizes, special_tokens
+    )
+
+
+def tokens(hypotheses):
+    return [hypothesis.token_ids for hypothesis in hypotheses]
+
+
+def test_greedy_search_is_the_same_with_and_without_cache(model):
+    cached = search.greedy(model, SOURCES, MAX_TOKENS)
+
+    assert tokens(cached) == tokens(search.greedy(model, SOURCES, MAX_TOKENS, cached=False))
+
+
+def test_greedy_search_is_the_same_alone_and_in_a_batch(model):
+    alone = [search.greedy(model, [source], MAX_TOKENS)[0] for source in SOURCES]
+
+    assert tokens(alone) == tokens(search.greedy(model, SOURCES, MAX_TOKENS))
+
+
+def test_a_beam_of_one_is_greedy_search(model):
+    greedy = search.greedy(model, SOURCES, MAX_TOKENS)
+    beams = [search.beam(model, source, 1, MAX_TOKENS).hypotheses for source in SOURCES]
+
+    assert tokens(greedy) == [tokens(hypotheses)[0] for hypotheses in beams]
+    assert all(len(hypotheses) == 1 for hypotheses in beams)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_beam_hypotheses_are_distinct_and_sorted_by_score(model, length_penalty):
+    for source in SOURCES:
+        found = search.beam(model, source, 4, MAX_TOKENS, length_penalty).hypotheses
+        scores = [hypothesis.score(length_penalty) for hypothesis in found]
+
+        assert scores == sorted(scores, reverse=True)
+        assert len(set(tokens(found))) == 4
+
+
+def test_a_search_ends_with_the_end_token_or_at_the_limit(model):
+    for hypothesis in search.beam(model, SOURCES[0], 4, 5).hypotheses:
+        assert 2 not in hypothesis.token_ids[:-1]
+        assert hypothesis.token_ids[-1] == 2 or len(hypothesis.token_ids) == 5
+
+
+def test_log_probabilities_of_a_search_are_those_of_teacher_forcing(model):
+    found = search.greedy(model, SOURCES, MAX_TOKENS)
+
+    scored = search.score(model, SOURCES, tokens(found))
+
+    for hypothesis, values in zip(found, scored, strict=True):
+        assert hypothesis.log_probabilities == pytest.approx(values, abs=1e-5)
+
+
+def test_a_score_is_the_sum_divided_by_the_penalized_length():
+    hypothesis = ReferenceHypothesis((5, 2), (-1.0, -2.0))
+
+    assert hypothesis.score(0) == -3
+    assert hypothesis.score(1) == -1.5
+    assert hypothesis.score(2) == -0.75
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_greedy_search_over_the_graphs_finds_the_tokens_of_the_model(model, graphs, batching):
+    found = search_all(graphs, SOURCES, [MAX_TOKENS] * 4, **BATCHINGS[batching])
+
+    expected = search.greedy(model, SOURCES, MAX_TOKENS)
+    assert [trace.hypotheses[0].token_ids for trace in found] == tokens(expected)
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_beam_search_over_the_graphs_finds_the_hypotheses_of_the_model(model, graphs, batching):
+    found = search_all(graphs, SOURCES, [MAX_TOKENS] * 4, beam_size=4, **BATCHINGS[batching])
+
+    for source, trace in zip(SOURCES, found, strict=True):
+        expected = search.beam(model, source, 4, MAX_TOKENS)
+        assert tokens(trace.hypotheses) == tokens(expected.hypotheses)
+        assert [tokens(step) for step in trace.steps] == [tokens(step) for step in expected.steps]
+
+
+def test_each_sentence_has_a_limit_of_its_own(graphs):
+    found = search_all(graphs, SOURCES, [1, 2, 3, 4], max_running=2)
+
+    for limit, trace in zip([1, 2, 3, 4], found, strict=True):
+        assert len(trace.hypotheses[0].token_ids) <= limit
+
+
+def test_a_trace_of_one_hypothesis_has_a_step_for_each_token():
+    trace = trace_of(ReferenceHypothesis((5, 2), (-1.0, -2.0)))
+
+    assert [tokens(step) for step in trace.steps] == [[(5,)], [(5, 2)]]

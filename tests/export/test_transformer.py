@@ -1,0 +1,92 @@
+import pytest
+import torch
+from attendant_export.transformer import TransformerConfig, sinusoidal_positions
+
+from tests.support.graphs import tiny_transformer
+
+SOURCE = torch.tensor([[5, 9, 33, 7, 2], [4, 2, 0, 0, 0]])
+TARGET = torch.tensor([[1, 4, 8, 15, 16], [1, 23, 42, 11, 12]])
+
+
+@pytest.fixture(params=[True, False], ids=["pre-norm", "post-norm"])
+def model(request):
+    return tiny_transformer(norm_first=request.param)
+
+
+@torch.inference_mode()
+def test_no_position_sees_later_tokens(model):
+    changed = TARGET.clone()
+    changed[:, 3:] = 20
+
+    before, after = model(SOURCE, TARGET), model(SOURCE, changed)
+
+    torch.testing.assert_close(before[:, :3], after[:, :3])
+    assert not torch.allclose(before[:, 3], after[:, 3])
+
+
+@torch.inference_mode()
+def test_padding_of_a_source_is_invisible(model):
+    alone = model(SOURCE[1:, :2], TARGET[1:])
+
+    torch.testing.assert_close(model(SOURCE, TARGET)[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_decoding_token_by_token_with_a_cache_equals_decoding_all_at_once(model):
+    memory, mask = model.encode(SOURCE)
+    whole, _ = model.decode(TARGET, memory, mask)
+
+    past, steps = None, []
+    for i in range(TARGET.shape[1]):
+        hidden, past = model.decode(TARGET[:, i : i + 1], memory, mask, past)
+        steps.append(hidden)
+
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_several_tokens_can_follow_a_cache_at_once(model):
+    memory, mask = model.encode(SOURCE)
+    whole, _ = model.decode(TARGET, memory, mask)
+
+    _, past = model.decode(TARGET[:, :2], memory, mask)
+    rest, _ = model.decode(TARGET[:, 2:], memory, mask, past)
+
+    torch.testing.assert_close(rest, whole[:, 2:], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_texts_may_be_longer_than_the_precomputed_positions(model):
+    length = len(model.positions) + 1
+
+    embedded = model.embed(torch.ones(1, length, dtype=torch.long))
+
+    assert embedded.shape == (1, length, model.config.d_model)
+
+
+def test_only_pre_norm_has_a_norm_at_the_top_of_its_stacks():
+    names = {name for name, _ in tiny_transformer(norm_first=True).named_parameters()}
+    post_norm_names = {name for name, _ in tiny_transformer(norm_first=False).named_parameters()}
+
+    assert {name.split(".")[0] for name in names - post_norm_names} == {
+        "encoder_norm",
+        "decoder_norm",
+    }
+
+
+def test_source_target_and_output_share_one_embedding(model):
+    sizes = [p.shape for p in model.parameters() if p.shape[0] == model.config.vocab_size]
+
+    assert sizes == [(model.config.vocab_size, model.config.d_model)]
+
+
+def test_heads_must_divide_the_width_evenly():
+    with pytest.raises(ValueError, match="multiple of"):
+        TransformerConfig(vocab_size=10, d_model=30, num_heads=4)
+
+
+def test_positions_are_distinct_and_bounded():
+    positions = sinusoidal_positions(512, 32)
+
+    assert positions.abs().max() <= 1
+    assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 0.1
