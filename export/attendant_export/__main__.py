@@ -9,13 +9,8 @@ from pathlib import Path
 from attendant_export import __version__
 from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
 from attendant_export.bert import BertConfig
-from attendant_export.bert_training import (
-    BertData,
-    ContrastiveOptions,
-    MlmOptions,
-    TextSource,
-    train_bert,
-)
+from attendant_export.bert_data import BertData, TextSource
+from attendant_export.bert_training import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
 from attendant_export.manifest import describe_manifest, read_manifest
 from attendant_export.provenance import (
@@ -84,6 +79,12 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
     if values["max_minutes"] is values["max_epochs"] is values["max_steps"] is None:
         values["max_epochs"] = DEFAULT_EPOCHS
     return TrainingOptions(**values, seed=args.seed)
+
+
+def _embedding_options(args: argparse.Namespace) -> TrainingOptions | None:
+    """The phase that trains token embeddings alone, which only a limit of its own asks for."""
+    limits = (args.embeddings_max_minutes, args.embeddings_max_epochs, args.embeddings_max_steps)
+    return None if limits == (None, None, None) else _training_options(args, "embeddings_")
 
 
 def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None) -> RunRecord:
@@ -160,7 +161,10 @@ def _train_bert(args: argparse.Namespace) -> None:
     )
     mlm = MlmOptions(_training_options(args, "mlm_"), args.max_batch_tokens)
     contrastive = ContrastiveOptions(
-        _training_options(args, "contrastive_"), args.max_pairs, args.temperature
+        _training_options(args, "contrastive_"),
+        args.max_pairs,
+        args.temperature,
+        embedding_training=_embedding_options(args),
     )
     recipe = bert_recipe(config, data, mlm, contrastive)
     write_run_record(args.run_dir, _record(args, recipe, args.max_tokens))

@@ -141,6 +141,7 @@ def _add_train_bert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-batch-tokens", type=int, default=1024, help="padded tokens of a masked batch"
     )
+    _add_schedule(parser, "embeddings-", " (token embeddings alone; left out without a limit)")
     _add_schedule(parser, "contrastive-", " (sentence embeddings)")
     parser.add_argument("--max-pairs", type=int, default=128, help="pairs of a contrastive batch")
     parser.add_argument("--temperature", type=float, default=0.05, help="of the contrastive loss")

@@ -23,6 +23,7 @@ from attendant_export.bert_data import (
     read_mlm_text,
     read_similar_sentences,
 )
+from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import (
     MaskedBatch,
     MaskedDataset,
@@ -278,7 +279,7 @@ def train_bert(
     model = Bert(BertConfig(**sizes)).to(pick_device(device))
     checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **sizes})
     if init_from is not None:
-        checkpoint.load_weights(checkpoint.find_weights(init_from), model)
+        load_start(init_from, model)
     for trainer in _phases(model, tokenizer, text, data, mlm_options, contrastive_options, run_dir):
         progress = trainer.train()
         if not trainer.is_finished():

@@ -9,7 +9,8 @@ import torch
 
 from attendant_export import checkpoint
 from attendant_export.bert import BertConfig
-from attendant_export.bert_training import BertData, ContrastiveOptions, MlmOptions
+from attendant_export.bert_data import BertData
+from attendant_export.bert_training import ContrastiveOptions, MlmOptions
 from attendant_export.training import TrainingOptions
 from attendant_export.transformer import TransformerConfig
 from attendant_export.translation_training import TranslationData
@@ -114,11 +115,18 @@ def bert_recipe(
 ) -> str:
     """How an embedding model is trained, for the manifest and the model card."""
     norm = "pre" if config.norm_first else "post"
+    embedding_phase = ""
+    if contrastive.embedding_training is not None:
+        embedding_phase = (
+            "Then contrastive learning of the token embeddings alone (batches of at most "
+            f"{contrastive.max_embedding_pairs} pairs): "
+            f"{describe_schedule(contrastive.embedding_training)}. "
+        )
     return (
         f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
         f"{data.max_tokens} tokens. First masked language model ({mlm.mask_ratio:.0%} masked, "
         f"batches of {mlm.max_batch_tokens:,} padded tokens): {describe_schedule(mlm.training)}. "
-        f"Then contrastive learning of translation and paraphrase pairs (batches of at most "
+        f"{embedding_phase}Then contrastive learning of translation and paraphrase pairs (batches of at most "
         f"{contrastive.max_pairs} pairs, temperature {contrastive.temperature:g}, "
         f"{contrastive.pooling} pooling), with {contrastive.mlm_weight:g} times the masked loss: "
         f"{describe_schedule(contrastive.training)}. The checkpoint with the best retrieval "
