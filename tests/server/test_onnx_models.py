@@ -1,0 +1,189 @@
+"""The engine over real graphs: neighbours, buffers and caches never show in a result."""
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+from attendant_server.bundles import read_bundle
+from attendant_server.engine.calls import (
+    EmbedCall,
+    FillMaskCall,
+    ScoreCall,
+    SearchOptions,
+    TranslateCall,
+)
+from attendant_server.engine.decoding import DecodingLane, DecodingLimits
+from attendant_server.engine.encoding import EncodingLane, EncodingLimits
+from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel
+
+from tests.support.fake_model import RecordingObserver
+
+PRECISIONS = ["fp32", "int8", "fp16"]
+TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
+"""How far two graphs, or two batches of embeddings, may differ: one level of int8, 10 bits of fp16."""
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def bundle(request, translation_bundle):
+    return read_bundle(translation_bundle, request.param, "cpu")
+
+
+@pytest.fixture
+def model(bundle):
+    return OnnxTranslationModel(bundle, num_threads=1)
+
+
+def new_lane(model, max_rows=12):
+    limits = DecodingLimits(max_rows=max_rows, max_encode_tokens=64)
+    return DecodingLane("tiny", model, limits, RecordingObserver(), time.monotonic)
+
+
+def run(lane, *calls):
+    for call in calls:
+        lane.submit(call)
+    while lane.has_work:
+        lane.advance()
+    return [call.future.result() for call in calls]
+
+
+def bound_of(bundle):
+    (parity,) = (p for p in bundle.manifest.parity.precisions if p.precision == bundle.precision)
+    return parity.log_probability_bound
+
+
+def is_same_or_tied(found, expected, bound):
+    """Whether two searches agree, or part where the candidates were closer than twice the bound."""
+    for i, (a, b) in enumerate(zip(found.token_ids, expected.token_ids, strict=False)):
+        if a != b:
+            return abs(found.log_probabilities[i] - expected.log_probabilities[i]) < 2 * bound
+    return np.allclose(found.log_probabilities, expected.log_probabilities, rtol=0, atol=bound)
+
+
+def random_call(rng, vocab_size):
+    length = rng.choice([2, 5, 8, 20, 40])
+    source = [*(rng.randrange(4, vocab_size) for _ in range(length - 1)), 2]
+    beam_size = rng.choice([1, 1, 2, 4])
+    max_output_tokens = rng.randint(3, 40)
+    options = SearchOptions(
+        max_output_tokens,
+        beam_size=beam_size,
+        num_hypotheses=beam_size,
+        length_penalty=rng.choice([0.0, 1.0]),
+        min_output_tokens=rng.randint(0, max_output_tokens),
+    )
+    return source, options
+
+
+def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
+    rng = random.Random(11)
+    wanted = [random_call(rng, model.vocab_size) for _ in range(40)]
+    lane, calls = new_lane(model), []
+    for source, options in wanted:
+        calls.append(TranslateCall([source], options))
+        lane.submit(calls[-1])
+        for _ in range(rng.randint(0, 3)):
+            lane.advance()
+    run(lane)
+    for (source, options), call in zip(wanted, calls, strict=True):
+        [[alone]] = run(new_lane(model), TranslateCall([source], options))
+        [together] = call.future.result()
+        assert is_same_or_tied(together[0], alone[0], bound_of(bundle))
+
+
+def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, model):
+    rng = random.Random(5)
+    short = [rng.randrange(4, model.vocab_size) for _ in range(6)] + [2]
+    long = [rng.randrange(4, model.vocab_size) for _ in range(60)] + [2]
+    options = SearchOptions(30, min_output_tokens=30)
+    [[alone]] = run(new_lane(model), TranslateCall([short], options))
+    lane = new_lane(model)
+    before = TranslateCall([short], options)
+    lane.submit(before)
+    lane.advance()
+    visitor = TranslateCall([long], SearchOptions(4, min_output_tokens=4))
+    lane.submit(visitor)
+    lane.advance()
+    after = TranslateCall([short], options)
+    run(lane, after)
+    for call in (before, after):
+        assert is_same_or_tied(call.future.result()[0][0], alone[0], bound_of(bundle))
+
+
+def test_a_translation_scores_what_decoding_gave_it(bundle, model):
+    source = [10, 20, 30, 40, 2]
+    options = SearchOptions(20, beam_size=4, num_hypotheses=4)
+    [[hypotheses]] = run(new_lane(model), TranslateCall([source], options))
+    complete = [h for h in hypotheses if h.is_complete]
+    assert complete
+    call = ScoreCall([(source, list(h.token_ids)) for h in complete])
+    [scores] = run(new_lane(model), call)
+    for hypothesis, score in zip(complete, scores, strict=True):
+        assert np.allclose(
+            score.log_probabilities,
+            hypothesis.log_probabilities,
+            rtol=0,
+            atol=TOLERANCES[bundle.precision],
+        )
+
+
+def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
+    reference = json.loads((bundle.directory / bundle.manifest.reference_outputs).read_text())
+    for search, beam_size in reference["beam_sizes"].items():
+        calls = [
+            TranslateCall([text["token_ids"]], SearchOptions(text["max_output_tokens"], beam_size))
+            for text in reference["texts"]
+        ]
+        results = run(new_lane(model), *calls)
+        for [[found]], expected in zip(
+            results, reference["outputs"][bundle.precision][search], strict=True
+        ):
+            assert list(found.token_ids) == expected["token_ids"]
+            assert np.allclose(
+                found.log_probabilities,
+                expected["log_probabilities"],
+                rtol=0,
+                atol=bound_of(bundle) + 1e-6,  # the file rounds to six digits
+            )
+
+
+def test_caches_do_not_grow_under_load(model):
+    lane = new_lane(model)
+    rng = random.Random(2)
+    options = [SearchOptions(5), SearchOptions(5, beam_size=4)]
+    run(lane, *(TranslateCall([[7, 8, 2]], option) for option in options))
+    allocated = model.cache_bytes
+    assert allocated > 0
+    for _ in range(5):
+        length = rng.randint(1, 60)
+        source = [*[9] * length, 2]
+        run(lane, *(TranslateCall([source] * 20, option) for option in options))
+    assert model.cache_bytes == allocated
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def embedder(request, embedding_bundle):
+    bundle = read_bundle(embedding_bundle, request.param, "cpu")
+    return OnnxEmbeddingModel(bundle, num_threads=1), TOLERANCES[request.param]
+
+
+def test_embeddings_do_not_depend_on_batch_mates(embedder):
+    embedding_model, tolerance = embedder
+    rng = random.Random(4)
+    texts = [[2, *(rng.randrange(5, 90) for _ in range(rng.randint(1, 50))), 3] for _ in range(20)]
+    outputs = ("mean_pooled", "cls_pooled", "max_pooled", "hidden_0", "hidden_1", "hidden_2")
+
+    def embed(*calls):
+        limits = EncodingLimits(max_batch_tokens=300)
+        lane = EncodingLane("tiny", embedding_model, limits, RecordingObserver(), time.monotonic)
+        return run(lane, *calls)
+
+    [together] = embed(EmbedCall(texts, outputs))
+    for text, found in zip(texts, together, strict=True):
+        [[alone]] = embed(EmbedCall([text], outputs))
+        for name in outputs:
+            assert np.allclose(found[name], alone[name], rtol=0, atol=tolerance)
+    [[fill]] = embed(FillMaskCall([texts[0]], [[1]], top_k=7))
+    assert fill.token_ids.shape == (1, 7)
+    assert (np.diff(fill.probabilities) <= 0).all()
