@@ -38,6 +38,7 @@ from attendant_export.tokenizer import (
     BERT_MASK,
     BERT_PAD,
     BERT_SEP,
+    load_tokenizer,
     special_token_id,
     train_bert_tokenizer,
 )
@@ -324,11 +325,11 @@ def _tokenizer(text: MlmText, data: BertData, run_dir: Path, init_from: Path | N
     path = run_dir / TOKENIZER
     if not path.exists():
         if init_from is not None:
-            tokenizer = Tokenizer.from_file(str(init_from / TOKENIZER))
+            tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:
             tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
         tokenizer.save(str(path))
-    return Tokenizer.from_file(str(path))
+    return load_tokenizer(path)
 
 
 def load_bert_model(run_dir: Path) -> tuple[Bert, Tokenizer]:
@@ -337,4 +338,4 @@ def load_bert_model(run_dir: Path) -> tuple[Bert, Tokenizer]:
     config.pop("kind")
     model = Bert(BertConfig(**config)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
-    return model, Tokenizer.from_file(str(run_dir / TOKENIZER))
+    return model, load_tokenizer(run_dir / TOKENIZER)

@@ -12,7 +12,6 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
-from tokenizers import Tokenizer
 
 from attendant_export import __version__, checkpoint
 from attendant_export.bundle_draft import Draft
@@ -28,6 +27,7 @@ from attendant_export.model_card import write_model_card
 from attendant_export.onnx_graphs import PRECISIONS
 from attendant_export.provenance import DataCard, read_run_record
 from attendant_export.quality import Corpus
+from attendant_export.tokenizer import load_tokenizer
 from attendant_export.translation_bundle import (
     check_translation_outputs,
     write_translation_files,
@@ -162,7 +162,7 @@ def verify_bundle(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    tokenizer = Tokenizer.from_file(str(folder / manifest.source_tokenizer))
+    tokenizer = load_tokenizer(folder / manifest.source_tokenizer)
     reference = checkpoint.read_json(folder / manifest.reference_outputs)
     if manifest.HasField("translation_sizes"):
         check_translation_outputs(folder, manifest, tokenizer, reference)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,7 +27,11 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load weights written by `save_weights`, as `set_weights` does."""
-    set_weights(path, load_file(path), model)
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {error}") from error
+    set_weights(path, found, model)
 
 
 def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:

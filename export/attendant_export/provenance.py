@@ -118,15 +118,16 @@ def bert_recipe(
     embedding_phase = ""
     if contrastive.embedding_training is not None:
         embedding_phase = (
-            "Then contrastive learning of the token embeddings alone (batches of at most "
+            "First contrastive learning of the token embeddings alone (batches of at most "
             f"{contrastive.max_embedding_pairs} pairs): "
             f"{describe_schedule(contrastive.embedding_training)}. "
         )
     return (
         f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
-        f"{data.max_tokens} tokens. First masked language model ({mlm.mask_ratio:.0%} masked, "
-        f"batches of {mlm.max_batch_tokens:,} padded tokens): {describe_schedule(mlm.training)}. "
-        f"{embedding_phase}Then contrastive learning of translation and paraphrase pairs (batches of at most "
+        f"{data.max_tokens} tokens. {embedding_phase}Masked language model "
+        f"({mlm.mask_ratio:.0%} masked, batches of {mlm.max_batch_tokens:,} padded tokens): "
+        f"{describe_schedule(mlm.training)}. "
+        "Then contrastive learning of translation and paraphrase pairs (batches of at most "
         f"{contrastive.max_pairs} pairs, temperature {contrastive.temperature:g}, "
         f"{contrastive.pooling} pooling), with {contrastive.mlm_weight:g} times the masked loss: "
         f"{describe_schedule(contrastive.training)}. The checkpoint with the best retrieval "

@@ -4,6 +4,7 @@ Knows the ``tokenizers`` library and the special tokens; nothing of models.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import (
     Regex,
@@ -18,6 +19,14 @@ from tokenizers import (
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a ``tokenizer.json``; raises ValueError that names a file that is missing or bad."""
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing more special.
+        raise ValueError(f"{path}: {error}") from error
 
 
 def special_token_id(tokenizer: Tokenizer, token: str) -> int:

@@ -15,7 +15,7 @@ from attendant_export import checkpoint
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
 from attendant_export.search import greedy
-from attendant_export.tokenizer import train_translation_tokenizer
+from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
 from attendant_export.transformer import Transformer, TransformerConfig
 
@@ -145,12 +145,12 @@ def _tokenizer(data: TranslationData, run_dir: Path, init_from: Path | None) -> 
     path = run_dir / TOKENIZER
     if not path.exists():
         if init_from is not None:
-            tokenizer = Tokenizer.from_file(str(init_from / TOKENIZER))
+            tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:
             texts = (text for pair in read_pairs(data.train) for text in pair)
             tokenizer = train_translation_tokenizer(texts, data.vocab_size)
         tokenizer.save(str(path))
-    return Tokenizer.from_file(str(path))
+    return load_tokenizer(path)
 
 
 def load_translation_model(run_dir: Path) -> tuple[Transformer, Tokenizer]:
@@ -159,4 +159,4 @@ def load_translation_model(run_dir: Path) -> tuple[Transformer, Tokenizer]:
     config.pop("kind")
     model = Transformer(TransformerConfig(**config)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
-    return model, Tokenizer.from_file(str(run_dir / TOKENIZER))
+    return model, load_tokenizer(run_dir / TOKENIZER)

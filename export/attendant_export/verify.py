@@ -249,8 +249,8 @@ def compare(
 ) -> Agreement:
     """Compare best hypotheses token by token.
 
-    Others are a tie if, where the searches part, the reference's log-probabilities of the two
-    candidates, which ``rescore`` gives, are closer than twice ``bound``.
+    Others are a tie if, where the searches part, the log-probabilities of the two candidates,
+    which ``rescore`` gives, are closer than twice ``bound``.
     """
     num_identical = num_ties = 0
     for source, ours, theirs in zip(sources, reference, found, strict=True):
@@ -267,12 +267,12 @@ def _gap(
     for ours, theirs in zip(reference.steps, found.steps, strict=False):
         for a, b in zip(ours, theirs, strict=False):
             if a.token_ids != b.token_ids:
-                (values,) = rescore([source], [b.token_ids])
-                return abs(sum(a.log_probabilities) - sum(values))
+                ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
+                return abs(sum(ours_p) - sum(theirs_p))
     # The same candidates all the way: the finished hypotheses were ranked differently.
     a, b = reference.hypotheses[0], found.hypotheses[0]
-    (values,) = rescore([source], [b.token_ids])
-    return abs(a.score(1.0) - ReferenceHypothesis(b.token_ids, tuple(values)).score(1.0))
+    ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
+    return abs(sum(ours_p) / len(ours_p) - sum(theirs_p) / len(theirs_p))
 
 
 def check_fp32(largest: float, tokens: Sequence[TokenParity]) -> None:

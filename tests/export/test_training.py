@@ -28,6 +28,7 @@ class Regression:
         self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
         self.losses = []
         self.stop_at_step = stop_at_step
+        self.validate = lambda: {"minus_loss": -self.losses[-1]}
 
     def batches(self, epoch):
         generator = torch.Generator().manual_seed(epoch)
@@ -40,9 +41,6 @@ class Regression:
         loss = (self.model(batch) - batch[:, :2]).square().mean()
         self.losses.append(loss.item())
         return loss
-
-    def validate(self):
-        return {"minus_loss": -self.losses[-1]}
 
     def train(self, run_dir, options=OPTIONS):
         task = Task(self.batches, self.loss, self.validate)
@@ -142,6 +140,13 @@ def test_loading_weights_lists_all_that_does_not_fit(tmp_path):
 
     for problem in ("a.weight is (3, 2), want (4, 2)", "a.bias is (3,)", "missing b.weight"):
         assert problem in str(error.value)
+
+
+def test_a_damaged_file_of_weights_is_named(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"no weights")
+
+    with pytest.raises(ValueError, match=r"w\.safetensors"):
+        checkpoint.load_weights(tmp_path / "w.safetensors", nn.Linear(1, 1))
 
 
 def test_a_run_folder_without_weights_is_named(tmp_path):

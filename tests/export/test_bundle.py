@@ -1,0 +1,225 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION
+from attendant_export import verify
+from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
+from attendant_export.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.verify import ParityError
+from attendant_server.bundles import read_bundle
+
+from tests.support.bundles import data_card, one_thread
+
+PRECISIONS = ["fp32", "int8", "fp16"]
+
+
+@pytest.fixture
+def run(translation_bundle) -> Path:
+    """The folder with the run and the data that the session's bundle was made of."""
+    return translation_bundle.parents[1] / ".tiny-en-de-1"
+
+
+def options(run: Path, **changes) -> ExportOptions:
+    chosen = ExportOptions(
+        name="again",
+        version="1",
+        data_card=data_card("en", "de"),
+        valid_pairs=run / "data" / "valid.tsv",
+        max_tokens=64,
+    )
+    return replace(chosen, **changes)
+
+
+def copy(bundle: Path, folder: Path) -> Path:
+    target = folder / bundle.parent.name / bundle.name
+    target.mkdir(parents=True)
+    for file in bundle.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle):
+    manifest = read_manifest(translation_bundle)
+
+    assert manifest.kind == MODEL_KIND_TRANSLATION
+    assert (manifest.name, manifest.version) == ("tiny-en-de", "1")
+    assert (manifest.source_language, manifest.target_language) == ("en", "de")
+    assert [p.name for p in manifest.precisions] == PRECISIONS
+    assert [p.precision for p in manifest.parity.precisions] == PRECISIONS
+    assert manifest.translation_sizes.num_decoder_layers == 2
+    assert manifest.special_tokens.unk_id == 3
+    assert manifest.limits.max_source_tokens == manifest.limits.max_target_tokens == 64
+    assert manifest.provenance.training_seconds > 0
+    assert manifest.provenance.data[0].name == "test sentences"
+
+
+def test_a_manifest_describes_an_embedding_bundle_completely(embedding_bundle):
+    manifest = read_manifest(embedding_bundle)
+
+    assert manifest.kind == MODEL_KIND_EMBEDDING
+    assert manifest.languages == ["en", "de"]
+    assert all(p.HasField("embedder") and p.HasField("mlm_head") for p in manifest.precisions)
+    assert manifest.embedding_sizes.d_model == 32
+    assert manifest.special_tokens.HasField("mask_id")
+    assert manifest.limits.max_tokens == 64
+    assert manifest.default_normalize
+
+
+@pytest.mark.parametrize("bundle", ["translation_bundle", "embedding_bundle"])
+def test_a_manifest_lists_every_file(bundle, request):
+    folder = request.getfixturevalue(bundle)
+
+    listed = {file.path for file in read_manifest(folder).files}
+
+    assert listed | {"manifest.json"} == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("bundle", ["translation_bundle", "embedding_bundle"])
+def test_the_server_reads_what_the_exporter_writes(bundle, precision, request):
+    read = read_bundle(request.getfixturevalue(bundle), precision, "cpu")
+
+    read.check_files()
+    assert read.precision == precision
+
+
+@pytest.mark.parametrize("bundle", ["translation_bundle", "embedding_bundle"])
+def test_an_exported_bundle_verifies(bundle, request):
+    folder = request.getfixturevalue(bundle)
+
+    assert verify_bundle(folder) == read_manifest(folder)
+
+
+def test_a_trained_bundle_keeps_its_quality_in_every_precision(translation_bundle):
+    corpora = {p.precision: p.corpus for p in read_manifest(translation_bundle).parity.precisions}
+
+    assert not corpora["fp32"].num_sentences
+    for precision in ("int8", "fp16"):
+        assert corpora[precision].num_sentences == 16
+        assert corpora[precision].fp32_bleu > 80
+        assert corpora[precision].bleu > 80
+
+
+def test_reference_outputs_hold_tokens_and_log_probabilities(translation_bundle):
+    reference = json.loads((translation_bundle / "reference_outputs.json").read_text())
+
+    assert list(reference["outputs"]) == PRECISIONS
+    for text, output in zip(reference["texts"], reference["outputs"]["int8"]["beam4"], strict=True):
+        assert text["token_ids"][-1] == output["token_ids"][-1] == 2
+        assert len(output["log_probabilities"]) == len(output["token_ids"])
+
+
+def test_the_model_card_names_licence_credits_and_weaknesses(translation_bundle):
+    card = (translation_bundle / "MODEL_CARD.md").read_text()
+
+    for expected in ("CC0-1.0", "Sentences of this project's", "Knows 13 words.", "| int8 |"):
+        assert expected in card
+
+
+def test_a_manifest_is_described_for_people(translation_bundle):
+    text = describe_manifest(read_manifest(translation_bundle))
+
+    assert "translation, en de" in text
+    assert "beam4 ragged cached: 16 of 16 identical" in text
+
+
+def test_a_bundle_that_exists_is_not_overwritten(translation_bundle, run):
+    before = (translation_bundle / "manifest.json").read_bytes()
+
+    with pytest.raises(BundleError, match="exists already"):
+        export_bundle(run / "run", translation_bundle.parents[1], options(run, name="tiny-en-de"))
+    assert (translation_bundle / "manifest.json").read_bytes() == before
+
+
+def test_an_export_that_fails_verification_leaves_nothing_behind(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "FP32_BOUND", 0.0)
+
+    with pytest.raises(ParityError), one_thread():
+        export_bundle(run / "run", tmp_path, options(run))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_holds_only_the_wanted_precisions_but_is_compared_with_fp32(run, tmp_path):
+    with one_thread():
+        folder = export_bundle(
+            run / "run",
+            tmp_path,
+            options(run, precisions=("int8",), test_pairs=(run / "data" / "test.tsv",)),
+        )
+
+    manifest = read_manifest(folder)
+    assert [p.name for p in manifest.precisions] == ["int8"]
+    assert [p.precision for p in manifest.parity.precisions] == ["fp32", "int8"]
+    assert not list(folder.glob("*fp32*"))
+    figures = {(q.metric, q.precision, q.search) for q in manifest.quality}
+    searches = ("greedy", "beam4")
+    assert figures == {(m, "int8", s) for m in ("sacreBLEU", "chrF") for s in searches}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "Has Spaces"}, {"version": "../1"}, {"precisions": ("fp64",)}, {"precisions": ()}],
+)
+def test_impossible_options_are_refused(changes, tmp_path):
+    with pytest.raises(ValueError):
+        options(tmp_path, **changes)
+
+
+def test_a_changed_file_is_reported_by_name(embedding_bundle, tmp_path):
+    folder = copy(embedding_bundle, tmp_path)
+    (folder / "weights.int8.bin").write_bytes(b"other weights")
+    (folder / "tokenizer.json").unlink()
+
+    with pytest.raises(BundleError) as error:
+        verify_bundle(folder)
+    assert "weights.int8.bin has another SHA-256" in str(error.value)
+    assert "tokenizer.json is missing" in str(error.value)
+
+
+def test_a_file_outside_the_bundle_is_not_opened(embedding_bundle, tmp_path):
+    folder = copy(embedding_bundle, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][0]["path"] = "../../outside"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(BundleError, match=r"\.\./\.\./outside is outside the bundle"):
+        verify_bundle(folder)
+
+
+def test_other_reference_outputs_are_reported(translation_bundle, tmp_path):
+    folder = copy(translation_bundle, tmp_path)
+    path = folder / "reference_outputs.json"
+    reference = json.loads(path.read_text())
+    reference["outputs"]["fp32"]["greedy"][0]["token_ids"][0] += 1
+    replace_file(folder, path.name, json.dumps(reference))
+
+    with pytest.raises(ParityError, match="fp32 greedy: 1 of 16 reference texts get other tokens"):
+        verify_bundle(folder)
+
+
+def replace_file(folder: Path, name: str, content: str) -> None:
+    """Replace a file and its entry in the manifest, so that only its content is wrong."""
+    (folder / name).write_text(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = next(file for file in manifest["files"] if file["path"] == name)
+    entry["size_bytes"] = len(content.encode())
+    entry["sha256"] = hashlib.sha256(content.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"manifest_version": 2}', "unknown manifest_version 2"),
+        ('{"surprise": 1}', "surprise"),
+        ("not JSON", "manifest.json"),
+    ],
+)
+def test_a_manifest_that_is_not_understood_is_refused(content, problem, tmp_path):
+    (tmp_path / "manifest.json").write_text(content)
+
+    with pytest.raises(BundleError, match=problem):
+        read_manifest(tmp_path)
