@@ -26,7 +26,7 @@ class Regression:
     def __init__(self, stop_at_step=None):
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
-        self.losses = []
+        self.losses: list[float] = []
         self.stop_at_step = stop_at_step
         self.validate = lambda: {"minus_loss": -self.losses[-1]}
 
