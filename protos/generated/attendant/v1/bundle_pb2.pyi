@@ -569,7 +569,7 @@ class ParityReport(google.protobuf.message.Message):
     PRECISIONS_FIELD_NUMBER: builtins.int
     @property
     def precisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PrecisionParity]:
-        """One comparison for each precision of the bundle."""
+        """One comparison for each precision of the bundle, and one for fp32, which the others are held against."""
 
     def __init__(
         self,
