@@ -34,6 +34,10 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
+# Characters drawn from each file, and the share of its documents to validate on.
+BERT_TEXTS := $(addprefix --text mlm/,en.digitalgov.txt.gz:1000000:0.02 \
+	en.sgd-dialogues.txt.gz:1500000:0.005 en.novels-1880-1930.txt.gz:300000 \
+	en.novels-1839-1879.txt.gz:200000 de.novels.txt.gz:1500000)
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
@@ -74,10 +78,18 @@ protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract ag
 
 bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }
-	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
+		--max-minutes 75 --learning-rate 1.5e-3 --max-batch-tokens 2048 \
+		--validate-every-steps 400 --patience 50
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
-	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de
+	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
+		--pre-norm --dropout 0 --max-pairs 96 $(BERT_TEXTS) \
+		--embeddings-max-minutes 2 --embeddings-learning-rate 2e-3 --embeddings-warmup-steps 50 \
+		--mlm-max-minutes 31 --mlm-warmup-steps 100 --mlm-patience 50 \
+		--contrastive-max-minutes 14 --contrastive-learning-rate 6e-4 \
+		--contrastive-warmup-steps 100 --contrastive-validate-every-steps 100 \
+		--contrastive-patience 50
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 

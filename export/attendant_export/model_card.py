@@ -24,7 +24,8 @@ def write_model_card(manifest: Manifest, card: DataCard) -> str:
 
 
 def _section(title: str, paragraphs: list[str]) -> str:
-    return f"## {title}\n\n" + "\n\n".join(paragraphs) if any(paragraphs) else ""
+    content = "\n\n".join(filter(None, paragraphs))
+    return f"## {title}\n\n{content}" if content else ""
 
 
 def _bullets(items: Iterable[str]) -> list[str]:
