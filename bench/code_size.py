@@ -28,11 +28,11 @@ def describe(files: list[Path]) -> str:
     longest_function = max(entry for path in files for entry in function_lengths(path))
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     longest_file = max(lines, key=lambda path: lines[path])
+    median, ninth_decile = statistics.median(lengths), lengths[int(0.9 * len(lengths))]
     return (
         f"{len(files)} files, {sum(lines.values())} lines, longest {longest_file} "
-        f"({lines[longest_file]}); {len(lengths)} functions, median {statistics.median(lengths):g}, "
-        f"90th percentile {lengths[int(0.9 * len(lengths))]}, "
-        f"longest {longest_function[1]} ({longest_function[0]})"
+        f"({lines[longest_file]}); {len(lengths)} functions, median {median:g}, "
+        f"90th percentile {ninth_decile}, longest {longest_function[1]} ({longest_function[0]})"
     )
 
 
