@@ -74,7 +74,8 @@ class Server:
         self._loader = ModelLoader(settings, self._metrics)
         self._catalog = Catalog(self._loader.read_bundles())
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
+        """Runs the models; None until they are loaded."""
         self.port = self.metrics_port = 0
 
     async def __aenter__(self) -> "Server":
@@ -109,6 +110,7 @@ class Server:
         self._metrics.describe_server(version("attendant-server"), self._loader.device)
         self._metrics.add_methods(_methods(), [code.name for code in grpc.StatusCode])
         await self._grpc.start()
+        logger.info("event=loading port=%d models=%s", self.port, self.models())
 
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
@@ -118,7 +120,7 @@ class Server:
         engine = Engine({model.bundle.key: model.lane for model in loaded}, self._loader.clock)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()
-        self._engine = engine
+        self.engine = engine
         self._catalog.open({model.bundle.key: self._served(model, engine) for model in loaded})
         await self._health.set(self._services_with_models(), is_serving=True)
         logger.info(
@@ -135,13 +137,14 @@ class Server:
         """
         await self._health.stop_serving()
         logger.info("event=stopping")
-        await asyncio.sleep(self._settings.lame_duck_seconds)
+        if self.engine is not None:
+            await asyncio.sleep(self._settings.lame_duck_seconds)
         await self._health.close()
         drain_until = time.monotonic() + self._settings.drain_seconds
         await self._grpc.stop(self._settings.drain_seconds)
-        if self._engine is not None:
+        if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
-            await asyncio.to_thread(self._engine.drain, seconds_left)
+            await asyncio.to_thread(self.engine.drain, seconds_left)
         self._pool.shutdown(cancel_futures=True)
         await asyncio.to_thread(self._close_metrics)
         logger.info("event=stopped")

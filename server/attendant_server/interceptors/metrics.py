@@ -52,7 +52,7 @@ def _code_of_cancelled(context: Context) -> grpc.StatusCode:
 
 
 def _code_of_aborted(context: Context) -> grpc.StatusCode:
-    # The context holds the number of the code, not the code.
-    number = context.code()
-    codes = {code.value[0]: code for code in grpc.StatusCode}
-    return codes.get(number, grpc.StatusCode.UNKNOWN)  # type: ignore[call-overload, no-any-return]
+    # Older releases of grpc give the number of the code instead of the code.
+    found = context.code()
+    codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
+    return next(codes, grpc.StatusCode.UNKNOWN)

@@ -1,0 +1,61 @@
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attendant_server.settings import Settings
+
+from tests.support.serving import LoopThread, Running, running_server
+
+
+@pytest.fixture(scope="session")
+def bundles(
+    tmp_path_factory: pytest.TempPathFactory, translation_bundle: Path, embedding_bundle: Path
+) -> Path:
+    """A folder with both tiny bundles."""
+    root = tmp_path_factory.mktemp("all-bundles")
+    for bundle in (translation_bundle, embedding_bundle):
+        (root / bundle.parent.name).symlink_to(bundle.parent)
+    return root
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[LoopThread]:
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture(scope="session")
+def settings(bundles: Path) -> Callable[..., Settings]:
+    """Settings for a server on free ports, with some changed."""
+
+    def changed(**values: Any) -> Settings:
+        defaults: dict[str, Any] = {
+            "bundles": bundles,
+            "host": "127.0.0.1",
+            "port": 0,
+            "metrics_host": "127.0.0.1",
+            "metrics_port": 0,
+            "lame_duck_seconds": 0.0,
+            "num_threads": 1,
+            "precision": "fp32",
+        }
+        return Settings(**(defaults | values))
+
+    return changed
+
+
+@pytest.fixture(scope="session")
+def running(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Running]:
+    """The server that all tests share which need no settings of their own."""
+    with running_server(loop, settings()) as server:
+        yield server
+
+
+@pytest.fixture
+def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Callable[..., Running]]:
+    """Starts a server with some settings changed, stopped when the test ends."""
+    with ExitStack() as stack:
+        yield lambda **values: stack.enter_context(running_server(loop, settings(**values)))

@@ -1,0 +1,103 @@
+from typing import Any
+
+import grpc
+import pytest
+from attendant.v1 import model_pb2, translation_pb2
+from attendant_server.app import Server
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.support.serving import Running, failure_of, wait_until
+
+SERVICES = ["TranslationService", "EmbeddingService", "ModelService"]
+
+
+def status(running: Running, service: str = "") -> int:
+    return int(running.health.Check(HealthCheckRequest(service=service)).status)
+
+
+@pytest.mark.parametrize("service", ["", *(f"attendant.v1.{name}" for name in SERVICES)])
+def test_a_loaded_server_serves_each_of_its_services(running: Running, service: str):
+    assert status(running, service) == HealthCheckResponse.SERVING
+
+
+def test_an_unknown_service_is_not_found(running: Running):
+    failure = failure_of(status, running, "attendant.v1.Nothing")
+    assert failure.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_service_without_a_model_does_not_serve(start):
+    running = start(models=("tiny-bert",))
+    assert status(running) == HealthCheckResponse.SERVING
+    assert status(running, "attendant.v1.TranslationService") == HealthCheckResponse.NOT_SERVING
+
+
+def test_a_server_that_is_loading_says_so_and_refuses_calls(loop, settings):
+    server = Server(settings())
+    loop.run(server.start())
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            running = Running(server, loop, channel)
+            assert status(running) == HealthCheckResponse.NOT_SERVING
+            models = running.models.ListModels(model_pb2.ListModelsRequest()).models
+            assert [m.state for m in models] == [model_pb2.MODEL_STATE_LOADING] * 2
+            request = translation_pb2.TranslateRequest(texts=["The dog."])
+            failure = failure_of(running.translation.Translate, request)
+            assert failure.code() == grpc.StatusCode.UNAVAILABLE
+            assert failure.details() == "tiny-en-de/1 is loading"
+            loop.run(server.load())
+            assert status(running) == HealthCheckResponse.SERVING
+            assert running.translation.Translate(request).translations[0].hypotheses
+    finally:
+        loop.run(server.stop())
+
+
+def test_every_watcher_learns_that_the_server_stops(loop, settings):
+    server = Server(settings())
+    loop.run(server.__aenter__())
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        running = Running(server, loop, channel)
+        gone, first, second = (running.health.Watch(HealthCheckRequest()) for _ in range(3))
+        for watcher in (gone, first, second):
+            assert next(watcher).status == HealthCheckResponse.SERVING
+        gone.cancel()
+        loop.run(server.stop())
+        for watcher in (first, second):
+            assert [r.status for r in watcher] == [HealthCheckResponse.NOT_SERVING]
+
+
+def test_a_dead_engine_is_reported_and_every_caller_answered(start):
+    running = start()
+
+    def die(_: tuple[int, ...]) -> None:
+        raise SystemExit
+
+    call = running.submit(die)
+    with pytest.raises(Exception, match="died"):
+        call.future.result(60)
+    wait_until(lambda: status(running) == HealthCheckResponse.NOT_SERVING)
+    request = translation_pb2.TranslateRequest(texts=["The dog."])
+    failure = failure_of(running.translation.Translate, request)
+    assert failure.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_every_service_is_found_through_reflection(running: Running):
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    [response] = stub.ServerReflectionInfo(iter([request]))
+    names = {service.name for service in response.list_services_response.service}
+    assert names == {
+        *(f"attendant.v1.{name}" for name in SERVICES),
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+def test_the_files_of_every_service_come_through_reflection(running: Running):
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    requests = [
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"attendant.v1.{name}")
+        for name in SERVICES
+    ]
+    for response in stub.ServerReflectionInfo(iter(requests)):
+        assert response.file_descriptor_response.file_descriptor_proto

@@ -1,0 +1,151 @@
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from attendant.v1 import translation_pb2_grpc
+from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.app import Server, StartError
+from attendant_server.bundles import BundleError
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from tests.support.serving import TIMEOUT_SECONDS, Running
+
+REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
+
+
+@contextmanager
+def server_process(bundles: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    """The real command on free ports."""
+    ports = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1"]
+    command = [sys.executable, "-m", "attendant_server", "--bundles", str(bundles), *ports, *flags]
+    with subprocess.Popen(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def port_of(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("attendant is serving on port ")
+    return int(line.split()[5].rstrip(":"))
+
+
+def call_until(stopping: threading.Event, port: int, codes: list[grpc.StatusCode]) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
+        while not stopping.is_set():
+            call = stub.Translate.future(REQUEST, timeout=TIMEOUT_SECONDS)
+            codes.append(call.code())
+
+
+def test_no_call_is_lost_when_a_signal_comes_under_load(bundles: Path):
+    with server_process(bundles, "--lame-duck-seconds", "1") as process:
+        port = port_of(process)
+        codes: list[grpc.StatusCode] = []
+        stopping = threading.Event()
+        callers = [
+            threading.Thread(target=call_until, args=(stopping, port, codes)) for _ in range(4)
+        ]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(HealthCheckRequest())
+            assert next(watch).status == HealthCheckResponse.SERVING
+            for caller in callers:
+                caller.start()
+            while len(codes) < 20:
+                assert not process.poll()
+            process.send_signal(signal.SIGTERM)
+            assert next(watch).status == HealthCheckResponse.NOT_SERVING
+            stopping.set()
+            for caller in callers:
+                caller.join()
+        assert set(codes) == {grpc.StatusCode.OK}
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_a_signal_stops_a_server_that_is_still_loading(bundles: Path):
+    with server_process(bundles) as process:
+        assert process.stderr is not None
+        assert "event=loading" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_a_second_signal_ends_the_server_at_once(bundles: Path):
+    with server_process(bundles, "--lame-duck-seconds", "3600") as process:
+        port = port_of(process)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(HealthCheckRequest())
+            assert next(watch).status == HealthCheckResponse.SERVING
+            process.send_signal(signal.SIGTERM)
+            assert next(watch).status == HealthCheckResponse.NOT_SERVING
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
+
+
+def test_a_stopping_server_finishes_calls_in_progress(loop, settings):
+    server = Server(settings())
+    loop.run(server.__aenter__())
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        running = Running(server, loop, channel)
+        with running.held_engine():
+            call = running.translation.Translate.future(REQUEST)
+            running.wait_for_queued(4)
+            stopping = loop.submit(server.stop())
+        assert all(translation.hypotheses for translation in call.result().translations)
+        stopping.result(TIMEOUT_SECONDS)
+
+
+def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings):
+    server = Server(settings(drain_seconds=0.0))
+    loop.run(server.__aenter__())
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        running = Running(server, loop, channel)
+        with running.held_engine():
+            call = running.translation.Translate.future(REQUEST)
+            running.wait_for_queued(4)
+            stopping = loop.submit(server.stop())
+            assert call.code() == grpc.StatusCode.UNAVAILABLE
+        stopping.result(TIMEOUT_SECONDS)
+
+
+def last_line(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    return process.stderr.read().splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(running: Running, bundles: Path, loop, settings):
+    second = Server(settings(port=running.server.port))
+    with pytest.raises(StartError, match="cannot listen"):
+        loop.run(second.start())
+    flags = ["--metrics-port", str(running.server.metrics_port), "--metrics-host", "127.0.0.1"]
+    with server_process(bundles, *flags) as process:
+        assert process.wait(TIMEOUT_SECONDS) == 1
+        assert "event=start_failed cannot listen" in last_line(process)
+
+
+def test_a_bad_bundle_ends_the_start(tmp_path: Path, settings):
+    with pytest.raises(BundleError, match="no bundles"):
+        Server(settings(bundles=tmp_path))
+    with server_process(tmp_path) as process:
+        assert process.wait(TIMEOUT_SECONDS) == 1
+        assert "no bundles" in last_line(process)
+
+
+def test_bad_settings_end_the_start_with_code_two(bundles: Path):
+    with server_process(bundles, "--max-texts", "none") as process:
+        assert process.wait(TIMEOUT_SECONDS) == 2
+        assert last_line(process) == 'max_texts: "none" is not a whole number'

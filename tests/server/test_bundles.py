@@ -1,0 +1,274 @@
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attendant_server.bundles import BundleError, find_bundles, read_bundle, version_order
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def content_of(path: str) -> bytes:
+    return f"the content of {path}".encode()
+
+
+def manifest_of(name: str = "en-de", version: str = "1") -> dict[str, Any]:
+    files = ["tokenizer.json", "weights.int8.bin", "weights.fp32.bin"]
+    precisions = []
+    for precision in ("int8", "fp32"):
+        graphs = {
+            graph: f"{graph}.{precision}.onnx" for graph in ("encoder", "decoder_step", "scorer")
+        }
+        files += graphs.values()
+        precisions.append(
+            {
+                "name": precision,
+                "weights": f"weights.{precision}.bin",
+                **{graph: {"path": path} for graph, path in graphs.items()},
+            }
+        )
+    return {
+        "manifest_version": 1,
+        "name": name,
+        "version": version,
+        "kind": "MODEL_KIND_TRANSLATION",
+        "source_tokenizer": "tokenizer.json",
+        "target_tokenizer": "tokenizer.json",
+        "special_tokens": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        "translation_sizes": {"d_model": 8, "vocab_size": 100},
+        "limits": {"max_source_tokens": 64, "max_target_tokens": 64},
+        "precisions": precisions,
+        "files": [
+            {
+                "path": path,
+                "sha256": hashlib.sha256(content_of(path)).hexdigest(),
+                "size_bytes": len(content_of(path)),
+            }
+            for path in files
+        ],
+    }
+
+
+def write(root: Path, manifest: dict[str, Any], folder: str = "en-de/1") -> Path:
+    directory = root / folder
+    directory.mkdir(parents=True)
+    for file in manifest_of()["files"]:
+        (directory / file["path"]).write_bytes(content_of(file["path"]))
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return write(tmp_path, manifest_of())
+
+
+def test_a_good_bundle_is_read_and_its_files_are_right(directory: Path):
+    bundle = read_bundle(directory, "auto", "cpu")
+    bundle.check_files()
+    assert bundle.key == "en-de/1"
+    assert bundle.graph_path("scorer") == directory / "scorer.int8.onnx"
+    assert bundle.has_graph("encoder")
+    assert not bundle.has_graph("embedder")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "precision"),
+    [("auto", "cpu", "int8"), ("auto", "cuda", "fp32"), ("fp32", "cpu", "fp32")],
+)
+def test_the_precision_is_the_one_asked_for_or_the_best_for_the_device(
+    directory: Path, wanted: str, device: str, precision: str
+):
+    assert read_bundle(directory, wanted, device).precision == precision
+
+
+def test_a_precision_that_the_bundle_lacks_is_refused(directory: Path):
+    with pytest.raises(BundleError, match="no precision fp16, only int8, fp32"):
+        read_bundle(directory, "fp16", "cpu")
+
+
+def set_path(path: str) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][0]["path"] = path
+        manifest["source_tokenizer"] = manifest["target_tokenizer"] = path
+
+    return change
+
+
+def set_key(key: str, value: Any) -> Change:
+    return lambda manifest: manifest.update({key: value})
+
+
+def drop(*keys: str) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        del manifest[keys[-1]]
+
+    return change
+
+
+DEFECTS: dict[str, Change] = {
+    "unknown field": set_key("nested", {}),
+    "no version of the manifest": drop("manifest_version"),
+    "a later version of the manifest": set_key("manifest_version", 2),
+    "another name than the folder": set_key("name", "de-en"),
+    "another version than the folder": set_key("version", "2"),
+    "no kind": drop("kind"),
+    "an unknown kind": set_key("kind", "MODEL_KIND_NOTHING"),
+    "sizes of another kind": set_key("embedding_sizes", {"d_model": 8}),
+    "no sizes": drop("translation_sizes"),
+    "no limits": drop("limits"),
+    "no end token": drop("special_tokens", "eos_id"),
+    "a token outside the vocabulary": set_key(
+        "special_tokens", {"pad_id": 0, "bos_id": 1, "eos_id": 100, "unk_id": 3}
+    ),
+    "no tokenizer of targets": drop("target_tokenizer"),
+    "no precision": drop("precisions"),
+    "a precision without a graph": lambda m: m["precisions"][0].pop("scorer"),
+    "a precision twice": lambda m: m["precisions"].append(m["precisions"][0]),
+    "an unknown precision": lambda m: m["precisions"][0].update(name="int4"),
+    "a file used but not listed": lambda m: m["files"].pop(),
+    "a file listed twice": lambda m: m["files"].append(m["files"][0]),
+    "the manifest among its files": set_path("manifest.json"),
+    "an absolute path": set_path("/etc/passwd"),
+    "a path to the parent": set_path("../2/tokenizer.json"),
+    "a path through the parent": set_path("sub/../../tokenizer.json"),
+    "a path with a dot": set_path("./tokenizer.json"),
+    "an empty path": set_path(""),
+    "an empty part of a path": set_path("sub//tokenizer.json"),
+    "a path with a backslash": set_path("..\\tokenizer.json"),
+    "a path with NUL": set_path("tokenizer.json\u0000"),
+    "a path with a newline": set_path("tokenizer\n.json"),
+    "a hash in capitals": lambda m: m["files"][0].update(sha256="A" * 64),
+    "a short hash": lambda m: m["files"][0].update(sha256="ab"),
+    "a negative size": lambda m: m["files"][0].update(size_bytes=-1),
+}
+
+
+@pytest.mark.parametrize("change", DEFECTS.values(), ids=DEFECTS.keys())
+def test_a_defect_of_the_manifest_is_found(tmp_path: Path, change: Change):
+    manifest = manifest_of()
+    change(manifest)
+    directory = write(tmp_path, manifest)
+    with pytest.raises(BundleError, match=r"manifest\.json: "):
+        read_bundle(directory, "auto", "cpu")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", '{"name": "a", "name": "b"}', "{" * 5000])
+def test_a_manifest_that_is_no_message_is_refused(directory: Path, text: str):
+    (directory / "manifest.json").write_text(text)
+    with pytest.raises(BundleError):
+        read_bundle(directory, "auto", "cpu")
+
+
+def test_a_manifest_that_is_no_text_is_refused(directory: Path):
+    (directory / "manifest.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(BundleError):
+        read_bundle(directory, "auto", "cpu")
+
+
+def test_a_huge_manifest_is_not_read(directory: Path):
+    (directory / "manifest.json").write_bytes(b" " * (1024 * 1024 + 1))
+    with pytest.raises(BundleError, match="larger than"):
+        read_bundle(directory, "auto", "cpu")
+
+
+def truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def altered(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+
+
+def missing(file: Path) -> None:
+    file.unlink()
+
+
+def a_link(file: Path) -> None:
+    elsewhere = file.parent.parent / "elsewhere"
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+
+
+def a_hard_link(file: Path) -> None:
+    os.link(file, file.parent.parent / "elsewhere")
+
+
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def a_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    "attack", [truncated, altered, missing, a_link, a_hard_link, a_folder, a_pipe]
+)
+@pytest.mark.parametrize("name", ["tokenizer.json", "encoder.fp32.onnx", "weights.int8.bin"])
+def test_a_file_that_is_not_what_the_manifest_says_is_found(
+    directory: Path, name: str, attack: Callable[[Path], None]
+):
+    attack(directory / name)
+    bundle = read_bundle(directory, "auto", "cpu")
+    with pytest.raises(BundleError, match=name):
+        bundle.check_files()
+
+
+@pytest.mark.parametrize("attack", [missing, a_link, a_hard_link, a_folder, a_pipe])
+def test_a_manifest_that_is_no_plain_file_is_not_read(
+    directory: Path, attack: Callable[[Path], None]
+):
+    attack(directory / "manifest.json")
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        read_bundle(directory, "auto", "cpu")
+
+
+def test_a_file_behind_a_linked_folder_is_found(tmp_path: Path):
+    manifest = manifest_of()
+    set_path("sub/tokenizer.json")(manifest)
+    directory = write(tmp_path, manifest)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    shutil.copy(directory / "tokenizer.json", outside)
+    (directory / "sub").symlink_to(outside)
+    bundle = read_bundle(directory, "auto", "cpu")
+    with pytest.raises(BundleError, match="sub: is a symbolic link"):
+        bundle.check_files()
+
+
+def test_all_bundles_of_a_folder_are_found_or_those_asked_for(tmp_path: Path):
+    for folder in ("en-de/1", "en-de/2", "bert/1", ".hidden/1", "Upper/1", "en-de/.tmp"):
+        write(tmp_path, manifest_of(), folder)
+    (tmp_path / "empty" / "1").mkdir(parents=True)
+
+    def found(*wanted: str) -> list[str]:
+        directories = find_bundles(tmp_path, wanted)
+        return [str(directory.relative_to(tmp_path)) for directory in directories]
+
+    assert found() == ["bert/1", "en-de/1", "en-de/2"]
+    assert found("en-de") == ["en-de/1", "en-de/2"]
+    assert found("en-de/2", "bert") == ["bert/1", "en-de/2"]
+    with pytest.raises(BundleError, match="no bundle en-fr"):
+        found("bert", "en-fr")
+
+
+def test_a_folder_without_bundles_is_said(tmp_path: Path):
+    with pytest.raises(BundleError, match="no bundles"):
+        find_bundles(tmp_path / "nothing", ())
+
+
+def test_versions_are_ordered_by_their_numbers():
+    versions = ["1.10", "1.9", "2", "1.9-rc1", "10", "1"]
+    ordered = sorted(versions, key=version_order)
+    assert ordered.index("1.9") < ordered.index("1.10")
+    assert ordered.index("2") < ordered.index("10")
+    assert ordered[0] == "1"

@@ -1,0 +1,212 @@
+"""The interceptors around a small service that fails in every way."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from attendant_server import errors
+from attendant_server.interceptors.admission import AdmissionInterceptor
+from attendant_server.interceptors.around import Method
+from attendant_server.interceptors.metrics import MetricsInterceptor
+from attendant_server.interceptors.status import STATUS_CODES, StatusInterceptor
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from tokenizers import Tokenizer
+
+from tests.support.serving import LoopThread, failure_of, wait_until
+
+SECRET = "secret words of a caller"
+FAILURES: dict[str, BaseException] = {
+    "ValueError": ValueError(SECRET),
+    "Exception": Exception(SECRET),
+    "RuntimeError": RuntimeError(SECRET),
+}
+for error_class in STATUS_CODES:
+    arguments: tuple[Any, ...] = ("a message",)
+    if error_class is errors.InvalidRequest:
+        arguments = ("texts", "a message")
+    if error_class is errors.QueueFull:
+        arguments = ("a message", 0.25)
+    FAILURES[error_class.__name__] = error_class(*arguments)
+
+
+def panic() -> None:
+    """Raise what the Rust code of a library raises: no Exception."""
+    split = '{"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Isolated","invert":false}'
+    model = '{"type":"BPE","vocab":{"a":0},"merges":[]}'
+    content = f'{{"version":"1.0","added_tokens":[],"pre_tokenizer":{split},"model":{model}}}'
+    Tokenizer.from_str(content).encode("a" * 40 + "b")
+
+
+async def unary(request: bytes, context: Any) -> bytes:
+    name = request.decode()
+    if name == "panic":
+        panic()
+    if name == "wait":
+        await asyncio.Event().wait()
+    if name in FAILURES:
+        raise FAILURES[name]
+    return request
+
+
+async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
+    yield b"first"
+    yield await unary(request, context)
+
+
+class Calls:
+    """Remembers what the metrics interceptor reports."""
+
+    def __init__(self) -> None:
+        self.started: list[Method] = []
+        self.handled: list[tuple[Method, str]] = []
+        self.refused: list[str] = []
+
+    def on_rpc_started(self, method: Method) -> None:
+        self.started.append(method)
+
+    def on_rpc_handled(self, method: Method, code: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.handled.append((method, code))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[LoopThread]:
+    thread = LoopThread()
+    yield thread
+    thread.close()
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls()
+
+
+@pytest.fixture
+def channel(loop: LoopThread, calls: Calls) -> Iterator[Any]:
+    async def start() -> tuple[grpc.aio.Server, int]:
+        server = grpc.aio.server(
+            interceptors=[
+                MetricsInterceptor(calls),
+                StatusInterceptor(),
+                AdmissionInterceptor(1, calls.refused.append),
+            ]
+        )
+        for service in ("attendant.Test", "other.Test"):
+            handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+                "Unary": grpc.unary_unary_rpc_method_handler(unary),
+                "Stream": grpc.unary_stream_rpc_method_handler(stream),
+            }
+            generic = grpc.method_handlers_generic_handler(service, handlers)
+            server.add_generic_rpc_handlers((generic,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        return server, port
+
+    async def stop(server: grpc.aio.Server) -> None:
+        await server.stop(None)
+
+    server, port = loop.run(start())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield channel
+    loop.run(stop(server))
+
+
+def failure(channel: Any, name: str) -> Any:
+    return failure_of(channel.unary_unary("/attendant.Test/Unary"), name.encode())
+
+
+def subclasses(error: type[errors.AttendantError]) -> Iterator[type[errors.AttendantError]]:
+    for subclass in error.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def test_every_error_class_has_a_status():
+    assert set(STATUS_CODES) == set(subclasses(errors.AttendantError))
+
+
+@pytest.mark.parametrize("error", STATUS_CODES, ids=lambda error: error.__name__)
+def test_our_errors_have_their_status_and_message(channel: Any, error: Any):
+    found = failure(channel, error.__name__)
+    assert found.code() == STATUS_CODES[error]
+    assert found.details() == str(FAILURES[error.__name__])
+
+
+def test_a_stream_fails_like_a_unary_call_after_what_it_has_sent(channel: Any):
+    for name in FAILURES:
+        answers = channel.unary_stream("/attendant.Test/Stream")(name.encode())
+        assert next(answers) == b"first"
+        assert failure_of(next, answers).code() == failure(channel, name).code()
+
+
+@pytest.mark.parametrize("name", ["ValueError", "Exception", "RuntimeError", "panic"])
+def test_other_errors_tell_the_caller_nothing_and_the_log_everything(
+    channel: Any, name: str, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.ERROR):
+        found = failure(channel, name)
+    assert found.code() == grpc.StatusCode.INTERNAL
+    assert found.details().startswith("internal error, logged as ")
+    request_id = found.details().split()[-1]
+    [record] = caplog.records
+    assert request_id in record.getMessage()
+    assert "method=attendant.Test/Unary" in record.getMessage()
+    assert record.exc_info is not None
+
+
+def test_a_bad_value_is_named_in_the_details(channel: Any):
+    status = rpc_status.from_call(failure(channel, "InvalidRequest"))
+    bad_request = error_details_pb2.BadRequest()
+    assert status is not None
+    assert status.details[0].Unpack(bad_request)
+    [violation] = bad_request.field_violations
+    assert (violation.field, violation.description) == ("texts", "a message")
+
+
+def test_a_full_queue_says_when_to_come_back(channel: Any):
+    found = failure(channel, "QueueFull")
+    retry = error_details_pb2.RetryInfo()
+    assert rpc_status.from_call(found).details[0].Unpack(retry)
+    assert retry.retry_delay.ToMilliseconds() == 250
+    assert dict(found.trailing_metadata())["grpc-retry-pushback-ms"] == "250"
+
+
+def test_calls_are_reported_with_their_codes(channel: Any, calls: Calls):
+    channel.unary_unary("/attendant.Test/Unary")(b"fine")
+    for name in ("InvalidRequest", "QueueFull", "ValueError"):
+        failure(channel, name)
+    method = Method("attendant.Test", "Unary", "unary")
+    codes = ["OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"]
+    wait_until(lambda: len(calls.handled) == len(codes))
+    assert calls.handled == [(method, code) for code in codes]
+    assert calls.started == [method] * 4
+
+
+def test_a_method_that_does_not_exist_is_not_reported(channel: Any, calls: Calls):
+    found = failure_of(channel.unary_unary("/attendant.Test/Nothing"), b"")
+    assert found.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert not calls.started
+
+
+def test_calls_in_progress_are_bounded_but_not_those_of_other_packages(channel: Any, calls: Calls):
+    stream = channel.unary_stream("/attendant.Test/Stream")(b"wait")
+    assert next(stream) == b"first"
+    found = failure(channel, "fine")
+    assert found.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert calls.refused == ["concurrency"]
+    assert channel.unary_unary("/other.Test/Unary")(b"fine") == b"fine"
+    stream.cancel()
+
+
+def test_a_cancelled_call_leaves_its_place_to_others(channel: Any, calls: Calls):
+    stream = channel.unary_stream("/attendant.Test/Stream")(b"wait")
+    assert next(stream) == b"first"
+    stream.cancel()
+    unary_call = channel.unary_unary("/attendant.Test/Unary")
+    wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
+    codes = [code for method, code in calls.handled if method.name == "Stream"]
+    assert codes == ["CANCELLED"]

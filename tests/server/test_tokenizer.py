@@ -1,0 +1,136 @@
+import json
+from typing import Any
+
+import pytest
+from attendant_export.tokenizer import train_bert_tokenizer, train_translation_tokenizer
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
+
+TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20
+
+
+@pytest.fixture(scope="module")
+def bpe() -> TextTokenizer:
+    return TextTokenizer(train_translation_tokenizer(TEXTS, 150).to_str())
+
+
+@pytest.fixture(scope="module")
+def word_piece() -> str:
+    return train_bert_tokenizer(TEXTS, 150).to_str()
+
+
+def test_places_count_code_points_of_the_text_as_sent(bpe: TextTokenizer):
+    text = "Park 🐶  The dog\nla\u0308uft"
+    pieces = [text[t.start : t.end].strip() for t in bpe.encode(text) if not t.is_special]
+    assert "".join(pieces) == "Park🐶Thedogla\u0308uft"
+
+
+def test_tokens_that_the_tokenizer_adds_are_special_and_have_no_width(bpe: TextTokenizer):
+    *words, end = bpe.encode("The dog")
+    assert end.text == "</s>"
+    assert end.is_special
+    assert end.start == end.end
+    assert not any(token.is_special for token in words)
+
+
+@pytest.mark.parametrize("text", ["</s>", "<s>", "<pad>", "a</s>b", "[CLS]", "[MASK]", "[SEP]"])
+def test_special_tokens_in_a_text_are_plain_text(bpe: TextTokenizer, word_piece: str, text: str):
+    for tokenizer in (bpe, TextTokenizer(word_piece)):
+        added = [token.id for token in tokenizer.encode("dog") if token.is_special]
+        special = set(added) | {0}
+        ids = [token.id for token in tokenizer.encode(text) if token.id in special]
+        assert ids == added
+
+
+def test_only_a_tokenizer_that_knows_the_mask_recognizes_it(word_piece: str):
+    text = "[CLS] The [MASK]."
+    plain = TextTokenizer(word_piece)
+    mask_id = next(i for i in range(10) if plain.token(i) == "[MASK]")
+    masks = [t for t in TextTokenizer(word_piece, mask_id).encode(text) if t.id == mask_id]
+    assert [text[mask.start : mask.end] for mask in masks] == ["[MASK]"]
+    assert mask_id not in plain.encode(text).token_ids
+    assert TextTokenizer(word_piece, mask_id).encode(text).token_ids.count(2) == 1
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0"])
+def test_a_text_of_white_space_is_empty(bpe: TextTokenizer, word_piece: str, text: str):
+    assert bpe.encode(text).is_empty
+    assert TextTokenizer(word_piece).encode(text).is_empty
+
+
+def test_cutting_keeps_special_tokens_and_one_side(word_piece: str):
+    tokenizer = TextTokenizer(word_piece)
+    whole = tokenizer.encode("The dog is barking .")
+    end, beginning = whole.cut_end(4), whole.cut_beginning(4)
+    assert end.token_ids == [*whole.token_ids[:3], whole.token_ids[-1]]
+    assert beginning.token_ids == [whole.token_ids[0], *whole.token_ids[-3:]]
+    assert len(end) == len(list(end)) == 4
+    assert end.num_original_tokens == len(whole)
+    assert [t.text for t in beginning][-2] == "."
+
+
+def test_cutting_to_the_special_tokens_leaves_nothing(word_piece: str):
+    whole = TextTokenizer(word_piece).encode("The dog")
+    assert whole.cut_end(2).is_empty
+    assert whole.cut_beginning(2).is_empty
+
+
+def test_decoding_gives_the_text_back(bpe: TextTokenizer):
+    text = "Der Hund bellt."
+    assert bpe.decode(bpe.encode(text).token_ids) == text
+
+
+def test_complete_words_are_the_beginning_of_the_whole_text(bpe: TextTokenizer):
+    text = "Ein Mann läuft im Park, oder?"
+    ids = bpe.encode(text).token_ids
+    known = [bpe.decode_words(ids[:n]) for n in range(len(ids) + 1)]
+    assert known[0] == ""
+    assert all(text.startswith(words) for words in known)
+    assert known == sorted(known, key=len)
+    assert set(known) <= {text.rsplit(" ", n)[0] for n in range(7)} | {""}
+
+
+def test_a_readable_token_has_no_marks(bpe: TextTokenizer, word_piece: str):
+    tokenizer = TextTokenizer(word_piece)
+    for token_id in range(5, 100):
+        assert not tokenizer.readable_token(token_id).startswith("##")
+        assert "▁" not in bpe.readable_token(token_id)
+
+
+def definition(**changes: Any) -> str:
+    content = {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+    }
+    return json.dumps(content | changes)
+
+
+def test_a_panic_of_the_library_is_an_error_of_ours():
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    tokenizer = TextTokenizer(definition(pre_tokenizer=split | {"invert": False}))
+    with pytest.raises(TokenizerError, match="PanicException"):
+        tokenizer.encode("a" * 40 + "b")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        definition(model={"type": "None"}),
+        definition(model={"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": ["a aaaa"]}),
+    ],
+)
+def test_a_bad_definition_is_an_error_of_ours(content: str):
+    with pytest.raises(TokenizerError):
+        TextTokenizer(content)
+
+
+def test_an_interrupt_is_not_taken_for_an_error(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(_: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("attendant_server.tokenizer.json.loads", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        TextTokenizer(definition())
