@@ -74,6 +74,7 @@ class Server:
         self._loader = ModelLoader(settings, self._metrics)
         self._catalog = Catalog(self._loader.read_bundles())
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
+        self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self.engine: Engine | None = None
         """Runs the models; None until they are loaded."""
         self.port = self.metrics_port = 0
@@ -98,7 +99,6 @@ class Server:
     async def start(self) -> None:
         """Open the ports; calls are answered, but no model is ready. Raises StartError."""
         settings = self._settings
-        self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._grpc = self._new_grpc_server()
         try:
             self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -9,7 +10,7 @@ from attendant_server.settings import Settings, settings_table
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx", "transformers", "pickle5"])
+@pytest.mark.parametrize("package", ["torch", "onnx", "attendant_export"])
 def test_importing_the_server_does_not_import(package: str):
     code = f"import sys, attendant_server.app; sys.exit({package!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -20,9 +21,21 @@ def test_the_readme_has_the_table_of_settings():
     assert settings_table() in readme
 
 
+def source_code(*, without: str = "") -> str:
+    sources = (ROOT / "server" / "attendant_server").rglob("*.py")
+    return "\n".join(s.read_text(encoding="utf-8") for s in sources if s.name != without)
+
+
 def test_every_setting_is_used():
-    package = ROOT / "server" / "attendant_server"
-    sources = [p for p in package.rglob("*.py") if p.name != "settings.py"]
-    code = "\n".join(source.read_text(encoding="utf-8") for source in sources)
-    unused = [f.name for f in fields(Settings) if f"settings.{f.name}" not in code]
-    assert not unused
+    code = source_code(without="settings.py")
+    assert not [f.name for f in fields(Settings) if f"settings.{f.name}" not in code]
+
+
+@pytest.mark.parametrize("name", ["pickle", "marshal", "shelve", "joblib", "np.load", "torch"])
+def test_the_server_never_unpickles(name: str):
+    assert not re.search(rf"\b{re.escape(name)}\b", source_code())
+
+
+@pytest.mark.parametrize("call", [r"\beval\(", r"\bexec\(", r"\bcompile\("])
+def test_the_server_runs_no_code_that_it_was_given(call: str):
+    assert not re.search(call, source_code().replace("re.compile(", ""))

@@ -83,7 +83,7 @@ class Running:
             yield
         finally:
             release.set()
-            call.future.result(TIMEOUT_SECONDS)
+            call.future.exception(TIMEOUT_SECONDS)
 
     def submit(self, on_prefix: Callable[[tuple[int, ...]], None]) -> TranslateCall:
         """Give the engine a call of our own."""

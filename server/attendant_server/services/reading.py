@@ -43,11 +43,11 @@ class TextReader:
         self, reading: Reading, fields_and_texts: Sequence[tuple[str, str]]
     ) -> list[TokenizedText | InvalidRequest]:
         """The tokens, or the fault, of each text; raises InvalidRequest for too many in all."""
-        if sum(len(text) for _, text in fields_and_texts) <= MAX_INLINE_CHARACTERS:
-            return _read_all(reading, fields_and_texts)
+        is_short = sum(len(text) for _, text in fields_and_texts) <= MAX_INLINE_CHARACTERS
         results: list[TokenizedText | InvalidRequest] = []
         for job in _jobs(fields_and_texts):
-            results += await self.run(partial(_read_all, reading, job))
+            read = partial(_read_all, reading, job)
+            results += read() if is_short else await self.run(read)
             _check_total(reading, results)
         return results
 
