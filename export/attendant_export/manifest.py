@@ -91,7 +91,7 @@ def _fields(message: object) -> str:
 
 def _quality_lines(manifest: Manifest) -> Sequence[str]:
     return [
-        f"quality     {q.metric} {q.value:.4g} ({q.precision} {q.search}, {q.dataset})"
+        f"quality     {q.metric} {q.value:.4g} ({', '.join(filter(None, (q.precision, q.search, q.dataset)))})"
         for q in manifest.quality
     ]
 
