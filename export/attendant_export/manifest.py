@@ -90,10 +90,11 @@ def _fields(message: object) -> str:
 
 
 def _quality_lines(manifest: Manifest) -> Sequence[str]:
-    return [
-        f"quality     {q.metric} {q.value:.4g} ({', '.join(filter(None, (q.precision, q.search, q.dataset)))})"
-        for q in manifest.quality
-    ]
+    lines = []
+    for q in manifest.quality:
+        measured = ", ".join(filter(None, (q.precision, q.search, q.dataset)))
+        lines.append(f"quality     {q.metric} {q.value:.4g} ({measured})")
+    return lines
 
 
 def _parity_lines(manifest: Manifest) -> Sequence[str]:
