@@ -95,8 +95,8 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 
 bench: $(VENV)/.installed ## Measure quality from DATA_DIR, and how full decode steps are
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
-	$(VENV)/bin/python bench/quality.py --data-dir $(DATA_DIR)
-	$(VENV)/bin/python bench/step_fill.py --data-dir $(DATA_DIR)
+	$(VENV)/bin/python -m bench.quality --data-dir $(DATA_DIR)
+	$(VENV)/bin/python -m bench.step_fill --data-dir $(DATA_DIR)
 
 # $(call protoc,options,files)
 protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos \

@@ -1,6 +1,6 @@
 """Size of the hand-written code: function lengths, files.
 
-    python bench/code_size.py
+    python -m bench.code_size
 
 A function's length is ``end_lineno - lineno + 1``, its docstring included.
 """

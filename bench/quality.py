@@ -1,6 +1,6 @@
 """Quality of the served bundles, measured through the client.
 
-    python bench/quality.py --data-dir DATA_DIR
+    python -m bench.quality --data-dir DATA_DIR
 
 Translation: sacreBLEU and chrF on the Tatoeba test, each sentence with all of its references, with
 greedy and beam search. Embeddings: how often the nearest German sentence of an English one is its
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import sacrebleu
 from attendant_client import Client
-from serving import RunningServer, running_server
+
+from bench.serving import RunningServer, running_server
 
 TEXTS_PER_CALL = 64
 NUM_LONG_WORDS = 15
@@ -45,7 +46,7 @@ def bleu_and_chrf(
     hypotheses: Sequence[str], references: Sequence[list[str]]
 ) -> tuple[float, float]:
     """Corpus scores by sacreBLEU with every reference of every sentence."""
-    streams = [
+    streams: Any = [
         [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
     ]
     return (

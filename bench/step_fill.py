@@ -1,6 +1,6 @@
 """How full decoding steps are under load, and what that gains over static batches.
 
-    python bench/step_fill.py --data-dir DATA_DIR
+    python -m bench.step_fill --data-dir DATA_DIR
 
 200 requests of mixed length come at once to a server with 16 rows. Fill is the share of rows that
 decoded a token, over all steps that began while texts were waiting. The same sentences then run
@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attendant_client import AsyncClient, Client
-from bare_loop import BareLoop
-from quality import read_references
-from serving import RunningServer, running_server
+
+from bench.bare_loop import BareLoop
+from bench.quality import read_references
+from bench.serving import RunningServer, running_server
 
 MAX_ROWS = 16
 NUM_REQUESTS = 200

@@ -75,14 +75,7 @@ class ModelLoader:
             max_encode_tokens=settings.max_encode_tokens,
         )
         model = self._opened(OnnxTranslationModel, bundle)
-        # The lane hands a model only sources that this model encoded.
-        lane = DecodingLane(
-            bundle.key,
-            model,  # type: ignore[arg-type]
-            limits,
-            self._metrics,
-            self.clock,
-        )
+        lane = DecodingLane(bundle.key, model, limits, self._metrics, self.clock)
         self._metrics.watch(
             bundle.key,
             {

@@ -271,7 +271,7 @@ class OnnxEmbeddingModel:
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
-        """Run the texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
+        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
         arrays = self._embedder.run(list(outputs), feeds, self._run_options)

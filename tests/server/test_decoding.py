@@ -10,6 +10,7 @@ from attendant_server.errors import DeadlineExceeded, ModelFailed, QueueFull
 from tests.support.fake_model import (
     BOS,
     EOS,
+    FakeMemory,
     FakeTranslationModel,
     RecordingObserver,
     log_probabilities,
@@ -53,7 +54,7 @@ def run(lane):
 
 
 def greedy(source, options):
-    tokens = []
+    tokens: list[int] = []
     while len(tokens) < options.max_output_tokens and (not tokens or tokens[-1] != EOS):
         scores = list(log_probabilities(source, tuple(tokens)))
         if len(tokens) < options.min_output_tokens:
@@ -69,7 +70,9 @@ def beam(source, options):
         tokens, total = hypothesis
         return total / len(tokens) ** options.length_penalty
 
-    width, running, finished = options.beam_size, [((), 0.0)], []
+    width = options.beam_size
+    running: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    finished: list[tuple[tuple[int, ...], float]] = []
     for num_tokens in range(1, options.max_output_tokens + 1):
         extended = []
         for tokens, total in running:
@@ -212,7 +215,7 @@ def test_cancelling_frees_places_in_the_queue_at_once(lane):
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_settled_prefixes_only_grow_and_begin_the_best_hypothesis(lane, beam_size):
-    prefixes = []
+    prefixes: list[tuple[int, ...]] = []
     options = SearchOptions(max_output_tokens=12, beam_size=beam_size, min_output_tokens=6)
     call = TranslateCall([(9, 4)], options, on_prefix=prefixes.append)
     lane.submit(call)
@@ -254,16 +257,14 @@ def test_a_failed_lane_answers_what_ran_and_goes_on_with_what_waits(lane):
 
 
 def test_the_first_input_of_the_decoder_is_the_begin_token(model):
-    first_tokens = []
-    original = model.new_memory
+    first_tokens: list[list[int]] = []
 
-    def spying_memory(width, max_blocks):
-        memory = original(width, max_blocks)
-        step = memory.step
-        memory.step = lambda n, i: (first_tokens.append(i.tokens.tolist()), step(n, i))[1]
-        return memory
+    class SpyingMemory(FakeMemory):
+        def step(self, num_blocks, step_input):
+            first_tokens.append(step_input.tokens.tolist())
+            return super().step(num_blocks, step_input)
 
-    model.new_memory = spying_memory
+    model.new_memory = lambda width, max_blocks: SpyingMemory(model, width, max_blocks)
     lane = DecodingLane("fake", model, DecodingLimits(max_rows=2), RecordingObserver(), Clock())
     lane.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
     lane.advance()

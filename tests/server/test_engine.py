@@ -8,6 +8,7 @@ from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCal
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
 from attendant_server.engine.engine import Engine
+from attendant_server.engine.lane import Lane
 from attendant_server.errors import ModelFailed, Unavailable
 
 from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel, RecordingObserver
@@ -39,7 +40,7 @@ def new_engine(model, embedding_model=None):
     def clock():
         return 0.0
 
-    lanes = {"mt": DecodingLane("mt", model, DecodingLimits(), observer, clock)}
+    lanes: dict[str, Lane] = {"mt": DecodingLane("mt", model, DecodingLimits(), observer, clock)}
     if embedding_model is not None:
         lanes["bert"] = EncodingLane("bert", embedding_model, EncodingLimits(), observer, clock)
     return Engine(lanes, clock)

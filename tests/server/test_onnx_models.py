@@ -22,7 +22,7 @@ from tests.support.fake_model import RecordingObserver
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
-"""How far two graphs, or two batches of embeddings, may differ: one level of int8, 10 bits of fp16."""
+"""How far two graphs, or two batches of embeddings, may differ: int8 by a level now and then."""
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)

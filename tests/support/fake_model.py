@@ -6,17 +6,17 @@ cache was moved, reordered or mixed up wrongly gives other tokens.
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
-
 from attendant_server.engine.calls import MaskCandidates, TargetScore
 from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
 
 
-@lru_cache(maxsize=None)
+@cache
 def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple[float, ...]:
     """Log-probabilities of all tokens after ``prefix``; the end is likelier in longer prefixes."""
     rng = random.Random(f"{source}{prefix}")
@@ -89,9 +89,7 @@ class FakeTranslationModel:
     def new_memory(self, width: int, max_blocks: int) -> FakeMemory:
         return FakeMemory(self, width, max_blocks)
 
-    def score(
-        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[TargetScore]:
+    def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TargetScore]:
         return [
             TargetScore(
                 np.array(
@@ -135,9 +133,9 @@ class RecordingObserver:
     """Keeps every report."""
 
     def __init__(self) -> None:
-        self.steps = []
-        self.batches = []
-        self.dropped = []
+        self.steps: list[StepReport] = []
+        self.batches: list[BatchReport] = []
+        self.dropped: list[tuple[str, int]] = []
 
     def on_step(self, model, report):
         self.steps.append(report)

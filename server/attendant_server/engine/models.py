@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
 
-
-class EncodedSource(Protocol):
-    """An encoded source, as only the model that made it can use it."""
+EncodedSource: TypeAlias = Any
+"""An encoded source, as only the model that made it can use it."""
 
 
 @dataclass(frozen=True, slots=True)
