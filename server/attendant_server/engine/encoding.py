@@ -25,11 +25,11 @@ LOOK_AHEAD = 4
 class EncodingLimits:
     """Bounds of an encoding lane."""
 
-    max_batch_tokens: int = 2048
+    max_batch_tokens: int = 4096
     """Padded tokens of one batch."""
     max_batch_seconds: float = 0.02
     """Time that one batch may take, by the measured time per padded token."""
-    max_queued_texts: int = 4096
+    max_queued_texts: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
