@@ -21,20 +21,20 @@ SMALLEST_SOURCE_BUFFER = 16
 
 
 def open_session(path: Path, num_threads: int, device: str) -> onnxruntime.InferenceSession:
-    """Load a graph. Threads do not spin: idle sessions would take cores from the running one."""
+    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError without that GPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
+    # Idle sessions would take cores from the running one.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers = ["CPUExecutionProvider"]
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     if device == "cuda":
-        providers.insert(0, "CUDAExecutionProvider")
-    return onnxruntime.InferenceSession(path, options, providers=providers)
-
-
-def cuda_is_available() -> bool:
-    """Whether this build of ONNX Runtime can use a GPU."""
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(path, options, providers=[provider])
+    if session.get_providers()[0] != provider:
+        # ONNX Runtime falls back to the CPU with no more than a warning.
+        raise RuntimeError("ONNX Runtime cannot use a GPU here")
+    return session
 
 
 def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -85,8 +85,9 @@ class OnnxDecoderMemory:
         )
         shape = (max_blocks * width, heads, limits.max_target_tokens, head_dim)
         num_tensors = 2 * sizes.num_decoder_layers
-        # One array for all layers, so that a row moves with one copy. Zeros, since masked positions
-        # still enter products: zero times whatever lay there must be zero.
+        # One array for all layers, so that a row moves with one copy. Cross-attention is zero
+        # behind the end of every source: masked positions still enter products, with a weight of
+        # zero, and zero times what a broken source left there would be NaN for its successor.
         self._past = np.zeros((num_tensors, *shape), dtype=model.dtype)
         size = max_blocks * heads * limits.max_source_tokens * head_dim
         self._cross_memory = np.zeros((num_tensors, size), dtype=model.dtype)
@@ -104,15 +105,15 @@ class OnnxDecoderMemory:
         self._fit(block + 1)
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
+            cross[block, :, source.num_tokens :] = 0
 
     def move(self, origin: int, block: int, num_positions: int) -> None:
         """Move a block whose rows hold ``num_positions`` tokens."""
         target, source = self._rows(block), self._rows(origin)
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
-        length = self._source_lengths[origin]
-        self._source_lengths[block] = length
+        self._source_lengths[block] = self._source_lengths[origin]
         for cross in self._cross:
-            cross[block, :, :length] = cross[origin, :, :length]
+            cross[block] = cross[origin]
 
     def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
         """Copy the first ``num_positions`` positions of each parent row into its row."""
@@ -175,6 +176,7 @@ class OnnxDecoderMemory:
         for before, after in zip(self._cross, resized, strict=True):
             for block in order:
                 after[block, :, :kept] = before[block, :, :kept].copy()
+                after[block, :, kept:] = 0
         self._cross = resized
 
 
@@ -188,13 +190,13 @@ class OnnxTranslationModel:
         self.pad_id = manifest.special_tokens.pad_id
         self.bos_id = manifest.special_tokens.bos_id
         self.eos_id = manifest.special_tokens.eos_id
-        self.vocab_size = self.sizes.vocab_size
         self.cache_bytes = 0
         """Memory of all caches allocated so far."""
         self.encoder, self.decoder_step, self._scorer = (
             open_session(bundle.graph_path(name), num_threads, device)
             for name in ("encoder", "decoder_step", "scorer")
         )
+        self._check_sizes()
         is_half = self.encoder.get_outputs()[0].type == "tensor(float16)"
         self.dtype = np.dtype(np.float16 if is_half else np.float32)
         self._cross_names = [
@@ -202,6 +204,16 @@ class OnnxTranslationModel:
             for layer in range(self.sizes.num_decoder_layers)
             for kind in ("key", "value")
         ]
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError if the graphs are not of the sizes that the manifest states."""
+        shapes = {i.name: i.shape for i in self.decoder_step.get_inputs()}
+        past = [name for name in shapes if name.startswith("past_")]
+        stated = [self.sizes.num_heads, self.sizes.head_dim]
+        if len(past) != 2 * self.sizes.num_decoder_layers or any(
+            [shapes[name][1], shapes[name][3]] != stated for name in past
+        ):
+            raise ValueError("translation_sizes in the manifest are not those of the graphs")
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSentence]:
         """Encode the sources as one padded batch."""
@@ -246,8 +258,6 @@ class OnnxTranslationModel:
 class OnnxEmbeddingModel:
     """A BERT bundle: the engine's `EmbeddingModel`."""
 
-    cache_bytes = 0
-
     def __init__(self, bundle: Bundle, num_threads: int, device: str = "cpu") -> None:
         """Load the graphs of ``bundle`` in its chosen precision."""
         manifest = bundle.manifest
@@ -262,11 +272,6 @@ class OnnxEmbeddingModel:
         # Hidden layers that nobody asked for must not be computed.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
-
-    @property
-    def has_mlm_head(self) -> bool:
-        """Whether masks can be filled."""
-        return self._mlm_head is not None
 
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]

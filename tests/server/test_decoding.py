@@ -1,5 +1,6 @@
 """Continuous batching held against searches that know nothing of batches."""
 
+import logging
 import random
 
 import pytest
@@ -269,3 +270,57 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
     lane.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
     lane.advance()
     assert first_tokens == [[BOS]]
+
+
+def test_an_encoder_that_fails_fails_its_texts_and_not_those_that_run(lane, model, caplog):
+    caplog.set_level(logging.CRITICAL)
+    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
+    running = TranslateCall([(5, 6)], options)
+    lane.submit(running)
+    lane.advance()
+    encode = model.encode
+    model.encode = None
+    broken = TranslateCall([(7,)], options)
+    lane.submit(broken)
+    lane.advance()
+    model.encode = encode
+    run(lane)
+    assert isinstance(broken.future.exception(), ModelFailed)
+    assert [h.token_ids for h in running.future.result()[0]] == greedy((5, 6), options)
+
+
+def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(lane, model, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    def without_memory(width, max_blocks):
+        raise MemoryError
+
+    new_memory = model.new_memory
+    model.new_memory = without_memory
+    options = SearchOptions(max_output_tokens=5)
+    refused = TranslateCall([(5, 6)], options)
+    lane.submit(refused)
+    lane.advance()
+    model.new_memory = new_memory
+    later = TranslateCall([(5, 6)], options)
+    lane.submit(later)
+    run(lane)
+    assert isinstance(refused.future.exception(), ModelFailed)
+    assert later.future.result()
+
+
+def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(lane, model):
+    options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
+    call = TranslateCall([(5, 6)], options)
+    lane.submit(call)
+    lane.advance()
+    encode = model.encode
+
+    def cancelling(sources):
+        call.cancel()
+        return encode(sources)
+
+    model.encode = cancelling
+    lane.submit(TranslateCall([(7,)], options))
+    lane.advance()
+    assert model.steps == [(1, 1), (1, 1)]

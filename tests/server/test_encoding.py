@@ -1,12 +1,13 @@
 """Token-budget batching of embeddings."""
 
+import logging
 import random
 
 import numpy as np
 import pytest
 from attendant_server.engine.calls import EmbedCall, FillMaskCall
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
-from attendant_server.errors import DeadlineExceeded
+from attendant_server.errors import DeadlineExceeded, ModelFailed
 
 from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver
 
@@ -125,3 +126,43 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
     assert model.batches == [[3]]
     assert isinstance(late.future.exception(), DeadlineExceeded)
     assert np.array_equal(kept.future.result()[0]["mean_pooled"], [9, 3])
+
+
+def test_a_head_that_fails_fails_its_batch_and_nobody_later(clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    class HeadlessModel(FakeEmbeddingModel):
+        def fill(self, hidden, top_k):
+            raise RuntimeError("no head")
+
+    lane = new_lane(HeadlessModel(), clock)
+    broken, mate = FillMaskCall([[7, 8]], [[0]], top_k=2), EmbedCall([[1, 2]], ("mean_pooled",))
+    lane.submit(broken)
+    lane.submit(mate)
+    run(lane)
+    for call in (broken, mate):
+        assert isinstance(call.future.exception(), ModelFailed)
+    later = EmbedCall([[1, 2]], ("mean_pooled",))
+    lane.submit(later)
+    run(lane)
+    assert later.future.result()
+
+
+def test_a_text_without_finite_numbers_fails_alone(clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    class OverflowingModel(FakeEmbeddingModel):
+        def embed(self, texts, outputs):
+            results = super().embed(texts, outputs)
+            for row, text in enumerate(texts):
+                if 13 in text:
+                    results["mean_pooled"][row] = np.nan
+            return results
+
+    lane = new_lane(OverflowingModel(), clock)
+    bad, mate = EmbedCall([[13]], ("mean_pooled",)), EmbedCall([[1, 2]], ("mean_pooled",))
+    lane.submit(bad)
+    lane.submit(mate)
+    run(lane)
+    assert isinstance(bad.future.exception(), ModelFailed)
+    assert mate.future.result()

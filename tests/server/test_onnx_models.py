@@ -16,6 +16,7 @@ from attendant_server.engine.calls import (
 )
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
+from attendant_server.errors import ModelFailed
 from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel
 
 from tests.support.fake_model import RecordingObserver
@@ -78,7 +79,7 @@ def random_call(rng, vocab_size):
 
 def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
     rng = random.Random(11)
-    wanted = [random_call(rng, model.vocab_size) for _ in range(40)]
+    wanted = [random_call(rng, model.sizes.vocab_size) for _ in range(40)]
     lane, calls = new_lane(model), []
     for source, options in wanted:
         calls.append(TranslateCall([source], options))
@@ -94,8 +95,8 @@ def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
 
 def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, model):
     rng = random.Random(5)
-    short = [rng.randrange(4, model.vocab_size) for _ in range(6)] + [2]
-    long = [rng.randrange(4, model.vocab_size) for _ in range(60)] + [2]
+    short = [rng.randrange(4, model.sizes.vocab_size) for _ in range(6)] + [2]
+    long = [rng.randrange(4, model.sizes.vocab_size) for _ in range(60)] + [2]
     options = SearchOptions(30, min_output_tokens=30)
     [[alone]] = run(new_lane(model), TranslateCall([short], options))
     lane = new_lane(model)
@@ -146,6 +147,42 @@ def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
                 rtol=0,
                 atol=bound_of(bundle) + 1e-6,  # the file rounds to six digits
             )
+
+
+def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(bundle, model):
+    options = SearchOptions(6, min_output_tokens=6)
+    healthy = [[9, 8, 7, 2], [5, 6, 2]]
+    expected = [run(new_lane(model), TranslateCall([s], options))[0] for s in healthy]
+    lane = new_lane(model)
+    encode = model.encode
+
+    def broken(sources):
+        encoded = encode(sources)
+        for sentence in encoded:
+            for keys_values in sentence.keys_values:
+                keys_values[...] = np.inf
+        return encoded
+
+    model.encode = broken
+    bad = TranslateCall([[12] * 30 + [2]], options)
+    lane.submit(bad)
+    lane._encode()
+    model.encode = encode
+    calls = [TranslateCall([source], options) for source in healthy * 3]
+    for call in calls:
+        lane.submit(call)
+    while lane.has_work:
+        lane.advance()
+    assert isinstance(bad.future.exception(), ModelFailed)
+    for call, want in zip(calls, expected * 3, strict=True):
+        assert is_same_or_tied(call.future.result()[0][0], want[0][0], bound_of(bundle))
+
+
+def test_sizes_that_are_not_those_of_the_graphs_are_refused(bundle):
+    wrong = read_bundle(bundle.directory, bundle.precision, "cpu")
+    wrong.manifest.translation_sizes.num_heads = 4
+    with pytest.raises(ValueError, match="translation_sizes"):
+        OnnxTranslationModel(wrong, num_threads=1)
 
 
 def test_caches_do_not_grow_under_load(model):

@@ -72,7 +72,7 @@ class FakeMemory:
 class FakeTranslationModel:
     """Remembers what it was asked to run."""
 
-    bos_id, eos_id, vocab_size = BOS, EOS, VOCAB
+    bos_id, eos_id = BOS, EOS
 
     def __init__(self) -> None:
         self.encoded: list[list[tuple[int, ...]]] = []

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
 from attendant_server.engine.calls import Call
@@ -24,15 +25,17 @@ class AdmissionQueue(Generic[Text]):
     """Texts that wait for a model, first come first served, never more than ``max_texts``.
 
     All texts of a call are admitted or none. Texts of calls that are over count no longer, even
-    before the engine has come across them; ``on_dropped`` is told the call and their number.
+    before the engine has come across them; ``on_dropped`` is told their number and the call's
+    future.
     """
 
-    def __init__(self, max_texts: int, on_dropped: Callable[[Call[Any], int], None]) -> None:
+    def __init__(self, max_texts: int, on_dropped: Callable[[Future[Any], int], None]) -> None:
         self.max_texts = max_texts
         self._on_dropped = on_dropped
         self._lock = threading.Lock()
         self._texts: deque[Text] = deque()
-        self._waiting: Counter[Call[Any]] = Counter()
+        # By future: a key that leads back to the call would keep it alive with its results.
+        self._waiting: Counter[Future[Any]] = Counter()
 
     def __len__(self) -> int:
         """Texts waiting whose calls are not over."""
@@ -51,10 +54,10 @@ class AdmissionQueue(Generic[Text]):
                 )
             call.timings.submitted = now
             if len(self._texts) > 2 * self.max_texts:  # mostly texts of calls that are over
-                self._texts = deque(t for t in self._texts if t.call in self._waiting)
+                self._texts = deque(t for t in self._texts if t.call.future in self._waiting)
             self._texts.extend(texts)
-            self._waiting[call] += len(texts)
-        call.future.add_done_callback(lambda _: self._forget(call))
+            self._waiting[call.future] += len(texts)
+        call.future.add_done_callback(self._forget)
 
     def take(self) -> Iterator[Text]:
         """Remove and yield texts in order until the queue is empty or the caller stops asking."""
@@ -66,29 +69,30 @@ class AdmissionQueue(Generic[Text]):
         with self._lock:
             if not text.call.is_over():
                 self._texts.appendleft(text)
-                self._waiting[text.call] += 1
+                self._waiting[text.call.future] += 1
 
     def _take_one(self) -> Text | None:
         with self._lock:
             while self._texts:
                 text = self._texts.popleft()
-                if text.call in self._waiting:
-                    self._waiting[text.call] -= 1
-                    if not self._waiting[text.call]:
-                        del self._waiting[text.call]
+                future = text.call.future
+                if future in self._waiting:
+                    self._waiting[future] -= 1
+                    if not self._waiting[future]:
+                        del self._waiting[future]
                     return text
             return None
 
-    def _forget(self, call: Call[Any]) -> None:
+    def _forget(self, future: Future[Any]) -> None:
         with self._lock:
-            num_dropped = self._waiting.pop(call, 0)
+            num_dropped = self._waiting.pop(future, 0)
             if not self._waiting:
                 self._texts.clear()
         if num_dropped:
-            self._on_dropped(call, num_dropped)
+            self._on_dropped(future, num_dropped)
 
     def _head_age(self, now: float) -> float:
         """How long the text at the head has waited: what a newcomer may expect, at least 50 ms."""
-        head = next((t for t in self._texts if t.call in self._waiting), None)
+        head = next((t for t in self._texts if t.call.future in self._waiting), None)
         submitted = head.call.timings.submitted if head else None
         return max(0.05, now - submitted) if submitted is not None else 0.05

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from attendant_server.engine.admission import AdmissionQueue
 from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
 from attendant_server.engine.lane import Lane
@@ -17,6 +19,7 @@ from attendant_server.engine.models import EncodedSource, TranslationModel
 from attendant_server.engine.pool import Pool, Sentence
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.search import new_search
+from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
 
@@ -89,15 +92,15 @@ class DecodingLane(Lane):
         search = new_search(call.options, self._model.bos_id, self._model.eos_id)
         return Sentence(call, index, search)
 
-    def advance(self) -> None:
-        """One bounded round of work: encode, admit, one step of every pool, score."""
-        self._drop_abandoned()
+    def _advance(self) -> None:
+        """Encode, admit, one step of every pool, score."""
         self._encode()
+        self._drop_abandoned()  # after encoding, so that no step has a call that ended meanwhile
         self._admit()
         self._step()
         self._score()
 
-    def _take_all(self) -> list[Call[Any]]:
+    def _take_running(self) -> list[Call[Any]]:
         calls: list[Call[Any]] = [s.call for pool in self._pools.values() for s in pool.sentences]
         calls += [sentence.call for sentence, _ in self._encoded]
         self._encoded.clear()
@@ -129,18 +132,26 @@ class DecodingLane(Lane):
             sources = [s.call.sources[s.index] for s in batch]
             lengths = [len(source) for source in sources]
             encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
-            now = self._clock()
-            for sentence in batch:
-                sentence.call.timings.encoded = now
-            self._encoded.extend(zip(batch, encoded, strict=True))
+            if encoded is not None:
+                self._join_encoded(list(zip(batch, encoded, strict=True)))
+
+    def _join_encoded(self, sentences: list[tuple[Sentence, EncodedSource]]) -> None:
+        now = self._clock()
+        for sentence, _ in sentences:
+            sentence.call.timings.encoded = now
+        self._encoded.extend(sentences)
 
     def _admit(self) -> None:
         """Let encoded sentences join, in order, while rows are free."""
         free = self.max_rows - self.num_active
         while self._encoded and self._encoded[0][0].width <= free:
-            sentence, source = self._encoded.popleft()
-            self._pool(sentence.width).join(sentence, source)
-            free -= sentence.width
+            sentence, source = self._encoded[0]
+            try:
+                self._pool(sentence.width).join(sentence, source)
+                free -= sentence.width
+            except Exception:  # most likely no memory for the caches of a new width
+                self._fail_run("admission", [sentence.call])
+            self._encoded.popleft()
 
     def _pool(self, width: int) -> Pool:
         if width not in self._pools:
@@ -160,15 +171,26 @@ class DecodingLane(Lane):
         num_output_tokens = 0
         for pool in self._pools.values():
             if pool.sentences:
-                running = list(pool.sentences)
-                finished = pool.step()
-                self._tell_prefixes(running)
-                num_output_tokens += sum(map(self._finish, finished))
+                num_output_tokens += self._step_pool(pool)
         seconds = self._clock() - started
         self._observer.on_step(
             self.name,
             StepReport(num_rows, self.max_rows, num_waiting, num_output_tokens, seconds),
         )
+
+    def _step_pool(self, pool: Pool) -> int:
+        """One step of one pool; returns the output tokens of the sentences that it finished."""
+        running = list(pool.sentences)
+        try:
+            ended = pool.step()
+        except Exception:
+            pool.sentences.clear()
+            self._fail_run("decoder_step", [sentence.call for sentence in running])
+            return 0
+        for sentence in ended.without_result:
+            self._fail_result(sentence.call)
+        self._tell_prefixes([s for s in running if not s.call.is_over()])
+        return sum(map(self._finish, ended.finished))
 
     def _tell_prefixes(self, sentences: list[Sentence]) -> None:
         now = self._clock()
@@ -190,7 +212,7 @@ class DecodingLane(Lane):
             on_prefix(prefix)
         except Exception:
             logger.exception("event=prefix_callback_failed model=%s", self.name)
-            sentence.call.cancel()
+            self._fail_calls([sentence.call], ModelFailed("the caller could not be told"))
 
     def _finish(self, sentence: Sentence) -> int:
         """Answer for a finished sentence; returns its output tokens."""
@@ -210,5 +232,8 @@ class DecodingLane(Lane):
             lengths = [len(target) for _, target in pairs]
             scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
             now = self._clock()
-            for pair, score in zip(batch, scores, strict=True):
-                pair.call.put(pair.index, score, now)
+            for pair, score in zip(batch, scores or (), strict=scores is not None):
+                if np.isfinite(score.log_probabilities).all():
+                    pair.call.put(pair.index, score, now)
+                else:
+                    self._fail_result(pair.call)

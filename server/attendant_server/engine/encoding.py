@@ -78,20 +78,23 @@ class EncodingLane(Lane):
         texts = [TextToEncode(call, i) for i in range(call.num_texts)]
         self._queue.put(call, texts, self._clock())
 
-    def advance(self) -> None:
+    def _advance(self) -> None:
         """Run one batch."""
         batch = self._take_similar()
         if not batch:
             return
         started = self._clock()
         lengths = [text.length for text in batch]
-        outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
+        results = self._run("embedder", batch, lengths, lambda: self._results(batch))
         now = self._clock()
         self._measure(max(lengths) * len(lengths), now - started)
-        for row, text in enumerate(batch):
-            text.call.put(text.index, self._result(text, row, outputs), now)
+        for text, result in zip(batch, results or (), strict=results is not None):
+            if _is_finite(result):
+                text.call.put(text.index, result, now)
+            else:
+                self._fail_result(text.call)
 
-    def _take_all(self) -> list[Call[Any]]:
+    def _take_running(self) -> list[Call[Any]]:
         return []
 
     def _take_waiting(self) -> list[Call[Any]]:
@@ -124,11 +127,17 @@ class EncodingLane(Lane):
                 break
             longest = max(longest, text.length)
             batch.append(text)
+        self._in_flight = batch
         chosen = set(map(id, batch))
         for text in reversed(window):
             if id(text) not in chosen:
                 self._queue.put_back(text)
         return batch
+
+    def _results(self, batch: list[TextToEncode]) -> list[Any]:
+        """What each text's call wants."""
+        outputs = self._embed(batch)
+        return [self._result(text, row, outputs) for row, text in enumerate(batch)]
 
     def _embed(self, batch: list[TextToEncode]) -> dict[str, NDArray[np.float32]]:
         """All outputs that any text of the batch wants, with a batch axis."""
@@ -155,3 +164,8 @@ class EncodingLane(Lane):
     def _fill(self, call: FillMaskCall, index: int, hidden: NDArray[np.float32]) -> MaskCandidates:
         positions = list(call.mask_positions[index])
         return self._model.fill(hidden[positions], call.top_k)  # (masks, top_k)
+
+
+def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:
+    arrays = [result.probabilities] if isinstance(result, MaskCandidates) else result.values()
+    return all(np.isfinite(array).all() for array in arrays)

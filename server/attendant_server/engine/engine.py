@@ -13,6 +13,9 @@ from attendant_server.errors import ModelFailed, Unavailable
 
 logger = logging.getLogger(__name__)
 
+LAST_RUN_SECONDS = 5.0
+"""How long draining waits for the model run in progress when its time is over."""
+
 
 class EngineState(Enum):
     """The life of an engine, in order."""
@@ -38,11 +41,6 @@ class Engine:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="attendant-engine", daemon=True)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether calls are being run."""
-        return self._thread.is_alive() and self._state is not EngineState.STOPPED
-
     def start(self) -> None:
         """Start the thread."""
         self._state = EngineState.RUNNING
@@ -67,9 +65,16 @@ class Engine:
             self._changed.notify()
         self._thread.join(timeout_seconds)
         has_finished = not self._thread.is_alive()
-        self._state = EngineState.STOPPED
-        self._thread.join()
+        self._stop()
+        self._thread.join(LAST_RUN_SECONDS)
+        if self._thread.is_alive():
+            logger.critical("event=model_run_hangs")  # a daemon thread does not hold the exit up
         return has_finished
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._state = EngineState.STOPPED
+            self._changed.notify()
 
     def _run(self) -> None:
         try:
@@ -80,10 +85,12 @@ class Engine:
             self._fail_all(Unavailable("the server is shutting down"))
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
-            self._state = EngineState.STOPPED
-            self._fail_all(Unavailable("the engine has died"))
-            if self.on_death is not None:
-                self.on_death()
+            self._stop()  # under the lock: whoever has just been admitted is failed as well
+            try:
+                self._fail_all(Unavailable("the engine has died"))
+            finally:
+                if self.on_death is not None:
+                    self.on_death()
 
     def _wait_for_work(self) -> bool:
         """Block until a lane has work; False when the thread should end."""
@@ -101,9 +108,12 @@ class Engine:
         try:
             lane.advance()
         except Exception:
-            logger.exception("event=model_failed model=%s", lane.name)
+            logger.exception("event=lane_failed model=%s", lane.name)
             lane.fail(ModelFailed("the model failed while it ran this request"))
 
     def _fail_all(self, error: Exception) -> None:
         for lane in self._lanes.values():
-            lane.fail(error, waiting_too=True)
+            try:
+                lane.fail(error, waiting_too=True)
+            except Exception:
+                logger.exception("event=lane_failed model=%s", lane.name)

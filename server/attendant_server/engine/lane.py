@@ -3,17 +3,21 @@
 A *lane* is everything that the engine keeps for one model. Lanes take turns on the engine's thread.
 """
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from attendant_server.engine.admission import AdmissionQueue, Waiting
 from attendant_server.engine.calls import Call
 from attendant_server.engine.reports import BatchReport, Observer
-from attendant_server.errors import DeadlineExceeded
+from attendant_server.errors import DeadlineExceeded, ModelFailed
 
 Text = TypeVar("Text", bound=Waiting)
 Output = TypeVar("Output")
+
+logger = logging.getLogger(__name__)
 
 
 class Lane(ABC):
@@ -22,7 +26,8 @@ class Lane(ABC):
     def __init__(self, name: str, observer: Observer, clock: Callable[[], float]) -> None:
         self.name = name
         self._observer, self._clock = observer, clock
-        self._in_flight: list[Call[Any]] = []
+        self._in_flight: Sequence[Waiting] = ()
+        """Texts that were taken from a queue in this round."""
 
     @property
     @abstractmethod
@@ -32,7 +37,7 @@ class Lane(ABC):
     @property
     @abstractmethod
     def num_active(self) -> int:
-        """Rows, or texts, that the model is working on between two rounds. Any thread."""
+        """Rows, or texts, that the model is working on. Any thread."""
 
     @property
     def has_work(self) -> bool:
@@ -43,12 +48,20 @@ class Lane(ABC):
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""
 
-    @abstractmethod
     def advance(self) -> None:
-        """One bounded round of work."""
+        """One bounded round of work.
+
+        A model run that raises fails the calls that it was for, and no others.
+        """
+        self._advance()
+        self._in_flight = ()
 
     @abstractmethod
-    def _take_all(self) -> list[Call[Any]]:
+    def _advance(self) -> None:
+        """The round of this kind of lane."""
+
+    @abstractmethod
+    def _take_running(self) -> list[Call[Any]]:
         """Forget everything that runs; returns the calls."""
 
     @abstractmethod
@@ -57,23 +70,36 @@ class Lane(ABC):
 
     def fail(self, error: Exception, *, waiting_too: bool = False) -> None:
         """Fail everything that runs, and on request what waits; the lane is empty and usable."""
-        running = self._take_all() + self._in_flight
-        self._in_flight = []
+        calls = self._take_running() + [text.call for text in self._in_flight]
+        self._in_flight = ()
         if waiting_too:
-            running += self._take_waiting()
-        for call in running:
-            call.fail(error)
-        if running:
-            self._observer.on_dropped(self.name, "failed", len(running))
+            calls += self._take_waiting()
+        self._fail_calls(calls, error)
+
+    def _fail_calls(self, calls: Iterable[Call[Any]], error: Exception) -> None:
+        for call in calls:
+            if not call.is_over():
+                call.fail(error)
+                self._observer.on_dropped(self.name, "failed", 1)
+
+    def _fail_run(self, what: str, calls: Iterable[Call[Any]]) -> None:
+        """Answer the calls of a model run that has just raised."""
+        logger.exception("event=model_failed model=%s run=%s", self.name, what)
+        self._fail_calls(calls, ModelFailed("the model failed while it ran this request"))
+
+    def _fail_result(self, call: Call[Any]) -> None:
+        """Answer a call for which the model gave numbers that are none."""
+        logger.error("event=result_not_finite model=%s", self.name)
+        self._fail_calls([call], ModelFailed("the model gave no finite result for this request"))
 
     def _new_queue(self, max_texts: int) -> AdmissionQueue[Any]:
         return AdmissionQueue(max_texts, self._on_dropped)
 
-    def _on_dropped(self, call: Call[Any], num_texts: int) -> None:
-        if call.future.cancelled():
+    def _on_dropped(self, future: Future[Any], num_texts: int) -> None:
+        if future.cancelled():
             reason = "cancelled"
         else:
-            is_late = isinstance(call.future.exception(), DeadlineExceeded)
+            is_late = isinstance(future.exception(), DeadlineExceeded)
             reason = "expired" if is_late else "failed"
         self._observer.on_dropped(self.name, reason, num_texts)
 
@@ -82,7 +108,7 @@ class Lane(ABC):
         if call.is_expired(now):
             call.fail(DeadlineExceeded("the deadline passed before the call was done"))
         if call.is_over():
-            self._on_dropped(call, 1)
+            self._on_dropped(call.future, 1)
             return True
         return False
 
@@ -92,6 +118,7 @@ class Lane(ABC):
         """Live texts from the head of ``queue`` that fit ``max_tokens`` when padded, or one."""
         now = self._clock()
         batch: list[Text] = []
+        self._in_flight = batch
         longest = 0
         for text in queue.take():
             if self._is_abandoned(text.call, now):
@@ -105,15 +132,17 @@ class Lane(ABC):
 
     def _run(
         self, graph: str, batch: list[Text], lengths: list[int], run: Callable[[], Output]
-    ) -> Output:
-        """Run a batch of texts with these token counts, and report it."""
+    ) -> Output | None:
+        """Run a batch of texts with these token counts, and report it; None if that failed."""
         started = self._clock()
         for text in batch:
             if text.call.timings.started is None:
                 text.call.timings.started = started
-        self._in_flight = [text.call for text in batch]
-        output = run()
-        self._in_flight = []
+        try:
+            output = run()
+        except Exception:
+            self._fail_run(graph, [text.call for text in batch])
+            return None
         num_padded_tokens = max(lengths) * len(lengths)
         seconds = self._clock() - started
         self._observer.on_batch(

@@ -60,7 +60,6 @@ class TranslationModel(Protocol):
 
     bos_id: int
     eos_id: int
-    vocab_size: int
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""

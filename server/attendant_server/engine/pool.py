@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
-from attendant_server.engine.models import DecoderMemory, EncodedSource, StepInput
+from attendant_server.engine.models import Candidates, DecoderMemory, EncodedSource, StepInput
 from attendant_server.engine.search import Search, num_candidates
 
 
@@ -27,6 +27,15 @@ class Sentence:
     def width(self) -> int:
         """Rows that it needs."""
         return self.search.width
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The sentences that left their blocks after a step."""
+
+    finished: list[Sentence]
+    without_result: list[Sentence]
+    """Those for which the model answered NaN."""
 
 
 class Pool:
@@ -65,17 +74,14 @@ class Pool:
             self.sentences[block] = self.sentences[last]
         self.sentences.pop()
 
-    def drop(self, is_unwanted: "set[Sentence]") -> None:
+    def drop(self, unwanted: set[Sentence]) -> None:
         """Free the blocks of these sentences."""
         for block in reversed(range(len(self.sentences))):
-            if self.sentences[block] in is_unwanted:
+            if self.sentences[block] in unwanted:
                 self.leave(block)
 
-    def step(self) -> list[Sentence]:
-        """Decode one token for every row; returns the sentences that this finished.
-
-        Raises FloatingPointError, with nothing changed, when the model answers NaN.
-        """
+    def step(self) -> Ended:
+        """Decode one token for every row; sentences that this ended have left their blocks."""
         num_rows = self.num_rows
         positions, adjustments = self._suppressed_ends()
         candidates = self._memory.step(
@@ -88,20 +94,38 @@ class Pool:
                 adjustments,
             ),
         )
-        if np.isnan(candidates.log_probabilities).any():
-            raise FloatingPointError("the model answered NaN")
         self._lengths[:num_rows] += 1
-        self._advance(candidates.token_ids.tolist(), candidates.log_probabilities.tolist())
+        without_result = self._without_result(candidates)
+        self._advance(
+            candidates.token_ids.tolist(),
+            candidates.log_probabilities.tolist(),
+            set(without_result),
+        )
         finished = [s for s in self.sentences if s.search.is_finished]
-        self.drop(set(finished))
-        return finished
+        self.drop({*finished, *without_result})
+        return Ended(finished, without_result)
 
-    def _advance(self, token_ids: list[list[int]], log_probabilities: list[list[float]]) -> None:
+    def _without_result(self, candidates: Candidates) -> list[Sentence]:
+        """The sentences of which a row has candidates that are NaN."""
+        is_nan = np.isnan(candidates.log_probabilities)
+        if not is_nan.any():
+            return []
+        blocks = is_nan.reshape(len(self.sentences), -1)  # (blocks, width x candidates)
+        return [s for s, values in zip(self.sentences, blocks, strict=True) if values.any()]
+
+    def _advance(
+        self,
+        token_ids: list[list[int]],
+        log_probabilities: list[list[float]],
+        without_result: set[Sentence],
+    ) -> None:
         """Let every search choose, then reorder the caches of those whose beams changed parents."""
         moved_rows: list[int] = []
         parents: list[int] = []
         num_positions = 0
         for block, sentence in enumerate(self.sentences):
+            if sentence in without_result:
+                continue
             rows, search = self._rows(block), sentence.search
             chosen = search.advance(token_ids[rows], log_probabilities[rows])
             if search.is_finished:
