@@ -107,7 +107,7 @@ class Server:
             )
         except (RuntimeError, OSError) as error:
             raise StartError(f"cannot listen: {error}") from error
-        self._metrics.describe_server(version("attendant-server"), self._loader.device)
+        self._metrics.describe_server(version("attendant-server"), settings.device)
         self._metrics.add_methods(_methods(), [code.name for code in grpc.StatusCode])
         await self._grpc.start()
         logger.info("event=loading port=%d models=%s", self.port, self.models())
@@ -159,7 +159,11 @@ class Server:
             interceptors=[
                 MetricsInterceptor(self._metrics),
                 StatusInterceptor(),
-                AdmissionInterceptor(settings.max_concurrent_calls, self._metrics.on_refused),
+                AdmissionInterceptor(
+                    settings.max_concurrent_calls,
+                    settings.max_request_seconds,
+                    self._metrics.on_refused,
+                ),
             ],
             options=_options(settings),
         )

@@ -1,4 +1,5 @@
 import grpc
+import pytest
 from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateOptions, TranslateRequest
 
 from tests.support.serving import TRANSLATION_MODEL, Running, failure_of, wait_until
@@ -76,19 +77,12 @@ def test_a_deadline_that_has_passed_already_runs_nothing(running: Running):
     assert num_encoded(running) == before
 
 
-def test_the_servers_own_limit_holds_for_callers_without_a_deadline(start):
-    running = start(max_request_seconds=0.001)
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_the_servers_own_limit_ends_a_call_even_while_a_model_run_hangs(start, timeout):
+    running = start(max_request_seconds=0.2)
     with running.held_engine():
-        call = running.translation.Translate.future(REQUEST)
-        running.wait_for_queued(1)
-    assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert call.details() == "the deadline passed before the call was done"
-    wait_until(lambda: num_dropped(running, "expired") == 1)
-
-
-def test_the_servers_own_limit_holds_for_callers_with_a_later_deadline(start):
-    running = start(max_request_seconds=0.001)
-    with running.held_engine():
-        call = running.translation.Translate.future(REQUEST, timeout=60)
-        running.wait_for_queued(1)
-    assert call.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        failure = failure_of(running.translation.Translate, REQUEST, timeout=timeout)
+        assert failure.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert failure.details() == "the call took more than 0.2 seconds"
+        running.wait_for_queued(0)
+    wait_until(lambda: num_dropped(running, "cancelled") == 1)

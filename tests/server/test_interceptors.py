@@ -23,6 +23,7 @@ FAILURES: dict[str, BaseException] = {
     "ValueError": ValueError(SECRET),
     "Exception": Exception(SECRET),
     "RuntimeError": RuntimeError(SECRET),
+    "TimeoutError": TimeoutError(SECRET),
 }
 for error_class in STATUS_CODES:
     arguments: tuple[Any, ...] = ("a message",)
@@ -54,6 +55,8 @@ async def unary(request: bytes, context: Any) -> bytes:
 
 async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
     yield b"first"
+    while request == b"endless":
+        yield bytes(1_000_000)
     yield await unary(request, context)
 
 
@@ -86,13 +89,18 @@ def calls() -> Calls:
 
 
 @pytest.fixture
-def channel(loop: LoopThread, calls: Calls) -> Iterator[Any]:
+def max_request_seconds() -> float:
+    return 60.0
+
+
+@pytest.fixture
+def channel(loop: LoopThread, calls: Calls, max_request_seconds: float) -> Iterator[Any]:
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             interceptors=[
                 MetricsInterceptor(calls),
                 StatusInterceptor(),
-                AdmissionInterceptor(1, calls.refused.append),
+                AdmissionInterceptor(1, max_request_seconds, calls.refused.append),
             ]
         )
         for service in ("attendant.Test", "other.Test"):
@@ -143,7 +151,7 @@ def test_a_stream_fails_like_a_unary_call_after_what_it_has_sent(channel: Any):
         assert failure_of(next, answers).code() == failure(channel, name).code()
 
 
-@pytest.mark.parametrize("name", ["ValueError", "Exception", "RuntimeError", "panic"])
+@pytest.mark.parametrize("name", ["ValueError", "Exception", "RuntimeError", "TimeoutError", "panic"])
 def test_other_errors_tell_the_caller_nothing_and_the_log_everything(
     channel: Any, name: str, caplog: pytest.LogCaptureFixture
 ):
@@ -210,3 +218,20 @@ def test_a_cancelled_call_leaves_its_place_to_others(channel: Any, calls: Calls)
     wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
     codes = [code for method, code in calls.handled if method.name == "Stream"]
     assert codes == ["CANCELLED"]
+
+
+@pytest.mark.parametrize("max_request_seconds", [0.2])
+def test_a_call_that_takes_too_long_ends_and_leaves_its_place_to_others(channel: Any):
+    found = failure(channel, "wait")
+    assert found.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert found.details() == "the call took more than 0.2 seconds"
+    assert channel.unary_unary("/attendant.Test/Unary")(b"fine") == b"fine"
+
+
+@pytest.mark.parametrize("max_request_seconds", [0.2])
+def test_a_stream_whose_client_takes_nothing_gives_its_place_back_as_well(channel: Any):
+    stream = channel.unary_stream("/attendant.Test/Stream")(b"endless")
+    assert next(stream) == b"first"
+    unary_call = channel.unary_unary("/attendant.Test/Unary")
+    wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
+    assert failure_of(list, stream).code() == grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,28 +1,35 @@
-"""How many calls may be in progress at once; calls beyond are refused at once.
+"""How many calls may be in progress at once, and for how long; calls beyond are refused at once.
 
 Health checks and reflection are exempt, so that a busy server still says that it lives.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from attendant_server.errors import QueueFull
+from attendant_server.errors import DeadlineExceeded, QueueFull
 from attendant_server.interceptors.around import AroundInterceptor, Context, Method
 
 RETRY_AFTER_SECONDS = 0.1
 
 
 class AdmissionInterceptor(AroundInterceptor):
-    """Bounds the calls in progress of the package attendant."""
+    """Bounds the calls in progress of the package attendant, and the time of each."""
 
-    def __init__(self, max_concurrent_calls: int, on_refused: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        max_concurrent_calls: int,
+        max_request_seconds: float,
+        on_refused: Callable[[str], None],
+    ) -> None:
         self._max_concurrent_calls = max_concurrent_calls
+        self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
         self._num_calls = 0
 
     @asynccontextmanager
     async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
-        """Count the call in and out, or refuse it."""
+        """Count the call in and out, or refuse it; end it with DeadlineExceeded in time."""
         if not method.service.startswith("attendant."):
             yield
             return
@@ -33,7 +40,15 @@ class AdmissionInterceptor(AroundInterceptor):
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         self._num_calls += 1
+        limit = asyncio.timeout(self._max_request_seconds)
         try:
-            yield
+            async with limit:
+                yield
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # one of the call's own
+            raise DeadlineExceeded(
+                f"the call took more than {self._max_request_seconds:g} seconds"
+            ) from error
         finally:
             self._num_calls -= 1
