@@ -53,7 +53,7 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	@echo "Once the server says that it is serving on port 50051, try from another terminal:"
 	@echo "  $(VENV_SERVE)/bin/attendant translate \"The dog is barking.\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
-	@exec $(VENV_SERVE)/bin/attendant-server
+	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
 test: $(VENV)/.installed ## Run the tests
 	$(VENV)/bin/pytest

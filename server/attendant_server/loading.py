@@ -11,11 +11,7 @@ from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
 from attendant_server.engine.lane import Lane
 from attendant_server.metrics import Metrics
-from attendant_server.onnx_models import (
-    OnnxEmbeddingModel,
-    OnnxTranslationModel,
-    cuda_is_available,
-)
+from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel
 from attendant_server.services.catalog import TRANSLATION
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -40,15 +36,13 @@ class ModelLoader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
-        self.device = "cuda" if settings.device != "cpu" and cuda_is_available() else "cpu"
-        if settings.device == "cuda" and self.device == "cpu":
-            raise BundleError("device is cuda, but ONNX Runtime cannot use a GPU here")
         self._num_threads = settings.num_threads or len(os.sched_getaffinity(0))
 
     def read_bundles(self) -> list[Bundle]:
         """The manifests of the wanted bundles; raises BundleError."""
         directories = find_bundles(self._settings.bundles, self._settings.models)
-        return [read_bundle(d, self._settings.precision, self.device) for d in directories]
+        settings = self._settings
+        return [read_bundle(d, settings.precision, settings.device) for d in directories]
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
@@ -102,7 +96,7 @@ class ModelLoader:
 
     def _opened(self, model: Callable[[Bundle, int, str], Model], bundle: Bundle) -> Model:
         try:
-            return model(bundle, self._num_threads, self.device)
+            return model(bundle, self._num_threads, self._settings.device)
         except Exception as error:  # ONNX Runtime raises classes of its own for each defect
             raise BundleError(f"{bundle.directory}: {error}") from error
 

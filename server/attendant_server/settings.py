@@ -40,13 +40,11 @@ class Settings:
     )
     precision: str = _setting(
         "auto",
-        "Precision to run; `auto` takes int8 on a CPU and fp16 on a GPU where the bundle has it",
+        "Precision to run; `auto` takes int8 on cpu and fp16 on cuda where the bundle has it",
         choices="auto fp32 int8 fp16",
     )
     device: str = _setting(
-        "auto",
-        "Where models run; `auto` takes a GPU if ONNX Runtime can use one",
-        choices="auto cpu cuda",
+        "cpu", "Where models run; cuda needs the GPU build of ONNX Runtime", choices="cpu cuda"
     )
     num_threads: int = _setting(
         0, "Threads of a model run; 0 for as many as there are processors", min=0, max=1024
@@ -62,7 +60,7 @@ class Settings:
         64, "Hypotheses that a translation model decodes in one step", min=1, max=65536
     )
     max_encode_tokens: int = _setting(
-        256, "Source tokens encoded, or target tokens scored, between two decoding steps", min=1
+        256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
     )
     max_batch_tokens: int = _setting(
         4096, "Tokens, padding included, in one batch of an embedding model", min=1

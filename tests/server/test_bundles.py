@@ -86,6 +86,14 @@ def test_the_precision_is_the_one_asked_for_or_the_best_for_the_device(
     assert read_bundle(directory, wanted, device).precision == precision
 
 
+def test_cuda_takes_fp16_where_the_bundle_has_it(tmp_path: Path):
+    manifest = manifest_of()
+    manifest["precisions"][1]["name"] = "fp16"
+    directory = write(tmp_path, manifest)
+    assert read_bundle(directory, "auto", "cuda").precision == "fp16"
+    assert read_bundle(directory, "auto", "cpu").precision == "int8"
+
+
 def test_a_precision_that_the_bundle_lacks_is_refused(directory: Path):
     with pytest.raises(BundleError, match="no precision fp16, only int8, fp32"):
         read_bundle(directory, "fp16", "cpu")

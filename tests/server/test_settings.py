@@ -67,6 +67,7 @@ def test_every_problem_is_told_at_once():
         ("max_batch_seconds", "0"),
         ("log_level", "loud"),
         ("device", "tpu"),
+        ("device", "auto"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str):

@@ -31,6 +31,13 @@ def test_every_setting_is_used():
     assert not [f.name for f in fields(Settings) if f"settings.{f.name}" not in code]
 
 
+@pytest.mark.parametrize(("device", "arguments"), [("cpu", ""), ("gpu", " --device cuda")])
+def test_make_serve_asks_for_the_device_that_it_was_given(device: str, arguments: str):
+    command = ["make", "--dry-run", "--always-make", "serve", f"DEVICE={device}"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert shown.splitlines()[-1].endswith(f"/bin/attendant-server{arguments}")
+
+
 @pytest.mark.parametrize("name", ["pickle", "marshal", "shelve", "joblib", "np.load", "torch"])
 def test_the_server_never_unpickles(name: str):
     assert not re.search(rf"\b{re.escape(name)}\b", source_code())
