@@ -151,7 +151,9 @@ def test_a_stream_fails_like_a_unary_call_after_what_it_has_sent(channel: Any):
         assert failure_of(next, answers).code() == failure(channel, name).code()
 
 
-@pytest.mark.parametrize("name", ["ValueError", "Exception", "RuntimeError", "TimeoutError", "panic"])
+@pytest.mark.parametrize(
+    "name", ["ValueError", "Exception", "RuntimeError", "TimeoutError", "panic"]
+)
 def test_other_errors_tell_the_caller_nothing_and_the_log_everything(
     channel: Any, name: str, caplog: pytest.LogCaptureFixture
 ):

@@ -1,6 +1,7 @@
 """EmbeddingService: Embed, EmbedTokens and FillMask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from attendant_server.services.answering import Context, Stopwatch, fault, good,
 from attendant_server.services.catalog import EMBEDDING, Catalog, ServedModel
 from attendant_server.services.reading import Reading, TextReader, Truncation, truncation_report
 from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
-from attendant_server.tokenizer import TextTokenizer, TokenizedText
+from attendant_server.tokenizer import TextTokenizer, Token, TokenizedText
 
 ReadText = TokenizedText | InvalidRequest
 FLOAT_BYTES = 4
@@ -80,12 +81,14 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         call = EmbedCall([text.token_ids for text in good(texts)], outputs, stopwatch.deadline)
         results = await model.answer(call) if call.texts else []
 
-        messages = _token_results(texts, results, outputs, reading.truncation)
-        return embedding_pb2.EmbedTokensResponse(
-            results=await self._reader.run(lambda: list(messages)),
-            model=model.bundle.key,
-            token_counts=_counts(texts),
-            timings=stopwatch.timings(call.timings),
+        return await self._reader.build(
+            num_tokens,
+            lambda: embedding_pb2.EmbedTokensResponse(
+                results=_token_results(texts, results, outputs, reading.truncation),
+                model=model.bundle.key,
+                token_counts=_counts(texts),
+                timings=stopwatch.timings(call.timings),
+            ),
         )
 
     async def FillMask(
@@ -109,11 +112,15 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         call = FillMaskCall(sources, masks, top_k, stopwatch.deadline)
         results = await model.answer(call) if sources else []
 
-        return embedding_pb2.FillMaskResponse(
-            results=_fill_results(model, texts, results, reading.truncation),
-            model=model.bundle.key,
-            token_counts=_counts(texts),
-            timings=stopwatch.timings(call.timings),
+        num_tokens = sum(len(source) for source in sources)
+        return await self._reader.build(
+            num_tokens + num_candidates,
+            lambda: embedding_pb2.FillMaskResponse(
+                results=_fill_results(model, texts, results, reading.truncation),
+                model=model.bundle.key,
+                token_counts=_counts(texts),
+                timings=stopwatch.timings(call.timings),
+            ),
         )
 
     def _checked_model(
@@ -206,21 +213,22 @@ def _fill_results(
     truncation: Truncation,
 ) -> Iterator[embedding_pb2.FillMaskResult]:
     remaining = iter(results)
+    mask_id = model.manifest.special_tokens.mask_id
+    readable_token = cache(model.source_tokenizer.readable_token)  # masks share most candidates
     for text in texts:
         if isinstance(text, InvalidRequest):
             yield embedding_pb2.FillMaskResult(error=fault(text))
             continue
+        masks = [token for token in text if token.id == mask_id]
         yield embedding_pb2.FillMaskResult(
-            masks=_filled_masks(model, text, next(remaining)),
+            masks=_filled_masks(masks, next(remaining), readable_token),
             truncation=truncation_report(text, truncation),
         )
 
 
 def _filled_masks(
-    model: ServedModel, text: TokenizedText, candidates: MaskCandidates
+    masks: Sequence[Token], candidates: MaskCandidates, readable_token: Callable[[int], str]
 ) -> Iterator[embedding_pb2.FilledMask]:
-    mask_id = model.manifest.special_tokens.mask_id
-    masks = [token for token in text if token.id == mask_id]
     for mask, ids, probabilities in zip(
         masks, candidates.token_ids.tolist(), candidates.probabilities.tolist(), strict=True
     ):
@@ -228,9 +236,7 @@ def _filled_masks(
             start=mask.start,
             end=mask.end,
             candidates=[
-                embedding_pb2.MaskCandidate(
-                    id=i, text=model.source_tokenizer.readable_token(i), probability=p
-                )
+                embedding_pb2.MaskCandidate(id=i, text=readable_token(i), probability=p)
                 for i, p in zip(ids, probabilities, strict=True)
             ],
         )

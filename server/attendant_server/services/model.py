@@ -5,7 +5,7 @@ from attendant.v1 import bundle_pb2, model_pb2, model_pb2_grpc
 from attendant_server.bundles import Bundle
 from attendant_server.errors import InvalidRequest
 from attendant_server.services import validation
-from attendant_server.services.answering import Context, fault, token_message
+from attendant_server.services.answering import Context, fault, good, token_message
 from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog
 from attendant_server.services.reading import Reading, TextReader
 from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
@@ -66,8 +66,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         max_total_tokens = self._limits.max_response_bytes // TOKEN_BYTES
         reading = Reading(tokenizer, max_tokens=None, max_total_tokens=max_total_tokens)
         texts = await self._reader.read(reading, fields_and_texts)
-        results = await self._reader.run(lambda: [_result(text) for text in texts])
-        return model_pb2.TokenizeResponse(results=results, model=model.bundle.key)
+        return await self._reader.build(
+            sum(len(text) for text in good(texts)),
+            lambda: model_pb2.TokenizeResponse(results=map(_result, texts), model=model.bundle.key),
+        )
 
     def _info(self, bundle: Bundle) -> model_pb2.ModelInfo:
         manifest = bundle.manifest

@@ -1,4 +1,4 @@
-"""Turning the texts of a call into tokens, within the model's limits and off the event loop."""
+"""Texts of a call to tokens and tokens to answers, within limits; long ones off the event loop."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,8 @@ from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerEr
 
 MAX_INLINE_CHARACTERS = 1000
 """About a millisecond of tokenization; a thread switch would cost more than it frees."""
+MAX_INLINE_TOKENS = 300
+"""About a millisecond of building an answer."""
 MAX_JOB_CHARACTERS = 10_000
 """Long calls are cut into jobs, so that others come in between and a cancelled one ends soon."""
 
@@ -34,7 +36,7 @@ class Reading:
 
 
 class TextReader:
-    """Reads texts; long ones on the threads of ``pool``."""
+    """Reads texts and builds answers; long ones on the threads of ``pool``."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
@@ -47,12 +49,15 @@ class TextReader:
         results: list[TokenizedText | InvalidRequest] = []
         for job in _jobs(fields_and_texts):
             read = partial(_read_all, reading, job)
-            results += read() if is_short else await self.run(read)
+            results += read() if is_short else await self._run(read)
             _check_total(reading, results)
         return results
 
-    async def run(self, work: Callable[[], Value]) -> Value:
-        """Do any work that would hold up the event loop for long."""
+    async def build(self, num_tokens: int, work: Callable[[], Value]) -> Value:
+        """Build an answer that has about ``num_tokens`` tokens, or as many candidates."""
+        return work() if num_tokens <= MAX_INLINE_TOKENS else await self._run(work)
+
+    async def _run(self, work: Callable[[], Value]) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 

@@ -49,11 +49,15 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         call = TranslateCall(sources, options, stopwatch.deadline)
         results = await model.answer(call) if sources else []
 
-        return translation_pb2.TranslateResponse(
-            translations=_translations(model, texts, results, reading.truncation),
-            model=model.bundle.key,
-            token_counts=_counts(sources, results),
-            timings=stopwatch.timings(call.timings, decodes=True),
+        counts = _counts(sources, results)
+        return await self._reader.build(
+            counts.num_output_tokens,
+            lambda: translation_pb2.TranslateResponse(
+                translations=_translations(model, texts, results, reading.truncation),
+                model=model.bundle.key,
+                token_counts=counts,
+                timings=stopwatch.timings(call.timings, decodes=True),
+            ),
         )
 
     async def StreamTranslate(  # type: ignore[override]  # grpc.aio also takes a coroutine that writes
@@ -80,7 +84,11 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         finally:
             answer.cancel()
 
-        [translation] = _translations(model, [text], results, reading.truncation)
+        counts = _counts([text.token_ids], results)
+        [translation] = await self._reader.build(
+            counts.num_output_tokens,
+            lambda: list(_translations(model, [text], results, reading.truncation)),
+        )
         whole = translation.hypotheses[0].text
         assert whole.startswith(sent), "what was sent can no longer win"
         await context.write(
@@ -88,7 +96,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 delta=whole[len(sent) :],
                 translation=translation,
                 model=model.bundle.key,
-                token_counts=_counts([text.token_ids], results),
+                token_counts=counts,
                 timings=stopwatch.timings(call.timings, decodes=True),
             )
         )
@@ -117,11 +125,14 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         results = await model.answer(call) if call.pairs else []
 
         num_tokens = sum(len(source) + len(target) for source, target in good(pairs))
-        return translation_pb2.ScoreResponse(
-            scores=_scores(pairs, results, length_penalty, source_reading.truncation),
-            model=model.bundle.key,
-            token_counts=text_pb2.TokenCounts(num_input_tokens=num_tokens),
-            timings=stopwatch.timings(call.timings, decodes=True),
+        return await self._reader.build(
+            num_target_tokens,
+            lambda: translation_pb2.ScoreResponse(
+                scores=_scores(pairs, results, length_penalty, source_reading.truncation),
+                model=model.bundle.key,
+                token_counts=text_pb2.TokenCounts(num_input_tokens=num_tokens),
+                timings=stopwatch.timings(call.timings, decodes=True),
+            ),
         )
 
     def _model_and_options(

@@ -1,0 +1,51 @@
+"""What is built on a thread of the pool is what is built on the event loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attendant.v1.embedding_pb2 import EmbedTokensRequest, FillMaskRequest
+from attendant.v1.model_pb2 import TokenizeRequest
+from attendant.v1.translation_pb2 import (
+    ScoreRequest,
+    StreamTranslateRequest,
+    TranslateRequest,
+    TranslationPair,
+)
+from attendant_server.services import reading
+from attendant_server.services.reading import TextReader
+
+from tests.support.serving import Running
+
+TEXTS = ["The dog sees the king.", ""]
+PAIRS = [TranslationPair(source=text, target="Der Hund sieht den König.") for text in TEXTS]
+CALLS: dict[str, Callable[[Running], Any]] = {
+    "Translate": lambda r: r.translation.Translate(TranslateRequest(texts=TEXTS)),
+    "StreamTranslate": lambda r: list(
+        r.translation.StreamTranslate(StreamTranslateRequest(text=TEXTS[0]))
+    )[-1],
+    "Score": lambda r: r.translation.Score(ScoreRequest(pairs=PAIRS)),
+    "EmbedTokens": lambda r: r.embedding.EmbedTokens(EmbedTokensRequest(texts=TEXTS)),
+    "FillMask": lambda r: r.embedding.FillMask(FillMaskRequest(texts=["The [MASK] sees.", ""])),
+    "Tokenize": lambda r: r.models.Tokenize(TokenizeRequest(texts=TEXTS, model="tiny-bert")),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_long_answer_is_built_off_the_event_loop_and_is_the_same(
+    running: Running, call: Callable[[Running], Any], monkeypatch: pytest.MonkeyPatch
+):
+    original, built = TextReader._run, list[Any]()
+
+    async def run(reader: TextReader, work: Callable[[], Any]) -> Any:
+        built.append(await original(reader, work))
+        return built[-1]
+
+    expected = call(running)
+    monkeypatch.setattr(TextReader, "_run", run)
+    monkeypatch.setattr(reading, "MAX_INLINE_TOKENS", 1)
+    answer = call(running)
+    assert len(built) == 1
+    if hasattr(answer, "timings"):
+        answer.timings.CopyFrom(expected.timings)
+    assert answer == expected
