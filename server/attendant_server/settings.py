@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PREFIX = "ATTENDANT_"
+FOREIGN_VARIABLES = ("ATTENDANT_TARGET",)
+"""The client's own, which may well be set in the shell that starts a server."""
 MIB = 1024 * 1024
 
 
@@ -118,7 +120,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     """Read the settings; raises SettingsError with every unknown name and bad value."""
     flags, unknown = _parser().parse_known_args(arguments)
     problems = [f"{argument}: unknown argument" for argument in unknown]
-    known = {variable(f.name) for f in fields(Settings)}
+    known = {*FOREIGN_VARIABLES, *(variable(f.name) for f in fields(Settings))}
     problems += [
         f"{name}: unknown variable"
         for name in sorted(environment)
@@ -126,7 +128,9 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     ]
     values: dict[str, Any] = {}
     for setting in fields(Settings):
-        given = getattr(flags, setting.name) or environment.get(variable(setting.name))
+        given = getattr(flags, setting.name)
+        if given is None:
+            given = environment.get(variable(setting.name))
         if given is not None:
             try:
                 values[setting.name] = _reader(setting)(given)

@@ -31,6 +31,12 @@ def test_a_flag_and_a_variable_set_the_same_setting():
 def test_a_flag_wins_over_a_variable():
     environment = {"ATTENDANT_MAX_ROWS": "16"}
     assert load_settings(["--max-rows", "32"], environment).max_rows == 32
+    assert load_settings(["--models="], {"ATTENDANT_MODELS": "en-de"}).models == ()
+
+
+def test_the_variable_of_the_client_is_none_of_the_servers():
+    assert load_settings([], {"ATTENDANT_TARGET": "elsewhere:50051"}) == Settings()
+    assert problems_of([], {"ATTENDANT_TARGETS": "x"}) == ("ATTENDANT_TARGETS: unknown variable",)
 
 
 def test_values_have_the_types_of_their_defaults():
