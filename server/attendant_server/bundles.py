@@ -18,6 +18,8 @@ from google.protobuf import json_format
 MANIFEST_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_TOKENS = 65_536
+"""Largest limit of tokens that a manifest may give; memory is taken for that many."""
 PRECISIONS = ("fp32", "int8", "fp16")
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16", "fp32", "int8")}
 
@@ -63,9 +65,13 @@ class Bundle:
         return self.graphs.HasField(graph)  # type: ignore[arg-type]
 
     def check_files(self) -> None:
-        """Compare every listed file with its size and SHA-256; raises BundleError."""
+        """Compare every listed file with its size and SHA-256, and refuse all other files.
+
+        Raises BundleError.
+        """
         for file in self.manifest.files:
             _check_file(self.directory, file)
+        _check_nothing_else(self.directory, {MANIFEST_NAME, *(f.path for f in self.manifest.files)})
 
 
 def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
@@ -145,6 +151,19 @@ def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
 
 
+def _check_nothing_else(directory: Path, known: set[str]) -> None:
+    """Refuse files that nobody has checked: the external data of a graph could name one."""
+
+    def refuse(error: OSError) -> None:
+        raise BundleError(f"{error.filename}: {error.strerror}") from error
+
+    for folder, folders, names in os.walk(directory, onerror=refuse):
+        for path in (Path(folder, name) for name in folders + names):
+            is_known = path.relative_to(directory).as_posix() in known
+            if not is_known and (path.is_symlink() or not path.is_dir()):
+                raise BundleError(f"{path}: is not listed in {MANIFEST_NAME}")
+
+
 def _regular_file(directory: Path, relative: str) -> os.stat_result:
     """Status of a file that really lies in ``directory``, not behind a link of any kind."""
     path = directory
@@ -207,8 +226,7 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     if not manifest.HasField("translation_sizes"):
         yield "translation_sizes is missing"
     yield from _token_problems(manifest, _TRANSLATION_TOKENS, manifest.translation_sizes.vocab_size)
-    if not (manifest.limits.max_source_tokens and manifest.limits.max_target_tokens):
-        yield "limits must have max_source_tokens and max_target_tokens"
+    yield from _limit_problems(manifest, ("max_source_tokens", "max_target_tokens"))
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, _TRANSLATION_GRAPHS)
@@ -218,14 +236,19 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     if not manifest.HasField("embedding_sizes"):
         yield "embedding_sizes is missing"
     yield from _token_problems(manifest, _EMBEDDING_TOKENS, manifest.embedding_sizes.vocab_size)
-    if not manifest.limits.max_tokens:
-        yield "limits must have max_tokens"
+    yield from _limit_problems(manifest, ("max_tokens",))
     if manifest.default_pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "default_pooling is missing"
     yield from _graph_problems(manifest, ("embedder",))
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):
         yield "special_tokens.mask_id is missing, but there is an mlm_head"
+
+
+def _limit_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
+    for name in required:
+        if not 1 <= getattr(manifest.limits, name) <= MAX_TOKENS:
+            yield f"limits.{name} must be between 1 and {MAX_TOKENS}"
 
 
 def _token_problems(

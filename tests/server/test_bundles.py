@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -131,6 +132,8 @@ DEFECTS: dict[str, Change] = {
     "sizes of another kind": set_key("embedding_sizes", {"d_model": 8}),
     "no sizes": drop("translation_sizes"),
     "no limits": drop("limits"),
+    "no limit of targets": drop("limits", "max_target_tokens"),
+    "a huge limit of sources": lambda m: m["limits"].update(max_source_tokens=65_537),
     "no end token": drop("special_tokens", "eos_id"),
     "a token outside the vocabulary": set_key(
         "special_tokens", {"pad_id": 0, "bos_id": 1, "eos_id": 100, "unk_id": 3}
@@ -251,6 +254,75 @@ def test_a_file_behind_a_linked_folder_is_found(tmp_path: Path):
     bundle = read_bundle(directory, "auto", "cpu")
     with pytest.raises(BundleError, match="sub: is a symbolic link"):
         bundle.check_files()
+
+
+def an_extra_file(directory: Path) -> str:
+    (directory / "weights.bin").write_bytes(b"unchecked")
+    return "weights.bin"
+
+
+def a_hidden_file(directory: Path) -> str:
+    (directory / ".weights").write_bytes(b"unchecked")
+    return ".weights"
+
+
+def a_file_in_a_folder(directory: Path) -> str:
+    (directory / "sub" / "folder").mkdir(parents=True)
+    (directory / "sub" / "folder" / "manifest.json").write_bytes(b"unchecked")
+    return "sub/folder/manifest.json"
+
+
+def a_link_to_a_file(directory: Path) -> str:
+    (directory / "weights.bin").symlink_to("/dev/zero")
+    return "weights.bin"
+
+
+def a_link_to_a_folder(directory: Path) -> str:
+    (directory / "sub").symlink_to(directory.parent)
+    return "sub"
+
+
+def a_link_to_nothing(directory: Path) -> str:
+    (directory / "later").symlink_to("nothing")
+    return "later"
+
+
+def an_extra_pipe(directory: Path) -> str:
+    os.mkfifo(directory / "pipe")
+    return "pipe"
+
+
+@pytest.mark.parametrize(
+    "add",
+    [
+        an_extra_file,
+        a_hidden_file,
+        a_file_in_a_folder,
+        a_link_to_a_file,
+        a_link_to_a_folder,
+        a_link_to_nothing,
+        an_extra_pipe,
+    ],
+)
+def test_what_the_manifest_does_not_list_is_refused(directory: Path, add: Callable[[Path], str]):
+    name = add(directory)
+    with pytest.raises(BundleError, match=f"/{name}: is not listed in manifest.json$"):
+        read_bundle(directory, "auto", "cpu").check_files()
+
+
+def test_a_folder_that_cannot_be_looked_through_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def scandir(path: str) -> Any:
+        if Path(path).name == "sub":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return original(path)
+
+    (directory / "sub").mkdir()
+    original = os.scandir
+    monkeypatch.setattr("os.scandir", scandir)
+    with pytest.raises(BundleError, match="/sub: Permission denied$"):
+        read_bundle(directory, "auto", "cpu").check_files()
 
 
 def test_all_bundles_of_a_folder_are_found_or_those_asked_for(tmp_path: Path):
