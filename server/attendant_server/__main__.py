@@ -9,7 +9,9 @@ from attendant_server.settings import SettingsError, load_settings, settings_tab
 
 
 def main() -> int:
-    """Serve until a signal comes; 0 after a clean stop, 1 for a failed start, 2 for bad settings.
+    """Serve until a signal comes; returns the exit code.
+
+    0 after a clean stop, 1 for a failed start or a dead engine, 2 for bad settings.
 
     ``--settings-table`` prints the README's table instead.
     """

@@ -77,6 +77,8 @@ class Server:
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self.engine: Engine | None = None
         """Runs the models; None until they are loaded."""
+        self.engine_has_died = asyncio.Event()
+        """Set once every caller was answered and health says NOT_SERVING."""
         self.port = self.metrics_port = 0
 
     async def __aenter__(self) -> "Server":
@@ -197,7 +199,11 @@ class Server:
         )
 
     def _on_engine_death(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.run_coroutine_threadsafe(self._health.stop_serving(), loop)
+        asyncio.run_coroutine_threadsafe(self._report_engine_death(), loop)
+
+    async def _report_engine_death(self) -> None:
+        await self._health.stop_serving()
+        self.engine_has_died.set()
 
     def _services_with_models(self) -> list[str]:
         kinds = {bundle.manifest.kind for bundle in self._catalog.bundles}
@@ -233,7 +239,10 @@ def _methods() -> Iterator[Method]:
 
 
 async def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code. A second signal ends it at once."""
+    """Serve until SIGTERM or SIGINT, or until the engine dies; returns the exit code.
+
+    A second signal ends it at once.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -257,17 +266,18 @@ async def run(settings: Settings) -> int:
 async def _serve_until(stopping: asyncio.Event, server: Server) -> int:
     loading = asyncio.ensure_future(server.load())
     stopped = asyncio.ensure_future(stopping.wait())
+    died = asyncio.ensure_future(server.engine_has_died.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     try:
         if loading.done():
             loading.result()
             print(f"attendant is serving on port {server.port}: {server.models()}", flush=True)
-        await stopped
-        return 0
+        await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
+        return 1 if died.done() else 0
     except BundleError as error:
         logger.error("event=start_failed %s", error)
         return 1
     finally:
-        loading.cancel()
-        stopped.cancel()
+        for waiting in (loading, stopped, died):
+            waiting.cancel()
         await server.stop()

@@ -21,11 +21,24 @@ from tests.support.serving import TIMEOUT_SECONDS, Running
 REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
 
 
+MODULE = ("-m", "attendant_server")
+DYING_ENGINE = """
+import sys
+from attendant_server.__main__ import main
+from attendant_server.engine.decoding import DecodingLane
+
+DecodingLane.advance = lambda self: sys.exit("the thread ends here")
+sys.exit(main())
+"""
+
+
 @contextmanager
-def server_process(bundles: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+def server_process(
+    bundles: Path, *flags: str, program: tuple[str, str] = MODULE
+) -> Iterator[subprocess.Popen[str]]:
     """The real command on free ports."""
     ports = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1"]
-    command = [sys.executable, "-m", "attendant_server", "--bundles", str(bundles), *ports, *flags]
+    command = [sys.executable, *program, "--bundles", str(bundles), *ports, *flags]
     with subprocess.Popen(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -94,6 +107,22 @@ def test_a_second_signal_ends_the_server_at_once(bundles: Path):
             assert next(watch).status == HealthCheckResponse.NOT_SERVING
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
+
+
+def test_a_dead_engine_ends_the_server_once_callers_and_health_were_told(bundles: Path):
+    flags = ("--lame-duck-seconds", "1")
+    with server_process(bundles, *flags, program=("-c", DYING_ENGINE)) as process:
+        port = port_of(process)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(HealthCheckRequest())
+            assert next(watch).status == HealthCheckResponse.SERVING
+            calls = [stub.Translate.future(REQUEST, timeout=TIMEOUT_SECONDS) for _ in range(4)]
+            assert {call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
+            assert next(watch).status == HealthCheckResponse.NOT_SERVING
+        assert process.wait(TIMEOUT_SECONDS) == 1
+        assert "event=stopped" in last_line(process)
 
 
 def test_a_stopping_server_finishes_calls_in_progress(loop, settings):
