@@ -76,7 +76,7 @@ class ModelLoader:
                 "attendant_queued_texts": lambda: lane.num_waiting,
                 "attendant_active_sentences": lambda: lane.num_active_sentences,
                 "attendant_rows_used": lambda: lane.num_active,
-                "attendant_rows_total": lambda: lane.max_rows,
+                "attendant_max_rows": lambda: lane.max_rows,
                 "attendant_cache_bytes": lambda: model.cache_bytes,
             },
         )

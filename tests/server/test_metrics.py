@@ -116,8 +116,15 @@ def test_metrics_are_shown_over_http_until_closed(metrics: Metrics):
         families = {f.name for f in text_string_to_metric_families(response.read().decode())}
     close()
     assert {"attendant_steps", "grpc_server_handled", "process_open_fds"} <= families
+    assert not [name for name in families if name.endswith("_created")]
     with pytest.raises(OSError):
         urllib.request.urlopen(url)
+
+
+def test_the_gauges_of_rows_are_called_like_the_setting(metrics: Metrics):
+    metrics.watch(MODEL, {"attendant_max_rows": lambda: 64, "attendant_rows_used": lambda: 3})
+    assert value(metrics, "attendant_max_rows", model=MODEL) == 64
+    assert value(metrics, "attendant_rows_used", model=MODEL) == 3
 
 
 def test_two_servers_in_one_process_count_apart():
