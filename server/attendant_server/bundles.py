@@ -112,9 +112,10 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which 1.10 comes after 1.9, and a number after a word."""
+    """Sort key by which 1.10 comes after 1.9, and 1.0 after 1.0-rc1 but before 1.0.1."""
     parts = re.findall(r"\d+|[A-Za-z]+", version)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    keys = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    return (*keys, (1, 0, ""))  # the end comes after a word and before a number
 
 
 def _matches(model: str, key: str) -> bool:

@@ -347,8 +347,6 @@ def test_a_folder_without_bundles_is_said(tmp_path: Path):
 
 
 def test_versions_are_ordered_by_their_numbers():
-    versions = ["1.10", "1.9", "2", "1.9-rc1", "10", "1"]
-    ordered = sorted(versions, key=version_order)
-    assert ordered.index("1.9") < ordered.index("1.10")
-    assert ordered.index("2") < ordered.index("10")
-    assert ordered[0] == "1"
+    versions = ["10", "1.10", "2", "1.9", "2-beta", "1.9-rc2", "1.9.1", "1.9-rc1", "1"]
+    ordered = ["1", "1.9-rc1", "1.9-rc2", "1.9", "1.9.1", "1.10", "2-beta", "2", "10"]
+    assert sorted(versions, key=version_order) == ordered
