@@ -72,7 +72,7 @@ class Server:
         self._settings = settings
         self._metrics = Metrics()
         self._loader = ModelLoader(settings, self._metrics)
-        self._catalog = Catalog(self._loader.read_bundles())
+        self._catalog = Catalog(self._loader.read_bundles(), self._metrics.on_refused)
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self.engine: Engine | None = None

@@ -45,6 +45,8 @@ def test_a_server_that_is_loading_says_so_and_refuses_calls(loop, settings):
             failure = failure_of(running.translation.Translate, request)
             assert failure.code() == grpc.StatusCode.UNAVAILABLE
             assert failure.details() == "tiny-en-de/1 is loading"
+            refused = running.metric("attendant_refused_calls_total", reason="unavailable")
+            assert refused == 1
             loop.run(server.load())
             assert status(running) == HealthCheckResponse.SERVING
             assert running.translation.Translate(request).translations[0].hypotheses

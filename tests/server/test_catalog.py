@@ -14,13 +14,18 @@ def bundle(name: str, version: str, kind: int = TRANSLATION) -> Bundle:
 
 
 @pytest.fixture
-def catalog() -> Catalog:
+def refusals() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def catalog(refusals: list[str]) -> Catalog:
     bundles = [
         bundle("en-de", "1.9"),
         bundle("en-de", "1.10"),
         bundle("bert", "1", EMBEDDING),
     ]
-    return Catalog(bundles)
+    return Catalog(bundles, refusals.append)
 
 
 def test_models_are_sorted_by_name_and_then_by_version(catalog: Catalog):
@@ -40,15 +45,15 @@ def test_no_name_means_the_only_name_of_the_kind(catalog: Catalog):
         catalog.find("")
 
 
-def test_no_name_among_several_of_the_kind_is_refused():
-    catalog = Catalog([bundle("en-de", "1"), bundle("de-en", "1")])
+def test_no_name_among_several_of_the_kind_is_refused(refusals: list[str]):
+    catalog = Catalog([bundle("en-de", "1"), bundle("de-en", "1")], refusals.append)
     with pytest.raises(InvalidRequest, match="^model: must name one of de-en/1, en-de/1$"):
         catalog.find("", TRANSLATION)
 
 
-def test_a_kind_without_models_has_none_to_find():
+def test_a_kind_without_models_has_none_to_find(refusals: list[str]):
     with pytest.raises(ModelNotFound, match="there are en-de/1$"):
-        Catalog([bundle("en-de", "1")]).find("", EMBEDDING)
+        Catalog([bundle("en-de", "1")], refusals.append).find("", EMBEDDING)
 
 
 def test_a_model_of_another_kind_is_refused(catalog: Catalog):
@@ -56,6 +61,7 @@ def test_a_model_of_another_kind_is_refused(catalog: Catalog):
         catalog.find("bert", TRANSLATION)
 
 
-def test_a_model_that_is_not_loaded_is_unavailable(catalog: Catalog):
+def test_a_model_that_is_not_loaded_is_unavailable(catalog: Catalog, refusals: list[str]):
     with pytest.raises(Unavailable, match=r"en-de/1\.10 is loading"):
         catalog.serving("en-de")
+    assert refusals == ["unavailable"]

@@ -4,7 +4,7 @@ Knows nothing of gRPC. The app fills it in two steps: the bundles at start, the 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -79,7 +79,9 @@ class ServedModel:
 class Catalog:
     """All models of the server, loading or ready."""
 
-    def __init__(self, bundles: Sequence[Bundle]) -> None:
+    def __init__(self, bundles: Sequence[Bundle], on_refused: Callable[[str], None]) -> None:
+        """``on_refused`` is told ``unavailable`` for each call to a model that is loading."""
+        self._on_refused = on_refused
         self.bundles = sorted(
             bundles, key=lambda b: (b.manifest.name, version_order(b.manifest.version))
         )
@@ -116,6 +118,7 @@ class Catalog:
         """Like `find`, but the model itself; raises Unavailable while it is loading."""
         bundle = self.find(model, kind)
         if bundle.key not in self._ready:
+            self._on_refused("unavailable")
             raise Unavailable(f"{bundle.key} is loading")
         return self._ready[bundle.key]
 
