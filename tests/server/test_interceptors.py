@@ -18,12 +18,18 @@ from tokenizers import Tokenizer
 
 from tests.support.serving import LoopThread, failure_of, wait_until
 
+
+class TextTooLong(errors.InvalidRequest):
+    """An error that the table has under its base class only."""
+
+
 SECRET = "secret words of a caller"
 FAILURES: dict[str, BaseException] = {
     "ValueError": ValueError(SECRET),
     "Exception": Exception(SECRET),
     "RuntimeError": RuntimeError(SECRET),
     "TimeoutError": TimeoutError(SECRET),
+    "TextTooLong": TextTooLong("texts", "is too long"),
 }
 for error_class in STATUS_CODES:
     arguments: tuple[Any, ...] = ("a message",)
@@ -58,6 +64,10 @@ async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
     while request == b"endless":
         yield bytes(1_000_000)
     yield await unary(request, context)
+
+
+async def echo(request: str, context: Any) -> bytes:
+    return request.encode()
 
 
 class Calls:
@@ -107,6 +117,7 @@ def channel(loop: LoopThread, calls: Calls, max_request_seconds: float) -> Itera
             handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
                 "Unary": grpc.unary_unary_rpc_method_handler(unary),
                 "Stream": grpc.unary_stream_rpc_method_handler(stream),
+                "Echo": grpc.unary_unary_rpc_method_handler(echo, bytes.decode),
             }
             generic = grpc.method_handlers_generic_handler(service, handlers)
             server.add_generic_rpc_handlers((generic,))
@@ -134,7 +145,14 @@ def subclasses(error: type[errors.AttendantError]) -> Iterator[type[errors.Atten
 
 
 def test_every_error_class_has_a_status():
-    assert set(STATUS_CODES) == set(subclasses(errors.AttendantError))
+    ours = subclasses(errors.AttendantError)
+    assert set(STATUS_CODES) == {error for error in ours if error.__module__ == errors.__name__}
+
+
+def test_an_error_derived_from_one_in_the_table_has_its_status(channel: Any):
+    found = failure(channel, "TextTooLong")
+    assert found.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert found.details() == "texts: is too long"
 
 
 @pytest.mark.parametrize("error", STATUS_CODES, ids=lambda error: error.__name__)
@@ -164,8 +182,16 @@ def test_other_errors_tell_the_caller_nothing_and_the_log_everything(
     request_id = found.details().split()[-1]
     [record] = caplog.records
     assert request_id in record.getMessage()
-    assert "method=attendant.Test/Unary" in record.getMessage()
+    assert "event=call_failed method=attendant.Test/Unary" in record.getMessage()
     assert record.exc_info is not None
+
+
+def test_a_request_that_its_deserializer_cannot_read_is_invalid(channel: Any):
+    call = channel.unary_unary("/attendant.Test/Echo")
+    assert call("grüßt".encode()) == "grüßt".encode()
+    found = failure_of(call, b"\xff")
+    assert found.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert found.details() == "request: cannot be decoded"
 
 
 def test_a_bad_value_is_named_in_the_details(channel: Any):

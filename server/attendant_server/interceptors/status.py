@@ -35,7 +35,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
 }
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Undecodable:
@@ -62,8 +62,11 @@ class StatusInterceptor(AroundInterceptor):
             raise
         except BaseException:  # panics of Rust libraries are no Exception
             request_id = secrets.token_hex(8)
-            _log.exception(
-                "call failed method=%s/%s request_id=%s", method.service, method.name, request_id
+            logger.exception(
+                "event=call_failed method=%s/%s request_id=%s",
+                method.service,
+                method.name,
+                request_id,
             )
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
 
@@ -86,7 +89,7 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def tolerant(content: bytes) -> Any:
         try:
             return deserialize(content)
-        except message.DecodeError:
+        except (message.DecodeError, ValueError):  # not every deserializer is protobuf's
             return Undecodable()
 
     return tolerant
@@ -104,7 +107,7 @@ async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 
 async def _abort(context: Context, error: errors.AttendantError) -> None:
-    code = STATUS_CODES[type(error)]
+    code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
     status = status_pb2.Status(code=code.value[0], message=str(error))
     metadata: list[tuple[str, str | bytes]] = []
     if isinstance(error, errors.InvalidRequest):
