@@ -15,7 +15,7 @@ WORKDIR /attendant
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 50051 9464
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["/venv/bin/python", "/attendant/health_probe.py"]
 # No shell in between, so that SIGTERM reaches the server and it can drain.
 ENTRYPOINT ["/venv/bin/attendant-server"]
