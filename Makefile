@@ -10,6 +10,8 @@ PYTHON ?= python3
 DEVICE ?= cpu
 # Where the training and test data are; needed by `bundles` and `bench` only.
 DATA_DIR ?=
+# Where `bundles` writes the new ones: not over the built-in ones.
+BUNDLES_DIR ?= build/bundles
 # Where `bundles` keeps checkpoints, curves and logs.
 RUNS_DIR ?= runs
 
@@ -82,6 +84,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--max-minutes 75 --learning-rate 1.5e-3 --max-batch-tokens 2048 \
 		--validate-every-steps 400 --patience 50
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
+		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
 		--pre-norm --dropout 0 --max-pairs 96 $(BERT_TEXTS) \
@@ -91,6 +94,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--contrastive-warmup-steps 100 --contrastive-validate-every-steps 100 \
 		--contrastive-patience 50
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
+		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 
 bench: $(VENV)/.installed ## Measure quality from DATA_DIR, and how full decode steps are

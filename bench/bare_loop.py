@@ -27,8 +27,8 @@ class BareLoop:
         self._sizes, self._tokens = manifest["translation_sizes"], manifest["special_tokens"]
         self._max_length = manifest["limits"]["max_target_tokens"]
 
-    def translate(self, sources: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-        """Decode one static batch until every sentence has ended."""
+    def translate(self, sources: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Decode one static batch until every sentence has ended, or at the model's limit."""
         lengths = np.array([len(s) for s in sources], dtype=np.int64)
         padded = np.full((len(sources), lengths.max()), self._tokens.get("pad_id", 0), np.int64)
         for row, source in zip(padded, sources, strict=True):
@@ -36,14 +36,14 @@ class BareLoop:
         names = [output.name for output in self._encoder.get_outputs()]
         cross = self._encoder.run(names, {"source": padded, "source_lengths": lengths})
         feeds = {"source_lengths": lengths, **dict(zip(names, cross, strict=True))}
-        return self._decode(feeds, len(sources), max_tokens)
+        return self._decode(feeds, len(sources))
 
-    def _decode(self, feeds: dict[str, Array], num_rows: int, max_tokens: int) -> list[list[int]]:
+    def _decode(self, feeds: dict[str, Array], num_rows: int) -> list[list[int]]:
         past = self._past(num_rows)
         tokens = np.full(num_rows, self._tokens["bos_id"], dtype=np.int64)
         outputs: list[list[int]] = [[] for _ in range(num_rows)]
         running = set(range(num_rows))
-        for position in range(max_tokens):
+        for position in range(self._max_length):
             tokens = self._run_step(feeds, past, tokens, position)
             for row in list(running):
                 outputs[row].append(int(tokens[row]))

@@ -34,9 +34,9 @@ def running_server(*arguments: str) -> Iterator[RunningServer]:
     command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        if "serving" not in process.stdout.readline():
-            raise SystemExit("the server did not start")
         try:
+            if "serving" not in process.stdout.readline():
+                raise SystemExit("the server did not start")
             yield RunningServer(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics")
         finally:
             process.terminate()

@@ -74,7 +74,7 @@ def measure_bare_loop(loop: BareLoop, sources: list[list[int]], lengths: list[in
     num_tokens = 0
     for start in range(0, len(order), MAX_ROWS):
         batch = [sources[i] for i in order[start : start + MAX_ROWS]]
-        num_tokens += sum(map(len, loop.translate(batch, max_tokens=250)))
+        num_tokens += sum(map(len, loop.translate(batch)))
     return num_tokens / (time.perf_counter() - started)
 
 
