@@ -5,14 +5,15 @@ RUN python3 -m venv /venv
 COPY protos protos
 COPY server server
 RUN /venv/bin/pip install --no-cache-dir ./protos './server[cpu]' \
-    && /venv/bin/pip uninstall --yes pip
+    && /venv/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim
 COPY --from=build /venv /venv
 COPY bundles /attendant/bundles
 COPY deploy/health_probe.py /attendant/health_probe.py
 WORKDIR /attendant
-ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# ONNX Runtime sends usage data to its makers unless it is told not to.
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 EXPOSE 50051 9464
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
