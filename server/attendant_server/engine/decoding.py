@@ -125,7 +125,7 @@ class DecodingLane(Lane):
         wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
         if self.num_active + wanted_rows >= self.max_rows:
             return
-        batch = self._take_batch(
+        batch = self._take_similar(
             self._queue, lambda s: len(s.call.sources[s.index]), self._limits.max_encode_tokens
         )
         if batch:
@@ -222,7 +222,7 @@ class DecodingLane(Lane):
 
     def _score(self) -> None:
         """Score one batch of waiting pairs."""
-        batch = self._take_batch(
+        batch = self._take_similar(
             self._pairs,
             lambda p: max(map(len, p.call.pairs[p.index])),
             self._limits.max_encode_tokens,

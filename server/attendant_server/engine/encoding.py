@@ -17,9 +17,6 @@ from attendant_server.engine.lane import Lane
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
 
-LOOK_AHEAD = 4
-"""Texts of how many budgets are looked at to find some of similar length."""
-
 
 @dataclass(frozen=True, slots=True)
 class EncodingLimits:
@@ -80,7 +77,7 @@ class EncodingLane(Lane):
 
     def _advance(self) -> None:
         """Run one batch."""
-        batch = self._take_similar()
+        batch = self._take_similar(self._queue, lambda text: text.length, self._budget)
         if not batch:
             return
         started = self._clock()
@@ -112,27 +109,6 @@ class EncodingLane(Lane):
         per_token = seconds / num_padded_tokens
         old = self._seconds_per_token or per_token
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
-
-    def _take_similar(self) -> list[TextToEncode]:
-        """The oldest text and those next in length to it that fit the budget."""
-        window = self._take_batch(self._queue, lambda t: t.length, LOOK_AHEAD * self._budget)
-        if not window:
-            return []
-        head = window[0]
-        by_distance = sorted(window[1:], key=lambda t: abs(t.length - head.length))
-        batch, longest = [head], head.length
-        for text in by_distance:
-            padded = max(longest, text.length) * (len(batch) + 1)
-            if padded > self._budget:
-                break
-            longest = max(longest, text.length)
-            batch.append(text)
-        self._in_flight = batch
-        chosen = set(map(id, batch))
-        for text in reversed(window):
-            if id(text) not in chosen:
-                self._queue.put_back(text)
-        return batch
 
     def _results(self, batch: list[TextToEncode]) -> list[Any]:
         """What each text's call wants."""

@@ -19,6 +19,9 @@ Output = TypeVar("Output")
 
 logger = logging.getLogger(__name__)
 
+LOOK_AHEAD = 4
+"""Texts of how many batches are looked at to find some of similar length."""
+
 
 class Lane(ABC):
     """The work of one model."""
@@ -128,6 +131,28 @@ class Lane(ABC):
                 queue.put_back(text)
                 break
             batch.append(text)
+        return batch
+
+    def _take_similar(
+        self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int
+    ) -> list[Text]:
+        """The oldest text and those next in length to it that fit ``max_tokens`` when padded."""
+        window = self._take_batch(queue, length_of, LOOK_AHEAD * max_tokens)
+        if not window:
+            return []
+        head = length_of(window[0])
+        by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
+        batch, longest = window[:1], head
+        for text in by_distance:
+            longest = max(longest, length_of(text))
+            if longest * (len(batch) + 1) > max_tokens:
+                break
+            batch.append(text)
+        self._in_flight = batch
+        chosen = set(map(id, batch))
+        for text in reversed(window):
+            if id(text) not in chosen:
+                queue.put_back(text)
         return batch
 
     def _run(
