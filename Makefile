@@ -4,6 +4,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
+# ONNX Runtime reports its use to its makers unless this is set before it is loaded.
+export ORT_DISABLE_TELEMETRY := 1
 
 PYTHON ?= python3
 # cpu or gpu: which build of ONNX Runtime is installed. Each has environments of its own.
@@ -36,10 +38,6 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
-# Characters drawn from each file, and the share of its documents to validate on.
-BERT_TEXTS := $(addprefix --text mlm/,en.digitalgov.txt.gz:1000000:0.02 \
-	en.sgd-dialogues.txt.gz:1500000:0.005 en.novels-1880-1930.txt.gz:300000 \
-	en.novels-1839-1879.txt.gz:200000 de.novels.txt.gz:1500000)
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
@@ -53,7 +51,7 @@ help: ## List these commands
 
 serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	@echo "Once the server says that it is serving on port 50051, try from another terminal:"
-	@echo "  $(VENV_SERVE)/bin/attendant translate \"The dog is barking.\""
+	@echo "  $(VENV_SERVE)/bin/attendant translate \"Where is the nearest train station?\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
 	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
@@ -87,7 +85,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
-		--pre-norm --dropout 0 --max-pairs 96 $(BERT_TEXTS) \
+		--pre-norm --dropout 0 --max-pairs 96 \
 		--embeddings-max-minutes 2 --embeddings-learning-rate 2e-3 --embeddings-warmup-steps 50 \
 		--mlm-max-minutes 31 --mlm-warmup-steps 100 --mlm-patience 50 \
 		--contrastive-max-minutes 14 --contrastive-learning-rate 6e-4 \

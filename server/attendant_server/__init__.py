@@ -1,3 +1,8 @@
 """The attendant server: loads bundles and answers attendant.v1 over gRPC."""
 
+import os
+
+# ONNX Runtime reports its use to its makers unless this is set before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"

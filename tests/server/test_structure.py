@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,15 @@ ROOT = Path(__file__).parents[2]
 def test_importing_the_server_does_not_import(package: str):
     code = f"import sys, attendant_server.app; sys.exit({package!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", ["attendant_server.onnx_models", "attendant_export.bundle"])
+def test_onnx_runtime_is_told_not_to_report_its_use(package: str):
+    code = f"import os, {package}; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == "1"
 
 
 def test_the_readme_has_the_table_of_settings():
