@@ -114,7 +114,9 @@ class Manifest(google.protobuf.message.Message):
 
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BundleFile]:
-        """Every file of the bundle but the manifest itself. A reader opens no other file and checks each one before use."""
+        """Every file of the bundle but the manifest itself. A reader checks each one before use, and refuses a bundle that
+        has other files.
+        """
 
     @property
     def precisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PrecisionGraphs]:
@@ -430,8 +432,8 @@ Global___EmbeddingSizes: typing_extensions.TypeAlias = EmbeddingSizes
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """Limits holds how many tokens a model can take, special tokens included. All are inclusive; 0 means that the limit does
-    not apply to this kind of model.
+    """Limits holds how many tokens a model can take, special tokens included. All are inclusive and at most 65536; 0 means
+    that the limit does not apply to this kind of model.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
