@@ -33,6 +33,7 @@ from attendant_export.dataset import (
     group_by_tokens,
     pad_arrays,
 )
+from attendant_export.model_sizes import check_run, check_start, has_started
 from attendant_export.tokenizer import (
     BERT_CLS,
     BERT_MASK,
@@ -73,7 +74,9 @@ class ContrastiveOptions:
     """If given, a phase before all others learns the token embeddings, averaged, without layers.
 
     Averages alone are strong sentence embeddings (Wieting et al., 2019) and cost a hundredth of
-    the whole model, so a minute or two spare most of the contrastive phase.
+    the whole model. They spare none of the contrastive phase: of the built-in model, averages
+    found 95 % of 1,000 translations after 2 minutes, but the whole model found 60, 80 and 87 %
+    after the masked language model and then 100, 300 and 600 contrastive steps.
     """
     max_embedding_pairs: int = 256
     """Pairs of a batch of that phase."""
@@ -154,8 +157,9 @@ class MlmTask:
         return self.model.embedding.weight.device
 
     def as_task(self) -> Task[MaskedBatch]:
-        """The three functions that `Trainer` wants."""
-        return Task(self.batches, self.loss, self.validate)
+        """What `Trainer` wants to know."""
+        num_batches = self.dataset.num_batches(self.options.max_batch_tokens)
+        return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[MaskedBatch]:
         """The batches of an epoch, on the model's device."""
@@ -214,8 +218,9 @@ class ContrastiveTask:
         self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
-        """The three functions that `Trainer` wants."""
-        return Task(self.batches, self.loss, self.validate)
+        """What `Trainer` wants to know."""
+        num_batches = self.pairs.num_batches(self.options.max_pairs)
+        return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
         """The batches of an epoch, on the model's device."""
@@ -269,22 +274,24 @@ def train_bert(
     ``config.vocab_size`` and its special ids are replaced by the tokenizer's. ``init_from`` is a
     run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
     ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
-    the phases before it are in ``embeddings/`` and ``mlm/``. A phase that was stopped is not
-    followed by the next, one that is finished is not repeated.
+    the phases before it are in ``embeddings/`` and ``mlm/``. A phase that is finished is not
+    repeated. Raises ValueError for other sizes than those of the run or the start, and
+    TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
     text = read_mlm_text(data)
     tokenizer = _tokenizer(text, data, run_dir, init_from)
     sizes = asdict(config) | _vocabulary(tokenizer)
+    described = {"kind": "bert", **sizes}
+    check_run(run_dir, described)
     model = Bert(BertConfig(**sizes)).to(pick_device(device))
-    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **sizes})
     if init_from is not None:
+        check_start(init_from, described)
         load_start(init_from, model)
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
     for trainer in _phases(model, tokenizer, text, data, mlm_options, contrastive_options, run_dir):
         progress = trainer.train()
-        if not trainer.is_finished():
-            break
     return progress
 
 
@@ -323,7 +330,7 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
 def _tokenizer(text: MlmText, data: BertData, run_dir: Path, init_from: Path | None) -> Tokenizer:
     """The run's tokenizer; trained once and kept, since training again may number ties anew."""
     path = run_dir / TOKENIZER
-    if not path.exists():
+    if not has_started(run_dir):
         if init_from is not None:
             tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:

@@ -1,6 +1,7 @@
 """Weights, optimizer state and progress on disk, as safetensors and JSON: never a pickle."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ WEIGHTS, OPTIMIZER, STATE, CONFIG = (
     "state.json",
     "config.json",
 )
+LAST, BEST = "last", "best"
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -74,21 +76,58 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
+def save_last(
+    run_dir: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
+    """Write ``last/`` of a run folder, replacing the one before as a whole.
+
+    A crash leaves that one or the new one, never files of both.
+    """
+    last, new, old = run_dir / LAST, run_dir / f"{LAST}.new", run_dir / f"{LAST}.old"
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_weights(new / WEIGHTS, model)
+    save_optimizer(new / OPTIMIZER, optimizer)
+    write_json(new / STATE, state)
+    if last.exists():
+        last.rename(old)
+    new.rename(last)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_last(run_dir: Path) -> Path | None:
+    """The folder that `save_last` wrote, if it has; a crash while it was replaced is undone."""
+    last, old = run_dir / LAST, run_dir / f"{LAST}.old"
+    if not last.exists() and old.exists():
+        old.rename(last)
+    return last if (last / STATE).exists() else None
+
+
+def keep_last_as_best(run_dir: Path) -> None:
+    """Copy the weights of ``last/`` to ``best/``."""
+    best = run_dir / BEST / WEIGHTS
+    best.parent.mkdir(exist_ok=True)
+    temporary = best.with_suffix(".tmp")
+    shutil.copyfile(run_dir / LAST / WEIGHTS, temporary)
+    temporary.replace(best)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def find_weights(folder: Path) -> Path:
     """The best weights of a run folder; FileNotFoundError if it has none yet."""
-    path = folder / "best" / WEIGHTS
+    path = folder / BEST / WEIGHTS
     if not path.exists():
-        raise FileNotFoundError(f"{folder} has no best/{WEIGHTS}: nothing was trained there yet")
+        raise FileNotFoundError(f"{folder} has no {BEST}/{WEIGHTS}: nothing was trained there yet")
     return path

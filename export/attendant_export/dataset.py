@@ -15,6 +15,7 @@ from attendant_export.tokenizer import (
     BERT_MASK,
     BERT_PAD,
     BERT_SEP,
+    BERT_UNK,
     BOS,
     PAD,
     special_token_id,
@@ -75,6 +76,11 @@ def group_by_tokens(
     return batches
 
 
+def num_batches(lengths: Sequence[int], max_batch_tokens: int) -> int:
+    """How many batches `shuffled_batches` makes: always as many, as only ties change places."""
+    return len(group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)))
+
+
 def shuffled_batches(
     lengths: Sequence[int], max_batch_tokens: int, rng: np.random.Generator
 ) -> list[list[int]]:
@@ -121,6 +127,10 @@ class PairDataset:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def num_batches(self, max_batch_tokens: int) -> int:
+        """How many batches an epoch has."""
+        return num_batches(self._lengths, max_batch_tokens)
 
     def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[PairBatch]:
         """One epoch of batches in random order."""
@@ -220,18 +230,23 @@ class MaskedDataset:
     def __init__(
         self, sequences: Sequence[np.ndarray], tokenizer: Tokenizer, mask_ratio: float = 0.15
     ) -> None:
-        """``tokenizer`` must have [PAD], [CLS], [SEP] and [MASK]."""
+        """``tokenizer`` must have [PAD], [UNK], [CLS], [SEP] and [MASK]."""
         self.sequences, self.mask_ratio = sequences, mask_ratio
         self._lengths = [len(ids) for ids in sequences]
-        self._vocab_size = tokenizer.get_vocab_size()
         self._pad_id = special_token_id(tokenizer, BERT_PAD)
         self._mask_id = special_token_id(tokenizer, BERT_MASK)
         self._kept_ids = [
             special_token_id(tokenizer, token) for token in (BERT_PAD, BERT_CLS, BERT_SEP)
         ]
+        special_ids = [*self._kept_ids, self._mask_id, special_token_id(tokenizer, BERT_UNK)]
+        self._word_ids = np.setdiff1d(np.arange(tokenizer.get_vocab_size()), special_ids)
 
     def __len__(self) -> int:
         return len(self.sequences)
+
+    def num_batches(self, max_batch_tokens: int) -> int:
+        """How many batches an epoch has."""
+        return num_batches(self._lengths, max_batch_tokens)
 
     def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[MaskedBatch]:
         """One epoch of batches in random order, with masks drawn from ``rng``."""
@@ -239,14 +254,14 @@ class MaskedDataset:
             yield self.mask(pad_arrays([self.sequences[i] for i in indices], self._pad_id), rng)
 
     def mask(self, token_ids: Tensor, rng: np.random.Generator) -> MaskedBatch:
-        """Choose tokens to predict: 80 % become [MASK], 10 % a random token, 10 % stay."""
+        """Choose tokens to predict: 80 % become [MASK], 10 % a random word or piece, 10 % stay."""
         original = token_ids.numpy()
         draws = rng.random(original.shape)
         draws[np.isin(original, self._kept_ids)] = 1
         is_target = draws <= max(self.mask_ratio, draws.min())  # at least one
         kind = rng.random(original.shape)
         masked = np.where(is_target & (kind < 0.8), self._mask_id, original)
-        random_ids = rng.integers(self._vocab_size, size=original.shape)
+        random_ids = rng.choice(self._word_ids, size=original.shape)
         masked = np.where(is_target & (kind >= 0.9), random_ids, masked)
         tensors = map(torch.from_numpy, (masked, is_target, original[is_target]))
         return MaskedBatch(*tensors)
@@ -283,6 +298,10 @@ class SimilarPairs:
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def num_batches(self, max_pairs: int) -> int:
+        """About how many batches an epoch has: it depends on which pairs meet."""
+        return len(self._without_repeats(np.argsort(self._lengths), max_pairs))
+
     def batches(self, max_pairs: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Both sides (pairs, length) of one epoch's batches of similar length, in random order."""
         order = np.lexsort((rng.random(len(self._pairs)), np.asarray(self._lengths)))
@@ -296,10 +315,10 @@ class SimilarPairs:
 
     def _without_repeats(self, order: np.ndarray, max_pairs: int) -> list[list[int]]:
         """``order`` in batches; a pair that repeats a sentence of its batch sits this epoch out."""
-        batches: list[list[int]] = [[]]
+        batches: list[list[int]] = []
         seen: set[int] = set()
         for index in order.tolist():
-            if len(batches[-1]) == max_pairs:
+            if not batches or len(batches[-1]) == max_pairs:
                 batches.append([])
                 seen = set()
             if seen.isdisjoint(self._pairs[index]):

@@ -13,7 +13,7 @@ class History:
         self._picture = run_dir / "history.png"
         self.rows: list[dict[str, float]] = []
         if self._csv.exists():
-            with self._csv.open() as file:
+            with self._csv.open(encoding="utf-8") as file:
                 self.rows = [
                     {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)
                 ]
@@ -22,7 +22,7 @@ class History:
         """Add one row; it must have ``step``. New columns may appear later."""
         self.rows.append(row)
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
-        with self._csv.open("w", newline="") as file:
+        with self._csv.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)

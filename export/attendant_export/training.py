@@ -9,7 +9,7 @@ import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, Never, TypeVar
@@ -44,6 +44,16 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
             raise ValueError("one of max_steps, max_epochs and max_minutes must be set")
+        positive = ("max_steps", "max_epochs", "max_minutes", "learning_rate", "warmup_steps")
+        problems = [
+            f"{name} is {value:g}, but must be more than 0"
+            for name in (*positive, "validate_every_steps", "patience")
+            if (value := getattr(self, name)) is not None and not value > 0
+        ]
+        if not 0 <= self.seed < 2**32:
+            problems.append(f"seed is {self.seed}, but must be 0 to {2**32 - 1}")
+        if problems:
+            raise ValueError("; ".join(problems))
 
 
 @dataclass(slots=True)
@@ -57,6 +67,9 @@ class Progress:
     elapsed_seconds: float = 0.0
     best: float = float("-inf")
     num_worse: int = 0
+    """Validations since the best one."""
+    validated_step: int | None = None
+    """Step of the latest validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +78,34 @@ class Task(Generic[Batch]):
 
     batches: Callable[[int], Iterator[Batch]]
     """The batches of an epoch; the same for the same epoch number."""
+    num_batches: int
+    """How many batches an epoch has; where epochs differ, about how many."""
     loss: Callable[[Batch], Tensor]
     """Mean loss of a batch, a scalar."""
     validate: Callable[[], dict[str, float]]
     """Measured values; the first is the one to maximize."""
 
 
+class TrainingStopped(Exception):
+    """A signal ended a training; what it has learned is saved."""
+
+    def __init__(self, stopped_by: signal.Signals) -> None:
+        super().__init__(f"stopped by {stopped_by.name}, run the same command again to go on")
+        self.stopped_by = stopped_by
+
+
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises ValueError for other names than these, ``cpu`` and ``cuda``, and for CUDA that is not
+    there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not auto, cpu or cuda")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ValueError("PyTorch finds no CUDA device here")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
 def keep_freed_memory() -> None:
@@ -111,7 +141,9 @@ class Trainer(Generic[Batch]):
         run_dir: Path,
         show_progress: bool = True,
     ) -> None:
-        """Resume from ``run_dir/last`` if it is there."""
+        """Resume from ``run_dir/last`` if it is there; ValueError for a task without batches."""
+        if task.num_batches == 0:
+            raise ValueError("there is no text to train on")
         keep_freed_memory()
         run_dir.mkdir(parents=True, exist_ok=True)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
@@ -128,30 +160,41 @@ class Trainer(Generic[Batch]):
             fused=True,
         )
         self._recent: list[float] = []
-        self._stop_requested = False
-        if (run_dir / "last" / checkpoint.STATE).exists():
-            self._resume()
+        self._stopped_by: signal.Signals | None = None
+        if (last := checkpoint.find_last(run_dir)) is not None:
+            self._resume(last)
 
     def train(self) -> Progress:
-        """Train until a limit, early stop or SIGTERM; the best weights are loaded at the end.
+        """Train until a limit or early stop; the best weights are loaded at the end.
 
-        A finished run is not trained further.
+        A finished run is not trained further. Raises TrainingStopped after SIGINT or SIGTERM,
+        which end the training after the step that they come in; a second one ends it at once.
         """
-        if self.is_finished():
-            checkpoint.load_weights(self.run_dir / "best" / checkpoint.WEIGHTS, self.model)
-            return self.progress
-        previous = signal.signal(signal.SIGTERM, self._request_stop)
-        try:
-            self._loop()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-        if self._recent:
-            self._validate()
-        self._save()
-        checkpoint.load_weights(self.run_dir / "best" / checkpoint.WEIGHTS, self.model)
+        with self._stopped_by_signals():
+            if not self.is_finished():
+                self._loop()
+            if self.progress.validated_step != self.progress.step:
+                self._save()  # First, as whoever sent a signal may not wait for a validation.
+                self._validate()
+        if self._stopped_by is not None:
+            raise TrainingStopped(self._stopped_by)
+        checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
+
+    @contextmanager
+    def _stopped_by_signals(self) -> Iterator[None]:
+        def stop(number: int, _: object) -> None:
+            self._stopped_by = signal.Signals(number)
+            signal.signal(number, previous[self._stopped_by])
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        caught = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, stop) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def _loop(self) -> None:
         started = time.monotonic() - self.progress.elapsed_seconds
@@ -169,17 +212,14 @@ class Trainer(Generic[Batch]):
                 self._show(bar)
                 if self.progress.step % self.options.validate_every_steps == 0:
                     self._validate()
-                    self._save()
-                if self._stop_requested or self.is_finished():
+                if self._stopped_by is not None or self.is_finished():
                     break
 
     def _remaining_batches(self) -> Iterator[Batch]:
         progress = self.progress
         while self.options.max_epochs is None or progress.epoch < self.options.max_epochs:
             batches = self.task.batches(progress.epoch)
-            for batch in itertools.islice(batches, progress.batch, None):
-                progress.batch += 1
-                yield batch
+            yield from itertools.islice(batches, progress.batch, None)
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
     def _step(self, batch: Batch) -> None:
@@ -196,6 +236,7 @@ class Trainer(Generic[Batch]):
         nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
         self.optimizer.step()
         self.progress.step += 1
+        self.progress.batch += 1
         self._recent.append(loss.item())
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
@@ -208,7 +249,7 @@ class Trainer(Generic[Batch]):
         options, progress = self.options, self.progress
         limits = [
             (progress.step, options.max_steps),
-            (progress.epoch, options.max_epochs),
+            (progress.epoch + min(progress.batch / self.task.num_batches, 1), options.max_epochs),
             (progress.elapsed_seconds / 60, options.max_minutes),
         ]
         return max(used / limit for used, limit in limits if limit is not None)
@@ -220,21 +261,20 @@ class Trainer(Generic[Batch]):
     def _validate(self) -> None:
         self.model.eval()
         values = self.task.validate()
-        target = next(iter(values.values()))
-        loss = sum(self._recent) / len(self._recent)
-        minutes = self.progress.elapsed_seconds / 60
-        self.history.append(
-            {"step": self.progress.step, "minutes": minutes, "training_loss": loss, **values}
-        )
+        progress = self.progress
+        row = {"step": progress.step, "minutes": progress.elapsed_seconds / 60}
+        if self._recent:  # Not right after resuming.
+            row["training_loss"] = sum(self._recent) / len(self._recent)
+        self.history.append(row | values)
         self.history.draw()
         self._recent = []
-        if target > self.progress.best:
-            self.progress.best, self.progress.num_worse = target, 0
-            best = self.run_dir / "best"
-            best.mkdir(parents=True, exist_ok=True)
-            checkpoint.save_weights(best / checkpoint.WEIGHTS, self.model)
+        progress.validated_step = progress.step
+        target = next(iter(values.values()))
+        if target > progress.best:
+            progress.best, progress.num_worse = target, 0
         else:
-            self.progress.num_worse += 1
+            progress.num_worse += 1
+        self._save()
 
     def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
@@ -248,17 +288,17 @@ class Trainer(Generic[Batch]):
             )
 
     def _save(self) -> None:
-        last = self.run_dir / "last"
-        last.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_weights(last / checkpoint.WEIGHTS, self.model)
-        checkpoint.save_optimizer(last / checkpoint.OPTIMIZER, self.optimizer)
-        checkpoint.write_json(last / checkpoint.STATE, asdict(self.progress))
+        checkpoint.save_last(self.run_dir, self.model, self.optimizer, asdict(self.progress))
+        self._keep_best()
 
-    def _resume(self) -> None:
-        last = self.run_dir / "last"
+    def _resume(self, last: Path) -> None:
         checkpoint.load_weights(last / checkpoint.WEIGHTS, self.model)
         checkpoint.load_optimizer(last / checkpoint.OPTIMIZER, self.optimizer)
-        self.progress = Progress(**checkpoint.read_json(last / checkpoint.STATE))
+        state = checkpoint.read_json(last / checkpoint.STATE)
+        # Runs of older versions do not say it, but saved right after validations only.
+        self.progress = Progress(**{"validated_step": state["step"], **state})
+        self._keep_best()  # A crash may have come in between.
 
-    def _request_stop(self, *_: object) -> None:
-        self._stop_requested = True
+    def _keep_best(self) -> None:
+        if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:
+            checkpoint.keep_last_as_best(self.run_dir)

@@ -1,5 +1,6 @@
 """Training a translation model: its data, loss and validation."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ from torch import Tensor
 from attendant_export import checkpoint
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
+from attendant_export.model_sizes import check_run, check_start, has_started
 from attendant_export.search import greedy
 from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
 from attendant_export.transformer import Transformer, TransformerConfig
 
+logger = logging.getLogger(__name__)
+
 TOKENIZER = "tokenizer.json"
+MAX_TOKENS = 128
+"""Pairs with more tokens on a side are not learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,11 @@ def label_smoothed_loss(model: Transformer, batch: PairBatch, label_smoothing: f
 def translate(
     model: Transformer, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
 ) -> list[str]:
-    """Greedy translations in the order of ``texts``; output is limited to 2 x source + 10."""
+    """Greedy translations in the order of ``texts``.
+
+    Texts of similar length make a batch, whose outputs are limited to twice the tokens of its
+    longest text and 10 more.
+    """
     encoded = [e.ids for e in tokenizer.encode_batch(texts)]
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
     translations = [""] * len(texts)
@@ -84,7 +94,14 @@ class TranslationTask:
     ) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
         self.label_smoothing, self.seed = label_smoothing, seed
-        self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer)
+        self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer, MAX_TOKENS)
+        if self.dataset.num_left_out:
+            logger.info(
+                "%d of %d pairs are left out: they have more than %d tokens on a side",
+                self.dataset.num_left_out,
+                self.dataset.num_left_out + len(self.dataset),
+                MAX_TOKENS,
+            )
         references = group_references(read_pairs(data.valid, data.swap))
         chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
         sources = list(references)
@@ -92,8 +109,9 @@ class TranslationTask:
         self.valid_references = [references[s] for s in self.valid_sources]
 
     def as_task(self) -> Task[PairBatch]:
-        """The three functions that `Trainer` wants."""
-        return Task(self.batches, self.loss, self.validate)
+        """What `Trainer` wants to know."""
+        num_batches = self.dataset.num_batches(self.data.max_batch_tokens)
+        return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[PairBatch]:
         """The batches of an epoch, on the model's device."""
@@ -126,24 +144,29 @@ def train_translation(
 
     ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
     whose weights and tokenizer are the start. Writes ``config.json``, ``tokenizer.json``,
-    ``last/``, ``best/`` and the history.
+    ``last/``, ``best/`` and the history. Raises ValueError for other sizes than those of the run
+    or the start, and TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     tokenizer = _tokenizer(data, run_dir, init_from)
     sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
+    described = {"kind": "translation", **sizes}
+    check_run(run_dir, described)
     model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
-    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "translation", **sizes})
     if init_from is not None:
+        check_start(init_from, described)
         load_start(init_from, model)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed)
-    return Trainer(model, task.as_task(), options, run_dir).train()
+    trainer = Trainer(model, task.as_task(), options, run_dir)
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+    return trainer.train()
 
 
 def _tokenizer(data: TranslationData, run_dir: Path, init_from: Path | None) -> Tokenizer:
     """The run's tokenizer; trained once and kept, since training again may number ties anew."""
     path = run_dir / TOKENIZER
-    if not path.exists():
+    if not has_started(run_dir):
         if init_from is not None:
             tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:

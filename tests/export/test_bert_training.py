@@ -1,4 +1,5 @@
 import itertools
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,13 +10,14 @@ from attendant_export.bert_data import BertData, TextSource, read_mlm_text
 from attendant_export.bert_training import (
     ContrastiveOptions,
     MlmOptions,
+    MlmTask,
     contrastive_loss,
     embed_texts,
     load_bert_model,
     retrieval_accuracy,
     train_bert,
 )
-from attendant_export.training import TrainingOptions
+from attendant_export.training import TrainingOptions, TrainingStopped
 
 SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
 VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
@@ -52,10 +54,11 @@ def train(
     mlm_steps: int = 40,
     steps: int = 80,
     embedding_training: TrainingOptions | None = None,
+    config: BertConfig = CONFIG,
     **changes,
 ):
     return train_bert(
-        CONFIG,
+        config,
         data,
         MlmOptions(options(mlm_steps), max_batch_tokens=256),
         ContrastiveOptions(options(steps), max_pairs=32, embedding_training=embedding_training),
@@ -119,6 +122,28 @@ def test_a_finished_first_phase_is_kept_when_the_second_goes_on(data, tmp_path):
     progress = train(data, tmp_path, mlm_steps=20, steps=40)
     assert progress.step == 40
     assert (tmp_path / "mlm/last/weights.safetensors").read_bytes() == mlm
+
+
+def test_a_stopped_phase_is_not_followed_by_the_next(data, tmp_path, monkeypatch):
+    def stopped(task, batch):
+        signal.raise_signal(signal.SIGTERM)
+        return loss(task, batch)
+
+    loss = MlmTask.loss
+    monkeypatch.setattr(MlmTask, "loss", stopped)
+
+    with pytest.raises(TrainingStopped):
+        train(data, tmp_path, mlm_steps=1, steps=1)
+
+    assert (tmp_path / "mlm/last").exists()
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_run_is_not_continued_as_another_model(data, run_dir):
+    before = (run_dir / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="num_heads 2, not 4"):
+        train(data, run_dir, config=replace(CONFIG, num_heads=4))
+    assert (run_dir / "config.json").read_bytes() == before
 
 
 def test_token_embeddings_are_learned_first_where_asked_for(data, tmp_path):

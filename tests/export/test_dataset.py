@@ -148,6 +148,24 @@ def test_masks_follow_the_published_proportions(tokenizer, rng):
     assert (seen == token_ids[0, 0]).float().mean() == pytest.approx(0.1, abs=0.02)
 
 
+def test_special_tokens_never_replace_a_token(tokenizer, rng):
+    token_ids = torch.full((500, 100), tokenizer.token_to_id("T"))
+    batch = MaskedDataset([], tokenizer, mask_ratio=1.0).mask(token_ids, rng)
+    seen = set(batch.token_ids[batch.is_target].tolist())
+    assert seen == set(range(tokenizer.get_vocab_size())) - {0, 1, 2, 3}
+
+
+def test_the_batches_of_an_epoch_are_counted_without_making_them(tokenizer, rng):
+    pairs = PairDataset(PAIRS, train_translation_tokenizer(TEXTS * 3, 120))
+    masked = MaskedDataset(encode_whole(TEXTS, tokenizer, 64), tokenizer)
+    similar = SimilarPairs(PAIRS, tokenizer, 64)
+    for _ in range(5):
+        assert pairs.num_batches(12) == len(list(pairs.batches(12, rng))) > 1
+        assert masked.num_batches(12) == len(list(masked.batches(12, rng))) > 1
+    assert similar.num_batches(1) == len(list(similar.batches(1, rng))) == len(PAIRS)
+    assert SimilarPairs([], tokenizer, 64).num_batches(1) == 0
+
+
 def test_even_the_shortest_batch_has_a_target(tokenizer, rng):
     batch = MaskedDataset([], tokenizer, mask_ratio=0.0).mask(torch.tensor([[2, 9, 3]]), rng)
     assert batch.targets.tolist() == [9]

@@ -1,15 +1,31 @@
 import itertools
 import math
-from dataclasses import replace
+import signal
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from attendant_export import checkpoint
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch
+from attendant_export.history import History
 from attendant_export.manifest import BundleError
-from attendant_export.training import Task, Trainer, TrainingOptions, learning_rate_ratio
-from attendant_export.translation_training import label_smoothed_loss, load_translation_model
+from attendant_export.model_sizes import check_start
+from attendant_export.tokenizer import load_tokenizer
+from attendant_export.training import (
+    Task,
+    Trainer,
+    TrainingOptions,
+    TrainingStopped,
+    learning_rate_ratio,
+    pick_device,
+)
+from attendant_export.translation_training import (
+    TranslationData,
+    label_smoothed_loss,
+    load_translation_model,
+    train_translation,
+)
 from torch import nn
 
 from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
@@ -23,39 +39,144 @@ OPTIONS = TrainingOptions(
 class Regression:
     """Learns a fixed matrix through dropout; remembers every loss."""
 
-    def __init__(self, stop_at_step=None):
+    def __init__(self, stop_at_step=None, stop_by=signal.SIGTERM):
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
         self.losses: list[float] = []
-        self.stop_at_step = stop_at_step
+        self.rates: list[float] = []
+        self.stop_at_step, self.stop_by = stop_at_step, stop_by
         self.validate = lambda: {"minus_loss": -self.losses[-1]}
 
     def batches(self, epoch):
         generator = torch.Generator().manual_seed(epoch)
         for _ in range(5):
-            if len(self.losses) == self.stop_at_step:
-                raise KeyboardInterrupt
             yield torch.randn(16, 4, generator=generator)
 
     def loss(self, batch):
         loss = (self.model(batch) - batch[:, :2]).square().mean()
         self.losses.append(loss.item())
+        self.rates.append(self.trainer.optimizer.param_groups[0]["lr"])
+        if len(self.losses) == self.stop_at_step:
+            signal.raise_signal(self.stop_by)
         return loss
 
     def train(self, run_dir, options=OPTIONS):
-        task = Task(self.batches, self.loss, self.validate)
-        return Trainer(self.model, task, options, run_dir, show_progress=False).train()
+        task = Task(self.batches, 5, self.loss, self.validate)
+        self.trainer = Trainer(self.model, task, options, run_dir, show_progress=False)
+        return self.trainer.train()
+
+
+def step_of(run_dir):
+    return checkpoint.read_json(run_dir / "last/state.json")["step"]
+
+
+def weights_in(folder):
+    model = Regression().model
+    checkpoint.load_weights(folder / "weights.safetensors", model)
+    return list(model.parameters())
 
 
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(tmp_path):
     whole, first, second = Regression(), Regression(stop_at_step=7), Regression()
 
     whole.train(tmp_path / "whole")
-    first.train(tmp_path / "parts")
+    with pytest.raises(TrainingStopped):
+        first.train(tmp_path / "parts")
     progress = second.train(tmp_path / "parts")
 
     assert first.losses + second.losses == whole.losses
     assert progress.step == 12
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_training_after_its_step_with_a_checkpoint(tmp_path, number):
+    before = signal.getsignal(number)
+
+    with pytest.raises(TrainingStopped, match=number.name) as stopped:
+        Regression(stop_at_step=7, stop_by=number).train(tmp_path)
+
+    assert stopped.value.stopped_by == number
+    assert step_of(tmp_path) == 7
+    assert History(tmp_path).rows[-1]["step"] == 7
+    assert signal.getsignal(number) == before
+
+
+def test_a_last_validation_that_is_killed_costs_no_step_and_is_made_up_for(tmp_path):
+    killed, again = Regression(), Regression()
+    values = iter([{"value": 1.0}, {"value": 2.0}])
+    killed.validate = lambda: next(values)
+    with pytest.raises(StopIteration):
+        killed.train(tmp_path, replace(OPTIONS, max_steps=7))
+    again.validate = lambda: {"value": 3.0}
+
+    progress = again.train(tmp_path, replace(OPTIONS, max_steps=7))
+
+    assert again.losses == []
+    assert (progress.step, progress.best) == (7, 3.0)
+    assert History(tmp_path).rows[-1] == {"step": 7, "minutes": pytest.approx(0, abs=1), "value": 3}
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    whole, first, second = Regression(), Regression(), Regression()
+    whole.train(tmp_path / "whole")
+
+    def crash(path, value):
+        if value["step"] == 6:
+            raise OSError("disk full")
+        write_json(path, value)
+
+    write_json = checkpoint.write_json
+    monkeypatch.setattr(checkpoint, "write_json", crash)
+    with pytest.raises(OSError, match="disk full"):
+        first.train(tmp_path / "parts")
+    monkeypatch.undo()
+
+    assert step_of(tmp_path / "parts") == 3
+    second.train(tmp_path / "parts")
+    assert second.losses == whole.losses[3:]
+
+
+def test_a_crash_while_checkpoints_are_swapped_is_undone(tmp_path):
+    Regression().train(tmp_path)
+    (tmp_path / "last").rename(tmp_path / "last.old")
+    again = Regression()
+
+    again.train(tmp_path)
+
+    assert again.losses == []
+    assert step_of(tmp_path) == 12
+
+
+def test_a_crash_before_the_best_weights_are_kept_is_made_up_for(tmp_path, monkeypatch):
+    crashed = Regression()
+    crashed.validate = lambda: {"value": float(len(crashed.losses) == 12)}
+
+    def crash(run_dir):
+        if step_of(run_dir) == 12:
+            raise OSError("disk full")
+        keep(run_dir)
+
+    keep = checkpoint.keep_last_as_best
+    monkeypatch.setattr(checkpoint, "keep_last_as_best", crash)
+    with pytest.raises(OSError, match="disk full"):
+        crashed.train(tmp_path)
+    monkeypatch.undo()
+
+    progress = Regression().train(tmp_path)
+
+    assert progress.best == 1
+    torch.testing.assert_close(weights_in(tmp_path / "best"), weights_in(tmp_path / "last"))
+
+
+def test_a_run_of_an_older_version_is_not_validated_again(tmp_path):
+    Regression().train(tmp_path)
+    state = checkpoint.read_json(tmp_path / "last/state.json")
+    del state["validated_step"]
+    checkpoint.write_json(tmp_path / "last/state.json", state)
+    again = Regression()
+    again.validate = lambda: pytest.fail("validated again")
+
+    assert again.train(tmp_path).step == 12
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
@@ -100,6 +221,59 @@ def test_the_learning_rate_warms_up_then_falls_to_its_last_share():
     assert learning_rate_ratio(options, step=50, done=0.5) == pytest.approx(0.55)
     assert learning_rate_ratio(options, step=100, done=1.0) == pytest.approx(0.1)
     assert learning_rate_ratio(options, step=100, done=1.2) == pytest.approx(0.1)
+
+
+def test_the_learning_rate_falls_within_an_epoch_too(tmp_path):
+    task = Regression()
+
+    progress = task.train(tmp_path, replace(OPTIONS, max_steps=None, max_epochs=2, warmup_steps=1))
+
+    assert progress.step == 10
+    falls = [1e-2 * (0.02 + 0.98 * (1 - step / 10)) for step in range(10)]
+    assert task.rates == pytest.approx(falls)
+
+
+def test_a_task_without_batches_is_refused(tmp_path):
+    task = Task(lambda epoch: iter(()), 0, lambda batch: batch, dict)
+    with pytest.raises(ValueError, match="no text to train on"):
+        Trainer(nn.Linear(1, 1), task, OPTIONS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_steps",
+        "max_epochs",
+        "max_minutes",
+        "learning_rate",
+        "warmup_steps",
+        "validate_every_steps",
+        "patience",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1])
+def test_an_option_that_must_be_positive_is_named(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value}, but must be more than 0$"):
+        TrainingOptions(**({"max_steps": 1} | {name: value}))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_a_manifest_cannot_hold_is_refused(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}"):
+        TrainingOptions(max_steps=1, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta"])
+def test_an_unknown_device_is_refused(name):
+    with pytest.raises(ValueError, match=f"device '{name}' is not auto, cpu or cuda"):
+        pick_device(name)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(ValueError, match="no CUDA device"):
+        pick_device("cuda")
 
 
 def test_a_training_without_any_limit_is_refused():
@@ -167,6 +341,71 @@ def test_a_translation_run_leaves_its_best_model_and_its_curve(run_dir):
     assert model.config.d_model == TINY_TRANSFORMER.d_model
     assert "bleu" in (run_dir / "history.csv").read_text().splitlines()[0]
     assert (run_dir / "history.png").stat().st_size > 0
+
+
+def test_a_run_is_not_continued_as_another_model(run_dir):
+    data = run_dir.parent / "data"
+    texts = TranslationData(data / "train.tsv", data / "valid.tsv")
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+    with pytest.raises(ValueError, match="num_heads 2, not 4; dropout 0.0, not 0.1"):
+        train_translation(
+            replace(TINY_TRANSFORMER, num_heads=4, dropout=0.1), texts, OPTIONS, run_dir
+        )
+
+    after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(run_dir, tmp_path):
+    data = run_dir.parent / "data"
+    texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=100)
+    config = replace(TINY_TRANSFORMER, num_heads=4)
+    options = replace(OPTIONS, max_steps=1)
+
+    with pytest.raises(ValueError, match="num_heads 2, not 4"):
+        train_translation(config, texts, options, tmp_path, device="cpu", init_from=run_dir)
+    train_translation(config, texts, options, tmp_path, device="cpu")
+
+    assert load_translation_model(tmp_path)[0].config.vocab_size == 100
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"num_heads": 4}, "num_heads 2, not 4"),
+        ({"norm_first": False}, "norm_first True, not False"),
+        ({"kind": "bert"}, "kind translation, not bert"),
+    ],
+)
+def test_a_start_of_other_sizes_is_refused(run_dir, change, problem):
+    with pytest.raises(ValueError, match=problem):
+        check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | change)
+
+
+def test_a_start_may_have_another_dropout(run_dir):
+    check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | {"dropout": 0.5})
+
+
+def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
+    vocab_size = load_tokenizer(translation_bundle / "tokenizer.json").get_vocab_size()
+    config = {"kind": "translation", **asdict(TINY_TRANSFORMER), "vocab_size": vocab_size}
+    check_start(translation_bundle, config)
+    for change, problem in {"num_heads": "num_heads 2, not 4", "d_ff": "d_ff 64, not 4"}.items():
+        with pytest.raises(ValueError, match=problem):
+            check_start(translation_bundle, config | {change: 4})
+
+
+def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, caplog):
+    data = write_pairs(tmp_path)
+    long = "The dog sees the man. " * 50
+    with (data / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write(f"{long}\tDer Hund sieht den Mann.\n")
+    caplog.set_level("INFO")
+
+    train_tiny_translation(tmp_path / "run", data, max_steps=1)
+
+    assert "1 of 289 pairs are left out: they have more than 128 tokens on a side" in caplog.text
 
 
 def test_training_can_start_from_the_weights_of_a_run(run_dir):
