@@ -10,11 +10,11 @@ from attendant_export.onnx_graphs import PRECISIONS
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 TATOEBA_VALID = "tatoeba/tatoeba.en-de.valid.tsv.gz"
 DEFAULT_TEXTS = (
-    "mlm/en.digitalgov.txt.gz:3000000:0.02",
-    "mlm/en.sgd-dialogues.txt.gz:2000000:0.005",
-    "mlm/en.novels-1880-1930.txt.gz:1000000",
-    "mlm/en.novels-1839-1879.txt.gz:500000",
-    "mlm/de.novels.txt.gz:4000000",
+    "mlm/en.digitalgov.txt.gz:1000000:0.02",
+    "mlm/en.sgd-dialogues.txt.gz:1500000:0.005",
+    "mlm/en.novels-1880-1930.txt.gz:300000",
+    "mlm/en.novels-1839-1879.txt.gz:200000",
+    "mlm/de.novels.txt.gz:1500000",
 )
 
 
@@ -65,12 +65,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--run-dir",
         type=Path,
         required=True,
-        help="folder for checkpoints, tokenizer and curves; training continues what is there",
+        help="folder for checkpoints, tokenizer and curves; the same command continues what is "
+        "there",
     )
     parser.add_argument(
         "--init-from",
         type=Path,
-        help="run folder or bundle whose weights and tokenizer to start from",
+        help="run folder or bundle whose weights and tokenizer to start from; the data card of a "
+        "later export must name the data of a bundle",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, or cuda")
     parser.add_argument("--seed", type=int, default=1, help="of all random choices")
@@ -173,6 +175,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--swap", action="store_true", help="the second column is the source")
     parser.add_argument("--max-tokens", type=int, help="longest text; default: the run's, else 256")
     parser.add_argument(
-        "--recipe", default="", help="how it was trained, if the run did not record it"
+        "--recipe", help="how it was trained; overrides what the run recorded", default=""
     )
-    parser.add_argument("--hardware", default="", help="what it was trained on, likewise")
+    parser.add_argument(
+        "--hardware", help="what it was trained on; overrides what the run recorded", default=""
+    )

@@ -1,5 +1,6 @@
 """Where weights come from: what a run records about itself, and what its data asks for."""
 
+import logging
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,27 +12,15 @@ from attendant_export import checkpoint
 from attendant_export.bert import BertConfig
 from attendant_export.bert_data import BertData
 from attendant_export.bert_training import ContrastiveOptions, MlmOptions
+from attendant_export.manifest import MANIFEST, read_manifest
+from attendant_export.model_sizes import has_started
 from attendant_export.training import TrainingOptions
 from attendant_export.transformer import TransformerConfig
 from attendant_export.translation_training import TranslationData
 
+logger = logging.getLogger(__name__)
+
 RUN = "run.json"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What a training writes into its run folder, so that an export need not be told."""
-
-    trainer_version: str = ""
-    seed: int = 1
-    recipe: str = ""
-    hardware: str = ""
-    valid_pairs: str = ""
-    """Path of the validation text as it was given."""
-    swap: bool = False
-    """Whether the second column was translated into the first."""
-    max_tokens: int | None = None
-    """The most tokens of a text that the model saw, if it cannot read longer ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +30,27 @@ class DataSource:
     name: str
     license: str
     credit: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a training writes into its run folder, so that an export need not be told.
+
+    What is not known is left empty.
+    """
+
+    trainer_version: str = ""
+    seed: int | None = None
+    recipe: str = ""
+    hardware: str = ""
+    valid_pairs: str = ""
+    """Path of the validation text as it was given."""
+    swap: bool = False
+    """Whether the second column was translated into the first."""
+    max_tokens: int | None = None
+    """The most tokens of a text that the model saw, if it cannot read longer ones."""
+    start_data: list[DataSource] = field(default_factory=list)
+    """What the bundle was trained on whose weights were the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +67,51 @@ class DataCard:
 
 
 def write_run_record(run_dir: Path, record: RunRecord) -> None:
-    """Write ``run.json`` of a run folder."""
+    """Write ``run.json`` of a run folder; a run that has started keeps its own, with a warning."""
+    if has_started(run_dir):
+        kept, given = asdict(read_run_record(run_dir)), asdict(record)
+        if others := [name for name in given if given[name] != kept[name]]:
+            logger.warning("%s is kept, but has another %s", run_dir / RUN, ", ".join(others))
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(run_dir / RUN, asdict(record))
 
 
 def read_run_record(run_dir: Path) -> RunRecord:
-    """The record of a run folder; an empty one if the run made none."""
+    """The record of a run folder; an empty one if the run made none.
+
+    Raises ValueError that names the file and what is wrong with it.
+    """
     path = run_dir / RUN
-    return RunRecord(**checkpoint.read_json(path)) if path.exists() else RunRecord()
+    if not path.exists():
+        return RunRecord()
+    try:
+        content: dict[str, Any] = checkpoint.read_json(path)
+        sources = [DataSource(**source) for source in content.pop("start_data", [])]
+        return RunRecord(start_data=sources, **content)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not the record of a run: {error}") from error
+
+
+def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
+    """A sentence on the run folder or bundle that a training starts from, and its bundle's data."""
+    if not (folder / MANIFEST).exists():
+        name = folder.resolve().name
+        return f"Started from the weights of the run {name}.", read_run_record(folder).start_data
+    manifest = read_manifest(folder)
+    sources = [DataSource(d.name, d.license, d.credit) for d in manifest.provenance.data]
+    credits = "; ".join(f"{source.credit} ({source.license})" for source in sources)
+    return (
+        f"Started from the weights of the bundle {manifest.name}/{manifest.version}, licence "
+        f"{manifest.license}, trained on: {credits}."
+    ), sources
+
+
+def check_credits(card: DataCard, record: RunRecord) -> None:
+    """ValueError that lists the data behind the start of a run that ``card`` leaves out."""
+    missing = [asdict(source) for source in record.start_data if source not in card.data]
+    if missing:
+        raise ValueError(f"the data card must name what the start was trained on: {missing}")
 
 
 def read_data_card(path: Path) -> DataCard:
