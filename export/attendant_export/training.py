@@ -187,9 +187,10 @@ class Trainer(Generic[Batch]):
             self._stopped_by = signal.Signals(number)
             signal.signal(number, previous[self._stopped_by])
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        caught = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
-        previous = {number: signal.signal(number, stop) for number in caught}
+        previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in previous.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, stop)
         try:
             yield
         finally:

@@ -1,17 +1,11 @@
 import itertools
-import math
 import signal
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from attendant_export import checkpoint
-from attendant_export.bundle_weights import load_start
-from attendant_export.dataset import PairBatch
 from attendant_export.history import History
-from attendant_export.manifest import BundleError
-from attendant_export.model_sizes import check_start
-from attendant_export.tokenizer import load_tokenizer
 from attendant_export.training import (
     Task,
     Trainer,
@@ -20,16 +14,7 @@ from attendant_export.training import (
     learning_rate_ratio,
     pick_device,
 )
-from attendant_export.translation_training import (
-    TranslationData,
-    label_smoothed_loss,
-    load_translation_model,
-    train_translation,
-)
 from torch import nn
-
-from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, write_pairs
-from tests.support.graphs import tiny_transformer
 
 OPTIONS = TrainingOptions(
     max_steps=12, learning_rate=1e-2, warmup_steps=4, validate_every_steps=3, patience=99
@@ -281,30 +266,6 @@ def test_a_training_without_any_limit_is_refused():
         TrainingOptions()
 
 
-def test_label_smoothed_loss_is_that_computed_by_hand():
-    model = tiny_transformer(norm_first=True)
-    source = torch.tensor([[5, 6, 2], [7, 2, 0]])
-    target_in = torch.tensor([[1, 8, 9], [1, 4, 2]])
-    target_out = torch.tensor([[8, 9, 2], [4, 2, 0]])
-
-    loss = label_smoothed_loss(model, PairBatch(source, target_in, target_out), 0.1)
-
-    log_p = model.logits(model(source, target_in)).log_softmax(-1)
-    terms = [
-        -0.9 * log_p[row, i, target_out[row, i]] - 0.1 * log_p[row, i].mean()
-        for row, i in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
-    ]
-    torch.testing.assert_close(loss, torch.stack(terms).mean())
-
-
-def test_an_untrained_model_has_the_loss_of_a_guess():
-    model = tiny_transformer(norm_first=True)
-    nn.init.zeros_(model.embedding.weight)
-    batch = PairBatch(*(torch.tensor([[5, 6, 2]]) for _ in range(3)))
-
-    assert label_smoothed_loss(model, batch, 0.0).item() == pytest.approx(math.log(50))
-
-
 def test_loading_weights_lists_all_that_does_not_fit(tmp_path):
     checkpoint.save_weights(tmp_path / "w.safetensors", nn.ModuleDict({"a": nn.Linear(2, 3)}))
     wanted = nn.ModuleDict({"a": nn.Linear(2, 4), "b": nn.Linear(1, 1, bias=False)})
@@ -326,113 +287,3 @@ def test_a_damaged_file_of_weights_is_named(tmp_path):
 def test_a_run_folder_without_weights_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was trained there"):
         checkpoint.find_weights(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("training")
-    return train_tiny_translation(folder / "run", write_pairs(folder / "data"), max_steps=10)
-
-
-def test_a_translation_run_leaves_its_best_model_and_its_curve(run_dir):
-    model, tokenizer = load_translation_model(run_dir)
-
-    assert model.config.vocab_size == tokenizer.get_vocab_size()
-    assert model.config.d_model == TINY_TRANSFORMER.d_model
-    assert "bleu" in (run_dir / "history.csv").read_text().splitlines()[0]
-    assert (run_dir / "history.png").stat().st_size > 0
-
-
-def test_a_run_is_not_continued_as_another_model(run_dir):
-    data = run_dir.parent / "data"
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv")
-    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-
-    with pytest.raises(ValueError, match="num_heads 2, not 4; dropout 0.0, not 0.1"):
-        train_translation(
-            replace(TINY_TRANSFORMER, num_heads=4, dropout=0.1), texts, OPTIONS, run_dir
-        )
-
-    after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
-    assert after == before
-
-
-def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(run_dir, tmp_path):
-    data = run_dir.parent / "data"
-    texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=100)
-    config = replace(TINY_TRANSFORMER, num_heads=4)
-    options = replace(OPTIONS, max_steps=1)
-
-    with pytest.raises(ValueError, match="num_heads 2, not 4"):
-        train_translation(config, texts, options, tmp_path, device="cpu", init_from=run_dir)
-    train_translation(config, texts, options, tmp_path, device="cpu")
-
-    assert load_translation_model(tmp_path)[0].config.vocab_size == 100
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"num_heads": 4}, "num_heads 2, not 4"),
-        ({"norm_first": False}, "norm_first True, not False"),
-        ({"kind": "bert"}, "kind translation, not bert"),
-    ],
-)
-def test_a_start_of_other_sizes_is_refused(run_dir, change, problem):
-    with pytest.raises(ValueError, match=problem):
-        check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | change)
-
-
-def test_a_start_may_have_another_dropout(run_dir):
-    check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | {"dropout": 0.5})
-
-
-def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
-    vocab_size = load_tokenizer(translation_bundle / "tokenizer.json").get_vocab_size()
-    config = {"kind": "translation", **asdict(TINY_TRANSFORMER), "vocab_size": vocab_size}
-    check_start(translation_bundle, config)
-    for change, problem in {"num_heads": "num_heads 2, not 4", "d_ff": "d_ff 64, not 4"}.items():
-        with pytest.raises(ValueError, match=problem):
-            check_start(translation_bundle, config | {change: 4})
-
-
-def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, caplog):
-    data = write_pairs(tmp_path)
-    long = "The dog sees the man. " * 50
-    with (data / "train.tsv").open("a", encoding="utf-8") as file:
-        file.write(f"{long}\tDer Hund sieht den Mann.\n")
-    caplog.set_level("INFO")
-
-    train_tiny_translation(tmp_path / "run", data, max_steps=1)
-
-    assert "1 of 289 pairs are left out: they have more than 128 tokens on a side" in caplog.text
-
-
-def test_training_can_start_from_the_weights_of_a_run(run_dir):
-    trained, _ = load_translation_model(run_dir)
-    model = type(trained)(trained.config)
-
-    load_start(run_dir, model)
-
-    torch.testing.assert_close(model.state_dict(), trained.state_dict())
-
-
-def test_training_can_start_from_the_weights_of_a_translation_bundle(translation_bundle):
-    run_dir = translation_bundle.parents[1] / ".tiny-en-de-1" / "run"
-    trained, _ = load_translation_model(run_dir)
-    model = type(trained)(trained.config)
-
-    load_start(translation_bundle, model)
-
-    torch.testing.assert_close(model.state_dict(), trained.state_dict())
-
-
-def test_training_cannot_start_from_a_damaged_bundle(translation_bundle, tmp_path):
-    damaged = tmp_path / "1"
-    damaged.mkdir()
-    for file in translation_bundle.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes())
-    (damaged / "weights.fp32.bin").write_bytes(b"something else")
-
-    with pytest.raises(BundleError, match="weights.fp32.bin has another SHA-256"):
-        load_start(damaged, tiny_transformer(norm_first=True))
