@@ -12,26 +12,34 @@ from attendant_export.bert import BertConfig
 from attendant_export.bert_data import BertData, TextSource
 from attendant_export.bert_training import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
-from attendant_export.manifest import describe_manifest, read_manifest
+from attendant_export.manifest import BundleError, describe_manifest, read_manifest
 from attendant_export.provenance import (
+    DataSource,
     RunRecord,
     bert_recipe,
+    check_credits,
     describe_hardware,
+    describe_start,
     read_data_card,
     read_run_record,
     translation_recipe,
     write_run_record,
 )
-from attendant_export.training import TrainingOptions, pick_device
+from attendant_export.training import TrainingOptions, TrainingStopped, pick_device
 from attendant_export.transformer import TransformerConfig
 from attendant_export.translation_training import TranslationData, train_translation
+from attendant_export.verify import ParityError
 
 DEFAULT_EPOCHS = 5
 """How long a training lasts if nothing limits it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; a mistake of the caller ends with one line and exit code 2."""
+    """Run one command. What goes wrong ends with one line and an exit code.
+
+    1: a bundle is damaged or cannot be written, or its graphs do not follow the model; 2: another
+    mistake of the caller; 130 or 143: SIGINT or SIGTERM stopped a training.
+    """
     args = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     commands = {
@@ -43,16 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     try:
         commands[args.command](args)
+    except TrainingStopped as stopped:
+        sys.exit(_fail(stopped, 128 + stopped.stopped_by))
+    except (BundleError, ParityError) as error:
+        sys.exit(_fail(error, 1))
     except (ValueError, OSError) as error:
-        sys.exit(_fail(error))
+        sys.exit(_fail(error, 2))
 
 
-def _fail(error: ValueError | OSError) -> int:
+def _fail(error: Exception, code: int) -> int:
     message = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         message = f"{error.filename}: {error.strerror}"
     print(f"attendant-export: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 def _data_file(args: argparse.Namespace, name: str) -> Path:
@@ -88,15 +100,19 @@ def _embedding_options(args: argparse.Namespace) -> TrainingOptions | None:
 
 
 def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None) -> RunRecord:
-    begun = f" Started from the weights in {args.init_from}." if args.init_from else ""
+    start_data: list[DataSource] = []
+    if args.init_from is not None:
+        begun, start_data = describe_start(args.init_from)
+        recipe += " " + begun
     return RunRecord(
         trainer_version=__version__,
         seed=args.seed,
-        recipe=recipe + begun,
+        recipe=recipe,
         hardware=describe_hardware(pick_device(args.device)),
         valid_pairs=args.valid,
         swap=getattr(args, "swap", False),
         max_tokens=max_tokens,
+        start_data=start_data,
     )
 
 
@@ -121,7 +137,7 @@ def _train_translation(args: argparse.Namespace) -> None:
     options = _training_options(args)
     recipe = translation_recipe(config, data, options, args.label_smoothing)
     write_run_record(args.run_dir, _record(args, recipe))
-    train_translation(
+    progress = train_translation(
         config,
         data,
         options,
@@ -130,14 +146,18 @@ def _train_translation(args: argparse.Namespace) -> None:
         label_smoothing=args.label_smoothing,
         init_from=args.init_from,
     )
+    print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
 
 
 def _text_source(args: argparse.Namespace, text: str) -> TextSource:
     name, *numbers = text.split(":")
-    if len(numbers) > 2:
-        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]")
-    kinds = zip(("max_characters", "held_out_documents"), (int, float), strict=True)
-    named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
+    kinds = (("max_characters", int), ("held_out_documents", float))
+    try:
+        if len(numbers) > len(kinds):
+            raise ValueError
+        named = {field: kind(value) for (field, kind), value in zip(kinds, numbers, strict=False)}
+    except ValueError:
+        raise ValueError(f"--text {text}: want FILE[:MAX_CHARACTERS[:HELD_OUT]]") from None
     return TextSource(_data_file(args, name), **named)
 
 
@@ -168,7 +188,7 @@ def _train_bert(args: argparse.Namespace) -> None:
     )
     recipe = bert_recipe(config, data, mlm, contrastive)
     write_run_record(args.run_dir, _record(args, recipe, args.max_tokens))
-    train_bert(
+    progress = train_bert(
         config,
         data,
         mlm,
@@ -177,15 +197,18 @@ def _train_bert(args: argparse.Namespace) -> None:
         device=args.device,
         init_from=args.init_from,
     )
+    print(f"{args.run_dir}: finished with best retrieval accuracy {progress.best:.4f}")
 
 
 def _export(args: argparse.Namespace) -> None:
     record = read_run_record(args.run_dir)
+    card = read_data_card(args.data_card)
+    check_credits(card, record)
     valid = args.valid or record.valid_pairs or TATOEBA_VALID
     options = ExportOptions(
         name=args.name or args.run_dir.resolve().name,
         version=args.model_version,
-        data_card=read_data_card(args.data_card),
+        data_card=card,
         valid_pairs=_data_file(args, valid),
         test_pairs=tuple(_data_file(args, name) for name in args.test),
         swap=args.swap or record.swap,

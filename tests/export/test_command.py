@@ -1,12 +1,15 @@
 import json
+import signal
 from dataclasses import asdict
 
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.manifest import read_manifest
+from attendant_export.translation_training import TranslationTask
 
 from tests.support.bundles import data_card, one_thread, write_pairs
 
+TRAIN = "train-translation --data-dir {data} --run-dir {run} --train train.tsv --valid valid.tsv "
 SMALL = "--vocab-size 150 --d-model 32 --num-heads 2 --d-feed-forward 64 --max-batch-tokens 512"
 
 
@@ -45,7 +48,9 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     run("verify {bundle}", bundle=bundle)
     run("inspect {bundle}", bundle=bundle)
 
-    assert "all outputs verified" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"{folders['run']}: finished with best BLEU " in output
+    assert "all outputs verified" in output
     provenance = read_manifest(bundle).provenance
     assert provenance.seed == 3
     assert "learning rate 0.005 after 5 steps" in provenance.recipe
@@ -70,6 +75,8 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
     )
     bundle = folders["bundles"] / "bert" / "1"
     run("verify {bundle}", bundle=bundle)
+
+    assert "finished with best retrieval accuracy " in capsys.readouterr().out
 
     manifest = read_manifest(bundle)
     assert manifest.limits.max_tokens == 16
@@ -104,6 +111,21 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "--text text.txt:1:2:3: want FILE",
         ),
         (
+            "train-bert --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --text text.txt:abc",
+            "--text text.txt:abc: want FILE",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --warmup-steps 0",
+            "warmup_steps is 0, but must be more than 0",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --device gpu",
+            "device 'gpu' is not auto, cpu or cuda",
+        ),
+        (
             "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/card.json "
             "--valid valid.tsv",
             "none/config.json: No such file",
@@ -112,8 +134,6 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
             "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/train.tsv",
             "train.tsv is not a data card",
         ),
-        ("verify {tmp}", "is no bundle: it has no manifest.json"),
-        ("inspect {tmp}", "is no bundle: it has no manifest.json"),
     ],
 )
 def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
@@ -130,6 +150,84 @@ def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
     assert len(error) == 1
     assert error[0].startswith("attendant-export: ")
     assert message in error[0]
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_what_is_no_bundle_ends_with_one_line_and_exit_code_1(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(command + " {folder}", folder=tmp_path)
+
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err.endswith("is no bundle: it has no manifest.json\n")
+
+
+def test_a_damaged_bundle_ends_with_exit_code_1(translation_bundle, tmp_path, capsys):
+    damaged = tmp_path / "1"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_bytes((translation_bundle / "manifest.json").read_bytes())
+
+    with pytest.raises(SystemExit) as exit_:
+        run("verify {bundle}", bundle=damaged)
+
+    assert exit_.value.code == 1
+    assert "tokenizer.json is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_training_says_so_and_does_not_look_finished(
+    number, code, data_dir, tmp_path, capsys, monkeypatch
+):
+    def stopped(task, batch):
+        signal.raise_signal(number)
+        return loss(task, batch)
+
+    loss = TranslationTask.loss
+    monkeypatch.setattr(TranslationTask, "loss", stopped)
+
+    with pytest.raises(SystemExit) as exit_:
+        run(f"{TRAIN} --max-steps 2 --device cpu {SMALL}", data=data_dir, run=tmp_path / "run")
+
+    assert exit_.value.code == code
+    output = capsys.readouterr()
+    message = f"attendant-export: stopped by {number.name}, run the same command again to go on\n"
+    assert output.err.endswith(message)
+    assert output.out == ""
+
+
+def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, capsys):
+    folders = {"data": data_dir, "run": tmp_path / "run"}
+    run(f"{TRAIN} --max-steps 1 --device cpu {SMALL}", **folders)
+    before = {path: path.read_bytes() for path in folders["run"].iterdir() if path.is_file()}
+
+    with pytest.raises(SystemExit) as exit_:
+        run(f"{TRAIN} --max-steps 1 --device cpu {SMALL} --num-heads 4 --seed 2", **folders)
+
+    assert exit_.value.code == 2
+    assert "is the run of a model with num_heads 2, not 4" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in folders["run"].iterdir() if p.is_file()} == before
+
+
+def test_what_a_training_started_from_must_be_credited_in_the_data_card(
+    translation_bundle, data_dir, tmp_path, capsys
+):
+    folders = {"data": data_dir, "run": tmp_path / "run", "start": translation_bundle}
+    sizes = SMALL + " --num-encoder-layers 2 --num-decoder-layers 2"
+    run(f"{TRAIN} --max-steps 1 --device cpu {sizes} --init-from {{start}}", **folders)
+    card = asdict(data_card("en", "de"))
+    card["data"][0]["name"] = "other sentences"
+    (data_dir / "card.json").write_text(json.dumps(card))
+
+    with pytest.raises(SystemExit) as exit_:
+        run(
+            "export --data-dir {data} --run-dir {run} --bundles-dir {run} "
+            "--data-card {data}/card.json",
+            **folders,
+        )
+
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the data card must name what the start was trained on" in error
+    assert "test sentences" in error
 
 
 def test_the_data_folder_may_be_given_by_the_environment(data_dir, tmp_path, capsys, monkeypatch):
