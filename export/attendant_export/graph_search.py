@@ -14,9 +14,19 @@ import onnxruntime as ort
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs, SpecialTokens, TranslationSizes
 from numpy.typing import NDArray
 
-from attendant_export.search import ReferenceHypothesis, SearchTrace
+from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 
 Array = NDArray[np.generic]
+
+
+class ParityError(ValueError):
+    """The graphs do not do what the model does, or not the same in every batch."""
+
+
+def check_finite(name: str, values: Array) -> None:
+    """Raise ParityError unless all ``values`` are numbers: no comparison would notice a NaN."""
+    if not np.isfinite(values).all():
+        raise ParityError(f"{name} gives values that are not finite numbers")
 
 
 def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
@@ -68,24 +78,17 @@ class TranslationGraphs:
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Log-probability of every token of each target, teacher-forced in one padded batch."""
-        return self.choose(sources, targets, targets)
-
-    def choose(
-        self,
-        sources: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
-        chosen: Sequence[Sequence[int]],
-    ) -> list[list[float]]:
-        """Log-probability of each token of ``chosen`` after the tokens of ``targets`` before it."""
         pad_id, bos_id = self.special_tokens.pad_id, self.special_tokens.bos_id
         inputs = {
             "target_in": pad([[bos_id, *t[:-1]] for t in targets], pad_id),
-            "target_out": pad(chosen, pad_id),
+            "target_out": pad(targets, pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
             **dict(zip(self.cross_names, self.encode(sources), strict=True)),
         }
         (log_p,) = self.scorer.run(["log_probabilities"], inputs)  # (batch, target)
-        return [row[: len(t)].tolist() for row, t in zip(log_p, targets, strict=True)]
+        rows = [row[: len(t)] for row, t in zip(log_p, targets, strict=True)]
+        check_finite("scorer", np.concatenate(rows))
+        return [row.tolist() for row in rows]
 
 
 class Places:
@@ -135,6 +138,7 @@ class Places:
         """Feed one token to every row; ``lengths`` tokens are in its cache already.
 
         Returns ids and log-probabilities of the best candidates, (places, width, candidates) each.
+        Raises ParityError if a log-probability is not finite; nothing is suppressed here.
         """
         inputs = {
             "tokens": np.array(tokens, np.int64),
@@ -153,6 +157,7 @@ class Places:
         self._bind_caches(binding)
         self._graphs.decoder_step.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
+        check_finite("decoder_step", log_p)
         shape = (self._count, self._width, num_candidates)
         return ids.reshape(shape), log_p.reshape(shape)
 
@@ -179,7 +184,7 @@ class SentenceSearch:
     eos_id: int
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
-    steps: list[list[ReferenceHypothesis]] = field(default_factory=list)
+    steps: list[SearchStep] = field(default_factory=list)
 
     def advance(self, ids: Array, log_p: Array) -> list[int]:
         """Take the candidates (width, candidates) of every row; returns each new row's parent."""
@@ -191,10 +196,11 @@ class SentenceSearch:
         ]
         expanded.sort(key=lambda candidate: -sum(candidate[0].log_probabilities))
         expanded = expanded[: 2 * self.beam_size]
-        self.steps.append([hypothesis for hypothesis, _ in expanded])
-        ended = [h for h in self.steps[-1][: self.beam_size] if h.token_ids[-1] == self.eos_id]
+        best = [hypothesis for hypothesis, _ in expanded[: self.beam_size]]
+        ended = [h for h in best if h.token_ids[-1] == self.eos_id]
         going_on = [(h, row) for h, row in expanded if h.token_ids[-1] != self.eos_id]
         self.running = [h for h, _ in going_on[: self.beam_size]]
+        self.steps.append(SearchStep(best, self.running))
         self._finish([*ended, *(self.running if len(self.steps) == self.max_tokens else [])])
         return [row for _, row in going_on[: self.beam_size]]
 
@@ -261,3 +267,21 @@ def _step(places: Places, running: list[SentenceSearch], bos_id: int) -> None:
     ids, log_p = places.step(tokens, lengths, 2 * running[0].beam_size)
     for place, search in enumerate(running):
         places.reorder(place, search.advance(ids[place], log_p[place]))
+
+
+def greedy_uncached(
+    graphs: TranslationGraphs, source: Sequence[int], max_tokens: int
+) -> ReferenceHypothesis:
+    """Greedy search for one sentence that encodes it anew and begins with empty caches each step.
+
+    So every token follows from the whole prefix, and nothing of an earlier step is kept.
+    """
+    special_tokens = graphs.special_tokens
+    found = ReferenceHypothesis((), ())
+    while len(found.token_ids) < max_tokens and special_tokens.eos_id not in found.token_ids:
+        places = Places(graphs, 1, 1, len(source), max_tokens)
+        places.join([source])
+        for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
+            ids, log_p = places.step([token], [length], 1)
+        found = found.followed_by(ids.item(), log_p.item())
+    return found

@@ -85,8 +85,8 @@ def _parity_sentence(parity: PrecisionParity) -> str:
         total = sum(entry.num_sentences for entry in parity.tokens)
         sentences.append(
             f"{parity.precision}: {num_identical:,} of {total:,} searches, greedy and beam, "
-            f"single, batched and ragged, gave the tokens of the trained model; {num_ties} more "
-            "differ in ties."
+            "single, batched, ragged and uncached, gave the tokens of the trained model; "
+            f"{num_ties} more differ in ties."
         )
     if parity.HasField("corpus"):
         corpus = parity.corpus

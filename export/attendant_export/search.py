@@ -33,13 +33,22 @@ class ReferenceHypothesis:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchStep:
+    """The candidates that one step kept, best sum first; it dropped all others."""
+
+    best: list[ReferenceHypothesis]
+    """As many as there are beams; those of them that end are finished."""
+    running: list[ReferenceHypothesis]
+    """Those that go on, as many as there are beams."""
+
+
+@dataclass(frozen=True, slots=True)
 class SearchTrace:
-    """What a search found for one sentence, and what it chose from on the way."""
+    """What a search found for one sentence, and what it kept on the way."""
 
     hypotheses: list[ReferenceHypothesis]
     """Best first."""
-    steps: list[list[ReferenceHypothesis]]
-    """Of every step the candidates that were kept or dropped, best sum first."""
+    steps: list[SearchStep]
 
 
 @torch.inference_mode()
@@ -121,13 +130,13 @@ def beam(
     memory, mask = model.encode(torch.tensor([list(source)]))
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
-    steps: list[list[ReferenceHypothesis]] = []
+    steps: list[SearchStep] = []
     for _ in range(max_tokens):
         expanded = _expand(model, running, memory, mask, 2 * beam_size)
-        steps.append(expanded)
         ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
         finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
         running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
+        steps.append(SearchStep(expanded[:beam_size], running))
         best_running = max(h.score(length_penalty) for h in running)
         if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
             break

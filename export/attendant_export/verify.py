@@ -1,32 +1,38 @@
 """Holds the graphs of a translation bundle against the model that they were exported from.
 
-Compares log-probabilities and the tokens of whole searches: one sentence alone, all together, and
-joining and leaving at different steps. Knows token ids only, no text and no files.
+Compares log-probabilities and the tokens of whole searches: one sentence alone, all together,
+joining and leaving at different steps, and uncached. Knows token ids only, no text and no files.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
+import numpy as np
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 
 from attendant_export import search
-from attendant_export.graph_search import TranslationGraphs, search_all
-from attendant_export.search import ReferenceHypothesis, SearchTrace
+from attendant_export.graph_search import (
+    ParityError,
+    TranslationGraphs,
+    greedy_uncached,
+    search_all,
+)
+from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 from attendant_export.transformer import Transformer
 
 SEARCHES = {"greedy": 1, "beam4": 4}
 """Beam size of each search that is compared."""
+NUM_UNCACHED = 16
+"""Sentences of a sample that are also decoded without caches, which takes a step per prefix."""
 FP32_BOUND = 1e-4
 MAX_BOUNDS = {"fp32": FP32_BOUND, "fp16": 0.1, "int8": 0.5}
 """Log-probabilities that move more than this with their batch mates are no rounding."""
 
+TokenIds = tuple[int, ...]
 Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
 """Log-probability of every token of targets, given sources."""
-
-
-class ParityError(ValueError):
-    """The graphs do not do what the model does, or not the same in every batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,16 @@ class Agreement:
     num_identical: int
     num_ties: int
     num_parted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way of running a search, and what it found for the first sentences of a sample."""
+
+    search: str
+    batching: str
+    cached: bool
+    traces: list[SearchTrace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,170 +88,165 @@ class TranslationVerifier:
     def verify(self, precision: str, graphs: TranslationGraphs) -> VerifiedPrecision:
         """Compare ``graphs`` with the model.
 
-        Raises ParityError if batch mates change a result, or fp32 is not what the model gives.
+        Raises ParityError if batch mates change a result, if something is not a finite number, or
+        if fp32 is not what the model gives.
         """
-        found = search_in_all_ways(graphs, self._sample)
-        alone = {name: found[name]["single"] for name in SEARCHES}
-        bound = self._bound(precision, graphs, found)
-        largest = self._largest_difference(graphs, alone["greedy"])
-        tokens = [
-            self._compare(name, batching, traces, bound)
-            for name, batchings in found.items()
-            for batching, traces in batchings.items()
-        ]
-        tokens.append(self._compare_uncached(graphs, bound))
+        runs = run_in_all_ways(graphs, self._sample)
+        alone = {r.search: r.traces for r in runs if r.cached and r.batching == "single"}
+        bound = self._bound(precision, graphs, runs, alone)
+        difference = self._difference_to_model(graphs, alone["greedy"])
+        tokens = [self._compare(run, bound) for run in runs]
         if precision == "fp32":
-            check_fp32(largest, tokens)
+            check_fp32(difference, tokens)
         parity = PrecisionParity(
             precision=precision,
-            max_log_probability_difference=largest,
+            max_log_probability_difference=difference,
             log_probability_bound=bound,
             tokens=tokens,
         )
         outputs = {name: [t.hypotheses[0] for t in traces] for name, traces in alone.items()}
         return VerifiedPrecision(parity, outputs)
 
-    def _compare(
-        self, name: str, batching: str, traces: list[SearchTrace], bound: float
-    ) -> TokenParity:
+    def _compare(self, run: Run, bound: float) -> TokenParity:
+        num_sentences = len(run.traces)
         agreement = compare(
-            self._sample.sources,
-            self._traces[name],
-            traces,
+            self._sample.sources[:num_sentences],
+            self._traces[run.search][:num_sentences],
+            run.traces,
             lambda sources, targets: search.score(self._model, sources, targets),
             bound,
         )
         return TokenParity(
-            search=name,
-            batching=batching,
-            cached=True,
-            num_sentences=len(traces),
+            search=run.search,
+            batching=run.batching,
+            cached=run.cached,
+            num_sentences=num_sentences,
             num_identical=agreement.num_identical,
             num_ties=agreement.num_ties,
         )
 
-    def _compare_uncached(self, graphs: TranslationGraphs, bound: float) -> TokenParity:
-        """Whether the scorer, which keeps nothing, prefers the model's tokens to its second best.
-
-        Each position of the model's greedy outputs is one choice between the two.
-        """
-        sources, targets = self._sample.sources, self._greedy_tokens
-        log_p = search.teacher_forced(self._model, sources, targets)
-        best_two, ids = log_p.topk(2)  # (batch, target, 2)
-        seconds = [row[: len(t), 1].tolist() for row, t in zip(ids, targets, strict=True)]
-        scored, scored_seconds = (
-            graphs.score(sources, targets),
-            graphs.choose(sources, targets, seconds),
-        )
-        entry = TokenParity(
-            search="greedy", batching="batched", cached=False, num_sentences=len(targets)
-        )
-        for row, first, second in zip(best_two, scored, scored_seconds, strict=True):
-            wrong = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if b > a]
-            gaps = [(row[i, 0] - row[i, 1]).item() for i in wrong]
-            entry.num_identical += not wrong
-            entry.num_ties += bool(wrong) and max(gaps) < 2 * bound
-        return entry
-
-    def _largest_difference(self, graphs: TranslationGraphs, alone: list[SearchTrace]) -> float:
+    def _difference_to_model(self, graphs: TranslationGraphs, alone: list[SearchTrace]) -> float:
         """Tensor level: scorer and cached steps against the model, as far as tokens agree."""
         sources, targets = self._sample.sources, self._greedy_tokens
         expected = search.score(self._model, sources, targets)
-        largest = 0.0
-        for a, b in zip(expected, graphs.score(sources, targets), strict=True):
-            largest = max(largest, *(abs(x - y) for x, y in zip(a, b, strict=True)))
-        for ids, values, trace in zip(targets, expected, alone, strict=True):
-            reference = ReferenceHypothesis(ids, tuple(values))
-            largest = max(largest, difference_of_prefix(reference, trace.hypotheses[0]))
-        return largest
+        references = [
+            ReferenceHypothesis(ids, tuple(values))
+            for ids, values in zip(targets, expected, strict=True)
+        ]
+        steps = (difference(r, t.hypotheses[0]) for r, t in zip(references, alone, strict=True))
+        return largest([*steps, scorer_difference(graphs, sources, references)])
 
     def _bound(
         self,
         precision: str,
         graphs: TranslationGraphs,
-        found: dict[str, dict[str, list[SearchTrace]]],
+        runs: Sequence[Run],
+        alone: dict[str, list[SearchTrace]],
     ) -> float:
         """How far log-probabilities move with batch mates, and with and without cache."""
-        largest = 0.0
-        for batchings in found.values():
-            for traces in batchings.values():
-                for alone, other in zip(batchings["single"], traces, strict=True):
-                    pair = alone.hypotheses[0], other.hypotheses[0]
-                    largest = max(largest, difference_of_prefix(*pair))
-        greedy = [trace.hypotheses[0] for trace in found["greedy"]["single"]]
-        scored = graphs.score(self._sample.sources, [h.token_ids for h in greedy])
-        for hypothesis, values in zip(greedy, scored, strict=True):
-            uncached = ReferenceHypothesis(hypothesis.token_ids, tuple(values))
-            largest = max(largest, difference_of_prefix(hypothesis, uncached))
-        bound = FP32_BOUND if precision == "fp32" else max(FP32_BOUND, round_up(2 * largest))
-        if max(largest, bound) > MAX_BOUNDS[precision]:
+        differences = [
+            difference(one.hypotheses[0], other.hypotheses[0])
+            for run in runs
+            for one, other in zip(alone[run.search], run.traces, strict=False)
+        ]
+        for traces in alone.values():
+            best = [trace.hypotheses[0] for trace in traces]
+            differences.append(scorer_difference(graphs, self._sample.sources, best))
+        moved = largest(differences)
+        bound = FP32_BOUND if precision == "fp32" else max(FP32_BOUND, round_up(2 * moved))
+        if not (moved <= bound <= MAX_BOUNDS[precision]):
             raise ParityError(
-                f"{precision}: log-probabilities differ by {largest:.2g} between batches; "
+                f"{precision}: log-probabilities differ by {moved:.2g} between batches; "
                 f"the bound is {MAX_BOUNDS[precision]:.2g}"
             )
-        self._check_batching(precision, graphs, found, bound)
+        self._check_batching(precision, graphs, runs, alone, bound)
         return bound
 
     def _check_batching(
         self,
         precision: str,
         graphs: TranslationGraphs,
-        found: dict[str, dict[str, list[SearchTrace]]],
+        runs: Sequence[Run],
+        alone: dict[str, list[SearchTrace]],
         bound: float,
     ) -> None:
-        for name, batchings in found.items():
-            for batching, traces in batchings.items():
-                sources, alone = self._sample.sources, batchings["single"]
-                if compare(sources, alone, traces, graphs.score, bound).num_parted:
-                    raise ParityError(
-                        f"{precision}: {name} {batching} finds other tokens than for each "
-                        "sentence alone, and not because of ties"
-                    )
+        for run in runs:
+            num_sentences = len(run.traces)
+            sources, expected = self._sample.sources, alone[run.search]
+            agreement = compare(
+                sources[:num_sentences], expected[:num_sentences], run.traces, graphs.score, bound
+            )
+            if agreement.num_parted:
+                raise ParityError(
+                    f"{precision}: {run.search} {run.batching} finds other tokens than for each "
+                    "sentence alone, and not because of ties"
+                )
 
 
-def search_in_all_ways(
-    graphs: TranslationGraphs, sample: SampleSentences
-) -> dict[str, dict[str, list[SearchTrace]]]:
-    """Every search, every way of batching: traces by search and batching."""
+def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
+    """Every search, every way of batching; and greedy uncached for `NUM_UNCACHED` sentences."""
     sources, limits = sample.sources, sample.max_tokens
-    return {
-        name: {
-            "single": search_all(graphs, sources, limits, beam_size=size, max_running=1),
-            "batched": search_all(
-                graphs, sources, limits, beam_size=size, max_running=len(sources)
-            ),
-            "ragged": search_all(
-                graphs, sources, limits, beam_size=size, max_running=8, max_joining=1
-            ),
-        }
-        for name, size in SEARCHES.items()
+    batchings = {
+        "single": {"max_running": 1},
+        "batched": {"max_running": len(sources)},
+        "ragged": {"max_running": 8, "max_joining": 1},
     }
+    runs = [
+        Run(name, batching, True, search_all(graphs, sources, limits, beam_size=size, **options))
+        for name, size in SEARCHES.items()
+        for batching, options in batchings.items()
+    ]
+    uncached = [
+        trace_of(greedy_uncached(graphs, source, limit))
+        for source, limit in zip(sources[:NUM_UNCACHED], limits, strict=False)
+    ]
+    return [*runs, Run("greedy", "single", False, uncached)]
 
 
 def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
-    """The trace of a greedy search: at every step one candidate."""
+    """The trace of a greedy search: every step keeps one candidate, and the last one ends."""
+    length = len(hypothesis.token_ids)
     prefixes = [
-        [ReferenceHypothesis(hypothesis.token_ids[:i], hypothesis.log_probabilities[:i])]
-        for i in range(1, len(hypothesis.token_ids) + 1)
+        ReferenceHypothesis(hypothesis.token_ids[:i], hypothesis.log_probabilities[:i])
+        for i in range(1, length + 1)
     ]
-    return SearchTrace([hypothesis], prefixes)
+    steps = [SearchStep([p], [p] if len(p.token_ids) < length else []) for p in prefixes]
+    return SearchTrace([hypothesis], steps)
 
 
-def difference_of_prefix(a: ReferenceHypothesis, b: ReferenceHypothesis) -> float:
+def largest(differences: Iterable[float]) -> float:
+    """The largest difference, 0 if there are none; NaN if one is, which ``max`` would lose."""
+    return float(np.max(list(differences), initial=0.0))
+
+
+def difference(a: ReferenceHypothesis, b: ReferenceHypothesis) -> float:
     """Largest difference between log-probabilities up to the first different token."""
-    largest = 0.0
-    pairs = zip(a.token_ids, b.token_ids, strict=False)
-    for i, (x, y) in enumerate(pairs):
+    differences = []
+    for i, (x, y) in enumerate(zip(a.token_ids, b.token_ids, strict=False)):
         if x != y:
             break
-        largest = max(largest, abs(a.log_probabilities[i] - b.log_probabilities[i]))
-    return largest
+        differences.append(abs(a.log_probabilities[i] - b.log_probabilities[i]))
+    return largest(differences)
+
+
+def scorer_difference(
+    graphs: TranslationGraphs,
+    sources: Sequence[Sequence[int]],
+    hypotheses: Sequence[ReferenceHypothesis],
+) -> float:
+    """Largest difference between log-probabilities of ``hypotheses`` and those of the scorer."""
+    scored = graphs.score(sources, [h.token_ids for h in hypotheses])
+    return largest(
+        abs(ours - theirs)
+        for hypothesis, values in zip(hypotheses, scored, strict=True)
+        for ours, theirs in zip(hypothesis.log_probabilities, values, strict=True)
+    )
 
 
 def round_up(value: float) -> float:
-    """The next number with one significant digit."""
-    if value == 0:
-        return 0.0
+    """The next number with one significant digit; 0 and what is not finite stay."""
+    if value == 0 or not math.isfinite(value):
+        return value
     digit = 10.0 ** math.floor(math.log10(value))
     return float(f"{math.ceil(value / digit) * digit:.0e}")
 
@@ -249,8 +260,9 @@ def compare(
 ) -> Agreement:
     """Compare best hypotheses token by token.
 
-    Others are a tie if, where the searches part, the log-probabilities of the two candidates,
-    which ``rescore`` gives, are closer than twice ``bound``.
+    Others are a tie if, at the first step where the searches keep other candidates, those that one
+    keeps and the other drops have log-probabilities, which ``rescore`` gives, closer than twice
+    ``bound``.
     """
     num_identical = num_ties = 0
     for source, ours, theirs in zip(sources, reference, found, strict=True):
@@ -265,21 +277,40 @@ def _gap(
     source: Sequence[int], reference: SearchTrace, found: SearchTrace, rescore: Rescore
 ) -> float:
     for ours, theirs in zip(reference.steps, found.steps, strict=False):
-        for a, b in zip(ours, theirs, strict=False):
-            if a.token_ids != b.token_ids:
-                ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
-                return abs(sum(ours_p) - sum(theirs_p))
+        if pairs := _parting(ours, theirs):
+            ids = list({ids for pair in pairs for ids in pair})
+            sums = dict(zip(ids, map(sum, rescore([source] * len(ids), ids)), strict=True))
+            return largest(abs(sums[a] - sums[b]) for a, b in pairs)
     # The same candidates all the way: the finished hypotheses were ranked differently.
     a, b = reference.hypotheses[0], found.hypotheses[0]
     ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
     return abs(sum(ours_p) / len(ours_p) - sum(theirs_p) / len(theirs_p))
 
 
-def check_fp32(largest: float, tokens: Sequence[TokenParity]) -> None:
+def _parting(ours: SearchStep, theirs: SearchStep) -> list[tuple[TokenIds, TokenIds]]:
+    """Every pair of which each search keeps the other one; empty if both keep the same.
+
+    Among the best and among those that go on, since each is a choice of its own. Candidates that
+    both keep in another order, and those that both drop, change nothing.
+    """
+    best, running = (
+        (_token_ids(a), _token_ids(b))
+        for a, b in ((ours.best, theirs.best), (ours.running, theirs.running))
+    )
+    if best[0] | running[0] == best[1] | running[1]:
+        return []
+    return [pair for a, b in (best, running) for pair in product(a - b, b - a)]
+
+
+def _token_ids(hypotheses: Sequence[ReferenceHypothesis]) -> set[TokenIds]:
+    return {hypothesis.token_ids for hypothesis in hypotheses}
+
+
+def check_fp32(moved: float, tokens: Sequence[TokenParity]) -> None:
     """Raise ParityError unless fp32 follows the model to rounding."""
     problems = []
-    if largest > FP32_BOUND:
-        problems.append(f"log-probabilities differ by {largest:.2g}, at most {FP32_BOUND:.0e}")
+    if not (moved <= FP32_BOUND):
+        problems.append(f"log-probabilities differ by {moved:.2g}, at most {FP32_BOUND:.0e}")
     for entry in tokens:
         num_parted = entry.num_sentences - entry.num_identical - entry.num_ties
         if num_parted:

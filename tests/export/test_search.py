@@ -108,7 +108,9 @@ def test_beam_search_over_the_graphs_finds_the_hypotheses_of_the_model(model, gr
     for source, trace in zip(SOURCES, found, strict=True):
         expected = search.beam(model, source, 4, MAX_TOKENS)
         assert tokens(trace.hypotheses) == tokens(expected.hypotheses)
-        assert [tokens(step) for step in trace.steps] == [tokens(step) for step in expected.steps]
+        for step, expected_step in zip(trace.steps, expected.steps, strict=True):
+            assert tokens(step.best) == tokens(expected_step.best)
+            assert tokens(step.running) == tokens(expected_step.running)
 
 
 def test_each_sentence_has_a_limit_of_its_own(graphs):
@@ -121,4 +123,5 @@ def test_each_sentence_has_a_limit_of_its_own(graphs):
 def test_a_trace_of_one_hypothesis_has_a_step_for_each_token():
     trace = trace_of(ReferenceHypothesis((5, 2), (-1.0, -2.0)))
 
-    assert [tokens(step) for step in trace.steps] == [[(5,)], [(5, 2)]]
+    assert [tokens(step.best) for step in trace.steps] == [[(5,)], [(5, 2)]]
+    assert [tokens(step.running) for step in trace.steps] == [[(5,)], []]
