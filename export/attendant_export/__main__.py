@@ -12,6 +12,7 @@ from attendant_export.bert import BertConfig
 from attendant_export.bert_data import BertData, TextSource
 from attendant_export.bert_training import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
+from attendant_export.graph_search import ParityError
 from attendant_export.manifest import BundleError, describe_manifest, read_manifest
 from attendant_export.provenance import (
     DataSource,
@@ -28,7 +29,6 @@ from attendant_export.provenance import (
 from attendant_export.training import TrainingOptions, TrainingStopped, pick_device
 from attendant_export.transformer import TransformerConfig
 from attendant_export.translation_training import TranslationData, train_translation
-from attendant_export.verify import ParityError
 
 DEFAULT_EPOCHS = 5
 """How long a training lasts if nothing limits it."""
@@ -221,10 +221,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    manifest = verify_bundle(args.bundle)
-    print(
-        f"{manifest.name}/{manifest.version}: {len(manifest.files)} files and all outputs verified"
-    )
+    print("\n".join(verify_bundle(args.bundle)))
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -4,8 +4,8 @@ Refuse to overwrite, load, export, verify, write, rename: what stands in a bundl
 verified.
 """
 
-import logging
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import date
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
 
-from attendant_export import __version__, checkpoint
+from attendant_export import checkpoint
 from attendant_export.bundle_draft import Draft
 from attendant_export.embedding_bundle import check_embedding_outputs, write_embedding_files
 from attendant_export.manifest import (
@@ -33,12 +33,13 @@ from attendant_export.translation_bundle import (
     write_translation_files,
 )
 
-logger = logging.getLogger(__name__)
-
 MODEL_CARD = "MODEL_CARD.md"
 MAX_PARITY_SENTENCES = 2000
 MAX_TOKENS = 256
-NAME, VERSION = re.compile(r"[a-z0-9][a-z0-9-]*"), re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
+LARGEST_MAX_TOKENS = 65_536
+"""A server takes no bundle with a larger limit."""
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,28 +66,36 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise ValueError(f"name {self.name!r} has not only lower-case letters, digits, hyphens")
+            raise ValueError(
+                f"name {self.name!r} is not 1 to 100 lower-case letters, digits, hyphens"
+            )
         if not VERSION.fullmatch(self.version):
             raise ValueError(
-                f"version {self.version!r} has not only letters, digits, dots, hyphens"
+                f"version {self.version!r} is not 1 to 100 letters, digits, dots, hyphens"
             )
         if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
             raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+        if self.max_tokens is not None and not 1 <= self.max_tokens <= LARGEST_MAX_TOKENS:
+            raise ValueError(f"max_tokens must be between 1 and {LARGEST_MAX_TOKENS}")
 
 
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
     """Export the best model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
 
     Raises BundleError if it exists already and ParityError if the graphs do not follow the model;
-    then nothing is left behind.
+    then nothing is left behind. What a killed export of the same bundle left is removed.
     """
     target = bundles_dir / options.name / options.version
     if target.exists():
         raise BundleError(f"{target} exists already: choose another name or version")
     kind = checkpoint.read_json(run_dir / checkpoint.CONFIG)["kind"]
     bundles_dir.mkdir(parents=True, exist_ok=True)
+    # Neither name nor version has a "_", so the prefix is this bundle's alone.
+    prefix = f".export-{options.name}_{options.version}_"
+    for leftover in bundles_dir.glob(f"{prefix}*"):
+        shutil.rmtree(leftover)
     # On the same file system as the target, so that renaming is one step.
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=bundles_dir) as scratch:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
         folder = Path(scratch, "bundle")
         folder.mkdir()
         draft = Draft(
@@ -103,7 +112,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
             write_translation_files(draft)
         else:
             write_embedding_files(draft)
-        (folder / MODEL_CARD).write_text(write_model_card(draft.manifest, options.data_card))
+        card = write_model_card(draft.manifest, options.data_card)
+        (folder / MODEL_CARD).write_text(card, encoding="utf-8")
         write_manifest(folder, draft.manifest)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
@@ -138,8 +148,8 @@ def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
             TrainingData(name=source.name, license=source.license, credit=source.credit)
             for source in options.data_card.data
         ],
-        trainer_version=record.trainer_version or __version__,
-        seed=record.seed,
+        trainer_version=record.trainer_version,
+        seed=record.seed or 0,
         recipe=options.recipe or record.recipe,
         created=date.today().isoformat(),
         hardware=options.hardware or record.hardware,
@@ -155,17 +165,22 @@ def _training_seconds(run_dir: Path) -> float:
     )
 
 
-def verify_bundle(folder: Path) -> Manifest:
+def verify_bundle(folder: Path) -> list[str]:
     """Check the files of a bundle and that its graphs still give the reference outputs.
 
-    Raises BundleError for files that differ from the manifest and ParityError for other outputs.
+    Returns what was checked, one line each. Raises BundleError for files that differ from the
+    manifest and ParityError for other outputs.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
+    if not manifest.reference_outputs:
+        raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
     tokenizer = load_tokenizer(folder / manifest.source_tokenizer)
     reference = checkpoint.read_json(folder / manifest.reference_outputs)
-    if manifest.HasField("translation_sizes"):
-        check_translation_outputs(folder, manifest, tokenizer, reference)
-    else:
-        check_embedding_outputs(folder, manifest, tokenizer, reference)
-    return manifest
+    is_translation = manifest.HasField("translation_sizes")
+    check_outputs = check_translation_outputs if is_translation else check_embedding_outputs
+    return [
+        f"{manifest.name}/{manifest.version}: the {len(manifest.files)} files, and no others, "
+        "have the sizes and SHA-256 of the manifest",
+        *check_outputs(folder, manifest, tokenizer, reference),
+    ]

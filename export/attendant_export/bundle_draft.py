@@ -60,6 +60,10 @@ class Draft:
         self.manifest.reference_outputs = REFERENCE_OUTPUTS
 
 
+ROUNDING = 1e-6
+"""Numbers in files are as exact as this."""
+
+
 def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Numbers short enough for a file, exact to 1e-6."""
+    """Numbers short enough for a file, exact to `ROUNDING`."""
     return [round(float(value), 6) for value in values]

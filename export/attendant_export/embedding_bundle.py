@@ -12,6 +12,7 @@ from attendant.v1.bundle_pb2 import (
     Limits,
     Manifest,
     PrecisionGraphs,
+    PrecisionParity,
     SpecialTokens,
 )
 from attendant.v1.embedding_pb2 import POOLING_MEAN
@@ -19,17 +20,21 @@ from tokenizers import Tokenizer
 
 from attendant_export.bert import Bert
 from attendant_export.bert_training import load_bert_model
-from attendant_export.bundle_draft import Draft, rounded
+from attendant_export.bundle_draft import ROUNDING, Draft, rounded
+from attendant_export.graph_search import ParityError
 from attendant_export.onnx_graphs import write_embedding_graphs
 from attendant_export.quality import measure_embeddings
 from attendant_export.tokenizer import BERT_UNK, special_token_id
-from attendant_export.verify import ParityError
+from attendant_export.verify import largest
 from attendant_export.verify_embeddings import (
     MIN_BATCHED_COSINE,
+    MIN_MEAN_COSINE,
     EmbeddingGraphs,
     EmbeddingVerifier,
+    FloatArray,
+    MaskedText,
     VerifiedEmbeddings,
-    cosines,
+    batched_difference,
 )
 
 logger = logging.getLogger(__name__)
@@ -53,6 +58,7 @@ def write_embedding_files(draft: Draft) -> None:
         graphs = open_embedding_graphs(folder, written, draft.manifest)
         logger.info("verifying %s", precision)
         verified[precision] = verifier.verify(precision, graphs)
+        _warn_of_distance(verified[precision].parity)
         draft.manifest.parity.precisions.append(verified[precision].parity)
         if precision in draft.precisions:
             draft.manifest.precisions.append(written)
@@ -99,6 +105,17 @@ def _describe(manifest: Manifest, model: Bert, tokenizer: Tokenizer, max_tokens:
     manifest.default_normalize = True
 
 
+def _warn_of_distance(parity: PrecisionParity) -> None:
+    mean, floor = parity.embeddings.mean_cosine, MIN_MEAN_COSINE[parity.precision]
+    if not (mean >= floor):
+        logger.warning(
+            "%s vectors have a mean cosine of %.5f to the model's, less than %g",
+            parity.precision,
+            mean,
+            floor,
+        )
+
+
 def _reference_outputs(
     texts: Mapping[str, list[int]], outputs: Mapping[str, VerifiedEmbeddings]
 ) -> dict[str, Any]:
@@ -125,16 +142,55 @@ def _reference_outputs(
 
 def check_embedding_outputs(
     folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
-) -> None:
-    """Embed the reference texts again, in one batch; raises ParityError if anything differs."""
+) -> list[str]:
+    """Embed the reference texts and fill their masks again, all in one batch.
+
+    Returns what was compared, a line for each precision; raises ParityError if anything differs.
+    """
     token_ids = [entry["token_ids"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
         raise ParityError("the tokenizer gives other token ids for the reference texts")
+    # A precision without a bound may not differ at all.
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    checked = []
     for precision in manifest.precisions:
+        name, stored = precision.name, reference["outputs"][precision.name]
         graphs = open_embedding_graphs(folder, precision, manifest)
-        expected = np.array(reference["outputs"][precision.name]["mean_pooled"], np.float32)
-        found = graphs.pooled(token_ids)[0, :, :NUM_COMPONENTS]
-        cosine = float(cosines(expected, found).min())
-        logger.info("%s: least cosine to the reference outputs %.6f", precision.name, cosine)
-        if cosine < MIN_BATCHED_COSINE[precision.name]:
-            raise ParityError(f"{precision.name}: reference vectors have cosine {cosine:.6f} only")
+        (vectors,) = graphs.run(token_ids, ["mean_pooled"])
+        limit = _check_vectors(name, vectors, stored)
+        masked = [
+            MaskedText(**text, **output)
+            for text, output in zip(reference["masked"], stored["masked"], strict=True)
+        ]
+        bound = bounds.get(name, 0.0)
+        moved = batched_difference(graphs, masked, manifest.embedding_sizes.vocab_size)
+        if not (moved <= bound + ROUNDING):
+            raise ParityError(
+                f"{name}: log-probabilities of reference masks differ by {moved:.2g}; the bound "
+                f"is {bound:.2g}"
+            )
+        checked.append(
+            f"{name}: {NUM_COMPONENTS} components and the norms of {len(vectors)} mean-pooled "
+            f"vectors within {limit:.2%}, log-probabilities of candidates for {len(masked)} masks "
+            f"within {bound:.2g}"
+        )
+    return checked
+
+
+def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) -> float:
+    """Compare with the stored components and norms; returns the relative difference allowed."""
+    # Vectors of this cosine and equal length are so far apart, relative to their length.
+    limit = float(np.sqrt(2 * (1 - MIN_BATCHED_COSINE[precision])))
+    components, norms = np.array(stored["mean_pooled"]), np.array(stored["norms"])
+    apart = np.linalg.norm(found[:, :NUM_COMPONENTS] - components, axis=1)
+    moved = largest(
+        [
+            *(apart / np.linalg.norm(components, axis=1)),
+            *(np.abs(np.linalg.norm(found, axis=1) - norms) / norms),
+        ]
+    )
+    if not (moved <= limit):
+        raise ParityError(
+            f"{precision}: reference vectors differ by {moved:.2%}; the bound is {limit:.2%}"
+        )
+    return limit

@@ -1,14 +1,17 @@
 """The manifest of a bundle: written, read back, and its files checked against their hashes."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import BundleFile, Manifest
+from attendant.v1.bundle_pb2 import BundleFile, Graph, Manifest
 from google.protobuf import json_format
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""What a path consists of between slashes; so it never begins with one and has no ``..``."""
 
 
 class BundleError(ValueError):
@@ -27,7 +30,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
     text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1)
-    (folder / MANIFEST).write_text(text + "\n")
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -37,7 +40,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
     manifest = Manifest()
     try:
-        json_format.Parse(path.read_text(), manifest)
+        json_format.Parse(path.read_text(encoding="utf-8"), manifest)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: {error}") from error
     if manifest.manifest_version != MANIFEST_VERSION:
@@ -46,18 +49,51 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest; raises BundleError that lists all differences."""
-    problems = []
+    """Compare every file with the manifest; raises BundleError that lists all differences.
+
+    Opens no file before all paths are known to be plain, and all that are used to be listed.
+    """
+    problems = list(_path_problems(manifest)) or list(_file_problems(folder, manifest))
+    if problems:
+        raise BundleError(f"{folder}: " + "; ".join(problems))
+
+
+def _path_problems(manifest: Manifest) -> Iterator[str]:
+    if not manifest.files or not manifest.precisions:
+        yield "the manifest lists no files or no precisions"
+    listed = {file.path for file in manifest.files}
+    for path in sorted(listed):
+        if not all(PATH_PART.fullmatch(part) for part in path.split("/")):
+            yield f"{path!r} is no plain path inside the bundle"
+    for path in sorted(set(_used_paths(manifest)) - listed):
+        yield f"{path!r} is used but not among the files"
+
+
+def _used_paths(manifest: Manifest) -> Iterator[str]:
+    yield manifest.source_tokenizer
+    yield from filter(None, [manifest.target_tokenizer, manifest.reference_outputs])
+    for precision in manifest.precisions:
+        yield precision.weights
+        for _, value in precision.ListFields():
+            if isinstance(value, Graph):
+                yield value.path
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
         path = (folder / file.path).resolve()
         if not path.is_relative_to(folder.resolve()):
-            problems.append(f"{file.path} is outside the bundle")
+            yield f"{file.path} is outside the bundle"
         elif not path.is_file():
-            problems.append(f"{file.path} is missing")
+            yield f"{file.path} is missing"
         elif describe_file(folder, file.path) != file:
-            problems.append(f"{file.path} has another SHA-256 or size than the manifest says")
-    if problems:
-        raise BundleError(f"{folder}: " + "; ".join(problems))
+            yield f"{file.path} has another SHA-256 or size than the manifest says"
+    known = {MANIFEST, *(file.path for file in manifest.files)}
+    for path in sorted(folder.rglob("*")):
+        # The data of a graph lies in files that the graph names itself.
+        name = path.relative_to(folder).as_posix()
+        if name not in known and (path.is_symlink() or not path.is_dir()):
+            yield f"{name} is not in the manifest"
 
 
 def describe_manifest(manifest: Manifest) -> str:

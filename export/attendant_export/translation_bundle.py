@@ -15,8 +15,8 @@ from attendant.v1.bundle_pb2 import (
 )
 from tokenizers import Tokenizer
 
-from attendant_export.bundle_draft import Draft, rounded
-from attendant_export.graph_search import TranslationGraphs, search_all
+from attendant_export.bundle_draft import ROUNDING, Draft, rounded
+from attendant_export.graph_search import ParityError, TranslationGraphs, search_all
 from attendant_export.onnx_graphs import write_translation_graphs
 from attendant_export.quality import (
     compare_corpora,
@@ -30,11 +30,13 @@ from attendant_export.transformer import Transformer
 from attendant_export.translation_training import load_translation_model
 from attendant_export.verify import (
     SEARCHES,
-    ParityError,
     SampleSentences,
     TranslationVerifier,
     VerifiedPrecision,
     compare,
+    difference,
+    largest,
+    scorer_difference,
     trace_of,
 )
 
@@ -158,40 +160,63 @@ def _reference_outputs(
 
 def check_translation_outputs(
     folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
-) -> None:
+) -> list[str]:
     """Search the reference texts again, joining and leaving at different steps.
 
-    Raises ParityError that names the precision and search whose tokens are others, not in ties.
+    Returns what was compared, a line for each precision and search. Raises ParityError that names
+    those whose tokens are others, not in ties, or whose log-probabilities are further from the
+    stored ones, in the search or by the scorer, than the manifest's bound.
     """
     sources = [entry["token_ids"] for entry in reference["texts"]]
-    limits = [entry["max_output_tokens"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
         raise ParityError("the tokenizer gives other token ids for the reference texts")
+    # A precision without a bound may not differ at all.
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    checked = []
     for precision in manifest.precisions:
         graphs = open_translation_graphs(folder, precision, manifest)
-        for search, beam_size in reference["beam_sizes"].items():
-            expected = [
-                _trace(output, beam_size) for output in reference["outputs"][precision.name][search]
-            ]
-            found = search_all(
-                graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1
-            )
-            bound = bounds[precision.name]
-            agreement = compare(sources, expected, found, graphs.score, bound)
-            logger.info(
-                "%s %s: %d of %d reference outputs identical, %d ties",
-                precision.name,
-                search,
-                agreement.num_identical,
-                len(found),
-                agreement.num_ties,
-            )
-            if agreement.num_parted:
-                raise ParityError(
-                    f"{precision.name} {search}: {agreement.num_parted} of {len(found)} reference "
-                    "texts get other tokens"
+        for name, beam_size in reference["beam_sizes"].items():
+            outputs = reference["outputs"][precision.name][name]
+            expected = [_trace(output, beam_size) for output in outputs]
+            try:
+                result = _check_search(
+                    graphs, reference["texts"], expected, beam_size, bounds.get(precision.name, 0.0)
                 )
+            except ParityError as error:
+                raise ParityError(f"{precision.name} {name}: {error}") from error
+            checked.append(f"{precision.name} {name}: {result}")
+    return checked
+
+
+def _check_search(
+    graphs: TranslationGraphs,
+    texts: list[dict[str, Any]],
+    expected: list[SearchTrace],
+    beam_size: int,
+    bound: float,
+) -> str:
+    sources = [text["token_ids"] for text in texts]
+    limits = [text["max_output_tokens"] for text in texts]
+    found = search_all(graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1)
+    agreement = compare(sources, expected, found, graphs.score, bound)
+    if agreement.num_parted:
+        raise ParityError(
+            f"{agreement.num_parted} of {len(found)} reference texts get other tokens"
+        )
+    stored = [trace.hypotheses[0] for trace in expected]
+    pairs = zip(stored, (trace.hypotheses[0] for trace in found), strict=True)
+    searched = largest(difference(a, b) for a, b in pairs)
+    scored = scorer_difference(graphs, sources, stored)
+    if not (searched <= bound + ROUNDING and scored <= bound + ROUNDING):
+        raise ParityError(
+            f"log-probabilities differ from the reference outputs by {searched:.2g} in the search "
+            f"and {scored:.2g} by the scorer; the bound is {bound:.2g}"
+        )
+    return (
+        f"{agreement.num_identical} of {len(found)} reference texts get the same tokens, "
+        f"{agreement.num_ties} differ in ties; log-probabilities, searched and scored, "
+        f"within {bound:.2g}"
+    )
 
 
 def _trace(output: dict[str, Any], beam_size: int) -> SearchTrace:
