@@ -29,7 +29,7 @@ class Corpus:
 
 
 def max_output_tokens(source: Sequence[int], limit: int) -> int:
-    """The most tokens that a measured translation may have."""
+    """The most tokens that a translation may have in the comparison of searches."""
     return min(limit, 2 * len(source) + 10)
 
 
@@ -40,14 +40,16 @@ def translate(
     limit: int,
     beam_size: int = 1,
 ) -> list[str]:
-    """Best translations in the order of ``texts``; sources over ``limit`` tokens lose their end."""
+    """Best translations in the order of ``texts``, as long as the server lets them be by default.
+
+    Sources over ``limit`` tokens lose their end.
+    """
     encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
     sources = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
     # Neighbours of similar length waste the least padding when they are encoded together.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
-    limits = [max_output_tokens(source, limit) for source in ordered]
-    traces = search_all(graphs, ordered, limits, beam_size=beam_size)
+    traces = search_all(graphs, ordered, [limit] * len(ordered), beam_size=beam_size)
     translations = dict(zip(order, traces, strict=True))
     return [
         tokenizer.decode(list(translations[i].hypotheses[0].token_ids)) for i in range(len(texts))
