@@ -50,7 +50,7 @@ help: ## List these commands
 	@echo "Add DEVICE=gpu to use an NVIDIA GPU."
 
 serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
-	@echo "Once the server says that it is serving on port 50051, try from another terminal:"
+	@echo "Once the server says that it is serving (port 50051 unless set otherwise), try from another terminal:"
 	@echo "  $(VENV_SERVE)/bin/attendant translate \"Where is the nearest train station?\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
 	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)

@@ -201,6 +201,8 @@ def _train_bert(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
+    if not args.run_dir.is_dir():
+        raise FileNotFoundError(f"{args.run_dir}: no such run folder")
     record = read_run_record(args.run_dir)
     card = read_data_card(args.data_card)
     check_credits(card, record)

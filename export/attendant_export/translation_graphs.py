@@ -98,9 +98,10 @@ def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
             partial(attend_cached, layer),
             partial(g.attend_memory, keys=keys, values=values, lengths=source_lengths),
         )
-    scores = _scores(g, x)
-    scores = g.op("ScatterND", scores, adjusted_positions, adjustments, reduction="add")
-    best, ids = g.ops("TopK", g.op("LogSoftmax", scores), num_candidates, num_results=2)
+    log_p = g.op("LogSoftmax", _scores(g, x))
+    # After the softmax: what is left to choose from keeps the probabilities that the model gives.
+    log_p = g.op("ScatterND", log_p, adjusted_positions, adjustments, reduction="add")
+    best, ids = g.ops("TopK", log_p, num_candidates, num_results=2)
     g.output("candidate_ids", ids, np.int64, "rows", "candidates")
     g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
 

@@ -21,7 +21,7 @@ class StepInput:
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
     adjusted_positions: NDArray[np.int64]  # (adjusted, 2) row and token id
-    adjustments: NDArray[np.float32]  # (adjusted) added to the logits
+    adjustments: NDArray[np.float32]  # (adjusted) added to the log-probabilities
 
 
 @dataclass(frozen=True, slots=True)
