@@ -61,14 +61,14 @@ def test_a_name_must_be_given_where_there_are_several_models(running: Running):
 def test_an_unknown_model_is_not_found_and_its_name_not_repeated(running: Running, name: str):
     failure = failure_of(running.models.GetModel, model_pb2.GetModelRequest(model=name))
     assert failure.code() == grpc.StatusCode.NOT_FOUND
-    assert failure.details() == "no such model; there are tiny-bert/1, tiny-en-de/1"
+    assert failure.details() == "model: no such model; there are tiny-bert/1, tiny-en-de/1"
 
 
 def test_a_model_of_another_kind_is_refused(running: Running):
     to_translate = translation_pb2.TranslateRequest(model="tiny-bert", texts=["The dog."])
     failure = failure_of(running.translation.Translate, to_translate)
     assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
-    wanted = "model: tiny-bert/1 is an embedding model, not a translation model"
+    wanted = "model: tiny-bert/1 is no translation model"
     assert failure.details() == wanted
     to_embed = embedding_pb2.EmbedRequest(model="tiny-en-de/1", texts=["The dog."])
     failure = failure_of(running.embedding.Embed, to_embed)

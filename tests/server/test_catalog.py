@@ -57,7 +57,7 @@ def test_a_kind_without_models_has_none_to_find(refusals: list[str]):
 
 
 def test_a_model_of_another_kind_is_refused(catalog: Catalog):
-    with pytest.raises(InvalidRequest, match="bert/1 is an embedding model"):
+    with pytest.raises(InvalidRequest, match="bert/1 is no translation model"):
         catalog.find("bert", TRANSLATION)
 
 

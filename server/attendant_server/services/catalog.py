@@ -19,7 +19,7 @@ Kind: TypeAlias = bundle_pb2.ModelKind.ValueType
 
 TRANSLATION = bundle_pb2.MODEL_KIND_TRANSLATION
 EMBEDDING = bundle_pb2.MODEL_KIND_EMBEDDING
-_KINDS = {TRANSLATION: "a translation model", EMBEDDING: "an embedding model"}
+_KINDS = {TRANSLATION: "translation model", EMBEDDING: "embedding model"}
 
 
 class Submitting(Protocol):
@@ -105,13 +105,13 @@ class Catalog:
         if model:
             candidates = [b for b in candidates if model in (b.key, b.manifest.name)]
         if not candidates:
-            raise ModelNotFound(f"no such model; there are {self._names(self.bundles)}")
+            missing = "such model" if model or kind is None else _KINDS[kind]
+            raise ModelNotFound(f"model: no {missing}; there are {self._names(self.bundles)}")
         if len({b.manifest.name for b in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {self._names(candidates)}")
         found = candidates[-1]
         if kind is not None and found.manifest.kind != kind:
-            is_kind = _KINDS[found.manifest.kind]
-            raise InvalidRequest("model", f"{found.key} is {is_kind}, not {_KINDS[kind]}")
+            raise InvalidRequest("model", f"{found.key} is no {_KINDS[kind]}")
         return found
 
     def serving(self, model: str, kind: Kind | None = None) -> ServedModel:
