@@ -40,6 +40,8 @@ from attendant_server.services.validation import RequestLimits
 from attendant_server.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SETTLE_SECONDS = 0.5
+"""How long the last refusals are held back, so that no caller asks again as the port closes."""
 WHOLE_SERVER = ""
 MODEL_SERVICE = "attendant.v1.ModelService"
 SERVICES_OF_KINDS = {
@@ -73,6 +75,9 @@ class Server:
         self._metrics = Metrics()
         self._loader = ModelLoader(settings, self._metrics)
         self._catalog = Catalog(self._loader.read_bundles(), self._metrics.on_refused)
+        self._admission = AdmissionInterceptor(
+            settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
+        )
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self.engine: Engine | None = None
@@ -135,21 +140,33 @@ class Server:
     async def stop(self) -> None:
         """Report NOT_SERVING, wait for callers to notice, finish their calls, and end.
 
-        Calls in progress after ``drain_seconds`` fail with UNAVAILABLE.
+        New calls, and those in progress after ``drain_seconds``, fail with UNAVAILABLE.
         """
         await self._health.stop_serving()
         logger.info("event=stopping")
-        if self.engine is not None:
-            await asyncio.sleep(self._settings.lame_duck_seconds)
+        lame_duck_seconds = 0.0 if self.engine is None else self._settings.lame_duck_seconds
+        await asyncio.sleep(lame_duck_seconds)
         await self._health.close()
         drain_until = time.monotonic() + self._settings.drain_seconds
-        await self._grpc.stop(self._settings.drain_seconds)
+        self._admission.refuse_calls()
+        await self._admission.wait_for_calls(self._settings.drain_seconds)
+        await self._close_port(min(SETTLE_SECONDS, lame_duck_seconds), drain_until)
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
             await asyncio.to_thread(self.engine.drain, seconds_left)
         self._pool.shutdown(cancel_futures=True)
         await asyncio.to_thread(self._close_metrics)
         logger.info("event=stopped")
+
+    async def _close_port(self, settle_seconds: float, drain_until: float) -> None:
+        # The library cancels calls that arrive while it stops. Callers that wait for an answer
+        # make none: they get it once their connections were told to go away.
+        with self._admission.held_refusals():
+            await asyncio.sleep(settle_seconds)
+            seconds_left = max(0.0, drain_until - time.monotonic())
+            stopping = asyncio.ensure_future(self._grpc.stop(seconds_left))
+            await asyncio.sleep(0)  # the first step of `stopping` tells them
+        await stopping
 
     def models(self) -> str:
         """The models and their precisions, in one line."""
@@ -161,11 +178,7 @@ class Server:
             interceptors=[
                 MetricsInterceptor(self._metrics),
                 StatusInterceptor(),
-                AdmissionInterceptor(
-                    settings.max_concurrent_calls,
-                    settings.max_request_seconds,
-                    self._metrics.on_refused,
-                ),
+                self._admission,
             ],
             options=_options(settings),
         )

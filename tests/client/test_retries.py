@@ -1,17 +1,22 @@
 """When failed calls are tried again: the policy with a clock of its own, and both clients."""
 
+import asyncio
 import itertools
 import math
+import threading
 
 import pytest
 from attendant_client import (
+    AsyncClient,
+    CallCancelledError,
+    Client,
     DeadlineExceededError,
     OverloadedError,
     ServerError,
     UnavailableError,
 )
 from attendant_client.errors import ERROR_BY_CODE
-from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
+from attendant_client.retries import RETRIED_CODES, Attempts, RetryPolicy, RetryThrottle
 from google.rpc import code_pb2
 from grpc import StatusCode
 
@@ -21,6 +26,7 @@ POLICY = RetryPolicy(
     max_attempts=5, initial_backoff_seconds=1.0, max_backoff_seconds=3.0, backoff_multiplier=2.0
 )
 UNAVAILABLE = Fault(code_pb2.UNAVAILABLE)
+CANCELLED = Fault(code_pb2.CANCELLED)
 
 
 class Clock:
@@ -63,12 +69,17 @@ def test_one_attempt_means_no_retry():
         attempts(RetryPolicy(max_attempts=1)).wait_seconds_after(failure())
 
 
-@pytest.mark.parametrize(
-    "code", set(ERROR_BY_CODE) - {StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED}
-)
+@pytest.mark.parametrize("code", set(ERROR_BY_CODE) - set(RETRIED_CODES))
 def test_other_failures_are_never_tried_again(code):
     with pytest.raises(ERROR_BY_CODE[code]):
         attempts().wait_seconds_after(failure(code, retry_after_seconds=0.1))
+
+
+@pytest.mark.parametrize("code", RETRIED_CODES)
+def test_nothing_is_tried_again_once_the_client_was_closed(code):
+    call = Attempts(POLICY, RetryThrottle(), 1000.0, is_closed=lambda: True)
+    with pytest.raises(ERROR_BY_CODE[code]):
+        call.wait_seconds_after(failure(code, retry_after_seconds=0.1))
 
 
 def test_overload_is_tried_again_only_when_the_server_says_when():
@@ -142,6 +153,47 @@ def test_an_unavailable_server_is_tried_again(client, script):
     script.faults = [UNAVAILABLE, UNAVAILABLE]
     assert client.call("translate", "a").text == "A"
     assert script.calls == ["Translate"] * 3
+
+
+def test_a_call_that_the_server_cancels_is_tried_again(client, script):
+    script.faults = [CANCELLED, CANCELLED]
+    assert client.call("translate", "a").text == "A"
+    assert script.calls == ["Translate"] * 3
+
+
+def test_a_server_that_always_cancels_is_given_up(client, script):
+    script.faults = [CANCELLED] * 9
+    with pytest.raises(CallCancelledError, match="as scripted"):
+        client.call("translate", "a")
+    assert len(script.calls) == 3
+
+
+def test_a_call_that_closing_the_client_cancels_is_not_tried_again(address, script):
+    client = Client(address)
+
+    def close_early():
+        assert script.reached.wait(30)
+        client.close()
+
+    closer = threading.Thread(target=close_early)
+    closer.start()
+    with pytest.raises(CallCancelledError):
+        client.translate("a slow text")
+    closer.join()
+    assert script.calls == ["Translate"]
+
+
+def test_a_call_that_closing_the_asyncio_client_cancels_is_not_tried_again(address, script):
+    async def close_early():
+        client = AsyncClient(address)
+        call = asyncio.create_task(client.translate("a slow text"))
+        assert await asyncio.to_thread(script.reached.wait, 30)
+        await client.close()
+        await asyncio.wait([call])
+        assert call.cancelled() or isinstance(call.exception(), CallCancelledError)
+
+    asyncio.run(close_early())
+    assert script.calls == ["Translate"]
 
 
 def test_a_server_that_stays_unavailable_is_given_up(client, script):
@@ -220,7 +272,7 @@ def test_a_server_that_is_not_there_is_unavailable(client, address):
 
 
 def test_a_stream_that_fails_before_its_first_piece_is_tried_again(client, script):
-    script.faults = [UNAVAILABLE, Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=0.02)]
+    script.faults = [CANCELLED, Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=0.02)]
     pieces, stream = client.stream("one two")
     assert pieces == ["ONE ", "TWO"]
     assert script.calls == ["StreamTranslate"] * 3

@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from attendant.v1 import translation_pb2_grpc
+from attendant.v1 import embedding_pb2_grpc, translation_pb2_grpc
+from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server.app import Server, StartError
 from attendant_server.bundles import BundleError
@@ -86,6 +87,36 @@ def test_no_call_is_lost_when_a_signal_comes_under_load(bundles: Path):
                 caller.join()
         assert set(codes) == {grpc.StatusCode.OK}
         assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def embed_until(ended: threading.Event, port: int, codes: set[grpc.StatusCode]) -> None:
+    """Call over a connection of its own, and at once again whatever the answer was."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        while not ended.is_set():
+            call = stub.Embed.future(EmbedRequest(texts=["The dog sees."]), timeout=TIMEOUT_SECONDS)
+            codes.add(call.code())
+
+
+def test_callers_that_never_pause_are_told_that_the_server_is_unavailable(bundles: Path):
+    with server_process(bundles, "--lame-duck-seconds", "0.5") as process:
+        port = port_of(process)
+        ended = threading.Event()
+        codes: list[set[grpc.StatusCode]] = [set() for _ in range(16)]
+        callers = [threading.Thread(target=embed_until, args=(ended, port, c)) for c in codes]
+        for caller in callers:
+            caller.start()
+        try:
+            while not all(codes):
+                assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(TIMEOUT_SECONDS) == 0
+        finally:
+            ended.set()
+            for caller in callers:
+                caller.join()
+        assert set().union(*codes) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
 
 
 def test_a_signal_stops_a_server_that_is_still_loading(bundles: Path):

@@ -104,13 +104,18 @@ def max_request_seconds() -> float:
 
 
 @pytest.fixture
-def channel(loop: LoopThread, calls: Calls, max_request_seconds: float) -> Iterator[Any]:
+def admission(calls: Calls, max_request_seconds: float) -> AdmissionInterceptor:
+    return AdmissionInterceptor(1, max_request_seconds, calls.refused.append)
+
+
+@pytest.fixture
+def channel(loop: LoopThread, calls: Calls, admission: AdmissionInterceptor) -> Iterator[Any]:
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             interceptors=[
                 MetricsInterceptor(calls),
                 StatusInterceptor(),
-                AdmissionInterceptor(1, max_request_seconds, calls.refused.append),
+                admission,
             ]
         )
         for service in ("attendant.Test", "other.Test"):
@@ -246,6 +251,47 @@ def test_a_cancelled_call_leaves_its_place_to_others(channel: Any, calls: Calls)
     wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
     codes = [code for method, code in calls.handled if method.name == "Stream"]
     assert codes == ["CANCELLED"]
+
+
+def test_a_stopping_server_refuses_calls_but_not_those_of_other_packages(
+    channel: Any, calls: Calls, admission: AdmissionInterceptor
+):
+    admission.refuse_calls()
+    found = failure(channel, "fine")
+    assert found.code() == grpc.StatusCode.UNAVAILABLE
+    assert found.details() == "the server is stopping"
+    assert calls.refused == ["unavailable"]
+    assert channel.unary_unary("/other.Test/Unary")(b"fine") == b"fine"
+
+
+def test_a_stopping_server_waits_for_calls_in_progress(
+    channel: Any, loop: LoopThread, admission: AdmissionInterceptor
+):
+    stream = channel.unary_stream("/attendant.Test/Stream")(b"wait")
+    assert next(stream) == b"first"
+    admission.refuse_calls()
+    waiting = loop.submit(admission.wait_for_calls(60.0))
+    assert failure(channel, "fine").code() == grpc.StatusCode.UNAVAILABLE
+    assert not waiting.done()
+    stream.cancel()
+    waiting.result(60)
+
+
+def test_refusals_that_are_held_come_when_the_hold_ends(
+    channel: Any, calls: Calls, loop: LoopThread, admission: AdmissionInterceptor
+):
+    async def hold_until_refused() -> bool:
+        with admission.held_refusals():
+            call = channel.unary_unary("/attendant.Test/Unary").future(b"fine")
+            pending.append(call)
+            while not calls.refused:
+                await asyncio.sleep(0.005)
+            return call.done()
+
+    pending: list[Any] = []
+    admission.refuse_calls()
+    assert loop.run(hold_until_refused()) is False
+    assert pending[0].code() == grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("max_request_seconds", [0.2])

@@ -67,6 +67,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection and cancel what is still running on it."""
+        self._defaults.closed.set()
         await self._channel.close()
 
     @overload

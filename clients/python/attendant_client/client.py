@@ -73,6 +73,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection and cancel what is still running on it."""
+        self._defaults.closed.set()
         self._channel.close()
 
     @overload

@@ -10,7 +10,7 @@ AttendantError                  anything that went wrong between the client and 
     ├── OverloadedError         the server has no room now
     ├── UnavailableError        no server answers, it is draining, or the model is still loading
     ├── DeadlineExceededError   the time of the call is over
-    ├── CallCancelledError      the call was cancelled
+    ├── CallCancelledError      the call was cancelled, here or by a server that stops
     └── ServerError             the server failed, or its answer does not keep the contract
 """
 
@@ -99,7 +99,7 @@ class DeadlineExceededError(CallError):
 
 
 class CallCancelledError(CallError):
-    """The call was cancelled, for instance because the client was closed."""
+    """The call was cancelled: the client was closed, or the server stopped before it began."""
 
 
 class ServerError(CallError):

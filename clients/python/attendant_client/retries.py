@@ -14,6 +14,12 @@ import grpc
 
 from attendant_client.errors import CallError
 
+RETRIED_CODES = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -22,7 +28,9 @@ class RetryPolicy:
     UNAVAILABLE is tried again after an exponential back-off with full jitter: a random time
     between 0 and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
     `max_backoff_seconds`. Where the server says when to come back, that time is waited instead.
-    RESOURCE_EXHAUSTED is tried again only then. Nothing else is tried again.
+    RESOURCE_EXHAUSTED is tried again only then. CANCELLED is treated like UNAVAILABLE: a server
+    that stops cancels calls that it has not begun, and no call changes anything, so each may be
+    made twice. Nothing else is tried again, and nothing once the client was closed.
 
     `max_attempts` counts the first one; 1 means no retries.
     """
@@ -83,11 +91,13 @@ class Attempts:
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        is_closed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._policy = policy
         self._throttle = throttle
         self._clock = clock
         self._chance = chance
+        self._is_closed = is_closed
         self._deadline = clock() + timeout_seconds
         self._num_attempts = 1
 
@@ -112,7 +122,7 @@ class Attempts:
         return wait_seconds
 
     def _wait_seconds(self, failure: CallError) -> float | None:
-        if failure.code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        if failure.code not in RETRIED_CODES or self._is_closed():
             return None
         if failure.retry_after_seconds is not None:
             # The server sets the pace itself, so the throttle has nothing to protect.

@@ -1,13 +1,14 @@
 """How many calls may be in progress at once, and for how long; calls beyond are refused at once.
 
-Health checks and reflection are exempt, so that a busy server still says that it lives.
+Health checks and reflection are exempt, so that a busy server still says that it lives. A server
+that stops refuses all others.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
-from attendant_server.errors import DeadlineExceeded, QueueFull
+from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
 from attendant_server.interceptors.around import AroundInterceptor, Context, Method
 
 RETRY_AFTER_SECONDS = 0.1
@@ -26,6 +27,30 @@ class AdmissionInterceptor(AroundInterceptor):
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
         self._num_calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refuses_all = False
+        self._may_refuse = asyncio.Event()
+        self._may_refuse.set()
+
+    def refuse_calls(self) -> None:
+        """Refuse every call from now on with Unavailable."""
+        self._refuses_all = True
+
+    async def wait_for_calls(self, timeout_seconds: float) -> None:
+        """Wait until no call is in progress, but not longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._idle.wait()
+
+    @contextmanager
+    def held_refusals(self) -> Iterator[None]:
+        """Let calls that are refused with Unavailable wait for that until the end of the block."""
+        self._may_refuse.clear()
+        try:
+            yield
+        finally:
+            self._may_refuse.set()
 
     @asynccontextmanager
     async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
@@ -33,6 +58,10 @@ class AdmissionInterceptor(AroundInterceptor):
         if not method.service.startswith("attendant."):
             yield
             return
+        if self._refuses_all:
+            self._on_refused("unavailable")
+            await self._may_refuse.wait()
+            raise Unavailable("the server is stopping")
         if self._num_calls >= self._max_concurrent_calls:
             self._on_refused("concurrency")
             raise QueueFull(
@@ -40,6 +69,7 @@ class AdmissionInterceptor(AroundInterceptor):
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         self._num_calls += 1
+        self._idle.clear()
         limit = asyncio.timeout(self._max_request_seconds)
         try:
             async with limit:
@@ -52,3 +82,5 @@ class AdmissionInterceptor(AroundInterceptor):
             ) from error
         finally:
             self._num_calls -= 1
+            if self._num_calls == 0:
+                self._idle.set()
