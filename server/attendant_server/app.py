@@ -112,8 +112,13 @@ class Server:
             self.metrics_port, self._close_metrics = self._metrics.serve(
                 settings.metrics_host, settings.metrics_port
             )
-        except (RuntimeError, OSError) as error:
-            raise StartError(f"cannot listen: {error}") from error
+        except RuntimeError as error:
+            raise StartError(
+                f"cannot listen on {settings.host}:{settings.port}: {error}"
+            ) from error
+        except OSError as error:
+            address = f"{settings.metrics_host}:{settings.metrics_port}"
+            raise StartError(f"cannot listen on {address} for metrics: {error}") from error
         self._metrics.describe_server(version("attendant-server"), settings.device)
         self._metrics.add_methods(_methods(), [code.name for code in grpc.StatusCode])
         await self._grpc.start()
