@@ -128,10 +128,10 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         (
             "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/card.json "
             "--valid valid.tsv",
-            "none/config.json: No such file",
+            "none: no such run folder",
         ),
         (
-            "export --data-dir {data} --run-dir {tmp}/none --data-card {data}/train.tsv",
+            "export --data-dir {data} --run-dir {tmp} --data-card {data}/train.tsv",
             "train.tsv is not a data card",
         ),
     ],
