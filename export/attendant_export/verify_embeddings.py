@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attendant_export.bert import Bert, pool
 from attendant_export.dataset import pad
 from attendant_export.graph_search import ParityError, check_finite, open_session
-from attendant_export.verify import FP32_BOUND, MAX_BOUNDS, MIN_BOUNDS, largest, round_up
+from attendant_export.verify import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -160,7 +160,7 @@ class EmbeddingVerifier:
     ) -> float:
         """How far candidates' log-probabilities move when the texts are in one batch."""
         moved = batched_difference(graphs, masked, self._model.config.vocab_size)
-        bound = max(MIN_BOUNDS[precision], 0.0 if precision == "fp32" else round_up(2 * moved))
+        bound = stated_bound(precision, moved)
         if not (moved <= bound <= MAX_BOUNDS[precision]):
             raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")
         return bound
