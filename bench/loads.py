@@ -1,0 +1,152 @@
+"""Loads of calls on a system, whatever it is: one at a time, closed loop, open loop.
+
+A load knows a ``send``: a coroutine function that takes one text, or a sequence of texts for one
+call, and returns how many units of output (tokens, or texts) the answer had. It raises `Refused`
+for a call that was refused or failed; those are counted and are no part of latencies and outputs.
+"""
+
+import asyncio
+import itertools
+import math
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Texts = TypeVar("Texts", str, Sequence[str])
+Send = Callable[[Texts], Awaitable[int]]
+Measured = TypeVar("Measured")
+
+
+class Refused(Exception):
+    """A call that got no answer; its text is the reason that is counted, such as a status code."""
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """What came of a load. Its clock starts with the first call and stops with the last answer."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """Seconds of each answered call, in order of the answers."""
+    num_texts: int = 0
+    num_outputs: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    client_cpu_seconds: float = 0.0
+    """Of all threads of this process."""
+
+    @property
+    def texts_per_second(self) -> float:
+        """Texts answered."""
+        return self.num_texts / self.seconds
+
+    @property
+    def outputs_per_second(self) -> float:
+        """Units of output, for translations tokens."""
+        return self.num_outputs / self.seconds
+
+    @property
+    def client_cpu_share(self) -> float:
+        """Part of all processors' time that this process took."""
+        return self.client_cpu_seconds / (self.seconds * len(os.sched_getaffinity(0)))
+
+    def latency(self, percent: float) -> float:
+        """Percentile of the latencies in seconds (nearest rank); NaN if no call was answered."""
+        if not self.latencies:
+            return math.nan
+        rank = math.ceil(percent / 100 * len(self.latencies))
+        return sorted(self.latencies)[max(rank, 1) - 1]
+
+
+class _Recorder(Generic[Texts]):
+    """Makes the calls of one load and keeps what came of them."""
+
+    def __init__(self, send: Send[Texts]) -> None:
+        self._send = send
+        self._result = LoadResult()
+        self._cpu_started = time.process_time()
+        self.started = time.perf_counter()
+
+    async def call(self, texts: Texts, due: float | None = None) -> None:
+        """One call; its latency counts from ``due``, the moment it was meant to be made."""
+        started = time.perf_counter() if due is None else due
+        try:
+            outputs = await self._send(texts)
+        except Refused as refused:
+            self._result.failures[str(refused)] += 1
+            return
+        self._result.latencies.append(time.perf_counter() - started)
+        self._result.num_outputs += outputs
+        self._result.num_texts += 1 if isinstance(texts, str) else len(texts)
+
+    def finish(self) -> LoadResult:
+        """The result, once all calls are over."""
+        self._result.seconds = time.perf_counter() - self.started
+        self._result.client_cpu_seconds = time.process_time() - self._cpu_started
+        return self._result
+
+
+async def one_at_a_time(send: Send[Texts], calls: Sequence[Texts]) -> LoadResult:
+    """Each call begins when the one before it was answered."""
+    return await closed_loop(send, calls, concurrency=1)
+
+
+async def closed_loop(
+    send: Send[Texts], calls: Sequence[Texts], concurrency: int, seconds: float | None = None
+) -> LoadResult:
+    """``concurrency`` callers, each of which makes its next call when its last was answered.
+
+    All calls are made once; with ``seconds``, over and over until that time has passed, and those
+    in flight are waited for and counted.
+    """
+    recorder = _Recorder(send)
+    queue: Iterator[Texts] = iter(calls) if seconds is None else itertools.cycle(calls)
+    ends = math.inf if seconds is None else recorder.started + seconds
+
+    async def caller() -> None:
+        while time.perf_counter() < ends and (texts := next(queue, None)) is not None:
+            await recorder.call(texts)
+
+    await asyncio.gather(*(caller() for _ in range(concurrency)))
+    return recorder.finish()
+
+
+async def poisson(
+    send: Send[Texts], calls: Sequence[Texts], calls_per_second: float, seed: int = 1
+) -> LoadResult:
+    """Calls that arrive on their own (exponential gaps), however slow the answers are.
+
+    A latency counts from the moment at which its call was due, so that neither a slow system nor a
+    slow client can hide waiting.
+    """
+    rng = random.Random(seed)
+    recorder = _Recorder(send)
+    due, tasks = recorder.started, []
+    for texts in calls:
+        due += rng.expovariate(calls_per_second)
+        if (wait := due - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.create_task(recorder.call(texts, due)))
+    await asyncio.gather(*tasks)
+    return recorder.finish()
+
+
+def in_calls(texts: Sequence[str], texts_per_call: int) -> list[Sequence[str]]:
+    """The texts as calls of so many texts each; the last one may have fewer."""
+    return [texts[i : i + texts_per_call] for i in range(0, len(texts), texts_per_call)]
+
+
+async def in_turn(
+    measures: Mapping[str, Callable[[], Awaitable[Measured]]], rounds: int, warm_ups: int = 1
+) -> dict[str, list[Measured]]:
+    """Measure every system once per round, one after the other; warm-ups are thrown away."""
+    results: dict[str, list[Measured]] = {name: [] for name in measures}
+    for i in range(warm_ups + rounds):
+        for name, measure in measures.items():
+            result = await measure()
+            if i >= warm_ups:
+                results[name].append(result)
+    return results

@@ -1,0 +1,99 @@
+"""The texts that the benches send: real sentences, chosen by a seed.
+
+``short``: English sentences of the Tatoeba test. ``long``: paragraphs of ``mlm/`` split into
+sentences, which have a long tail. ``mixed``: three short ones to each long one, shuffled.
+All are relative to DATA_DIR.
+"""
+
+import argparse
+import gzip
+import os
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+TATOEBA_TEST = "tatoeba/tatoeba.en-de.test.tsv.gz"
+PARAGRAPHS = ("mlm/en.digitalgov.txt.gz", "mlm/en.novels-1880-1930.txt.gz")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
+LONG_WORDS = range(3, 61)
+"""Lengths of the sentences taken from paragraphs: longer ones are lists and tables."""
+
+KINDS = ("short", "long", "mixed")
+
+
+def sample_texts(data_dir: Path, kind: str, num_texts: int, seed: int = 1) -> list[str]:
+    """``num_texts`` texts of one of `KINDS`; the same ones for the same seed."""
+    if kind == "short":
+        return _sample(list(tatoeba_sentences(data_dir)), num_texts, seed)
+    if kind == "long":
+        return _sample(paragraph_sentences(data_dir), num_texts, seed)
+    num_long = num_texts // 4
+    texts = sample_texts(data_dir, "short", num_texts - num_long, seed)
+    texts += sample_texts(data_dir, "long", num_long, seed)
+    random.Random(seed).shuffle(texts)
+    return texts
+
+
+def _sample(texts: list[str], num_texts: int, seed: int) -> list[str]:
+    """Without repeats, as long as there are enough."""
+    rng = random.Random(seed)
+    rounds = [rng.sample(texts, len(texts)) for _ in range(-(-num_texts // len(texts)))]
+    return [text for shuffled in rounds for text in shuffled][:num_texts]
+
+
+def tatoeba_sentences(data_dir: Path) -> dict[str, list[str]]:
+    """The English sentences of the Tatoeba test, each with all of its German references."""
+    return read_references(data_dir / TATOEBA_TEST)
+
+
+def read_references(path: Path) -> dict[str, list[str]]:
+    """All references of each source sentence of a TSV file."""
+    references: dict[str, list[str]] = {}
+    for line in _lines(path):
+        source, target = line.split("\t")
+        references.setdefault(source, []).append(target)
+    return references
+
+
+def paragraphs(data_dir: Path, num_texts: int, seed: int = 1) -> list[str]:
+    """Whole English paragraphs of at most 200 words."""
+    texts = [
+        text
+        for name in PARAGRAPHS
+        for text in _lines(data_dir / name)
+        if 0 < len(text.split()) <= 200
+    ]
+    return _sample(texts, num_texts, seed)
+
+
+def paragraph_sentences(data_dir: Path) -> list[str]:
+    """The sentences of all English paragraphs, as many of each file."""
+    by_file = [list(_sentences(data_dir / name)) for name in PARAGRAPHS]
+    fewest = min(map(len, by_file))
+    return [text for texts in by_file for text in random.Random(0).sample(texts, fewest)]
+
+
+def _sentences(path: Path) -> Iterator[str]:
+    for line in _lines(path):
+        for sentence in SENTENCE_END.split(line):
+            if len(sentence.split()) in LONG_WORDS:
+                yield sentence
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Give a bench its ``--data-dir``, which DATA_DIR may stand for."""
+    default = os.environ.get("DATA_DIR")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=default,
+        required=not default,
+        help="folder of the data; environment DATA_DIR",
+    )
