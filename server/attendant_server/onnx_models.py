@@ -18,6 +18,8 @@ from attendant_server.engine.models import Candidates, StepInput
 
 SMALLEST_SOURCE_BUFFER = 16
 """Source positions of the smallest cross-attention buffer; each next size is twice as long."""
+MAX_BINDINGS = 256
+"""Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
 
 
 def open_session(path: Path, num_threads: int, device: str) -> onnxruntime.InferenceSession:
@@ -51,10 +53,15 @@ def bind(
 ) -> None:
     """Bind contiguous ``array`` as the input ``name`` and, in place, as the output ``present``."""
     assert array.flags.c_contiguous
-    memory = ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    binding.bind_input(name, *memory)
+    binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
     if present:
-        binding.bind_output(present, *memory)
+        bind_result(binding, present, array)
+
+
+def bind_result(binding: onnxruntime.IOBinding, name: str, array: NDArray[np.generic]) -> None:
+    """Let the output ``name`` be written into contiguous ``array``."""
+    assert array.flags.c_contiguous
+    binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,62 @@ class EncodedSentence:
 
     keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
     num_tokens: int
+
+
+class StepArrays:
+    """The small inputs of the decoder step, at addresses that stay, for all rows of a memory."""
+
+    def __init__(self, max_rows: int, max_blocks: int) -> None:
+        self.tokens = np.zeros(max_rows, dtype=np.int64)
+        self.lengths = np.zeros(max_rows, dtype=np.int32)
+        self.total_length = np.zeros(1, dtype=np.int32)
+        self.source_lengths = np.zeros(max_blocks, dtype=np.int64)
+
+    def write(self, step_input: StepInput) -> None:
+        """Take over what one step is given, but for its adjustments."""
+        num_rows = len(step_input.tokens)
+        self.tokens[:num_rows] = step_input.tokens
+        self.lengths[:num_rows] = step_input.lengths
+        self.total_length[0] = step_input.lengths.max() + 1
+
+
+class BoundStep:
+    """The decoder step bound to the first rows of one memory, to be run any number of times.
+
+    ONNX Runtime reads and writes bound memory when it runs: what changes from step to step is
+    written in place, and only adjustments, which are rare, are bound again.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: StepArrays,
+        num_rows: int,
+        num_blocks: int,
+        num_candidates: int,
+    ) -> None:
+        self._session, self.binding = session, session.io_binding()
+        self._num_candidates = np.array([num_candidates], dtype=np.int64)
+        self._token_ids = np.zeros((num_rows, num_candidates), dtype=np.int64)
+        self._log_probabilities = np.zeros((num_rows, num_candidates), dtype=np.float32)
+        self._num_adjusted = -1
+        bind(self.binding, "tokens", inputs.tokens[:num_rows])
+        bind(self.binding, "lengths", inputs.lengths[:num_rows])
+        bind(self.binding, "total_length", inputs.total_length)
+        bind(self.binding, "num_candidates", self._num_candidates)
+        bind(self.binding, "source_lengths", inputs.source_lengths[:num_blocks])
+        bind_result(self.binding, "candidate_ids", self._token_ids)
+        bind_result(self.binding, "candidate_log_probabilities", self._log_probabilities)
+
+    def run(self, step_input: StepInput) -> Candidates:
+        """One step; the answer is overwritten by the next."""
+        num_adjusted = len(step_input.adjustments)
+        if num_adjusted or self._num_adjusted:
+            bind(self.binding, "adjusted_positions", step_input.adjusted_positions)
+            bind(self.binding, "adjustments", step_input.adjustments)
+            self._num_adjusted = num_adjusted
+        self._session.run_with_iobinding(self.binding)
+        return Candidates(self._token_ids, self._log_probabilities)
 
 
 class OnnxDecoderMemory:
@@ -91,7 +154,9 @@ class OnnxDecoderMemory:
         self._past = np.zeros((num_tensors, *shape), dtype=model.dtype)
         size = max_blocks * heads * limits.max_source_tokens * head_dim
         self._cross_memory = np.zeros((num_tensors, size), dtype=model.dtype)
-        self._source_lengths = np.zeros(max_blocks, dtype=np.int64)
+        self._inputs = StepArrays(max_blocks * width, max_blocks)
+        self._source_lengths = self._inputs.source_lengths
+        self._bindings: dict[tuple[int, ...], BoundStep] = {}
         self._cross = self._cross_view(min(SMALLEST_SOURCE_BUFFER, limits.max_source_tokens))
 
     @property
@@ -120,35 +185,25 @@ class OnnxDecoderMemory:
         self._past[:, rows, :, :num_positions] = self._past[:, parents, :, :num_positions]
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
-        """Run the decoder over the first ``num_blocks`` blocks."""
+        """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""
         self._fit(num_blocks)
-        binding = self._session.io_binding()
-        bind(binding, "tokens", step_input.tokens)
-        bind(binding, "lengths", step_input.lengths)
-        total_length = np.array([step_input.lengths.max() + 1], dtype=np.int32)
-        bind(binding, "total_length", total_length)
-        num_candidates = np.array([step_input.num_candidates], dtype=np.int64)
-        bind(binding, "num_candidates", num_candidates)
-        bind(binding, "adjusted_positions", step_input.adjusted_positions)
-        bind(binding, "adjustments", step_input.adjustments)
-        bind(binding, "source_lengths", self._source_lengths[:num_blocks])
+        key = (num_blocks, self._cross[0].shape[2], step_input.num_candidates)
+        bound = self._bindings.get(key)
+        if bound is None:
+            if len(self._bindings) == MAX_BINDINGS:
+                self._bindings.clear()
+            bound = self._bindings[key] = self._bind(num_blocks, step_input.num_candidates)
+        self._inputs.write(step_input)
+        return bound.run(step_input)
+
+    def _bind(self, num_blocks: int, num_candidates: int) -> "BoundStep":
+        num_rows = num_blocks * self._width
+        bound = BoundStep(self._session, self._inputs, num_rows, num_blocks, num_candidates)
         for i, (past, cross) in enumerate(zip(self._past, self._cross, strict=True)):
             name = f"{'key' if i % 2 == 0 else 'value'}_{i // 2}"
-            rows = past[: num_blocks * self._width]
-            bind(binding, f"past_{name}", rows, present=f"present_{name}")
-            bind(binding, f"cross_{name}", cross[:num_blocks])
-        binding.bind_output("candidate_ids")
-        binding.bind_output("candidate_log_probabilities")
-        self._session.run_with_iobinding(binding)
-        outputs = dict(zip(self._bound_outputs(), binding.get_outputs(), strict=True))
-        return Candidates(
-            outputs["candidate_ids"].numpy(), outputs["candidate_log_probabilities"].numpy()
-        )
-
-    def _bound_outputs(self) -> list[str]:
-        num_layers = len(self._past) // 2
-        present = [f"present_{kind}_{i}" for i in range(num_layers) for kind in ("key", "value")]
-        return [*present, "candidate_ids", "candidate_log_probabilities"]
+            bind(bound.binding, f"past_{name}", past[:num_rows], present=f"present_{name}")
+            bind(bound.binding, f"cross_{name}", cross[:num_blocks])
+        return bound
 
     def _rows(self, block: int) -> slice:
         return slice(block * self._width, (block + 1) * self._width)
