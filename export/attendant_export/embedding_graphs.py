@@ -71,6 +71,6 @@ def build_mlm_head(g: Layers) -> None:
     x = g.layer_norm(g.op("Gelu", g.linear(x, "mask_head.dense")), "mask_head.norm")
     scores = g.vocabulary_scores(x, TABLE)
     scores = g.op("Add", scores, g.weight("mask_head.bias", g.network.parameters["mask_head.bias"]))
-    best, ids = g.ops("TopK", g.op("Softmax", scores), top_k, num_results=2)
+    best, ids = g.top_k(g.op("Softmax", scores), top_k, g.network.parameters[TABLE].shape[0])
     g.output("candidate_ids", ids, np.int64, "masks", "candidates")
     g.output("candidate_probabilities", best, np.float32, "masks", "candidates")

@@ -78,7 +78,7 @@ class GraphBuilder:
         self._graph = onnx.GraphProto(name=name)
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._exposed: dict[str, str] = {}
-        self._op_types: dict[str, str] = {}
+        self._num_values = 0
 
     def input(self, name: str, dtype: DTypeLike, *shape: Dimension) -> str:
         """Declare an input of the graph."""
@@ -98,18 +98,14 @@ class GraphBuilder:
         self, op_type: str, *inputs: str, num_results: int, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with ``num_results`` outputs and return them."""
-        first = len(self._op_types)
+        first = self._num_values
+        self._num_values += num_results
         outputs = [f"{op_type}_{first + i}" for i in range(num_results)]
-        self._op_types.update(dict.fromkeys(outputs, op_type))
         node = helper.make_node(
             op_type, inputs, outputs, name=outputs[0], domain=domain, **attributes
         )
         self._graph.node.append(node)
         return outputs
-
-    def op_type(self, value: str) -> str:
-        """What computes ``value``: the type of its node, or "" for an input of the graph."""
-        return self._op_types.get(value, "")
 
     def weight(self, name: str, array: Array) -> str:
         """A named tensor in the file of weights."""

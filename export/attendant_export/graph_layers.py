@@ -76,13 +76,41 @@ class Layers(GraphBuilder):
         weight, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
         return self.op("Gemm", x, weight, bias, transB=1)
 
-    def embed(self, token_ids: str, table: str) -> str:
-        """`nn.Embedding`: token ids (rows) to (rows, d_model)."""
-        return self.op("Gather", self.parameter(table), token_ids)
+    def activated(self, x: str) -> str:
+        """``x`` (rows, d_feed_forward) through the activation between two linear layers."""
+        return self.op(self.network.activation, x)
+
+    def embed(self, token_ids: str, table: str, factor: float = 1.0) -> str:
+        """`nn.Embedding` times ``factor``: token ids (rows) to (rows, d_model)."""
+        vectors = self.op("Gather", self.parameter(table), token_ids)
+        return vectors if factor == 1 else self.op("Mul", vectors, self.scalar(factor))
 
     def vocabulary_scores(self, x: str, table: str) -> str:
         """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
         return self.fp32(self.op("Gemm", x, self.parameter(table), transB=1))
+
+    def top_k(self, x: str, k: str, width: int) -> tuple[str, str]:
+        """The ``k`` largest of each row of ``x`` (rows, width), best first, and where they are.
+
+        Both (rows, k). The row is cut into blocks first: the largest of all are in the blocks with
+        the largest maxima, and to find those takes one quick pass.
+        """
+        size = _block_size(width)
+        if size is None:
+            best, places = self.ops("TopK", x, k, num_results=2)
+            return best, places
+        blocks = self.op("Reshape", x, self.integers(-1, width // size, size))
+        maxima = self.op("ReduceMax", blocks, self.integers(-1), keepdims=0)  # (rows, blocks)
+        num_blocks = self.op("Min", k, self.integers(width // size))
+        _, chosen = self.ops("TopK", maxima, num_blocks, num_results=2)  # (rows, k)
+        first = self.op("Mul", chosen, self.integer(size))
+        places = self.op(
+            "Add", self.op("Unsqueeze", first, self.integers(2)), self.constant(np.arange(size))
+        )  # (rows, k, size)
+        places = self.op("Flatten", places)  # (rows, k size)
+        values = self.op("GatherElements", x, places, axis=1)
+        best, among = self.ops("TopK", values, k, num_results=2)
+        return best, self.op("GatherElements", places, among, axis=1)
 
     def layer_norm(self, x: str, name: str) -> str:
         """`nn.LayerNorm` over each row, computed in fp32."""
@@ -109,7 +137,7 @@ class Layers(GraphBuilder):
             return self.linear(weighted, f"{name}.cross_attention.output")
 
         def feed_forward(y: str) -> str:
-            inner = self.op(self.network.activation, self.linear(y, f"{name}.feed_forward.0"))
+            inner = self.activated(self.linear(y, f"{name}.feed_forward.0"))
             return self.linear(inner, f"{name}.feed_forward.2")
 
         x = self._residual(x, f"{name}.self_attention_residual", self_attention)
@@ -167,13 +195,16 @@ class Layers(GraphBuilder):
         """``x`` (rows, width) as (batch, length, width); ``batch`` is the shape (batch, length)."""
         return self.op("Reshape", x, self.op("Concat", batch, self.integers(-1), axis=0))
 
-    def scaled(self, x: str) -> str:
-        """``x`` times the square root of d_model."""
-        return self.op("Mul", x, self.scalar(math.sqrt(self.network.d_model)))
-
     def add_positions(self, x: str, batch: str, table: str) -> str:
         """``x`` (rows, d_model) plus the first vectors of ``table``; ``batch`` as in `by_text`."""
         length = self.op("Gather", batch, self.integers(1))
         first = self.integers(0)
         positions = self.op("Slice", self.parameter(table), first, length, first)
         return self.rows(self.op("Add", self.by_text(x, batch), positions))
+
+
+def _block_size(width: int) -> int | None:
+    """The divisor of ``width`` nearest its square root, None if there is none worth the nodes."""
+    root = math.isqrt(width)
+    sizes = [size for size in range(root // 4 + 1, 4 * root) if width % size == 0]
+    return min(sizes, key=lambda size: abs(size - root)) if root >= 32 and sizes else None

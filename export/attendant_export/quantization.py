@@ -4,6 +4,7 @@ Each row has a scale of its own, so no neighbour in the batch enters a row's ari
 integer products are exact. docs/decisions/0002-per-row-int8.md tells why it is done like this.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,25 +13,32 @@ from attendant_export.graph_builder import MICROSOFT, Array, WeightFile
 from attendant_export.graph_layers import Layers, Network
 
 ZERO_POINT = 128
-"""The byte that stands for 0 in weights, and in activations that can be negative."""
+"""The byte that stands for 0 in activations that can be negative."""
+MAX_PAIR = 128
+"""Two neighbouring bytes of a weight's column are together no larger than this. Processors without
+VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
 SMALLEST_SCALE = 1e-12
-"""Keeps a row of zeros from being divided by zero."""
+"""Keeps a column of zeros from being divided by zero."""
 
 
 def quantize_columns(weight: Array) -> tuple[Array, Array]:
-    """Quantize a weight (outputs, inputs) by the largest value of each output.
+    """Quantize a weight (outputs, inputs), each output by the smallest step that fits its bytes.
 
-    Returns uint8 (inputs, outputs) around 128 and fp32 scales (outputs), so that
-    weight.T is about (values - 128) * scales.
+    Returns int8 (outputs, inputs) and fp32 scales (outputs), so that weight is about
+    values * scales.
     """
-    scales = np.maximum(np.abs(weight).max(axis=1) / 127, SMALLEST_SCALE).astype(np.float32)
-    values = np.rint(weight / scales[:, None]) + ZERO_POINT
-    return values.astype(np.uint8).T, scales
+    sizes = np.abs(weight)
+    largest = sizes.max(axis=1)
+    pairs = sizes[:, : sizes.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2)
+    # Rounding may add half a step to each of the two.
+    largest_pair = pairs.max(axis=1, initial=0)
+    scales = np.maximum(np.maximum(largest / 127, largest_pair / (MAX_PAIR - 1)), SMALLEST_SCALE)
+    return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Quantized activations: uint8 (rows, inputs), scalar zero point, fp32 scales (rows, 1)."""
+    """Quantized activations: uint8 (rows, inputs), zero point or "", fp32 scales (rows, 1)."""
 
     values: str
     zero_point: str
@@ -43,57 +51,70 @@ class Int8Layers(Layers):
     def __init__(self, name: str, weights: WeightFile, network: Network) -> None:
         super().__init__(name, weights, network, np.float32)
         self._quantized: dict[str, _Rows] = {}
+        self._rectified: set[str] = set()
+        self._zero_points = ""
 
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`: (rows, inputs) to (rows, outputs)."""
-        return self.op("Add", self._product(x, f"{name}.weight"), self.parameter(f"{name}.bias"))
+        values, scales = self._weight(f"{name}.weight", np.transpose)
+        return self.op("Add", self._product(x, values, scales), self.parameter(f"{name}.bias"))
 
-    def embed(self, token_ids: str, table: str) -> str:
-        """`nn.Embedding`: token ids (rows) to (rows, d_model)."""
+    def activated(self, x: str) -> str:
+        """``x`` (rows, d_feed_forward) through the activation between two linear layers."""
+        if self.network.activation != "Relu":
+            return super().activated(x)
+        self._rectified.add(x)  # Unsigned bytes leave out what is negative.
+        return x
+
+    def embed(self, token_ids: str, table: str, factor: float = 1.0) -> str:
+        """`nn.Embedding` times ``factor``: token ids (rows) to (rows, d_model)."""
         values, scales = self._weight(table)
-        columns = self.op("Gather", values, token_ids, axis=1)  # (d_model, rows)
-        unsigned = self.cast(self.op("Transpose", columns), np.float32)  # (rows, d_model)
-        signed = self.op("Sub", unsigned, self.scalar(ZERO_POINT))
-        scales = self.op("Unsqueeze", self.op("Gather", scales, token_ids), self.integers(1))
-        return self.op("Mul", signed, scales)
+        scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
+        return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
 
     def vocabulary_scores(self, x: str, table: str) -> str:
         """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
-        return self._product(x, table)
+        values, scales = self._weight(table)
+        # ONNX Runtime transposes constants when it loads the graph: the file holds one table.
+        return self._product(x, self.op("Transpose", values), scales)
 
-    def _product(self, x: str, weight: str) -> str:
-        """``x`` (rows, inputs) times the transposed parameter ``weight`` (outputs, inputs)."""
+    def _product(self, x: str, values: str, scales: str) -> str:
+        """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
         rows = self._quantize_rows(x)
-        values, scales = self._weight(weight)
         scaled_columns = self.op(
             *("MatMulIntegerToFloat", rows.values, values, self.scalar(1), scales),
-            *(rows.zero_point, self._byte(ZERO_POINT)),
+            rows.zero_point,
             domain=MICROSOFT,
         )
         return self.op("Mul", scaled_columns, rows.scales)
 
-    def _weight(self, name: str) -> tuple[str, str]:
+    def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
         values, scales = quantize_columns(self.network.parameters[name])
-        return self.weight(name, values), self.weight(f"{name}.scales", scales)
+        return self.weight(name, layout(values)), self.weight(f"{name}.scales", scales)
 
     def _quantize_rows(self, x: str) -> _Rows:
         """Quantize each row of ``x`` by its largest value, once for all products that use it."""
         if x not in self._quantized:
             # What is never negative can use all 256 levels.
-            if self.op_type(x) == "Relu":
-                self._quantized[x] = self._quantize(x, largest=x, num_levels=255, zero_point=0)
-            else:
-                self._quantized[x] = self._quantize(x, self.op("Abs", x), 127, ZERO_POINT)
+            self._quantized[x] = self._rectify(x) if x in self._rectified else self._quantize(x)
         return self._quantized[x]
 
-    def _quantize(self, x: str, largest: str, num_levels: int, zero_point: int) -> _Rows:
-        maximum = self.op("ReduceMax", largest, self.integers(-1))  # (rows, 1)
-        scales = self.op("Mul", maximum, self.scalar(1 / num_levels))
-        scales = self.op("Max", scales, self.scalar(SMALLEST_SCALE))
+    def _quantize(self, x: str) -> _Rows:
+        # A row of zeros has the scale 0, so that its products are 0 whatever its bytes become.
+        maximum = self.op("ReduceMax", self.op("Abs", x), self.integers(-1))  # (rows, 1)
+        scales = self.op("Mul", maximum, self.scalar(1 / 127))
         flat = self.op("Squeeze", scales, self.integers(1))
-        zero_points = self.op("Expand", self._byte(zero_point), self.op("Shape", flat))  # (rows)
-        values = self.op("QuantizeLinear", x, flat, zero_points, axis=0)
-        return _Rows(values, self._byte(zero_point), scales)
+        if not self._zero_points:
+            # All quantized values of a graph have the same rows.
+            zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
+            self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
+        values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
+        return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
 
-    def _byte(self, value: int) -> str:
-        return self.constant(np.array(value, np.uint8))
+    def _rectify(self, x: str) -> _Rows:
+        """The same for what is left of ``x`` when all that is negative becomes 0."""
+        maximum = self.op("ReduceMax", x, self.integers(-1))  # (rows, 1)
+        maximum = self.op("Max", maximum, self.scalar(0))
+        scales = self.op("Mul", maximum, self.scalar(1 / 255))
+        flat = self.op("Squeeze", scales, self.integers(1))
+        return _Rows(self.op("QuantizeLinear", x, flat, axis=0), "", scales)

@@ -3,6 +3,7 @@
 Owns their inputs and outputs. Knows no precision: the layers it is given do.
 """
 
+import math
 from functools import partial
 
 import numpy as np
@@ -48,7 +49,7 @@ def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", source)
-    x = g.scaled(g.embed(g.flat(source), TABLE))
+    x = _embed(g, g.flat(source))
     x = g.add_positions(x, batch, POSITIONS)
     for layer in range(num_encoder_layers):
         x = g.block(x, f"encoder.{layer}", lambda qkv: g.attend_sequence(qkv, batch, lengths))
@@ -88,7 +89,7 @@ def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
             g.output(f"present_{kind}_{layer}", present, g.dtype, *shape)
         return g.rows(weighted)
 
-    x = g.scaled(g.embed(tokens, TABLE))
+    x = _embed(g, tokens)
     x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), lengths))
     for layer in range(num_decoder_layers):
         keys, values = _memory(g, layer, "sentences")
@@ -101,7 +102,7 @@ def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
     log_p = g.op("LogSoftmax", _scores(g, x))
     # After the softmax: what is left to choose from keeps the probabilities that the model gives.
     log_p = g.op("ScatterND", log_p, adjusted_positions, adjustments, reduction="add")
-    best, ids = g.ops("TopK", log_p, num_candidates, num_results=2)
+    best, ids = g.top_k(log_p, num_candidates, g.network.parameters[TABLE].shape[0])
     g.output("candidate_ids", ids, np.int64, "rows", "candidates")
     g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
 
@@ -112,7 +113,7 @@ def build_scorer(g: Layers, num_decoder_layers: int) -> None:
     target_out = g.input("target_out", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", target_in)
-    x = g.scaled(g.embed(g.flat(target_in), TABLE))
+    x = _embed(g, g.flat(target_in))
     x = g.add_positions(x, batch, POSITIONS)
     for layer in range(num_decoder_layers):
         keys, values = _memory(g, layer, "batch")
@@ -128,6 +129,11 @@ def build_scorer(g: Layers, num_decoder_layers: int) -> None:
     chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
     result = g.op("Reshape", chosen, batch)
     g.output("log_probabilities", result, np.float32, "batch", "target")
+
+
+def _embed(g: Layers, token_ids: str) -> str:
+    """Embeddings of ``token_ids`` (rows) as the first layer wants them: (rows, d_model)."""
+    return g.embed(token_ids, TABLE, math.sqrt(g.network.d_model))
 
 
 def _memory(g: Layers, layer: int, batch: str) -> tuple[str, str]:

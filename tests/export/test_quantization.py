@@ -41,7 +41,7 @@ class Product:
         with WeightFile(folder / "weights.bin") as weights:
             g = Int8Layers("product", weights, network)
             x = g.input("x", np.float32, "rows", INPUTS)
-            x = g.op("Relu", x) if relu else x
+            x = g.activated(x) if relu else x
             for name in layers:
                 g.output(name, g.linear(x, name), np.float32, "rows", OUTPUTS)
             graph = g.write(folder / "product.onnx")
@@ -56,23 +56,32 @@ def quantized_product(x, parameters):
     """What the recipe says, in 64-bit integers."""
     scales = np.maximum(np.abs(x).max(axis=1, keepdims=True) * np.float32(1 / 127), 1e-12)
     weight, column_scales = quantize_columns(parameters["layer.weight"])
-    integers = np.rint(x / scales).astype(np.int64) @ (weight.astype(np.int64) - 128)
+    integers = np.rint(x / scales).astype(np.int64) @ weight.T.astype(np.int64)
     return integers * column_scales * scales + parameters["layer.bias"]
 
 
 def test_columns_are_within_half_a_step_of_the_weights(parameters):
     weight = parameters["layer.weight"]
     values, scales = quantize_columns(weight)
-    assert values.shape == (INPUTS, OUTPUTS)
-    assert values.dtype == np.uint8
-    assert values.min() >= 1
-    restored = (values.astype(np.float32) - 128) * scales
-    assert (np.abs(restored - weight.T) <= scales * 0.5001).all()
+    assert values.shape == (OUTPUTS, INPUTS)
+    assert values.dtype == np.int8
+    restored = values * scales[:, None]
+    assert (np.abs(restored - weight) <= scales[:, None] * 0.5001).all()
+
+
+@pytest.mark.parametrize("num_inputs", [INPUTS, INPUTS - 1])
+def test_neighbours_in_a_column_fit_16_bits_together(parameters, num_inputs):
+    values, _ = quantize_columns(parameters["layer.weight"][:, :num_inputs])
+    sizes = np.abs(values.astype(np.int64))
+    assert sizes.max() <= 127
+    pairs = sizes[:, : num_inputs // 2 * 2].reshape(OUTPUTS, -1, 2).sum(axis=2)
+    assert pairs.max() * 255 <= 32767
+    assert pairs.max() >= 125, "the step is larger than it need be"
 
 
 def test_a_column_of_zeros_stays_zero():
     values, scales = quantize_columns(np.zeros((2, 3), np.float32))
-    np.testing.assert_array_equal(values, 128)
+    np.testing.assert_array_equal(values, 0)
     assert (scales > 0).all()
 
 
@@ -83,11 +92,13 @@ def test_products_are_those_of_the_integers(tmp_path, parameters, rows):
 
 def test_products_at_full_range_do_not_saturate(tmp_path, parameters):
     sign = np.where(np.arange(INPUTS) % 2, 1, -1).astype(np.float32)
-    parameters["layer.weight"] = np.stack([sign] * 24 + [np.ones(INPUTS, np.float32)] * 24)
-    x = np.stack([sign, -sign, np.ones_like(sign)])
+    # Every pair of neighbours is as large as any may be, all of it in one of the two or in both.
+    even = np.where(np.arange(INPUTS) % 2, 0, 127 / 64).astype(np.float32)
+    ones = np.ones(INPUTS, np.float32)
+    parameters["layer.weight"] = np.stack([sign, ones, even, -even] * 12)
+    x = np.stack([sign, -sign, ones])
     found = Product(tmp_path, parameters)(x) - parameters["layer.bias"]
-    expected = [[INPUTS] * 24 + [0] * 24, [-INPUTS] * 24 + [0] * 24, [0] * 24 + [INPUTS] * 24]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(found, x @ parameters["layer.weight"].T, rtol=0.02, atol=1e-2)
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -109,6 +120,7 @@ def test_a_relus_output_uses_all_levels(tmp_path, parameters, rows):
     exact = np.maximum(rows, 0) @ parameters["layer.weight"].T + parameters["layer.bias"]
     (tmp_path / "relu").mkdir()
     from_relu = Product(tmp_path / "relu", parameters, relu=True)(rows)
+    np.testing.assert_allclose(from_relu, exact, atol=1.5)
     plain = Product(tmp_path, parameters)(np.maximum(rows, 0))
     # The weights' own rounding is in both; exact weights would show a factor of 2.
     assert np.abs(from_relu - exact).mean() < 0.95 * np.abs(plain - exact).mean()
@@ -130,6 +142,6 @@ def test_an_embedding_is_its_column_of_the_table(tmp_path, parameters):
         graph = g.write(tmp_path / "lookup.onnx")
     ids = np.array([3, 0, 47, 3])
     values, scales = quantize_columns(parameters["layer.weight"])
-    expected = ((values.astype(np.float32) - 128) * scales).T[ids]
+    expected = (values * scales[:, None])[ids]
     found = run(open_session(tmp_path, graph), token_ids=ids)["x"]
     np.testing.assert_array_equal(found, expected)

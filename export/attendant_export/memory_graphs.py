@@ -1,0 +1,74 @@
+"""Graphs without weights that the server moves its caches with on a device, and their writer.
+
+They belong to the server, which cannot write ONNX itself, and know no model: what they move are
+64-bit words. ``python -m attendant_export.memory_graphs FOLDER`` writes them.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from attendant_export.graph_builder import GraphBuilder, WeightFile
+
+
+def build_zeros(g: GraphBuilder) -> None:
+    """A matrix of zeros of the wanted shape (2)."""
+    shape = g.input("shape", np.int64, 2)
+    g.output("memory", g.op("Expand", g.integer(0), shape), np.int64, "positions", "words")
+
+
+def build_copy_positions(g: GraphBuilder) -> None:
+    """Copy runs of positions from ``origin`` to ``memory``, bound as input and output at once.
+
+    A run begins at each sum of one of ``strips`` and one of ``starts``: the strips are what every
+    entry of a cache has, one for each tensor and head. Of a run's ``num_positions`` the first
+    ``num_kept`` are copied and the others zeroed. All are read before any is written, so that
+    ``origin`` and ``memory`` may be the same.
+    """
+    origin = g.input("origin", np.int64, "origin_positions", "words")
+    memory = g.input("memory", np.int64, "positions", "words")
+    offsets = g.op(
+        "Range", g.integer(0), _scalar(g, g.input("num_positions", np.int64, 1)), g.integer(1)
+    )
+    sources = _runs(g, "origin_strips", "origin_starts", offsets)
+    targets = _runs(g, "strips", "starts", offsets)
+    is_kept = g.op("Less", offsets, g.input("num_kept", np.int64, 1))  # (num_positions)
+    shape = g.op("Concat", g.integers(-1), g.op("Shape", offsets), g.integers(1), axis=0)
+    found = g.op("Gather", origin, g.op("Reshape", sources, g.integers(-1)))
+    words = g.op("Slice", g.op("Shape", memory), g.integers(1), g.integers(2))
+    by_run = g.op("Concat", g.integers(-1), g.op("Shape", offsets), words, axis=0)
+    kept = g.op(
+        "Where",
+        g.op("Unsqueeze", is_kept, g.integers(1)),
+        g.op("Reshape", found, by_run),
+        g.integer(0),
+    )  # (runs, num_positions, words)
+    places = g.op("Reshape", targets, shape)  # (runs, num_positions, 1)
+    g.output("copied", g.op("ScatterND", memory, places, kept), np.int64, "positions", "words")
+
+
+def _scalar(g: GraphBuilder, x: str) -> str:
+    return g.op("Squeeze", x, g.integers(0))
+
+
+def _runs(g: GraphBuilder, strips: str, starts: str, offsets: str) -> str:
+    """Every position of every run: (strips, starts, num_positions)."""
+    rows = g.op("Unsqueeze", g.input(strips, np.int64, "strips"), g.integers(1, 2))
+    columns = g.op("Unsqueeze", g.input(starts, np.int64, "starts"), g.integers(1))
+    return g.op("Add", g.op("Add", rows, columns), offsets)
+
+
+def write_memory_graphs(folder: Path) -> None:
+    """Write ``zeros.onnx`` and ``copy_positions.onnx`` into ``folder``."""
+    builders = {"zeros": build_zeros, "copy_positions": build_copy_positions}
+    with WeightFile(Path(os.devnull)) as no_weights:
+        for name, build in builders.items():
+            graph = GraphBuilder(name, no_weights)
+            build(graph)
+            graph.write(folder / f"{name}.onnx")
+
+
+if __name__ == "__main__":
+    write_memory_graphs(Path(sys.argv[1]))
