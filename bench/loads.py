@@ -65,7 +65,7 @@ class _Recorder(Generic[Texts]):
     """Makes the calls of one load and keeps what came of them."""
 
     def __init__(self, send: Send[Texts]) -> None:
-        self._send = send
+        self._send: Send[Texts] = send
         self._result = LoadResult()
         self._cpu_started = time.process_time()
         self.started = time.perf_counter()

@@ -114,9 +114,7 @@ def main() -> None:
     if arguments.data_dir is None:
         parser.error("give --data-dir or set DATA_DIR")
     references = read_references(Path(arguments.data_dir) / arguments.file)
-    server = (
-        nullcontext(RunningServer(arguments.target, "")) if arguments.target else running_server()
-    )
+    server = nullcontext(RunningServer(arguments.target)) if arguments.target else running_server()
     with server as running, Client(running.target, timeout_seconds=300) as client:
         figures = {
             "models": [f"{m.name}/{m.version}:{m.precision}" for m in client.models()],

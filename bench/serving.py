@@ -1,21 +1,26 @@
-"""Starting a real server for a measurement and reading its counters."""
+"""Starting real servers for a measurement, and reading their counters and what they use."""
 
+import os
 import re
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """Where a server that was started for a measurement listens."""
+    """A server that was started for a measurement."""
 
     target: str
-    metrics_url: str
+    metrics_url: str = ""
+    """Empty for a server that has none."""
+    pid: int = 0
+    """0 for a server that somebody else has started."""
 
     def counters(self) -> dict[str, float]:
         """All samples of ``/metrics``, by name and labels as they are written there."""
@@ -24,25 +29,45 @@ class RunningServer:
         pattern = re.compile(r"^(\w+(?:\{.*\})?) (\S+)$", re.MULTILINE)
         return {name: float(value) for name, value in pattern.findall(text)}
 
+    def cpu_seconds(self) -> float:
+        """Processor time that the server's process has used so far, of all its threads."""
+        # The name, which may hold blanks, ends at the last bracket.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory of the server's process that is in use now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
 
 @contextmanager
 def running_server(*arguments: str) -> Iterator[RunningServer]:
-    """A server with these flags, in a process of its own, ready when the block begins."""
-    port, metrics_port = _free_port(), _free_port()
+    """Our server with these flags, in a process of its own, ready when the block begins."""
+    port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "attendant_server", *arguments]
     command += ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
     command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0"]
+    with running_program(command) as pid:
+        metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        yield RunningServer(f"127.0.0.1:{port}", metrics_url, pid)
+
+
+@contextmanager
+def running_program(command: Sequence[str]) -> Iterator[int]:
+    """A program that prints a line with "serving" once it can be called; yields its process id."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             if "serving" not in process.stdout.readline():
-                raise SystemExit("the server did not start")
-            yield RunningServer(f"127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics")
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            yield process.pid
         finally:
             process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine on which nobody listens now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -1,0 +1,124 @@
+"""The weights of one of our translation bundles as a CTranslate2 model.
+
+    python -m bench.rivals.ctranslate2_model bundles/en-de/1 build/bench/ctranslate2/en-de-1
+
+Takes the most exact weights that the bundle has (fp32, else fp16) and writes them as float32, so
+that CTranslate2 can quantize from them as it likes when it loads the model.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from ctranslate2.specs import TransformerSpec
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from tokenizers import Tokenizer
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+def convert(bundle: Path, output: Path) -> Path:
+    """Write the model into ``output``, replacing what is there; its path."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    tokenizer = Tokenizer.from_file(str(bundle / manifest["source_tokenizer"]))
+    spec = transformer_spec(read_weights(bundle, manifest), manifest["translation_sizes"])
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
+    special = manifest["special_tokens"]
+    spec.config.bos_token = tokens[special["bos_id"]]
+    spec.config.eos_token = tokens[special["eos_id"]]
+    spec.config.unk_token = tokens[special["unk_id"]]
+    spec.config.decoder_start_token = tokens[special["bos_id"]]
+    spec.config.add_source_bos = spec.config.add_source_eos = False  # the tokenizer adds them
+    spec.validate()
+    spec.optimize()  # stores the shared embedding once
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    spec.save(str(output))
+    return output
+
+
+def read_weights(bundle: Path, manifest: Mapping[str, Any]) -> Weights:
+    """The bundle's weights by the names that the graphs give them, which are PyTorch's."""
+    precisions = {p["name"]: p for p in manifest["precisions"]}
+    graphs = precisions.get("fp32") or precisions["fp16"]
+    weights = {}
+    for name in ("encoder", "decoder_step"):
+        model = onnx.load(bundle / graphs[name]["path"], load_external_data=False)
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor, base_dir=str(bundle))
+            weights[tensor.name] = array.astype(np.float32)
+    return weights
+
+
+def transformer_spec(weights: Weights, sizes: Mapping[str, int]) -> TransformerSpec:
+    """CTranslate2's description of our Transformer, with its weights."""
+    num_layers = sizes["num_encoder_layers"], sizes["num_decoder_layers"]
+    pre_norm = "encoder_norm.weight" in weights
+    spec = TransformerSpec.from_config(num_layers, sizes["num_heads"], pre_norm=pre_norm)
+    spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = True
+    spec.encoder.embeddings[0].weight = weights["embedding.weight"]
+    spec.decoder.embeddings.weight = weights["embedding.weight"]
+    spec.decoder.projection.weight = weights["embedding.weight"]
+    for side, name in ((spec.encoder, "encoder"), (spec.decoder, "decoder")):
+        side.position_encodings.encodings = weights["positions"]
+        if pre_norm:
+            _set_norm(side.layer_norm, weights, f"{name}_norm")
+        for i, layer in enumerate(side.layer):
+            _set_layer(layer, weights, f"{name}.{i}")
+    _set_cross_attentions(spec, weights)
+    return spec
+
+
+def _set_norm(spec: Any, weights: Weights, name: str) -> None:
+    spec.gamma, spec.beta = weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def _set_linear(spec: Any, weights: Weights, name: str) -> None:
+    spec.weight, spec.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+
+def _set_layer(layer: Any, weights: Weights, name: str) -> None:
+    _set_norm(layer.self_attention.layer_norm, weights, f"{name}.self_attention_residual.norm")
+    fused, output = layer.self_attention.linear
+    _set_linear(fused, weights, f"{name}.self_attention.query_key_value")
+    _set_linear(output, weights, f"{name}.self_attention.output")
+    _set_norm(layer.ffn.layer_norm, weights, f"{name}.feed_forward_residual.norm")
+    _set_linear(layer.ffn.linear_0, weights, f"{name}.feed_forward.0")
+    _set_linear(layer.ffn.linear_1, weights, f"{name}.feed_forward.2")
+
+
+def _set_cross_attentions(spec: TransformerSpec, weights: Weights) -> None:
+    """Our encoder graph projects the keys and values of all decoder layers at once."""
+    fused = "decoder.cross_attention.keys_values"
+    parts = {
+        kind: np.split(weights[f"{fused}.{kind}"], len(spec.decoder.layer))
+        for kind in ("weight", "bias")
+    }
+    for i, layer in enumerate(spec.decoder.layer):
+        name = f"decoder.{i}.cross_attention"
+        _set_norm(layer.attention.layer_norm, weights, f"{name}_residual.norm")
+        query, keys_values, output = layer.attention.linear
+        _set_linear(query, weights, f"{name}.query")
+        _set_linear(output, weights, f"{name}.output")
+        keys_values.weight, keys_values.bias = parts["weight"][i], parts["bias"][i]
+
+
+def main() -> None:
+    """Convert one bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")
+    parser.add_argument("output", type=Path, help="folder of the CTranslate2 model")
+    arguments = parser.parse_args()
+    print(convert(arguments.bundle, arguments.output))
+
+
+if __name__ == "__main__":
+    main()

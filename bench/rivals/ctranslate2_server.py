@@ -1,0 +1,168 @@
+"""CTranslate2 behind our own contract, so that one client measures both servers.
+
+    python -m bench.rivals.ctranslate2_server --model build/bench/ctranslate2/en-de-1 \\
+        --tokenizer bundles/en-de/1/tokenizer.json --compute-type int8 --port 50061
+
+What a good engineer would build on CTranslate2: gRPC on asyncio; a batch is whatever waits when a
+worker is free, never waited for; as many batches in flight as CTranslate2 has workers, or one more
+so that none of them idles between two; inside a batch CTranslate2 sorts by length and splits by
+tokens, and every text is answered as soon as its part is done. Answers hold texts and counts only.
+"""
+
+import argparse
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ctranslate2
+import grpc
+from attendant.v1 import translation_pb2 as pb
+from attendant.v1.translation_pb2_grpc import (
+    TranslationServiceServicer,
+    add_TranslationServiceServicer_to_server,
+)
+from tokenizers import Tokenizer
+
+MAX_OUTPUT_TOKENS = 256
+Search = tuple[int, int]
+"""Beam size and the most tokens of an output: what texts of one batch must have in common."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A text that is to be translated."""
+
+    tokens: list[str]
+    search: Search
+    answer: "asyncio.Future[list[str]]"
+
+
+class Batcher:
+    """Gives CTranslate2 what waits, whenever it can take more."""
+
+    def __init__(
+        self, translator: ctranslate2.Translator, max_texts: int, max_tokens: int, in_flight: int
+    ) -> None:
+        self._translator = translator
+        self._max_texts, self._max_tokens = max_texts, max_tokens
+        self._waiting: deque[Waiting] = deque()
+        self._num_free = in_flight
+        self._threads = ThreadPoolExecutor(in_flight)
+
+    async def translate(self, tokens: list[str], search: Search) -> list[str]:
+        """The best hypothesis, without the end token."""
+        self._loop = asyncio.get_running_loop()
+        waiting = Waiting(tokens, search, self._loop.create_future())
+        self._waiting.append(waiting)
+        # Later in this turn of the event loop, when all texts of the call are waiting.
+        self._loop.call_soon(self._start_batches)
+        return await waiting.answer
+
+    def _start_batches(self) -> None:
+        while self._num_free and self._waiting:
+            self._num_free -= 1
+            batch = list(self._take())
+            self._threads.submit(self._run, batch)
+
+    def _take(self) -> Iterator[Waiting]:
+        search = self._waiting[0].search
+        for _ in range(self._max_texts):
+            if not self._waiting or self._waiting[0].search != search:
+                return
+            yield self._waiting.popleft()
+
+    def _run(self, batch: list[Waiting]) -> None:
+        batch.sort(key=lambda waiting: len(waiting.tokens), reverse=True)  # as parts are run
+        beam_size, max_output_tokens = batch[0].search
+        results = self._translator.translate_batch(
+            [waiting.tokens for waiting in batch],
+            max_batch_size=self._max_tokens,
+            batch_type="tokens",
+            beam_size=beam_size,
+            max_decoding_length=max_output_tokens,
+            asynchronous=True,
+        )
+        for waiting, result in zip(batch, results, strict=True):
+            hypothesis = result.result().hypotheses[0]
+            self._loop.call_soon_threadsafe(self._answer, waiting, hypothesis)
+        self._loop.call_soon_threadsafe(self._end_batch)
+
+    def _answer(self, waiting: Waiting, hypothesis: list[str]) -> None:
+        if not waiting.answer.done():
+            waiting.answer.set_result(hypothesis)
+
+    def _end_batch(self) -> None:
+        self._num_free += 1
+        self._start_batches()
+
+
+class TranslationService(TranslationServiceServicer):
+    """``Translate`` alone; the other methods answer UNIMPLEMENTED."""
+
+    def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
+        self._tokenizer, self._batcher = tokenizer, batcher
+
+    async def Translate(  # type: ignore[override]  # noqa: N802
+        self, request: pb.TranslateRequest, context: Any
+    ) -> pb.TranslateResponse:
+        """Translate all texts of a call."""
+        options = request.options
+        search = (
+            options.beam_size if options.HasField("beam_size") else 1,
+            options.max_output_tokens or MAX_OUTPUT_TOKENS,
+        )
+        encoded = self._tokenizer.encode_batch(list(request.texts))
+        hypotheses = await asyncio.gather(
+            *(self._batcher.translate(encoding.tokens, search) for encoding in encoded)
+        )
+        response = pb.TranslateResponse()
+        for hypothesis in hypotheses:
+            text = self._tokenizer.decoder.decode(hypothesis)
+            response.translations.add().hypotheses.add(text=text)
+        response.token_counts.num_input_tokens = sum(len(e.tokens) for e in encoded)
+        # The end token is counted, as our server does.
+        num_output_tokens = sum(min(len(h) + 1, search[1]) for h in hypotheses)
+        response.token_counts.num_output_tokens = num_output_tokens
+        return response
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Serve until the process is ended."""
+    translator = ctranslate2.Translator(
+        arguments.model,
+        device="cpu",
+        compute_type=arguments.compute_type,
+        inter_threads=arguments.inter_threads,
+        intra_threads=arguments.intra_threads,
+    )
+    in_flight = arguments.in_flight or arguments.inter_threads
+    batcher = Batcher(translator, arguments.max_texts, arguments.max_batch_tokens, in_flight)
+    server = grpc.aio.server()
+    service = TranslationService(Tokenizer.from_file(arguments.tokenizer), batcher)
+    add_TranslationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_insecure_port(f"127.0.0.1:{arguments.port}")
+    await server.start()
+    print(f"serving on port {arguments.port}", flush=True)
+    await server.wait_for_termination()
+
+
+def main() -> None:
+    """Read the flags and serve."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--compute-type", default="int8")
+    parser.add_argument("--inter-threads", type=int, default=1, help="batches run at once")
+    parser.add_argument("--intra-threads", type=int, default=2, help="threads of a batch")
+    parser.add_argument("--in-flight", type=int, default=0, help="0: as many as inter-threads")
+    parser.add_argument("--max-texts", type=int, default=64, help="texts taken at once")
+    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded, of a part")
+    parser.add_argument("--port", type=int, default=50061)
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
