@@ -43,7 +43,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
 
-.PHONY: help serve test test-all check protos bundles bench
+.PHONY: help serve test test-all check protos graphs bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,9 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed ## Lint
 
 protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract again
 	$(call generate,protos/generated)
+
+graphs: $(VENV)/.installed ## Write the graphs again that the server moves its caches with
+	$(VENV)/bin/python -m attendant_export.memory_graphs server/attendant_server/graphs
 
 bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }

@@ -29,28 +29,20 @@ def build_copy_positions(g: GraphBuilder) -> None:
     """
     origin = g.input("origin", np.int64, "origin_positions", "words")
     memory = g.input("memory", np.int64, "positions", "words")
-    offsets = g.op(
-        "Range", g.integer(0), _scalar(g, g.input("num_positions", np.int64, 1)), g.integer(1)
+    num_positions, num_kept = (
+        g.input("num_positions", np.int64, 1),
+        g.input("num_kept", np.int64, 1),
     )
-    sources = _runs(g, "origin_strips", "origin_starts", offsets)
+    length = g.op("Squeeze", num_positions, g.integers(0))
+    offsets = g.op("Range", g.integer(0), length, g.integer(1))
+    within = g.op("Min", offsets, g.op("Sub", num_kept, g.integers(1)))
+    sources = _runs(g, "origin_strips", "origin_starts", within)
     targets = _runs(g, "strips", "starts", offsets)
-    is_kept = g.op("Less", offsets, g.input("num_kept", np.int64, 1))  # (num_positions)
-    shape = g.op("Concat", g.integers(-1), g.op("Shape", offsets), g.integers(1), axis=0)
-    found = g.op("Gather", origin, g.op("Reshape", sources, g.integers(-1)))
-    words = g.op("Slice", g.op("Shape", memory), g.integers(1), g.integers(2))
-    by_run = g.op("Concat", g.integers(-1), g.op("Shape", offsets), words, axis=0)
-    kept = g.op(
-        "Where",
-        g.op("Unsqueeze", is_kept, g.integers(1)),
-        g.op("Reshape", found, by_run),
-        g.integer(0),
-    )  # (runs, num_positions, words)
-    places = g.op("Reshape", targets, shape)  # (runs, num_positions, 1)
+    found = g.op("Gather", origin, sources)  # (strips, starts, num_positions, words)
+    is_kept = g.op("Unsqueeze", g.op("Less", offsets, num_kept), g.integers(1))
+    kept = g.op("Where", is_kept, found, g.integer(0))
+    places = g.op("Unsqueeze", targets, g.integers(-1))
     g.output("copied", g.op("ScatterND", memory, places, kept), np.int64, "positions", "words")
-
-
-def _scalar(g: GraphBuilder, x: str) -> str:
-    return g.op("Squeeze", x, g.integers(0))
 
 
 def _runs(g: GraphBuilder, strips: str, starts: str, offsets: str) -> str:

@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 
 
 class StartError(Exception):
-    """The server cannot start: a port is taken."""
+    """The server cannot start: a port is taken, or the device cannot be used."""
 
 
 class Server:
@@ -106,6 +106,10 @@ class Server:
     async def start(self) -> None:
         """Open the ports; calls are answered, but no model is ready. Raises StartError."""
         settings = self._settings
+        try:
+            self._loader.open_device()
+        except RuntimeError as error:
+            raise StartError(f"device {settings.device}: {error}") from error
         self._grpc = self._new_grpc_server()
         try:
             self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")

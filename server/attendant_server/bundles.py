@@ -21,7 +21,9 @@ MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_TOKENS = 65_536
 """Largest limit of tokens that a manifest may give; memory is taken for that many."""
 PRECISIONS = ("fp32", "int8", "fp16")
-PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16", "fp32", "int8")}
+PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
+"""What each device can run, best first. ONNX Runtime's kernels that keep caches in place on a GPU
+take fp16 only, and its int8 products run on the host."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
@@ -134,11 +136,16 @@ def _choose_precision(
     manifest: bundle_pb2.Manifest, directory: Path, wanted: str, device: str
 ) -> str:
     available = [p.name for p in manifest.precisions]
-    if wanted == "auto":
-        return next(name for name in PREFERRED_PRECISIONS[device] if name in available)
-    if wanted not in available:
-        raise BundleError(f"{directory}: no precision {wanted}, only {', '.join(available)}")
-    return wanted
+    runnable = PREFERRED_PRECISIONS[device]
+    accepted = [name for name in runnable if wanted in ("auto", name)]
+    chosen = next((name for name in accepted if name in available), None)
+    if chosen is None:
+        lacking = " or ".join(accepted) or wanted
+        raise BundleError(
+            f"{directory}: no precision {lacking} for {device}, which runs {', '.join(runnable)}; "
+            f"the bundle has {', '.join(available)}"
+        )
+    return chosen
 
 
 def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:

@@ -1,8 +1,9 @@
 """From bundles on disk to models that the engine can run. Knows no gRPC and no requests."""
 
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,20 +12,30 @@ from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
 from attendant_server.engine.lane import Lane
 from attendant_server.metrics import Metrics
-from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel
+from attendant_server.onnx_models import (
+    DeviceTranslationModel,
+    OnnxEmbeddingModel,
+    OnnxTranslationModel,
+)
+from attendant_server.onnx_sessions import gpu_memory, use_gpu
 from attendant_server.services.catalog import TRANSLATION
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
+logger = logging.getLogger(__name__)
+
 Model = TypeVar("Model")
+
+MAX_WORKERS = 4
+"""Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its lane and its tokenizers, ready for an engine."""
+    """A model with its lanes, one a worker, and its tokenizers, ready for an engine."""
 
     bundle: Bundle
-    lane: Lane
+    lanes: Sequence[Lane]
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer
@@ -36,7 +47,20 @@ class ModelLoader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
-        self._num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        self._num_workers = _num_workers(settings, num_threads)
+        # Workers run the same sessions at the same time, each with a thread of its own.
+        self._num_threads = max(1, num_threads // self._num_workers)
+
+    def open_device(self) -> None:
+        """Make the device ready; raises RuntimeError where it cannot be used."""
+        if self._settings.device == "cuda":
+            use_gpu(self._settings.max_device_memory_bytes)
+            try:
+                gpu_memory()
+                self._metrics.watch_device_memory(gpu_memory)
+            except (OSError, RuntimeError) as error:  # no reason not to serve
+                logger.warning("event=no_device_memory_metrics %s", error)
 
     def read_bundles(self) -> list[Bundle]:
         """The manifests of the wanted bundles; raises BundleError."""
@@ -55,34 +79,54 @@ class ModelLoader:
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
         return LoadedModel(
             bundle=bundle,
-            lane=self._decoding_lane(bundle) if is_translation else self._encoding_lane(bundle),
+            lanes=self._decoding_lanes(bundle) if is_translation else self._encoding_lanes(bundle),
             source_tokenizer=_tokenizer(bundle, source),
             target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
             mask_tokenizer=_tokenizer(bundle, source, mask_id),
         )
 
-    def _decoding_lane(self, bundle: Bundle) -> Lane:
+    def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = DecodingLimits(
-            max_rows=settings.max_rows,
+            max_rows=settings.max_rows // self._num_workers,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
         )
-        model = self._opened(OnnxTranslationModel, bundle)
-        lane = DecodingLane(bundle.key, model, limits, self._metrics, self.clock)
+        is_on_gpu = settings.device == "cuda"
+        model = self._opened(DeviceTranslationModel if is_on_gpu else OnnxTranslationModel, bundle)
+        max_cache_bytes = self._max_cache_bytes(model)
+        lanes: list[DecodingLane] = []
+        for _ in range(self._num_workers):
+            beside = lanes[0] if lanes else None
+            lanes.append(
+                DecodingLane(bundle.key, model, limits, self._metrics, self.clock, beside)
+            )
         self._metrics.watch(
             bundle.key,
             {
-                "attendant_queued_texts": lambda: lane.num_waiting,
-                "attendant_active_sentences": lambda: lane.num_active_sentences,
-                "attendant_rows_used": lambda: lane.num_active,
-                "attendant_max_rows": lambda: lane.max_rows,
+                "attendant_queued_texts": lambda: lanes[0].num_waiting,
+                "attendant_active_sentences": lambda: sum(x.num_active_sentences for x in lanes),
+                "attendant_rows_used": lambda: sum(lane.num_active for lane in lanes),
+                "attendant_max_rows": lambda: sum(lane.max_rows for lane in lanes),
                 "attendant_cache_bytes": lambda: model.cache_bytes,
+                "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
         )
-        return lane
+        return lanes
 
-    def _encoding_lane(self, bundle: Bundle) -> Lane:
+    def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
+        """What the caches of one model take when every search width is as full as it can be."""
+        settings = self._settings
+        most = sum(
+            model.cache_sizes.most_bytes(width, settings.max_rows // width)
+            for width in range(1, settings.max_beam_size + 1)
+        )
+        limit = settings.max_device_memory_bytes
+        if settings.device == "cuda" and 0 < limit < most:
+            logger.warning("event=caches_may_not_fit max_bytes=%d limit_bytes=%d", most, limit)
+        return most
+
+    def _encoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = EncodingLimits(
             max_batch_tokens=settings.max_batch_tokens,
@@ -90,15 +134,29 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        lane = EncodingLane(bundle.key, model, limits, self._metrics, self.clock)
-        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lane.num_waiting})
-        return lane
+        lanes: list[EncodingLane] = []
+        for _ in range(self._num_workers):
+            beside = lanes[0] if lanes else None
+            lanes.append(
+                EncodingLane(bundle.key, model, limits, self._metrics, self.clock, beside)
+            )
+        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting})
+        return lanes
 
     def _opened(self, model: Callable[[Bundle, int, str], Model], bundle: Bundle) -> Model:
         try:
             return model(bundle, self._num_threads, self._settings.device)
         except Exception as error:  # ONNX Runtime raises classes of its own for each defect
             raise BundleError(f"{bundle.directory}: {error}") from error
+
+
+def _num_workers(settings: Settings, num_threads: int) -> int:
+    """The workers that are asked for, or those that were measured to serve best."""
+    if settings.num_workers:
+        return settings.num_workers
+    if settings.device == "cuda":
+        return 1
+    return max(1, min(MAX_WORKERS, num_threads, settings.max_rows // settings.max_beam_size))
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

@@ -97,6 +97,15 @@ class Metrics:
         for name, read in gauges.items():
             self._gauges[name].labels(model).set_function(read)
 
+    def watch_device_memory(self, read: Callable[[], tuple[int, int]]) -> None:
+        """Read the bytes in use on the GPU, by anyone, and all that it has."""
+        texts = {
+            "attendant_device_memory_used_bytes": "Memory of the GPU in use, by any process",
+            "attendant_device_memory_bytes": "Memory of the GPU",
+        }
+        for i, (name, text) in enumerate(texts.items()):
+            self._new(Gauge, name, text).set_function(lambda i=i: read()[i])
+
     def on_rpc_started(self, method: Method) -> None:
         """A call has come."""
         self._rpc_started.labels(*method).inc()
@@ -198,6 +207,7 @@ class Metrics:
             "attendant_rows_used": "Hypotheses that are being decoded",
             "attendant_max_rows": "Hypotheses that can be decoded together",
             "attendant_cache_bytes": "Memory of the caches",
+            "attendant_max_cache_bytes": "Memory of the caches when all widths are full",
         }
         self._gauges = {name: self._new(Gauge, name, text, model) for name, text in texts.items()}
 

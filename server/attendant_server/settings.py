@@ -42,11 +42,14 @@ class Settings:
     )
     precision: str = _setting(
         "auto",
-        "Precision to run; `auto` takes int8 on cpu and fp16 on cuda where the bundle has it",
+        "Precision to run; `auto` takes int8 on cpu where the bundle has it; cuda runs fp16 only",
         choices="auto fp32 int8 fp16",
     )
     device: str = _setting(
         "cpu", "Where models run; cuda needs the GPU build of ONNX Runtime", choices="cpu cuda"
+    )
+    max_device_memory_bytes: int = _setting(
+        0, "Memory of the GPU for weights, caches and work together; 0 for no limit", min=0
     )
     num_threads: int = _setting(
         0, "Threads of a model run; 0 for as many as there are processors", min=0, max=1024

@@ -79,25 +79,34 @@ def test_a_good_bundle_is_read_and_its_files_are_right(directory: Path):
 
 @pytest.mark.parametrize(
     ("wanted", "device", "precision"),
-    [("auto", "cpu", "int8"), ("auto", "cuda", "fp32"), ("fp32", "cpu", "fp32")],
+    [
+        ("auto", "cpu", "int8"),
+        ("auto", "cuda", "fp16"),
+        ("fp16", "cuda", "fp16"),
+        ("fp16", "cpu", "fp16"),
+    ],
 )
 def test_the_precision_is_the_one_asked_for_or_the_best_for_the_device(
-    directory: Path, wanted: str, device: str, precision: str
+    tmp_path: Path, wanted: str, device: str, precision: str
 ):
-    assert read_bundle(directory, wanted, device).precision == precision
-
-
-def test_cuda_takes_fp16_where_the_bundle_has_it(tmp_path: Path):
     manifest = manifest_of()
     manifest["precisions"][1]["name"] = "fp16"
-    directory = write(tmp_path, manifest)
-    assert read_bundle(directory, "auto", "cuda").precision == "fp16"
-    assert read_bundle(directory, "auto", "cpu").precision == "int8"
+    assert read_bundle(write(tmp_path, manifest), wanted, device).precision == precision
 
 
-def test_a_precision_that_the_bundle_lacks_is_refused(directory: Path):
-    with pytest.raises(BundleError, match="no precision fp16, only int8, fp32"):
-        read_bundle(directory, "fp16", "cpu")
+@pytest.mark.parametrize(
+    ("wanted", "device", "message"),
+    [
+        ("fp16", "cpu", "no precision fp16 for cpu, .* the bundle has int8, fp32"),
+        ("auto", "cuda", "no precision fp16 for cuda, which runs fp16"),
+        ("fp32", "cuda", "no precision fp32 for cuda, which runs fp16"),
+    ],
+)
+def test_a_precision_that_the_bundle_or_the_device_lacks_is_refused(
+    directory: Path, wanted: str, device: str, message: str
+):
+    with pytest.raises(BundleError, match=message):
+        read_bundle(directory, wanted, device)
 
 
 def set_path(path: str) -> Change:

@@ -53,6 +53,15 @@ def test_an_embedding_model_has_no_steps(metrics: Metrics):
     assert value(metrics, "attendant_batch_texts_total", model="bert/1", graph="embedder") == 0
 
 
+def test_the_memory_of_a_device_is_asked_for_whenever_it_is_looked_at(metrics: Metrics):
+    assert value(metrics, "attendant_device_memory_bytes") is None
+    used = [10]
+    metrics.watch_device_memory(lambda: (used[0], 80))
+    for used[0] in (10, 20):
+        assert value(metrics, "attendant_device_memory_used_bytes") == used[0]
+    assert value(metrics, "attendant_device_memory_bytes") == 80
+
+
 def test_steps_that_began_while_texts_waited_are_counted_apart(metrics: Metrics):
     for num_waiting, num_rows in ((0, 3), (5, 8)):
         metrics.on_step(MODEL, StepReport(num_rows, 8, num_waiting, 4, 0.01))

@@ -38,6 +38,9 @@ class FakeMemory:
     def load(self, block: int, source: tuple[int, ...]) -> None:
         self.sources[block] = source
 
+    def release(self) -> None:
+        self.rows = [[] for _ in self.rows]
+
     def move(self, origin: int, block: int, num_positions: int) -> None:
         self.sources[block] = self.sources[origin]
         for i in range(self.width):

@@ -56,10 +56,14 @@ def _unsettle(model: Model) -> Model:
 
 
 def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
+    return open_onnx(folder / graph.path)
+
+
+def open_onnx(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(folder / graph.path, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: ort.InferenceSession, **inputs: np.ndarray) -> dict[str, np.ndarray]:

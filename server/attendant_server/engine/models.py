@@ -1,4 +1,4 @@
-"""What the engine asks of a model. Implemented over ONNX Runtime in ``onnx_models``."""
+"""What the engine asks of a model. Implemented over ONNX Runtime in the ``onnx`` modules."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,8 +51,14 @@ class DecoderMemory(Protocol):
         All parents are read before any row is written.
         """
 
+    def release(self) -> None:
+        """No block is in use any more: others may need the memory."""
+
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
-        """Append one token to each row of the first ``num_blocks`` blocks and rank the next."""
+        """Append one token to each row of the first ``num_blocks`` blocks and rank the next.
+
+        The answer may be overwritten by the next step.
+        """
 
 
 class TranslationModel(Protocol):

@@ -73,6 +73,8 @@ class Pool:
             self._lengths[self._rows(block)] = self._lengths[self._rows(last)]
             self.sentences[block] = self.sentences[last]
         self.sentences.pop()
+        if not self.sentences:
+            self._memory.release()
 
     def drop(self, unwanted: set[Sentence]) -> None:
         """Free the blocks of these sentences."""

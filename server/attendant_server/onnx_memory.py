@@ -1,0 +1,249 @@
+"""What decoder memories have in common, the bound step, and the memory on the host.
+
+Knows graphs and arrays, and nothing of requests, search or scheduling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.onnx_sessions import Buffer, Tensor
+
+SMALLEST_NUM_POSITIONS = 16
+"""Positions of the smallest buffer that grows with what it holds; each next size is twice as long.
+A kernel's work may follow the length of the buffer."""
+MAX_BINDINGS = 256
+"""Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    """The shape of all caches of one model. Limits are inclusive."""
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    max_source_tokens: int
+    max_target_tokens: int
+    dtype: np.dtype[np.generic]
+
+    @property
+    def names(self) -> list[str]:
+        """Keys and values of every layer, in the order of the caches."""
+        layers = range(self.num_layers)
+        return [f"{kind}_{layer}" for layer in layers for kind in ("key", "value")]
+
+    def most_bytes(self, width: int, max_blocks: int) -> int:
+        """Memory of caches for so many sentences of ``width`` rows, each as long as it may be."""
+        positions = max_blocks * (width * self.max_target_tokens + self.max_source_tokens)
+        position_bytes = self.num_heads * self.head_dim * self.dtype.itemsize
+        return len(self.names) * positions * position_bytes
+
+
+class StepInputs:
+    """The small inputs of the decoder step, at addresses that stay, for all rows of a memory."""
+
+    def __init__(self, max_rows: int, max_blocks: int, device: str | None = None) -> None:
+        """Keep them on the host, or write them to ``device`` with one copy a step."""
+        num_words = max_rows + max_blocks + (max_rows + 1) // 2
+        self._words = np.zeros(num_words, dtype=np.int64)
+        self.tokens = self._words[:max_rows]
+        self.source_lengths = self._words[max_rows : max_rows + max_blocks]
+        self.lengths = self._words[max_rows + max_blocks :].view(np.int32)
+        self.total_length = np.zeros(1, dtype=np.int32)  # the graph wants it on the host
+        self._buffer = Buffer(num_words, device) if device is not None else None
+
+    def write(self, step_input: StepInput) -> None:
+        """Take over what one step is given, but for its adjustments."""
+        num_rows = len(step_input.tokens)
+        self.tokens[:num_rows] = step_input.tokens
+        self.lengths[:num_rows] = step_input.lengths
+        self.total_length[0] = step_input.lengths.max() + 1
+        if self._buffer is not None:
+            self._buffer.write(self._words)
+
+    def tensor(self, part: NDArray[np.generic]) -> Tensor:
+        """Where the graph reads ``part``, the beginning of one of the inputs."""
+        if self._buffer is None:
+            return Tensor.of(part)
+        offset_bytes = part.ctypes.data - self._words.ctypes.data
+        return self._buffer.tensor(part.dtype, part.shape, offset_bytes)
+
+
+class BoundStep:
+    """The decoder step bound to the first rows of one memory, to be run any number of times.
+
+    ONNX Runtime reads and writes bound memory when it runs: what changes from step to step is
+    written in place, and only adjustments, which are rare, are bound again.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: StepInputs,
+        num_rows: int,
+        num_blocks: int,
+        num_candidates: int,
+    ) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._num_candidates = np.array([num_candidates], dtype=np.int64)
+        self._token_ids = np.zeros((num_rows, num_candidates), dtype=np.int64)
+        self._log_probabilities = np.zeros((num_rows, num_candidates), dtype=np.float32)
+        self._has_adjustments: bool | None = None
+        self._read("tokens", inputs.tensor(inputs.tokens[:num_rows]))
+        self._read("lengths", inputs.tensor(inputs.lengths[:num_rows]))
+        self._read("source_lengths", inputs.tensor(inputs.source_lengths[:num_blocks]))
+        self._read("total_length", Tensor.of(inputs.total_length))
+        self._read("num_candidates", Tensor.of(self._num_candidates))
+        self._write("candidate_ids", Tensor.of(self._token_ids))
+        self._write("candidate_log_probabilities", Tensor.of(self._log_probabilities))
+
+    def bind_caches(self, name: str, past: Tensor, cross: Tensor) -> None:
+        """Bind the caches ``name``; what the step appends to ``past`` is written in place."""
+        self._read(f"past_{name}", past)
+        self._write(f"present_{name}", past)
+        self._read(f"cross_{name}", cross)
+
+    def run(self, step_input: StepInput) -> Candidates:
+        """One step; the answer is overwritten by the next."""
+        has_adjustments = len(step_input.adjustments) > 0
+        if has_adjustments or self._has_adjustments != has_adjustments:
+            self._read("adjusted_positions", Tensor.of(step_input.adjusted_positions))
+            self._read("adjustments", Tensor.of(step_input.adjustments))
+            self._has_adjustments = has_adjustments
+        self._session.run_with_iobinding(self._binding)
+        return Candidates(self._token_ids, self._log_probabilities)
+
+    def _read(self, name: str, tensor: Tensor) -> None:
+        tensor.bind_input(self._binding, name)
+
+    def _write(self, name: str, tensor: Tensor) -> None:
+        tensor.bind_output(self._binding, name)
+
+
+def doubled(smallest: int, wanted: int, most: int) -> int:
+    """The first of ``smallest``, twice that, and so on, that is enough; no more than ``most``."""
+    size = smallest
+    while size < wanted:
+        size *= 2
+    return min(size, most)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSentence:
+    """Cross-attention keys and values of one source, for every decoder layer in turn."""
+
+    keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
+    num_tokens: int
+
+
+class HostDecoderMemory:
+    """The caches of sentences searched with one width, and the steps over them.
+
+    Self-attention caches are (rows, heads, max_target_tokens, head_dim); a step is bound to the
+    first rows and writes the new key and value in place. Cross-attention buffers are
+    (blocks, heads, source, head_dim), where ``source`` is the smallest size that fits the longest
+    running source: the sizes are views of the same memory.
+    """
+
+    def __init__(
+        self,
+        decoder_step: onnxruntime.InferenceSession,
+        sizes: CacheSizes,
+        width: int,
+        max_blocks: int,
+    ) -> None:
+        """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
+        self._session, self._sizes = decoder_step, sizes
+        self._width, self._max_blocks = width, max_blocks
+        heads, head_dim = sizes.num_heads, sizes.head_dim
+        shape = (max_blocks * width, heads, sizes.max_target_tokens, head_dim)
+        num_tensors = len(sizes.names)
+        # One array for all layers, so that a row moves with one copy. Cross-attention is zero
+        # behind the end of every source: masked positions still enter products, with a weight of
+        # zero, and zero times what a broken source left there would be NaN for its successor.
+        self._past = np.zeros((num_tensors, *shape), dtype=sizes.dtype)
+        size = max_blocks * heads * sizes.max_source_tokens * head_dim
+        self._cross_memory = np.zeros((num_tensors, size), dtype=sizes.dtype)
+        self._inputs = StepInputs(max_blocks * width, max_blocks)
+        self._source_lengths = self._inputs.source_lengths
+        self._bindings: dict[tuple[int, ...], BoundStep] = {}
+        self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all caches."""
+        return self._past.nbytes + self._cross_memory.nbytes
+
+    def release(self) -> None:
+        """Keep everything: what no step has touched is not resident."""
+
+    def load(self, block: int, source: EncodedSentence) -> None:
+        """Put an encoded source into a block."""
+        self._source_lengths[block] = source.num_tokens
+        self._fit(block + 1)
+        for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
+            cross[block, :, : source.num_tokens] = keys_values
+            cross[block, :, source.num_tokens :] = 0
+
+    def move(self, origin: int, block: int, num_positions: int) -> None:
+        """Move a block whose rows hold ``num_positions`` tokens."""
+        target, source = self._rows(block), self._rows(origin)
+        self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
+        self._source_lengths[block] = self._source_lengths[origin]
+        for cross in self._cross:
+            cross[block] = cross[origin]
+
+    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
+        """Copy the first ``num_positions`` positions of each parent row into its row."""
+        self._past[:, rows, :, :num_positions] = self._past[:, parents, :, :num_positions]
+
+    def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
+        """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""
+        self._fit(num_blocks)
+        key = (num_blocks, self._cross[0].shape[2], step_input.num_candidates)
+        bound = self._bindings.get(key)
+        if bound is None:
+            if len(self._bindings) == MAX_BINDINGS:
+                self._bindings.clear()
+            bound = self._bindings[key] = self._bind(num_blocks, step_input.num_candidates)
+        self._inputs.write(step_input)
+        return bound.run(step_input)
+
+    def _bind(self, num_blocks: int, num_candidates: int) -> BoundStep:
+        num_rows = num_blocks * self._width
+        bound = BoundStep(self._session, self._inputs, num_rows, num_blocks, num_candidates)
+        for name, past, cross in zip(self._sizes.names, self._past, self._cross, strict=True):
+            bound.bind_caches(name, Tensor.of(past[:num_rows]), Tensor.of(cross[:num_blocks]))
+        return bound
+
+    def _rows(self, block: int) -> slice:
+        return slice(block * self._width, (block + 1) * self._width)
+
+    def _cross_view(self, num_positions: int) -> list[NDArray[np.generic]]:
+        sizes = self._sizes
+        shape = (self._max_blocks, sizes.num_heads, num_positions, sizes.head_dim)
+        size = int(np.prod(shape))
+        return [memory[:size].reshape(shape) for memory in self._cross_memory]
+
+    def _fit(self, num_blocks: int) -> None:
+        """Lay the cross-attention buffers out for the longest source of the first blocks."""
+        longest = int(self._source_lengths[:num_blocks].max())
+        size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
+        old = self._cross[0].shape[2]
+        if size == old:
+            return
+        resized = self._cross_view(size)
+        kept = min(old, size)
+        # Both layouts share memory: a growing one is written from its end, a shrinking one from
+        # its beginning, so that no block is overwritten before it has moved.
+        order = range(num_blocks) if size < old else range(num_blocks - 1, -1, -1)
+        for before, after in zip(self._cross, resized, strict=True):
+            for block in order:
+                after[block, :, :kept] = before[block, :, :kept].copy()
+                after[block, :, kept:] = 0
+        self._cross = resized

@@ -1,0 +1,239 @@
+"""The caches on a device hold and give what those on the host do, whatever is done to them."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from attendant_server.bundles import read_bundle
+from attendant_server.engine.models import StepInput
+from attendant_server.onnx_device_memory import SMALLEST_NUM_BLOCKS, DeviceCache
+from attendant_server.onnx_memory import (
+    MAX_BINDINGS,
+    SMALLEST_NUM_POSITIONS,
+    CacheSizes,
+    HostDecoderMemory,
+)
+from attendant_server.onnx_models import DeviceTranslationModel, OnnxTranslationModel
+
+from tests.support.devices import open_device
+
+MAX_BLOCKS = 24
+# How far apart host and device may be: the same kernels run on a CPU, others on a GPU.
+VARIANTS = [
+    pytest.param(("fp32", "cpu", 0.0), id="fp32"),
+    pytest.param(("fp16", "cpu", 0.0), id="fp16"),
+    pytest.param(("fp16", "cuda", 2e-2), id="cuda-fp16", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def models(request, translation_bundle):
+    precision, device, tolerance = request.param
+    open_device(device)
+    return SimpleNamespace(
+        host=OnnxTranslationModel(read_bundle(translation_bundle, precision, "cpu"), 1),
+        device=DeviceTranslationModel(
+            read_bundle(translation_bundle, precision, device), 1, device
+        ),
+        tolerance=tolerance,
+    )
+
+
+class Twins:
+    """The same sentences in a memory on the host and in one on the device."""
+
+    def __init__(self, models, width, max_blocks=MAX_BLOCKS):
+        self.models, self.width = models, width
+        self.host = models.host.new_memory(width, max_blocks)
+        self.device = models.device.new_memory(width, max_blocks)
+        self.tokens = np.zeros(0, np.int64)
+        self.lengths = np.zeros(0, np.int32)
+
+    @property
+    def num_blocks(self):
+        return len(self.tokens) // self.width
+
+    def join(self, *sources):
+        encoded = self.models.host.encode(sources), self.models.device.encode(sources)
+        for on_host, on_device in zip(*encoded, strict=True):
+            self.host.load(self.num_blocks, on_host)
+            self.device.load(self.num_blocks, on_device)
+            bos = [self.models.host.bos_id] * self.width
+            self.tokens = np.append(self.tokens, bos)
+            self.lengths = np.append(self.lengths, np.zeros(self.width, np.int32))
+
+    def leave(self, block):
+        last = self.num_blocks - 1
+        rows, end = slice(block * self.width, (block + 1) * self.width), last * self.width
+        if block != last:
+            for memory in (self.host, self.device):
+                memory.move(last, block, int(self.lengths[end]))
+            self.tokens[rows], self.lengths[rows] = self.tokens[end:], self.lengths[end:]
+        self.tokens, self.lengths = self.tokens[:end], self.lengths[:end]
+
+    def step(self, suppressed=()):
+        positions = np.array(suppressed, np.int64).reshape(-1, 2)
+        adjustments = np.full(len(positions), -np.inf, np.float32)
+        step_input = StepInput(self.tokens, self.lengths, 5, positions, adjustments)
+        expected = self.host.step(self.num_blocks, step_input)
+        found = self.device.step(self.num_blocks, step_input)
+        assert np.allclose(
+            found.log_probabilities,
+            expected.log_probabilities,
+            rtol=0,
+            atol=self.models.tolerance,
+        )
+        if self.models.tolerance == 0:
+            assert np.array_equal(found.token_ids, expected.token_ids)
+        # Rows differ from each other, so that one in the place of another would be seen.
+        choice = np.arange(len(self.tokens)) % 5
+        self.tokens = expected.token_ids[np.arange(len(self.tokens)), choice]
+        self.lengths = self.lengths + 1
+
+    def reorder(self, rng):
+        block = rng.randrange(self.num_blocks)
+        rows = [block * self.width + i for i in range(self.width)]
+        parents = [rng.choice(rows) for _ in rows]
+        for memory in (self.host, self.device):
+            memory.reorder(rows, parents, int(self.lengths[rows[0]]))
+
+
+def source_of(length, seed=0):
+    rng = random.Random(f"{length} {seed}")
+    return [*(rng.randrange(4, 130) for _ in range(length - 1)), 2]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_any_mixture_of_joining_leaving_and_reordering_agrees(models, width):
+    rng, twins = random.Random(width), Twins(models, width)
+    for _ in range(60):
+        if twins.num_blocks < MAX_BLOCKS and rng.random() < 0.5:
+            lengths = [rng.choice([1, 3, 9, 30, 64]) for _ in range(rng.randint(1, 2))]
+            room = MAX_BLOCKS - twins.num_blocks
+            twins.join(*(source_of(n, rng.random()) for n in lengths[:room]))
+        if twins.num_blocks:
+            twins.step([(0, models.host.eos_id)] if rng.random() < 0.3 else ())
+            twins.reorder(rng)
+        for block in reversed(range(twins.num_blocks)):
+            if twins.lengths[block * width] == 64 or rng.random() < 0.1:
+                twins.leave(block)
+
+
+def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(models):
+    twins = Twins(models, 2)
+    twins.join(source_of(5))
+    twins.step()
+    small = twins.device.num_bytes
+    twins.join(source_of(64))
+    twins.step()
+    assert twins.device.num_bytes > small
+    twins.leave(1)
+    for _ in range(3):
+        twins.step()
+    assert twins.device.num_bytes == small
+
+
+def test_a_long_output_widens_the_buffers_and_goes_on_as_before(models):
+    twins = Twins(models, 2)
+    twins.join(source_of(5), source_of(7))
+    twins.step()
+    small = twins.device.num_bytes
+    for _ in range(63):
+        twins.step()
+    assert twins.device.num_bytes > small
+
+
+def test_caches_on_a_device_are_less_than_four_times_what_is_in_use(models):
+    twins = Twins(models, 2)
+
+    def blocks():
+        return twins.device._past.num_entries // 2
+
+    for joined in range(1, MAX_BLOCKS + 1):
+        twins.join(source_of(4))
+        twins.step()
+        assert joined <= blocks() <= max(2 * joined, SMALLEST_NUM_BLOCKS)
+    while twins.num_blocks > 1:
+        twins.leave(0)
+        twins.step()
+        assert twins.num_blocks <= blocks() <= max(4 * twins.num_blocks, SMALLEST_NUM_BLOCKS)
+        assert twins.device._cross.num_entries == blocks()
+
+
+def test_memory_is_given_back_when_nothing_is_in_use_and_taken_again(models):
+    twins = Twins(models, 1)
+    for num_blocks, is_kept in ((2, True), (SMALLEST_NUM_BLOCKS + 1, False)):
+        twins.join(*(source_of(n + 1) for n in range(num_blocks)))
+        twins.step()
+        for _ in range(num_blocks):
+            twins.leave(0)
+        assert twins.device.num_bytes > 0
+        twins.device.release()
+        assert (twins.device.num_bytes > 0) == is_kept
+    twins.join(source_of(9))
+    twins.step()
+
+
+def test_cache_bytes_are_those_of_all_widths(models):
+    before = models.device.cache_bytes
+    all_twins = [Twins(models, width) for width in (1, 3)]
+    for twins in all_twins:
+        twins.join(source_of(5))
+    taken = sum(twins.device.num_bytes for twins in all_twins)
+    assert models.device.cache_bytes - before == taken
+    sizes, per_position = models.device.cache_sizes, SMALLEST_NUM_POSITIONS * SMALLEST_NUM_BLOCKS
+    tensor = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize * per_position
+    assert taken == 2 * sizes.num_layers * tensor * (1 + 1 + 3 + 1)
+
+
+def test_scores_are_those_of_the_host(models):
+    pairs = [(source_of(9), source_of(4)), (source_of(30), source_of(12))]
+    found, expected = models.device.score(pairs), models.host.score(pairs)
+    for a, b in zip(found, expected, strict=True):
+        assert len(a.log_probabilities) == len(b.log_probabilities)
+        assert np.allclose(a.log_probabilities, b.log_probabilities, rtol=0, atol=models.tolerance)
+
+
+class CountingSession:
+    def __init__(self, session):
+        self.session, self.num_bindings = session, 0
+
+    def io_binding(self):
+        self.num_bindings += 1
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding):
+        self.session.run_with_iobinding(binding)
+
+
+@pytest.mark.parametrize("caches", ["host", "device"])
+def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
+    model = getattr(models, caches)
+    session, counting = model.decoder_step, CountingSession(model.decoder_step)
+    model.decoder_step = counting
+    try:
+        memory = model.new_memory(1, MAX_BINDINGS)
+    finally:
+        model.decoder_step = session
+    for block, encoded in enumerate(model.encode([source_of(5)] * 4)):
+        memory.load(block, encoded)
+    nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+    for num_blocks in (4, 3, 4, 3, 2, 4):
+        tokens = np.full(num_blocks, 9, np.int64)
+        memory.step(num_blocks, StepInput(tokens, np.zeros(num_blocks, np.int32), 2, *nothing))
+    assert counting.num_bindings == 3
+
+
+def test_heads_that_do_not_fill_words_are_refused():
+    sizes = CacheSizes(1, 2, 3, 16, 16, np.dtype(np.float16))
+    with pytest.raises(ValueError, match="head_dim 3"):
+        DeviceCache(sizes, 1, 16, "cpu")
+
+
+def test_the_host_takes_all_memory_at_once(models):
+    sizes = models.host.cache_sizes
+    memory = HostDecoderMemory(models.host.decoder_step, sizes, 2, 3)
+    position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
+    positions = 3 * 2 * sizes.max_target_tokens + 3 * sizes.max_source_tokens
+    assert memory.num_bytes == 2 * sizes.num_layers * positions * position
