@@ -1,0 +1,61 @@
+"""infinity-emb's engine in process, as a worker of the bench: torch, its own dynamic batching.
+
+    python -m bench.rivals.infinity_engine --model FOLDER
+
+Runs in an environment of its own: it wants older releases of its libraries than others do.
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Sequence
+
+os.environ.setdefault("DO_NOT_TRACK", "1")  # read when the next lines load it
+import numpy as np
+import torch
+from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+from infinity_emb.primitives import Device, Dtype, InferenceEngine
+
+from bench.embedding_worker import FloatArray, serve
+
+BATCH_SIZE = 32
+
+
+class InfinityEngine:
+    """One model on the CPU; started by the first texts."""
+
+    def __init__(self, model: str, num_threads: int, batch_size: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._engine = AsyncEmbeddingEngine.from_args(
+            EngineArgs(
+                model_name_or_path=model,
+                engine=InferenceEngine.torch,
+                device=Device.cpu,
+                dtype=Dtype.float32,
+                batch_size=batch_size,
+                lengths_via_tokenize=False,
+                model_warmup=False,
+            )
+        )
+        self._starting = asyncio.Lock()
+
+    async def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors (texts, d) of length 1."""
+        async with self._starting:
+            if not self._engine.running:
+                await self._engine.astart()
+        vectors, _ = await self._engine.embed(sentences=list(texts))
+        return np.stack(vectors)
+
+
+def main() -> None:
+    """Load the model and serve as a worker."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--num-threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    serve(InfinityEngine(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
