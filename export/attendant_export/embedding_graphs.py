@@ -6,7 +6,13 @@ Owns their inputs and outputs. Knows no precision: the layers it is given do.
 import numpy as np
 
 from attendant_export.bert import Bert
-from attendant_export.graph_layers import Layers, Network, fp32_parameters, layer_norm_epsilon
+from attendant_export.graph_layers import (
+    Layers,
+    Network,
+    Packing,
+    fp32_parameters,
+    layer_norm_epsilon,
+)
 
 TABLE = "embedding.weight"
 POSITIONS = "position_embedding.weight"
@@ -31,28 +37,26 @@ def build_embedder(g: Layers, num_layers: int) -> None:
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
-    x = g.add_positions(g.embed(g.flat(token_ids), TABLE), batch, POSITIONS)
+    packing = Packing(g, batch, lengths)
+    x = packing.add_positions(g.embed(packing.pack(g.flat(token_ids)), TABLE), POSITIONS)
     x = g.layer_norm(x, "embedding_norm")
     states = [x]
     for layer in range(num_layers):
-        x = g.block(x, f"encoder.{layer}", lambda qkv: g.attend_sequence(qkv, batch, lengths))
+        x = g.block(x, f"encoder.{layer}", packing.attend)
         states.append(x)
     if g.network.norm_first:
         states[-1] = g.layer_norm(x, "encoder_norm")
-    hidden = [g.fp32(g.by_text(state, batch)) for state in states]
-    for name, vector in _pooled(g, hidden[-1], lengths).items():
+    hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
+    for name, vector in _pooled(g, hidden[-1], batch, lengths).items():
         g.output(f"{name}_pooled", vector, np.float32, "batch", g.network.d_model)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", g.network.d_model)
 
 
-def _pooled(g: Layers, hidden: str, lengths: str) -> dict[str, str]:
+def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
     """Mean, first and largest of each text's ``hidden`` (batch, length, d_model), all fp32."""
-    length = g.op("Gather", g.op("Shape", hidden), g.integer(1))
-    positions = g.op("Range", g.integer(0), length, g.integer(1))
+    is_real = g.op("Unsqueeze", g.is_real(batch, lengths), g.integers(2))  # (batch, length, 1)
     counts = g.op("Unsqueeze", lengths, g.integers(1))  # (batch, 1)
-    is_real = g.op("Less", positions, counts)  # (batch, length)
-    is_real = g.op("Unsqueeze", is_real, g.integers(2))  # (batch, length, 1)
     zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
     terms, candidates = (g.op("Where", is_real, hidden, other) for other in (zero, lowest))
     total = g.op("ReduceSum", terms, g.integers(1), keepdims=0)  # (batch, d_model)

@@ -202,6 +202,51 @@ class Layers(GraphBuilder):
         positions = self.op("Slice", self.parameter(table), first, length, first)
         return self.rows(self.op("Add", self.by_text(x, batch), positions))
 
+    def is_real(self, batch: str, lengths: str) -> str:
+        """Which of the tokens of texts with these ``lengths`` (batch) are no padding.
+
+        ``batch`` is the shape (batch, length), and the shape of the booleans that are returned.
+        """
+        length = self.op("Gather", batch, self.integer(1))
+        positions = self.op("Range", self.integer(0), length, self.integer(1))
+        return self.op("Less", positions, self.op("Unsqueeze", lengths, self.integers(1)))
+
+
+class Packing:
+    """Texts of different lengths without their padding, so that no product is of padding.
+
+    *Packed* are the rows of all real tokens, text by text; *padded* are as many rows as the longest
+    text has, for each text.
+    """
+
+    def __init__(self, g: Layers, batch: str, lengths: str) -> None:
+        """For texts of the shape ``batch`` (batch, length) and these ``lengths`` (batch)."""
+        self._g, self._batch, self._lengths = g, batch, lengths
+        is_real = g.flat(g.is_real(batch, lengths))  # (padded)
+        self._places = g.flat(g.op("NonZero", is_real))  # (packed)
+        counts = g.op("CumSum", g.cast(is_real, np.int64), g.integer(0))  # (padded)
+        # Padding in front of all else would be row -1: there is none, every text has a token.
+        self._origins = g.op("Sub", counts, g.integer(1))
+
+    def pack(self, x: str) -> str:
+        """Rows of ``x`` (padded, ...) that are no padding: (packed, ...)."""
+        return self._g.op("Gather", x, self._places)
+
+    def pad(self, x: str) -> str:
+        """``x`` (packed, ...) as (padded, ...); padding repeats what is before it."""
+        return self._g.op("Gather", x, self._origins)
+
+    def add_positions(self, x: str, table: str) -> str:
+        """``x`` (packed, d_model) plus the vector of ``table`` for each token's position."""
+        length = self._g.op("Gather", self._batch, self._g.integer(1))
+        positions = self._g.op("Mod", self._places, length)  # (packed)
+        return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
+
+    def attend(self, query_key_value: str) -> str:
+        """Self-attention within each text: (packed, 3 d_model) to (packed, d_model)."""
+        padded = self.pad(query_key_value)
+        return self.pack(self._g.attend_sequence(padded, self._batch, self._lengths))
+
 
 def _block_size(width: int) -> int | None:
     """The divisor of ``width`` nearest its square root, None if there is none worth the nodes."""

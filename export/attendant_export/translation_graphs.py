@@ -9,7 +9,13 @@ from functools import partial
 import numpy as np
 
 from attendant_export.graph_builder import MICROSOFT, Array
-from attendant_export.graph_layers import Layers, Network, fp32_parameters, layer_norm_epsilon
+from attendant_export.graph_layers import (
+    Layers,
+    Network,
+    Packing,
+    fp32_parameters,
+    layer_norm_epsilon,
+)
 from attendant_export.transformer import Transformer, sinusoidal_positions
 
 TABLE = "embedding.weight"
@@ -49,13 +55,14 @@ def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", source)
-    x = _embed(g, g.flat(source))
-    x = g.add_positions(x, batch, POSITIONS)
+    packing = Packing(g, batch, lengths)
+    x = packing.add_positions(_embed(g, packing.pack(g.flat(source))), POSITIONS)
     for layer in range(num_encoder_layers):
-        x = g.block(x, f"encoder.{layer}", lambda qkv: g.attend_sequence(qkv, batch, lengths))
+        x = g.block(x, f"encoder.{layer}", packing.attend)
     if g.network.norm_first:
         x = g.layer_norm(x, "encoder_norm")
-    pieces = g.split(g.linear(x, KEYS_VALUES), 2 * num_decoder_layers, axis=1)
+    keys_values = packing.pad(g.linear(x, KEYS_VALUES))
+    pieces = g.split(keys_values, 2 * num_decoder_layers, axis=1)
     heads, head_dim = g.network.num_heads, g.network.head_dim
     shape = g.op("Concat", batch, g.integers(heads, head_dim), axis=0)
     for i, piece in enumerate(pieces):
