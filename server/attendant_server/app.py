@@ -133,7 +133,8 @@ class Server:
         loaded = [
             await asyncio.to_thread(self._loader.load, bundle) for bundle in self._catalog.bundles
         ]
-        engine = Engine({model.bundle.key: model.lane for model in loaded}, self._loader.clock)
+        lanes = {model.bundle.key: model.lanes for model in loaded}
+        engine = Engine(lanes, self._loader.clock)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()
         self.engine = engine

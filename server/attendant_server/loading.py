@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,13 +26,16 @@ logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
 
+MAX_WORKERS = 4
+"""Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its lane and its tokenizers, ready for an engine."""
+    """A model with its lanes, one a worker, and its tokenizers, ready for an engine."""
 
     bundle: Bundle
-    lane: Lane
+    lanes: Sequence[Lane]
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer
@@ -44,7 +47,10 @@ class ModelLoader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
-        self._num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        self._num_workers = _num_workers(settings, num_threads)
+        # Workers run the same sessions at the same time, each with a thread of its own.
+        self._num_threads = max(1, num_threads // self._num_workers)
 
     def open_device(self) -> None:
         """Make the device ready; raises RuntimeError where it cannot be used."""
@@ -73,35 +79,38 @@ class ModelLoader:
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
         return LoadedModel(
             bundle=bundle,
-            lane=self._decoding_lane(bundle) if is_translation else self._encoding_lane(bundle),
+            lanes=self._decoding_lanes(bundle) if is_translation else self._encoding_lanes(bundle),
             source_tokenizer=_tokenizer(bundle, source),
             target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
             mask_tokenizer=_tokenizer(bundle, source, mask_id),
         )
 
-    def _decoding_lane(self, bundle: Bundle) -> Lane:
+    def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = DecodingLimits(
-            max_rows=settings.max_rows,
+            max_rows=settings.max_rows // self._num_workers,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
         )
         is_on_gpu = settings.device == "cuda"
         model = self._opened(DeviceTranslationModel if is_on_gpu else OnnxTranslationModel, bundle)
         max_cache_bytes = self._max_cache_bytes(model)
-        lane = DecodingLane(bundle.key, model, limits, self._metrics, self.clock)
+        lanes: list[DecodingLane] = []
+        for _ in range(self._num_workers):
+            beside = lanes[0] if lanes else None
+            lanes.append(DecodingLane(bundle.key, model, limits, self._metrics, self.clock, beside))
         self._metrics.watch(
             bundle.key,
             {
-                "attendant_queued_texts": lambda: lane.num_waiting,
-                "attendant_active_sentences": lambda: lane.num_active_sentences,
-                "attendant_rows_used": lambda: lane.num_active,
-                "attendant_max_rows": lambda: lane.max_rows,
+                "attendant_queued_texts": lambda: lanes[0].num_waiting,
+                "attendant_active_sentences": lambda: sum(x.num_active_sentences for x in lanes),
+                "attendant_rows_used": lambda: sum(lane.num_active for lane in lanes),
+                "attendant_max_rows": lambda: sum(lane.max_rows for lane in lanes),
                 "attendant_cache_bytes": lambda: model.cache_bytes,
                 "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
         )
-        return lane
+        return lanes
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
         """What the caches of one model take when every search width is as full as it can be."""
@@ -115,7 +124,7 @@ class ModelLoader:
             logger.warning("event=caches_may_not_fit max_bytes=%d limit_bytes=%d", most, limit)
         return most
 
-    def _encoding_lane(self, bundle: Bundle) -> Lane:
+    def _encoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = EncodingLimits(
             max_batch_tokens=settings.max_batch_tokens,
@@ -123,15 +132,27 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        lane = EncodingLane(bundle.key, model, limits, self._metrics, self.clock)
-        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lane.num_waiting})
-        return lane
+        lanes: list[EncodingLane] = []
+        for _ in range(self._num_workers):
+            beside = lanes[0] if lanes else None
+            lanes.append(EncodingLane(bundle.key, model, limits, self._metrics, self.clock, beside))
+        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting})
+        return lanes
 
     def _opened(self, model: Callable[[Bundle, int, str], Model], bundle: Bundle) -> Model:
         try:
             return model(bundle, self._num_threads, self._settings.device)
         except Exception as error:  # ONNX Runtime raises classes of its own for each defect
             raise BundleError(f"{bundle.directory}: {error}") from error
+
+
+def _num_workers(settings: Settings, num_threads: int) -> int:
+    """The workers that are asked for, or those that were measured to serve best."""
+    if settings.num_workers:
+        return settings.num_workers
+    if settings.device == "cuda":
+        return 1
+    return max(1, min(MAX_WORKERS, num_threads, settings.max_rows // settings.max_beam_size))
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

@@ -52,7 +52,17 @@ class Settings:
         0, "Memory of the GPU for weights, caches and work together; 0 for no limit", min=0
     )
     num_threads: int = _setting(
-        0, "Threads of a model run; 0 for as many as there are processors", min=0, max=1024
+        0,
+        "Threads of all model runs together; 0 for as many as there are processors",
+        min=0,
+        max=1024,
+    )
+    num_workers: int = _setting(
+        0,
+        "Model runs at a time, which share the threads and the rows; 0 for one on cuda, and up to"
+        " 4 on cpu",
+        min=0,
+        max=1024,
     )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
 
@@ -62,7 +72,7 @@ class Settings:
     metrics_port: int = _setting(9464, "Port of `/metrics`; 0 for any free one", min=0, max=65535)
 
     max_rows: int = _setting(
-        64, "Hypotheses that a translation model decodes in one step", min=1, max=65536
+        64, "Hypotheses that a translation model decodes at a time", min=1, max=65536
     )
     max_encode_tokens: int = _setting(
         256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
@@ -113,6 +123,8 @@ class Settings:
         problems = [problem for problem in found if problem is not None]
         if self.max_beam_size > self.max_rows:
             problems.append("max_beam_size: must not be more than max_rows")
+        elif self.max_beam_size * self.num_workers > self.max_rows:
+            problems.append("max_beam_size: must not be more than max_rows for each of num_workers")
         if self.max_texts > self.max_queued_texts:
             problems.append("max_texts: must not be more than max_queued_texts")
         if problems:

@@ -4,6 +4,7 @@ import gc
 import logging
 import threading
 import weakref
+from collections.abc import Sequence
 
 import pytest
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
@@ -36,15 +37,26 @@ class FailingModel(FakeTranslationModel):
         raise RuntimeError("broken weights")
 
 
-def new_engine(model, embedding_model=None):
+def new_engine(model, embedding_model=None, num_workers=1):
     observer = RecordingObserver()
 
     def clock():
         return 0.0
 
-    lanes: dict[str, Lane] = {"mt": DecodingLane("mt", model, DecodingLimits(), observer, clock)}
-    if embedding_model is not None:
-        lanes["bert"] = EncodingLane("bert", embedding_model, EncodingLimits(), observer, clock)
+    decoding: list[DecodingLane] = []
+    encoding: list[EncodingLane] = []
+    for _ in range(num_workers):
+        decoding.append(
+            DecodingLane("mt", model, DecodingLimits(), observer, clock, next(iter(decoding), None))
+        )
+        if embedding_model is not None:
+            beside = next(iter(encoding), None)
+            encoding.append(
+                EncodingLane("bert", embedding_model, EncodingLimits(), observer, clock, beside)
+            )
+    lanes: dict[str, Sequence[Lane]] = {"mt": decoding}
+    if encoding:
+        lanes["bert"] = encoding
     return Engine(lanes, clock)
 
 
@@ -52,7 +64,7 @@ def translate(num_tokens=4):
     return TranslateCall([(5, 6)], SearchOptions(num_tokens, min_output_tokens=num_tokens))
 
 
-def test_translation_and_embedding_share_one_thread():
+def test_translation_and_embedding_share_a_worker():
     engine = new_engine(FakeTranslationModel(), FakeEmbeddingModel())
     engine.start()
     translation, embedding = translate(), EmbedCall([[1, 2]], ("mean_pooled",))
@@ -153,6 +165,78 @@ def test_a_callers_broken_callback_does_not_disturb_its_neighbours(caplog):
     engine.submit("mt", neighbour)
     assert neighbour.future.result(TIMEOUT)
     engine.drain(TIMEOUT)
+
+
+class MeetingModel(FakeTranslationModel):
+    """A step goes on only when steps of two workers are in progress."""
+
+    def __init__(self):
+        super().__init__()
+        self.meeting = threading.Barrier(2, timeout=TIMEOUT)
+
+    def before_step(self):
+        self.meeting.wait()
+
+
+def test_two_callers_are_served_by_two_workers_at_the_same_time():
+    engine = new_engine(MeetingModel(), num_workers=2)
+    engine.start()
+    calls = [translate(3), translate(3)]
+    for call in calls:
+        engine.submit("mt", call)
+    assert all(call.future.result(TIMEOUT) for call in calls)
+    assert engine.drain(TIMEOUT)
+
+
+def test_the_texts_of_one_call_are_shared_among_workers():
+    engine = new_engine(MeetingModel(), num_workers=2)
+    engine.start()
+    call = TranslateCall([(5, 6), (7, 8), (9, 5), (6, 7)], SearchOptions(3, min_output_tokens=3))
+    engine.submit("mt", call)
+    assert len(call.future.result(TIMEOUT)) == 4
+    assert engine.drain(TIMEOUT)
+
+
+def test_when_one_worker_dies_the_calls_of_all_are_answered(caplog):
+    caplog.set_level(logging.CRITICAL + 1)
+
+    class Fatal(BaseException):
+        pass
+
+    class DyingModel(MeetingModel):
+        has_met = False
+
+        def before_step(self):
+            if not self.has_met and self.meeting.wait() == 0:
+                raise Fatal
+            self.has_met = True
+
+    engine = new_engine(DyingModel(), num_workers=2)
+    died = threading.Event()
+    engine.on_death = died.set
+    engine.start()
+    calls = [translate(10**6), translate(10**6)]
+    for call in calls:
+        engine.submit("mt", call)
+    assert died.wait(TIMEOUT)
+    for call in calls:
+        assert isinstance(call.future.exception(TIMEOUT), Unavailable)
+    assert engine.drain(TIMEOUT)
+
+
+def test_many_calls_through_several_workers_are_all_answered():
+    engine = new_engine(FakeTranslationModel(), FakeEmbeddingModel(), num_workers=3)
+    engine.start()
+    calls = [TranslateCall([(5, i % 9 + 4)] * (i % 5 + 1), SearchOptions(9)) for i in range(300)]
+    embeddings = [EmbedCall([[i]] * (i % 4 + 1), ("mean_pooled",)) for i in range(300)]
+    for call, embedding in zip(calls, embeddings, strict=True):
+        engine.submit("mt", call)
+        engine.submit("bert", embedding)
+    for call in calls:
+        assert len(call.future.result(TIMEOUT)) == call.num_texts
+    for embedding in embeddings:
+        assert len(embedding.future.result(TIMEOUT)) == embedding.num_texts
+    assert engine.drain(TIMEOUT)
 
 
 def test_an_answered_call_is_not_kept_alive():

@@ -1,4 +1,4 @@
-"""The bounded queue in front of a model. The one place that other threads share with the engine."""
+"""The bounded queue in front of a model. What the threads of callers and workers share."""
 
 import threading
 from collections import Counter, deque
@@ -32,19 +32,20 @@ class AdmissionQueue(Generic[Text]):
     def __init__(self, max_texts: int, on_dropped: Callable[[Future[Any], int], None]) -> None:
         self.max_texts = max_texts
         self._on_dropped = on_dropped
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
+        """For whoever must not be seen between taking texts and putting some of them back."""
         self._texts: deque[Text] = deque()
         # By future: a key that leads back to the call would keep it alive with its results.
         self._waiting: Counter[Future[Any]] = Counter()
 
     def __len__(self) -> int:
         """Texts waiting whose calls are not over."""
-        with self._lock:
+        with self.lock:
             return self._waiting.total()
 
     def put(self, call: Call[Any], texts: Sequence[Text], now: float) -> None:
         """Queue all texts of ``call``; raises QueueFull, and queues none, when they do not fit."""
-        with self._lock:
+        with self.lock:
             num_waiting = self._waiting.total()
             if num_waiting + len(texts) > self.max_texts:
                 raise QueueFull(
@@ -66,13 +67,13 @@ class AdmissionQueue(Generic[Text]):
 
     def put_back(self, text: Text) -> None:
         """Return a text that was taken but did not fit to the head of the queue."""
-        with self._lock:
+        with self.lock:
             if not text.call.is_over():
                 self._texts.appendleft(text)
                 self._waiting[text.call.future] += 1
 
     def _take_one(self) -> Text | None:
-        with self._lock:
+        with self.lock:
             while self._texts:
                 text = self._texts.popleft()
                 future = text.call.future
@@ -84,7 +85,7 @@ class AdmissionQueue(Generic[Text]):
             return None
 
     def _forget(self, future: Future[Any]) -> None:
-        with self._lock:
+        with self.lock:
             num_dropped = self._waiting.pop(future, 0)
             if not self._waiting:
                 self._texts.clear()

@@ -1,5 +1,6 @@
 """What callers hand to the engine and what they get back. Safe to use from any thread."""
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ class Call(Generic[Result]):
         self.future: Future[list[Result]] = Future()
         self.timings = CallTimings()
         self._results: dict[int, Result] = {}
+        self._lock = threading.Lock()
 
     def cancel(self) -> None:
         """Abandon the call."""
@@ -53,20 +55,25 @@ class Call(Generic[Result]):
         return self.deadline is not None and now >= self.deadline
 
     def put(self, index: int, result: Result, now: float) -> None:
-        """Add the result of one text; the last one resolves the future. Engine's thread only."""
-        self._results[index] = result
-        if len(self._results) == self.num_texts and self._claim():
+        """Add the result of one text; the last one resolves the future. Engine's threads only."""
+        with self._lock:
+            self._results[index] = result
+            is_complete = len(self._results) == self.num_texts and self._claim()
+        if is_complete:
             self.timings.finished = now
             self.future.set_result([self._results[i] for i in range(self.num_texts)])
 
     def fail(self, error: Exception) -> None:
-        """Fail the call, unless it is over already. Engine's thread only."""
-        if self._claim():
+        """Fail the call, unless it is over already. Engine's threads only."""
+        with self._lock:
+            is_first = self._claim()
+        if is_first:
             self.future.set_exception(error)
 
     def _claim(self) -> bool:
         # The caller may cancel at any moment; from here on it cannot any more.
-        return not self.future.done() and self.future.set_running_or_notify_cancel()
+        future = self.future
+        return not (future.done() or future.running()) and future.set_running_or_notify_cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class TranslateCall(Call[list[Hypothesis]]):
     ) -> None:
         """``on_prefix`` is for calls with one source. Each time that the beginning which all
         hypotheses that can still win share has grown, it is given that beginning's token ids, on
-        the engine's thread; it must be quick.
+        one of the engine's threads; it must be quick.
         """
         super().__init__(len(sources), deadline)
         self.sources = sources

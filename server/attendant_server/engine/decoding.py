@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class DecodingLimits:
     """Bounds of a decoding lane."""
 
     max_rows: int = 64
-    """Hypotheses decoded together in one step, over all sentences."""
+    """Hypotheses that one worker decodes together in one step, over all sentences."""
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
@@ -44,7 +45,7 @@ class PairToScore:
 
 
 class DecodingLane(Lane):
-    """The queues, the running sentences and the caches of one translation model."""
+    """The running sentences and the caches of one worker, and the queues of the model."""
 
     def __init__(
         self,
@@ -53,28 +54,40 @@ class DecodingLane(Lane):
         limits: DecodingLimits,
         observer: Observer,
         clock: Callable[[], float],
+        beside: "DecodingLane | None" = None,
     ) -> None:
+        """``beside`` is a lane of another worker for the same model; their queues are the same."""
         super().__init__(name, observer, clock)
         self.max_rows = limits.max_rows
         self._model, self._limits = model, limits
-        self._queue: AdmissionQueue[Sentence] = self._new_queue(limits.max_queued_texts)
-        self._pairs: AdmissionQueue[PairToScore] = self._new_queue(limits.max_queued_texts)
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._pools: dict[int, Pool] = {}
+        self._queue: AdmissionQueue[Sentence]
+        self._pairs: AdmissionQueue[PairToScore]
+        self._queue = beside._queue if beside else self._new_queue(limits.max_queued_texts)
+        self._pairs = beside._pairs if beside else self._new_queue(limits.max_queued_texts)
+        self._siblings: list[DecodingLane] = beside._siblings if beside else []
+        self._siblings.append(self)
 
     @property
     def num_waiting(self) -> int:
-        """Texts admitted that have no rows yet."""
-        return len(self._queue) + len(self._pairs) + len(self._encoded)
+        """Texts admitted to the model that have no rows yet."""
+        num_encoded = sum(len(lane._encoded) for lane in self._siblings)
+        return len(self._queue) + len(self._pairs) + num_encoded
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything runs here or waits for any worker."""
+        return bool(self.num_active or self._encoded or len(self._queue) or len(self._pairs))
 
     @property
     def num_active(self) -> int:
-        """Rows in use."""
+        """Rows in use here."""
         return sum(pool.num_rows for pool in list(self._pools.values()))
 
     @property
     def num_active_sentences(self) -> int:
-        """Sentences that are being decoded."""
+        """Sentences that are being decoded here."""
         return sum(len(pool.sentences) for pool in list(self._pools.values()))
 
     def submit(self, call: Call[Any]) -> None:
@@ -125,8 +138,14 @@ class DecodingLane(Lane):
         wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
         if self.num_active + wanted_rows >= self.max_rows:
             return
+        share = self._share()
+        if not share:
+            return
         batch = self._take_similar(
-            self._queue, lambda s: len(s.call.sources[s.index]), self._limits.max_encode_tokens
+            self._queue,
+            lambda s: len(s.call.sources[s.index]),
+            self._limits.max_encode_tokens,
+            share,
         )
         if batch:
             sources = [s.call.sources[s.index] for s in batch]
@@ -134,6 +153,12 @@ class DecodingLane(Lane):
             encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
             if encoded is not None:
                 self._join_encoded(list(zip(batch, encoded, strict=True)))
+
+    def _share(self) -> int:
+        """Waiting sentences that this worker may take until all have equally many."""
+        held = [lane.num_active_sentences + len(lane._encoded) for lane in self._siblings]
+        own = self.num_active_sentences + len(self._encoded)
+        return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
     def _join_encoded(self, sentences: list[tuple[Sentence, EncodedSource]]) -> None:
         now = self._clock()
@@ -226,6 +251,7 @@ class DecodingLane(Lane):
             self._pairs,
             lambda p: max(map(len, p.call.pairs[p.index])),
             self._limits.max_encode_tokens,
+            ceil(len(self._pairs) / len(self._siblings)),
         )
         if batch:
             pairs = [p.call.pairs[p.index] for p in batch]

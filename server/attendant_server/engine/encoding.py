@@ -6,6 +6,7 @@ also bounded by measured time, so that a decoding lane on the same thread is nev
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ class TextToEncode:
 
 
 class EncodingLane(Lane):
-    """The queue of one embedding model."""
+    """The batches of one worker, and the queue of the model."""
 
     def __init__(
         self,
@@ -52,10 +53,15 @@ class EncodingLane(Lane):
         limits: EncodingLimits,
         observer: Observer,
         clock: Callable[[], float],
+        beside: "EncodingLane | None" = None,
     ) -> None:
+        """``beside`` is a lane of another worker for the same model; their queue is the same."""
         super().__init__(name, observer, clock)
         self._model, self._limits = model, limits
-        self._queue: AdmissionQueue[TextToEncode] = self._new_queue(limits.max_queued_texts)
+        self._queue: AdmissionQueue[TextToEncode]
+        self._queue = beside._queue if beside else self._new_queue(limits.max_queued_texts)
+        self._siblings: list[EncodingLane] = beside._siblings if beside else []
+        self._siblings.append(self)
         self._seconds_per_token = 0.0
 
     @property
@@ -64,8 +70,13 @@ class EncodingLane(Lane):
         return len(self._queue)
 
     @property
+    def has_work(self) -> bool:
+        """Whether any text waits."""
+        return len(self._queue) > 0
+
+    @property
     def num_active(self) -> int:
-        """Texts in the batch that is being run."""
+        """Texts in the batch that is being run here."""
         return len(self._in_flight)
 
     def submit(self, call: Call[Any]) -> None:
@@ -77,7 +88,8 @@ class EncodingLane(Lane):
 
     def _advance(self) -> None:
         """Run one batch."""
-        batch = self._take_similar(self._queue, lambda text: text.length, self._budget)
+        share = ceil(len(self._queue) / len(self._siblings))
+        batch = self._take_similar(self._queue, lambda text: text.length, self._budget, share)
         if not batch:
             return
         started = self._clock()

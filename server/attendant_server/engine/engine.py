@@ -1,9 +1,9 @@
-"""The engine's one thread, on which the lanes of all models take turns."""
+"""The engine's workers: threads, on each of which its lanes of all models take turns."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -27,24 +27,31 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Runs every admitted call; one thread, so nothing that a lane keeps needs a lock."""
+    """Runs every admitted call. What a lane keeps belongs to its worker, so it needs no lock."""
 
     def __init__(
-        self, lanes: Mapping[str, Lane], clock: Callable[[], float] = time.monotonic
+        self, lanes: Mapping[str, Sequence[Lane]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``lanes`` by the model's name; ``clock`` is the one that deadlines are on."""
+        """``lanes`` by the model's name, one for each worker; ``clock`` is that of deadlines."""
         self.clock = clock
         self.on_death: Callable[[], None] | None = None
-        """Called on the engine's thread when it dies of an error, after everyone was answered."""
-        self._lanes = dict(lanes)
+        """Called when a worker has died of an error, on its thread, after everyone was answered."""
+        self._lanes = {name: group[0] for name, group in lanes.items()}
         self._state = EngineState.NEW
+        self._has_died = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="attendant-engine", daemon=True)
+        self._threads = [
+            threading.Thread(
+                target=self._run, args=(own,), name=f"attendant-worker-{i}", daemon=True
+            )
+            for i, own in enumerate(zip(*lanes.values(), strict=True))
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the workers."""
         self._state = EngineState.RUNNING
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, model: str, call: Call[Any]) -> None:
         """Admit a call, or raise QueueFull or Unavailable at once. Any thread."""
@@ -52,53 +59,60 @@ class Engine:
             if self._state is not EngineState.RUNNING:
                 raise Unavailable(f"the engine is {self._state.value}")
             self._lanes[model].submit(call)
-            self._changed.notify()
+            self._changed.notify(call.num_texts)
 
     def drain(self, timeout_seconds: float) -> bool:
-        """Refuse new calls, finish the admitted ones and end the thread.
+        """Refuse new calls, finish the admitted ones and end the workers.
 
         Returns whether all finished in time; what is left then fails with Unavailable.
         """
         with self._changed:
             if self._state is EngineState.RUNNING:
                 self._state = EngineState.DRAINING
-            self._changed.notify()
-        self._thread.join(timeout_seconds)
-        has_finished = not self._thread.is_alive()
+            self._changed.notify_all()
+        has_finished = _join(self._threads, timeout_seconds)
         self._stop()
-        self._thread.join(LAST_RUN_SECONDS)
-        if self._thread.is_alive():
-            logger.critical("event=model_run_hangs")  # a daemon thread does not hold the exit up
+        if not _join(self._threads, LAST_RUN_SECONDS):
+            logger.critical("event=model_run_hangs")  # daemon threads do not hold the exit up
         return has_finished
 
     def _stop(self) -> None:
         with self._changed:
             self._state = EngineState.STOPPED
-            self._changed.notify()
+            self._changed.notify_all()
 
-    def _run(self) -> None:
+    def _run(self, own: Sequence[Lane]) -> None:
+        """The life of one worker."""
         try:
-            while self._wait_for_work():
-                for lane in self._lanes.values():
+            while self._wait_for_work(own):
+                for lane in own:
                     if lane.has_work:
                         self._advance(lane)
-            self._fail_all(Unavailable("the server is shutting down"))
+            self._fail_all(own)
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
-            self._stop()  # under the lock: whoever has just been admitted is failed as well
-            try:
-                self._fail_all(Unavailable("the engine has died"))
-            finally:
+            self._die(own)
+
+    def _die(self, own: Sequence[Lane]) -> None:
+        with self._changed:
+            is_first, self._has_died = not self._has_died, True
+        self._stop()  # under the lock: whoever has just been admitted is failed as well
+        try:
+            self._fail_all(own)
+        finally:
+            if is_first:
+                others = [t for t in self._threads if t is not threading.current_thread()]
+                _join(others, LAST_RUN_SECONDS)
                 if self.on_death is not None:
                     self.on_death()
 
-    def _wait_for_work(self) -> bool:
-        """Block until a lane has work; False when the thread should end."""
+    def _wait_for_work(self, own: Sequence[Lane]) -> bool:
+        """Block until a lane has work; False when the worker should end."""
         with self._changed:
             while True:
                 if self._state is EngineState.STOPPED:
                     return False
-                if any(lane.has_work for lane in self._lanes.values()):
+                if any(lane.has_work for lane in own):
                     return True
                 if self._state is EngineState.DRAINING:
                     return False
@@ -111,9 +125,24 @@ class Engine:
             logger.exception("event=lane_failed model=%s", lane.name)
             lane.fail(ModelFailed("the model failed while it ran this request"))
 
-    def _fail_all(self, error: Exception) -> None:
-        for lane in self._lanes.values():
+    def _fail_all(self, own: Sequence[Lane]) -> None:
+        """Answer for all that runs on a worker that ends, and for all that still waits."""
+        why = "the engine has died" if self._has_died else "the server is shutting down"
+        for lane in own:
+            # A worker that has nothing left to do leaves what waits to those that go on.
+            waiting_too = self._state is EngineState.STOPPED
             try:
-                lane.fail(error, waiting_too=True)
+                lane.fail(Unavailable(why), waiting_too=waiting_too)
             except Exception:
                 logger.exception("event=lane_failed model=%s", lane.name)
+
+
+def _join(threads: Iterable[threading.Thread], timeout_seconds: float) -> bool:
+    """Wait for all threads to end; whether they did in time."""
+    end = time.monotonic() + timeout_seconds
+    return all(_ends(thread, end - time.monotonic()) for thread in threads)
+
+
+def _ends(thread: threading.Thread, timeout_seconds: float) -> bool:
+    thread.join(max(0.0, timeout_seconds))
+    return not thread.is_alive()

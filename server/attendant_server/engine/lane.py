@@ -1,6 +1,7 @@
 """What the lanes of all models share: queues, batches, abandoned calls and failure.
 
-A *lane* is everything that the engine keeps for one model. Lanes take turns on the engine's thread.
+A *lane* is what one worker keeps for one model. The lanes of a worker take turns on its thread; the
+lanes of a model, one for each worker, take texts from the same queues.
 """
 
 import logging
@@ -35,17 +36,17 @@ class Lane(ABC):
     @property
     @abstractmethod
     def num_waiting(self) -> int:
-        """Texts admitted that no model run includes yet. Any thread."""
+        """Texts admitted to the model that no run of any worker includes yet. Any thread."""
 
     @property
     @abstractmethod
     def num_active(self) -> int:
-        """Rows, or texts, that the model is working on. Any thread."""
+        """Rows, or texts, that the model is working on in this lane. Any thread."""
 
     @property
+    @abstractmethod
     def has_work(self) -> bool:
         """Whether `advance` would do anything."""
-        return bool(self.num_waiting or self.num_active)
 
     @abstractmethod
     def submit(self, call: Call[Any]) -> None:
@@ -134,25 +135,33 @@ class Lane(ABC):
         return batch
 
     def _take_similar(
-        self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int
+        self,
+        queue: AdmissionQueue[Text],
+        length_of: Callable[[Text], int],
+        max_tokens: int,
+        max_texts: int,
     ) -> list[Text]:
-        """The oldest text and those next in length to it that fit ``max_tokens`` when padded."""
-        window = self._take_batch(queue, length_of, LOOK_AHEAD * max_tokens)
-        if not window:
-            return []
-        head = length_of(window[0])
-        by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
-        batch, longest = window[:1], head
-        for text in by_distance:
-            longest = max(longest, length_of(text))
-            if longest * (len(batch) + 1) > max_tokens:
-                break
-            batch.append(text)
-        self._in_flight = batch
-        chosen = set(map(id, batch))
-        for text in reversed(window):
-            if id(text) not in chosen:
-                queue.put_back(text)
+        """The oldest text and those next in length to it that fit ``max_tokens`` when padded.
+
+        No more than ``max_texts``, which leaves the rest to other workers.
+        """
+        with queue.lock:
+            window = self._take_batch(queue, length_of, LOOK_AHEAD * max_tokens)
+            if not window:
+                return []
+            head = length_of(window[0])
+            by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
+            batch, longest = window[:1], head
+            for text in by_distance[: max_texts - 1]:
+                longest = max(longest, length_of(text))
+                if longest * (len(batch) + 1) > max_tokens:
+                    break
+                batch.append(text)
+            self._in_flight = batch
+            chosen = set(map(id, batch))
+            for text in reversed(window):
+                if id(text) not in chosen:
+                    queue.put_back(text)
         return batch
 
     def _run(
