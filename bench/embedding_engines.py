@@ -25,8 +25,9 @@ from bench.serving import running_server
 
 TIMEOUT_SECONDS = 300
 OURS, BARE_LOOP, REFERENCE = "attendant", "bare-loop", "sentence-transformers"
-ENVIRONMENTS = {"infinity": "ATTENDANT_BENCH_INFINITY", "triton": "ATTENDANT_BENCH_TRITON"}
-"""Variables that name the Python of the environment where a rival is installed."""
+ENVIRONMENTS = {"infinity": "BENCH_INFINITY_PYTHON", "triton": "BENCH_TRITON_PYTHON"}
+"""Variables that name the Python of the environment where a rival is installed. The names do not
+begin as our settings do, since a server refuses those that it does not know."""
 
 
 class System(Protocol):
