@@ -78,10 +78,10 @@ class Settings:
         256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
     )
     max_batch_tokens: int = _setting(
-        4096, "Tokens, padding included, in one batch of an embedding model", min=1
+        512, "Tokens, padding included, in one batch of an embedding model", min=1
     )
     max_batch_seconds: float = _setting(
-        0.02, "How long a batch of an embedding model may hold up decoding", min=0.001, max=10
+        0.01, "How long a batch of an embedding model may hold up decoding", min=0.001, max=10
     )
     max_queued_texts: int = _setting(
         1024, "Texts that may wait for one model; calls beyond are refused at once", min=1

@@ -28,7 +28,7 @@ import sys
 from attendant_server.__main__ import main
 from attendant_server.engine.decoding import DecodingLane
 
-DecodingLane.advance = lambda self: sys.exit("the thread ends here")
+DecodingLane.advance = lambda self, is_alone: sys.exit("the thread ends here")
 sys.exit(main())
 """
 

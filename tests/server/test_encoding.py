@@ -95,12 +95,13 @@ def test_the_oldest_text_is_in_the_next_batch(model, clock):
     assert model.batches == [[8]]
 
 
-def test_batches_shrink_to_the_measured_time(clock):
+def test_batches_shrink_to_the_measured_time_while_another_lane_waits(clock):
     model = SlowModel(clock)
     lane = new_lane(model, clock, max_batch_tokens=100, max_batch_seconds=10.0)
-    lane.submit(EmbedCall([[1] * 5] * 30, ("mean_pooled",)))
-    run(lane)
-    assert [len(batch) for batch in model.batches] == [20, 2, 2, 2, 2, 2]
+    lane.submit(EmbedCall([[1] * 5] * 50, ("mean_pooled",)))
+    for is_alone in (False, False, False, True, False):
+        lane.advance(is_alone)
+    assert [len(batch) for batch in model.batches] == [20, 2, 2, 20, 2]
 
 
 def test_masks_are_filled_from_the_last_layer_at_their_positions(model, clock):

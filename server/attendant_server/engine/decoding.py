@@ -105,7 +105,7 @@ class DecodingLane(Lane):
         search = new_search(call.options, self._model.bos_id, self._model.eos_id)
         return Sentence(call, index, search)
 
-    def _advance(self) -> None:
+    def _advance(self, is_alone: bool) -> None:
         """Encode, admit, one step of every pool, score."""
         self._encode()
         self._drop_abandoned()  # after encoding, so that no step has a call that ended meanwhile

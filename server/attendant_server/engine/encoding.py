@@ -1,7 +1,8 @@
 """Token-budget batching for one embedding model.
 
-Texts of similar length are run together, oldest first, within a budget of padded tokens that is
-also bounded by measured time, so that a decoding lane on the same thread is never kept waiting.
+Texts of similar length are run together, oldest first, within a budget of padded tokens. While a
+decoding lane has work on the same worker, measured time bounds it as well, so that steps are never
+far apart.
 """
 
 from collections.abc import Callable
@@ -23,10 +24,10 @@ from attendant_server.engine.reports import Observer
 class EncodingLimits:
     """Bounds of an encoding lane."""
 
-    max_batch_tokens: int = 4096
-    """Padded tokens of one batch."""
-    max_batch_seconds: float = 0.02
-    """Time that one batch may take, by the measured time per padded token."""
+    max_batch_tokens: int = 512
+    """Padded tokens of one batch. On CPUs, activations of more leave the caches."""
+    max_batch_seconds: float = 0.01
+    """Time that a batch may take while another lane waits, by the measured time per token."""
     max_queued_texts: int = 1024
 
 
@@ -86,10 +87,11 @@ class EncodingLane(Lane):
         texts = [TextToEncode(call, i) for i in range(call.num_texts)]
         self._queue.put(call, texts, self._clock())
 
-    def _advance(self) -> None:
+    def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
+        budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
         share = ceil(len(self._queue) / len(self._siblings))
-        batch = self._take_similar(self._queue, lambda text: text.length, self._budget, share)
+        batch = self._take_similar(self._queue, lambda text: text.length, budget, share)
         if not batch:
             return
         started = self._clock()
@@ -110,8 +112,8 @@ class EncodingLane(Lane):
         return [text.call for text in self._queue.take()]
 
     @property
-    def _budget(self) -> int:
-        """Padded tokens for one batch."""
+    def _timely_budget(self) -> int:
+        """Padded tokens for a batch that another lane waits for."""
         if not self._seconds_per_token:
             return self._limits.max_batch_tokens
         affordable = int(self._limits.max_batch_seconds / self._seconds_per_token)

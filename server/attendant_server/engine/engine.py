@@ -85,9 +85,9 @@ class Engine:
         """The life of one worker."""
         try:
             while self._wait_for_work(own):
-                for lane in own:
-                    if lane.has_work:
-                        self._advance(lane)
+                at_work = [lane for lane in own if lane.has_work]
+                for lane in at_work:
+                    self._advance(lane, is_alone=len(at_work) == 1)
             self._fail_all(own)
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
@@ -118,9 +118,9 @@ class Engine:
                     return False
                 self._changed.wait()
 
-    def _advance(self, lane: Lane) -> None:
+    def _advance(self, lane: Lane, is_alone: bool) -> None:
         try:
-            lane.advance()
+            lane.advance(is_alone)
         except Exception:
             logger.exception("event=lane_failed model=%s", lane.name)
             lane.fail(ModelFailed("the model failed while it ran this request"))

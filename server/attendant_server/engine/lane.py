@@ -52,16 +52,16 @@ class Lane(ABC):
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""
 
-    def advance(self) -> None:
-        """One bounded round of work.
+    def advance(self, is_alone: bool = True) -> None:
+        """One bounded round of work; a shorter one unless it ``is_alone`` on its worker.
 
         A model run that raises fails the calls that it was for, and no others.
         """
-        self._advance()
+        self._advance(is_alone)
         self._in_flight = ()
 
     @abstractmethod
-    def _advance(self) -> None:
+    def _advance(self, is_alone: bool) -> None:
         """The round of this kind of lane."""
 
     @abstractmethod
