@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import grpc
@@ -118,5 +117,3 @@ def start(name: str, encoder: Encoder, precision: str) -> AbstractAsyncContextMa
 
 
 RIVALS = (REFERENCE, "infinity", "triton")
-
-__all__ = ["BARE_LOOP", "BULK", "OURS", "REFERENCE", "RIVALS", "WHOLE", "Path", "System", "start"]
