@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.models import Candidates, StepInput
 from attendant_server.onnx_sessions import Buffer, Tensor
+from attendant_server.onnx_threads import ThreadedGraph
 
 SMALLEST_NUM_POSITIONS = 16
 """Positions of the smallest buffer that grows with what it holds; each next size is twice as long.
@@ -72,6 +73,20 @@ class StepInputs:
             return Tensor.of(part)
         offset_bytes = part.ctypes.data - self._words.ctypes.data
         return self._buffer.tensor(part.dtype, part.shape, offset_bytes)
+
+
+def check_places(decoder_step: onnxruntime.InferenceSession, device: str) -> None:
+    """Raise ValueError unless the graph reads in place what `StepInputs` writes in place.
+
+    What it reads elsewhere is copied once, when it is bound, and would never change again.
+    """
+    inputs = zip(decoder_step.get_inputs(), decoder_step.get_input_memory_infos(), strict=True)
+    places = {value.name: place.name.lower() for value, place in inputs}
+    for name in ("tokens", "lengths", "source_lengths"):
+        if places[name] != device:
+            raise ValueError(f"decoder_step reads {name} from {places[name]}, not from {device}")
+    if places["total_length"] == "cuda":
+        raise ValueError("decoder_step reads total_length from cuda, not from the host")
 
 
 class BoundStep:
@@ -152,13 +167,13 @@ class HostDecoderMemory:
 
     def __init__(
         self,
-        decoder_step: onnxruntime.InferenceSession,
+        decoder_step: ThreadedGraph,
         sizes: CacheSizes,
         width: int,
         max_blocks: int,
     ) -> None:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
-        self._session, self._sizes = decoder_step, sizes
+        self._graph, self._sizes = decoder_step, sizes
         self._width, self._max_blocks = width, max_blocks
         heads, head_dim = sizes.num_heads, sizes.head_dim
         shape = (max_blocks * width, heads, sizes.max_target_tokens, head_dim)
@@ -204,19 +219,29 @@ class HostDecoderMemory:
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""
+        with self._graph.session() as session:
+            return self.step_with(session, num_blocks, step_input)
+
+    def step_with(
+        self, session: onnxruntime.InferenceSession, num_blocks: int, step_input: StepInput
+    ) -> Candidates:
+        """`step` with one of the graph's sessions."""
         self._fit(num_blocks)
-        key = (num_blocks, self._cross[0].shape[2], step_input.num_candidates)
+        key = (id(session), num_blocks, self._cross[0].shape[2], step_input.num_candidates)
         bound = self._bindings.get(key)
         if bound is None:
             if len(self._bindings) == MAX_BINDINGS:
                 self._bindings.clear()
-            bound = self._bindings[key] = self._bind(num_blocks, step_input.num_candidates)
+            bound = self._bind(session, num_blocks, step_input.num_candidates)
+            self._bindings[key] = bound
         self._inputs.write(step_input)
         return bound.run(step_input)
 
-    def _bind(self, num_blocks: int, num_candidates: int) -> BoundStep:
+    def _bind(
+        self, session: onnxruntime.InferenceSession, num_blocks: int, num_candidates: int
+    ) -> BoundStep:
         num_rows = num_blocks * self._width
-        bound = BoundStep(self._session, self._inputs, num_rows, num_blocks, num_candidates)
+        bound = BoundStep(session, self._inputs, num_rows, num_blocks, num_candidates)
         for name, past, cross in zip(self._sizes.names, self._past, self._cross, strict=True):
             bound.bind_caches(name, Tensor.of(past[:num_rows]), Tensor.of(cross[:num_blocks]))
         return bound

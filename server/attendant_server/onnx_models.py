@@ -18,7 +18,12 @@ from attendant_server.onnx_device_memory import (
     DeviceDecoderMemory,
     DeviceEncodedSentence,
 )
-from attendant_server.onnx_memory import CacheSizes, EncodedSentence, HostDecoderMemory
+from attendant_server.onnx_memory import (
+    CacheSizes,
+    EncodedSentence,
+    HostDecoderMemory,
+    check_places,
+)
 from attendant_server.onnx_sessions import Tensor, open_session
 
 
@@ -121,6 +126,11 @@ class OnnxTranslationModel:
 
 class DeviceTranslationModel(OnnxTranslationModel):
     """The same with everything but tokens, lengths and candidates on the device throughout."""
+
+    def __init__(self, bundle: Bundle, num_threads: int, device: str) -> None:
+        """Load the graphs; raises ValueError if they cannot be used like this."""
+        super().__init__(bundle, num_threads, device)
+        check_places(self.decoder_step, device)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""

@@ -13,6 +13,7 @@ from attendant_server.onnx_memory import (
     SMALLEST_NUM_POSITIONS,
     CacheSizes,
     HostDecoderMemory,
+    check_places,
 )
 from attendant_server.onnx_models import DeviceTranslationModel, OnnxTranslationModel
 
@@ -223,6 +224,24 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
         tokens = np.full(num_blocks, 9, np.int64)
         memory.step(num_blocks, StepInput(tokens, np.zeros(num_blocks, np.int32), 2, *nothing))
     assert counting.num_bindings == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("tokens", "Cpu"), ("source_lengths", "Cpu"), ("total_length", "Cuda")]
+)
+def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, place):
+    places = {"tokens": "Cuda", "lengths": "Cuda", "source_lengths": "Cuda", "total_length": "Cpu"}
+
+    def session():
+        return SimpleNamespace(
+            get_inputs=lambda: [SimpleNamespace(name=name) for name in places],
+            get_input_memory_infos=lambda: [SimpleNamespace(name=p) for p in places.values()],
+        )
+
+    check_places(session(), "cuda")
+    places[name] = place
+    with pytest.raises(ValueError, match=name):
+        check_places(session(), "cuda")
 
 
 def test_heads_that_do_not_fill_words_are_refused():
