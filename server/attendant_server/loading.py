@@ -18,6 +18,7 @@ from attendant_server.onnx_models import (
     OnnxTranslationModel,
 )
 from attendant_server.onnx_sessions import gpu_memory, use_gpu
+from attendant_server.onnx_threads import Processors
 from attendant_server.services.catalog import TRANSLATION
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -51,6 +52,7 @@ class ModelLoader:
         self._num_workers = _num_workers(settings, num_threads)
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
+        self._processors = Processors(num_threads)
 
     def open_device(self) -> None:
         """Make the device ready; raises RuntimeError where it cannot be used."""
@@ -139,9 +141,11 @@ class ModelLoader:
         self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting})
         return lanes
 
-    def _opened(self, model: Callable[[Bundle, int, str], Model], bundle: Bundle) -> Model:
+    def _opened(
+        self, model: Callable[[Bundle, int, str, Processors], Model], bundle: Bundle
+    ) -> Model:
         try:
-            return model(bundle, self._num_threads, self._settings.device)
+            return model(bundle, self._num_threads, self._settings.device, self._processors)
         except Exception as error:  # ONNX Runtime raises classes of its own for each defect
             raise BundleError(f"{bundle.directory}: {error}") from error
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
-from attendant_server.engine.models import DecoderMemory, EncodedSource
+from attendant_server.engine.models import DecoderMemory, EncodedSource, StepInput
 from attendant_server.onnx_device_memory import (
     DeviceCache,
     DeviceDecoderMemory,
@@ -25,6 +25,10 @@ from attendant_server.onnx_memory import (
     check_places,
 )
 from attendant_server.onnx_sessions import Tensor, open_session
+from attendant_server.onnx_threads import Processors, ThreadedGraph
+
+NUM_TRIAL_TOKENS = 16
+"""Tokens of the text with which sessions are compared."""
 
 
 def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -39,19 +43,30 @@ def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], 
 class OnnxTranslationModel:
     """An encoder-decoder bundle: the engine's `TranslationModel`."""
 
-    def __init__(self, bundle: Bundle, num_threads: int, device: str = "cpu") -> None:
-        """Load the graphs of ``bundle`` in its chosen precision."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: str = "cpu",
+        processors: Processors | None = None,
+    ) -> None:
+        """Load the graphs of ``bundle`` in its chosen precision.
+
+        A run takes ``num_threads``, or all of ``processors`` if it is alone and that is quicker.
+        """
         manifest = bundle.manifest
+        processors = processors or Processors(num_threads)
         self.sizes, self.limits = manifest.translation_sizes, manifest.limits
         self.pad_id = manifest.special_tokens.pad_id
         self.bos_id = manifest.special_tokens.bos_id
         self.eos_id = manifest.special_tokens.eos_id
-        self.encoder, self.decoder_step, self.scorer = (
-            open_session(bundle.graph_path(name), num_threads, device)
-            for name in ("encoder", "decoder_step", "scorer")
+        self.encoder, self.decoder_step = (
+            ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
+            for name in ("encoder", "decoder_step")
         )
+        self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
         self._check_sizes()
-        is_half = self.encoder.get_outputs()[0].type == "tensor(float16)"
+        is_half = self.encoder.beside.get_outputs()[0].type == "tensor(float16)"
         self.cache_sizes = CacheSizes(
             self.sizes.num_decoder_layers,
             self.sizes.num_heads,
@@ -63,6 +78,25 @@ class OnnxTranslationModel:
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
         self._device = device
         self._memories: list[HostDecoderMemory | DeviceDecoderMemory] = []
+        if device == "cpu":
+            self._choose_threads()
+
+    def _choose_threads(self) -> None:
+        """Find out whether a lone run of one short text is quicker on all threads."""
+        source, lengths = pad([[self.eos_id] * NUM_TRIAL_TOKENS], self.pad_id)
+        feeds = {"source": source, "source_lengths": lengths}
+        self.encoder.keep_what_pays(lambda session: session.run(self._cross_names, feeds))
+        memory = HostDecoderMemory(self.decoder_step, self.cache_sizes, width=1, max_blocks=1)
+        cross = self._run_encoder(source, lengths)
+        memory.load(0, EncodedSentence([kv[0] for kv in cross], NUM_TRIAL_TOKENS))
+        step_input = StepInput(
+            tokens=np.array([self.bos_id]),
+            lengths=np.zeros(1, dtype=np.int32),
+            num_candidates=1,
+            adjusted_positions=np.zeros((0, 2), dtype=np.int64),
+            adjustments=np.zeros(0, dtype=np.float32),
+        )
+        self.decoder_step.keep_what_pays(lambda session: memory.step_with(session, 1, step_input))
 
     @property
     def cache_bytes(self) -> int:
@@ -71,7 +105,7 @@ class OnnxTranslationModel:
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
-        shapes = {i.name: i.shape for i in self.decoder_step.get_inputs()}
+        shapes = {i.name: i.shape for i in self.decoder_step.beside.get_inputs()}
         past = [name for name in shapes if name.startswith("past_")]
         stated = [self.sizes.num_heads, self.sizes.head_dim]
         if len(past) != 2 * self.sizes.num_decoder_layers or any(
@@ -92,7 +126,8 @@ class OnnxTranslationModel:
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> list[NDArray[np.generic]]:
         feeds = {"source": source, "source_lengths": lengths}
-        return self.encoder.run(self._cross_names, feeds)  # type: ignore[no-any-return]
+        with self.encoder.session() as session:
+            return session.run(self._cross_names, feeds)  # type: ignore[no-any-return]
 
     def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
@@ -127,10 +162,16 @@ class OnnxTranslationModel:
 class DeviceTranslationModel(OnnxTranslationModel):
     """The same with everything but tokens, lengths and candidates on the device throughout."""
 
-    def __init__(self, bundle: Bundle, num_threads: int, device: str) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: str,
+        processors: Processors | None = None,
+    ) -> None:
         """Load the graphs; raises ValueError if they cannot be used like this."""
-        super().__init__(bundle, num_threads, device)
-        check_places(self.decoder_step, device)
+        super().__init__(bundle, num_threads, device, processors)
+        check_places(self.decoder_step.beside, device)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -143,18 +184,18 @@ class DeviceTranslationModel(OnnxTranslationModel):
     ) -> DeviceCache:
         num_texts, longest = source.shape
         batch = DeviceCache(self.cache_sizes, num_texts, longest, self._device)
-        binding = self.encoder.io_binding()
+        binding = self.encoder.beside.io_binding()
         Tensor.of(source).bind_input(binding, "source")
         Tensor.of(lengths).bind_input(binding, "source_lengths")
         for i, name in enumerate(self._cross_names):
             batch.tensor(i, len(lengths)).bind_output(binding, name)
-        self.encoder.run_with_iobinding(binding)
+        self.encoder.beside.run_with_iobinding(binding)
         return batch
 
     def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
         """A memory for at most ``max_blocks`` sentences of ``width`` rows, empty as yet."""
         memory = DeviceDecoderMemory(
-            self.decoder_step, self.cache_sizes, width, max_blocks, self._device
+            self.decoder_step.beside, self.cache_sizes, width, max_blocks, self._device
         )
         self._memories.append(memory)
         return memory
@@ -177,12 +218,24 @@ class DeviceTranslationModel(OnnxTranslationModel):
 class OnnxEmbeddingModel:
     """A BERT bundle: the engine's `EmbeddingModel`."""
 
-    def __init__(self, bundle: Bundle, num_threads: int, device: str = "cpu") -> None:
-        """Load the graphs of ``bundle`` in its chosen precision."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: str = "cpu",
+        processors: Processors | None = None,
+    ) -> None:
+        """Load the graphs of ``bundle`` in its chosen precision.
+
+        A run takes ``num_threads``, or all of ``processors`` if it is alone and that is quicker.
+        """
         manifest = bundle.manifest
+        processors = processors or Processors(num_threads)
         self.num_layers = manifest.embedding_sizes.num_layers
         self._pad_id = manifest.special_tokens.pad_id
-        self._embedder = open_session(bundle.graph_path("embedder"), num_threads, device)
+        self._embedder = ThreadedGraph(
+            bundle.graph_path("embedder"), num_threads, device, processors
+        )
         self._mlm_head = (
             open_session(bundle.graph_path("mlm_head"), num_threads, device)
             if bundle.has_graph("mlm_head")
@@ -191,6 +244,11 @@ class OnnxEmbeddingModel:
         # Hidden layers that nobody asked for must not be computed.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
+        token_ids, lengths = pad([[self._pad_id] * NUM_TRIAL_TOKENS], self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        self._embedder.keep_what_pays(
+            lambda session: session.run(["mean_pooled"], feeds, self._run_options)
+        )
 
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
@@ -198,7 +256,8 @@ class OnnxEmbeddingModel:
         """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
-        arrays = self._embedder.run(list(outputs), feeds, self._run_options)
+        with self._embedder.session() as session:
+            arrays = session.run(list(outputs), feeds, self._run_options)
         return dict(zip(outputs, arrays, strict=True))
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:

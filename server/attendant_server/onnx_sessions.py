@@ -49,13 +49,19 @@ def gpu_memory() -> tuple[int, int]:
     return total.value - free.value, total.value
 
 
-def open_session(path: Path, num_threads: int, device: str) -> onnxruntime.InferenceSession:
-    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError without that GPU."""
+def open_session(
+    path: Path, num_threads: int, device: str, spins: bool = False
+) -> onnxruntime.InferenceSession:
+    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError without that GPU.
+
+    With ``spins``, its threads wait for one another without sleeping while a run is in progress.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     # Idle sessions would take cores from the running one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     provider = PROVIDERS[device]
     provider_options = {}
     if device == "cuda":

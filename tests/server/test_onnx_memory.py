@@ -1,6 +1,7 @@
 """The caches on a device hold and give what those on the host do, whatever is done to them."""
 
 import random
+from copy import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,12 +212,14 @@ class CountingSession:
 @pytest.mark.parametrize("caches", ["host", "device"])
 def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
     model = getattr(models, caches)
-    session, counting = model.decoder_step, CountingSession(model.decoder_step)
-    model.decoder_step = counting
+    counting = CountingSession(model.decoder_step.beside)
+    graph = copy(model.decoder_step)
+    graph.beside = graph.alone = counting
+    whole, model.decoder_step = model.decoder_step, graph
     try:
         memory = model.new_memory(1, MAX_BINDINGS)
     finally:
-        model.decoder_step = session
+        model.decoder_step = whole
     for block, encoded in enumerate(model.encode([source_of(5)] * 4)):
         memory.load(block, encoded)
     nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)

@@ -1,0 +1,73 @@
+"""Graphs that run on few threads beside others, and on all threads while nothing else runs.
+
+Several runs on one thread each do more work than one run on all threads, which must wait for one
+another at every operator; but a run that has the processors for itself can end sooner on all.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import onnxruntime
+
+from attendant_server.onnx_sessions import open_session
+
+LEAST_GAIN = 1.1
+"""How much quicker a lone run on all threads must be to be worth a second copy of the weights."""
+NUM_TRIALS = 7
+
+
+class Processors:
+    """Counts the runs in progress, over all models of a process."""
+
+    def __init__(self, num_threads: int) -> None:
+        """``num_threads`` is for all runs together."""
+        self.num_threads = num_threads
+        self._num_runs = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def run(self) -> Iterator[bool]:
+        """A run in progress; whether it was alone when it began."""
+        with self._lock:
+            self._num_runs += 1
+            is_alone = self._num_runs == 1
+        try:
+            yield is_alone
+        finally:
+            with self._lock:
+                self._num_runs -= 1
+
+
+class ThreadedGraph:
+    """One graph with a session for runs beside others and, where it pays, one for lone runs."""
+
+    def __init__(self, path: Path, num_threads: int, device: str, processors: Processors) -> None:
+        """``num_threads`` is for a run beside others; on ``cuda`` all runs are alike."""
+        self.beside = open_session(path, num_threads, device)
+        self.alone = self.beside
+        self._processors = processors
+        if device == "cpu" and processors.num_threads > num_threads:
+            self.alone = open_session(path, processors.num_threads, device, spins=True)
+
+    @contextmanager
+    def session(self) -> Iterator[onnxruntime.InferenceSession]:
+        """The session to use for one run, which ends with the block."""
+        with self._processors.run() as is_alone:
+            yield self.alone if is_alone else self.beside
+
+    def keep_what_pays(self, run: Callable[[onnxruntime.InferenceSession], object]) -> None:
+        """Time short runs of both sessions, and give up the one for lone runs if it gains little."""
+        if self.alone is self.beside:
+            return
+        seconds: dict[str, list[float]] = {"alone": [], "beside": []}
+        for _ in range(NUM_TRIALS):
+            for name, trials in seconds.items():
+                started = time.perf_counter()
+                run(getattr(self, name))
+                trials.append(time.perf_counter() - started)
+        if median(seconds["beside"]) < LEAST_GAIN * median(seconds["alone"]):
+            self.alone = self.beside

@@ -1,0 +1,103 @@
+import threading
+
+import numpy as np
+import pytest
+from attendant_server.bundles import read_bundle
+from attendant_server.engine.models import StepInput
+from attendant_server.onnx_memory import HostDecoderMemory
+from attendant_server.onnx_models import OnnxTranslationModel
+from attendant_server.onnx_threads import Processors, ThreadedGraph
+
+
+@pytest.fixture(scope="module")
+def bundle(translation_bundle):
+    return read_bundle(translation_bundle, "fp32", "cpu")
+
+
+def test_a_run_is_alone_until_another_begins():
+    processors = Processors(2)
+    with processors.run() as first, processors.run() as second:
+        assert (first, second) == (True, False)
+    with processors.run() as later:
+        assert later
+
+
+def test_a_run_that_failed_is_not_counted_for_ever():
+    processors = Processors(2)
+    with pytest.raises(ZeroDivisionError), processors.run():
+        raise ZeroDivisionError
+    with processors.run() as is_alone:
+        assert is_alone
+
+
+def test_a_lone_run_has_a_session_of_its_own_and_runs_beside_others_share_one(bundle):
+    graph = ThreadedGraph(bundle.graph_path("encoder"), 1, "cpu", Processors(2))
+    with graph.session() as alone, graph.session() as beside:
+        assert alone is graph.alone
+        assert beside is graph.beside
+        assert alone is not beside
+
+
+def test_without_threads_to_spare_there_is_one_session(bundle):
+    graph = ThreadedGraph(bundle.graph_path("encoder"), 2, "cpu", Processors(2))
+    assert graph.alone is graph.beside
+
+
+@pytest.mark.parametrize(("alone_seconds", "is_kept"), [(0.01, True), (0.05, False)])
+def test_a_session_for_lone_runs_is_kept_only_if_it_is_quicker(
+    bundle, monkeypatch, alone_seconds, is_kept
+):
+    graph = ThreadedGraph(bundle.graph_path("encoder"), 1, "cpu", Processors(2))
+    alone, now = graph.alone, 0.0
+
+    def run(session):
+        nonlocal now
+        now += alone_seconds if session is alone else 0.05
+
+    monkeypatch.setattr("attendant_server.onnx_threads.time.perf_counter", lambda: now)
+    graph.keep_what_pays(run)
+    assert graph.alone is (alone if is_kept else graph.beside)
+
+
+def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
+    model = OnnxTranslationModel(bundle, 1)
+    graph = ThreadedGraph(bundle.graph_path("decoder_step"), 1, "cpu", Processors(2))
+    encoded = model.encode([[5, 9, 7, 2], [8, 2]])
+    found = []
+    for sessions in ([graph.beside] * 4, [graph.beside, graph.alone] * 2):
+        memory = HostDecoderMemory(graph, model.cache_sizes, 1, 2)
+        for block, source in enumerate(encoded):
+            memory.load(block, source)
+        for position, session in enumerate(sessions):
+            step_input = StepInput(
+                np.array([1 + position, 4]),
+                np.full(2, position, np.int32),
+                3,
+                np.zeros((0, 2), np.int64),
+                np.zeros(0, np.float32),
+            )
+            candidates = memory.step_with(session, 2, step_input)
+            found.append((candidates.token_ids.copy(), candidates.log_probabilities.copy()))
+    for (ids, log_p), (other_ids, other_log_p) in zip(found[:4], found[4:], strict=True):
+        np.testing.assert_array_equal(ids, other_ids)
+        np.testing.assert_allclose(log_p, other_log_p, atol=1e-5)
+
+
+def test_workers_may_encode_at_the_same_time(bundle):
+    model = OnnxTranslationModel(bundle, 1, "cpu", Processors(2))
+    sources = [[5, 9, 7, 2], [8, 2]]
+    (expected, _) = model.encode(sources)
+    wrong = []
+
+    def encode():
+        for _ in range(50):
+            found = model.encode(sources)[0]
+            if not np.allclose(found.keys_values[0], expected.keys_values[0], atol=1e-5):
+                wrong.append(found)
+
+    threads = [threading.Thread(target=encode) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
