@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 
 import onnxruntime
 
 from attendant_server.onnx_sessions import open_session
 
-LEAST_GAIN = 1.1
-"""How much quicker a lone run on all threads must be to be worth a second copy of the weights."""
-NUM_TRIALS = 7
+LEAST_GAIN = 1.25
+"""How much quicker a lone run on all threads must be to be worth a second copy of the weights, and
+that a neighbour who takes a processor holds up all of its threads."""
+NUM_TRIALS = 15
 
 
 class Processors:
@@ -60,7 +61,7 @@ class ThreadedGraph:
             yield self.alone if is_alone else self.beside
 
     def keep_what_pays(self, run: Callable[[onnxruntime.InferenceSession], object]) -> None:
-        """Time short runs of both sessions, and give up the one for lone runs if it gains little."""
+        """Time short runs of both sessions; give up the one for lone runs if it gains little."""
         if self.alone is self.beside:
             return
         seconds: dict[str, list[float]] = {"alone": [], "beside": []}
@@ -69,5 +70,6 @@ class ThreadedGraph:
                 started = time.perf_counter()
                 run(getattr(self, name))
                 trials.append(time.perf_counter() - started)
-        if median(seconds["beside"]) < LEAST_GAIN * median(seconds["alone"]):
+        # Means, because what happens now and then is a part of what it costs.
+        if fmean(seconds["beside"]) < LEAST_GAIN * fmean(seconds["alone"]):
             self.alone = self.beside
