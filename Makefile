@@ -10,6 +10,11 @@ export ORT_DISABLE_TELEMETRY := 1
 PYTHON ?= python3
 # cpu or gpu: which build of ONNX Runtime is installed. Each has environments of its own.
 DEVICE ?= cpu
+# What `bench` measures beside us, separated by commas: ctranslate2, hugging-face,
+# sentence-transformers, infinity, triton.
+RIVALS ?=
+# How often `bench` measures each; 20 for close calls.
+PAIRS ?= 5
 # Where the training and test data are; needed by `bundles` and `bench` only.
 DATA_DIR ?=
 # Where `bundles` writes the new ones: not over the built-in ones.
@@ -24,6 +29,9 @@ SUFFIX := $(if $(filter gpu,$(DEVICE)),-gpu)
 VENV := .venv$(SUFFIX)
 VENV_SERVE := .venv-serve$(SUFFIX)
 VENV_PROTOS := .venv-protos
+VENV_BENCH := .venv-bench
+VENV_INFINITY := .venv-infinity
+VENV_TRITON := .venv-triton
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -38,6 +46,19 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
+
+# Rivals whose packages agree with ours share an environment; the others have their own.
+BENCH_VENV := $(if $(RIVALS),$(VENV_BENCH),$(VENV))
+BENCH := $(BENCH_VENV)/bin/python -m
+comma := ,
+# The names of $(1) among RIVALS, separated by commas.
+bench_rivals = $(subst $(eval ) ,$(comma),$(strip $(filter $(1),$(subst $(comma), ,$(RIVALS)))))
+TRANSLATION_RIVALS := $(call bench_rivals,ctranslate2 hugging-face)
+EMBEDDING_RIVALS := $(call bench_rivals,sentence-transformers infinity triton)
+BENCH_OTHERS := $(if $(findstring infinity,$(RIVALS)),$(VENV_INFINITY)/.installed) \
+	$(if $(findstring triton,$(RIVALS)),$(VENV_TRITON)/.installed)
+export BENCH_INFINITY_PYTHON := $(CURDIR)/$(VENV_INFINITY)/bin/python
+export BENCH_TRITON_PYTHON := $(CURDIR)/$(VENV_TRITON)/bin/python
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
@@ -98,10 +119,21 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 
-bench: $(VENV)/.installed ## Measure quality from DATA_DIR, and how full decode steps are
+bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed from DATA_DIR, beside RIVALS
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
-	$(VENV)/bin/python -m bench.quality --data-dir $(DATA_DIR)
-	$(VENV)/bin/python -m bench.step_fill --data-dir $(DATA_DIR)
+	$(BENCH) bench.quality --data-dir $(DATA_DIR)
+	$(BENCH) bench.step_fill --data-dir $(DATA_DIR)
+	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
+		--loads saturated,batches,single,poisson50,poisson80,poisson95,bare,sweep,latency
+	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
+		--search beam4 --loads saturated,single,poisson80
+	$(BENCH) bench.interference --data-dir $(DATA_DIR)
+ifneq ($(EMBEDDING_RIVALS),)
+	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \
+		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
+	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision int8 \
+		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
+endif
 
 # $(call protoc,options,files)
 protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos \
@@ -128,6 +160,24 @@ $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
 		-e protos -e 'server[$(DEVICE)]' -e 'export[$(DEVICE)]' -e clients/python
+	touch $@
+
+$(VENV_BENCH)/.installed: $(MEMBERS) $(wildcard bench/requirements-*.txt) Makefile
+	$(PYTHON) -m venv $(VENV_BENCH)
+	$(VENV_BENCH)/bin/pip install --quiet $(TORCH) \
+		-r bench/requirements-translation.txt -r bench/requirements-embedding.txt \
+		-e protos -e 'server[cpu]' -e 'export[cpu]' -e clients/python
+	touch $@
+
+$(VENV_INFINITY)/.installed: bench/requirements-embedding-infinity.txt Makefile
+	$(PYTHON) -m venv $(VENV_INFINITY)
+	$(VENV_INFINITY)/bin/pip install --quiet $(TORCH) -r bench/requirements-embedding-infinity.txt
+	touch $@
+
+# Triton's Python backend runs with the Python of the system only.
+$(VENV_TRITON)/.installed: bench/requirements-embedding-triton.txt Makefile
+	/usr/bin/python3 -m venv $(VENV_TRITON)
+	$(VENV_TRITON)/bin/pip install --quiet -r bench/requirements-embedding-triton.txt
 	touch $@
 
 $(VENV_PROTOS)/.installed: Makefile

@@ -1,13 +1,15 @@
 """The ceiling for static batches: a bare greedy loop over a bundle's graphs.
 
 No requests, no queue, no server: sentences sorted perfectly by the length of their output, in
-batches that end with their longest sentence.
+batches that end with their longest sentence. All memory of a batch is bound once; a step writes two
+small arrays and runs the graph. Greedy search only.
 """
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line l
 import onnxruntime
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 
 
 class BareLoop:
@@ -26,8 +28,11 @@ class BareLoop:
         graphs = next(p for p in manifest["precisions"] if p["name"] == precision)
         self._encoder = _session(bundle / graphs["encoder"]["path"])
         self._step = _session(bundle / graphs["decoder_step"]["path"])
+        self._step_inputs = {node.name for node in self._step.get_inputs()}
+        self._cross_names = [output.name for output in self._encoder.get_outputs()]
         self._sizes, self._tokens = manifest["translation_sizes"], manifest["special_tokens"]
         self._max_length = manifest["limits"]["max_target_tokens"]
+        self._past: list[Array] = []
 
     def translate(self, sources: Sequence[Sequence[int]]) -> list[list[int]]:
         """Decode one static batch until every sentence has ended, or at the model's limit."""
@@ -35,18 +40,29 @@ class BareLoop:
         padded = np.full((len(sources), lengths.max()), self._tokens.get("pad_id", 0), np.int64)
         for row, source in zip(padded, sources, strict=True):
             row[: len(source)] = source
-        names = [output.name for output in self._encoder.get_outputs()]
-        cross = self._encoder.run(names, {"source": padded, "source_lengths": lengths})
-        feeds = {"source_lengths": lengths, **dict(zip(names, cross, strict=True))}
+        feeds: dict[str, Array] = {"source": padded, "source_lengths": lengths}
+        cross = self._encoder.run(self._cross_names, feeds)
+        feeds |= dict(zip(self._cross_names, cross, strict=True))
         return self._decode(feeds, len(sources))
 
     def _decode(self, feeds: dict[str, Array], num_rows: int) -> list[list[int]]:
-        past = self._past(num_rows)
         tokens = np.full(num_rows, self._tokens["bos_id"], dtype=np.int64)
+        lengths = np.zeros(num_rows, dtype=np.int32)
+        total_length = np.ones(1, dtype=np.int32)
+        best = np.empty((num_rows, 1), dtype=np.int64)
+        steps: dict[str, Array] = {
+            "tokens": tokens,
+            "lengths": lengths,
+            "total_length": total_length,
+        }
+        binding = self._bind({**feeds, **steps}, best)
         outputs: list[list[int]] = [[] for _ in range(num_rows)]
         running = set(range(num_rows))
-        for position in range(self._max_length):
-            tokens = self._run_step(feeds, past, tokens, position)
+        for _ in range(self._max_length):
+            self._step.run_with_iobinding(binding)
+            tokens[:] = best[:, 0]
+            lengths += 1
+            total_length += 1
             for row in list(running):
                 outputs[row].append(int(tokens[row]))
                 if tokens[row] == self._tokens["eos_id"]:
@@ -55,42 +71,37 @@ class BareLoop:
                 break
         return outputs
 
-    def _past(self, num_rows: int) -> dict[str, Array]:
-        shape = (num_rows, self._sizes["num_heads"], self._max_length, self._sizes["head_dim"])
-        layers = range(self._sizes["num_decoder_layers"])
-        return {
-            f"{kind}_{i}": np.zeros(shape, dtype=np.float32)
-            for i in layers
-            for kind in ("key", "value")
-        }
-
-    def _run_step(
-        self,
-        feeds: dict[str, Array],
-        past: dict[str, Array],
-        tokens: NDArray[np.int64],
-        position: int,
-    ) -> NDArray[np.int64]:
+    def _bind(self, feeds: dict[str, Array], best: Array) -> onnxruntime.IOBinding:
         binding = self._step.io_binding()
-        inputs = {
+        feeds = {
             **feeds,
-            "tokens": tokens,
-            "lengths": np.full(len(tokens), position, dtype=np.int32),
-            "total_length": np.array([position + 1], dtype=np.int32),
-            "num_candidates": np.array([1], dtype=np.int64),
+            "num_candidates": np.ones(1, dtype=np.int64),
             "adjusted_positions": np.zeros((0, 2), dtype=np.int64),
             "adjustments": np.zeros(0, dtype=np.float32),
         }
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        binding.bind_output("candidate_ids")
-        for name, array in past.items():
-            memory = ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name in self._step_inputs & feeds.keys():
+            # Held by the binding, and read anew at every run.
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(feeds[name])
+            binding.bind_ortvalue_input(name, value)
+        for name, memory in self._caches(len(best)).items():
             binding.bind_input(f"past_{name}", *memory)
             binding.bind_output(f"present_{name}", *memory)
-        self._step.run_with_iobinding(binding)
-        best: NDArray[np.int64] = binding.get_outputs()[0].numpy()[:, 0]
-        return np.ascontiguousarray(best)
+        binding.bind_output("candidate_ids", *_memory(best))
+        return binding
+
+    def _caches(self, num_rows: int) -> dict[str, tuple[Any, ...]]:
+        """The first rows of caches that are kept from batch to batch and grow when they must."""
+        layers = range(self._sizes["num_decoder_layers"])
+        names = [f"{kind}_{i}" for i in layers for kind in ("key", "value")]
+        if not self._past or len(self._past[0]) < num_rows:
+            sizes = self._sizes["num_heads"], self._max_length, self._sizes["head_dim"]
+            self._past = [np.zeros((num_rows, *sizes), np.float32) for _ in names]
+        return {name: _memory(a[:num_rows]) for name, a in zip(names, self._past, strict=True)}
+
+
+def _memory(array: Array) -> tuple[Any, ...]:
+    """What a binding wants to know of an array that it uses in place."""
+    return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:

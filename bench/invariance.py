@@ -16,8 +16,8 @@ from pathlib import Path
 
 from attendant_client import Client
 
-from bench.quality import read_references
 from bench.serving import running_server
+from bench.texts import read_references
 
 NUM_CALLERS = 48
 

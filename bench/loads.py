@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 Texts = TypeVar("Texts", str, Sequence[str])
 Send = Callable[[Texts], Awaitable[int]]
+Name = TypeVar("Name")
 Measured = TypeVar("Measured")
 
 
@@ -140,10 +141,10 @@ def in_calls(texts: Sequence[str], texts_per_call: int) -> list[Sequence[str]]:
 
 
 async def in_turn(
-    measures: Mapping[str, Callable[[], Awaitable[Measured]]], rounds: int, warm_ups: int = 1
-) -> dict[str, list[Measured]]:
+    measures: Mapping[Name, Callable[[], Awaitable[Measured]]], rounds: int, warm_ups: int = 1
+) -> dict[Name, list[Measured]]:
     """Measure every system once per round, one after the other; warm-ups are thrown away."""
-    results: dict[str, list[Measured]] = {name: [] for name in measures}
+    results: dict[Name, list[Measured]] = {name: [] for name in measures}
     for i in range(warm_ups + rounds):
         for name, measure in measures.items():
             result = await measure()

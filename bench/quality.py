@@ -8,7 +8,6 @@ translation, and the other way round, among all sentences of the test (first ref
 """
 
 import argparse
-import gzip
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -21,19 +20,10 @@ import sacrebleu
 from attendant_client import Client
 
 from bench.serving import RunningServer, running_server
+from bench.texts import read_references
 
 TEXTS_PER_CALL = 64
 NUM_LONG_WORDS = 15
-
-
-def read_references(path: Path) -> dict[str, list[str]]:
-    """All German references of each English sentence of a TSV file."""
-    references: dict[str, list[str]] = {}
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            source, target = line.rstrip("\n").split("\t")
-            references.setdefault(source, []).append(target)
-    return references
 
 
 def in_calls(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:

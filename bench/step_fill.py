@@ -21,8 +21,8 @@ from pathlib import Path
 from attendant_client import AsyncClient, Client
 
 from bench.bare_loop import BareLoop
-from bench.quality import read_references
 from bench.serving import RunningServer, running_server
+from bench.texts import read_references
 
 MAX_ROWS = 16
 NUM_REQUESTS = 200

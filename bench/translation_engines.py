@@ -1,22 +1,25 @@
-"""What is measured on translations: servers of our contract, ours and rivals', and how to call them.
+"""What is measured on translations: servers of our contract, ours and rivals', and their caller.
 
 The client is the bare stub: no retries, so that a refused call is seen, and no parsing beyond
 protobuf, so that it takes little of the processors that the servers need.
 """
 
-import itertools
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 from attendant.v1 import translation_pb2 as pb
 from attendant.v1.translation_pb2_grpc import TranslationServiceStub
 
 from bench.loads import Refused
-from bench.serving import RunningServer, free_port, running_program, running_server
+from bench.serving import RunningServer, free_port, running_program
+
+if TYPE_CHECKING:
+    from attendant.v1.translation_pb2_grpc import TranslationServiceAsyncStub
 
 TIMEOUT_SECONDS = 300
 
@@ -24,7 +27,7 @@ TIMEOUT_SECONDS = 300
 class Caller:
     """Calls of one kind of search on one server, over one connection."""
 
-    def __init__(self, stub: TranslationServiceStub, model: str, beam_size: int) -> None:
+    def __init__(self, stub: "TranslationServiceAsyncStub", model: str, beam_size: int) -> None:
         self._translate = stub.Translate
         self._model, self._options = model, pb.TranslateOptions(beam_size=beam_size)
 
@@ -61,7 +64,8 @@ async def connected(
     async with grpc.aio.insecure_channel(
         server.target, options=[("grpc.enable_http_proxy", 0)]
     ) as channel:
-        yield Caller(TranslationServiceStub(channel), model, beam_size)
+        stub: TranslationServiceAsyncStub = TranslationServiceStub(channel)
+        yield Caller(stub, model, beam_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +93,6 @@ class CTranslate2Setting:
         return [f"--{name.replace('_', '-')}={getattr(self, name)}" for name in names]
 
 
-def ctranslate2_settings(num_threads: int) -> Iterator[CTranslate2Setting]:
-    """Those that are tried first: precisions, and one batch on all threads or one on each."""
-    for compute_type, inter in itertools.product(("int8", "float32"), (1, num_threads)):
-        yield CTranslate2Setting(compute_type, inter, num_threads // inter)
-
-
 @contextmanager
 def running_ctranslate2(
     model: Path, tokenizer: Path, setting: CTranslate2Setting
@@ -105,13 +103,3 @@ def running_ctranslate2(
     command += [f"--model={model}", f"--tokenizer={tokenizer}", f"--port={port}"]
     with running_program(command) as pid:
         yield RunningServer(f"127.0.0.1:{port}", pid=pid)
-
-
-__all__ = [
-    "Caller",
-    "CTranslate2Setting",
-    "connected",
-    "ctranslate2_settings",
-    "running_ctranslate2",
-    "running_server",
-]

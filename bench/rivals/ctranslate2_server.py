@@ -20,10 +20,6 @@ from typing import Any
 import ctranslate2
 import grpc
 from attendant.v1 import translation_pb2 as pb
-from attendant.v1.translation_pb2_grpc import (
-    TranslationServiceServicer,
-    add_TranslationServiceServicer_to_server,
-)
 from tokenizers import Tokenizer
 
 MAX_OUTPUT_TOKENS = 256
@@ -99,15 +95,13 @@ class Batcher:
         self._start_batches()
 
 
-class TranslationService(TranslationServiceServicer):
-    """``Translate`` alone; the other methods answer UNIMPLEMENTED."""
+class TranslationService:
+    """``Translate`` alone; the other methods of the contract answer UNIMPLEMENTED."""
 
     def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
         self._tokenizer, self._batcher = tokenizer, batcher
 
-    async def Translate(  # type: ignore[override]  # noqa: N802
-        self, request: pb.TranslateRequest, context: Any
-    ) -> pb.TranslateResponse:
+    async def translate(self, request: pb.TranslateRequest, _: Any) -> pb.TranslateResponse:
         """Translate all texts of a call."""
         options = request.options
         search = (
@@ -128,6 +122,16 @@ class TranslationService(TranslationServiceServicer):
         response.token_counts.num_output_tokens = num_output_tokens
         return response
 
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server is given."""
+        translate = grpc.unary_unary_rpc_method_handler(
+            self.translate,
+            request_deserializer=pb.TranslateRequest.FromString,
+            response_serializer=pb.TranslateResponse.SerializeToString,
+        )
+        service = "attendant.v1.TranslationService"
+        return grpc.method_handlers_generic_handler(service, {"Translate": translate})
+
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until the process is ended."""
@@ -142,7 +146,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     batcher = Batcher(translator, arguments.max_texts, arguments.max_batch_tokens, in_flight)
     server = grpc.aio.server()
     service = TranslationService(Tokenizer.from_file(arguments.tokenizer), batcher)
-    add_TranslationServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    server.add_generic_rpc_handlers([service.handler()])
     server.add_insecure_port(f"127.0.0.1:{arguments.port}")
     await server.start()
     print(f"serving on port {arguments.port}", flush=True)

@@ -1,0 +1,76 @@
+"""Whether memory grows under saturation.
+
+    python -m bench.soak --data-dir DATA_DIR --minutes 10
+
+Translations of mixed lengths (64 concurrent calls) and embeddings (8 concurrent calls) for the
+whole time; prints the server's resident memory after every minute, and the last over the first.
+"""
+
+import argparse
+import asyncio
+from typing import Any
+
+import grpc
+from attendant.v1 import embedding_pb2
+from attendant.v1.embedding_pb2_grpc import EmbeddingServiceStub
+
+from bench.loads import Refused, closed_loop
+from bench.reporting import save_results
+from bench.serving import running_server
+from bench.texts import add_data_dir, paragraphs, sample_texts
+from bench.translation_engines import connected
+
+NUM_TRANSLATIONS, NUM_EMBEDDINGS = 64, 8
+NUM_TEXTS = 2048
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Load the server for so many minutes."""
+    texts = sample_texts(arguments.data_dir, "mixed", NUM_TEXTS)
+    long_texts = paragraphs(arguments.data_dir, NUM_TEXTS)
+    minutes: list[dict[str, Any]] = []
+    with running_server(*arguments.server_flags.split()) as server:
+        options = [("grpc.enable_http_proxy", 0)]
+        async with (
+            connected(server, beam_size=1) as caller,
+            grpc.aio.insecure_channel(server.target, options=options) as channel,
+        ):
+            embed = EmbeddingServiceStub(channel).Embed
+
+            async def send(text: str) -> int:
+                try:
+                    await embed(embedding_pb2.EmbedRequest(texts=[text]))
+                except grpc.aio.AioRpcError as error:
+                    raise Refused(error.code().name) from error
+                return 1
+
+            for minute in range(1, arguments.minutes + 1):
+                translated, embedded = await asyncio.gather(
+                    closed_loop(caller.send, texts, NUM_TRANSLATIONS, seconds=60),
+                    closed_loop(send, long_texts, NUM_EMBEDDINGS, seconds=60),
+                )
+                found = {
+                    "minute": minute,
+                    "resident_bytes": server.resident_bytes(),
+                    "translated_per_second": translated.texts_per_second,
+                    "embedded_per_second": embedded.texts_per_second,
+                    "failures": dict(translated.failures + embedded.failures),
+                }
+                print(found, flush=True)
+                minutes.append(found)
+    ratio = minutes[-1]["resident_bytes"] / minutes[0]["resident_bytes"]
+    print(f"memory after minute {arguments.minutes} over memory after minute 1: {ratio:.3f}")
+    print(save_results("soak", {"minutes": minutes, "last_over_first": ratio}))
+
+
+def main() -> None:
+    """Read the flags and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_data_dir(parser)
+    parser.add_argument("--minutes", type=int, default=10)
+    parser.add_argument("--server-flags", default="", help="for the server, blanks between them")
+    asyncio.run(run(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
