@@ -24,6 +24,8 @@ from bench.loads import LoadResult, closed_loop, poisson
 
 FloatArray = NDArray[np.float32]
 MAX_MESSAGE_BYTES = 1 << 26
+END_SECONDS = 15
+"""An engine whose threads go on for longer when nothing is left to do is killed."""
 
 
 class Engine(Protocol):
@@ -120,4 +122,8 @@ async def running_worker(
     finally:
         if process.stdin is not None:
             process.stdin.close()
-        await process.wait()
+        try:
+            await asyncio.wait_for(process.wait(), END_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--num-threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     serve(InfinityEngine(**vars(parser.parse_args())))
+    os._exit(0)  # the engine's threads would go on
 
 
 if __name__ == "__main__":
