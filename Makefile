@@ -127,6 +127,8 @@ bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed fro
 		--loads saturated,batches,single,poisson50,poisson80,poisson95,bare,sweep,latency
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--search beam4 --loads saturated,single,poisson80
+	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
+		--model base --loads saturated,single,poisson80,bare
 	$(BENCH) bench.interference --data-dir $(DATA_DIR)
 ifneq ($(EMBEDDING_RIVALS),)
 	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \

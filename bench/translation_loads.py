@@ -73,7 +73,7 @@ class Contest:
         return [self._figure(name, "texts/s", results, lambda r: r.texts_per_second)]
 
     async def _single(self) -> list[Figure]:
-        calls = self._for_rate(1 / self.single_seconds)
+        calls = self._for_rate(1 / self.single_seconds, fewest=20)
         results = await self._in_turn(lambda c: one_at_a_time(c.send, calls), single=True)
         return [
             self._figure("one at a time", "p50 ms", results, lambda r: 1e3 * r.latency(50)),
@@ -90,8 +90,8 @@ class Contest:
             self._figure(name, "p99 ms", results, lambda r: 1e3 * r.latency(99)),
         ]
 
-    def _for_rate(self, texts_per_second: float) -> list[str]:
-        wanted = max(2 * CONCURRENCY, round(texts_per_second * self.seconds))
+    def _for_rate(self, texts_per_second: float, fewest: int = 2 * CONCURRENCY) -> list[str]:
+        wanted = max(fewest, round(texts_per_second * self.seconds))
         return [self.texts[i % len(self.texts)] for i in range(wanted)]
 
     async def _in_turn(self, measure: Measure, single: bool = False) -> dict[str, list[LoadResult]]:

@@ -14,14 +14,16 @@ PAD, EOS = 0, 2
 
 
 class OutputLengths(StoppingCriteria):  # type: ignore[misc]
-    """Ends every row, with all of its beams, at a length of its own."""
+    """Ends every sentence, with all of its beams, at a length of its own."""
 
-    def __init__(self, lengths: Sequence[int], beam_size: int) -> None:
-        self._lengths = torch.tensor(lengths).repeat_interleave(beam_size)  # (rows)
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = torch.tensor(lengths)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """Which rows are done; ``input_ids`` (rows, length) begin with the start token."""
-        return self._lengths <= input_ids.shape[1] - 1
+        rows, length = input_ids.shape  # as many rows for each sentence as the search looks at
+        is_done = self._lengths < length
+        return is_done.repeat_interleave(rows // len(self._lengths))
 
 
 class RandomMarian:
@@ -63,6 +65,7 @@ class RandomMarian:
             do_sample=False,
             max_new_tokens=max(lengths),
             suppress_tokens=[EOS],
-            stopping_criteria=StoppingCriteriaList([OutputLengths(lengths, self._beam_size)]),
+            early_stopping=self._beam_size > 1,
+            stopping_criteria=StoppingCriteriaList([OutputLengths(lengths)]),
         )
         return sum(lengths)
