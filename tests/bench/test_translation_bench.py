@@ -2,16 +2,21 @@ import asyncio
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
 
+from bench import reporting
 from bench.bare_loop import BareLoop
 from bench.loads import LoadResult, Refused
 from bench.serving import running_server
+from bench.translation_ceilings import against_bare_loop
+from bench.translation_curves import draw_latency, draw_sweep
 from bench.translation_engines import CTranslate2Setting, connected
-from bench.translation_loads import OURS, Contest
+from bench.translation_loads import OURS, Contest, Figure
 from bench.translation_quality import Sample, describe_quality, translate_all
 from bench.translation_report import quality_table, ratios_table, trials_table
 from bench.translation_tuning import Trial, fastest, quickest
@@ -31,6 +36,7 @@ class FakeCaller:
 
     async def send_all(self, texts) -> int:
         self.num_texts += len(texts)
+        await asyncio.sleep(0)
         return sum(map(len, texts))
 
 
@@ -141,6 +147,36 @@ def test_the_bare_loop_gives_a_sentence_the_same_tokens_alone_and_in_a_batch(
     alone = [loop.translate([source])[0] for source in sources]
 
     assert together == alone
+
+
+def test_our_server_is_measured_against_the_bare_loop(translation_bundle: Path):
+    arguments = Namespace(bundle=translation_bundle, beam_size=1, seconds=0.01, pairs=1)
+
+    async def measure() -> list[Figure]:
+        async with connected(server, beam_size=1) as caller:
+            return await against_bare_loop(caller, arguments, TEXTS * 30)
+
+    with running_server(f"--bundles={translation_bundle.parent.parent}") as server:
+        figures = asyncio.run(measure())
+
+    assert [figure.unit for figure in figures] == ["texts/s", "output tokens/s", "p50 ms"]
+    assert all(figure.comparison.theirs.median > 0 for figure in figures)
+
+
+def test_curves_are_drawn_for_every_server(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reporting, "RESULTS", tmp_path)
+    callers: Any = {OURS: FakeCaller(), RIVAL: FakeCaller()}
+
+    swept = asyncio.run(draw_sweep("some", callers, TEXTS, 1, 0.02, into_docs=False))
+    timed = asyncio.run(draw_latency("some", callers, TEXTS * 50, 1e5, 0.001, into_docs=False))
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "some-throughput.svg",
+        "some-latency.svg",
+    }
+    assert swept[OURS]["concurrency"][-1] == 256
+    assert len(timed[RIVAL]["p99_seconds"]) == len(timed[RIVAL]["texts_per_second"])
+    assert RIVAL in capsys.readouterr().out
 
 
 def test_ctranslate2_gets_our_weights_and_says_the_same(translation_bundle: Path, tmp_path: Path):
