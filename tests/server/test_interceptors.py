@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -225,6 +226,25 @@ def test_calls_are_reported_with_their_codes(channel: Any, calls: Calls):
     wait_until(lambda: len(calls.handled) == len(codes))
     assert calls.handled == [(method, code) for code in codes]
     assert calls.started == [method] * 4
+
+
+def test_only_the_first_call_of_a_method_asks_further_interceptors(calls: Calls):
+    asked: list[str] = []
+    unknown = "/attendant.Test/Nothing"
+
+    async def further(details: Any) -> Any:
+        asked.append(details.method)
+        return grpc.unary_unary_rpc_method_handler(unary) if "Unary" in details.method else None
+
+    async def ask() -> None:
+        interceptor = MetricsInterceptor(calls)
+        for path in ("/attendant.Test/Unary", "/other.Test/Unary", unknown):
+            details: Any = SimpleNamespace(method=path)
+            found = [await interceptor.intercept_service(further, details) for _ in range(2)]
+            assert found[0] is found[1]
+
+    asyncio.run(ask())
+    assert asked == ["/attendant.Test/Unary", "/other.Test/Unary", unknown, unknown]
 
 
 def test_a_method_that_does_not_exist_is_not_reported(channel: Any, calls: Calls):

@@ -5,11 +5,12 @@ that stops refuses all others.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
-from attendant_server.interceptors.around import AroundInterceptor, Context, Method
+from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context, Method
 
 RETRY_AFTER_SECONDS = 0.1
 
@@ -23,6 +24,7 @@ class AdmissionInterceptor(AroundInterceptor):
         max_request_seconds: float,
         on_refused: Callable[[str], None],
     ) -> None:
+        super().__init__()
         self._max_concurrent_calls = max_concurrent_calls
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
@@ -52,12 +54,12 @@ class AdmissionInterceptor(AroundInterceptor):
         finally:
             self._may_refuse.set()
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
         """Count the call in and out, or refuse it; end it with DeadlineExceeded in time."""
         if not method.service.startswith("attendant."):
-            yield
-            return
+            return await behaviour(request, context)
         if self._refuses_all:
             self._on_refused("unavailable")
             await self._may_refuse.wait()
@@ -73,7 +75,7 @@ class AdmissionInterceptor(AroundInterceptor):
         limit = asyncio.timeout(self._max_request_seconds)
         try:
             async with limit:
-                yield
+                return await behaviour(request, context)
         except TimeoutError as error:
             if not limit.expired():
                 raise  # one of the call's own

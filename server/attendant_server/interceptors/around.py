@@ -1,11 +1,11 @@
-"""Lets an interceptor run an asynchronous context manager around the handler of every call."""
+"""Lets an interceptor put a coroutine around the handler of every call."""
 
 from __future__ import annotations  # some classes of grpc are generic in its stubs only
 
 import inspect
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from typing import Any, NamedTuple, TypeAlias
 
 import grpc
@@ -38,11 +38,17 @@ class Method(NamedTuple):
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):
-    """Runs `around` around every call of a known method."""
+    """Runs `around` around every call of a known method; for one server, whose handlers stay."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[str, Handler] = {}
+        """By the method's path, so that only a method's first call asks further interceptors."""
 
     @abstractmethod
-    def around(self, method: Method, context: Context) -> AbstractAsyncContextManager[None]:
-        """What to do before and after the call; sees the exception if it fails."""
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
+        """Await ``behaviour(request, context)`` and return what it does, or do not."""
 
     async def intercept_service(
         self,
@@ -50,18 +56,20 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """Wrap the method's handler; None when there is no such method."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        return self.wrap(_method(handler_call_details.method, handler), handler)
+        path = handler_call_details.method
+        if path not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._wrapped[path] = self.wrap(_method(path, handler), handler)
+        return self._wrapped[path]
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
         """The same handler with `around` around it."""
         behaviour = behaviour_of(handler)
 
         async def surrounded(request: Any, context: Context) -> Any:
-            async with self.around(method, context):
-                return await behaviour(request, context)
+            return await self.around(method, behaviour, request, context)
 
         return with_behaviour(handler, surrounded)
 

@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
-from attendant_server.interceptors.around import AroundInterceptor, Context, Method
+from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context, Method
 
 
 class RpcObserver(Protocol):
@@ -25,16 +23,18 @@ class MetricsInterceptor(AroundInterceptor):
     """Reports calls to an observer; must be the outermost interceptor."""
 
     def __init__(self, observer: RpcObserver) -> None:
+        super().__init__()
         self._observer = observer
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
         """Report the call when it comes and when it ends."""
         self._observer.on_rpc_started(method)
         start = time.monotonic()
         code = grpc.StatusCode.OK
         try:
-            yield
+            return await behaviour(request, context)
         except asyncio.CancelledError:
             code = _code_of_cancelled(context)
             raise

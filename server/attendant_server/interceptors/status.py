@@ -7,7 +7,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from grpc_status import rpc_status
 from attendant_server import errors
 from attendant_server.interceptors.around import (
     AroundInterceptor,
+    Behaviour,
     Context,
     Handler,
     Method,
@@ -49,11 +49,12 @@ class StatusInterceptor(AroundInterceptor):
         """Also let undecodable requests through, so that they fail where errors are handled."""
         return super().wrap(method, _refusing_undecodable(handler))
 
-    @asynccontextmanager
-    async def around(self, method: Method, context: Context) -> AsyncIterator[None]:
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
         """Map what the call raises."""
         try:
-            yield
+            return await behaviour(request, context)
         except errors.AttendantError as error:
             await _abort(context, error)
         except grpc.aio.AbortError:
