@@ -5,6 +5,7 @@ exists from the start, so that rates over them are right from the first event on
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from prometheus_client import (
@@ -154,7 +155,9 @@ class Metrics:
 
     def _new(self, kind: Any, name: str, text: str, labels: Sequence[str] = ()) -> Any:
         more = {"buckets": SECONDS_BUCKETS} if kind is Histogram else {}
-        return kind(name, text, labels, registry=self.registry, **more)
+        metric = kind(name, text, labels, registry=self.registry, **more)
+        metric.labels = cache(metric.labels)  # the library takes a lock to look a series up
+        return metric
 
     def _rpcs(self) -> None:
         self._rpc_started = self._new(
