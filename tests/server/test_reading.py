@@ -3,7 +3,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from attendant_server.services.reading import MAX_INLINE_TOKENS, TextReader
+from attendant_server.errors import InvalidRequest
+from attendant_server.services.reading import (
+    MAX_INLINE_TOKENS,
+    MAX_JOB_CHARACTERS,
+    Reading,
+    TextReader,
+)
+from attendant_server.tokenizer import TextTokenizer
+from tokenizers import Tokenizer, models
 
 
 @pytest.mark.parametrize(
@@ -14,3 +22,14 @@ def test_only_long_answers_are_built_on_the_threads_of_the_pool(num_tokens: int,
     with ThreadPoolExecutor(1, "pool") as pool:
         building = TextReader(pool).build(num_tokens, lambda: threading.current_thread().name)
         assert asyncio.run(building) == thread
+
+
+@pytest.mark.parametrize("num_characters", [1, MAX_JOB_CHARACTERS])
+def test_faults_number_the_texts_of_the_call_and_not_of_a_job(num_characters: int):
+    library = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    reading = Reading(TextTokenizer(library.to_str()), max_tokens=MAX_JOB_CHARACTERS)
+    texts = ["a" * num_characters, "", "a" * num_characters, ""]
+    with ThreadPoolExecutor(1) as pool:
+        read = asyncio.run(TextReader(pool).read(reading, "texts[{}]", texts))
+    faults = [text.field for text in read if isinstance(text, InvalidRequest)]
+    assert faults == ["texts[1]", "texts[3]"]

@@ -5,7 +5,7 @@ from attendant.v1.translation_pb2 import TranslateOptions
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 from attendant_server.services import validation
-from attendant_server.services.validation import RequestLimits
+from attendant_server.services.validation import TEXTS, RequestLimits
 
 LIMITS = RequestLimits(
     max_texts=4,
@@ -40,19 +40,19 @@ def test_counts_are_checked_and_named(num_texts: int):
 
 def test_limits_are_inclusive():
     LIMITS.check_count("texts", 4)
-    LIMITS.check_characters([("texts[0]", "x" * 10)])
+    LIMITS.check_characters("text", ["x" * 10])
     LIMITS.check_response("texts", 1000)
 
 
 def test_characters_are_code_points():
-    LIMITS.check_characters([("texts[0]", "🐶" * 10)])
+    LIMITS.check_characters("text", ["🐶" * 10])
     with pytest.raises(InvalidRequest, match=r"^texts\[1\]: at most 10 characters, got 11$"):
-        LIMITS.check_characters(validation.numbered("texts", ["a", "🐶" * 11]))
+        LIMITS.check_characters(TEXTS, ["a", "🐶" * 11])
 
 
 def test_a_message_never_repeats_the_text():
     with pytest.raises(InvalidRequest) as failure:
-        LIMITS.check_characters([("text", "secret words")])
+        LIMITS.check_characters("text", ["secret words"])
     assert "secret" not in str(failure.value)
 
 

@@ -34,14 +34,15 @@ class Stopwatch:
 
     def timings(self, engine: CallTimings, decodes: bool = False) -> text_pb2.Timings:
         """Where the time went; a call that no model had to answer was only tokenized."""
-        timings = text_pb2.Timings(tokenize=_duration(self._tokenize_seconds))
+        timings = text_pb2.Timings()
+        _set(timings.tokenize, self._tokenize_seconds)
         if engine.submitted is None or engine.started is None or engine.finished is None:
             return timings
         encoded = engine.encoded if engine.encoded is not None else engine.finished
-        timings.queue.CopyFrom(_duration(engine.started - engine.submitted))
-        timings.encode.CopyFrom(_duration(encoded - engine.started))
+        _set(timings.queue, engine.started - engine.submitted)
+        _set(timings.encode, encoded - engine.started)
         if decodes:
-            timings.decode.CopyFrom(_duration(engine.finished - encoded))
+            _set(timings.decode, engine.finished - encoded)
         return timings
 
 
@@ -62,7 +63,5 @@ def good(results: Iterable[Result | InvalidRequest]) -> Iterator[Result]:
     return (result for result in results if not isinstance(result, InvalidRequest))
 
 
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromNanoseconds(max(0, round(seconds * 1e9)))
-    return duration
+def _set(duration: duration_pb2.Duration, seconds: float) -> None:
+    duration.seconds, duration.nanos = divmod(max(0, round(seconds * 1e9)), 10**9)

@@ -85,6 +85,9 @@ class Catalog:
         self.bundles = sorted(
             bundles, key=lambda b: (b.manifest.name, version_order(b.manifest.version))
         )
+        self._of_kind = {
+            kind: [b for b in self.bundles if b.manifest.kind == kind] for kind in _KINDS
+        }
         self._ready: dict[str, ServedModel] = {}
 
     def open(self, models: Mapping[str, ServedModel]) -> None:
@@ -101,7 +104,7 @@ class Catalog:
 
     def find(self, model: str, kind: Kind | None = None) -> Bundle:
         """The bundle that a request's ``model`` means; raises ModelNotFound or InvalidRequest."""
-        candidates = self.bundles if model or kind is None else self._of_kind(kind)
+        candidates = self.bundles if model or kind is None else self._of_kind[kind]
         if model:
             candidates = [b for b in candidates if model in (b.key, b.manifest.name)]
         if not candidates:
@@ -121,9 +124,6 @@ class Catalog:
             self._on_refused("unavailable")
             raise Unavailable(f"{bundle.key} is loading")
         return self._ready[bundle.key]
-
-    def _of_kind(self, kind: Kind) -> list[Bundle]:
-        return [b for b in self.bundles if b.manifest.kind == kind]
 
     def _names(self, bundles: Sequence[Bundle]) -> str:
         return ", ".join(b.key for b in bundles) or "none"

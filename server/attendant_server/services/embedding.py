@@ -14,7 +14,7 @@ from attendant_server.services import validation
 from attendant_server.services.answering import Context, Stopwatch, fault, good, token_message
 from attendant_server.services.catalog import EMBEDDING, Catalog, ServedModel
 from attendant_server.services.reading import Reading, TextReader, Truncation, truncation_report
-from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.services.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.tokenizer import TextTokenizer, Token, TokenizedText
 
 ReadText = TokenizedText | InvalidRequest
@@ -130,13 +130,13 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         | embedding_pb2.FillMaskRequest,
     ) -> ServedModel:
         self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(validation.numbered("texts", request.texts))
+        self._limits.check_characters(TEXTS, request.texts)
         return self._catalog.serving(request.model, EMBEDDING)
 
     async def _read(
         self, reading: Reading, texts: Sequence[str], stopwatch: Stopwatch
     ) -> list[ReadText]:
-        read = await self._reader.read(reading, validation.numbered("texts", texts))
+        read = await self._reader.read(reading, TEXTS, texts)
         stopwatch.texts_are_read()
         return read
 
@@ -203,7 +203,7 @@ def _with_mask(index: int, text: ReadText, mask_id: int) -> ReadText:
     if isinstance(text, InvalidRequest) or mask_id in text.token_ids:
         return text
     was_cut = len(text) < text.num_original_tokens
-    return InvalidRequest(f"texts[{index}]", "has no mask left" if was_cut else "has no mask")
+    return InvalidRequest(TEXTS.format(index), "has no mask left" if was_cut else "has no mask")
 
 
 def _fill_results(

@@ -8,7 +8,7 @@ from attendant_server.services import validation
 from attendant_server.services.answering import Context, fault, good, token_message
 from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog
 from attendant_server.services.reading import Reading, TextReader
-from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.services.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.tokenizer import TokenizedText
 
 
@@ -54,8 +54,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.TokenizeResponse:
         """The tokens that the model would read."""
         self._limits.check_count("texts", len(request.texts))
-        fields_and_texts = validation.numbered("texts", request.texts)
-        self._limits.check_characters(fields_and_texts)
+        self._limits.check_characters(TEXTS, request.texts)
         side = validation.side(request.side)
         model = self._catalog.serving(request.model)
         if side == model_pb2.TEXT_SIDE_TARGET and model.manifest.kind == EMBEDDING:
@@ -65,7 +64,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 
         max_total_tokens = self._limits.max_response_bytes // TOKEN_BYTES
         reading = Reading(tokenizer, max_tokens=None, max_total_tokens=max_total_tokens)
-        texts = await self._reader.read(reading, fields_and_texts)
+        texts = await self._reader.read(reading, TEXTS, request.texts)
         return await self._reader.build(
             sum(len(text) for text in good(texts)),
             lambda: model_pb2.TokenizeResponse(results=map(_result, texts), model=model.bundle.key),

@@ -1,7 +1,7 @@
 """Texts of a call to tokens and tokens to answers, within limits; long ones off the event loop."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -42,13 +42,16 @@ class TextReader:
         self._pool = pool
 
     async def read(
-        self, reading: Reading, fields_and_texts: Sequence[tuple[str, str]]
+        self, reading: Reading, field: str, texts: Sequence[str]
     ) -> list[TokenizedText | InvalidRequest]:
-        """The tokens, or the fault, of each text; raises InvalidRequest for too many in all."""
-        is_short = sum(len(text) for _, text in fields_and_texts) <= MAX_INLINE_CHARACTERS
+        """The tokens, or the fault, of each text; raises InvalidRequest for too many in all.
+
+        Faults call a text ``field``, in which ``{}`` stands for its number.
+        """
+        is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
         results: list[TokenizedText | InvalidRequest] = []
-        for job in _jobs(fields_and_texts):
-            read = partial(_read_all, reading, job)
+        for job in _jobs(texts):
+            read = partial(_read_all, reading, field, job, len(results))
             results += read() if is_short else await self._run(read)
             _check_total(reading, results)
         return results
@@ -74,22 +77,22 @@ def truncation_report(
     )
 
 
-def _jobs(fields_and_texts: Sequence[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    job: list[tuple[str, str]] = []
+def _jobs(texts: Iterable[str]) -> Iterator[list[str]]:
+    job: list[str] = []
     num_characters = 0
-    for field, text in fields_and_texts:
+    for text in texts:
         if job and num_characters + len(text) > MAX_JOB_CHARACTERS:
             yield job
             job, num_characters = [], 0
-        job.append((field, text))
+        job.append(text)
         num_characters += len(text)
     yield job
 
 
 def _read_all(
-    reading: Reading, fields_and_texts: Sequence[tuple[str, str]]
+    reading: Reading, field: str, texts: Sequence[str], first: int
 ) -> list[TokenizedText | InvalidRequest]:
-    return [_read(reading, field, text) for field, text in fields_and_texts]
+    return [_read(reading, field, text, number) for number, text in enumerate(texts, first)]
 
 
 def _check_total(reading: Reading, results: Sequence[TokenizedText | InvalidRequest]) -> None:
@@ -98,25 +101,21 @@ def _check_total(reading: Reading, results: Sequence[TokenizedText | InvalidRequ
         raise InvalidRequest("texts", f"at most {reading.max_total_tokens} tokens in one call")
 
 
-def _read(reading: Reading, field: str, text: str) -> TokenizedText | InvalidRequest:
+def _read(reading: Reading, field: str, text: str, number: int) -> TokenizedText | InvalidRequest:
     try:
         tokens = reading.tokenizer.encode(text)
     except TokenizerError:
-        return InvalidRequest(field, "cannot be cut into tokens")
+        return InvalidRequest(field.format(number), "cannot be cut into tokens")
     if reading.max_tokens is None:
         return tokens
     if tokens.is_empty:
-        return InvalidRequest(field, "is empty, or has nothing that the model can read")
-    return _within(reading, reading.max_tokens, field, tokens)
-
-
-def _within(
-    reading: Reading, max_tokens: int, field: str, tokens: TokenizedText
-) -> TokenizedText | InvalidRequest:
-    if len(tokens) <= max_tokens:
+        problem = "is empty, or has nothing that the model can read"
+        return InvalidRequest(field.format(number), problem)
+    if len(tokens) <= reading.max_tokens:
         return tokens
     if reading.truncation == text_pb2.TRUNCATION_RIGHT:
-        return tokens.cut_end(max_tokens)
+        return tokens.cut_end(reading.max_tokens)
     if reading.truncation == text_pb2.TRUNCATION_LEFT:
-        return tokens.cut_beginning(max_tokens)
-    return InvalidRequest(field, f"at most {max_tokens} tokens, got {len(tokens)}")
+        return tokens.cut_beginning(reading.max_tokens)
+    problem = f"at most {reading.max_tokens} tokens, got {len(tokens)}"
+    return InvalidRequest(field.format(number), problem)

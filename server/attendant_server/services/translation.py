@@ -18,9 +18,10 @@ from attendant_server.services import validation
 from attendant_server.services.answering import Context, Stopwatch, fault, good, token_message
 from attendant_server.services.catalog import TRANSLATION, Catalog, ServedModel
 from attendant_server.services.reading import Reading, TextReader, Truncation, truncation_report
-from attendant_server.services.validation import TOKEN_BYTES, RequestLimits
+from attendant_server.services.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
+SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
 ReadText = TokenizedText | InvalidRequest
 ReadPair = tuple[TokenizedText, TokenizedText] | InvalidRequest
 
@@ -36,14 +37,13 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.TranslateResponse:
         """Translate all texts and answer when all are done."""
         self._limits.check_count("texts", len(request.texts))
-        fields_and_texts = validation.numbered("texts", request.texts)
-        self._limits.check_characters(fields_and_texts)
+        self._limits.check_characters(TEXTS, request.texts)
         model, options = self._model_and_options(request)
         self._check_response(options, len(request.texts))
         reading = _source_reading(model, request.truncation)
         stopwatch = self._stopwatch(model, context)
 
-        texts = await self._reader.read(reading, fields_and_texts)
+        texts = await self._reader.read(reading, TEXTS, request.texts)
         stopwatch.texts_are_read()
         sources = [text.token_ids for text in good(texts)]
         call = TranslateCall(sources, options, stopwatch.deadline)
@@ -64,13 +64,13 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         self, request: translation_pb2.StreamTranslateRequest, context: Context
     ) -> None:
         """Translate one text and send complete words as soon as they are settled."""
-        self._limits.check_characters([("text", request.text)])
+        self._limits.check_characters("text", [request.text])
         model, options = self._model_and_options(request)
         self._check_response(options, 1)
         reading = _source_reading(model, request.truncation)
         stopwatch = self._stopwatch(model, context)
 
-        [text] = await self._reader.read(reading, [("text", request.text)])
+        [text] = await self._reader.read(reading, "text", [request.text])
         stopwatch.texts_are_read()
         if isinstance(text, InvalidRequest):
             raise text
@@ -106,17 +106,18 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
     ) -> translation_pb2.ScoreResponse:
         """Score all pairs and answer when all are done."""
         self._limits.check_count("pairs", len(request.pairs))
-        sources = [(f"pairs[{i}].source", pair.source) for i, pair in enumerate(request.pairs)]
-        targets = [(f"pairs[{i}].target", pair.target) for i, pair in enumerate(request.pairs)]
-        self._limits.check_characters(sources + targets)
+        sources = [pair.source for pair in request.pairs]
+        targets = [pair.target for pair in request.pairs]
+        self._limits.check_characters(SOURCES, sources)
+        self._limits.check_characters(TARGETS, targets)
         model = self._catalog.serving(request.model, TRANSLATION)
         length_penalty = validation.length_penalty(request, "length_penalty")
         source_reading = _source_reading(model, request.truncation)
         target_reading = Reading(model.target_tokenizer, model.manifest.limits.max_target_tokens)
         stopwatch = self._stopwatch(model, context)
 
-        read_sources = await self._reader.read(source_reading, sources)
-        read_targets = await self._reader.read(target_reading, targets)
+        read_sources = await self._reader.read(source_reading, SOURCES, sources)
+        read_targets = await self._reader.read(target_reading, TARGETS, targets)
         stopwatch.texts_are_read()
         pairs = [_pair(*sides) for sides in zip(read_sources, read_targets, strict=True)]
         num_target_tokens = sum(len(target) for _, target in good(pairs))
@@ -201,26 +202,28 @@ def _translations(
         if isinstance(text, InvalidRequest):
             yield translation_pb2.Translation(error=fault(text))
         else:
-            yield translation_pb2.Translation(
-                hypotheses=[_hypothesis(model.target_tokenizer, h) for h in next(remaining)],
-                truncation=truncation_report(text, truncation),
-                num_source_tokens=len(text),
+            translation = translation_pb2.Translation(
+                truncation=truncation_report(text, truncation), num_source_tokens=len(text)
             )
+            for hypothesis in next(remaining):
+                _add_hypothesis(translation, model.target_tokenizer, hypothesis)
+            yield translation
 
 
-def _hypothesis(tokenizer: TextTokenizer, hypothesis: Hypothesis) -> translation_pb2.Hypothesis:
-    tokens = zip(hypothesis.token_ids, hypothesis.log_probabilities, strict=True)
-    return translation_pb2.Hypothesis(
+def _add_hypothesis(
+    translation: translation_pb2.Translation, tokenizer: TextTokenizer, hypothesis: Hypothesis
+) -> None:
+    # Made in place: what constructors are given is copied, token by token.
+    added = translation.hypotheses.add(
         text=tokenizer.decode(hypothesis.token_ids),
         score=hypothesis.score,
-        tokens=[
-            translation_pb2.OutputToken(id=i, text=tokenizer.token(i), log_probability=p)
-            for i, p in tokens
-        ],
         finish_reason=translation_pb2.FINISH_REASON_STOP
         if hypothesis.is_complete
         else translation_pb2.FINISH_REASON_LENGTH,
     )
+    tokens = added.tokens
+    for i, p in zip(hypothesis.token_ids, hypothesis.log_probabilities, strict=True):
+        tokens.add(id=i, text=tokenizer.token(i), log_probability=p)
 
 
 def _counts(

@@ -4,7 +4,7 @@ Every failure names the field and the limit and never repeats what the caller se
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,8 +17,14 @@ EnumValue = TypeVar("EnumValue", bound=int)
 
 MAX_LENGTH_PENALTY = 10.0
 DEFAULT_TOP_K = 5
+TEXTS = "texts[{}]"
+"""What messages call one text of the field ``texts``, ``{}`` standing for its number."""
 TOKEN_BYTES = 32
 """About what one token with its text and numbers takes in a response."""
+
+_TRUNCATIONS = frozenset(text_pb2.Truncation.values())
+_POOLINGS = frozenset(embedding_pb2.Pooling.values())
+_SIDES = frozenset(model_pb2.TextSide.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +45,13 @@ class RequestLimits:
         if num_texts > self.max_texts:
             raise InvalidRequest(field, f"at most {self.max_texts}, got {num_texts}")
 
-    def check_characters(self, fields_and_texts: Iterable[tuple[str, str]]) -> None:
-        """Refuse texts of too many characters."""
-        for field, text in fields_and_texts:
+    def check_characters(self, field: str, texts: Iterable[str]) -> None:
+        """Refuse texts of too many characters; ``{}`` in ``field`` stands for a text's number."""
+        for i, text in enumerate(texts):
             if len(text) > self.max_text_characters:
                 raise InvalidRequest(
-                    field, f"at most {self.max_text_characters} characters, got {len(text)}"
+                    field.format(i),
+                    f"at most {self.max_text_characters} characters, got {len(text)}",
                 )
 
     def check_response(self, field: str, num_bytes: int) -> None:
@@ -55,11 +62,6 @@ class RequestLimits:
                 f"the answer could take {num_bytes} bytes, at most {self.max_response_bytes}; "
                 "ask for less in one call",
             )
-
-
-def numbered(field: str, texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Each text with the name that messages give it, such as ``texts[3]``."""
-    return [(f"{field}[{i}]", text) for i, text in enumerate(texts)]
 
 
 def search_options(
@@ -107,19 +109,19 @@ def top_k(request: embedding_pb2.FillMaskRequest, limits: RequestLimits, vocab_s
 
 def truncation(value: text_pb2.Truncation.ValueType) -> text_pb2.Truncation.ValueType:
     """TRUNCATION_REFUSE, TRUNCATION_RIGHT or TRUNCATION_LEFT."""
-    return _known("truncation", value, text_pb2.Truncation.values()) or text_pb2.TRUNCATION_REFUSE
+    return _known("truncation", value, _TRUNCATIONS) or text_pb2.TRUNCATION_REFUSE
 
 
 def pooling(
     value: embedding_pb2.Pooling.ValueType, default: embedding_pb2.Pooling.ValueType
 ) -> embedding_pb2.Pooling.ValueType:
     """A pooling that is not POOLING_UNSPECIFIED."""
-    return _known("pooling", value, embedding_pb2.Pooling.values()) or default
+    return _known("pooling", value, _POOLINGS) or default
 
 
 def side(value: model_pb2.TextSide.ValueType) -> model_pb2.TextSide.ValueType:
     """TEXT_SIDE_SOURCE or TEXT_SIDE_TARGET."""
-    return _known("side", value, model_pb2.TextSide.values()) or model_pb2.TEXT_SIDE_SOURCE
+    return _known("side", value, _SIDES) or model_pb2.TEXT_SIDE_SOURCE
 
 
 def layers(requested: Sequence[int], num_layers: int) -> list[int]:
@@ -139,7 +141,7 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
         raise InvalidRequest(field, f"must be between {low} and {high}, got {value}")
 
 
-def _known(field: str, value: EnumValue, known: Sequence[EnumValue]) -> EnumValue:
+def _known(field: str, value: EnumValue, known: Collection[EnumValue]) -> EnumValue:
     if value not in known:
         raise InvalidRequest(field, f"has no value {value}")
     return value
