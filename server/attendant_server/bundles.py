@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from attendant.v1 import bundle_pb2, embedding_pb2
@@ -38,7 +39,7 @@ class BundleError(Exception):
     """A bundle cannot be used; the message names the file and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """A bundle whose manifest was read, and the precision of it that will be run."""
 
@@ -47,7 +48,7 @@ class Bundle:
     manifest: bundle_pb2.Manifest
     precision: str
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The full name of the model: ``name/version``."""
         return f"{self.manifest.name}/{self.manifest.version}"
