@@ -101,8 +101,7 @@ class Int8Layers(Layers):
 
     def _quantize(self, x: str) -> _Rows:
         # A row of zeros has the scale 0, so that its products are 0 whatever its bytes become.
-        maximum = self.op("ReduceMax", self.op("Abs", x), self.integers(-1))  # (rows, 1)
-        scales = self.op("Mul", maximum, self.scalar(1 / 127))
+        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
         flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:
             # All quantized values of a graph have the same rows.
@@ -113,8 +112,11 @@ class Int8Layers(Layers):
 
     def _rectify(self, x: str) -> _Rows:
         """The same for what is left of ``x`` when all that is negative becomes 0."""
-        maximum = self.op("ReduceMax", x, self.integers(-1))  # (rows, 1)
-        maximum = self.op("Max", maximum, self.scalar(0))
-        scales = self.op("Mul", maximum, self.scalar(1 / 255))
+        largest = self.op("Max", self._largest(x), self.scalar(0))
+        scales = self.op("Mul", largest, self.scalar(1 / 255))
         flat = self.op("Squeeze", scales, self.integers(1))
         return _Rows(self.op("QuantizeLinear", x, flat, axis=0), "", scales)
+
+    def _largest(self, x: str) -> str:
+        """The largest value of each row of ``x``: (rows, 1)."""
+        return self.op("ReduceMax", x, self.integers(-1))

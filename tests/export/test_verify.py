@@ -320,14 +320,13 @@ def test_embedding_graphs_that_give_no_numbers_are_refused(graph, tmp_path):
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_one_scale_for_the_activations_of_a_batch_is_refused(norm_first, tmp_path, monkeypatch):
-    quantize_rows = Int8Layers._quantize
+    largest_of_each = Int8Layers._largest
 
-    def quantize(g, x, largest, num_levels, zero_point):
-        of_all = g.op("ReduceMax", largest, keepdims=1)
-        largest = g.op("Expand", of_all, g.op("Shape", largest))
-        return quantize_rows(g, x, largest, num_levels, zero_point)
+    def largest_of_all(g, x):
+        of_each = largest_of_each(g, x)
+        return g.op("Expand", g.op("ReduceMax", of_each, keepdims=1), g.op("Shape", of_each))
 
-    monkeypatch.setattr(Int8Layers, "_quantize", quantize)
+    monkeypatch.setattr(Int8Layers, "_largest", largest_of_all)
     model = tiny_bert(norm_first)
     graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(model, "int8", tmp_path), 0)
 
