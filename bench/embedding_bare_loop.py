@@ -53,7 +53,7 @@ class BareLoop:
         vectors = np.empty((len(texts), self._width), np.float32)
         for batch, pooled in zip(batches, self._run_all(texts_of_batches), strict=True):
             vectors[batch] = pooled
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def _run_all(self, batches: Sequence[Sequence[Sequence[int]]]) -> Iterator[FloatArray]:
         if len(batches) == 1:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import numpy as np
@@ -21,6 +21,9 @@ from bench.embedding_worker import FloatArray, running_worker
 from bench.loads import LoadResult, Refused
 from bench.models.encoders import Encoder
 from bench.serving import running_server
+
+if TYPE_CHECKING:
+    from attendant.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
 
 TIMEOUT_SECONDS = 300
 OURS, BARE_LOOP, REFERENCE = "attendant", "bare-loop", "sentence-transformers"
@@ -61,7 +64,7 @@ WHOLE = Bulk(texts_per_call=1 << 20, concurrency=1)
 class OurServer:
     """Our server, called over the wire by the bare stub: no retries, so that refusals are seen."""
 
-    def __init__(self, stub: EmbeddingServiceStub) -> None:
+    def __init__(self, stub: "EmbeddingServiceAsyncStub") -> None:
         self._embed = stub.Embed
 
     async def closed_loop(self, calls: Sequence[Sequence[str]], concurrency: int) -> LoadResult:
@@ -97,7 +100,8 @@ async def our_server(encoder: Encoder, precision: str, *flags: str) -> AsyncIter
     with running_server(*arguments, f"--precision={precision}", *flags) as server:
         options = [("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(server.target, options=options) as channel:
-            yield OurServer(EmbeddingServiceStub(channel))
+            stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(channel)
+            yield OurServer(stub)
 
 
 def start(name: str, encoder: Encoder, precision: str) -> AbstractAsyncContextManager[System]:

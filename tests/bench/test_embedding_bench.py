@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bench import embedding_worker
 from bench.embedding import build_parser, cosines
 from bench.embedding_bare_loop import sorted_batches
 from bench.embedding_worker import running_worker
@@ -72,6 +73,17 @@ def test_a_worker_that_dies_ends_the_bench():
 
     with pytest.raises(SystemExit, match="process ended"):
         asyncio.run(run())
+
+
+def test_an_engine_whose_threads_never_end_is_killed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(embedding_worker, "END_SECONDS", 0.2)
+    endless = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+
+    async def run():
+        async with running_worker([sys.executable, "-c", endless + ENGINE]) as worker:
+            await worker.vectors(["a"])
+
+    asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def test_an_unknown_rival_is_refused(capsys: pytest.CaptureFixture[str]):
