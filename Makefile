@@ -105,7 +105,11 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
 		--max-minutes 75 --learning-rate 1.5e-3 --max-batch-tokens 2048 \
 		--validate-every-steps 400 --patience 50
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de \
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
+		--run-dir $(RUNS_DIR)/en-de-2 --init-from $(RUNS_DIR)/en-de --seed 2 \
+		--max-minutes 125 --learning-rate 1.2e-3 --warmup-steps 150 --max-batch-tokens 2048 \
+		--validate-every-steps 800 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-2 --name en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \

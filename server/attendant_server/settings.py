@@ -72,7 +72,7 @@ class Settings:
     metrics_port: int = _setting(9464, "Port of `/metrics`; 0 for any free one", min=0, max=65535)
 
     max_rows: int = _setting(
-        64, "Hypotheses that a translation model decodes at a time", min=1, max=65536
+        128, "Hypotheses that a translation model decodes at a time", min=1, max=65536
     )
     max_encode_tokens: int = _setting(
         256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
