@@ -2,8 +2,8 @@
 
     python -m bench.step_fill --data-dir DATA_DIR
 
-200 requests of mixed length come at once to a server with 16 rows. Fill is the share of rows that
-decoded a token, over all steps that began while texts were waiting. The same sentences then run
+200 requests of mixed length come at once to a server with 16 rows, 8 for each of two workers. Fill is
+the share of rows that decoded a token, over all steps that began while texts were waiting. The same sentences then run
 through a bare loop over the same graphs, sorted perfectly by output length in static batches of
 16. Both are repeated in turn; tokens are those of the outputs.
 """
@@ -25,6 +25,7 @@ from bench.serving import RunningServer, running_server
 from bench.texts import read_references
 
 MAX_ROWS = 16
+NUM_WORKERS = 2
 NUM_REQUESTS = 200
 
 
@@ -52,7 +53,7 @@ def fill_between(before: dict[str, float], after: dict[str, float], model: str) 
         return after[series] - before[series]
 
     rows = grown("attendant_saturated_step_rows_total")
-    return rows / (grown("attendant_saturated_steps_total") * MAX_ROWS)
+    return rows / (grown("attendant_saturated_steps_total") * MAX_ROWS / NUM_WORKERS)
 
 
 def measure_server(
@@ -88,7 +89,8 @@ def main() -> None:
     if arguments.data_dir is None:
         parser.error("give --data-dir or set DATA_DIR")
     texts = mixed_texts(Path(arguments.data_dir))
-    flags = [f"--max-rows={MAX_ROWS}", "--models=en-de", f"--bundles={arguments.bundles}"]
+    flags = [f"--max-rows={MAX_ROWS}", f"--num-workers={NUM_WORKERS}"]
+    flags += ["--models=en-de", f"--bundles={arguments.bundles}"]
     with running_server(*flags) as server:
         with Client(server.target) as client:
             (info,) = client.models()
