@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
@@ -26,6 +27,7 @@ from attendant_server.tokenizer import TextTokenizer, TokenizerError
 logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
+LaneKind = TypeVar("LaneKind", bound=Lane)
 
 MAX_WORKERS = 4
 """Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
@@ -97,10 +99,9 @@ class ModelLoader:
         is_on_gpu = settings.device == "cuda"
         model = self._opened(DeviceTranslationModel if is_on_gpu else OnnxTranslationModel, bundle)
         max_cache_bytes = self._max_cache_bytes(model)
-        lanes: list[DecodingLane] = []
-        for _ in range(self._num_workers):
-            beside = lanes[0] if lanes else None
-            lanes.append(DecodingLane(bundle.key, model, limits, self._metrics, self.clock, beside))
+        lanes = self._for_workers(
+            partial(DecodingLane, bundle.key, model, limits, self._metrics, self.clock)
+        )
         self._metrics.watch(
             bundle.key,
             {
@@ -134,12 +135,16 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        lanes: list[EncodingLane] = []
-        for _ in range(self._num_workers):
-            beside = lanes[0] if lanes else None
-            lanes.append(EncodingLane(bundle.key, model, limits, self._metrics, self.clock, beside))
+        lanes = self._for_workers(
+            partial(EncodingLane, bundle.key, model, limits, self._metrics, self.clock)
+        )
         self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting})
         return lanes
+
+    def _for_workers(self, new_lane: Callable[[LaneKind | None], LaneKind]) -> list[LaneKind]:
+        """A lane for each worker, the others beside the first."""
+        first = new_lane(None)
+        return [first, *(new_lane(first) for _ in range(1, self._num_workers))]
 
     def _opened(
         self, model: Callable[[Bundle, int, str, Processors], Model], bundle: Bundle
