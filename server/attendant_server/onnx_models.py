@@ -28,7 +28,7 @@ from attendant_server.onnx_sessions import Tensor, open_session
 from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
-"""Tokens of the text with which sessions are compared."""
+"""Tokens of the text with which sessions are compared, or as many as the model takes."""
 
 
 def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -78,17 +78,18 @@ class OnnxTranslationModel:
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
         self._device = device
         self._memories: list[HostDecoderMemory | DeviceDecoderMemory] = []
-        if device == "cpu":
+        if self.encoder.has_choice:
             self._choose_threads()
 
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
-        source, lengths = pad([[self.eos_id] * NUM_TRIAL_TOKENS], self.pad_id)
+        num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
+        source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
         self.encoder.keep_what_pays(lambda session: session.run(self._cross_names, feeds))
         memory = HostDecoderMemory(self.decoder_step, self.cache_sizes, width=1, max_blocks=1)
         cross = self._run_encoder(source, lengths)
-        memory.load(0, EncodedSentence([kv[0] for kv in cross], NUM_TRIAL_TOKENS))
+        memory.load(0, EncodedSentence([kv[0] for kv in cross], num_tokens))
         step_input = StepInput(
             tokens=np.array([self.bos_id]),
             lengths=np.zeros(1, dtype=np.int32),
@@ -244,7 +245,8 @@ class OnnxEmbeddingModel:
         # Hidden layers that nobody asked for must not be computed.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
-        token_ids, lengths = pad([[self._pad_id] * NUM_TRIAL_TOKENS], self._pad_id)
+        num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
+        token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)

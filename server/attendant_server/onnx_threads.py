@@ -54,6 +54,11 @@ class ThreadedGraph:
         if device == "cpu" and processors.num_threads > num_threads:
             self.alone = open_session(path, processors.num_threads, device, spins=True)
 
+    @property
+    def has_choice(self) -> bool:
+        """Whether lone runs have a session of their own."""
+        return self.alone is not self.beside
+
     @contextmanager
     def session(self) -> Iterator[onnxruntime.InferenceSession]:
         """The session to use for one run, which ends with the block."""
@@ -62,7 +67,7 @@ class ThreadedGraph:
 
     def keep_what_pays(self, run: Callable[[onnxruntime.InferenceSession], object]) -> None:
         """Time short runs of both sessions; give up the one for lone runs if it gains little."""
-        if self.alone is self.beside:
+        if not self.has_choice:
             return
         seconds: dict[str, list[float]] = {"alone": [], "beside": []}
         for _ in range(NUM_TRIALS):

@@ -1,11 +1,13 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from attendant.v1 import bundle_pb2
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import StepInput
 from attendant_server.onnx_memory import HostDecoderMemory
-from attendant_server.onnx_models import OnnxTranslationModel
+from attendant_server.onnx_models import OnnxTranslationModel, pad
 from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 
@@ -101,3 +103,18 @@ def test_workers_may_encode_at_the_same_time(bundle):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_sessions_are_compared_on_no_longer_text_than_the_model_takes(bundle, monkeypatch):
+    manifest = bundle_pb2.Manifest()
+    manifest.CopyFrom(bundle.manifest)
+    manifest.limits.max_source_tokens = 5
+    lengths: list[int] = []
+
+    def recording_pad(sequences, pad_id):
+        lengths.extend(map(len, sequences))
+        return pad(sequences, pad_id)
+
+    monkeypatch.setattr("attendant_server.onnx_models.pad", recording_pad)
+    OnnxTranslationModel(replace(bundle, manifest=manifest), 1, "cpu", Processors(2))
+    assert lengths == [5]
