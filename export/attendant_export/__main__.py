@@ -93,10 +93,10 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
     return TrainingOptions(**values, seed=args.seed)
 
 
-def _embedding_options(args: argparse.Namespace) -> TrainingOptions | None:
-    """The phase that trains token embeddings alone, which only a limit of its own asks for."""
-    limits = (args.embeddings_max_minutes, args.embeddings_max_epochs, args.embeddings_max_steps)
-    return None if limits == (None, None, None) else _training_options(args, "embeddings_")
+def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
+    """A phase that only a limit of its own asks for."""
+    limits = [getattr(args, f"{prefix}max_{unit}") for unit in ("minutes", "epochs", "steps")]
+    return None if limits == [None] * 3 else _training_options(args, prefix)
 
 
 def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None) -> RunRecord:
@@ -179,12 +179,13 @@ def _train_bert(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         seed=args.seed,
     )
-    mlm = MlmOptions(_training_options(args, "mlm_"), args.max_batch_tokens)
+    mlm = MlmOptions(_optional_phase(args, "mlm_"), args.max_batch_tokens, args.mask_ratio)
     contrastive = ContrastiveOptions(
         _training_options(args, "contrastive_"),
         args.max_pairs,
         args.temperature,
-        embedding_training=_embedding_options(args),
+        mlm_weight=args.mlm_weight,
+        embedding_training=_optional_phase(args, "embeddings_"),
     )
     recipe = bert_recipe(config, data, mlm, contrastive)
     write_run_record(args.run_dir, _record(args, recipe, args.max_tokens))
@@ -197,7 +198,7 @@ def _train_bert(args: argparse.Namespace) -> None:
         device=args.device,
         init_from=args.init_from,
     )
-    print(f"{args.run_dir}: finished with best retrieval accuracy {progress.best:.4f}")
+    print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -139,12 +139,16 @@ def _add_train_bert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-layers", type=int, default=6, help="layers of the encoder")
     parser.add_argument("--pre-norm", action="store_true", help="layer norm before each sublayer")
     parser.add_argument("--max-tokens", type=int, default=64, help="longest text to learn from")
-    _add_schedule(parser, "mlm-", " (masked language model)")
+    _add_schedule(parser, "embeddings-", " (token embeddings alone; left out without a limit)")
+    _add_schedule(parser, "mlm-", " (masked language model alone; left out without a limit)")
+    _add_schedule(parser, "contrastive-", " (sentence embeddings and masked language model)")
     parser.add_argument(
         "--max-batch-tokens", type=int, default=1024, help="padded tokens of a masked batch"
     )
-    _add_schedule(parser, "embeddings-", " (token embeddings alone; left out without a limit)")
-    _add_schedule(parser, "contrastive-", " (sentence embeddings)")
+    parser.add_argument("--mask-ratio", type=float, default=0.15, help="share of masked tokens")
+    parser.add_argument(
+        "--mlm-weight", type=float, default=1.0, help="of the masked beside the contrastive loss"
+    )
     parser.add_argument("--max-pairs", type=int, default=128, help="pairs of a contrastive batch")
     parser.add_argument("--temperature", type=float, default=0.05, help="of the contrastive loss")
 

@@ -4,8 +4,9 @@ Knows tensors only: no tokenizer, no files, no training. Its layers are the `Blo
 `transformer.py`, with GELU.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,16 @@ class Bert(nn.Module):
         # Pre-norm leaves the stream unnormalized at the top; post-norm has already done it.
         self.encoder_norm = nn.LayerNorm(width) if config.norm_first else nn.Identity()
         self.mask_head = MaskHead(width, config.vocab_size)
+
+    def begin_as_averages(self) -> None:
+        """Make every layer of a pre-norm model the identity, from which training departs.
+
+        Its sentence embeddings are then its averaged token embeddings: the layers go on from what
+        these have learned alone.
+        """
+        for block in cast(Iterable[Block], self.encoder):
+            nn.init.zeros_(block.self_attention.output.weight)
+            nn.init.zeros_(cast(nn.Linear, block.feed_forward[-1]).weight)
 
     def real_tokens(self, token_ids: Tensor) -> Tensor:
         """True where ``token_ids`` (batch, length) is not padding."""

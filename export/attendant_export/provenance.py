@@ -161,21 +161,25 @@ def bert_recipe(
 ) -> str:
     """How an embedding model is trained, for the manifest and the model card."""
     norm = "pre" if config.norm_first else "post"
-    embedding_phase = ""
-    if contrastive.embedding_training is not None:
-        embedding_phase = (
-            "First contrastive learning of the token embeddings alone (batches of at most "
-            f"{contrastive.max_embedding_pairs} pairs): "
-            f"{describe_schedule(contrastive.embedding_training)}. "
-        )
-    return (
+    phases = [
         f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
-        f"{data.max_tokens} tokens. {embedding_phase}Masked language model "
-        f"({mlm.mask_ratio:.0%} masked, batches of {mlm.max_batch_tokens:,} padded tokens): "
-        f"{describe_schedule(mlm.training)}. "
-        "Then contrastive learning of translation and paraphrase pairs (batches of at most "
+        f"{data.max_tokens} tokens."
+    ]
+    if contrastive.embedding_training is not None:
+        phases.append(
+            "Contrastive learning of the token embeddings alone (batches of at most "
+            f"{contrastive.max_embedding_pairs} pairs): "
+            f"{describe_schedule(contrastive.embedding_training)}."
+        )
+    if mlm.training is not None:
+        phases.append(f"Masked language model alone: {describe_schedule(mlm.training)}.")
+    phases.append(
+        "Contrastive learning of translation and paraphrase pairs (batches of at most "
         f"{contrastive.max_pairs} pairs, temperature {contrastive.temperature:g}, "
-        f"{contrastive.pooling} pooling), with {contrastive.mlm_weight:g} times the masked loss: "
-        f"{describe_schedule(contrastive.training)}. The checkpoint with the best retrieval "
-        f"accuracy on {data.valid_pairs.name}."
+        f"{contrastive.pooling} pooling) with {contrastive.mlm_weight:g} times the loss of a "
+        f"masked language model ({mlm.mask_ratio:.0%} masked, batches of "
+        f"{mlm.max_batch_tokens:,} padded tokens): {describe_schedule(contrastive.training)}. The "
+        "checkpoint with the best mean of retrieval accuracy and masked accuracy on "
+        f"{data.valid_pairs.name} and held-out documents."
     )
+    return " ".join(phases)
