@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.engine.models import Candidates, PastCopy, StepInput
 from attendant_server.onnx_memory import (
     MAX_BINDINGS,
     SMALLEST_NUM_POSITIONS,
@@ -169,10 +169,11 @@ class DeviceDecoderMemory:
         self._source_lengths[block] = self._source_lengths[origin]
         self._cross.copy([block], self._cross, [origin], self._cross.num_positions)
 
-    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
-        """Copy the first ``num_positions`` positions of each parent row into its row."""
+    def copy(self, copies: Sequence[PastCopy]) -> None:
+        """Copy pasts between rows, all in one run and from their beginning."""
         assert self._past is not None
-        self._past.copy(rows, self._past, parents, num_positions)
+        rows, parents, _, stops = zip(*copies, strict=True)
+        self._past.copy(rows, self._past, parents, max(stops))
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""

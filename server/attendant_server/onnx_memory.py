@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.engine.models import Candidates, PastCopy, StepInput
 from attendant_server.onnx_sessions import Buffer, Tensor
 from attendant_server.onnx_threads import ThreadedGraph
 
@@ -213,9 +213,11 @@ class HostDecoderMemory:
         for cross in self._cross:
             cross[block] = cross[origin]
 
-    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
-        """Copy the first ``num_positions`` positions of each parent row into its row."""
-        self._past[:, rows, :, :num_positions] = self._past[:, parents, :, :num_positions]
+    def copy(self, copies: Sequence[PastCopy]) -> None:
+        """Copy pasts between rows; none that is read is written as well."""
+        past = self._past
+        for row, parent, start, stop in copies:
+            past[:, row, :, start:stop] = past[:, parent, :, start:stop]
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
-from attendant_server.engine.models import StepInput
+from attendant_server.engine.models import PastCopy, StepInput
 from attendant_server.onnx_device_memory import SMALLEST_NUM_BLOCKS, DeviceCache
 from attendant_server.onnx_memory import (
     MAX_BINDINGS,
@@ -93,12 +93,14 @@ class Twins:
         self.tokens = expected.token_ids[np.arange(len(self.tokens)), choice]
         self.lengths = self.lengths + 1
 
-    def reorder(self, rng):
+    def copy(self, rng):
         block = rng.randrange(self.num_blocks)
         rows = [block * self.width + i for i in range(self.width)]
-        parents = [rng.choice(rows) for _ in rows]
-        for memory in (self.host, self.device):
-            memory.reorder(rows, parents, int(self.lengths[rows[0]]))
+        parents = rng.sample(rows, rng.randint(1, self.width))
+        stop = int(self.lengths[rows[0]])
+        copies = [PastCopy(r, rng.choice(parents), 0, stop) for r in rows if r not in parents]
+        for memory in (self.host, self.device) if copies else ():
+            memory.copy(copies)
 
 
 def source_of(length, seed=0):
@@ -107,7 +109,7 @@ def source_of(length, seed=0):
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_any_mixture_of_joining_leaving_and_reordering_agrees(models, width):
+def test_any_mixture_of_joining_leaving_and_copying_agrees(models, width):
     rng, twins = random.Random(width), Twins(models, width)
     for _ in range(60):
         if twins.num_blocks < MAX_BLOCKS and rng.random() < 0.5:
@@ -116,7 +118,7 @@ def test_any_mixture_of_joining_leaving_and_reordering_agrees(models, width):
             twins.join(*(source_of(n, rng.random()) for n in lengths[:room]))
         if twins.num_blocks:
             twins.step([(0, models.host.eos_id)] if rng.random() < 0.3 else ())
-            twins.reorder(rng)
+            twins.copy(rng)
         for block in reversed(range(twins.num_blocks)):
             if twins.lengths[block * width] == 64 or rng.random() < 0.1:
                 twins.leave(block)

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 from attendant_server.engine.calls import MaskCandidates, TargetScore
-from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.engine.models import Candidates, PastCopy, StepInput
 from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
@@ -47,10 +47,11 @@ class FakeMemory:
             row = self.rows[origin * self.width + i]
             self.rows[block * self.width + i] = row[:num_positions]
 
-    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
-        copies = [self.rows[parent][:num_positions] for parent in parents]
-        for row, copy in zip(rows, copies, strict=True):
-            self.rows[row] = copy
+    def copy(self, copies: Sequence[PastCopy]) -> None:
+        assert not {c.row for c in copies} & {c.parent for c in copies}
+        for row, parent, start, stop in copies:
+            assert len(self.rows[parent]) == stop
+            self.rows[row] = [*self.rows[row][:start], *self.rows[parent][start:stop]]
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         self.model.before_step()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,18 @@ class StepInput:
     num_candidates: int
     adjusted_positions: NDArray[np.int64]  # (adjusted, 2) row and token id
     adjustments: NDArray[np.float32]  # (adjusted) added to the log-probabilities
+
+
+class PastCopy(NamedTuple):
+    """Positions ``start`` to ``stop`` of the past of ``parent`` that ``row`` must hold as well.
+
+    Before ``start`` both rows hold the same already.
+    """
+
+    row: int
+    parent: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +57,8 @@ class DecoderMemory(Protocol):
     def move(self, origin: int, block: int, num_positions: int) -> None:
         """Move the block ``origin``, whose rows hold ``num_positions`` tokens, to ``block``."""
 
-    def reorder(self, rows: Sequence[int], parents: Sequence[int], num_positions: int) -> None:
-        """Let each of ``rows`` continue the first ``num_positions`` tokens of its parent row.
-
-        All parents are read before any row is written.
-        """
+    def copy(self, copies: Sequence[PastCopy]) -> None:
+        """Copy pasts between rows; none that is read is written as well."""
 
     def release(self) -> None:
         """No block is in use any more: others may need the memory."""

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
-from attendant_server.engine.models import Candidates, DecoderMemory, EncodedSource, StepInput
+from attendant_server.engine.models import (
+    Candidates,
+    DecoderMemory,
+    EncodedSource,
+    PastCopy,
+    StepInput,
+)
 from attendant_server.engine.search import Search, num_candidates
 
 
@@ -121,25 +127,21 @@ class Pool:
         log_probabilities: list[list[float]],
         without_result: set[Sentence],
     ) -> None:
-        """Let every search choose, then reorder the caches of those whose beams changed parents."""
-        moved_rows: list[int] = []
-        parents: list[int] = []
-        num_positions = 0
+        """Let every search choose, and copy the pasts of beams that went on in several rows."""
+        copies: list[PastCopy] = []
         for block, sentence in enumerate(self.sentences):
             if sentence in without_result:
                 continue
             rows, search = self._rows(block), sentence.search
-            chosen = search.advance(token_ids[rows], log_probabilities[rows])
-            if search.is_finished:
-                continue
-            self._tokens[rows] = search.next_tokens
-            for i, parent in enumerate(chosen or ()):
-                if parent != i:
-                    moved_rows.append(rows.start + i)
-                    parents.append(rows.start + parent)
-                    num_positions = max(num_positions, search.num_tokens)
-        if moved_rows:
-            self._memory.reorder(moved_rows, parents, num_positions)
+            own_copies = search.advance(token_ids[rows], log_probabilities[rows])
+            if not search.is_finished:
+                self._tokens[rows] = search.next_tokens
+                copies += (
+                    PastCopy(rows.start + row, rows.start + parent, start, stop)
+                    for row, parent, start, stop in own_copies
+                )
+        if copies:
+            self._memory.copy(copies)
 
     def _suppressed_ends(self) -> tuple[np.ndarray, np.ndarray]:
         """(row, end token) of all rows that must not end yet, and minus infinity for each."""

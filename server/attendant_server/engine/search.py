@@ -9,6 +9,7 @@ from os.path import commonprefix
 from typing import Protocol
 
 from attendant_server.engine.calls import Hypothesis, SearchOptions
+from attendant_server.engine.models import PastCopy
 
 
 class Search(Protocol):
@@ -25,10 +26,10 @@ class Search(Protocol):
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> list[int] | None:
+    ) -> Sequence[PastCopy]:
         """Take the candidates (width, candidates) of the step that appended ``next_tokens``.
 
-        Returns for each row which row's past it continues, or None when each continues its own.
+        Returns what must be copied between rows before the next step.
         """
 
     def settled_prefix(self) -> tuple[int, ...]:
@@ -74,7 +75,7 @@ class GreedySearch:
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> None:
+    ) -> Sequence[PastCopy]:
         """Append the best candidate."""
         token = token_ids[0][0]
         self._token_ids.append(token)
@@ -83,6 +84,7 @@ class GreedySearch:
         self.is_finished = (
             token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
         )
+        return ()
 
     def settled_prefix(self) -> tuple[int, ...]:
         """All tokens so far."""
@@ -99,21 +101,44 @@ class GreedySearch:
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Beam:
-    """A running or finished hypothesis of a beam search."""
+    """A running or finished hypothesis of a beam search: one token more than its ``parent``."""
 
-    token_ids: tuple[int, ...] = ()
-    log_probabilities: tuple[float, ...] = ()
+    parent: "Beam | None" = None
+    token: int = -1
+    token_log_probability: float = 0.0
     log_probability: float = 0.0
+    """Of all its tokens together."""
+    num_tokens: int = 0
 
     def extended(self, token: int, log_probability: float) -> "Beam":
         """This beam and one token more."""
-        return Beam(
-            (*self.token_ids, token),
-            (*self.log_probabilities, log_probability),
-            self.log_probability + log_probability,
-        )
+        total = self.log_probability + log_probability
+        return Beam(self, token, log_probability, total, self.num_tokens + 1)
+
+    def lineage(self) -> list["Beam"]:
+        """The beams of its first token, of its first two, and so on up to itself."""
+        beams: list[Beam] = []
+        beam = self
+        while beam.parent is not None:
+            beams.append(beam)
+            beam = beam.parent
+        return beams[::-1]
+
+    def token_ids(self) -> tuple[int, ...]:
+        """All its tokens."""
+        return tuple(beam.token for beam in self.lineage())
+
+    def num_shared_tokens(self, other: "Beam") -> int:
+        """Tokens with which this beam and another one, as long as it is, begin in common."""
+        one: Beam | None = self
+        two: Beam | None = other
+        while one is not two:
+            assert one is not None
+            assert two is not None
+            one, two = one.parent, two.parent
+        return one.num_tokens if one is not None else 0
 
 
 class BeamSearch:
@@ -131,36 +156,35 @@ class BeamSearch:
         self.next_tokens = [bos_id] * self.width
         self.is_finished = False
         self._options, self._eos_id = options, eos_id
-        self._running = [Beam()]
+        self._running = [Beam()] * self.width  # by row
         self._finished: list[Beam] = []
 
     @property
     def num_tokens(self) -> int:
         """Tokens of every running beam."""
-        return len(self._running[0].token_ids)
+        return self._running[0].num_tokens
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> list[int]:
+    ) -> list[PastCopy]:
         """Extend the beams by the best candidates of all of them."""
-        best = self._best_continuations(log_probabilities)
-        survivors: list[int] = []  # parent rows
-        running: list[Beam] = []
-        for rank, (_, row, candidate) in enumerate(best):
+        survivors: list[tuple[int, Beam]] = []  # (row of the parent, beam), best first
+        num_finished = len(self._finished)
+        for rank, (_, row, candidate) in enumerate(self._best_continuations(log_probabilities)):
             token = token_ids[row][candidate]
             beam = self._running[row].extended(token, log_probabilities[row][candidate])
             if token != self._eos_id:
-                survivors.append(row)
-                running.append(beam)
-                if len(running) == self.width:
+                survivors.append((row, beam))
+                if len(survivors) == self.width:
                     break
             elif rank < self.width:
                 self._finished.append(beam)
-        self._running = running
-        self._finished = sorted(self._finished, key=self._score, reverse=True)[: self.width]
-        self.next_tokens = [beam.token_ids[-1] for beam in running]
-        self.is_finished = self._is_decided()
-        return survivors
+        if len(self._finished) > num_finished:
+            self._finished = sorted(self._finished, key=self._score, reverse=True)[: self.width]
+        copies = self._settle(survivors)
+        self.next_tokens = [beam.token for beam in self._running]
+        self.is_finished = self._is_decided(best=survivors[0][1])
+        return copies
 
     def _best_continuations(
         self, log_probabilities: Sequence[Sequence[float]]
@@ -169,28 +193,42 @@ class BeamSearch:
 
         Equal totals are ordered by row and then by rank, so that a search repeats exactly.
         """
+        beams = self._running if self.num_tokens else self._running[:1]  # all are the same at first
         ranked = sorted(
             (-(beam.log_probability + log_p), row, candidate)
-            for row, beam in enumerate(self._running)
+            for row, beam in enumerate(beams)
             for candidate, log_p in enumerate(log_probabilities[row])
         )
         return ranked[: 2 * self.width]
 
-    def _is_decided(self) -> bool:
+    def _settle(self, survivors: Sequence[tuple[int, Beam]]) -> list[PastCopy]:
+        """Give every survivor a row: the best child of a beam stays, others take free rows."""
+        before, rows = self._running, dict[int, Beam]()
+        moving = [(parent, b) for parent, b in survivors if rows.setdefault(parent, b) is not b]
+        free = [row for row in range(self.width) if row not in rows]
+        copies: list[PastCopy] = []
+        for row, (parent, beam) in zip(free, moving, strict=True):
+            rows[row] = beam
+            # Of what led to a beam, its row holds the keys of the begin token and of all tokens.
+            start = before[row].num_shared_tokens(before[parent]) + 1
+            if start < beam.num_tokens:
+                copies.append(PastCopy(row, parent, start, beam.num_tokens))
+        self._running = [rows[row] for row in range(self.width)]
+        return copies
+
+    def _is_decided(self, best: Beam) -> bool:
         if self.num_tokens == self._options.max_output_tokens:
             return True
         if len(self._finished) < self.width:
             return False
-        return self._score(self._running[0]) <= self._score(self._finished[-1])
+        return self._score(best) <= self._score(self._finished[-1])
 
     def _score(self, beam: Beam) -> float:
-        return length_penalized(
-            beam.log_probability, len(beam.token_ids), self._options.length_penalty
-        )
+        return length_penalized(beam.log_probability, beam.num_tokens, self._options.length_penalty)
 
     def settled_prefix(self) -> tuple[int, ...]:
         """What the running beams and the best finished one begin with in common."""
-        can_win = [beam.token_ids for beam in [*self._running, *self._finished[:1]]]
+        can_win = [beam.token_ids() for beam in [*self._running, *self._finished[:1]]]
         return _without_end(tuple(commonprefix(can_win)), self._eos_id)
 
     def hypotheses(self) -> list[Hypothesis]:
@@ -198,15 +236,15 @@ class BeamSearch:
         beams = self._finished
         if self.num_tokens == self._options.max_output_tokens:
             beams = sorted([*beams, *self._running], key=self._score, reverse=True)
-        return [
-            Hypothesis(
-                beam.token_ids,
-                beam.log_probabilities,
-                self._score(beam),
-                is_complete=beam.token_ids[-1] == self._eos_id,
-            )
-            for beam in beams[: self._options.num_hypotheses]
-        ]
+        return [self._hypothesis(beam) for beam in beams[: self._options.num_hypotheses]]
+
+    def _hypothesis(self, beam: Beam) -> Hypothesis:
+        return Hypothesis(
+            beam.token_ids(),
+            tuple(b.token_log_probability for b in beam.lineage()),
+            self._score(beam),
+            is_complete=beam.token == self._eos_id,
+        )
 
 
 def _without_end(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
