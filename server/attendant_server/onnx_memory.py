@@ -188,6 +188,7 @@ class HostDecoderMemory:
         self._source_lengths = self._inputs.source_lengths
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
+        self._num_fitted = 0  # blocks for which the buffers are known to be laid out
 
     @property
     def num_bytes(self) -> int:
@@ -200,6 +201,7 @@ class HostDecoderMemory:
     def load(self, block: int, source: EncodedSentence) -> None:
         """Put an encoded source into a block."""
         self._source_lengths[block] = source.num_tokens
+        self._num_fitted = 0
         self._fit(block + 1)
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
@@ -210,6 +212,7 @@ class HostDecoderMemory:
         target, source = self._rows(block), self._rows(origin)
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
         self._source_lengths[block] = self._source_lengths[origin]
+        self._num_fitted = 0
         for cross in self._cross:
             cross[block] = cross[origin]
 
@@ -259,6 +262,9 @@ class HostDecoderMemory:
 
     def _fit(self, num_blocks: int) -> None:
         """Lay the cross-attention buffers out for the longest source of the first blocks."""
+        if num_blocks == self._num_fitted:
+            return
+        self._num_fitted = num_blocks
         longest = int(self._source_lengths[:num_blocks].max())
         size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
         old = self._cross[0].shape[2]

@@ -37,16 +37,16 @@ class AdmissionQueue(Generic[Text]):
         self._texts: deque[Text] = deque()
         # By future: a key that leads back to the call would keep it alive with its results.
         self._waiting: Counter[Future[Any]] = Counter()
+        self._num_waiting = 0  # all of `_waiting` together
 
     def __len__(self) -> int:
         """Texts waiting whose calls are not over."""
-        with self.lock:
-            return self._waiting.total()
+        return self._num_waiting
 
     def put(self, call: Call[Any], texts: Sequence[Text], now: float) -> None:
         """Queue all texts of ``call``; raises QueueFull, and queues none, when they do not fit."""
         with self.lock:
-            num_waiting = self._waiting.total()
+            num_waiting = self._num_waiting
             if num_waiting + len(texts) > self.max_texts:
                 raise QueueFull(
                     f"{num_waiting} texts are waiting and {len(texts)} more would exceed the "
@@ -58,6 +58,7 @@ class AdmissionQueue(Generic[Text]):
                 self._texts = deque(t for t in self._texts if t.call.future in self._waiting)
             self._texts.extend(texts)
             self._waiting[call.future] += len(texts)
+            self._num_waiting += len(texts)
         call.future.add_done_callback(self._forget)
 
     def take(self) -> Iterator[Text]:
@@ -71,6 +72,7 @@ class AdmissionQueue(Generic[Text]):
             if not text.call.is_over():
                 self._texts.appendleft(text)
                 self._waiting[text.call.future] += 1
+                self._num_waiting += 1
 
     def _take_one(self) -> Text | None:
         with self.lock:
@@ -78,6 +80,7 @@ class AdmissionQueue(Generic[Text]):
                 text = self._texts.popleft()
                 future = text.call.future
                 if future in self._waiting:
+                    self._num_waiting -= 1
                     self._waiting[future] -= 1
                     if not self._waiting[future]:
                         del self._waiting[future]
@@ -87,6 +90,7 @@ class AdmissionQueue(Generic[Text]):
     def _forget(self, future: Future[Any]) -> None:
         with self.lock:
             num_dropped = self._waiting.pop(future, 0)
+            self._num_waiting -= num_dropped
             if not self._waiting:
                 self._texts.clear()
         if num_dropped:

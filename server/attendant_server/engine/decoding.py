@@ -130,11 +130,14 @@ class DecodingLane(Lane):
             unwanted = {s for s in pool.sentences if self._is_abandoned(s.call, now)}
             if unwanted:
                 pool.drop(unwanted)
-        kept = [(s, e) for s, e in self._encoded if not self._is_abandoned(s.call, now)]
-        self._encoded = deque(kept)
+        if self._encoded:
+            kept = [(s, e) for s, e in self._encoded if not self._is_abandoned(s.call, now)]
+            self._encoded = deque(kept)
 
     def _encode(self) -> None:
         """Encode waiting sources together as soon as the encoded ones cannot fill the free rows."""
+        if not len(self._queue):
+            return
         wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
         if self.num_active + wanted_rows >= self.max_rows:
             return
@@ -214,7 +217,7 @@ class DecodingLane(Lane):
             return 0
         for sentence in ended.without_result:
             self._fail_result(sentence.call)
-        self._tell_prefixes([s for s in running if not s.call.is_over()])
+        self._tell_prefixes(running)
         return sum(map(self._finish, ended.finished))
 
     def _tell_prefixes(self, sentences: list[Sentence]) -> None:
@@ -223,7 +226,7 @@ class DecodingLane(Lane):
             call = sentence.call
             if call.timings.first_token is None:
                 call.timings.first_token = now
-            if call.on_prefix is not None:
+            if call.on_prefix is not None and not call.is_over():
                 self._tell_prefix(sentence, call.on_prefix)
 
     def _tell_prefix(
@@ -247,6 +250,8 @@ class DecodingLane(Lane):
 
     def _score(self) -> None:
         """Score one batch of waiting pairs."""
+        if not len(self._pairs):
+            return
         batch = self._take_similar(
             self._pairs,
             lambda p: max(map(len, p.call.pairs[p.index])),

@@ -18,6 +18,9 @@ from attendant_server.engine.models import (
 )
 from attendant_server.engine.search import Search, num_candidates
 
+NO_POSITIONS = np.zeros((0, 2), dtype=np.int64)
+NO_ADJUSTMENTS = np.zeros(0, dtype=np.float32)
+
 
 @dataclass(slots=True, eq=False)
 class Sentence:
@@ -110,14 +113,15 @@ class Pool:
             set(without_result),
         )
         finished = [s for s in self.sentences if s.search.is_finished]
-        self.drop({*finished, *without_result})
+        if finished or without_result:
+            self.drop({*finished, *without_result})
         return Ended(finished, without_result)
 
     def _without_result(self, candidates: Candidates) -> list[Sentence]:
         """The sentences of which a row has candidates that are NaN."""
-        is_nan = np.isnan(candidates.log_probabilities)
-        if not is_nan.any():
+        if not np.isnan(candidates.log_probabilities.max()):  # a maximum with NaN is NaN
             return []
+        is_nan = np.isnan(candidates.log_probabilities)
         blocks = is_nan.reshape(len(self.sentences), -1)  # (blocks, width x candidates)
         return [s for s, values in zip(self.sentences, blocks, strict=True) if values.any()]
 
@@ -145,12 +149,15 @@ class Pool:
 
     def _suppressed_ends(self) -> tuple[np.ndarray, np.ndarray]:
         """(row, end token) of all rows that must not end yet, and minus infinity for each."""
-        rows = [
-            row
+        blocks = [
+            block
             for block, sentence in enumerate(self.sentences)
-            if sentence.search.num_tokens < sentence.call.options.min_output_tokens
-            for row in range(self._rows(block).start, self._rows(block).stop)
+            if (least := sentence.call.options.min_output_tokens)
+            and sentence.search.num_tokens < least
         ]
+        if not blocks:
+            return NO_POSITIONS, NO_ADJUSTMENTS
+        rows = [b * self.width + i for b in blocks for i in range(self.width)]
         positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
         return positions, np.full(len(rows), -np.inf, dtype=np.float32)
 
