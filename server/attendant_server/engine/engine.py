@@ -1,14 +1,16 @@
-"""The engine's workers: threads, on each of which its lanes of all models take turns."""
+"""The engine's workers: threads, each of whose time its lanes of all models share."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from attendant_server.engine.calls import Call
 from attendant_server.engine.lane import Lane
+from attendant_server.engine.turns import Turns
 from attendant_server.errors import ModelFailed, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -84,10 +86,10 @@ class Engine:
     def _run(self, own: Sequence[Lane]) -> None:
         """The life of one worker."""
         try:
-            while self._wait_for_work(own):
-                at_work = [lane for lane in own if lane.has_work]
-                for lane in at_work:
-                    self._advance(lane, is_alone=len(at_work) == 1)
+            turns = Turns(own, time.monotonic)
+            while at_work := self._wait_for_work(own):
+                lane, is_alone = turns.next(at_work), len(at_work) == 1
+                turns.take(lane, partial(self._advance, lane, is_alone))
             self._fail_all(own)
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
@@ -106,16 +108,15 @@ class Engine:
                 if self.on_death is not None:
                     self.on_death()
 
-    def _wait_for_work(self, own: Sequence[Lane]) -> bool:
-        """Block until a lane has work; False when the worker should end."""
+    def _wait_for_work(self, own: Sequence[Lane]) -> list[Lane]:
+        """Block until lanes have work and return them; none when the worker should end."""
         with self._changed:
             while True:
                 if self._state is EngineState.STOPPED:
-                    return False
-                if any(lane.has_work for lane in own):
-                    return True
-                if self._state is EngineState.DRAINING:
-                    return False
+                    return []
+                at_work = [lane for lane in own if lane.has_work]
+                if at_work or self._state is EngineState.DRAINING:
+                    return at_work
                 self._changed.wait()
 
     def _advance(self, lane: Lane, is_alone: bool) -> None:
