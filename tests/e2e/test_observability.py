@@ -15,10 +15,10 @@ from attendant.v1.model_pb2 import GetModelRequest, TokenizeRequest
 from attendant.v1.text_pb2 import TRUNCATION_RIGHT
 from attendant.v1.translation_pb2 import (
     ScoreRequest,
-    SentencePair,
     StreamTranslateRequest,
     TranslateOptions,
     TranslateRequest,
+    TranslationPair,
 )
 from attendant_server.app import Server, StartError
 from attendant_server.observability import logs, series
@@ -41,7 +41,6 @@ from tests.support.serving import (
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
-ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram|info) \| \w* \| (.*?) \| .+ \|$")
 TEXT = "The dog sees the king."
 REQUEST = TranslateRequest(texts=[TEXT])
 EMBEDDING_MODEL = "tiny-bert/1"
@@ -55,8 +54,12 @@ Described = dict[str, tuple[str, frozenset[str]]]
 def documented() -> Described:
     """The tables under "Metrics", of what a server without a GPU has and of what it has not."""
     section = DOCUMENT.read_text(encoding="utf-8").partition("## Metrics\n")[2]
-    rows = [ROW.match(line) for line in section.partition("\n## ")[0].splitlines()]
-    return {row[1]: (row[2], frozenset(re.findall(r"`(\w+)`", row[3]))) for row in rows if row}
+    found: Described = {}
+    for line in section.partition("\n## ")[0].splitlines():
+        if line.startswith("| `"):
+            name, kind, _, labels, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            found[name.strip("`")] = (kind, frozenset(re.findall(r"`(\w+)`", labels)))
+    return found
 
 
 def shown(text: str) -> Described:
@@ -86,7 +89,7 @@ def names_of(text: str) -> set[str]:
 @pytest.fixture
 def other_kinds_of_calls() -> list[Callable[[Running], Any]]:
     """Calls of all methods, and some that fail."""
-    pair = SentencePair(source=TEXT, target="Der Hund.")
+    pair = TranslationPair(source=TEXT, target="Der Hund.")
     bad = TranslateRequest(texts=[TEXT], options=TranslateOptions(beam_size=1000))
     return [
         lambda r: r.translation.Translate(REQUEST),
@@ -342,7 +345,7 @@ def say_the_marker(running: Running) -> None:
     """Send the marker as text in every call that takes one, well and badly."""
     long_text = f"{MARKER} " * 1000
     texts = [MARKER, long_text, ""]
-    pairs = [SentencePair(source=text, target=text) for text in texts]
+    pairs = [TranslationPair(source=text, target=text) for text in texts]
     running.translation.Translate(TranslateRequest(texts=texts))
     list(running.translation.StreamTranslate(StreamTranslateRequest(text=MARKER)))
     running.translation.Score(ScoreRequest(pairs=pairs))
@@ -385,7 +388,7 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
             "attendant_server.services.reading._read_all", fail_with_the_marker
         )  # what nobody has thought of
         failure_of(running.translation.Translate, REQUEST)
-        wait_until(lambda: sum("event=call " in line for line in caplog.messages) == 14)
+        wait_until(lambda: sum("event=call " in line for line in caplog.messages) == 13)
         metrics = page(running.server)
     ours = [r for r in caplog.records if r.name.startswith(("attendant_server", "grpc"))]
     lines = "\n".join(form.format(r) for r in ours for form in (JsonFormatter(), CONSOLE))
