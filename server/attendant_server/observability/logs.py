@@ -154,9 +154,7 @@ class CallLog:
             return
         assert record.ended is not None
         phases = {name: end - start for name, start, end in record.phases()}
-        logger.log(
-            level,
-            _CALL,
+        fields = (
             f"{record.method.service}/{record.method.name}",
             record.model,
             record.code,
@@ -168,3 +166,5 @@ class CallLog:
             record.ended - record.started,
             *(phases.get(name, 0.0) for name in _PHASES),
         )
+        # Not `logger.log`, which would find out each time who has called it.
+        logger.handle(logger.makeRecord(logger.name, level, __file__, 0, _CALL, fields, None))
