@@ -54,10 +54,10 @@ class Collector:
 async def running_collector() -> AsyncIterator[Collector]:
     """A collector of this process, on a free port."""
     collector, server = Collector(), grpc.aio.server()
-    method: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
-        collector.export
-    )
-    handler = grpc.method_handlers_generic_handler(EXPORT, {"Export": method})
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Export": grpc.unary_unary_rpc_method_handler(collector.export)
+    }
+    handler = grpc.method_handlers_generic_handler(EXPORT, methods)
     server.add_generic_rpc_handlers((handler,))
     collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

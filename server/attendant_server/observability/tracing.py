@@ -4,7 +4,7 @@ The only user of OpenTelemetry, which is an extra of the package: imported only 
 Spans hold names, counts and times, and never any text. The variables ``OTEL_*`` that OpenTelemetry
 defines say how spans are sampled, described and sent; only where to is a setting of ours.
 
-Docs/decisions/0009 says why spans are made and encoded here and not by OpenTelemetry's own tracer.
+docs/decisions/0009 says why spans are made and encoded here and not by OpenTelemetry's own tracer.
 """
 
 import threading
