@@ -23,6 +23,7 @@ from attendant.v1 import translation_pb2 as pb
 from tokenizers import Tokenizer
 
 MAX_OUTPUT_TOKENS = 256
+MAX_OUTPUT_RATIO, EXTRA_TOKENS = 3, 16
 Search = tuple[int, int]
 """Beam size and the most tokens of an output: what texts of one batch must have in common."""
 
@@ -73,12 +74,14 @@ class Batcher:
     def _run(self, batch: list[Waiting]) -> None:
         batch.sort(key=lambda waiting: len(waiting.tokens), reverse=True)  # as parts are run
         beam_size, max_output_tokens = batch[0].search
+        # As our server limits what repeats itself; CTranslate2 knows one limit for a whole batch.
+        longest = MAX_OUTPUT_RATIO * len(batch[0].tokens) + EXTRA_TOKENS
         results = self._translator.translate_batch(
             [waiting.tokens for waiting in batch],
             max_batch_size=self._max_tokens,
             batch_type="tokens",
             beam_size=beam_size,
-            max_decoding_length=max_output_tokens,
+            max_decoding_length=min(max_output_tokens, longest),
             asynchronous=True,
         )
         for waiting, result in zip(batch, results, strict=True):

@@ -24,7 +24,25 @@ def test_absent_options_take_their_defaults():
         num_hypotheses=1,
         length_penalty=1.0,
         min_output_tokens=0,
+        max_output_ratio=3,
     )
+
+
+def test_a_limit_of_the_callers_own_holds_for_texts_of_any_length():
+    options = validation.search_options(TranslateOptions(max_output_tokens=40), LIMITS, 64)
+    assert options.for_source(1) == options.for_source(60) == options
+    assert options.max_output_tokens == 40
+
+
+@pytest.mark.parametrize(("num_source_tokens", "limit"), [(1, 19), (5, 31), (16, 64), (60, 64)])
+def test_without_one_the_output_is_limited_by_the_length_of_the_text(num_source_tokens, limit):
+    options = validation.search_options(TranslateOptions(), LIMITS, 64)
+    assert options.for_source(num_source_tokens).max_output_tokens == limit
+
+
+def test_the_least_output_goes_before_the_length_of_the_text():
+    options = validation.search_options(TranslateOptions(min_output_tokens=50), LIMITS, 64)
+    assert options.for_source(2).max_output_tokens == 50
 
 
 def test_a_zero_that_means_something_is_kept():

@@ -17,7 +17,8 @@ class SearchOptions(TypedDict, total=False):
     `beam_size`: hypotheses kept at every step, 1 (greedy) if absent.
     `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
     `length_penalty`: exponent of the length that divides the score, 0 to 10; 1.0 if absent.
-    `max_output_tokens`: the most tokens of a translation; the model's limit if absent.
+    `max_output_tokens`: the most tokens of a translation; if absent, three times those of the text
+    and 16 more, or the model's limit if that is less.
     `min_output_tokens`: tokens before a translation may end; 0 if absent.
     """
 

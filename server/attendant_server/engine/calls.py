@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
+EXTRA_TOKENS = 16
+"""What the shortest texts may have beyond their share of output tokens."""
 EARLY_SECONDS = 0.01
 """Callers end a call at their own deadline, which can be a little before the one that they sent."""
 
@@ -104,6 +106,16 @@ class SearchOptions:
     num_hypotheses: int = 1
     length_penalty: float = 1.0
     min_output_tokens: int = 0
+    max_output_ratio: int | None = None
+    """If given, a text may have so many output tokens for each of its own, and `EXTRA_TOKENS`."""
+
+    def for_source(self, num_source_tokens: int) -> "SearchOptions":
+        """These options with the output limit of one text."""
+        if self.max_output_ratio is None:
+            return self
+        limit = self.max_output_ratio * num_source_tokens + EXTRA_TOKENS
+        limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
+        return replace(self, max_output_tokens=limit, max_output_ratio=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class DecodingLane(Lane):
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
 
     def _sentence(self, call: TranslateCall, index: int) -> Sentence:
-        search = new_search(call.options, self._model.bos_id, self._model.eos_id)
+        options = call.options.for_source(len(call.sources[index]))
+        search = new_search(options, self._model.bos_id, self._model.eos_id)
         return Sentence(call, index, search)
 
     def _advance(self, is_alone: bool) -> None:

@@ -17,6 +17,9 @@ EnumValue = TypeVar("EnumValue", bound=int)
 
 MAX_LENGTH_PENALTY = 10.0
 DEFAULT_TOP_K = 5
+MAX_OUTPUT_RATIO = 3
+"""Tokens of a translation for each of its source, beyond which it most likely repeats itself. Of
+164,110 English-German pairs none has more than 1.5 times and 16, in either direction."""
 TEXTS = "texts[{}]"
 """What messages call one text of the field ``texts``, ``{}`` standing for its number."""
 TOKEN_BYTES = 32
@@ -69,7 +72,10 @@ def search_options(
     limits: RequestLimits,
     max_target_tokens: int,
 ) -> SearchOptions:
-    """The options of a search with all defaults filled in."""
+    """The options of a search with all defaults filled in.
+
+    Without a limit of the caller's own, each text has one of `MAX_OUTPUT_RATIO` times its tokens.
+    """
     beam_size = options.beam_size if options.HasField("beam_size") else 1
     _check_range("options.beam_size", beam_size, 1, limits.max_beam_size)
     num_hypotheses = options.num_hypotheses if options.HasField("num_hypotheses") else 1
@@ -85,6 +91,7 @@ def search_options(
         num_hypotheses=num_hypotheses,
         length_penalty=length_penalty(options, "options.length_penalty"),
         min_output_tokens=options.min_output_tokens,
+        max_output_ratio=None if options.HasField("max_output_tokens") else MAX_OUTPUT_RATIO,
     )
 
 

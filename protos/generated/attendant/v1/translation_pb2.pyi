@@ -67,8 +67,9 @@ class TranslateOptions(google.protobuf.message.Message):
     0 leaves the sum undivided. Larger values favour longer translations. Must be finite and between 0 and 10.
     """
     max_output_tokens: builtins.int
-    """Most tokens of one hypothesis, the end token counted. Default and upper limit: Limits.max_target_tokens of the
-    model. 0 is INVALID_ARGUMENT.
+    """Most tokens of one hypothesis, the end token counted. Upper limit: Limits.max_target_tokens of the model. Default:
+    that limit, or three times the tokens of the text and 16 more if that is less, so that a hypothesis that repeats
+    itself does not run on for long; but no less than min_output_tokens. 0 is INVALID_ARGUMENT.
     """
     min_output_tokens: builtins.int
     """Tokens that a hypothesis must have before the end token may be chosen. Default 0, no lower limit.
