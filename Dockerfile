@@ -1,5 +1,5 @@
 # The server with its built-in bundles. Runs without root and with a read-only file system.
-FROM python:3.11-slim AS build
+FROM docker.io/library/python:3.11.15-slim-bookworm AS build
 WORKDIR /source
 RUN python3 -m venv /venv
 COPY protos protos
@@ -7,7 +7,7 @@ COPY server server
 RUN /venv/bin/pip install --no-cache-dir ./protos './server[cpu]' \
     && /venv/bin/pip uninstall --yes pip setuptools
 
-FROM python:3.11-slim
+FROM docker.io/library/python:3.11.15-slim-bookworm
 COPY --from=build /venv /venv
 COPY bundles /attendant/bundles
 COPY deploy/health_probe.py /attendant/health_probe.py
