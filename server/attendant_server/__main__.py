@@ -1,10 +1,10 @@
 """The command ``attendant-server``: settings in, exit code out."""
 
 import asyncio
-import logging
 import os
 import sys
 
+from attendant_server.observability.logs import set_up_logs
 from attendant_server.settings import SettingsError, load_settings, settings_table
 
 
@@ -23,12 +23,8 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
-    from attendant_server.app import run  # imported late, so that --help is quick
+    set_up_logs(settings.log_level, settings.log_format)
+    from attendant_server.process import run  # imported late, so that --help is quick
 
     return asyncio.run(run(settings))
 

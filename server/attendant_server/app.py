@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import signal
+import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -22,14 +22,18 @@ from attendant.v1 import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from attendant_server.bundles import BundleError
+from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
 from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.around import Method
-from attendant_server.interceptors.metrics import MetricsInterceptor
+from attendant_server.interceptors.record import CallWatcher, RecordInterceptor
 from attendant_server.interceptors.status import StatusInterceptor
 from attendant_server.loading import LoadedModel, ModelLoader
-from attendant_server.metrics import Metrics
+from attendant_server.observability.host_memory import host_memory
+from attendant_server.observability.logs import CallLog
+from attendant_server.observability.metrics import Metrics, NoMetrics
+from attendant_server.observability.page import serve_metrics
+from attendant_server.onnx_sessions import RUNTIME_VERSION
+from attendant_server.records import Method
 from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
 from attendant_server.services.embedding import EmbeddingService
 from attendant_server.services.health import HealthService
@@ -39,7 +43,6 @@ from attendant_server.services.translation import TranslationService
 from attendant_server.services.validation import RequestLimits
 from attendant_server.settings import Settings
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SETTLE_SECONDS = 0.5
 """How long the last refusals are held back, so that no caller asks again as the port closes."""
 WHOLE_SERVER = ""
@@ -48,6 +51,7 @@ SERVICES_OF_KINDS = {
     TRANSLATION: "attendant.v1.TranslationService",
     EMBEDDING: "attendant.v1.EmbeddingService",
 }
+KIND_NAMES = {TRANSLATION: "translation", EMBEDDING: "embedding"}
 DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
     embedding_pb2.DESCRIPTOR,
@@ -72,7 +76,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         """Read the manifests of the bundles; raises BundleError."""
         self._settings = settings
-        self._metrics = Metrics()
+        self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
         self._loader = ModelLoader(settings, self._metrics)
         self._catalog = Catalog(self._loader.read_bundles(), self._metrics.on_refused)
         self._admission = AdmissionInterceptor(
@@ -80,11 +84,14 @@ class Server:
         )
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
+        self._watchers: list[CallWatcher] = [self._metrics, CallLog()]
+        self._closers: list[Callable[[], None]] = []
         self.engine: Engine | None = None
         """Runs the models; None until they are loaded."""
         self.engine_has_died = asyncio.Event()
         """Set once every caller was answered and health says NOT_SERVING."""
         self.port = self.metrics_port = 0
+        self._start_series()
 
     async def __aenter__(self) -> "Server":
         await self.start()
@@ -110,21 +117,15 @@ class Server:
             self._loader.open_device()
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
+        self._start_tracing()
         self._grpc = self._new_grpc_server()
         try:
             self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
-            self.metrics_port, self._close_metrics = self._metrics.serve(
-                settings.metrics_host, settings.metrics_port
-            )
         except RuntimeError as error:
             raise StartError(
                 f"cannot listen on {settings.host}:{settings.port}: {error}"
             ) from error
-        except OSError as error:
-            address = f"{settings.metrics_host}:{settings.metrics_port}"
-            raise StartError(f"cannot listen on {address} for metrics: {error}") from error
-        self._metrics.describe_server(version("attendant-server"), settings.device)
-        self._metrics.add_methods(_methods(), [code.name for code in grpc.StatusCode])
+        self._show_metrics()
         await self._grpc.start()
         logger.info("event=loading port=%d models=%s", self.port, self.models())
 
@@ -165,7 +166,8 @@ class Server:
             seconds_left = max(0.0, drain_until - time.monotonic())
             await asyncio.to_thread(self.engine.drain, seconds_left)
         self._pool.shutdown(cancel_futures=True)
-        await asyncio.to_thread(self._close_metrics)
+        for close in self._closers:
+            await asyncio.to_thread(close)
         logger.info("event=stopped")
 
     async def _close_port(self, settle_seconds: float, drain_until: float) -> None:
@@ -182,11 +184,70 @@ class Server:
         """The models and their precisions, in one line."""
         return ",".join(f"{b.key}:{b.precision}" for b in self._catalog.bundles)
 
+    def _start_series(self) -> None:
+        """Let every series exist before the first of them can be asked for."""
+        codes = [code.name for code in grpc.StatusCode]
+        self._metrics.describe_server(
+            version=version("attendant-server"),
+            python=platform.python_version(),
+            onnxruntime=RUNTIME_VERSION,
+            device=self._settings.device,
+        )
+        self._metrics.add_methods(_methods(), codes)
+        self._metrics.watch(
+            {
+                "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
+                "attendant_concurrent_calls": lambda: self._admission.num_calls,
+                "attendant_max_concurrent_calls": lambda: self._settings.max_concurrent_calls,
+                "attendant_memory_used_bytes": lambda: host_memory().used,
+                "attendant_memory_limit_bytes": lambda: host_memory().limit,
+            }
+        )
+        for bundle in self._catalog.bundles:
+            kind = KIND_NAMES[bundle.manifest.kind]
+            self._metrics.add_model(bundle.key, kind, bundle.precision, codes)
+            self._metrics.watch_model(
+                bundle.key,
+                {
+                    "attendant_model_serving": partial(self._is_serving, bundle),
+                    "attendant_max_queued_texts": lambda: self._settings.max_queued_texts,
+                },
+            )
+
+    def _is_serving(self, bundle: Bundle) -> bool:
+        service = SERVICES_OF_KINDS[bundle.manifest.kind]
+        return self._catalog.is_ready(bundle) and self._health.is_serving(service)
+
+    def _start_tracing(self) -> None:
+        endpoint = self._settings.trace_endpoint
+        if not endpoint:
+            return
+        try:
+            from attendant_server.observability.tracing import new_tracer
+        except ImportError as error:
+            raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
+        tracer = new_tracer(endpoint, version("attendant-server"))
+        self._watchers.insert(0, tracer)  # the others want to know the id of the trace
+        self._closers.append(tracer.close)
+
+    def _show_metrics(self) -> None:
+        settings = self._settings
+        if settings.metrics_port < 0:
+            return
+        try:
+            self.metrics_port, close = serve_metrics(
+                self._metrics.registry, settings.metrics_host, settings.metrics_port
+            )
+        except OSError as error:
+            address = f"{settings.metrics_host}:{settings.metrics_port}"
+            raise StartError(f"cannot listen on {address} for metrics: {error}") from error
+        self._closers.append(close)
+
     def _new_grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[
-                MetricsInterceptor(self._metrics),
+                RecordInterceptor(self._watchers),
                 StatusInterceptor(),
                 self._admission,
             ],
@@ -218,7 +279,7 @@ class Server:
             target_tokenizer=model.target_tokenizer,
             mask_tokenizer=model.mask_tokenizer,
             engine=engine,
-            observer=self._metrics,
+            on_refused=self._metrics.on_refused,
         )
 
     def _on_engine_death(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -259,48 +320,3 @@ def _methods() -> Iterator[Method]:
                 yield Method.of(
                     service.full_name, method.name, method.client_streaming, method.server_streaming
                 )
-
-
-async def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine dies; returns the exit code.
-
-    A second signal ends it at once.
-    """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-        stopping.set()
-
-    for number in SIGNALS:
-        loop.add_signal_handler(number, stop)
-    try:
-        server = Server(settings)
-        await server.start()
-    except (BundleError, StartError) as error:
-        logger.error("event=start_failed %s", error)
-        return 1
-    return await _serve_until(stopping, server)
-
-
-async def _serve_until(stopping: asyncio.Event, server: Server) -> int:
-    loading = asyncio.ensure_future(server.load())
-    stopped = asyncio.ensure_future(stopping.wait())
-    died = asyncio.ensure_future(server.engine_has_died.wait())
-    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    try:
-        if loading.done():
-            loading.result()
-            print(f"attendant is serving on port {server.port}: {server.models()}", flush=True)
-        await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
-        return 1 if died.done() else 0
-    except BundleError as error:
-        logger.error("event=start_failed %s", error)
-        return 1
-    finally:
-        for waiting in (loading, stopped, died):
-            waiting.cancel()
-        await server.stop()

@@ -12,7 +12,7 @@ from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bun
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
 from attendant_server.engine.lane import Lane
-from attendant_server.metrics import Metrics
+from attendant_server.observability.metrics import Metrics
 from attendant_server.onnx_models import (
     DeviceTranslationModel,
     OnnxEmbeddingModel,
@@ -76,8 +76,6 @@ class ModelLoader:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
         bundle.check_files()
         is_translation = bundle.manifest.kind == TRANSLATION
-        kind = "translation" if is_translation else "embedding"
-        self._metrics.add_model(bundle.key, kind, bundle.precision)
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
@@ -102,13 +100,14 @@ class ModelLoader:
         lanes = self._for_workers(
             partial(DecodingLane, bundle.key, model, limits, self._metrics, self.clock)
         )
-        self._metrics.watch(
+        self._metrics.watch_model(
             bundle.key,
             {
                 "attendant_queued_texts": lambda: lanes[0].num_waiting,
                 "attendant_active_sentences": lambda: sum(x.num_active_sentences for x in lanes),
                 "attendant_rows_used": lambda: sum(lane.num_active for lane in lanes),
                 "attendant_max_rows": lambda: sum(lane.max_rows for lane in lanes),
+                "attendant_max_step_rows": lambda: lanes[0].max_rows,
                 "attendant_cache_bytes": lambda: model.cache_bytes,
                 "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
@@ -138,7 +137,9 @@ class ModelLoader:
         lanes = self._for_workers(
             partial(EncodingLane, bundle.key, model, limits, self._metrics, self.clock)
         )
-        self._metrics.watch(bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting})
+        self._metrics.watch_model(
+            bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting}
+        )
         return lanes
 
     def _for_workers(self, new_lane: Callable[[LaneKind | None], LaneKind]) -> list[LaneKind]:

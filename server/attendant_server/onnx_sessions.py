@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 CUDA_LIBRARY = "libcudart.so.13"
 """The version that the pinned onnxruntime-gpu is built for; it is loaded already."""
+RUNTIME_VERSION: str = onnxruntime.__version__
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 

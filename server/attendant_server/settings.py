@@ -69,7 +69,12 @@ class Settings:
     host: str = _setting("0.0.0.0", "Address that gRPC listens on")
     port: int = _setting(50051, "Port of gRPC; 0 for any free one", min=0, max=65535)
     metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on")
-    metrics_port: int = _setting(9464, "Port of `/metrics`; 0 for any free one", min=0, max=65535)
+    metrics_port: int = _setting(
+        9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
+    )
+    trace_endpoint: str = _setting(
+        "", "Collector that gets spans over OTLP, such as `http://host:4317`; empty for no tracing"
+    )
 
     max_rows: int = _setting(
         128, "Hypotheses that a translation model decodes at a time", min=1, max=65536
@@ -115,6 +120,9 @@ class Settings:
     )
     log_level: str = _setting(
         "info", "Least important log lines to write", choices="debug info warning error"
+    )
+    log_format: str = _setting(
+        "console", "Log lines for people, or one JSON object each", choices="console json"
     )
 
     def __post_init__(self) -> None:

@@ -10,9 +10,9 @@ import grpc
 import pytest
 from attendant_server import errors
 from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.around import Method
 from attendant_server.interceptors.metrics import MetricsInterceptor
 from attendant_server.interceptors.status import STATUS_CODES, StatusInterceptor
+from attendant_server.records import Method
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from tokenizers import Tokenizer

@@ -3,8 +3,8 @@ import urllib.request
 import pytest
 from attendant_server.engine.calls import CallTimings
 from attendant_server.engine.reports import BatchReport, StepReport
-from attendant_server.interceptors.around import Method
 from attendant_server.metrics import DROPS, REFUSALS, Metrics
+from attendant_server.records import Method
 from prometheus_client.parser import text_string_to_metric_families
 
 MODEL = "en-de/1"

@@ -3,10 +3,9 @@
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
-from attendant_server.engine.calls import Call
+from attendant_server.engine.calls import Answer, Call
 from attendant_server.errors import QueueFull
 
 
@@ -29,14 +28,14 @@ class AdmissionQueue(Generic[Text]):
     future.
     """
 
-    def __init__(self, max_texts: int, on_dropped: Callable[[Future[Any], int], None]) -> None:
+    def __init__(self, max_texts: int, on_dropped: Callable[[Answer[Any], int], None]) -> None:
         self.max_texts = max_texts
         self._on_dropped = on_dropped
         self.lock = threading.RLock()
         """For whoever must not be seen between taking texts and putting some of them back."""
         self._texts: deque[Text] = deque()
         # By future: a key that leads back to the call would keep it alive with its results.
-        self._waiting: Counter[Future[Any]] = Counter()
+        self._waiting: Counter[Answer[Any]] = Counter()
 
     def __len__(self) -> int:
         """Texts waiting whose calls are not over."""
@@ -84,7 +83,7 @@ class AdmissionQueue(Generic[Text]):
                     return text
             return None
 
-    def _forget(self, future: Future[Any]) -> None:
+    def _forget(self, future: Any) -> None:
         with self.lock:
             num_dropped = self._waiting.pop(future, 0)
             if not self._waiting:

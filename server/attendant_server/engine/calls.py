@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
+EARLY_SECONDS = 0.01
+"""Callers end a call at their own deadline, which can be a little before the one that they sent."""
+
 
 @dataclass(slots=True)
 class CallTimings:
@@ -24,6 +27,22 @@ class CallTimings:
     """When the last encoder run of the call had ended."""
     first_token: float | None = None
     finished: float | None = None
+    num_batch_texts: int = 0
+    """Texts, of all calls, in the last run of a model (but the decoder) that had a text of it."""
+    num_step_texts: int = 0
+    """Texts, of all calls, in the decoding step that gave the first token."""
+
+
+class Answer(Future[list[Result]]):
+    """The future of a call. It knows the deadline, as queues keep futures and not calls."""
+
+    def __init__(self, deadline: float | None) -> None:
+        super().__init__()
+        self.deadline = deadline
+
+    def came_too_late(self, now: float) -> bool:
+        """Whether what ended the call was most likely its deadline."""
+        return self.deadline is not None and now >= self.deadline - EARLY_SECONDS
 
 
 class Call(Generic[Result]):
@@ -37,7 +56,7 @@ class Call(Generic[Result]):
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
         self.deadline = deadline
-        self.future: Future[list[Result]] = Future()
+        self.future: Answer[Result] = Answer(deadline)
         self.timings = CallTimings()
         self._results: dict[int, Result] = {}
         self._lock = threading.Lock()

@@ -223,6 +223,7 @@ class DecodingLane(Lane):
             call = sentence.call
             if call.timings.first_token is None:
                 call.timings.first_token = now
+                call.timings.num_step_texts = len(sentences)
             if call.on_prefix is not None:
                 self._tell_prefix(sentence, call.on_prefix)
 

@@ -7,11 +7,10 @@ lanes of a model, one for each worker, take texts from the same queues.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from attendant_server.engine.admission import AdmissionQueue, Waiting
-from attendant_server.engine.calls import Call
+from attendant_server.engine.calls import Answer, Call
 from attendant_server.engine.reports import BatchReport, Observer
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
@@ -99,9 +98,9 @@ class Lane(ABC):
     def _new_queue(self, max_texts: int) -> AdmissionQueue[Any]:
         return AdmissionQueue(max_texts, self._on_dropped)
 
-    def _on_dropped(self, future: Future[Any], num_texts: int) -> None:
+    def _on_dropped(self, future: Answer[Any], num_texts: int) -> None:
         if future.cancelled():
-            reason = "cancelled"
+            reason = "expired" if future.came_too_late(self._clock()) else "cancelled"
         else:
             is_late = isinstance(future.exception(), DeadlineExceeded)
             reason = "expired" if is_late else "failed"
@@ -170,8 +169,10 @@ class Lane(ABC):
         """Run a batch of texts with these token counts, and report it; None if that failed."""
         started = self._clock()
         for text in batch:
-            if text.call.timings.started is None:
-                text.call.timings.started = started
+            timings = text.call.timings
+            timings.num_batch_texts = len(batch)
+            if timings.started is None:
+                timings.started = started
         try:
             output = run()
         except Exception:

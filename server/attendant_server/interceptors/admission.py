@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
-from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context, Method
+from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.records import Method
 
 RETRY_AFTER_SECONDS = 0.1
 
@@ -35,6 +36,11 @@ class AdmissionInterceptor(AroundInterceptor):
         self._may_refuse = asyncio.Event()
         self._may_refuse.set()
 
+    @property
+    def num_calls(self) -> int:
+        """Calls in progress."""
+        return self._num_calls
+
     def refuse_calls(self) -> None:
         """Refuse every call from now on with Unavailable."""
         self._refuses_all = True
@@ -58,7 +64,7 @@ class AdmissionInterceptor(AroundInterceptor):
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
         """Count the call in and out, or refuse it; end it with DeadlineExceeded in time."""
-        if not method.service.startswith("attendant."):
+        if not method.is_own:
             return await behaviour(request, context)
         if self._refuses_all:
             self._on_refused("unavailable")

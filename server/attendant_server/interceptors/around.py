@@ -6,35 +6,15 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
+
+from attendant_server.records import Method
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
-
-
-class Method(NamedTuple):
-    """Which method a call is for."""
-
-    service: str
-    name: str
-    type: str
-    """``unary``, ``server_stream``, ``client_stream`` or ``bidi_stream``."""
-
-    @classmethod
-    def of(
-        cls, service: str, name: str, request_streaming: bool, response_streaming: bool
-    ) -> Method:
-        """The method with its type."""
-        type_ = {
-            (False, False): "unary",
-            (False, True): "server_stream",
-            (True, False): "client_stream",
-            (True, True): "bidi_stream",
-        }[request_streaming, response_streaming]
-        return cls(service, name, type_)
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):

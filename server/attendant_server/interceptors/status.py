@@ -5,7 +5,7 @@ Only messages of our own errors reach the caller; of all others it learns nothin
 
 import asyncio
 import logging
-import secrets
+import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -14,16 +14,17 @@ from google.protobuf import duration_pb2, message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from attendant_server import errors
+from attendant_server import errors, records
 from attendant_server.interceptors.around import (
     AroundInterceptor,
     Behaviour,
     Context,
     Handler,
-    Method,
     behaviour_of,
     with_behaviour,
 )
+from attendant_server.interceptors.record import REQUEST_ID
+from attendant_server.records import Method
 
 STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -61,13 +62,16 @@ class StatusInterceptor(AroundInterceptor):
             raise
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # panics of Rust libraries are no Exception
-            request_id = secrets.token_hex(8)
-            logger.exception(
-                "event=call_failed method=%s/%s request_id=%s",
+        except BaseException as error:  # panics of Rust libraries are no Exception
+            request_id = records.current().request_id
+            logger.error(
+                "event=call_failed method=%s/%s request_id=%s error=%s traceback=%s",
                 method.service,
                 method.name,
                 request_id,
+                type(error).__name__,
+                # Without the message, which may repeat what the caller sent.
+                "".join(traceback.format_tb(error.__traceback__)),
             )
             await context.abort(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
 
@@ -110,7 +114,7 @@ async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 async def _abort(context: Context, error: errors.AttendantError) -> None:
     code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
     status = status_pb2.Status(code=code.value[0], message=str(error))
-    metadata: list[tuple[str, str | bytes]] = []
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, records.current().request_id)]
     if isinstance(error, errors.InvalidRequest):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.problem

@@ -8,41 +8,33 @@ from attendant.v1 import text_pb2
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, status_pb2
 
-from attendant_server.engine.calls import CallTimings
+from attendant_server import records
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import Token
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Result = TypeVar("Result")
 
+_TOLD_PHASES = frozenset(text_pb2.Timings.DESCRIPTOR.fields_by_name)
+
 
 class Stopwatch:
-    """Knows when a call came, when it must be over, and how long its texts took to read."""
+    """Knows when a call must be over, and where its time went."""
 
     def __init__(
         self, clock: Callable[[], float], context: Context, max_request_seconds: float
     ) -> None:
         remaining: float | None = context.time_remaining()
-        self._clock, self._start = clock, clock()
-        self._tokenize_seconds = 0.0
+        self._record = records.current()
         seconds = max_request_seconds if remaining is None else min(remaining, max_request_seconds)
-        self.deadline = self._start + seconds
+        self.deadline = clock() + seconds
 
-    def texts_are_read(self) -> None:
-        """Tokenization has ended."""
-        self._tokenize_seconds = self._clock() - self._start
-
-    def timings(self, engine: CallTimings, decodes: bool = False) -> text_pb2.Timings:
-        """Where the time went; a call that no model had to answer was only tokenized."""
+    def timings(self) -> text_pb2.Timings:
+        """Where the time went so far; a call that no model had to answer was only tokenized."""
         timings = text_pb2.Timings()
-        _set(timings.tokenize, self._tokenize_seconds)
-        if engine.submitted is None or engine.started is None or engine.finished is None:
-            return timings
-        encoded = engine.encoded if engine.encoded is not None else engine.finished
-        _set(timings.queue, engine.started - engine.submitted)
-        _set(timings.encode, encoded - engine.started)
-        if decodes:
-            _set(timings.decode, engine.finished - encoded)
+        for phase in self._record.phases():
+            if phase.name in _TOLD_PHASES:
+                _set(getattr(timings, phase.name), phase.end - phase.start)
         return timings
 
 

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeAlias
 
 from attendant.v1 import bundle_pb2
 
+from attendant_server import records
 from attendant_server.bundles import Bundle, version_order
-from attendant_server.engine.calls import Call, CallTimings, Result
+from attendant_server.engine.calls import Call, Result
 from attendant_server.errors import InvalidRequest, ModelNotFound, QueueFull, Unavailable
 from attendant_server.tokenizer import TextTokenizer
 
@@ -32,16 +33,6 @@ class Submitting(Protocol):
         """The time, in seconds, that deadlines of calls are on."""
 
 
-class CallObserver(Protocol):
-    """Is told how calls to models fared."""
-
-    def on_answered(self, model: str, timings: CallTimings) -> None:
-        """The engine has answered a call."""
-
-    def on_refused(self, reason: str) -> None:
-        """A call was not admitted: ``queue_full``, ``unavailable`` or ``concurrency``."""
-
-
 @dataclass(frozen=True, slots=True)
 class ServedModel:
     """A model that can answer."""
@@ -54,7 +45,8 @@ class ServedModel:
     mask_tokenizer: TextTokenizer
     """Reads texts to embed, and recognizes the mask token in them."""
     engine: Submitting
-    observer: CallObserver
+    on_refused: Callable[[str], None]
+    """Is told why a call was not admitted: ``queue_full`` or ``unavailable``."""
 
     @property
     def manifest(self) -> bundle_pb2.Manifest:
@@ -63,17 +55,16 @@ class ServedModel:
 
     async def answer(self, call: Call[Result]) -> list[Result]:
         """Let the engine answer a call; cancelling this abandons the call."""
+        records.current().engine = call.timings
         try:
             self.engine.submit(self.bundle.key, call)
         except QueueFull:
-            self.observer.on_refused("queue_full")
+            self.on_refused("queue_full")
             raise
         except Unavailable:
-            self.observer.on_refused("unavailable")
+            self.on_refused("unavailable")
             raise
-        results = await asyncio.wrap_future(call.future)
-        self.observer.on_answered(self.bundle.key, call.timings)
-        return results
+        return await asyncio.wrap_future(call.future)
 
 
 class Catalog:
@@ -120,6 +111,7 @@ class Catalog:
     def serving(self, model: str, kind: Kind | None = None) -> ServedModel:
         """Like `find`, but the model itself; raises Unavailable while it is loading."""
         bundle = self.find(model, kind)
+        records.current().model = bundle.key
         if bundle.key not in self._ready:
             self._on_refused("unavailable")
             raise Unavailable(f"{bundle.key} is loading")

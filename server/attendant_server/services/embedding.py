@@ -8,6 +8,7 @@ import numpy as np
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc, text_pb2
 from numpy.typing import NDArray
 
+from attendant_server import records
 from attendant_server.engine.calls import EmbedCall, FillMaskCall, MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 from attendant_server.services import validation
@@ -44,7 +45,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         reading = _reading(model, model.source_tokenizer, request.truncation)
         stopwatch = self._stopwatch(model, context)
 
-        texts = await self._read(reading, request.texts, stopwatch)
+        texts = await self._reader.read(reading, TEXTS, request.texts)
         call = EmbedCall([text.token_ids for text in good(texts)], (output,), stopwatch.deadline)
         results = await model.answer(call) if call.texts else []
 
@@ -59,7 +60,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             results=[_embed_result(text, reading.truncation) for text in texts],
             model=model.bundle.key,
             token_counts=_counts(texts),
-            timings=stopwatch.timings(call.timings),
+            timings=stopwatch.timings(),
         )
 
     async def EmbedTokens(
@@ -72,7 +73,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         reading = _reading(model, model.source_tokenizer, request.truncation)
         stopwatch = self._stopwatch(model, context)
 
-        texts = await self._read(reading, request.texts, stopwatch)
+        texts = await self._reader.read(reading, TEXTS, request.texts)
         token_bytes = TOKEN_BYTES + len(layers) * sizes.d_model * FLOAT_BYTES
         num_tokens = sum(len(text) for text in good(texts))
         field = "layers" if request.layers else "texts"
@@ -87,7 +88,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 results=_token_results(texts, results, outputs, reading.truncation),
                 model=model.bundle.key,
                 token_counts=_counts(texts),
-                timings=stopwatch.timings(call.timings),
+                timings=stopwatch.timings(),
             ),
         )
 
@@ -103,8 +104,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         reading = _reading(model, model.mask_tokenizer, request.truncation)
         stopwatch = self._stopwatch(model, context)
 
-        texts = await self._read(reading, request.texts, stopwatch)
+        texts = await self._reader.read(reading, TEXTS, request.texts)
         texts = [_with_mask(i, t, manifest.special_tokens.mask_id) for i, t in enumerate(texts)]
+        records.current().num_invalid_texts = len(texts) - len(list(good(texts)))
         masks = [_masks(text, manifest.special_tokens.mask_id) for text in good(texts)]
         num_candidates = sum(len(positions) for positions in masks) * top_k
         self._limits.check_response("texts", num_candidates * TOKEN_BYTES)
@@ -119,7 +121,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 results=_fill_results(model, texts, results, reading.truncation),
                 model=model.bundle.key,
                 token_counts=_counts(texts),
-                timings=stopwatch.timings(call.timings),
+                timings=stopwatch.timings(),
             ),
         )
 
@@ -132,13 +134,6 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self._limits.check_count("texts", len(request.texts))
         self._limits.check_characters(TEXTS, request.texts)
         return self._catalog.serving(request.model, EMBEDDING)
-
-    async def _read(
-        self, reading: Reading, texts: Sequence[str], stopwatch: Stopwatch
-    ) -> list[ReadText]:
-        read = await self._reader.read(reading, TEXTS, texts)
-        stopwatch.texts_are_read()
-        return read
 
     def _stopwatch(self, model: ServedModel, context: Context) -> Stopwatch:
         return Stopwatch(model.engine.clock, context, self._limits.max_request_seconds)

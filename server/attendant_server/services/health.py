@@ -34,6 +34,10 @@ class HealthService(health_pb2_grpc.HealthServicer):
             self._statuses.update(dict.fromkeys(services, SERVING if is_serving else NOT_SERVING))
         await self._notify()
 
+    def is_serving(self, service: str) -> bool:
+        """Whether the status of a service is SERVING now."""
+        return self._statuses.get(service) == SERVING
+
     async def stop_serving(self) -> None:
         """Report NOT_SERVING for everything from now on."""
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)

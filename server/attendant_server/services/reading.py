@@ -1,6 +1,7 @@
 """Texts of a call to tokens and tokens to answers, within limits; long ones off the event loop."""
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from typing import TypeAlias, TypeVar
 
 from attendant.v1 import text_pb2
 
+from attendant_server import records
 from attendant_server.errors import InvalidRequest
+from attendant_server.records import CallRecord
 from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
 
 MAX_INLINE_CHARACTERS = 1000
@@ -48,12 +51,16 @@ class TextReader:
 
         Faults call a text ``field``, in which ``{}`` stands for its number.
         """
+        record = records.current()
+        if record.read_started is None:
+            record.read_started = time.monotonic()
         is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
         results: list[TokenizedText | InvalidRequest] = []
         for job in _jobs(texts):
             read = partial(_read_all, reading, field, job, len(results))
             results += read() if is_short else await self._run(read)
             _check_total(reading, results)
+        _note(record, results)
         return results
 
     async def build(self, num_tokens: int, work: Callable[[], Value]) -> Value:
@@ -75,6 +82,17 @@ def truncation_report(
         num_kept_tokens=len(text),
         truncation=truncation,
     )
+
+
+def _note(record: CallRecord, results: Sequence[TokenizedText | InvalidRequest]) -> None:
+    record.read_ended = time.monotonic()
+    record.num_texts += len(results)
+    for text in results:
+        if isinstance(text, InvalidRequest):
+            record.num_invalid_texts += 1
+        else:
+            record.num_input_tokens += len(text)
+            record.num_truncated_texts += len(text) < text.num_original_tokens
 
 
 def _jobs(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
+from attendant_server import records
 from attendant_server.engine.calls import (
     Hypothesis,
     ScoreCall,
@@ -44,7 +45,6 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         stopwatch = self._stopwatch(model, context)
 
         texts = await self._reader.read(reading, TEXTS, request.texts)
-        stopwatch.texts_are_read()
         sources = [text.token_ids for text in good(texts)]
         call = TranslateCall(sources, options, stopwatch.deadline)
         results = await model.answer(call) if sources else []
@@ -56,7 +56,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 translations=_translations(model, texts, results, reading.truncation),
                 model=model.bundle.key,
                 token_counts=counts,
-                timings=stopwatch.timings(call.timings, decodes=True),
+                timings=stopwatch.timings(),
             ),
         )
 
@@ -71,7 +71,6 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         stopwatch = self._stopwatch(model, context)
 
         [text] = await self._reader.read(reading, "text", [request.text])
-        stopwatch.texts_are_read()
         if isinstance(text, InvalidRequest):
             raise text
         prefixes = Prefixes()
@@ -97,7 +96,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 translation=translation,
                 model=model.bundle.key,
                 token_counts=counts,
-                timings=stopwatch.timings(call.timings, decodes=True),
+                timings=stopwatch.timings(),
             )
         )
 
@@ -118,7 +117,6 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
 
         read_sources = await self._reader.read(source_reading, SOURCES, sources)
         read_targets = await self._reader.read(target_reading, TARGETS, targets)
-        stopwatch.texts_are_read()
         pairs = [_pair(*sides) for sides in zip(read_sources, read_targets, strict=True)]
         num_target_tokens = sum(len(target) for _, target in good(pairs))
         self._limits.check_response("pairs", num_target_tokens * TOKEN_BYTES)
@@ -132,7 +130,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 scores=_scores(pairs, results, length_penalty, source_reading.truncation),
                 model=model.bundle.key,
                 token_counts=text_pb2.TokenCounts(num_input_tokens=num_tokens),
-                timings=stopwatch.timings(call.timings, decodes=True),
+                timings=stopwatch.timings(),
             ),
         )
 
@@ -229,9 +227,12 @@ def _add_hypothesis(
 def _counts(
     sources: Sequence[Sequence[int]], results: Sequence[list[Hypothesis]]
 ) -> text_pb2.TokenCounts:
+    lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
+    record = records.current()
+    record.num_output_tokens, record.longest_output = sum(lengths), max(lengths, default=0)
     return text_pb2.TokenCounts(
         num_input_tokens=sum(len(source) for source in sources),
-        num_output_tokens=sum(len(h.token_ids) for hypotheses in results for h in hypotheses),
+        num_output_tokens=record.num_output_tokens,
     )
 
 

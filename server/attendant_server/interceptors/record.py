@@ -1,0 +1,81 @@
+"""Makes the record of every call and shows it to those who watch."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc
+
+from attendant_server import records
+from attendant_server.engine.calls import EARLY_SECONDS
+from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.records import CallRecord, Method
+
+REQUEST_ID = "x-request-id"
+_FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+"""What can stand in a line of a log and be nobody's forged second one."""
+
+
+class CallWatcher(Protocol):
+    """Is shown every call; must be quick and must not raise."""
+
+    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+        """A call has come, with this metadata."""
+
+    def on_call_ended(self, record: CallRecord) -> None:
+        """A call has ended; the record is complete."""
+
+
+class RecordInterceptor(AroundInterceptor):
+    """Shows calls to watchers, in order; must be the outermost interceptor.
+
+    The caller finds the id of its request in the trailing metadata.
+    """
+
+    def __init__(self, watchers: Sequence[CallWatcher]) -> None:
+        super().__init__()
+        self._watchers = watchers
+
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
+        """Keep the record of the call."""
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        record = CallRecord(method, _request_id(metadata))
+        records.begin(record)
+        context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
+        for watcher in self._watchers:
+            watcher.on_call_started(record, metadata)
+        try:
+            return await behaviour(request, context)
+        except asyncio.CancelledError:
+            record.code = _code_of_cancelled(context).name
+            raise
+        except BaseException:
+            record.code = _code_of_aborted(context).name
+            raise
+        finally:
+            record.ended = time.monotonic()
+            for watcher in self._watchers:
+                watcher.on_call_ended(record)
+
+
+def _request_id(metadata: Mapping[str, Any]) -> str:
+    given = metadata.get(REQUEST_ID, "")
+    return given if _FIT_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _code_of_cancelled(context: Context) -> grpc.StatusCode:
+    remaining: float | None = context.time_remaining()
+    is_expired = remaining is not None and remaining <= EARLY_SECONDS
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
+
+
+def _code_of_aborted(context: Context) -> grpc.StatusCode:
+    # Older releases of grpc give the number of the code instead of the code.
+    found = context.code()
+    codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
+    return next(codes, grpc.StatusCode.UNKNOWN)

@@ -1,0 +1,1 @@
+"""What operators see of the server: metrics, log lines and spans, never the text of a user."""

@@ -1,0 +1,106 @@
+"""The server's log: lines for people or JSON, and a line for every call that has ended.
+
+Our messages are written as ``event=name key=%s ...``; a lone ``%s`` is a text of an error. As JSON
+each becomes an object with these keys and the values as they are. No line holds a user's text.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from attendant_server.records import CallRecord
+
+logger = logging.getLogger("attendant_server.calls")
+
+_CALL = (
+    "event=call method=%s model=%s code=%s request_id=%s trace_id=%s texts=%d input_tokens=%d "
+    "output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f encode_seconds=%.6f "
+    "decode_seconds=%.6f"
+)
+_PHASES = ("tokenize", "queue", "encode", "decode")
+
+
+def set_up_logs(level: str, format: str) -> None:
+    """Write the log to standard error from now on; ``format`` is ``console`` or ``json``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class ConsoleFormatter(logging.Formatter):
+    """A line with the time, the level, the logger and the message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; ``time`` is in UTC."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        entry: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    message = record.msg
+    if not (isinstance(message, str) and message.startswith("event=")):
+        return {"message": record.getMessage()}
+    values = iter(record.args if isinstance(record.args, tuple) else ())
+    fields: dict[str, Any] = {}
+    for word in message.split():
+        name, _, value = word.rpartition("=")
+        fields[name or "message"] = _value(value, values)
+    return fields
+
+
+def _value(template: str, values: Any) -> Any:
+    """What a template such as ``%d`` or ``%s/%s`` stands for; numbers stay numbers."""
+    if template.count("%") == 1 and template.startswith("%"):
+        value = next(values)
+        return round(value, 6) if isinstance(value, float) else value
+    return template % tuple(next(values) for _ in range(template.count("%")))
+
+
+class CallLog:
+    """Writes a line for every call that has ended: counts, names and times.
+
+    Health checks and reflection are worth a line at level debug only.
+    """
+
+    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+        """A call has come."""
+
+    def on_call_ended(self, record: CallRecord) -> None:
+        """A call has ended."""
+        level = logging.INFO if record.method.is_own else logging.DEBUG
+        if not logger.isEnabledFor(level):
+            return
+        assert record.ended is not None
+        phases = {name: end - start for name, start, end in record.phases()}
+        logger.log(
+            level,
+            _CALL,
+            f"{record.method.service}/{record.method.name}",
+            record.model,
+            record.code,
+            record.request_id,
+            record.trace_id,
+            record.num_texts,
+            record.num_input_tokens,
+            record.num_output_tokens,
+            record.ended - record.started,
+            *(phases.get(name, 0.0) for name in _PHASES),
+        )

@@ -1,0 +1,52 @@
+"""The small HTTP server that shows the metrics, at ``/metrics`` and nowhere else."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+PATH = "/metrics"
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A slow reader holds nobody up."""
+
+    daemon_threads = True
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Not a word about scrapes."""
+
+
+def serve_metrics(
+    registry: CollectorRegistry, host: str, port: int
+) -> tuple[int, Callable[[], None]]:
+    """Show the metrics over HTTP; returns the port and what ends it. Raises OSError."""
+    show = make_wsgi_app(registry)
+
+    def page(environment: Any, start_response: Any) -> Iterable[bytes]:
+        if environment["PATH_INFO"] != PATH:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there is nothing but /metrics\n"]
+        shown: Iterable[bytes] = show(environment, start_response)
+        return shown
+
+    server = make_server(host, port, page, _ServerV6 if ":" in host else _Server, _Handler)
+    thread = threading.Thread(target=server.serve_forever, name="attendant-metrics", daemon=True)
+    thread.start()
+
+    def close() -> None:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    return server.server_port, close
