@@ -291,7 +291,7 @@ def test_a_translation_that_never_ends_is_cut_off(running: Running):
 
 def test_an_answer_that_would_be_too_large_is_refused_before_any_work(start):
     small = start(max_response_bytes=20_000)
-    before = small.metric("attendant_batch_texts_total", model="tiny-bert/1")
+    before = small.metric("attendant_encode_batch_texts_sum", model="tiny-bert/1")
     texts = ["dog " * 50] * 10
     for call, request in [
         (small.embedding.EmbedTokens, EmbedRequest(texts=texts)),
@@ -302,7 +302,7 @@ def test_an_answer_that_would_be_too_large_is_refused_before_any_work(start):
         failure = failure_of(call, request)
         assert failure.code() == INVALID
         assert "at most" in failure.details()
-    assert small.metric("attendant_batch_texts_total", model="tiny-bert/1") == before
+    assert small.metric("attendant_encode_batch_texts_sum", model="tiny-bert/1") == before
 
 
 def test_an_unknown_method_is_unimplemented(running: Running):

@@ -10,7 +10,7 @@ METHOD = {"grpc_service": "attendant.v1.TranslationService", "grpc_method": "Tra
 
 
 def num_encoded(running: Running) -> float:
-    return running.metric("attendant_batch_texts_total", graph="encoder")
+    return running.metric("attendant_encode_batch_texts_sum", model=TRANSLATION_MODEL)
 
 
 def num_dropped(running: Running, reason: str) -> float:
@@ -65,6 +65,7 @@ def test_a_call_whose_deadline_passes_in_the_queue_is_answered_then_and_never_ru
         running.wait_for_queued(0)
     assert running.translation.Translate(REQUEST).translations[0].hypotheses
     assert num_encoded(running) == before + 1
+    wait_until(lambda: num_dropped(running, "expired") == 1)
     name = "grpc_server_handled_total"
     handled = {"grpc_code": "DEADLINE_EXCEEDED", **METHOD}
     wait_until(lambda: running.metric(name, **handled) == 1)
@@ -85,4 +86,4 @@ def test_the_servers_own_limit_ends_a_call_even_while_a_model_run_hangs(start, t
         assert failure.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert failure.details() == "the call took more than 0.2 seconds"
         running.wait_for_queued(0)
-    wait_until(lambda: num_dropped(running, "cancelled") == 1)
+    wait_until(lambda: num_dropped(running, "expired") == 1)

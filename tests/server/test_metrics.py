@@ -1,56 +1,100 @@
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from attendant_server.engine.calls import CallTimings
 from attendant_server.engine.reports import BatchReport, StepReport
-from attendant_server.metrics import DROPS, REFUSALS, Metrics
-from attendant_server.records import Method
+from attendant_server.observability.metrics import DROPS, METHODS, REFUSALS, Metrics, NoMetrics
+from attendant_server.observability.page import serve_metrics
+from attendant_server.records import CallRecord, Method
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_metrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 MODEL = "en-de/1"
+LABELS = {"model": "en-de", "version": "1"}
 TRANSLATE = Method.of("attendant.v1.TranslationService", "Translate", False, False)
+TRACE_ID = "0123456789abcdef" * 2
 
 
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics()
-    metrics.add_model(MODEL, "translation", "int8")
+    metrics.add_methods([TRANSLATE], ["OK", "UNAVAILABLE"])
+    metrics.add_model(MODEL, "translation", "int8", ["OK", "UNAVAILABLE"])
     return metrics
+
+
+@pytest.fixture
+def url(metrics: Metrics) -> Iterator[str]:
+    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{port}/metrics"
+    close()
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(name, labels)
 
 
+def answered(**changes: Any) -> CallRecord:
+    """A record of a translation, with a second and more for each phase."""
+    timings = CallTimings(submitted=3.0, started=5.0, encoded=8.0, first_token=9.0, finished=16.0)
+    values: dict[str, Any] = {
+        "started": 1.0,
+        "read_started": 1.5,
+        "read_ended": 2.5,
+        "ended": 17.0,
+        "model": MODEL,
+        "engine": timings,
+        "longest_output": 8,
+    }
+    return CallRecord(TRANSLATE, **(values | changes))
+
+
 def test_every_series_of_a_model_exists_before_anything_has_happened(metrics: Metrics):
     for name in (
-        "attendant_steps_total",
-        "attendant_step_rows_total",
-        "attendant_saturated_steps_total",
-        "attendant_saturated_step_rows_total",
         "attendant_input_tokens_total",
         "attendant_output_tokens_total",
-        "attendant_queue_seconds_count",
-        "attendant_first_token_seconds_count",
-        "attendant_call_seconds_count",
+        "attendant_saturated_steps_total",
+        "attendant_saturated_step_rows_total",
+        "attendant_step_rows_count",
         "attendant_step_seconds_count",
+        "attendant_truncated_texts_total",
+        "attendant_invalid_texts_total",
+        "attendant_encode_batch_tokens_total",
+        "attendant_score_batch_padded_tokens_total",
+        "attendant_queued_texts",
+        "attendant_rows_used",
     ):
-        assert value(metrics, name, model=MODEL) == 0
+        assert value(metrics, name, **LABELS) == 0
     for reason in DROPS:
-        assert value(metrics, "attendant_dropped_texts_total", model=MODEL, reason=reason) == 0
+        assert value(metrics, "attendant_dropped_texts_total", reason=reason, **LABELS) == 0
     for reason in REFUSALS:
         assert value(metrics, "attendant_refused_calls_total", reason=reason) == 0
-    for graph in ("encoder", "scorer"):
-        labels = {"model": MODEL, "graph": graph}
-        assert value(metrics, "attendant_batch_padded_tokens_total", **labels) == 0
-    info = {"model": MODEL, "kind": "translation", "precision": "int8"}
+    for method in METHODS["translation"]:
+        name = "attendant_calls_total"
+        assert value(metrics, name, method=method, code="UNAVAILABLE", **LABELS) == 0
+        assert value(metrics, "attendant_call_seconds_count", method=method, **LABELS) == 0
+    for phase in ("queue", "encode", "decode", "time_to_first_token", "time_per_output_token"):
+        name = f"attendant_{phase}_seconds_count"
+        assert value(metrics, name, method="Translate", **LABELS) == 0
+    info = {"kind": "translation", "precision": "int8", **LABELS}
     assert value(metrics, "attendant_model_info", **info) == 1
 
 
-def test_an_embedding_model_has_no_steps(metrics: Metrics):
-    metrics.add_model("bert/1", "embedding", "int8")
-    assert value(metrics, "attendant_steps_total", model="bert/1") is None
-    assert value(metrics, "attendant_batch_texts_total", model="bert/1", graph="embedder") == 0
+def test_a_model_has_no_series_for_what_it_cannot_do(metrics: Metrics):
+    metrics.add_model("bert/1", "embedding", "int8", ["OK"])
+    bert = {"model": "bert", "version": "1"}
+    assert value(metrics, "attendant_step_rows_count", **bert) is None
+    assert value(metrics, "attendant_rows_used", **bert) is None
+    assert value(metrics, "attendant_score_batch_texts_count", **bert) is None
+    assert value(metrics, "attendant_decode_seconds_count", method="Embed", **bert) is None
+    assert value(metrics, "attendant_queue_seconds_count", method="Tokenize", **bert) is None
+    assert value(metrics, "attendant_encode_batch_texts_count", **bert) == 0
+    assert value(metrics, "attendant_queue_seconds_count", method="FillMask", **bert) == 0
 
 
 def test_the_memory_of_a_device_is_asked_for_whenever_it_is_looked_at(metrics: Metrics):
@@ -65,75 +109,151 @@ def test_the_memory_of_a_device_is_asked_for_whenever_it_is_looked_at(metrics: M
 def test_steps_that_began_while_texts_waited_are_counted_apart(metrics: Metrics):
     for num_waiting, num_rows in ((0, 3), (5, 8)):
         metrics.on_step(MODEL, StepReport(num_rows, 8, num_waiting, 4, 0.01))
-    assert value(metrics, "attendant_steps_total", model=MODEL) == 2
-    assert value(metrics, "attendant_step_rows_total", model=MODEL) == 11
-    assert value(metrics, "attendant_saturated_steps_total", model=MODEL) == 1
-    assert value(metrics, "attendant_saturated_step_rows_total", model=MODEL) == 8
-    assert value(metrics, "attendant_output_tokens_total", model=MODEL) == 8
+    assert value(metrics, "attendant_step_rows_count", **LABELS) == 2
+    assert value(metrics, "attendant_step_rows_sum", **LABELS) == 11
+    assert value(metrics, "attendant_step_rows_bucket", le="4.0", **LABELS) == 1
+    assert value(metrics, "attendant_saturated_steps_total", **LABELS) == 1
+    assert value(metrics, "attendant_saturated_step_rows_total", **LABELS) == 8
+    assert value(metrics, "attendant_output_tokens_total", **LABELS) == 8
 
 
-def test_batches_tell_their_padding(metrics: Metrics):
-    metrics.on_batch(MODEL, BatchReport("encoder", 3, 20, 30, 0.01))
-    labels = {"model": MODEL, "graph": "encoder"}
-    assert value(metrics, "attendant_batch_texts_total", **labels) == 3
-    assert value(metrics, "attendant_batch_tokens_total", **labels) == 20
-    assert value(metrics, "attendant_batch_padded_tokens_total", **labels) == 30
-    assert value(metrics, "attendant_input_tokens_total", model=MODEL) == 20
+@pytest.mark.parametrize(
+    ("graph", "verb"), [("encoder", "encode"), ("embedder", "encode"), ("scorer", "score")]
+)
+def test_batches_tell_their_padding(metrics: Metrics, graph: str, verb: str):
+    metrics.on_batch(MODEL, BatchReport(graph, 3, 20, 30, 0.01))
+    for other in ("encode", "score"):
+        times = 1 if other == verb else 0
+        name = f"attendant_{other}_batch"
+        assert value(metrics, f"{name}_seconds_count", **LABELS) == times
+        assert value(metrics, f"{name}_texts_sum", **LABELS) == 3 * times
+        assert value(metrics, f"{name}_tokens_total", **LABELS) == 20 * times
+        assert value(metrics, f"{name}_padded_tokens_total", **LABELS) == 30 * times
+    assert value(metrics, "attendant_input_tokens_total", **LABELS) == 20
 
 
-def test_times_of_a_call_are_counted_from_its_admission(metrics: Metrics):
-    timings = CallTimings(submitted=1.0, started=1.5, encoded=2.0, first_token=3.0, finished=5.0)
-    metrics.on_answered(MODEL, timings)
-    assert value(metrics, "attendant_queue_seconds_sum", model=MODEL) == 0.5
-    assert value(metrics, "attendant_first_token_seconds_sum", model=MODEL) == 2.0
-    assert value(metrics, "attendant_call_seconds_sum", model=MODEL) == 4.0
+def test_a_call_tells_where_its_time_went(metrics: Metrics):
+    metrics.on_call_ended(answered())
+    times = {
+        "call": 16.0,
+        "tokenize": 1.0,
+        "queue": 2.0,
+        "encode": 3.0,
+        "decode": 8.0,
+        "time_to_first_token": 6.0,
+        "time_per_output_token": 1.0,
+    }
+    for name, seconds in times.items():
+        labels = {"method": "Translate", **LABELS}
+        assert value(metrics, f"attendant_{name}_seconds_sum", **labels) == seconds
+
+
+def test_a_translation_of_one_token_has_no_time_for_further_ones(metrics: Metrics):
+    metrics.on_call_ended(answered(longest_output=1))
+    labels = {"method": "Translate", **LABELS}
+    assert value(metrics, "attendant_time_to_first_token_seconds_count", **labels) == 1
+    assert value(metrics, "attendant_time_per_output_token_seconds_count", **labels) == 0
+
+
+def test_only_calls_that_were_answered_count_in_latencies(metrics: Metrics):
+    metrics.on_call_ended(answered(code="UNAVAILABLE"))
+    call = {"method": "Translate", **LABELS}
+    assert value(metrics, "attendant_calls_total", code="UNAVAILABLE", **call) == 1
+    assert value(metrics, "attendant_call_seconds_count", **call) == 0
+    assert value(metrics, "attendant_queue_seconds_count", **call) == 0
+
+
+def test_texts_that_were_cut_or_could_not_be_read_are_counted(metrics: Metrics):
+    metrics.on_call_ended(answered(num_truncated_texts=2, num_invalid_texts=3))
+    assert value(metrics, "attendant_truncated_texts_total", **LABELS) == 2
+    assert value(metrics, "attendant_invalid_texts_total", **LABELS) == 3
 
 
 def test_half_a_millisecond_is_told_from_a_whole_one(metrics: Metrics):
     metrics.on_step(MODEL, StepReport(1, 8, 0, 0, 0.0004))
-    bucket = "attendant_step_seconds_bucket"
-    assert value(metrics, bucket, model=MODEL, le="0.0005") == 1
+    assert value(metrics, "attendant_step_seconds_bucket", le="0.0005", **LABELS) == 1
 
 
 def test_calls_are_counted_by_method_and_code(metrics: Metrics):
-    metrics.add_methods([TRANSLATE], ["OK", "UNAVAILABLE"])
     labels = {
         "grpc_service": "attendant.v1.TranslationService",
         "grpc_method": "Translate",
         "grpc_type": "unary",
     }
     assert value(metrics, "grpc_server_handled_total", grpc_code="UNAVAILABLE", **labels) == 0
-    metrics.on_rpc_started(TRANSLATE)
-    metrics.on_rpc_handled(TRANSLATE, "OK", 0.2)
+    record = answered(model="")  # a call that was refused before its model was known
+    metrics.on_call_started(record, {})
+    metrics.on_call_ended(record)
     assert value(metrics, "grpc_server_started_total", **labels) == 1
     assert value(metrics, "grpc_server_handled_total", grpc_code="OK", **labels) == 1
-    assert value(metrics, "grpc_server_handling_seconds_sum", **labels) == 0.2
+    assert value(metrics, "grpc_server_handling_seconds_sum", **labels) == 16.0
+    name = "attendant_calls_total"
+    assert value(metrics, name, method="Translate", code="OK", **LABELS) == 0
 
 
 def test_gauges_are_read_when_they_are_asked_for(metrics: Metrics):
     waiting = [1, 2]
-    metrics.watch(MODEL, {"attendant_queued_texts": lambda: len(waiting)})
-    assert value(metrics, "attendant_queued_texts", model=MODEL) == 2
-    waiting.clear()
-    assert value(metrics, "attendant_queued_texts", model=MODEL) == 0
+    metrics.watch_model(MODEL, {"attendant_queued_texts": lambda: len(waiting)})
+    metrics.watch({"attendant_concurrent_calls": lambda: len(waiting)})
+    for _ in range(2):
+        assert value(metrics, "attendant_queued_texts", **LABELS) == len(waiting)
+        assert value(metrics, "attendant_concurrent_calls") == len(waiting)
+        waiting.clear()
 
 
-def test_metrics_are_shown_over_http_until_closed(metrics: Metrics):
-    port, close = metrics.serve("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{port}/metrics"
+def test_metrics_are_shown_at_their_path_and_nowhere_else(metrics: Metrics, url: str):
     with urllib.request.urlopen(url) as response:
         families = {f.name for f in text_string_to_metric_families(response.read().decode())}
-    close()
-    assert {"attendant_steps", "grpc_server_handled", "process_open_fds"} <= families
+    assert {"attendant_step_rows", "grpc_server_handled", "process_open_fds"} <= families
     assert not [name for name in families if name.endswith("_created")]
+    for other in ("", "/", "/metrics/", "/metrics/x", "/favicon.ico", "/Metrics"):
+        with pytest.raises(urllib.error.HTTPError) as failure:
+            urllib.request.urlopen(url.removesuffix("/metrics") + other)
+        assert failure.value.code == 404
+        failure.value.close()
+
+
+def test_metrics_are_shown_until_closed(metrics: Metrics):
+    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0)
+    close()
     with pytest.raises(OSError):
-        urllib.request.urlopen(url)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
 
 
-def test_the_gauges_of_rows_are_called_like_the_setting(metrics: Metrics):
-    metrics.watch(MODEL, {"attendant_max_rows": lambda: 64, "attendant_rows_used": lambda: 3})
-    assert value(metrics, "attendant_max_rows", model=MODEL) == 64
-    assert value(metrics, "attendant_rows_used", model=MODEL) == 3
+def test_latencies_of_traced_calls_have_the_id_of_the_trace_as_exemplar(metrics: Metrics, url: str):
+    metrics.on_call_ended(answered())
+    metrics.on_call_ended(answered(trace_id=TRACE_ID, ended=100.0))
+    request = urllib.request.Request(url, headers={"Accept": "application/openmetrics-text"})
+    with urllib.request.urlopen(request) as response:
+        families = list(open_metrics_families(response.read().decode()))
+    exemplars = {
+        (sample.name, sample.labels["le"]): sample.exemplar
+        for family in families
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    seconds = ("call", "tokenize", "queue", "encode", "decode")
+    tokens = ("time_to_first_token", "time_per_output_token")
+    latencies = {f"attendant_{name}_seconds_bucket" for name in (*seconds, *tokens)}
+    assert {name for name, _ in exemplars} == {"grpc_server_handling_seconds_bucket", *latencies}
+    whole = exemplars["attendant_call_seconds_bucket", "+Inf"]
+    assert whole.labels == {"trace_id": TRACE_ID}
+    assert whole.value == 99.0
+
+
+def test_a_server_without_metrics_counts_nothing():
+    metrics = NoMetrics()
+    metrics.add_model(MODEL, "translation", "int8", ["OK"])
+    metrics.on_call_started(answered(), {})
+    metrics.on_call_ended(answered())
+    metrics.on_refused("queue_full")
+    metrics.on_step(MODEL, StepReport(1, 8, 1, 1, 0.01))
+    metrics.on_batch(MODEL, BatchReport("encoder", 3, 20, 30, 0.01))
+    metrics.on_dropped(MODEL, "failed", 1)
+    counted = [s for m in metrics.registry.collect() for s in m.samples if s.name[:4] == "grpc"]
+    assert not counted
+    assert value(metrics, "attendant_step_rows_count", **LABELS) == 0
+    assert value(metrics, "attendant_refused_calls_total", reason="queue_full") == 0
 
 
 def test_two_servers_in_one_process_count_apart():

@@ -60,7 +60,9 @@ class Running:
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples ``name`` that have these labels."""
+        """The sum of the samples ``name`` that have these labels; ``model`` as ``name/version``."""
+        if "model" in labels:
+            labels["model"], labels["version"] = labels["model"].split("/")
         url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
             families = list(text_string_to_metric_families(response.read().decode()))

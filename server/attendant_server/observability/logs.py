@@ -6,7 +6,10 @@ each becomes an object with these keys and the values as they are. No line holds
 
 import json
 import logging
+import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +17,9 @@ from typing import Any
 from attendant_server.records import CallRecord
 
 logger = logging.getLogger("attendant_server.calls")
+
+MAX_WAITING_LINES = 10_000
+CLOSE_SECONDS = 2.0
 
 _CALL = (
     "event=call method=%s model=%s code=%s request_id=%s trace_id=%s texts=%d input_tokens=%d "
@@ -25,9 +31,60 @@ _PHASES = ("tokenize", "queue", "encode", "decode")
 
 def set_up_logs(level: str, format: str) -> None:
     """Write the log to standard error from now on; ``format`` is ``console`` or ``json``."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+class LogWriter(logging.Handler):
+    """Formats and writes lines on a thread of its own, so that no reader of them holds calls up.
+
+    While more than `MAX_WAITING_LINES` wait, further ones are dropped, and counted in a later one.
+    """
+
+    def __init__(self, file: int) -> None:
+        """``file`` is the number of an open file."""
+        super().__init__()
+        self._file = file
+        self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._num_dropped = 0
+        # Past Python's own streams: their locks would hold up an exit while a reader is stuck.
+        self._thread = threading.Thread(target=self._run, name="attendant-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a line."""
+        if self._waiting.qsize() >= MAX_WAITING_LINES:
+            self._num_dropped += 1
+        else:
+            self._waiting.put(record)
+
+    def close(self) -> None:
+        """Write what waits, but not for longer than `CLOSE_SECONDS`."""
+        self._waiting.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        super().close()
+
+    def _run(self) -> None:
+        num_told = 0
+        while (record := self._waiting.get()) is not None:
+            self._write(record)
+            if (num_dropped := self._num_dropped) > num_told:
+                fields = {
+                    "msg": "event=log_lines_dropped lines=%d",
+                    "args": (num_dropped - num_told,),
+                }
+                num_told = num_dropped
+                about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
+                self._write(logging.makeLogRecord(fields | about))
+
+    def _write(self, record: logging.LogRecord) -> None:
+        try:
+            content = (self.format(record) + "\n").encode(errors="replace")
+            while content:
+                content = content[os.write(self._file, content) :]
+        except Exception:
+            self.handleError(record)
 
 
 class ConsoleFormatter(logging.Formatter):
