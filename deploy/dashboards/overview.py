@@ -224,9 +224,7 @@ def _saturation() -> list[Panel]:
             "Cores that a server keeps busy. At the number that it has, more load only makes the "
             "queue longer.",
             "none",
-            Query(
-                f"rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval])", "{{instance}}"
-            ),
+            Query(f"rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval])", "{{instance}}"),
         ),
         graph(
             "Memory in use",
@@ -244,8 +242,6 @@ def _saturation() -> list[Panel]:
             "Share of those that may be open. Near 100 % no new connection is accepted: callers "
             "open too many channels, or the limit is low.",
             "percentunit",
-            Query(
-                f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}"
-            ),
+            Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}"),
         ),
     ]

@@ -59,9 +59,7 @@ def number(
         .description(text)
         .datasource(DATASOURCE)
         .unit(unit)
-        .thresholds(
-            dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
-        )
+        .thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
         .no_value("no calls")
         .graph_mode(common_models.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))

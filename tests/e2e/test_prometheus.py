@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real server: every panel shows something, every rule reads something."""
+"""A real Prometheus scrapes a real server: every panel and every rule finds data."""
 
 import json
 import re

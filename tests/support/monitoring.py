@@ -67,10 +67,10 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], SCRAPE_INTERVAL)
     config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
-    config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] == "attendant"]
-    config["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "attendant"]
+    config["scrape_configs"] = [job | {"static_configs": [{"targets": [target]}]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [
         tool("prometheus"),
         f"--config.file={folder / 'prometheus.yml'}",
@@ -87,7 +87,9 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
             process.terminate()
 
 
-def expressions_of(dashboard: dict[str, Any], variables: dict[str, str]) -> Iterator[tuple[str, str]]:
+def expressions_of(
+    dashboard: dict[str, Any], variables: dict[str, str]
+) -> Iterator[tuple[str, str]]:
     """(panel, expression) of all queries, with the variables of the dashboard replaced."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
@@ -111,7 +113,8 @@ def selectors_of(expression: str) -> list[str]:
     return re.findall(rf"(?<![\w:])({names}(?:\{{[^}}]*\}})?)", without_labels)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
