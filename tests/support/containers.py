@@ -51,7 +51,7 @@ class Podman:
             self("image", "exists", image)
         except AssertionError:
             try:
-                self("pull", "--quiet", image, timeout=300)
+                self("pull", "--quiet", image, timeout=120)
             except (AssertionError, subprocess.TimeoutExpired):
                 return False
         return True

@@ -1,4 +1,4 @@
-"""A real Prometheus that watches servers of tests, and what it is to watch: dashboards and rules."""
+"""A real Prometheus that watches servers of tests, and what it reads: dashboards and rules."""
 
 import json
 import re
