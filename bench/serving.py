@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,14 @@ class RunningServer:
 
     def counters(self) -> dict[str, float]:
         """All samples of ``/metrics``, by name and labels as they are written there."""
-        with urllib.request.urlopen(self.metrics_url) as response:
-            text = response.read().decode()
         pattern = re.compile(r"^(\w+(?:\{.*\})?) (\S+)$", re.MULTILINE)
-        return {name: float(value) for name, value in pattern.findall(text)}
+        return {name: float(value) for name, value in pattern.findall(self.read_metrics())}
+
+    def read_metrics(self) -> str:
+        """``/metrics`` as it is."""
+        with urllib.request.urlopen(self.metrics_url) as response:
+            text: str = response.read().decode()
+        return text
 
     def cpu_seconds(self) -> float:
         """Processor time that the server's process has used so far, of all its threads."""
@@ -42,21 +47,24 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*arguments: str) -> Iterator[RunningServer]:
-    """Our server with these flags, in a process of its own, ready when the block begins."""
+def running_server(*arguments: str, log: IO[bytes] | None = None) -> Iterator[RunningServer]:
+    """Our server with these flags, in a process of its own, ready when the block begins.
+
+    Its log goes to the file ``log``, or to where the errors of this process go.
+    """
     port, metrics_port = free_port(), free_port()
-    command = [sys.executable, "-m", "attendant_server", *arguments]
+    command = [sys.executable, "-m", "attendant_server"]
     command += ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
-    command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0"]
-    with running_program(command) as pid:
+    command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0", *arguments]
+    with running_program(command, log) as pid:
         metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         yield RunningServer(f"127.0.0.1:{port}", metrics_url, pid)
 
 
 @contextmanager
-def running_program(command: Sequence[str]) -> Iterator[int]:
+def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Iterator[int]:
     """A program that prints a line with "serving" once it can be called; yields its process id."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         assert process.stdout is not None
         try:
             if "serving" not in process.stdout.readline():

@@ -49,7 +49,8 @@ def fill_between(before: dict[str, float], after: dict[str, float], model: str) 
     """Rows decoded over rows available, in the saturated steps between two readings."""
 
     def grown(name: str) -> float:
-        series = f'{name}{{model="{model}"}}'
+        bundle, version = model.split("/")
+        series = f'{name}{{model="{bundle}",version="{version}"}}'
         return after[series] - before[series]
 
     rows = grown("attendant_saturated_step_rows_total")

@@ -135,6 +135,8 @@ class Settings:
             problems.append("max_beam_size: must not be more than max_rows for each of num_workers")
         if self.max_texts > self.max_queued_texts:
             problems.append("max_texts: must not be more than max_queued_texts")
+        if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
+            problems.append("trace_endpoint: must begin with http:// or https://")
         if problems:
             raise SettingsError(problems)
 

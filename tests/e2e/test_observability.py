@@ -5,6 +5,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,10 @@ def serving(server: Server) -> set[float]:
     return {sample.value for sample in samples}
 
 
+def is_counted(running: Running, name: str, number: int, **labels: str) -> bool:
+    return running.metric(name, **labels) == number
+
+
 def test_answered_calls_move_their_series(start, other_kinds_of_calls):
     running = start()
     for call in other_kinds_of_calls:
@@ -176,12 +181,12 @@ def test_answered_calls_move_their_series(start, other_kinds_of_calls):
     calls = "attendant_calls_total"
     for method in ("Translate", "StreamTranslate", "Score"):
         labels = {"model": TRANSLATION_MODEL, "method": method}
-        wait_until(lambda labels=labels: running.metric(calls, code="OK", **labels) == 1)
+        wait_until(partial(is_counted, running, calls, 1, code="OK", **labels))
         for phase in ("call", "tokenize", "queue", "encode"):
             assert running.metric(f"attendant_{phase}_seconds_count", **labels) == 1
     for method in ("Embed", "EmbedTokens", "FillMask"):
         labels = {"model": EMBEDDING_MODEL, "method": method}
-        wait_until(lambda labels=labels: running.metric(calls, code="OK", **labels) == 1)
+        wait_until(partial(is_counted, running, calls, 1, code="OK", **labels))
         assert running.metric("attendant_encode_seconds_count", **labels) == 1
     for phase in ("decode", "time_to_first_token", "time_per_output_token"):
         for method in ("Translate", "StreamTranslate"):
@@ -215,7 +220,7 @@ def test_texts_that_are_cut_or_cannot_be_read_are_counted(start):
     running.embedding.FillMask(FillMaskRequest(texts=["no mask", "a [MASK]"]))
     for name, number in {"truncated": 2, "invalid": 3}.items():
         metric = f"attendant_{name}_texts_total"
-        wait_until(lambda m=metric, n=number: running.metric(m, model=EMBEDDING_MODEL) == n)
+        wait_until(partial(is_counted, running, metric, number, model=EMBEDDING_MODEL))
         assert running.metric(metric, model=TRANSLATION_MODEL) == 0
 
 

@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -125,6 +126,20 @@ def test_a_signal_stops_a_server_that_is_still_loading(bundles: Path):
         assert "event=loading" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_the_life_of_a_server_can_be_read_in_its_log(bundles: Path):
+    with server_process(bundles, "--log-format", "json", "--lame-duck-seconds", "0") as process:
+        port = port_of(process)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
+            stub.Translate(REQUEST)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        entries = [json.loads(line) for line in process.stderr]
+    assert [e["event"] for e in entries] == ["loading", "serving", "call", "stopping", "stopped"]
+    assert entries[1]["port"] == port
+    assert entries[2]["texts"] == 4
 
 
 def test_a_second_signal_ends_the_server_at_once(bundles: Path):

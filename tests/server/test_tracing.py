@@ -87,7 +87,11 @@ def test_a_call_is_a_span_with_one_for_each_phase(tracer: Tracer, memory: InMemo
 
 def test_spans_last_as_long_as_what_they_stand_for(tracer: Tracer, memory: InMemorySpanExporter):
     trace(tracer, call_record())
-    seconds = {s.name: (s.end_time - s.start_time) / 1e9 for s in memory.get_finished_spans()}
+    seconds = {}
+    for span in memory.get_finished_spans():
+        assert span.start_time is not None
+        assert span.end_time is not None
+        seconds[span.name] = (span.end_time - span.start_time) / 1e9
     expected = {"receive": 0.5, "tokenize": 0.5, "queue": 1, "encode": 1, "decode": 4, "answer": 1}
     assert seconds == pytest.approx(expected | {NAME: 8.0}, abs=0.05)
 

@@ -11,7 +11,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from attendant_server.records import CallRecord
@@ -26,11 +27,14 @@ _CALL = (
     "output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f encode_seconds=%.6f "
     "decode_seconds=%.6f"
 )
+_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _PHASES = ("tokenize", "queue", "encode", "decode")
 
 
 def set_up_logs(level: str, format: str) -> None:
     """Write the log to standard error from now on; ``format`` is ``console`` or ``json``."""
+    # What no line shows need not be found out for each.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = LogWriter(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
@@ -108,7 +112,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return _encode(entry)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -116,16 +120,19 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     if not (isinstance(message, str) and message.startswith("event=")):
         return {"message": record.getMessage()}
     values = iter(record.args if isinstance(record.args, tuple) else ())
-    fields: dict[str, Any] = {}
-    for word in message.split():
-        name, _, value = word.rpartition("=")
-        fields[name or "message"] = _value(value, values)
-    return fields
+    return {name: _value(template, values) for name, template in _templates(message)}
 
 
-def _value(template: str, values: Any) -> Any:
+@cache
+def _templates(message: str) -> list[tuple[str, str]]:
+    """The name and the template of each field of one of our messages."""
+    words = (word.rpartition("=") for word in message.split())
+    return [(name or "message", template) for name, _, template in words]
+
+
+def _value(template: str, values: Iterator[Any]) -> Any:
     """What a template such as ``%d`` or ``%s/%s`` stands for; numbers stay numbers."""
-    if template.count("%") == 1 and template.startswith("%"):
+    if template[:1] == "%" and template.count("%") == 1:
         value = next(values)
         return round(value, 6) if isinstance(value, float) else value
     return template % tuple(next(values) for _ in range(template.count("%")))
@@ -147,9 +154,7 @@ class CallLog:
             return
         assert record.ended is not None
         phases = {name: end - start for name, start, end in record.phases()}
-        logger.log(
-            level,
-            _CALL,
+        fields = (
             f"{record.method.service}/{record.method.name}",
             record.model,
             record.code,
@@ -161,3 +166,5 @@ class CallLog:
             record.ended - record.started,
             *(phases.get(name, 0.0) for name in _PHASES),
         )
+        # Not `logger.log`, which would find out each time who has called it.
+        logger.handle(logger.makeRecord(logger.name, level, __file__, 0, _CALL, fields, None))

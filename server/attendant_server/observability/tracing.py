@@ -4,7 +4,7 @@ The only user of OpenTelemetry, which is an extra of the package: imported only 
 Spans hold names, counts and times, and never any text. The variables ``OTEL_*`` that OpenTelemetry
 defines say how spans are sampled, described and sent; only where to is a setting of ours.
 
-Docs/decisions/0009 says why spans are made and encoded here and not by OpenTelemetry's own tracer.
+docs/decisions/0009 says why spans are made and encoded here and not by OpenTelemetry's own tracer.
 """
 
 import threading
@@ -32,7 +32,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from attendant_server.records import CallRecord, Phase
+from attendant_server.records import CallRecord
 
 FLUSH_SECONDS = 5.0
 """How long the last spans may take when the server stops."""
@@ -60,8 +60,10 @@ class Tracer:
         """``version`` is that of the server; ``processor`` is given the spans."""
         self._processor = processor
         own = Resource.create({"service.name": "attendant", "service.version": version})
-        resource = own.merge(OTELResourceDetector().detect())
-        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._resource = own.merge(OTELResourceDetector().detect())
+        provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
+        self._sampler, self._new_id = provider.sampler, provider.id_generator.generate_span_id
+        self._new_trace_id = provider.id_generator.generate_trace_id
         self._scope = InstrumentationScope("attendant_server", version)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -71,15 +73,10 @@ class Tracer:
             return
         above = self._propagator.extract(metadata) if "traceparent" in metadata else _NO_CONTEXT
         parent = get_current_span(above).get_span_context()
-        ids = self._provider.id_generator
-        trace_id = parent.trace_id if parent.is_valid else ids.generate_trace_id()
-        sampling = self._provider.sampler.should_sample(
-            above, trace_id, _name(record), SpanKind.SERVER
-        )
+        trace_id = parent.trace_id if parent.is_valid else self._new_trace_id()
+        sampling = self._sampler.should_sample(above, trace_id, _name(record), SpanKind.SERVER)
         if sampling.decision is Decision.RECORD_AND_SAMPLE:
-            context = SpanContext(
-                trace_id, ids.generate_span_id(), False, _SAMPLED, sampling.trace_state
-            )
+            context = SpanContext(trace_id, self._new_id(), False, _SAMPLED, sampling.trace_state)
             record.trace_id = f"{trace_id:032x}"
             record.span = _Root(context, parent if parent.is_valid else None)
 
@@ -96,46 +93,32 @@ class Tracer:
         closing.join(FLUSH_SECONDS)
 
     def _spans(self, record: CallRecord, root: _Root) -> Iterator[ReadableSpan]:
-        ended = record.started if record.ended is None else record.ended
-        for phase in record.phases():
-            context = SpanContext(
-                root.context.trace_id,
-                self._provider.id_generator.generate_span_id(),
-                False,
-                _SAMPLED,
-                root.context.trace_state,
+        resource, scope, new_id = self._resource, self._scope, self._new_id
+        trace_id, trace_state = root.context.trace_id, root.context.trace_state
+        epoch = time.time() - time.monotonic()  # between the engine's clock and the time of day
+        for name, start, end in record.phases():
+            yield ReadableSpan(
+                name,
+                SpanContext(trace_id, new_id(), False, _SAMPLED, trace_state),
+                root.context,
+                resource,
+                _facts_of_phase(name, record),
+                start_time=int((epoch + start) * 1e9),
+                end_time=int((epoch + end) * 1e9),
+                instrumentation_scope=scope,
             )
-            yield self._span(phase, context, root.context, _facts_of_phase(phase.name, record))
-        is_failed = record.code in SERVER_FAULTS
-        yield self._span(
-            Phase(_name(record), record.started, ended),
+        ended = record.started if record.ended is None else record.ended
+        yield ReadableSpan(
+            _name(record),
             root.context,
             root.parent,
+            resource,
             _facts_of_call(record),
             kind=SpanKind.SERVER,
-            status=_FAILED if is_failed else _UNSET,
-        )
-
-    def _span(
-        self,
-        phase: Phase,
-        context: SpanContext,
-        parent: SpanContext | None,
-        attributes: dict[str, str | int],
-        kind: SpanKind = SpanKind.INTERNAL,
-        status: Status = _UNSET,
-    ) -> ReadableSpan:
-        return ReadableSpan(
-            phase.name,
-            context,
-            parent,
-            self._provider.resource,
-            attributes,
-            kind=kind,
-            status=status,
-            start_time=_unix_nanoseconds(phase.start),
-            end_time=_unix_nanoseconds(phase.end),
-            instrumentation_scope=self._scope,
+            status=_FAILED if record.code in SERVER_FAULTS else _UNSET,
+            start_time=int((epoch + record.started) * 1e9),
+            end_time=int((epoch + ended) * 1e9),
+            instrumentation_scope=scope,
         )
 
 
@@ -186,11 +169,6 @@ def _facts_of_phase(name: str, record: CallRecord) -> dict[str, str | int]:
     return {}
 
 
-def _unix_nanoseconds(moment: float) -> int:
-    """A moment on the engine's clock as the time of day."""
-    return time.time_ns() - round((time.monotonic() - moment) * 1e9)
-
-
 def _encode(span: ReadableSpan, message: trace_pb2.Span) -> None:
     """Write one of our spans: no events, no links, attributes that are texts or whole numbers."""
     context, parent = span.get_span_context(), span.parent
@@ -212,11 +190,12 @@ def _encode(span: ReadableSpan, message: trace_pb2.Span) -> None:
         message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
     attributes = message.attributes
     for name, value in (span.attributes or {}).items():
-        attribute = attributes.add(key=name).value
+        attribute = attributes.add()
+        attribute.key = name
         if isinstance(value, str):
-            attribute.string_value = value
+            attribute.value.string_value = value
         elif isinstance(value, int):
-            attribute.int_value = value
+            attribute.value.int_value = value
 
 
 _KINDS = {
