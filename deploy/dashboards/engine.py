@@ -93,6 +93,7 @@ def _queue() -> list[Panel]:
             rate("attendant_truncated_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} cut"),
             rate("attendant_invalid_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} bad"),
             rate("attendant_dropped_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} dropped"),
+            soft_max=1,
         ),
     ]
 
@@ -129,6 +130,7 @@ def _decoding() -> list[Panel]:
                 f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}}))",
                 MODEL_LEGEND,
             ),
+            soft_max=1,
         ),
         graph(
             "KV slots",
@@ -194,6 +196,7 @@ def _encoding() -> list[Panel]:
             "together; let callers send texts of similar length in one call.",
             "percentunit",
             *padding,
+            soft_max=1,
         ),
     ]
 

@@ -120,11 +120,12 @@ def _calls() -> list[Panel]:
         ),
         graph(
             "Calls that did not end with OK",
-            "By status code. INTERNAL, UNKNOWN and UNAVAILABLE are our fault; DEADLINE_EXCEEDED "
-            "means too slow for the caller; RESOURCE_EXHAUSTED too full; the others are mistakes "
-            "of callers.",
+            "Failed by the server: our fault. Too late: too slow for the caller's deadline. "
+            "Refused: too full. Cancelled: the caller went away. The caller's mistake: bad "
+            "requests.",
             "reqps",
-            rate(HANDLED, f'grpc_code!="OK", {CALLS}', "grpc_code"),
+            *_failures(),
+            soft_max=1,
         ),
         graph(
             "Share of failed calls",
@@ -137,6 +138,7 @@ def _calls() -> list[Panel]:
                 "[$__rate_interval]))",
                 "{{grpc_service}}",
             ),
+            soft_max=0.02,
         ),
         graph(
             "Refused calls",
@@ -144,6 +146,7 @@ def _calls() -> list[Panel]:
             "servers can take. unavailable: a server is starting, stopping or dead.",
             "reqps",
             Query(f"sum by (reason) (rate({refused}[$__rate_interval]))", "{{reason}}"),
+            soft_max=1,
         ),
         graph(
             "Texts left without an answer",
@@ -152,7 +155,23 @@ def _calls() -> list[Panel]:
             "failed.",
             "cps",
             rate("attendant_dropped_texts_total", MODEL, "reason"),
+            soft_max=1,
         ),
+    ]
+
+
+def _failures() -> list[Query]:
+    codes = {
+        SERVER_FAULTS: "failed by the server",
+        'grpc_code="DEADLINE_EXCEEDED"': "too late",
+        'grpc_code="RESOURCE_EXHAUSTED"': "refused or too large",
+        'grpc_code="CANCELLED"': "cancelled",
+        'grpc_code!~"OK|CANCELLED|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|UNKNOWN|INTERNAL|'
+        'UNAVAILABLE|DATA_LOSS"': "the caller's mistake",
+    }
+    return [
+        Query(f"sum(rate({HANDLED}{{{code}, {CALLS}}}[$__rate_interval]))", legend)
+        for code, legend in codes.items()
     ]
 
 
@@ -200,6 +219,7 @@ def _saturation() -> list[Panel]:
             "time: new texts wait for others to end; add servers.",
             "percentunit",
             Query(f"max by (model, version) ({used} / {all_rows})", MODEL_LEGEND),
+            soft_max=1,
         ),
         graph(
             "Queue in use",
@@ -207,6 +227,7 @@ def _saturation() -> list[Panel]:
             "with RESOURCE_EXHAUSTED.",
             "percentunit",
             Query(f"max by (model, version) ({queued} / {may_queue})", MODEL_LEGEND),
+            soft_max=1,
         ),
         graph(
             "Calls in progress",
@@ -218,6 +239,7 @@ def _saturation() -> list[Panel]:
                 f"attendant_max_concurrent_calls{{{SERVER}}}",
                 "{{instance}}",
             ),
+            soft_max=1,
         ),
         graph(
             "Processors in use",
@@ -236,6 +258,7 @@ def _saturation() -> list[Panel]:
                 f"attendant_memory_limit_bytes{{{SERVER}}}",
                 "{{instance}}",
             ),
+            soft_max=1,
         ),
         graph(
             "Open files and sockets",
@@ -243,5 +266,6 @@ def _saturation() -> list[Panel]:
             "open too many channels, or the limit is low.",
             "percentunit",
             Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}"),
+            soft_max=1,
         ),
     ]

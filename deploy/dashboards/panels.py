@@ -27,8 +27,13 @@ class Query:
     has_exemplars: bool = False
 
 
-def graph(title: str, text: str, unit: str, *queries: Query) -> timeseries.Panel:
-    """Lines over time; ``text`` says what a bad value means, ``unit`` is one of Grafana's."""
+def graph(
+    title: str, text: str, unit: str, *queries: Query, soft_max: float | None = None
+) -> timeseries.Panel:
+    """Lines over time; ``text`` says what a bad value means, ``unit`` is one of Grafana's.
+
+    The axis reaches to ``soft_max``, and beyond where lines do.
+    """
     panel = (
         timeseries.Panel()
         .title(title)
@@ -43,6 +48,8 @@ def graph(title: str, text: str, unit: str, *queries: Query) -> timeseries.Panel
         .height(8)
         .span(8)
     )
+    if soft_max is not None:
+        panel = panel.axis_soft_max(soft_max)
     for i, query in enumerate(queries):
         panel = panel.with_target(_target(query, "ABCDEFGH"[i]))
     return panel
