@@ -1,13 +1,17 @@
-# The server with its built-in bundles. Runs without root and with a read-only file system.
-FROM python:3.11-slim AS build
+# The server with its built-in bundles, for cpu or gpu. Runs without root and with a read-only file system.
+ARG PYTHON_IMAGE=docker.io/library/python:3.11.15-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
+ARG DEVICE=cpu
 WORKDIR /source
 RUN python3 -m venv /venv
+COPY deploy/requirements requirements
+RUN /venv/bin/pip install --no-cache-dir --no-deps -r requirements/${DEVICE}.txt
 COPY protos protos
 COPY server server
-RUN /venv/bin/pip install --no-cache-dir ./protos './server[cpu]' \
+RUN /venv/bin/pip install --no-cache-dir --no-deps ./protos ./server \
     && /venv/bin/pip uninstall --yes pip setuptools
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /venv /venv
 COPY bundles /attendant/bundles
 COPY deploy/health_probe.py /attendant/health_probe.py

@@ -35,11 +35,15 @@ VENV_TRITON := .venv-triton
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
-DEV_TOOLS := import-linter==2.16 mypy==2.4.1 pytest==9.2.0 ruff==0.17.6 \
+# Without its epoch, pip takes the SDK of an older Grafana.
+DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' import-linter==2.16 mypy==2.4.1 \
+	packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
-	types-protobuf==7.35.1.20260906 types-tqdm==4.70.0.20261106
+	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
 BUF := @bufbuild/buf@1.75.0
+# The types of the Grafana that docker-compose.yml starts.
+GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
@@ -64,7 +68,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
 
-.PHONY: help serve test test-all check protos graphs bundles bench
+.PHONY: help serve test test-tools test-all check protos graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,10 +83,13 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 test: $(VENV)/.installed ## Run the tests
 	$(VENV)/bin/pytest
 
+test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; skips what is not installed
+	$(VENV)/bin/pytest -m "prometheus or podman" -s
+
 test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
 	$(VENV)/bin/pytest -m ""
 
-check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed ## Lint, types, imports, contract
+check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed build/grafana/.installed ## Lint, types, imports, contract, dashboards
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -91,6 +98,7 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed ## Lint
 	$(call protoc,--include_imports --include_source_info --descriptor_set_out=build/image.binpb,$(PROTOS))
 	build/buf/node_modules/.bin/buf lint build/image.binpb --config protos/buf.yaml --path attendant
 	$(call generate,build/generated)
+	$(VENV)/bin/pytest --quiet tests/deploy/test_dashboards.py
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
@@ -99,6 +107,9 @@ protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract ag
 
 graphs: $(VENV)/.installed ## Write the graphs again that the server moves its caches with
 	$(VENV)/bin/python -m attendant_export.memory_graphs server/attendant_server/graphs
+
+dashboards: $(VENV)/.installed ## Write the JSON of the Grafana dashboards again
+	$(VENV)/bin/python -m deploy.dashboards deploy/grafana/dashboards
 
 bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, hours on two cores
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bundles DATA_DIR=..." >&2; exit 1; }
@@ -193,4 +204,8 @@ $(VENV_PROTOS)/.installed: Makefile
 
 build/buf/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/buf $(BUF)
+	touch $@
+
+build/grafana/.installed: Makefile
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/grafana $(GRAFANA_TYPES)
 	touch $@

@@ -5,7 +5,7 @@
 Two servers are loaded in turn with the same calls, one text each: one with everything on that
 ``--parts`` names, every call traced; the other with all of it off. Printed are the ratios of the
 throughput, and of the processor time that the server took for a call. The collector of the spans
-is a bare gRPC method in this process, and it must have got some; scrapes come every five seconds.
+is a bare gRPC method in this process, and it must have got some; scrapes come every 15 seconds.
 """
 
 from __future__ import annotations  # some classes of grpc are generic in its stubs only
@@ -31,7 +31,7 @@ from bench.translation_engines import connected
 
 CONCURRENCY = 64
 NUM_TEXTS = 2048
-SCRAPE_SECONDS = 5.0
+SCRAPE_SECONDS = 15.0
 EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
 PARTS = ("metrics", "tracing", "logs")
 WATCHED, UNWATCHED = "watched", "unwatched"
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add_data_dir(parser)
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each measurement")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
     parser.add_argument("--loads", default="translate,embed", help="translate, embed")
     parser.add_argument("--parts", default=",".join(PARTS), help="what the watched server has on")
     parser.add_argument("--server-flags", default="", help="for both, blanks between them")

@@ -63,12 +63,7 @@ class Running:
         """The sum of the samples ``name`` that have these labels; ``model`` as ``name/version``."""
         if "model" in labels:
             labels["model"], labels["version"] = labels["model"].split("/")
-        url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            families = list(text_string_to_metric_families(response.read().decode()))
-        samples = [s for family in families for s in family.samples if s.name == name]
-        assert samples, f"there is no metric {name}"
-        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+        return sum_of_metric(self.server.metrics_port, name, **labels)
 
     @contextmanager
     def held_engine(self) -> Iterator[None]:
@@ -110,6 +105,16 @@ def running_server(loop: LoopThread, settings: Settings) -> Iterator[Running]:
             yield Running(server, loop, channel)
     finally:
         loop.run(server.stop())
+
+
+def sum_of_metric(port: int, name: str, **labels: str) -> float:
+    """The sum of the samples ``name`` that have these labels, on a page of metrics."""
+    url = f"http://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    samples = [s for family in families for s in family.samples if s.name == name]
+    assert samples, f"there is no metric {name}"
+    return sum(s.value for s in samples if labels.items() <= s.labels.items())
 
 
 def failure_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

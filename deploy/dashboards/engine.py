@@ -1,0 +1,237 @@
+"""Inside the engine: tokens, queue, batches, KV slots, steps and memory of each model."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.dashboards.boards import board
+from deploy.dashboards.panels import (
+    MODEL,
+    MODEL_LEGEND,
+    SERVER,
+    Panel,
+    Query,
+    graph,
+    mean,
+    percentile_by,
+    percentiles,
+    rate,
+)
+
+BY_MODEL = "model, version"
+
+
+def engine() -> Dashboard:
+    """The dashboard for those who size and tune."""
+    return board(
+        "attendant-engine",
+        "attendant: engine",
+        "Tokens, queue, batches, KV slots, steps and memory of each model.",
+        {
+            "Tokens": _tokens(),
+            "Queue and texts": _queue(),
+            "Decoding": _decoding(),
+            "Encoding and scoring": _encoding(),
+            "Memory": _memory(),
+        },
+    )
+
+
+def _tokens() -> list[Panel]:
+    return [
+        graph(
+            "Tokens a second",
+            "Tokens read and written, padding not counted. Lower than usual with a queue that is "
+            "not empty: the machine has become slower, or shares its processors.",
+            "suffix: tokens/s",
+            rate("attendant_input_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} read"),
+            rate("attendant_output_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} written"),
+        ),
+        graph(
+            "Time per output token",
+            "Pace of a call's translation after its first token. It rises with the rows of a step; "
+            "if it rises with few rows, embeddings or other programs take the processors.",
+            "s",
+            *percentiles("attendant_time_per_output_token_seconds", MODEL, 0.99, 0.5),
+        ),
+        graph(
+            "Time to first token",
+            "From admission to the first token of any text of a call. High with a short queue: "
+            "large encoder batches; high with a long queue: overload.",
+            "s",
+            *percentiles("attendant_time_to_first_token_seconds", MODEL, 0.99, 0.5),
+        ),
+    ]
+
+
+def _queue() -> list[Panel]:
+    return [
+        graph(
+            "Texts that wait",
+            "Texts admitted and not yet taken up, and how many may wait. A line that only rises: "
+            "more comes in than goes out, and refusals follow.",
+            "none",
+            Query(
+                f"sum by ({BY_MODEL}) (attendant_queued_texts{{{MODEL}}})", f"{MODEL_LEGEND} wait"
+            ),
+            Query(
+                f"sum by ({BY_MODEL}) (attendant_max_queued_texts{{{MODEL}}})",
+                f"{MODEL_LEGEND} may wait",
+            ),
+        ),
+        graph(
+            "Time in the queue",
+            "From admission until a model run takes up a call's first text. Above the time of a "
+            "few steps, callers wait for places and not for work.",
+            "s",
+            *percentiles("attendant_queue_seconds", MODEL, 0.99, 0.5),
+        ),
+        graph(
+            "Texts cut, bad or dropped",
+            "cut: longer than the model takes, so their ends are lost; bad: could not be read; "
+            "dropped: cancelled, expired or failed. A rise is most often a caller that has "
+            "changed.",
+            "cps",
+            rate("attendant_truncated_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} cut"),
+            rate("attendant_invalid_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} bad"),
+            rate("attendant_dropped_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} dropped"),
+            soft_max=1,
+        ),
+    ]
+
+
+def _decoding() -> list[Panel]:
+    saturated_rows = f"attendant_saturated_step_rows_total{{{MODEL}}}"
+    saturated_steps = f"attendant_saturated_steps_total{{{MODEL}}}"
+    return [
+        graph(
+            "Time of a step",
+            "One token for each running row of a worker. It grows with the rows; if it grows "
+            "while they do not, the processors are shared with something else.",
+            "s",
+            *percentiles("attendant_step_seconds", MODEL, 0.99, 0.5),
+        ),
+        graph(
+            "Rows in a step",
+            "Mean rows of a decoding step, and how many one step can have. Near the most: full; "
+            "near one under load: calls arrive one after the other.",
+            "none",
+            mean("attendant_step_rows", MODEL, BY_MODEL, f"{MODEL_LEGEND} mean"),
+            Query(
+                f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}})", f"{MODEL_LEGEND} most"
+            ),
+        ),
+        graph(
+            "Batch fill while texts wait",
+            "Rows used of those that a step can have, in steps that began while texts waited. "
+            "Below 80 %: wide beams leave places that do not fit; empty while nothing waits.",
+            "percentunit",
+            Query(
+                f"sum by ({BY_MODEL}) (rate({saturated_rows}[$__rate_interval])) / "
+                f"(sum by ({BY_MODEL}) (rate({saturated_steps}[$__rate_interval])) * "
+                f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}}))",
+                MODEL_LEGEND,
+            ),
+            soft_max=1,
+        ),
+        graph(
+            "KV slots",
+            "Rows that are being decoded, and all there are. At the most for long: texts wait for "
+            "others to end; raise max_rows if memory allows, or add servers.",
+            "none",
+            Query(f"sum by ({BY_MODEL}) (attendant_rows_used{{{MODEL}}})", f"{MODEL_LEGEND} used"),
+            Query(f"sum by ({BY_MODEL}) (attendant_max_rows{{{MODEL}}})", f"{MODEL_LEGEND} all"),
+        ),
+        graph(
+            "Sentences being decoded",
+            "Texts that hold rows. Many fewer than the rows in use: callers search with wide "
+            "beams, which cost a row each.",
+            "none",
+            Query(f"sum by ({BY_MODEL}) (attendant_active_sentences{{{MODEL}}})", MODEL_LEGEND),
+        ),
+        graph(
+            "Steps a second",
+            "Decoding steps of all workers. Zero while texts wait means that the engine stands "
+            "still: see the alert AttendantStalled.",
+            "cps",
+            rate("attendant_step_seconds_count", MODEL, BY_MODEL, MODEL_LEGEND),
+        ),
+    ]
+
+
+def _encoding() -> list[Panel]:
+    padding = []
+    for run, kind in (("encode", "encoded"), ("score", "scored")):
+        batch_tokens = f"attendant_{run}_batch_tokens_total{{{MODEL}}}"
+        padded_tokens = f"attendant_{run}_batch_padded_tokens_total{{{MODEL}}}"
+        padding.append(
+            Query(
+                f"1 - sum by ({BY_MODEL}) (rate({batch_tokens}[$__rate_interval])) / "
+                f"sum by ({BY_MODEL}) (rate({padded_tokens}[$__rate_interval]))",
+                f"{MODEL_LEGEND} {kind}",
+            )
+        )
+    return [
+        graph(
+            "p99 of a batch",
+            "Runs of encoders, embedding models and scorers. While one runs, its worker decodes "
+            "nothing: long ones make streams halt.",
+            "s",
+            percentile_by(
+                "attendant_encode_batch_seconds", MODEL, 0.99, BY_MODEL, f"{MODEL_LEGEND} encode"
+            ),
+            percentile_by(
+                "attendant_score_batch_seconds", MODEL, 0.99, BY_MODEL, f"{MODEL_LEGEND} score"
+            ),
+        ),
+        graph(
+            "Texts in a batch",
+            "Mean texts of such a run. Near one under load: calls bring single texts one after "
+            "the other, which costs the most for each.",
+            "none",
+            mean("attendant_encode_batch_texts", MODEL, BY_MODEL, f"{MODEL_LEGEND} encode"),
+            mean("attendant_score_batch_texts", MODEL, BY_MODEL, f"{MODEL_LEGEND} score"),
+        ),
+        graph(
+            "Padding",
+            "Share of the tokens in a run that are padding. High: short and long texts come "
+            "together; let callers send texts of similar length in one call.",
+            "percentunit",
+            *padding,
+            soft_max=1,
+        ),
+    ]
+
+
+def _memory() -> list[Panel]:
+    return [
+        graph(
+            "Memory",
+            "What counts against the limit, and the limit. When they meet, the kernel kills the "
+            "server and all calls in it.",
+            "bytes",
+            Query(f"attendant_memory_used_bytes{{{SERVER}}}", "{{instance}} used"),
+            Query(f"attendant_memory_limit_bytes{{{SERVER}}}", "{{instance}} limit"),
+            Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}} process"),
+        ),
+        graph(
+            "Caches",
+            "Memory of the caches, and what they take when all search widths have been full. The "
+            "second line must fit under the limit beside weights and work.",
+            "bytes",
+            Query(
+                f"sum by (instance, {BY_MODEL}) (attendant_cache_bytes{{{MODEL}}})",
+                f"{{{{instance}}}} {MODEL_LEGEND}",
+            ),
+            Query(
+                f"sum by (instance, {BY_MODEL}) (attendant_max_cache_bytes{{{MODEL}}})",
+                f"{{{{instance}}}} {MODEL_LEGEND} at most",
+            ),
+        ),
+        graph(
+            "Memory of the GPU",
+            "In use by any process, and all there is; empty without a GPU. When they meet, model "
+            "runs fail: lower max_device_memory_bytes or max_rows.",
+            "bytes",
+            Query(f"attendant_device_memory_used_bytes{{{SERVER}}}", "{{instance}} used"),
+            Query(f"attendant_device_memory_bytes{{{SERVER}}}", "{{instance}} all"),
+        ),
+    ]

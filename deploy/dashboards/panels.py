@@ -1,0 +1,123 @@
+"""The kinds of panels that the dashboards are made of, and what their queries have in common."""
+
+from dataclasses import dataclass
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
+from grafana_foundation_sdk.models import common as common_models
+from grafana_foundation_sdk.models import dashboard as models
+
+CALLS = 'grpc_service=~"attendant[.].+", instance=~"$instance"'
+"""Calls to our own services; health checks and reflection are left out."""
+SERVER = 'instance=~"$instance"'
+MODEL = 'model=~"$model", instance=~"$instance"'
+MODEL_LEGEND = "{{model}}/{{version}}"
+SERVER_FAULTS = 'grpc_code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"'
+"""The codes of calls that the server failed, and not the caller; as in the recording rules."""
+
+DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+Panel = timeseries.Panel | stat.Panel
+
+
+@dataclass(frozen=True)
+class Query:
+    """An expression; in its legend, ``{{label}}`` stands for the value of a label."""
+
+    expression: str
+    legend: str
+    has_exemplars: bool = False
+
+
+def graph(
+    title: str, text: str, unit: str, *queries: Query, soft_max: float | None = None
+) -> timeseries.Panel:
+    """Lines over time; ``text`` says what a bad value means, ``unit`` is one of Grafana's.
+
+    The axis reaches to ``soft_max``, and beyond where lines do.
+    """
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(text)
+        .datasource(DATASOURCE)
+        .unit(unit)
+        .min(0)
+        .fill_opacity(8)
+        .show_points(common_models.VisibilityMode.NEVER)
+        .legend(_legend())
+        .tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
+        .height(8)
+        .span(8)
+    )
+    if soft_max is not None:
+        panel = panel.axis_soft_max(soft_max)
+    for i, query in enumerate(queries):
+        panel = panel.with_target(_target(query, "ABCDEFGH"[i]))
+    return panel
+
+
+def number(
+    title: str, text: str, unit: str, expression: str, *thresholds: tuple[float | None, str]
+) -> stat.Panel:
+    """The last value; ``thresholds`` are values from which on a colour is shown, None for all."""
+    steps = [models.Threshold(value=value, color=color) for value, color in thresholds]
+    return (
+        stat.Panel()
+        .title(title)
+        .description(text)
+        .datasource(DATASOURCE)
+        .unit(unit)
+        .thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
+        .no_value("no calls")
+        .graph_mode(common_models.BigValueGraphMode.AREA)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
+        .with_target(_target(Query(expression, title), "A"))
+        .height(4)
+        .span(4)
+    )
+
+
+def percentiles(histogram: str, selector: str, *quantiles: float) -> list[Query]:
+    """Queries for percentiles over all series of a histogram that ``selector`` selects."""
+    rate = f"sum by (le) (rate({histogram}_bucket{{{selector}}}[$__rate_interval]))"
+    return [
+        Query(f"histogram_quantile({quantile}, {rate})", f"p{100 * quantile:g}", i == 0)
+        for i, quantile in enumerate(quantiles)
+    ]
+
+
+def percentile_by(
+    histogram: str, selector: str, quantile: float, labels: str, legend: str = ""
+) -> Query:
+    """One percentile for each value of some labels."""
+    rate = f"sum by (le, {labels}) (rate({histogram}_bucket{{{selector}}}[$__rate_interval]))"
+    return Query(f"histogram_quantile({quantile}, {rate})", legend or f"{{{{{labels}}}}}")
+
+
+def rate(counter: str, selector: str, labels: str, legend: str = "") -> Query:
+    """Events per second for each value of some labels."""
+    expression = f"sum by ({labels}) (rate({counter}{{{selector}}}[$__rate_interval]))"
+    return Query(expression, legend or f"{{{{{labels}}}}}")
+
+
+def mean(histogram: str, selector: str, labels: str, legend: str) -> Query:
+    """The mean of what a histogram has observed, for each value of some labels."""
+    sums, counts = (
+        f"sum by ({labels}) (rate({histogram}_{part}{{{selector}}}[$__rate_interval]))"
+        for part in ("sum", "count")
+    )
+    return Query(f"{sums} / {counts}", legend)
+
+
+def _target(query: Query, ref_id: str) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().expr(query.expression).legend_format(query.legend)
+    target = target.ref_id(ref_id).datasource(DATASOURCE)
+    return target.range().exemplar(query.has_exemplars)
+
+
+def _legend() -> common.VizLegendOptions:
+    return (
+        common.VizLegendOptions()
+        .display_mode(common_models.LegendDisplayMode.LIST)
+        .placement(common_models.LegendPlacement.BOTTOM)
+        .show_legend(True)
+    )

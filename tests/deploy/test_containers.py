@@ -1,0 +1,123 @@
+"""docker-compose.yml with podman: what it promises of the server's container and of Prometheus."""
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from attendant_client import Client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.support.containers import Podman, Stack, podman_with, running_stack
+from tests.support.monitoring import ROOT, Prometheus, rules
+from tests.support.serving import wait_until
+
+pytestmark = pytest.mark.podman
+
+IMAGE = "localhost/attendant:tested"
+# Where the network of builds is closed or inspected, that of the machine and its certificates help.
+BUILD = ("--network", "host", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro")
+ANIMALS = ("dog", "cat", "horse", "cow", "bird", "fish", "mouse", "child")
+TEXTS = [f"My {animal} has {n} red apples." for n in range(2, 34) for animal in ANIMALS]
+LOOK_AROUND = """
+import os
+print(os.getuid(), open("/proc/1/status").read())
+for path in ("/new", "/attendant/new", "/venv/new"):
+    try:
+        open(path, "w")
+        print("could write", path)
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory) -> Podman:
+    """podman, with the server's image built; says how large that is."""
+    [real] = re.findall(r"PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text())
+    folder = tmp_path_factory.mktemp("podman")
+    podman, python = podman_with(lambda podman: podman.image(real, "python"), folder)
+    argument = f"PYTHON_IMAGE={python}"
+    podman(
+        *("build", "--format", "docker", "--pull=never", *BUILD),
+        *("--build-arg", argument, "--tag", IMAGE, str(ROOT)),
+    )
+    sizes = [podman.size_of(image) / 1e6 for image in (IMAGE, python)]
+    print(f"\nimage: {sizes[0]:.0f} MB, of which {sizes[1]:.0f} MB are {python}")
+    return podman
+
+
+@pytest.fixture(scope="module")
+def stack(podman, tmp_path_factory) -> Iterator[Stack]:
+    """The server and Prometheus, serving."""
+    [real] = re.findall(r"image: (\S+/prometheus:\S+)", (ROOT / "docker-compose.yml").read_text())
+    images = {"server": IMAGE, "prometheus": podman.image(real, "prometheus")}
+    with running_stack(podman, tmp_path_factory.mktemp("attendant-stack"), images) as stack:
+        wait_until(lambda: health(stack) == "SERVING")
+        yield stack
+
+
+def health(stack: Stack) -> str:
+    """What the server answers to a health check; empty if nothing."""
+    with grpc.insecure_channel(stack.address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.RpcError:
+            return ""
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+def test_the_server_answers_over_the_published_port(stack: Stack):
+    with Client(stack.address) as client:
+        assert client.translate("The dog is here.").text
+        assert client.embed(["The dog is here."]).shape == (1, 256)
+
+
+def test_the_server_runs_without_root_capabilities_or_a_place_to_write(stack: Stack):
+    seen = stack.podman("exec", stack.container("server"), "python", "-c", LOOK_AROUND)
+    assert seen.startswith("10001 ")
+    status = dict(re.findall(r"^(\w+):\s+(\S+)", seen, re.MULTILINE))
+    for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[capabilities], 16) == 0
+    assert status["NoNewPrivs"] == "1"
+    assert "could write" not in seen
+    assert seen.count("Read-only file system") == 3
+
+
+def test_the_health_checks_of_both_images_pass(stack: Stack):
+    for service in ("server", "prometheus"):
+        stack.podman("healthcheck", "run", stack.container(service))
+
+
+def test_prometheus_scrapes_the_server_by_its_name_and_evaluates_the_rules(stack: Stack):
+    prometheus = Prometheus(f"http://127.0.0.1:{stack.ports[9090]}")
+    wait_until(lambda: prometheus.numbers('up{job="attendant", instance="server:9464"}') == [1.0])
+    evaluated = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert len(evaluated) == len(rules())
+    wait_until(lambda: prometheus.numbers("instance:attendant_memory:ratio") != [])
+    [limit] = prometheus.numbers("attendant_memory_limit_bytes")
+    assert limit == 2 * 2**30
+
+
+def test_stopping_ends_the_calls_in_flight_first(stack: Stack):
+    with Client(stack.address, timeout_seconds=240) as client, ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(client.translate, TEXTS, beam_size=4) for _ in range(2)]
+        wait_until(lambda: stack.metric("attendant_active_sentences") > 0)
+        stopping = pool.submit(stack.podman.compose, stack.folder, "stop", "server")
+        wait_until(lambda: health(stack) != "SERVING")
+        assert not any(call.done() for call in calls)
+        for call in calls:
+            assert len([result for result in call.result() if result.text]) == len(TEXTS)
+        stopping.result()
+    assert stack.inspect("server")["State"]["ExitCode"] == 0
+
+
+def test_a_stopped_server_starts_again_and_says_how_long_that_takes(stack: Stack):
+    start = time.monotonic()
+    stack.podman("start", stack.container("server"))
+    wait_until(lambda: health(stack) == "SERVING")
+    print(f"\nfrom `podman start` to SERVING: {time.monotonic() - start:.1f} s")

@@ -1,0 +1,65 @@
+"""The committed dashboards: built by the code, of Grafana's own types, explained panel by panel."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.monitoring import DASHBOARDS, ROOT
+
+TYPESCRIPT = ROOT / "build" / "grafana"
+TSC = TYPESCRIPT / "node_modules" / ".bin" / "tsc"
+OPTIONS = ("--noEmit", "--skipLibCheck", "--strict", "--module", "esnext", "--moduleResolution")
+
+
+def panels(path: Path) -> list[dict]:
+    return [p for p in json.loads(path.read_text())["panels"] if p["type"] != "row"]
+
+
+def test_the_committed_dashboards_are_what_the_code_builds():
+    pytest.importorskip("grafana_foundation_sdk", reason="NOT CHECKED: no grafana-foundation-sdk")
+    from deploy.dashboards.__main__ import documents
+
+    assert {path.name: path.read_text() for path in DASHBOARDS} == documents()
+
+
+def test_every_panel_says_what_a_bad_value_means():
+    for path in DASHBOARDS:
+        found = panels(path)
+        assert len(found) >= 15
+        assert len({p["title"] for p in found}) == len(found)
+        assert all(len(p["description"]) > 60 for p in found)
+
+
+def type_errors(folder: Path, document: str) -> str:
+    """What the TypeScript compiler says of a dashboard."""
+    if not TSC.exists():
+        pytest.skip("NOT CHECKED: no TypeScript; 'make check' installs it")
+    (folder / "node_modules").symlink_to(TYPESCRIPT / "node_modules")
+    shutil.copy(ROOT / "deploy" / "grafana" / "dashboard.ts", folder)
+    imported = 'import type { OurDashboard } from "./dashboard";'
+    (folder / "checked.ts").write_text(f"{imported}\nexport const d: OurDashboard = {document};\n")
+    command = [str(TSC), *OPTIONS, "bundler", "checked.ts"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_dashboard_has_grafanas_own_type(tmp_path, path):
+    assert type_errors(tmp_path, path.read_text()) == ""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ('"unit": "s"', '"unitt": "s"'),
+        ('"refresh": "30s"', '"refresh": 30'),
+        ('"showPoints": "never"', '"showPoints": "nevr"'),
+        ('"placement": "bottom"', '"plaecment": "bottom"'),
+    ],
+)
+def test_a_mistake_in_a_dashboard_is_found(tmp_path, right, wrong):
+    document = DASHBOARDS[0].read_text()
+    assert right in document
+    assert "error TS" in type_errors(tmp_path, document.replace(right, wrong))

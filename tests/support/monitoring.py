@@ -1,0 +1,120 @@
+"""A real Prometheus that watches servers of tests, and what it reads: dashboards and rules."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.serving import TIMEOUT_SECONDS, wait_until
+
+ROOT = Path(__file__).parents[2]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"))
+SCRAPE_INTERVAL = "500ms"
+RATE_INTERVAL = "5s"
+
+
+def tool(name: str) -> str:
+    """The path of a command; skips the test, saying so, where it is not installed."""
+    return shutil.which(name) or pytest.skip(f"NOT CHECKED: {name} is not installed")
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A Prometheus that runs."""
+
+    url: str
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """What its HTTP interface answers as ``data``."""
+        url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            return json.load(response)["data"]
+
+    def numbers(self, expression: str) -> list[float]:
+        """The values of an expression now, without those that are not a number."""
+        values = [float(found["value"][1]) for found in self.vector(expression)]
+        return [value for value in values if value == value]
+
+    def vector(self, expression: str) -> Any:
+        """What an expression is now."""
+        return self.get("query", query=expression)["result"]
+
+    def is_ready(self) -> bool:
+        """Whether it answers queries."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=TIMEOUT_SECONDS):
+                return True
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+
+@contextmanager
+def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    """Prometheus with our own configuration, but quicker, and with ``target`` as the server."""
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = dict.fromkeys(config["global"], SCRAPE_INTERVAL)
+    config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
+    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "attendant"]
+    config["scrape_configs"] = [job | {"static_configs": [{"targets": [target]}]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{free_port()}"
+    command = [
+        tool("prometheus"),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
+        prometheus = Prometheus(f"http://{address}")
+        try:
+            wait_until(lambda: process.poll() is not None or prometheus.is_ready())
+            assert process.poll() is None, (folder / "log").read_text()
+            yield prometheus
+        finally:
+            process.terminate()
+
+
+def expressions_of(
+    dashboard: dict[str, Any], variables: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    """(panel, expression) of all queries, with the variables of the dashboard replaced."""
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", []):
+            expression = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
+            for name, value in variables.items():
+                expression = expression.replace(f"${name}", value)
+            assert "$" not in expression, f"{panel['title']} uses an unknown variable: {expression}"
+            yield panel["title"], expression
+
+
+def rules() -> list[dict[str, Any]]:
+    """All rules of all groups."""
+    groups = yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def selectors_of(expression: str) -> list[str]:
+    """The series that an expression reads, each as a selector without its range."""
+    names = r"(?:(?:attendant|grpc|process)_\w+|(?:service|instance):[\w:]+|\bup)"
+    without_labels = re.sub(r"\b(by|on) \([^)]*\)", "", expression)
+    return re.findall(rf"(?<![\w:])({names}(?:\{{[^}}]*\}})?)", without_labels)
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
