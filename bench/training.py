@@ -2,8 +2,8 @@
 
     python -m bench.training --data-dir DATA_DIR --pairs 5
 
-In turn: ``attendant-export train-translation`` as people run it, for one epoch of the first pairs
-of Tatoeba from the weights and the tokenizer of the built-in bundle, whose own clock in
+In turn: ``attendant-export train-translation`` as people run it, for one epoch of some pairs of
+Tatoeba from the weights and the tokenizer of the built-in bundle, whose own clock in
 ``history.csv`` counts the epoch without start and validation; and `plain_trainer` on the same
 pairs, sizes, limit and threads. Utilisation is the multiplications and additions that the model
 needs for the real tokens, three times those of the forward pass, over the time that they would
@@ -13,8 +13,8 @@ take at the rate of the fastest product of two fp32 matrices on the same threads
 import argparse
 import csv
 import gzip
-import itertools
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -60,10 +60,10 @@ def sgemm_flops(num_times: int = 10) -> float:
     return 2 * MATRIX**3 / min(seconds)
 
 
-def first_pairs(path: Path, num_pairs: int) -> list[str]:
-    """The first lines of the training text."""
+def sample_pairs(path: Path, num_pairs: int) -> list[str]:
+    """Lines of the training text, drawn by a seed: the file is sorted by length."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        return list(itertools.islice(file, num_pairs))
+        return random.Random(1).sample(list(file), num_pairs)
 
 
 def encode_pairs(lines: Sequence[str]) -> list[Pair]:
@@ -101,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    lines = first_pairs(Path(arguments.data_dir) / TRAIN, arguments.sentences)
+    lines = sample_pairs(Path(arguments.data_dir) / TRAIN, arguments.sentences)
     encoded, limit = encode_pairs(lines), arguments.max_batch_tokens
     flops = sum(flops_per_pair(Sizes(), len(s), len(t)) for s, t in encoded)
     ours, theirs, peaks = [], [], []

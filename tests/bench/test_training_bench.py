@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.plain_trainer import PAD, PlainTransformer, Sizes, batches, train_plainly
-from bench.training import first_pairs, flops_per_pair
+from bench.training import flops_per_pair, sample_pairs
 
 SMALL = Sizes(50, 16, 2, 32, num_encoder_layers=2, num_decoder_layers=1)
 PAIRS = [([5] * n, [6] * (n + n % 3)) for n in range(1, 9)]
@@ -40,8 +40,11 @@ def test_the_plain_loop_trains():
     assert train_plainly(SMALL, PAIRS, 20) > 0
 
 
-def test_the_first_pairs_are_read(tmp_path):
+def test_pairs_are_drawn_alike_each_time(tmp_path):
     with gzip.open(tmp_path / "t.tsv.gz", "wt", encoding="utf-8") as file:
         file.write("a\tb\nc\td\ne\tf\n")
 
-    assert first_pairs(tmp_path / "t.tsv.gz", 2) == ["a\tb\n", "c\td\n"]
+    drawn = sample_pairs(tmp_path / "t.tsv.gz", 2)
+
+    assert drawn == sample_pairs(tmp_path / "t.tsv.gz", 2)
+    assert len(set(drawn) & {"a\tb\n", "c\td\n", "e\tf\n"}) == 2
