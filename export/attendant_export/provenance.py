@@ -64,6 +64,8 @@ class DataCard:
     data: list[DataSource]
     intended_use: str
     weaknesses: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+    """Texts whose outputs the model card shows, those that go wrong above all."""
 
 
 def write_run_record(run_dir: Path, record: RunRecord) -> None:
