@@ -2,6 +2,7 @@
 
 ``short``: English sentences of the Tatoeba test. ``long``: paragraphs of ``mlm/`` split into
 sentences, which have a long tail. ``mixed``: three short ones to each long one, shuffled.
+``government``: sentences of digital.gov.
 All are relative to DATA_DIR.
 """
 
@@ -14,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TATOEBA_TEST = "tatoeba/tatoeba.en-de.test.tsv.gz"
-PARAGRAPHS = ("mlm/en.digitalgov.txt.gz", "mlm/en.novels-1880-1930.txt.gz")
+GOVERNMENT = "mlm/en.digitalgov.txt.gz"
+PARAGRAPHS = (GOVERNMENT, "mlm/en.novels-1880-1930.txt.gz")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
 LONG_WORDS = range(3, 61)
 """Lengths of the sentences taken from paragraphs: longer ones are lists and tables."""
 
-KINDS = ("short", "long", "mixed")
+KINDS = ("short", "long", "mixed", "government")
 
 
 def sample_texts(data_dir: Path, kind: str, num_texts: int, seed: int = 1) -> list[str]:
@@ -28,6 +30,8 @@ def sample_texts(data_dir: Path, kind: str, num_texts: int, seed: int = 1) -> li
         return _sample(list(tatoeba_sentences(data_dir)), num_texts, seed)
     if kind == "long":
         return _sample(paragraph_sentences(data_dir), num_texts, seed)
+    if kind == "government":
+        return _sample(list(_sentences(data_dir / GOVERNMENT)), num_texts, seed)
     num_long = num_texts // 4
     texts = sample_texts(data_dir, "short", num_texts - num_long, seed)
     texts += sample_texts(data_dir, "long", num_long, seed)

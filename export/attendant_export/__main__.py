@@ -3,7 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from attendant_export import __version__
@@ -26,6 +27,7 @@ from attendant_export.provenance import (
     translation_recipe,
     write_run_record,
 )
+from attendant_export.ranks import Ranks, join_ranks
 from attendant_export.training import TrainingOptions, TrainingStopped, pick_device
 from attendant_export.transformer import TransformerConfig
 from attendant_export.translation_training import TranslationData, train_translation
@@ -99,7 +101,22 @@ def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | 
     return None if limits == [None] * 3 else _training_options(args, prefix)
 
 
-def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None) -> RunRecord:
+@contextmanager
+def _recorded(
+    args: argparse.Namespace, recipe: str, max_tokens: int | None = None
+) -> Iterator[Ranks]:
+    """Join the other processes of a training, of which the first alone records and tells."""
+    with join_ranks(pick_device(args.device)) as ranks:
+        if ranks.is_first:
+            write_run_record(args.run_dir, _record(args, recipe, max_tokens, ranks.size))
+        else:
+            logging.disable(logging.INFO)
+        yield ranks
+
+
+def _record(
+    args: argparse.Namespace, recipe: str, max_tokens: int | None, num_processes: int
+) -> RunRecord:
     start_data: list[DataSource] = []
     if args.init_from is not None:
         begun, start_data = describe_start(args.init_from)
@@ -108,7 +125,7 @@ def _record(args: argparse.Namespace, recipe: str, max_tokens: int | None = None
         trainer_version=__version__,
         seed=args.seed,
         recipe=recipe,
-        hardware=describe_hardware(pick_device(args.device)),
+        hardware=describe_hardware(pick_device(args.device), num_processes),
         valid_pairs=args.valid,
         swap=getattr(args, "swap", False),
         max_tokens=max_tokens,
@@ -136,17 +153,19 @@ def _train_translation(args: argparse.Namespace) -> None:
     )
     options = _training_options(args)
     recipe = translation_recipe(config, data, options, args.label_smoothing)
-    write_run_record(args.run_dir, _record(args, recipe))
-    progress = train_translation(
-        config,
-        data,
-        options,
-        args.run_dir,
-        device=args.device,
-        label_smoothing=args.label_smoothing,
-        init_from=args.init_from,
-    )
-    print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
+    with _recorded(args, recipe) as ranks:
+        progress = train_translation(
+            config,
+            data,
+            options,
+            args.run_dir,
+            device=args.device,
+            label_smoothing=args.label_smoothing,
+            init_from=args.init_from,
+            ranks=ranks,
+        )
+    if ranks.is_first:
+        print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
 
 
 def _text_source(args: argparse.Namespace, text: str) -> TextSource:
@@ -188,17 +207,19 @@ def _train_bert(args: argparse.Namespace) -> None:
         embedding_training=_optional_phase(args, "embeddings_"),
     )
     recipe = bert_recipe(config, data, mlm, contrastive)
-    write_run_record(args.run_dir, _record(args, recipe, args.max_tokens))
-    progress = train_bert(
-        config,
-        data,
-        mlm,
-        contrastive,
-        args.run_dir,
-        device=args.device,
-        init_from=args.init_from,
-    )
-    print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")
+    with _recorded(args, recipe, args.max_tokens) as ranks:
+        progress = train_bert(
+            config,
+            data,
+            mlm,
+            contrastive,
+            args.run_dir,
+            device=args.device,
+            init_from=args.init_from,
+            ranks=ranks,
+        )
+    if ranks.is_first:
+        print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")
 
 
 def _export(args: argparse.Namespace) -> None:

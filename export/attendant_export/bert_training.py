@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from attendant_export.bert_data import (
     read_mlm_text,
     read_similar_sentences,
 )
+from attendant_export.bert_losses import contrastive_loss, masked_loss, retrieval_accuracy
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import (
     MaskedBatch,
@@ -34,6 +34,7 @@ from attendant_export.dataset import (
     pad_arrays,
 )
 from attendant_export.model_sizes import check_run, check_start, has_started
+from attendant_export.ranks import ALONE, Ranks
 from attendant_export.tokenizer import (
     BERT_CLS,
     BERT_MASK,
@@ -86,34 +87,6 @@ class ContrastiveOptions:
     num_valid_sentences: int = 1000
 
 
-def masked_loss(model: Bert, batch: MaskedBatch) -> Tensor:
-    """Mean cross-entropy of the masked tokens; only they are projected to the vocabulary."""
-    hidden = model(batch.token_ids)[batch.is_target]  # (targets, d_model)
-    return F.cross_entropy(model.mask_logits(hidden), batch.targets)
-
-
-def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Symmetric cross-entropy of finding each row's partner among the other side's rows.
-
-    ``first`` and ``second`` (pairs, d_model) are compared by cosine (InfoNCE, van den Oord et
-    al., 2018, with in-batch negatives).
-    """
-    scores = F.normalize(first) @ F.normalize(second).T / temperature  # (pairs, pairs)
-    partners = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(scores, partners) + F.cross_entropy(scores.T, partners)) / 2
-
-
-def retrieval_accuracy(first: Tensor, second: Tensor) -> float:
-    """Fraction of rows whose most similar row of the other side, by cosine, is their partner.
-
-    The mean of both directions.
-    """
-    scores = F.normalize(first) @ F.normalize(second).T  # (sentences, sentences)
-    partners = torch.arange(len(scores), device=scores.device)
-    hits = [(s.argmax(dim=1) == partners).float().mean().item() for s in (scores, scores.T)]
-    return sum(hits) / 2
-
-
 @torch.inference_mode()
 def embed_texts(
     model: Bert,
@@ -142,9 +115,15 @@ class MlmTask:
     """Batches, loss and validation of the masked language model, for `Trainer`."""
 
     def __init__(
-        self, model: Bert, tokenizer: Tokenizer, text: MlmText, data: BertData, options: MlmOptions
+        self,
+        model: Bert,
+        tokenizer: Tokenizer,
+        text: MlmText,
+        data: BertData,
+        options: MlmOptions,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.model, self.options, self.seed = model, options, data.seed
+        self.model, self.options, self.seed, self.ranks = model, options, data.seed, ranks
         sequences = encode_in_pieces(text.train, tokenizer, data.max_tokens)
         self.dataset = MaskedDataset(sequences, tokenizer, options.mask_ratio)
         rng = np.random.default_rng(data.seed)
@@ -163,10 +142,10 @@ class MlmTask:
         return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[MaskedBatch]:
-        """The batches of an epoch, on the model's device."""
+        """This rank's share of the batches of an epoch, on the model's device."""
         rng = np.random.default_rng((self.seed, epoch))
         for batch in self.dataset.batches(self.options.max_batch_tokens, rng):
-            yield batch.to(self._device)
+            yield batch.share(self.ranks, self._device)
 
     def loss(self, batch: MaskedBatch) -> Tensor:
         """Cross-entropy per masked token."""
@@ -176,7 +155,7 @@ class MlmTask:
     def validate(self) -> dict[str, float]:
         """Fraction of the masked tokens of held-out text that the model's best guess hits."""
         num_right = num_targets = 0
-        for batch in (b.to(self._device) for b in self.valid_batches):
+        for batch in (b.share(ALONE, self._device) for b in self.valid_batches):
             hidden = self.model(batch.token_ids)[batch.is_target]  # (targets, d_model)
             best = self.model.mask_logits(hidden).argmax(dim=1)
             num_right += int((best == batch.targets).sum())
@@ -186,17 +165,19 @@ class MlmTask:
 
 @dataclass(frozen=True, slots=True)
 class ContrastiveBatch:
-    """Both sides of similar pairs, (pairs, length) each, and a masked-language-model batch."""
+    """One rank's share of similar pairs and of a masked-language-model batch."""
 
-    first: Tensor
-    second: Tensor
+    first: Tensor  # (pairs, length)
+    second: Tensor  # (pairs, length) their other sides
+    num_pairs: int  # of all ranks
     masked: MaskedBatch | None
 
 
 class ContrastiveTask:
     """Batches, loss and validation of the sentence embeddings, for `Trainer`.
 
-    With ``mlm`` each step also learns from that task, so that its head stays in tune.
+    With ``mlm`` each step also learns from that task, so that its head stays in tune. A sentence
+    is compared with those of all ``ranks``.
     ``num_layers`` is that of `Bert.hidden_states`.
     """
 
@@ -209,9 +190,10 @@ class ContrastiveTask:
         options: ContrastiveOptions,
         mlm: MlmTask | None = None,
         num_layers: int | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.tokenizer, self.pairs, self.options = model, tokenizer, pairs, options
-        self.mlm, self.num_layers = mlm, num_layers
+        self.mlm, self.num_layers, self.ranks = mlm, num_layers, ranks
         self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
@@ -220,12 +202,13 @@ class ContrastiveTask:
         return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
-        """The batches of an epoch, on the model's device."""
+        """This rank's share of the batches of an epoch, on the model's device."""
         device = self.model.embedding.weight.device
         rng = np.random.default_rng((self.options.training.seed, epoch))
         masked = self._endless_masked_batches(epoch)
         for first, second in self.pairs.batches(self.options.max_pairs, rng):
-            yield ContrastiveBatch(first.to(device), second.to(device), next(masked))
+            own = [self.ranks.rows(side).to(device) for side in (first, second)]
+            yield ContrastiveBatch(own[0], own[1], len(first), next(masked))
 
     def _endless_masked_batches(self, epoch: int) -> Iterator[MaskedBatch | None]:
         while self.mlm is not None:
@@ -234,12 +217,13 @@ class ContrastiveTask:
 
     def loss(self, batch: ContrastiveBatch) -> Tensor:
         """The contrastive loss and, weighted, that of the masked language model."""
-        options = self.options
-        first, second = (
-            self.model.pooled(side, options.pooling, self.num_layers)
-            for side in (batch.first, batch.second)
-        )
+        options, ranks = self.options, self.ranks
+        sides = (batch.first, batch.second)
+        own = (self.model.pooled(side, options.pooling, self.num_layers) for side in sides)
+        first, second = (ranks.all_rows(embeddings, batch.num_pairs) for embeddings in own)
         loss = contrastive_loss(first, second, options.temperature)
+        # Its gradient is this rank's part already, its value is the whole.
+        loss = loss - loss.detach() * (1 - 1 / ranks.size)
         if batch.masked is None:
             return loss
         return loss + options.mlm_weight * masked_loss(self.model, batch.masked)
@@ -271,6 +255,7 @@ def train_bert(
     *,
     device: str = "auto",
     init_from: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train a BERT into ``run_dir``, resuming what is there; gives the last phase's progress.
 
@@ -278,13 +263,13 @@ def train_bert(
     run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
     ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
     the phases before it are in ``embeddings/`` and ``mlm/``. A phase that is finished is not
-    repeated. Raises ValueError for other sizes than those of the run or the start, and
-    TrainingStopped.
+    repeated. All ``ranks`` call it alike. Raises ValueError for other sizes than those of the run
+    or the start, and TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
     text = read_mlm_text(data)
-    tokenizer = _tokenizer(text, data, run_dir, init_from)
+    tokenizer = _tokenizer(text, data, run_dir, init_from, ranks)
     sizes = asdict(config) | _vocabulary(tokenizer)
     described = {"kind": "bert", **sizes}
     check_run(run_dir, described)
@@ -294,8 +279,11 @@ def train_bert(
         load_start(init_from, model)
     elif config.norm_first:
         model.begin_as_averages()
-    checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
-    for trainer in _phases(model, tokenizer, text, data, mlm_options, contrastive_options, run_dir):
+    if ranks.is_first:
+        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+    for trainer in _phases(
+        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, ranks
+    ):
         progress = trainer.train()
     return progress
 
@@ -308,6 +296,7 @@ def _phases(
     mlm_options: MlmOptions,
     options: ContrastiveOptions,
     run_dir: Path,
+    ranks: Ranks,
 ) -> Iterator[Trainer[Any]]:
     """The trainer of each phase, made when the one before has trained."""
     sentences = read_similar_sentences(
@@ -318,13 +307,15 @@ def _phases(
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
-        task = ContrastiveTask(model, tokenizer, pairs, sentences.valid, averages, num_layers=0)
-        yield Trainer(model, task.as_task(), averages.training, run_dir / "embeddings")
-    mlm = MlmTask(model, tokenizer, text, data, mlm_options)
+        task = ContrastiveTask(
+            model, tokenizer, pairs, sentences.valid, averages, num_layers=0, ranks=ranks
+        )
+        yield Trainer(model, task.as_task(), averages.training, run_dir / "embeddings", ranks=ranks)
+    mlm = MlmTask(model, tokenizer, text, data, mlm_options, ranks)
     if mlm_options.training is not None:
-        yield Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm")
-    task = ContrastiveTask(model, tokenizer, pairs, sentences.valid, options, mlm)
-    yield Trainer(model, task.as_task(), options.training, run_dir)
+        yield Trainer(model, mlm.as_task(), mlm_options.training, run_dir / "mlm", ranks=ranks)
+    task = ContrastiveTask(model, tokenizer, pairs, sentences.valid, options, mlm, ranks=ranks)
+    yield Trainer(model, task.as_task(), options.training, run_dir, ranks=ranks)
 
 
 def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
@@ -333,15 +324,18 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
     return {"vocab_size": tokenizer.get_vocab_size(), **ids}
 
 
-def _tokenizer(text: MlmText, data: BertData, run_dir: Path, init_from: Path | None) -> Tokenizer:
+def _tokenizer(
+    text: MlmText, data: BertData, run_dir: Path, init_from: Path | None, ranks: Ranks
+) -> Tokenizer:
     """The run's tokenizer; trained once and kept, since training again may number ties anew."""
     path = run_dir / TOKENIZER
-    if not has_started(run_dir):
+    if ranks.is_first and not has_started(run_dir):
         if init_from is not None:
             tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:
             tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
         tokenizer.save(str(path))
+    ranks.wait()
     return load_tokenizer(path)
 
 

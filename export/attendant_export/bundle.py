@@ -16,6 +16,7 @@ from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
 from attendant_export import checkpoint
 from attendant_export.bundle_draft import Draft
 from attendant_export.embedding_bundle import check_embedding_outputs, write_embedding_files
+from attendant_export.examples import example_outputs
 from attendant_export.manifest import (
     MANIFEST_VERSION,
     BundleError,
@@ -112,7 +113,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
             write_translation_files(draft)
         else:
             write_embedding_files(draft)
-        card = write_model_card(draft.manifest, options.data_card)
+        examples = example_outputs(run_dir, kind, options.data_card.examples)
+        card = write_model_card(draft.manifest, options.data_card, examples)
         (folder / MODEL_CARD).write_text(card, encoding="utf-8")
         write_manifest(folder, draft.manifest)
         target.parent.mkdir(parents=True, exist_ok=True)

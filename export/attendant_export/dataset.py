@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from attendant_export.ranks import Ranks
 from attendant_export.tokenizer import (
     BERT_CLS,
     BERT_MASK,
@@ -92,15 +93,18 @@ def shuffled_batches(
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """One teacher-forcing batch, right-padded."""
+    """One teacher-forcing batch, right-padded, or one rank's share of its rows."""
 
     source: Tensor  # (batch, source) ending with the end token
     target_in: Tensor  # (batch, target) beginning with the begin token
     target_out: Tensor  # (batch, target) ending with the end token
+    num_targets: int  # real tokens of the whole batch's ``target_out``
 
-    def to(self, device: torch.device) -> "PairBatch":
-        """The same batch on ``device``."""
-        return PairBatch(*(t.to(device) for t in (self.source, self.target_in, self.target_out)))
+    def share(self, ranks: Ranks, device: torch.device) -> "PairBatch":
+        """The rows of this rank, on ``device``."""
+        tensors = (self.source, self.target_in, self.target_out)
+        source, target_in, target_out = (ranks.rows(t).to(device) for t in tensors)
+        return PairBatch(source, target_in, target_out, self.num_targets)
 
 
 class PairDataset:
@@ -139,7 +143,8 @@ class PairDataset:
             target_out = pad(targets, self._pad_id)
             begin = torch.full((len(indices), 1), self._bos_id)
             target_in = torch.cat([begin, target_out[:, :-1]], dim=1)
-            yield PairBatch(pad(sources, self._pad_id), target_in, target_out)
+            num_targets = sum(map(len, targets))
+            yield PairBatch(pad(sources, self._pad_id), target_in, target_out, num_targets)
 
 
 def read_documents(path: Path) -> Iterator[list[str]]:
@@ -213,15 +218,23 @@ def pad_arrays(sequences: Sequence[np.ndarray], pad_id: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MaskedBatch:
-    """One masked-language-model batch, right-padded."""
+    """One masked-language-model batch, right-padded, or one rank's share of its rows."""
 
     token_ids: Tensor  # (batch, length) as the model sees them
     is_target: Tensor  # (batch, length) True where the model must predict
     targets: Tensor  # (targets) token ids that stood there, in row order
+    num_targets: int  # of the whole batch
 
-    def to(self, device: torch.device) -> "MaskedBatch":
-        """The same batch on ``device``."""
-        return MaskedBatch(*(t.to(device) for t in (self.token_ids, self.is_target, self.targets)))
+    def share(self, ranks: Ranks, device: torch.device) -> "MaskedBatch":
+        """The rows of this rank, on ``device``."""
+        is_own = torch.zeros_like(self.is_target)
+        ranks.rows(is_own)[:] = True
+        return MaskedBatch(
+            ranks.rows(self.token_ids).to(device),
+            ranks.rows(self.is_target).to(device),
+            self.targets[is_own[self.is_target]].to(device),
+            self.num_targets,
+        )
 
 
 class MaskedDataset:
@@ -263,8 +276,10 @@ class MaskedDataset:
         masked = np.where(is_target & (kind < 0.8), self._mask_id, original)
         random_ids = rng.choice(self._word_ids, size=original.shape)
         masked = np.where(is_target & (kind >= 0.9), random_ids, masked)
-        tensors = map(torch.from_numpy, (masked, is_target, original[is_target]))
-        return MaskedBatch(*tensors)
+        targets = torch.from_numpy(original[is_target])
+        return MaskedBatch(
+            torch.from_numpy(masked), torch.from_numpy(is_target), targets, len(targets)
+        )
 
 
 def paraphrase_pairs(pairs: Sequence[tuple[str, str]], max_per_group: int) -> list[tuple[str, str]]:

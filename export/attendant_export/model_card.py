@@ -1,14 +1,19 @@
 """The model card of a bundle: its manifest and data card as Markdown for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 
 from attendant_export.provenance import DataCard
 
 
-def write_model_card(manifest: Manifest, card: DataCard) -> str:
-    """Markdown with use, data, training, quality, parity, weaknesses, licence and credits."""
+def write_model_card(
+    manifest: Manifest, card: DataCard, examples: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Markdown with use, data, training, quality, parity, weaknesses, licence and credits.
+
+    ``examples`` are texts with what the trained model made of them.
+    """
     sections = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
         _section("Use", [card.intended_use, _limits(manifest)]),
@@ -17,6 +22,7 @@ def write_model_card(manifest: Manifest, card: DataCard) -> str:
         _section("Quality", _quality_table(manifest)),
         _section("Agreement with the trained model", _parity_table(manifest)),
         _section("Weaknesses", _bullets(card.weaknesses)),
+        _section("Examples", _examples_table(manifest, examples)),
         _section("Licence", [f"The weights are licensed under {manifest.license}."]),
         _section("Credits", _bullets(manifest.credits)),
     ]
@@ -64,6 +70,20 @@ def _quality_table(manifest: Manifest) -> list[str]:
     ]
     header = "| metric | data | precision | search | value |\n|---|---|---|---|---:|"
     return ["\n".join([header, *rows])] if rows else []
+
+
+def _examples_table(manifest: Manifest, examples: Sequence[tuple[str, str]]) -> list[str]:
+    if not examples:
+        return []
+    output = "greedy translation" if manifest.HasField("translation_sizes") else "best guesses"
+    rows = [
+        "| " + " | ".join(text.replace("|", "\\|") for text in example) + " |"
+        for example in examples
+    ]
+    return [
+        "Chosen to show what it can and what it cannot; by the trained model in fp32.",
+        "\n".join([f"| text | {output} |", "|---|---|", *rows]),
+    ]
 
 
 def _parity_table(manifest: Manifest) -> list[str]:

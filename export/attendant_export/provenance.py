@@ -64,6 +64,8 @@ class DataCard:
     data: list[DataSource]
     intended_use: str
     weaknesses: list[str] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+    """Texts whose outputs the model card shows, those that go wrong above all."""
 
 
 def write_run_record(run_dir: Path, record: RunRecord) -> None:
@@ -124,10 +126,11 @@ def read_data_card(path: Path) -> DataCard:
         raise ValueError(f"{path} is not a data card: {error}") from error
 
 
-def describe_hardware(device: torch.device) -> str:
-    """Such as "2 CPU cores" or the name of a GPU."""
+def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
+    """Such as "2 CPU cores", or how many GPUs of which name: each process has one."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        name = torch.cuda.get_device_name(device)
+        return name if num_processes == 1 else f"{num_processes} {name}"
     return f"{os.cpu_count()} CPU cores"
 
 

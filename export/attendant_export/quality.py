@@ -8,7 +8,7 @@ import torch
 from attendant.v1.bundle_pb2 import CorpusParity, QualityFigure
 from tokenizers import Tokenizer
 
-from attendant_export.bert_training import retrieval_accuracy
+from attendant_export.bert_losses import retrieval_accuracy
 from attendant_export.dataset import group_references, read_pairs
 from attendant_export.graph_search import TranslationGraphs, search_all
 from attendant_export.translation_training import score_translations

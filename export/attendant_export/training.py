@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, Never, TypeVar
+from typing import Any, Generic, Never, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from attendant_export import checkpoint
 from attendant_export.history import History
+from attendant_export.ranks import ALONE, Ranks
 
 Batch = TypeVar("Batch")
 
@@ -77,13 +79,24 @@ class Task(Generic[Batch]):
     """What is trained."""
 
     batches: Callable[[int], Iterator[Batch]]
-    """The batches of an epoch; the same for the same epoch number."""
+    """This rank's share of the batches of an epoch; the same for the same epoch number."""
     num_batches: int
     """How many batches an epoch has; where epochs differ, about how many."""
     loss: Callable[[Batch], Tensor]
-    """Mean loss of a batch, a scalar."""
+    """What a share adds to the mean loss of its whole batch, a scalar."""
     validate: Callable[[], dict[str, float]]
     """Measured values; the first is the one to maximize."""
+
+
+class _SummedLoss(nn.Module):
+    """A task's loss as a module, for DistributedDataParallel: it averages what must be summed."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor], num_ranks: int) -> None:
+        super().__init__()
+        self.model, self.loss, self.num_ranks = model, loss, num_ranks
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(batch) * self.num_ranks
 
 
 class TrainingStopped(Exception):
@@ -131,7 +144,11 @@ def learning_rate_ratio(options: TrainingOptions, step: int, done: float) -> flo
 
 
 class Trainer(Generic[Batch]):
-    """Trains a model on a task, keeping the last and the best checkpoint in ``run_dir``."""
+    """Trains a model on a task, keeping the last and the best checkpoint in ``run_dir``.
+
+    Several ``ranks`` train as one process would: each on its share of every batch, with summed
+    gradients. The first one alone validates and writes.
+    """
 
     def __init__(
         self,
@@ -140,6 +157,7 @@ class Trainer(Generic[Batch]):
         options: TrainingOptions,
         run_dir: Path,
         show_progress: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Resume from ``run_dir/last`` if it is there; ValueError for a task without batches."""
         if task.num_batches == 0:
@@ -147,7 +165,7 @@ class Trainer(Generic[Batch]):
         keep_freed_memory()
         run_dir.mkdir(parents=True, exist_ok=True)
         self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
-        self.show_progress = show_progress
+        self.show_progress, self.ranks = show_progress and ranks.is_first, ranks
         self.device = next(model.parameters()).device
         self.progress = Progress()
         self.history = History(run_dir)
@@ -160,9 +178,17 @@ class Trainer(Generic[Batch]):
             fused=True,
         )
         self._recent: list[float] = []
-        self._stopped_by: signal.Signals | None = None
+        self._received = self._stopped_by = 0
+        if ranks.is_first:
+            checkpoint.find_last(run_dir)  # May undo a crash, before the others look.
+        ranks.wait()
         if (last := checkpoint.find_last(run_dir)) is not None:
             self._resume(last)
+        self._loss: Callable[[Batch], Tensor] = task.loss
+        if ranks.size > 1:
+            summed = _SummedLoss(model, task.loss, ranks.size)
+            # Of a static graph it finds by itself which parameters a phase leaves out.
+            self._loss = DistributedDataParallel(summed, static_graph=True)
 
     def train(self) -> Progress:
         """Train until a limit or early stop; the best weights are loaded at the end.
@@ -176,16 +202,17 @@ class Trainer(Generic[Batch]):
             if self.progress.validated_step != self.progress.step:
                 self._save()  # First, as whoever sent a signal may not wait for a validation.
                 self._validate()
-        if self._stopped_by is not None:
-            raise TrainingStopped(self._stopped_by)
+        self._stopped_by = int(max(row[0] for row in self.ranks.gather([self._received])))
+        if self._stopped_by:
+            raise TrainingStopped(signal.Signals(self._stopped_by))
         checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
         return self.progress
 
     @contextmanager
     def _stopped_by_signals(self) -> Iterator[None]:
         def stop(number: int, _: object) -> None:
-            self._stopped_by = signal.Signals(number)
-            signal.signal(number, previous[self._stopped_by])
+            self._received = number
+            signal.signal(number, previous[signal.Signals(number)])
 
         previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         for number, handler in previous.items():
@@ -208,12 +235,12 @@ class Trainer(Generic[Batch]):
         )
         with bar:
             for batch in self._remaining_batches():
-                self._step(batch)
-                self.progress.elapsed_seconds = time.monotonic() - started
+                loss = self._step(batch)
+                self._agree(loss, time.monotonic() - started)
                 self._show(bar)
                 if self.progress.step % self.options.validate_every_steps == 0:
                     self._validate()
-                if self._stopped_by is not None or self.is_finished():
+                if self._stopped_by or self.is_finished():
                     break
 
     def _remaining_batches(self) -> Iterator[Batch]:
@@ -223,22 +250,32 @@ class Trainer(Generic[Batch]):
             yield from itertools.islice(batches, progress.batch, None)
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch) -> float:
+        """Learn from a batch; gives this rank's part of its loss."""
         ratio = learning_rate_ratio(self.options, self.progress.step, self._done())
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * ratio
         self.model.train()
-        # What dropout drops depends on the step alone, so that a resumed run goes on exactly.
-        torch.manual_seed(self.options.seed * 1_000_003 + self.progress.step)
+        # What dropout drops depends on step and rank alone, so that a resumed run goes on exactly.
+        seed = self.options.seed * 1_000_003 + self.progress.step
+        torch.manual_seed(seed + self.ranks.rank * 2**40)
         with self._autocast():
-            loss = self.task.loss(batch)
+            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
         self.optimizer.step()
         self.progress.step += 1
         self.progress.batch += 1
-        self._recent.append(loss.item())
+        return loss.item() / self.ranks.size
+
+    def _agree(self, loss: float, elapsed_seconds: float) -> None:
+        """Hold in common what the ranks must end at the same step by."""
+        rows = self.ranks.gather([self._received, loss, elapsed_seconds])
+        signals, losses, times = zip(*rows, strict=True)
+        self._stopped_by = int(max(signals))
+        self._recent.append(sum(losses))
+        self.progress.elapsed_seconds = times[0]
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         if self.device.type == "cuda":
@@ -261,21 +298,26 @@ class Trainer(Generic[Batch]):
 
     def _validate(self) -> None:
         self.model.eval()
-        values = self.task.validate()
-        progress = self.progress
-        row = {"step": progress.step, "minutes": progress.elapsed_seconds / 60}
-        if self._recent:  # Not right after resuming.
-            row["training_loss"] = sum(self._recent) / len(self._recent)
-        self.history.append(row | values)
-        self.history.draw()
+        progress, value = self.progress, 0.0
+        if self.ranks.is_first:
+            values = self.task.validate()
+            self._write_history(values)
+            value = next(iter(values.values()))
+        target = self.ranks.gather([value])[0][0]
         self._recent = []
         progress.validated_step = progress.step
-        target = next(iter(values.values()))
         if target > progress.best:
             progress.best, progress.num_worse = target, 0
         else:
             progress.num_worse += 1
         self._save()
+
+    def _write_history(self, values: dict[str, float]) -> None:
+        row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}
+        if self._recent:  # Not right after resuming.
+            row["training_loss"] = sum(self._recent) / len(self._recent)
+        self.history.append(row | values)
+        self.history.draw()
 
     def _show(self, bar: "tqdm[Never]") -> None:
         bar.update()
@@ -289,6 +331,8 @@ class Trainer(Generic[Batch]):
             )
 
     def _save(self) -> None:
+        if not self.ranks.is_first:
+            return
         checkpoint.save_last(self.run_dir, self.model, self.optimizer, asdict(self.progress))
         self._keep_best()
 
@@ -298,7 +342,8 @@ class Trainer(Generic[Batch]):
         state = checkpoint.read_json(last / checkpoint.STATE)
         # Runs of older versions do not say it, but saved right after validations only.
         self.progress = Progress(**{"validated_step": state["step"], **state})
-        self._keep_best()  # A crash may have come in between.
+        if self.ranks.is_first:
+            self._keep_best()  # A crash may have come in between.
 
     def _keep_best(self) -> None:
         if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:

@@ -16,6 +16,7 @@ from attendant_export import checkpoint
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
 from attendant_export.model_sizes import check_run, check_start, has_started
+from attendant_export.ranks import ALONE, Ranks
 from attendant_export.search import greedy
 from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
@@ -43,12 +44,17 @@ class TranslationData:
 
 
 def label_smoothed_loss(model: Transformer, batch: PairBatch, label_smoothing: float) -> Tensor:
-    """Mean cross-entropy per real target token with label smoothing (section 5.4)."""
+    """Mean cross-entropy per real target token with label smoothing (section 5.4).
+
+    Of a share of a batch: its sum over the real tokens of the whole.
+    """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     real = batch.target_out != model.config.pad_id
     # Padding is dropped before the largest product of the model, the one with the vocabulary.
     logits = model.logits(hidden[real])  # (tokens, vocab)
-    return F.cross_entropy(logits, batch.target_out[real], label_smoothing=label_smoothing)
+    targets = batch.target_out[real]
+    summed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    return summed / batch.num_targets
 
 
 def translate(
@@ -91,9 +97,10 @@ class TranslationTask:
         data: TranslationData,
         label_smoothing: float,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model, self.tokenizer, self.data = model, tokenizer, data
-        self.label_smoothing, self.seed = label_smoothing, seed
+        self.label_smoothing, self.seed, self.ranks = label_smoothing, seed, ranks
         self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer, MAX_TOKENS)
         if self.dataset.num_left_out:
             logger.info(
@@ -114,11 +121,11 @@ class TranslationTask:
         return Task(self.batches, num_batches, self.loss, self.validate)
 
     def batches(self, epoch: int) -> Iterator[PairBatch]:
-        """The batches of an epoch, on the model's device."""
+        """This rank's share of the batches of an epoch, on the model's device."""
         device = self.model.embedding.weight.device
         rng = np.random.default_rng((self.seed, epoch))
         for batch in self.dataset.batches(self.data.max_batch_tokens, rng):
-            yield batch.to(device)
+            yield batch.share(self.ranks, device)
 
     def loss(self, batch: PairBatch) -> Tensor:
         """Label-smoothed cross-entropy per target token."""
@@ -139,17 +146,18 @@ def train_translation(
     device: str = "auto",
     label_smoothing: float = 0.1,
     init_from: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train a translation model into ``run_dir``, resuming what is there.
 
     ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
     whose weights and tokenizer are the start. Writes ``config.json``, ``tokenizer.json``,
-    ``last/``, ``best/`` and the history. Raises ValueError for other sizes than those of the run
-    or the start, and TrainingStopped.
+    ``last/``, ``best/`` and the history. All ``ranks`` call it alike. Raises ValueError for other
+    sizes than those of the run or the start, and TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    tokenizer = _tokenizer(data, run_dir, init_from)
+    tokenizer = _tokenizer(data, run_dir, init_from, ranks)
     sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
     described = {"kind": "translation", **sizes}
     check_run(run_dir, described)
@@ -157,22 +165,26 @@ def train_translation(
     if init_from is not None:
         check_start(init_from, described)
         load_start(init_from, model)
-    task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed)
-    trainer = Trainer(model, task.as_task(), options, run_dir)
-    checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+    task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, ranks)
+    trainer = Trainer(model, task.as_task(), options, run_dir, ranks=ranks)
+    if ranks.is_first:
+        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
     return trainer.train()
 
 
-def _tokenizer(data: TranslationData, run_dir: Path, init_from: Path | None) -> Tokenizer:
+def _tokenizer(
+    data: TranslationData, run_dir: Path, init_from: Path | None, ranks: Ranks
+) -> Tokenizer:
     """The run's tokenizer; trained once and kept, since training again may number ties anew."""
     path = run_dir / TOKENIZER
-    if not has_started(run_dir):
+    if ranks.is_first and not has_started(run_dir):
         if init_from is not None:
             tokenizer = load_tokenizer(init_from / TOKENIZER)
         else:
             texts = (text for pair in read_pairs(data.train) for text in pair)
             tokenizer = train_translation_tokenizer(texts, data.vocab_size)
         tokenizer.save(str(path))
+    ranks.wait()
     return load_tokenizer(path)
 
 

@@ -7,14 +7,13 @@ import torch
 from attendant_export import checkpoint
 from attendant_export.bert import BertConfig
 from attendant_export.bert_data import BertData, TextSource, read_mlm_text
+from attendant_export.bert_losses import contrastive_loss, retrieval_accuracy
 from attendant_export.bert_training import (
     ContrastiveOptions,
     MlmOptions,
     MlmTask,
-    contrastive_loss,
     embed_texts,
     load_bert_model,
-    retrieval_accuracy,
     train_bert,
 )
 from attendant_export.training import TrainingOptions, TrainingStopped

@@ -27,6 +27,10 @@ def quiet_threads():
         yield
 
 
+def card_of(bundle):
+    return (bundle / "MODEL_CARD.md").read_text()
+
+
 def run(command, **folders):
     main(command.format(**folders).split())
 
@@ -51,6 +55,7 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     output = capsys.readouterr().out
     assert f"{folders['run']}: finished with best BLEU " in output
     assert "of 16 reference texts get the same tokens" in output
+    assert "| text | greedy translation |\n|---|---|\n| The dog \\| " in card_of(bundle)
     provenance = read_manifest(bundle).provenance
     assert provenance.seed == 3
     assert "learning rate 0.005 after 5 steps" in provenance.recipe
@@ -81,6 +86,7 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
     manifest = read_manifest(bundle)
     assert manifest.limits.max_tokens == 16
     assert [p.name for p in manifest.precisions] == ["int8", "fp16"]
+    assert "| text | best guesses |\n|---|---|\n| The dog \\| [MASK] | " in card_of(bundle)
     assert {q.metric for q in manifest.quality} == {"retrieval accuracy"}
     assert "Contrastive" in manifest.provenance.recipe
 

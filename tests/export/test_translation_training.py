@@ -30,7 +30,7 @@ def test_label_smoothed_loss_is_that_computed_by_hand():
     target_in = torch.tensor([[1, 8, 9], [1, 4, 2]])
     target_out = torch.tensor([[8, 9, 2], [4, 2, 0]])
 
-    loss = label_smoothed_loss(model, PairBatch(source, target_in, target_out), 0.1)
+    loss = label_smoothed_loss(model, PairBatch(source, target_in, target_out, 5), 0.1)
 
     log_p = model.logits(model(source, target_in)).log_softmax(-1)
     terms = [
@@ -43,7 +43,8 @@ def test_label_smoothed_loss_is_that_computed_by_hand():
 def test_an_untrained_model_has_the_loss_of_a_guess():
     model = tiny_transformer(norm_first=True)
     nn.init.zeros_(model.embedding.weight)
-    batch = PairBatch(*(torch.tensor([[5, 6, 2]]) for _ in range(3)))
+    token_ids = torch.tensor([[5, 6, 2]])
+    batch = PairBatch(token_ids, token_ids, token_ids, num_targets=3)
 
     assert label_smoothed_loss(model, batch, 0.0).item() == pytest.approx(math.log(50))
 

@@ -76,6 +76,7 @@ def data_card(*languages: str) -> DataCard:
         data=[DataSource("test sentences", "CC0-1.0", "Sentences of this project's tests.")],
         intended_use="Tests only.",
         weaknesses=["Knows 13 words."],
+        examples=["The dog | [MASK]"],
     )
 
 

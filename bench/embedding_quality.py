@@ -1,0 +1,111 @@
+"""How good the served embeddings and masked words are, measured through the client."""
+
+import csv
+import gzip
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attendant_client import Client
+from attendant_client.results import Token
+
+STSB_TEST = "stsb-open/stsb-open.en.test.tsv.gz"
+TEXTS_PER_CALL = 64
+NUM_MASKED = 1000
+"""Sentences of each language of which one word piece is masked."""
+
+
+def in_calls(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
+    """The results for all texts, a bounded number of texts at a time."""
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        yield from call(texts[start : start + TEXTS_PER_CALL])
+
+
+def measure_retrieval(client: Client, references: dict[str, list[str]]) -> dict[str, float]:
+    """Share of sentences whose nearest neighbour in the other language is their translation."""
+    english = np.array(list(in_calls(client.embed, list(references))))
+    german = np.array(list(in_calls(client.embed, [r[0] for r in references.values()])))
+    cosines = english @ german.T  # (english, german), of unit vectors
+    own = np.arange(len(cosines))
+    to_german = float((cosines.argmax(1) == own).mean())
+    to_english = float((cosines.argmax(0) == own).mean())
+    return {
+        "english_to_german": to_german,
+        "german_to_english": to_english,
+        "mean": (to_german + to_english) / 2,
+        "num_sentences": len(cosines),
+    }
+
+
+def ranks_of(values: np.ndarray) -> np.ndarray:
+    """The rank of each value, from 0; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts + 1) / 2)[which])
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's correlation: Pearson's of the ranks."""
+    return float(np.corrcoef(ranks_of(first), ranks_of(second))[0, 1])
+
+
+def measure_similarity(client: Client, data_dir: Path) -> dict[str, float]:
+    """How the cosines of the open subset of STS-B (test) follow what people judged.
+
+    Not comparable with figures for the whole STS-B.
+    """
+    with gzip.open(data_dir / STSB_TEST, "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    first, second = (
+        np.array(list(in_calls(client.embed, [row[side] for row in rows])))
+        for side in ("sentence1", "sentence2")
+    )
+    scores = np.array([float(row["score"]) for row in rows])
+    return {"spearman": spearman((first * second).sum(1), scores), "num_pairs": len(rows)}
+
+
+def mask_one(text: str, tokens: Sequence[Token], rng: random.Random) -> tuple[str, int] | None:
+    """The text with one word piece masked, at random, and the piece's id; None without words.
+
+    Only the last piece of a word is chosen: what follows inside a word would be cut anew. So long
+    words give their end and short ones themselves; marks are no words.
+    """
+    choices = [
+        token
+        for token in tokens
+        if not token.special
+        and text[token.end - 1].isalnum()
+        and not text[token.end : token.end + 1].isalnum()
+    ]
+    if not choices:
+        return None
+    token = rng.choice(choices)
+    return text[: token.start] + "[MASK]" + text[token.end :], token.id
+
+
+def measure_masks(client: Client, texts: Sequence[str], model: str) -> dict[str, float]:
+    """How often the best guess for one masked word piece of a text is what stood there."""
+    rng = random.Random(1)
+    read = in_calls(lambda some: client.tokenize(some, model=model), texts)
+    pairs = zip(texts, read, strict=True)
+    masked = [m for text, found in pairs if (m := mask_one(text, found.tokens, rng))]
+    filled = in_calls(lambda some: client.fill_mask(some, 1, model=model), [t for t, _ in masked])
+    guesses = [result.masks[0].candidates[0].id for result in filled]
+    hits = [guess == token_id for guess, (_, token_id) in zip(guesses, masked, strict=True)]
+    return {"accuracy": sum(hits) / len(hits), "num_texts": len(hits)}
+
+
+def measure_embeddings(
+    client: Client, data_dir: Path, references: dict[str, list[str]]
+) -> dict[str, dict[str, float]]:
+    """All of the above: on the test sentences, none of which a model was trained on, and STS-B."""
+    model = next(m.name for m in client.models() if m.kind == "embedding")
+    english = random.Random(1).sample(list(references), min(NUM_MASKED, len(references)))
+    return {
+        "retrieval": measure_retrieval(client, references),
+        "stsb_open_test": measure_similarity(client, data_dir),
+        "masked_english": measure_masks(client, english, model),
+        "masked_german": measure_masks(client, [references[e][0] for e in english], model),
+    }
