@@ -159,6 +159,15 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_is_told_what_it_has_missed(
     assert f"event=log_lines_dropped lines={num_dropped}\n".encode() in shown
 
 
+def test_a_line_that_cannot_be_made_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    pipe = os.pipe()
+    writer = LogWriter(pipe[1])
+    for record in (record_of("one"), record_of("%d", "no number"), record_of("two")):
+        writer.emit(record)
+    assert written(pipe, writer) == b"one\ntwo\n"
+
+
 def test_what_waits_is_written_at_the_end():
     pipe = os.pipe()
     writer = LogWriter(pipe[1])
