@@ -26,6 +26,7 @@ from bench.serving import RunningServer, running_server
 from bench.texts import read_references, sample_texts
 
 NUM_LONG_WORDS = 15
+TIMEOUT_SECONDS = 300
 NUM_GOVERNMENT = 500
 """Sentences of digital.gov, unlike the everyday talk of Tatoeba, whose faults are counted."""
 
@@ -101,8 +102,12 @@ def main() -> None:
     data_dir = Path(arguments.data_dir)
     references = read_references(data_dir / arguments.file)
     government = sample_texts(data_dir, "government", NUM_GOVERNMENT)
-    server = nullcontext(RunningServer(arguments.target)) if arguments.target else running_server()
-    with server as running, Client(running.target, timeout_seconds=300) as client:
+    patient = f"--max-request-seconds={TIMEOUT_SECONDS}"
+    given = nullcontext(RunningServer(arguments.target)) if arguments.target else None
+    with (
+        given or running_server(patient) as running,
+        Client(running.target, timeout_seconds=TIMEOUT_SECONDS) as client,
+    ):
         figures = {
             "models": [f"{m.name}/{m.version}:{m.precision}" for m in client.models()],
             "greedy": measure_translation(client, references, 1),
