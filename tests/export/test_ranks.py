@@ -94,6 +94,7 @@ def test_two_processes_train_a_translation_model_as_one_does(data_dir, lone_run,
     assert capfd.readouterr().out.count("finished with best BLEU") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_train_all_phases_of_a_bert_as_one_does(data_dir, tmp_path):
     # Its tokenizer is trained once, as ties are numbered anew each time.
     start = tmp_path / "start"
@@ -107,6 +108,7 @@ def test_two_processes_train_all_phases_of_a_bert_as_one_does(data_dir, tmp_path
         assert_same_run(tmp_path / "2" / phase, tmp_path / "1" / phase)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both_and_the_run_goes_on_later(
     data_dir, lone_run, tmp_path
 ):
@@ -127,6 +129,7 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_two_processes_end_together_when_the_time_is_over(data_dir, tmp_path, capfd):
     train(TRANSLATION + "--max-minutes 0.02", data_dir, tmp_path, 2)
 
