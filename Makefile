@@ -124,12 +124,11 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
-		--pre-norm --dropout 0 --max-pairs 96 \
-		--embeddings-max-minutes 2 --embeddings-learning-rate 2e-3 --embeddings-warmup-steps 50 \
-		--mlm-max-minutes 31 --mlm-warmup-steps 100 --mlm-patience 50 \
-		--contrastive-max-minutes 14 --contrastive-learning-rate 6e-4 \
-		--contrastive-warmup-steps 100 --contrastive-validate-every-steps 100 \
-		--contrastive-patience 50
+		--pre-norm --dropout 0 --text mlm/en.digitalgov.txt.gz:7000000:0.02 \
+		--text mlm/en.sgd-dialogues.txt.gz:5000000:0.005 --max-batch-tokens 1536 --mask-ratio 0.2 \
+		--embeddings-max-minutes 3 --embeddings-learning-rate 2e-3 --embeddings-warmup-steps 50 \
+		--contrastive-max-minutes 118 --contrastive-warmup-steps 150 --max-pairs 64 \
+		--contrastive-validate-every-steps 200 --contrastive-patience 60
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
