@@ -63,9 +63,7 @@ class Running:
         """The sum of the samples ``name`` that have these labels; ``model`` as ``name/version``."""
         if "model" in labels:
             labels["model"], labels["version"] = labels["model"].split("/")
-        url = f"http://127.0.0.1:{self.server.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            families = list(text_string_to_metric_families(response.read().decode()))
+        families = list(text_string_to_metric_families(metrics_page(self.server)))
         samples = [s for family in families for s in family.samples if s.name == name]
         assert samples, f"there is no metric {name}"
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
@@ -110,6 +108,14 @@ def running_server(loop: LoopThread, settings: Settings) -> Iterator[Running]:
             yield Running(server, loop, channel)
     finally:
         loop.run(server.stop())
+
+
+def metrics_page(server: Server, accept: str = "") -> str:
+    """What ``/metrics`` shows to a reader that asks for these types."""
+    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    request = urllib.request.Request(url, headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        return str(response.read().decode())
 
 
 def failure_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
