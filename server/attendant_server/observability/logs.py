@@ -7,11 +7,12 @@ each becomes an object with these keys and the values as they are. No line holds
 import json
 import logging
 import os
+import queue
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -20,9 +21,8 @@ from attendant_server.records import CallRecord
 logger = logging.getLogger("attendant_server.calls")
 
 MAX_WAITING_LINES = 10_000
-MAX_GATHERED_LINES = 100
-"""Lines that are formatted and written at once."""
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.05
+"""How long a line waits for others: writing each alone takes several times as long."""
 CLOSE_SECONDS = 2.0
 
 _CALL = (
@@ -30,7 +30,7 @@ _CALL = (
     "output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f encode_seconds=%.6f "
     "decode_seconds=%.6f"
 )
-_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _PHASES = ("tokenize", "queue", "encode", "decode")
 
 
@@ -46,72 +46,71 @@ def set_up_logs(level: str, format: str) -> None:
 class LogWriter(logging.Handler):
     """Formats and writes lines on a thread of its own, so that no reader of them holds calls up.
 
-    It writes what has gathered in `GATHER_SECONDS`: to wake that thread for every line took a tenth
-    of the throughput of short calls. While more than `MAX_WAITING_LINES` wait, further ones are
-    dropped, and counted in a later one.
+    While more than `MAX_WAITING_LINES` wait, further ones are dropped, and counted in a later one.
     """
 
     def __init__(self, file: int) -> None:
         """``file`` is the number of an open file."""
         super().__init__()
         self._file = file
-        self._waiting: deque[logging.LogRecord] = deque()
-        self._num_dropped = self._num_told = 0
-        self._has_lines, self._is_closing = threading.Event(), threading.Event()
+        self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._num_dropped = 0
+        self._is_closing = threading.Event()
         # Past Python's own streams: their locks would hold up an exit while a reader is stuck.
         self._thread = threading.Thread(target=self._run, name="attendant-log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a line."""
-        if len(self._waiting) >= MAX_WAITING_LINES:
+        if self._waiting.qsize() >= MAX_WAITING_LINES:
             self._num_dropped += 1
-            return
-        self._waiting.append(record)
-        if not self._has_lines.is_set():
-            self._has_lines.set()
+        else:
+            self._waiting.put(record)
 
     def close(self) -> None:
         """Write what waits, but not for longer than `CLOSE_SECONDS`."""
         self._is_closing.set()
-        self._has_lines.set()
+        self._waiting.put(None)
         self._thread.join(CLOSE_SECONDS)
         super().close()
 
     def _run(self) -> None:
-        while not self._is_closing.is_set():
-            self._has_lines.wait()
+        num_told, is_open = 0, True
+        while is_open:
+            records = [self._waiting.get()]
             self._is_closing.wait(GATHER_SECONDS)
-            self._has_lines.clear()
-            self._write_waiting()
-        self._write_waiting()
+            while not self._waiting.empty():
+                records.append(self._waiting.get())
+            is_open = None not in records
+            lines = [self._line(record) for record in records if record is not None]
+            if (num_dropped := self._num_dropped) > num_told:
+                lines.append(self._line(_dropped(num_dropped - num_told)))
+                num_told = num_dropped
+            self._write("".join(lines).encode(errors="replace"))
 
-    def _write_waiting(self) -> None:
-        """Write what waits now, in pieces of bounded size."""
-        while self._waiting:
-            num_lines = min(len(self._waiting), MAX_GATHERED_LINES)
-            self._write([self._waiting.popleft() for _ in range(num_lines)])
-        num_dropped = self._num_dropped - self._num_told
-        if num_dropped:
-            self._num_told += num_dropped
-            fields = {"msg": "event=log_lines_dropped lines=%d", "args": (num_dropped,)}
-            about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
-            self._write([logging.makeLogRecord(fields | about)])
-
-    def _write(self, records: Sequence[logging.LogRecord]) -> None:
-        content = b"".join(map(self._line, records))
+    def _line(self, record: logging.LogRecord) -> str:
         try:
-            while content:
-                content = content[os.write(self._file, content) :]
-        except OSError:
-            self.handleError(records[0])
-
-    def _line(self, record: logging.LogRecord) -> bytes:
-        try:
-            return (self.format(record) + "\n").encode(errors="replace")
+            return self.format(record) + "\n"
         except Exception:
             self.handleError(record)
-            return b""
+            return ""
+
+    def _write(self, content: bytes) -> None:
+        with suppress(OSError):  # there is nowhere left to tell it
+            while content:
+                content = content[os.write(self._file, content) :]
+
+
+def _dropped(num_lines: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "event=log_lines_dropped lines=%d",
+            "args": (num_lines,),
+        }
+    )
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -127,38 +126,40 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        entry: dict[str, Any] = {
-            "time": f"{seconds}.{int(record.msecs):03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            **_fields(record),
-        }
+        moment = f"{seconds}.{int(record.msecs):03d}Z"
+        parts = [f'{{"time":"{moment}","level":"{record.levelname}","logger":"{record.name}"']
+        parts += [f"{key}{_json(value)}" for key, value in _fields(record)]
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return _encode(entry)
+            parts.append(f'"traceback":{_json(self.formatException(record.exc_info))}')
+        return ",".join(parts) + "}"
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """The keys, as JSON with the colon behind them, and the values of a message."""
     message = record.msg
     if not (isinstance(message, str) and message.startswith("event=")):
-        return {"message": record.getMessage()}
+        yield '"message":', record.getMessage()
+        return
     values = iter(record.args if isinstance(record.args, tuple) else ())
-    return {name: _value(template, values) for name, template in _templates(message)}
+    for key, template, num_values in _templates(message):
+        if num_values == 1 and template[0] == "%":
+            yield key, next(values)
+        else:
+            yield key, template % tuple(next(values) for _ in range(num_values))
 
 
 @cache
-def _templates(message: str) -> list[tuple[str, str]]:
-    """The name and the template of each field of one of our messages."""
+def _templates(message: str) -> list[tuple[str, str, int]]:
+    """Key, template and number of values of each field of one of our messages."""
     words = (word.rpartition("=") for word in message.split())
-    return [(name or "message", template) for name, _, template in words]
+    return [(f'"{name or "message"}":', value, value.count("%")) for name, _, value in words]
 
 
-def _value(template: str, values: Iterator[Any]) -> Any:
-    """What a template such as ``%d`` or ``%s/%s`` stands for; numbers stay numbers."""
-    if template[:1] == "%" and template.count("%") == 1:
-        value = next(values)
-        return round(value, 6) if isinstance(value, float) else value
-    return template % tuple(next(values) for _ in range(template.count("%")))
+def _json(value: Any) -> str:
+    """Numbers stay numbers; all else is text."""
+    if type(value) is float:
+        return f"{value:.6f}"
+    return str(value) if type(value) is int else _encode_text(str(value))
 
 
 class CallLog:
@@ -167,7 +168,7 @@ class CallLog:
     Health checks and reflection are worth a line at level debug only.
     """
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+    def on_call_started(self, record: CallRecord) -> None:
         """A call has come."""
 
     def on_call_ended(self, record: CallRecord) -> None:
