@@ -145,6 +145,7 @@ bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed fro
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--model base --loads saturated,single,poisson80,bare
 	$(BENCH) bench.interference --data-dir $(DATA_DIR)
+	$(BENCH) bench.overhead --data-dir $(DATA_DIR) --pairs $(PAIRS)
 ifneq ($(EMBEDDING_RIVALS),)
 	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \
 		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
@@ -183,7 +184,7 @@ $(VENV_BENCH)/.installed: $(MEMBERS) $(wildcard bench/requirements-*.txt) Makefi
 	$(PYTHON) -m venv $(VENV_BENCH)
 	$(VENV_BENCH)/bin/pip install --quiet $(TORCH) \
 		-r bench/requirements-translation.txt -r bench/requirements-embedding.txt \
-		-e protos -e 'server[cpu]' -e 'export[cpu]' -e clients/python
+		-e protos -e 'server[cpu,tracing]' -e 'export[cpu]' -e clients/python
 	touch $@
 
 $(VENV_INFINITY)/.installed: bench/requirements-embedding-infinity.txt Makefile

@@ -25,13 +25,14 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
 from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.record import CallWatcher, RecordInterceptor
+from attendant_server.interceptors.record import RecordInterceptor
 from attendant_server.interceptors.status import StatusInterceptor
 from attendant_server.loading import LoadedModel, ModelLoader
 from attendant_server.observability.host_memory import host_memory
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.page import serve_metrics
+from attendant_server.observability.watching import CallWatcher, Watching
 from attendant_server.onnx_sessions import RUNTIME_VERSION
 from attendant_server.records import Method
 from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
@@ -84,7 +85,6 @@ class Server:
         )
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
-        self._watchers: list[CallWatcher] = [self._metrics, CallLog()]
         self._closers: list[Callable[[], None]] = []
         self.engine: Engine | None = None
         """Runs the models; None until they are loaded."""
@@ -117,7 +117,7 @@ class Server:
             self._loader.open_device()
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
-        self._start_tracing()
+        self._start_watching()
         self._grpc = self._new_grpc_server()
         try:
             self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
@@ -218,7 +218,10 @@ class Server:
         service = SERVICES_OF_KINDS[bundle.manifest.kind]
         return self._catalog.is_ready(bundle) and self._health.is_serving(service)
 
-    def _start_tracing(self) -> None:
+    def _start_watching(self) -> None:
+        watchers: list[CallWatcher] = [self._metrics, CallLog()]
+        self._watching = Watching(watchers)
+        self._closers.append(self._watching.close)
         endpoint = self._settings.trace_endpoint
         if not endpoint:
             return
@@ -227,7 +230,7 @@ class Server:
         except ImportError as error:
             raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
         tracer = new_tracer(endpoint, version("attendant-server"))
-        self._watchers.insert(0, tracer)  # the others want to know the id of the trace
+        watchers.insert(0, tracer)  # the others want to know the id of the trace
         self._closers.append(tracer.close)
 
     def _show_metrics(self) -> None:
@@ -236,7 +239,10 @@ class Server:
             return
         try:
             self.metrics_port, close = serve_metrics(
-                self._metrics.registry, settings.metrics_host, settings.metrics_port
+                self._metrics.registry,
+                settings.metrics_host,
+                settings.metrics_port,
+                self._watching.catch_up,
             )
         except OSError as error:
             address = f"{settings.metrics_host}:{settings.metrics_port}"
@@ -247,7 +253,7 @@ class Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[
-                RecordInterceptor(self._watchers),
+                RecordInterceptor(self._watching),
                 StatusInterceptor(),
                 self._admission,
             ],

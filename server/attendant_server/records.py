@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from attendant_server.engine.calls import CallTimings
 
@@ -76,24 +76,28 @@ class CallRecord:
     read_ended: float | None = None
     engine: CallTimings = field(default_factory=CallTimings)
     """What the engine has noted; all None for calls that did not reach it."""
+    traced_by: dict[str, str] = field(default_factory=dict)
+    """The metadata by which the caller says of which trace the call is a part."""
     trace_id: str = ""
-    """32 hexadecimal digits if the call is traced."""
-    span: Any = None
-    """What the tracer keeps from a call's start to its end."""
+    """32 hexadecimal digits if the call is traced, known once it has ended."""
+    _phases: tuple[Phase, ...] = ()
 
-    def phases(self) -> Iterator[Phase]:
+    def phases(self) -> tuple[Phase, ...]:
         """What the call went through, in order; what has no end of its own ends with the call."""
-        ended = self.started if self.ended is None else self.ended
+        if self.ended is None:
+            return tuple(self._phases_until(self.started))
+        if not self._phases:
+            self._phases = tuple(self._phases_until(self.ended))
+        return self._phases
+
+    def _phases_until(self, ended: float) -> Iterator[Phase]:
         engine = self.engine
+        encoded = engine.finished if engine.encoded is None else engine.encoded
         for name, start, end in (
             ("receive", self.started, self.read_started),
             ("tokenize", self.read_started, self.read_ended),
             ("queue", engine.submitted, engine.started),
-            (
-                "encode",
-                engine.started,
-                engine.encoded if engine.encoded is not None else engine.finished,
-            ),
+            ("encode", engine.started, encoded),
             ("decode", engine.encoded, engine.finished),
             ("answer", engine.finished, ended),
         ):

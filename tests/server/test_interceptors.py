@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,7 +79,7 @@ class Calls:
         self.handled: list[tuple[Method, str]] = []
         self.refused: list[str] = []
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+    def on_call_started(self, record: CallRecord) -> None:
         self.started.append(record.method)
 
     def on_call_ended(self, record: CallRecord) -> None:
@@ -115,7 +115,7 @@ def channel(loop: LoopThread, calls: Calls, admission: AdmissionInterceptor) -> 
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             interceptors=[
-                RecordInterceptor([calls]),
+                RecordInterceptor(calls),
                 StatusInterceptor(),
                 admission,
             ]
@@ -266,7 +266,7 @@ def test_only_the_first_call_of_a_method_asks_further_interceptors(calls: Calls)
         return grpc.unary_unary_rpc_method_handler(unary) if "Unary" in details.method else None
 
     async def ask() -> None:
-        interceptor = RecordInterceptor([calls])
+        interceptor = RecordInterceptor(calls)
         for path in ("/attendant.Test/Unary", "/other.Test/Unary", unknown):
             details: Any = SimpleNamespace(method=path)
             found = [await interceptor.intercept_service(further, details) for _ in range(2)]

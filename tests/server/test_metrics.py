@@ -30,7 +30,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def url(metrics: Metrics) -> Iterator[str]:
-    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0)
+    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0, lambda: None)
     yield f"http://127.0.0.1:{port}/metrics"
     close()
 
@@ -182,7 +182,7 @@ def test_calls_are_counted_by_method_and_code(metrics: Metrics):
     }
     assert value(metrics, "grpc_server_handled_total", grpc_code="UNAVAILABLE", **labels) == 0
     record = answered(model="")  # a call that was refused before its model was known
-    metrics.on_call_started(record, {})
+    metrics.on_call_started(record)
     metrics.on_call_ended(record)
     assert value(metrics, "grpc_server_started_total", **labels) == 1
     assert value(metrics, "grpc_server_handled_total", grpc_code="OK", **labels) == 1
@@ -214,7 +214,7 @@ def test_metrics_are_shown_at_their_path_and_nowhere_else(metrics: Metrics, url:
 
 
 def test_metrics_are_shown_until_closed(metrics: Metrics):
-    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0)
+    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0, lambda: None)
     close()
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
@@ -243,7 +243,7 @@ def test_latencies_of_traced_calls_have_the_id_of_the_trace_as_exemplar(metrics:
 def test_a_server_without_metrics_counts_nothing():
     metrics = NoMetrics()
     metrics.add_model(MODEL, "translation", "int8", ["OK"])
-    metrics.on_call_started(answered(), {})
+    metrics.on_call_started(answered())
     metrics.on_call_ended(answered())
     metrics.on_refused("queue_full")
     metrics.on_step(MODEL, StepReport(1, 8, 1, 1, 0.01))

@@ -63,7 +63,7 @@ class Running:
         """The sum of the samples ``name`` that have these labels; ``model`` as ``name/version``."""
         if "model" in labels:
             labels["model"], labels["version"] = labels["model"].split("/")
-        return sum_of_metric(self.server.metrics_port, name, **labels)
+        return sum_of_metric(metrics_page(self.server), name, **labels)
 
     @contextmanager
     def held_engine(self) -> Iterator[None]:
@@ -107,11 +107,17 @@ def running_server(loop: LoopThread, settings: Settings) -> Iterator[Running]:
         loop.run(server.stop())
 
 
-def sum_of_metric(port: int, name: str, **labels: str) -> float:
-    """The sum of the samples ``name`` that have these labels, on a page of metrics."""
-    url = f"http://127.0.0.1:{port}/metrics"
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-        families = list(text_string_to_metric_families(response.read().decode()))
+def metrics_page(server: Server, accept: str = "") -> str:
+    """What ``/metrics`` shows to a reader that asks for these types."""
+    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    request = urllib.request.Request(url, headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        return str(response.read().decode())
+
+
+def sum_of_metric(page: str, name: str, **labels: str) -> float:
+    """The sum of the samples ``name`` that have these labels."""
+    families = list(text_string_to_metric_families(page))
     samples = [s for family in families for s in family.samples if s.name == name]
     assert samples, f"there is no metric {name}"
     return sum(s.value for s in samples if labels.items() <= s.labels.items())

@@ -4,7 +4,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import grpc
@@ -15,6 +15,8 @@ from attendant_server.interceptors.around import AroundInterceptor, Behaviour, C
 from attendant_server.records import CallRecord, Method
 
 REQUEST_ID = "x-request-id"
+TRACE = ("traceparent", "tracestate")
+"""W3C Trace Context."""
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """What can stand in a line of a log and be nobody's forged second one."""
 
@@ -22,22 +24,22 @@ _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 class CallWatcher(Protocol):
     """Is shown every call; must be quick and must not raise."""
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
-        """A call has come, with this metadata."""
+    def on_call_started(self, record: CallRecord) -> None:
+        """A call has come."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended; the record is complete."""
 
 
 class RecordInterceptor(AroundInterceptor):
-    """Shows calls to watchers, in order; must be the outermost interceptor.
+    """Shows calls to a watcher; must be the outermost interceptor.
 
     The caller finds the id of its request in the trailing metadata.
     """
 
-    def __init__(self, watchers: Sequence[CallWatcher]) -> None:
+    def __init__(self, watcher: CallWatcher) -> None:
         super().__init__()
-        self._watchers = watchers
+        self._watcher = watcher
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
@@ -47,8 +49,9 @@ class RecordInterceptor(AroundInterceptor):
         record = CallRecord(method, _request_id(metadata))
         records.begin(record)
         context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
-        for watcher in self._watchers:
-            watcher.on_call_started(record, metadata)
+        if "traceparent" in metadata:
+            record.traced_by = {name: metadata[name] for name in TRACE if name in metadata}
+        self._watcher.on_call_started(record)
         try:
             return await behaviour(request, context)
         except asyncio.CancelledError:
@@ -59,8 +62,7 @@ class RecordInterceptor(AroundInterceptor):
             raise
         finally:
             record.ended = time.monotonic()
-            for watcher in self._watchers:
-                watcher.on_call_ended(record)
+            self._watcher.on_call_ended(record)
 
 
 def _request_id(metadata: Mapping[str, Any]) -> str:

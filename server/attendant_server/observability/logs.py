@@ -11,7 +11,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,8 @@ from attendant_server.records import CallRecord
 logger = logging.getLogger("attendant_server.calls")
 
 MAX_WAITING_LINES = 10_000
+GATHER_SECONDS = 0.05
+"""How long a line waits for others: writing each alone takes several times as long."""
 CLOSE_SECONDS = 2.0
 
 _CALL = (
@@ -27,7 +30,7 @@ _CALL = (
     "output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f encode_seconds=%.6f "
     "decode_seconds=%.6f"
 )
-_encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _PHASES = ("tokenize", "queue", "encode", "decode")
 
 
@@ -52,6 +55,7 @@ class LogWriter(logging.Handler):
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
+        self._is_closing = threading.Event()
         # Past Python's own streams: their locks would hold up an exit while a reader is stuck.
         self._thread = threading.Thread(target=self._run, name="attendant-log", daemon=True)
         self._thread.start()
@@ -65,30 +69,48 @@ class LogWriter(logging.Handler):
 
     def close(self) -> None:
         """Write what waits, but not for longer than `CLOSE_SECONDS`."""
+        self._is_closing.set()
         self._waiting.put(None)
         self._thread.join(CLOSE_SECONDS)
         super().close()
 
     def _run(self) -> None:
-        num_told = 0
-        while (record := self._waiting.get()) is not None:
-            self._write(record)
+        num_told, is_open = 0, True
+        while is_open:
+            records = [self._waiting.get()]
+            self._is_closing.wait(GATHER_SECONDS)
+            while not self._waiting.empty():
+                records.append(self._waiting.get())
+            is_open = None not in records
+            lines = [self._line(record) for record in records if record is not None]
             if (num_dropped := self._num_dropped) > num_told:
-                fields = {
-                    "msg": "event=log_lines_dropped lines=%d",
-                    "args": (num_dropped - num_told,),
-                }
+                lines.append(self._line(_dropped(num_dropped - num_told)))
                 num_told = num_dropped
-                about = {"name": __name__, "levelname": "WARNING", "levelno": logging.WARNING}
-                self._write(logging.makeLogRecord(fields | about))
+            self._write("".join(lines).encode(errors="replace"))
 
-    def _write(self, record: logging.LogRecord) -> None:
+    def _line(self, record: logging.LogRecord) -> str:
         try:
-            content = (self.format(record) + "\n").encode(errors="replace")
-            while content:
-                content = content[os.write(self._file, content) :]
+            return self.format(record) + "\n"
         except Exception:
             self.handleError(record)
+            return ""
+
+    def _write(self, content: bytes) -> None:
+        with suppress(OSError):  # there is nowhere left to tell it
+            while content:
+                content = content[os.write(self._file, content) :]
+
+
+def _dropped(num_lines: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "event=log_lines_dropped lines=%d",
+            "args": (num_lines,),
+        }
+    )
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -104,38 +126,40 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        entry: dict[str, Any] = {
-            "time": f"{seconds}.{int(record.msecs):03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            **_fields(record),
-        }
+        moment = f"{seconds}.{int(record.msecs):03d}Z"
+        parts = [f'{{"time":"{moment}","level":"{record.levelname}","logger":"{record.name}"']
+        parts += [f"{key}{_json(value)}" for key, value in _fields(record)]
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return _encode(entry)
+            parts.append(f'"traceback":{_json(self.formatException(record.exc_info))}')
+        return ",".join(parts) + "}"
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """The keys, as JSON with the colon behind them, and the values of a message."""
     message = record.msg
     if not (isinstance(message, str) and message.startswith("event=")):
-        return {"message": record.getMessage()}
+        yield '"message":', record.getMessage()
+        return
     values = iter(record.args if isinstance(record.args, tuple) else ())
-    return {name: _value(template, values) for name, template in _templates(message)}
+    for key, template, num_values in _templates(message):
+        if num_values == 1 and template[0] == "%":
+            yield key, next(values)
+        else:
+            yield key, template % tuple(next(values) for _ in range(num_values))
 
 
 @cache
-def _templates(message: str) -> list[tuple[str, str]]:
-    """The name and the template of each field of one of our messages."""
+def _templates(message: str) -> list[tuple[str, str, int]]:
+    """Key, template and number of values of each field of one of our messages."""
     words = (word.rpartition("=") for word in message.split())
-    return [(name or "message", template) for name, _, template in words]
+    return [(f'"{name or "message"}":', value, value.count("%")) for name, _, value in words]
 
 
-def _value(template: str, values: Iterator[Any]) -> Any:
-    """What a template such as ``%d`` or ``%s/%s`` stands for; numbers stay numbers."""
-    if template[:1] == "%" and template.count("%") == 1:
-        value = next(values)
-        return round(value, 6) if isinstance(value, float) else value
-    return template % tuple(next(values) for _ in range(template.count("%")))
+def _json(value: Any) -> str:
+    """Numbers stay numbers; all else is text."""
+    if type(value) is float:
+        return f"{value:.6f}"
+    return str(value) if type(value) is int else _encode_text(str(value))
 
 
 class CallLog:
@@ -144,7 +168,7 @@ class CallLog:
     Health checks and reflection are worth a line at level debug only.
     """
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+    def on_call_started(self, record: CallRecord) -> None:
         """A call has come."""
 
     def on_call_ended(self, record: CallRecord) -> None:

@@ -77,7 +77,7 @@ class Metrics:
         for i, (name, text) in enumerate(texts.items()):
             self._series.gauge(name, text).set_function(lambda i=i: read()[i])
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+    def on_call_started(self, record: CallRecord) -> None:
         """A call has come."""
         self._series.rpcs_started.labels(*record.method).inc()
 
@@ -176,7 +176,7 @@ class Metrics:
 class NoMetrics(Metrics):
     """For a server whose metrics nobody can see: counts nothing."""
 
-    def on_call_started(self, record: CallRecord, metadata: Mapping[str, Any]) -> None:
+    def on_call_started(self, record: CallRecord) -> None:
         """A call has come."""
 
     def on_call_ended(self, record: CallRecord) -> None:

@@ -28,15 +28,19 @@ class _Handler(WSGIRequestHandler):
 
 
 def serve_metrics(
-    registry: CollectorRegistry, host: str, port: int
+    registry: CollectorRegistry, host: str, port: int, catch_up: Callable[[], None]
 ) -> tuple[int, Callable[[], None]]:
-    """Show the metrics over HTTP; returns the port and what ends it. Raises OSError."""
+    """Show the metrics over HTTP; returns the port and what ends it. Raises OSError.
+
+    ``catch_up`` is called before they are read.
+    """
     show = make_wsgi_app(registry)
 
     def page(environment: Any, start_response: Any) -> Iterable[bytes]:
         if environment["PATH_INFO"] != PATH:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"there is nothing but /metrics\n"]
+        catch_up()
         shown: Iterable[bytes] = show(environment, start_response)
         return shown
 

@@ -1,0 +1,93 @@
+import logging
+
+import pytest
+from attendant_server.observability import watching
+from attendant_server.observability.watching import CallWatcher, Watching
+from attendant_server.records import CallRecord, Method
+
+from tests.support.serving import wait_until
+
+METHOD = Method.of("attendant.v1.ModelService", "ListModels", False, False)
+
+
+class Seen(CallWatcher):
+    """Remembers what it was shown, in a list that several may share."""
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self._name, self._events = name, events
+
+    def on_call_started(self, record: CallRecord) -> None:
+        self._events.append(f"{self._name} {record.request_id} started")
+
+    def on_call_ended(self, record: CallRecord) -> None:
+        self._events.append(f"{self._name} {record.request_id} ended")
+
+
+class Broken(Seen):
+    def on_call_ended(self, record: CallRecord) -> None:
+        raise RuntimeError("broken")
+
+
+def call(number: int) -> CallRecord:
+    return CallRecord(METHOD, str(number), ended=1.0)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is shown by the clock alone."""
+    monkeypatch.setattr(watching, "PERIOD_SECONDS", 3600.0)
+
+
+def test_calls_are_shown_to_all_in_order():
+    events: list[str] = []
+    all_of_them = Watching([Seen("a", events), Seen("b", events)])
+    all_of_them.on_call_started(call(1))
+    all_of_them.on_call_started(call(2))
+    assert events == ["a 1 started", "b 1 started", "a 2 started", "b 2 started"]
+    events.clear()
+    all_of_them.on_call_ended(call(2))
+    all_of_them.on_call_ended(call(1))
+    assert not events
+    all_of_them.catch_up()
+    assert events == ["a 2 ended", "b 2 ended", "a 1 ended", "b 1 ended"]
+    all_of_them.close()
+
+
+def test_what_has_ended_is_shown_before_it_is_closed():
+    events: list[str] = []
+    watcher = Watching([Seen("a", events)])
+    watcher.on_call_ended(call(1))
+    watcher.close()
+    assert events == ["a 1 ended"]
+
+
+def test_a_watcher_that_fails_leaves_the_others_alone(caplog: pytest.LogCaptureFixture):
+    events: list[str] = []
+    both = Watching([Broken("a", events), Seen("b", events)])
+    both.on_call_ended(call(1))
+    with caplog.at_level(logging.ERROR):
+        both.catch_up()
+    assert events == ["b 1 ended"]
+    assert caplog.messages == ["event=call_not_shown watcher=Broken"]
+    both.close()
+
+
+def test_calls_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watching, "MAX_WAITING_CALLS", 3)
+    events: list[str] = []
+    watcher = Watching([Seen("a", events)])
+    for number in range(4):
+        watcher.on_call_ended(call(number))
+    assert events == ["a 0 ended", "a 1 ended", "a 2 ended"]
+    watcher.close()
+
+
+def test_what_has_ended_is_shown_in_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(watching, "PERIOD_SECONDS", 0.0)
+    events: list[str] = []
+    watcher = Watching([Seen("a", events)])
+    watcher.on_call_ended(call(1))
+    wait_until(lambda: len(events) == 1)
+    watcher.on_call_ended(call(2))
+    wait_until(lambda: len(events) == 2)
+    watcher.close()
