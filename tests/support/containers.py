@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from tests.support.monitoring import ROOT, free_port, tool
-from tests.support.serving import sum_of_metric
+from tests.support.serving import TIMEOUT_SECONDS, sum_of_metric
 
 BUILD_SECONDS = 1800
 STAND_INS = "localhost/attendant-stand-in"
@@ -107,7 +108,9 @@ class Stack:
 
     def metric(self, name: str) -> float:
         """The sum of all samples of a metric of the server."""
-        return sum_of_metric(self.ports[9464], name)
+        url = f"http://127.0.0.1:{self.ports[9464]}/metrics"
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            return sum_of_metric(response.read().decode(), name)
 
     def container(self, service: str) -> str:
         """The id of the container of a service."""
