@@ -139,6 +139,8 @@ async def sending(load: str, server: RunningServer) -> AsyncIterator[Send[str]]:
 async def run(arguments: argparse.Namespace) -> None:
     """Measure in turn and print the table."""
     parts = arguments.parts.split(",")
+    if unknown := set(parts).difference(PARTS):
+        raise SystemExit(f"--parts: no such part: {', '.join(sorted(unknown))}")
     texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
     common = arguments.server_flags.split()
     figures: dict[str, Comparison] = {}
