@@ -11,7 +11,7 @@ from attendant_server.settings import Settings, settings_table
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("package", ["torch", "onnx", "attendant_export"])
+@pytest.mark.parametrize("package", ["torch", "onnx", "opentelemetry", "attendant_export"])
 def test_importing_the_server_does_not_import(package: str):
     code = f"import sys, attendant_server.app; sys.exit({package!r} in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
