@@ -41,7 +41,7 @@ def _tokens() -> list[Panel]:
             "Tokens a second",
             "Tokens read and written, padding not counted. Lower than usual with a queue that is "
             "not empty: the machine has become slower, or shares its processors.",
-            "suffix: tokens/s",
+            "suffix:tokens/s",
             rate("attendant_input_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} read"),
             rate("attendant_output_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} written"),
         ),
@@ -122,7 +122,8 @@ def _decoding() -> list[Panel]:
         graph(
             "Batch fill while texts wait",
             "Rows used of those that a step can have, in steps that began while texts waited. "
-            "Below 80 %: wide beams leave places that do not fit; empty while nothing waits.",
+            "Below 80 % while a queue lasts: wide beams leave places that do not fit. With hardly "
+            "a queue it is low, and no fault.",
             "percentunit",
             Query(
                 f"sum by ({BY_MODEL}) (rate({saturated_rows}[$__rate_interval])) / "

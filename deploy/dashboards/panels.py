@@ -41,7 +41,7 @@ def graph(
         .datasource(DATASOURCE)
         .unit(unit)
         .min(0)
-        .fill_opacity(8)
+        .fill_opacity(0)
         .show_points(common_models.VisibilityMode.NEVER)
         .legend(_legend())
         .tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
