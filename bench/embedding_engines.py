@@ -20,7 +20,7 @@ from bench import loads
 from bench.embedding_worker import FloatArray, running_worker
 from bench.loads import LoadResult, Refused
 from bench.models.encoders import Encoder
-from bench.serving import running_server
+from bench.serving import RunningServer, running_server
 
 if TYPE_CHECKING:
     from attendant.v1.embedding_pb2_grpc import EmbeddingServiceAsyncStub
@@ -69,18 +69,19 @@ class OurServer:
 
     async def closed_loop(self, calls: Sequence[Sequence[str]], concurrency: int) -> LoadResult:
         """`loads.closed_loop`."""
-        return await loads.closed_loop(self._send, calls, concurrency)
+        return await loads.closed_loop(self.send, calls, concurrency)
 
     async def poisson(self, calls: Sequence[Sequence[str]], calls_per_second: float) -> LoadResult:
         """`loads.poisson`."""
-        return await loads.poisson(self._send, calls, calls_per_second)
+        return await loads.poisson(self.send, calls, calls_per_second)
 
     async def vectors(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of length 1 (texts, d)."""
         size = BULK[OURS].texts_per_call
         return np.concatenate([await self._call(c) for c in loads.in_calls(texts, size)])
 
-    async def _send(self, texts: Sequence[str]) -> int:
+    async def send(self, texts: Sequence[str]) -> int:
+        """One call with these texts, for the loads; raises Refused."""
         return len(await self._call(texts))
 
     async def _call(self, texts: Sequence[str]) -> FloatArray:
@@ -94,14 +95,21 @@ class OurServer:
 
 
 @asynccontextmanager
+async def connected(server: RunningServer) -> AsyncIterator[OurServer]:
+    """A caller of a server of ours that runs already."""
+    options = [("grpc.enable_http_proxy", 0)]
+    async with grpc.aio.insecure_channel(server.target, options=options) as channel:
+        stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(channel)
+        yield OurServer(stub)
+
+
+@asynccontextmanager
 async def our_server(encoder: Encoder, precision: str, *flags: str) -> AsyncIterator[System]:
     """Our server with one model and its defaults."""
     arguments = [f"--bundles={encoder.bundles_dir}", f"--models={encoder.bundle.parent.name}"]
     with running_server(*arguments, f"--precision={precision}", *flags) as server:
-        options = [("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(server.target, options=options) as channel:
-            stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(channel)
-            yield OurServer(stub)
+        async with connected(server) as ours:
+            yield ours
 
 
 def start(name: str, encoder: Encoder, precision: str) -> AbstractAsyncContextManager[System]:

@@ -11,22 +11,24 @@ import numpy as np
 from attendant_client import Client
 from attendant_client.results import Token
 
+from bench.loads import in_calls
+
 STSB_TEST = "stsb-open/stsb-open.en.test.tsv.gz"
 TEXTS_PER_CALL = 64
 NUM_MASKED = 1000
 """Sentences of each language of which one word piece is masked."""
 
 
-def in_calls(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
+def results_of(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
     """The results for all texts, a bounded number of texts at a time."""
-    for start in range(0, len(texts), TEXTS_PER_CALL):
-        yield from call(texts[start : start + TEXTS_PER_CALL])
+    for some in in_calls(texts, TEXTS_PER_CALL):
+        yield from call(some)
 
 
 def measure_retrieval(client: Client, references: dict[str, list[str]]) -> dict[str, float]:
     """Share of sentences whose nearest neighbour in the other language is their translation."""
-    english = np.array(list(in_calls(client.embed, list(references))))
-    german = np.array(list(in_calls(client.embed, [r[0] for r in references.values()])))
+    english = np.array(list(results_of(client.embed, list(references))))
+    german = np.array(list(results_of(client.embed, [r[0] for r in references.values()])))
     cosines = english @ german.T  # (english, german), of unit vectors
     own = np.arange(len(cosines))
     to_german = float((cosines.argmax(1) == own).mean())
@@ -59,7 +61,7 @@ def measure_similarity(client: Client, data_dir: Path) -> dict[str, float]:
     with gzip.open(data_dir / STSB_TEST, "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     first, second = (
-        np.array(list(in_calls(client.embed, [row[side] for row in rows])))
+        np.array(list(results_of(client.embed, [row[side] for row in rows])))
         for side in ("sentence1", "sentence2")
     )
     scores = np.array([float(row["score"]) for row in rows])
@@ -88,10 +90,10 @@ def mask_one(text: str, tokens: Sequence[Token], rng: random.Random) -> tuple[st
 def measure_masks(client: Client, texts: Sequence[str], model: str) -> dict[str, float]:
     """How often the best guess for one masked word piece of a text is what stood there."""
     rng = random.Random(1)
-    read = in_calls(lambda some: client.tokenize(some, model=model), texts)
+    read = results_of(lambda some: client.tokenize(some, model=model), texts)
     pairs = zip(texts, read, strict=True)
     masked = [m for text, found in pairs if (m := mask_one(text, found.tokens, rng))]
-    filled = in_calls(lambda some: client.fill_mask(some, 1, model=model), [t for t, _ in masked])
+    filled = results_of(lambda some: client.fill_mask(some, 1, model=model), [t for t, _ in masked])
     guesses = [result.masks[0].candidates[0].id for result in filled]
     hits = [guess == token_id for guess, (_, token_id) in zip(guesses, masked, strict=True)]
     return {"accuracy": sum(hits) / len(hits), "num_texts": len(hits)}

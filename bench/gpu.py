@@ -199,8 +199,7 @@ def measure_embedding(
     with running_server(*sizes.flags, f"--bundles={bundles}") as server:
         texts = texts_of(words, sizes.num_texts, sizes.words_to_embed)
         result = asyncio.run(embed(server, texts, sizes))
-        counters = server.counters().items()
-        tokens = sum(v for k, v in counters if k.startswith("attendant_input_tokens_total"))
+        tokens = server.total("attendant_input_tokens_total")
     rate = result.texts_per_second
     return {
         "sequences_per_second": round(rate, 1),

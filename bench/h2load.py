@@ -48,8 +48,7 @@ def h2load(server: RunningServer, text: str, num_calls: int) -> float:
 
 def counted(server: RunningServer) -> float:
     """Output tokens that the server has counted so far."""
-    name = "attendant_output_tokens_total"
-    return sum(value for key, value in server.counters().items() if key.startswith(name))
+    return server.total("attendant_output_tokens_total")
 
 
 async def own_client(server: RunningServer, text: str, num_calls: int) -> tuple[float, int]:

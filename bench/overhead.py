@@ -20,14 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from attendant.v1 import embedding_pb2
-from attendant.v1.embedding_pb2_grpc import EmbeddingServiceStub
 
-from bench.loads import LoadResult, Refused, Send, closed_loop, in_turn
+from bench import embedding_engines, translation_engines
+from bench.loads import LoadResult, Send, closed_loop, in_turn
 from bench.reporting import Comparison, compare, markdown_table, save_results
 from bench.serving import RunningServer, running_server
 from bench.texts import add_data_dir, sample_texts
-from bench.translation_engines import connected
 
 CONCURRENCY = 64
 NUM_TEXTS = 2048
@@ -119,21 +117,11 @@ def _measured(result: LoadResult, cpu_seconds: float) -> Measured:
 async def sending(load: str, server: RunningServer) -> AsyncIterator[Send[str]]:
     """What makes one call of a load, ``translate`` or ``embed``."""
     if load == "translate":
-        async with connected(server, beam_size=1) as caller:
-            yield caller.send
-        return
-    options = [("grpc.enable_http_proxy", 0)]
-    async with grpc.aio.insecure_channel(server.target, options=options) as channel:
-        embed = EmbeddingServiceStub(channel).Embed
-
-        async def send(text: str) -> int:
-            try:
-                await embed(embedding_pb2.EmbedRequest(texts=[text]))
-            except grpc.aio.AioRpcError as error:
-                raise Refused(error.code().name) from error
-            return 1
-
-        yield send
+        async with translation_engines.connected(server, beam_size=1) as translating:
+            yield translating.send
+    else:
+        async with embedding_engines.connected(server) as embedding:
+            yield lambda text: embedding.send([text])
 
 
 async def run(arguments: argparse.Namespace) -> None:

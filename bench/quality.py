@@ -21,7 +21,7 @@ from typing import Any
 import sacrebleu
 from attendant_client import Client
 
-from bench.embedding_quality import in_calls, measure_embeddings
+from bench.embedding_quality import measure_embeddings, results_of
 from bench.serving import RunningServer, running_server
 from bench.texts import read_references, sample_texts
 
@@ -59,7 +59,7 @@ def measure_translation(
 ) -> dict[str, float]:
     """Scores and faults of the translations of all test sentences."""
     sources = list(references)
-    results = in_calls(lambda texts: client.translate(texts, beam_size=beam_size), sources)
+    results = results_of(lambda texts: client.translate(texts, beam_size=beam_size), sources)
     hypotheses = [result.text for result in results]
     bleu, chrf = bleu_and_chrf(hypotheses, list(references.values()))
     long = [i for i, source in enumerate(sources) if len(source.split()) > NUM_LONG_WORDS]
@@ -77,7 +77,7 @@ def measure_translation(
 
 def measure_faults(client: Client, texts: Sequence[str], beam_size: int) -> dict[str, float]:
     """Faults of the translations of texts unlike those that the model was trained on."""
-    results = in_calls(lambda some: client.translate(some, beam_size=beam_size), texts)
+    results = results_of(lambda some: client.translate(some, beam_size=beam_size), texts)
     return count_faults([result.text for result in results])
 
 

@@ -28,6 +28,11 @@ class RunningServer:
         pattern = re.compile(r"^(\w+(?:\{.*\})?) (\S+)$", re.MULTILINE)
         return {name: float(value) for name, value in pattern.findall(self.read_metrics())}
 
+    def total(self, name: str) -> float:
+        """The sum of all samples of a metric."""
+        samples = self.counters().items()
+        return sum(value for sample, value in samples if sample.partition("{")[0] == name)
+
     def read_metrics(self) -> str:
         """``/metrics`` as it is."""
         with urllib.request.urlopen(self.metrics_url) as response:

@@ -29,12 +29,6 @@ NUM_CALLERS = 64
 TIMEOUT_SECONDS = 600.0
 
 
-def total(server: RunningServer, name: str) -> float:
-    """The sum of all samples of a metric."""
-    samples = server.counters().items()
-    return sum(value for sample, value in samples if sample.partition("{")[0] == name)
-
-
 async def fill_rows(server: RunningServer, texts: Sequence[str], beam_sizes: Sequence[int]) -> None:
     """Decode as many texts at once as rows hold, to the longest, for each of these widths."""
     async with AsyncClient(server.target, timeout_seconds=TIMEOUT_SECONDS) as client:
@@ -56,7 +50,7 @@ async def memory(max_rows: int, texts: Sequence[str]) -> dict[str, Any]:
         for name, widths in (("greedy", [1]), ("all_widths", list(BEAM_SIZES))):
             await fill_rows(server, texts[:max_rows], widths)
             found[f"{name}_bytes"] = server.resident_bytes()
-            found[f"{name}_cache_bytes"] = total(server, "attendant_cache_bytes")
+            found[f"{name}_cache_bytes"] = server.total("attendant_cache_bytes")
     return found
 
 
@@ -65,9 +59,9 @@ async def tokens_per_cpu_second(texts: Sequence[str], beam_size: int, seconds: f
     with running_server("--models=en-de") as server:
         async with connected(server, beam_size) as caller:
             await closed_loop(caller.send, texts, NUM_CALLERS, seconds=seconds / 10)
-            before = total(server, "attendant_output_tokens_total"), server.cpu_seconds()
+            before = server.total("attendant_output_tokens_total"), server.cpu_seconds()
             await closed_loop(caller.send, texts, NUM_CALLERS, seconds=seconds)
-            after = total(server, "attendant_output_tokens_total"), server.cpu_seconds()
+            after = server.total("attendant_output_tokens_total"), server.cpu_seconds()
     return (after[0] - before[0]) / (after[1] - before[1])
 
 

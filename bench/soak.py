@@ -10,15 +10,11 @@ import argparse
 import asyncio
 from typing import Any
 
-import grpc
-from attendant.v1 import embedding_pb2
-from attendant.v1.embedding_pb2_grpc import EmbeddingServiceStub
-
-from bench.loads import Refused, closed_loop
+from bench import embedding_engines, translation_engines
+from bench.loads import closed_loop, in_calls
 from bench.reporting import save_results
 from bench.serving import running_server
 from bench.texts import add_data_dir, paragraphs, sample_texts
-from bench.translation_engines import connected
 
 NUM_TRANSLATIONS, NUM_EMBEDDINGS = 64, 8
 NUM_TEXTS = 2048
@@ -27,27 +23,17 @@ NUM_TEXTS = 2048
 async def run(arguments: argparse.Namespace) -> None:
     """Load the server for so many minutes."""
     texts = sample_texts(arguments.data_dir, "mixed", NUM_TEXTS)
-    long_texts = paragraphs(arguments.data_dir, NUM_TEXTS)
+    long_calls = in_calls(paragraphs(arguments.data_dir, NUM_TEXTS), 1)
     minutes: list[dict[str, Any]] = []
     with running_server(*arguments.server_flags.split()) as server:
-        options = [("grpc.enable_http_proxy", 0)]
         async with (
-            connected(server, beam_size=1) as caller,
-            grpc.aio.insecure_channel(server.target, options=options) as channel,
+            translation_engines.connected(server, beam_size=1) as translating,
+            embedding_engines.connected(server) as embedding,
         ):
-            embed = EmbeddingServiceStub(channel).Embed
-
-            async def send(text: str) -> int:
-                try:
-                    await embed(embedding_pb2.EmbedRequest(texts=[text]))
-                except grpc.aio.AioRpcError as error:
-                    raise Refused(error.code().name) from error
-                return 1
-
             for minute in range(1, arguments.minutes + 1):
                 translated, embedded = await asyncio.gather(
-                    closed_loop(caller.send, texts, NUM_TRANSLATIONS, seconds=60),
-                    closed_loop(send, long_texts, NUM_EMBEDDINGS, seconds=60),
+                    closed_loop(translating.send, texts, NUM_TRANSLATIONS, seconds=60),
+                    closed_loop(embedding.send, long_calls, NUM_EMBEDDINGS, seconds=60),
                 )
                 found = {
                     "minute": minute,

@@ -11,12 +11,17 @@ from deploy.dashboards.panels import (
     Query,
     graph,
     mean,
+    per_second,
     percentile_by,
     percentiles,
     rate,
 )
 
 BY_MODEL = "model, version"
+
+
+def _sum(gauge: str, legend: str) -> Query:
+    return Query(f"sum by ({BY_MODEL}) ({gauge}{{{MODEL}}})", legend)
 
 
 def engine() -> Dashboard:
@@ -69,13 +74,8 @@ def _queue() -> list[Panel]:
             "Texts admitted and not yet taken up, and how many may wait. A line that only rises: "
             "more comes in than goes out, and refusals follow.",
             "none",
-            Query(
-                f"sum by ({BY_MODEL}) (attendant_queued_texts{{{MODEL}}})", f"{MODEL_LEGEND} wait"
-            ),
-            Query(
-                f"sum by ({BY_MODEL}) (attendant_max_queued_texts{{{MODEL}}})",
-                f"{MODEL_LEGEND} may wait",
-            ),
+            _sum("attendant_queued_texts", f"{MODEL_LEGEND} wait"),
+            _sum("attendant_max_queued_texts", f"{MODEL_LEGEND} may wait"),
         ),
         graph(
             "Time in the queue",
@@ -99,8 +99,8 @@ def _queue() -> list[Panel]:
 
 
 def _decoding() -> list[Panel]:
-    saturated_rows = f"attendant_saturated_step_rows_total{{{MODEL}}}"
-    saturated_steps = f"attendant_saturated_steps_total{{{MODEL}}}"
+    saturated_rows = per_second("attendant_saturated_step_rows_total", MODEL, BY_MODEL)
+    saturated_steps = per_second("attendant_saturated_steps_total", MODEL, BY_MODEL)
     return [
         graph(
             "Time of a step",
@@ -126,8 +126,7 @@ def _decoding() -> list[Panel]:
             "a queue it is low, and no fault.",
             "percentunit",
             Query(
-                f"sum by ({BY_MODEL}) (rate({saturated_rows}[$__rate_interval])) / "
-                f"(sum by ({BY_MODEL}) (rate({saturated_steps}[$__rate_interval])) * "
+                f"{saturated_rows} / ({saturated_steps} * "
                 f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}}))",
                 MODEL_LEGEND,
             ),
@@ -138,15 +137,15 @@ def _decoding() -> list[Panel]:
             "Rows that are being decoded, and all there are. At the most for long: texts wait for "
             "others to end; raise max_rows if memory allows, or add servers.",
             "none",
-            Query(f"sum by ({BY_MODEL}) (attendant_rows_used{{{MODEL}}})", f"{MODEL_LEGEND} used"),
-            Query(f"sum by ({BY_MODEL}) (attendant_max_rows{{{MODEL}}})", f"{MODEL_LEGEND} all"),
+            _sum("attendant_rows_used", f"{MODEL_LEGEND} used"),
+            _sum("attendant_max_rows", f"{MODEL_LEGEND} all"),
         ),
         graph(
             "Sentences being decoded",
             "Texts that hold rows. Many fewer than the rows in use: callers search with wide "
             "beams, which cost a row each.",
             "none",
-            Query(f"sum by ({BY_MODEL}) (attendant_active_sentences{{{MODEL}}})", MODEL_LEGEND),
+            _sum("attendant_active_sentences", MODEL_LEGEND),
         ),
         graph(
             "Steps a second",
@@ -161,15 +160,11 @@ def _decoding() -> list[Panel]:
 def _encoding() -> list[Panel]:
     padding = []
     for run, kind in (("encode", "encoded"), ("score", "scored")):
-        batch_tokens = f"attendant_{run}_batch_tokens_total{{{MODEL}}}"
-        padded_tokens = f"attendant_{run}_batch_padded_tokens_total{{{MODEL}}}"
-        padding.append(
-            Query(
-                f"1 - sum by ({BY_MODEL}) (rate({batch_tokens}[$__rate_interval])) / "
-                f"sum by ({BY_MODEL}) (rate({padded_tokens}[$__rate_interval]))",
-                f"{MODEL_LEGEND} {kind}",
-            )
+        tokens, padded_tokens = (
+            per_second(f"attendant_{run}_batch_{what}_total", MODEL, BY_MODEL)
+            for what in ("tokens", "padded_tokens")
         )
+        padding.append(Query(f"1 - {tokens} / {padded_tokens}", f"{MODEL_LEGEND} {kind}"))
     return [
         graph(
             "p99 of a batch",

@@ -78,7 +78,7 @@ def number(
 
 def percentiles(histogram: str, selector: str, *quantiles: float) -> list[Query]:
     """Queries for percentiles over all series of a histogram that ``selector`` selects."""
-    rate = f"sum by (le) (rate({histogram}_bucket{{{selector}}}[$__rate_interval]))"
+    rate = per_second(f"{histogram}_bucket", selector, "le")
     return [
         Query(f"histogram_quantile({quantile}, {rate})", f"p{100 * quantile:g}", i == 0)
         for i, quantile in enumerate(quantiles)
@@ -89,21 +89,24 @@ def percentile_by(
     histogram: str, selector: str, quantile: float, labels: str, legend: str = ""
 ) -> Query:
     """One percentile for each value of some labels."""
-    rate = f"sum by (le, {labels}) (rate({histogram}_bucket{{{selector}}}[$__rate_interval]))"
+    rate = per_second(f"{histogram}_bucket", selector, f"le, {labels}")
     return Query(f"histogram_quantile({quantile}, {rate})", legend or f"{{{{{labels}}}}}")
+
+
+def per_second(counter: str, selector: str, labels: str) -> str:
+    """The expression for events per second for each value of some labels."""
+    return f"sum by ({labels}) (rate({counter}{{{selector}}}[$__rate_interval]))"
 
 
 def rate(counter: str, selector: str, labels: str, legend: str = "") -> Query:
     """Events per second for each value of some labels."""
-    expression = f"sum by ({labels}) (rate({counter}{{{selector}}}[$__rate_interval]))"
-    return Query(expression, legend or f"{{{{{labels}}}}}")
+    return Query(per_second(counter, selector, labels), legend or f"{{{{{labels}}}}}")
 
 
 def mean(histogram: str, selector: str, labels: str, legend: str) -> Query:
     """The mean of what a histogram has observed, for each value of some labels."""
     sums, counts = (
-        f"sum by ({labels}) (rate({histogram}_{part}{{{selector}}}[$__rate_interval]))"
-        for part in ("sum", "count")
+        per_second(f"{histogram}_{part}", selector, labels) for part in ("sum", "count")
     )
     return Query(f"{sums} / {counts}", legend)
 

@@ -32,9 +32,9 @@ from attendant_server.observability.host_memory import host_memory
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.page import serve_metrics
-from attendant_server.observability.watching import CallWatcher, Watching
+from attendant_server.observability.watching import Watching
 from attendant_server.onnx_sessions import RUNTIME_VERSION
-from attendant_server.records import Method
+from attendant_server.records import CallWatcher, Method
 from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
 from attendant_server.services.embedding import EmbeddingService
 from attendant_server.services.health import HealthService

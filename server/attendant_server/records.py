@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from attendant_server.engine.calls import CallTimings
 
@@ -103,6 +103,16 @@ class CallRecord:
         ):
             if start is not None:
                 yield Phase(name, start, ended if end is None else end)
+
+
+class CallWatcher(Protocol):
+    """Is shown every call; must be quick."""
+
+    def on_call_started(self, record: CallRecord) -> None:
+        """A call has come. On the event loop."""
+
+    def on_call_ended(self, record: CallRecord) -> None:
+        """A call has ended; the record is complete. Never two calls at a time."""
 
 
 _current: ContextVar[CallRecord] = ContextVar("call")

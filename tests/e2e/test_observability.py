@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
 from attendant.v1.embedding_pb2 import EmbedRequest, EmbedTokensRequest, FillMaskRequest
 from attendant.v1.model_pb2 import GetModelRequest, TokenizeRequest
@@ -20,11 +18,11 @@ from attendant_server.app import Server, StartError
 from attendant_server.observability import logs
 from attendant_server.observability.logs import JsonFormatter
 from attendant_server.settings import Settings
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_metrics_families,
 )
 
+from tests.support.collector import Collector, running_collector
 from tests.support.serving import (
     LoopThread,
     Running,
@@ -41,30 +39,10 @@ MARKER = "Xylophonwurst"
 CONSOLE = logs.ConsoleFormatter()
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """A real end of OTLP that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.content = b""
-        self.spans: list[Any] = []
-
-    def Export(self, request: Any, context: Any) -> Any:
-        self.content += request.SerializeToString()
-        for resource in request.resource_spans:
-            for scope in resource.scope_spans:
-                self.spans += scope.spans
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
-def collector() -> Iterator[tuple[Collector, str]]:
-    collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(1))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield collector, f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
+def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -77,22 +55,21 @@ def attributes(span: Any) -> dict[str, Any]:
 def test_a_call_of_a_traced_caller_is_a_part_of_its_trace_in_spans_logs_and_metrics(
     loop: LoopThread,
     settings: Callable[..., Settings],
-    collector: tuple[Collector, str],
+    collector: Collector,
     caplog: pytest.LogCaptureFixture,
 ):
-    end, endpoint = collector
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     metadata = (("traceparent", f"00-{trace_id}-b7ad6b7169203331-01"), ("x-request-id", "order-17"))
     with (
         caplog.at_level(logging.INFO),
-        running_server(loop, settings(trace_endpoint=endpoint)) as running,
+        running_server(loop, settings(trace_endpoint=collector.endpoint)) as running,
     ):
         answer = running.translation.Translate(REQUEST, metadata=metadata)
         wait_until(lambda: any("order-17" in line for line in caplog.messages))
         text = metrics_page(running.server, accept="application/openmetrics-text; version=1.0.0")
-    spans = {span.name: span for span in end.spans}
+    spans = {span.name: span for span in collector.spans}
     call = spans["attendant.v1.TranslationService/Translate"]
-    assert {span.trace_id.hex() for span in end.spans} == {trace_id}
+    assert {span.trace_id.hex() for span in collector.spans} == {trace_id}
     assert call.parent_span_id.hex() == "b7ad6b7169203331"
     phases = ["receive", "tokenize", "queue", "encode", "decode", "answer"]
     assert sorted(spans) == sorted([*phases, call.name])
@@ -156,14 +133,13 @@ def fail_with_the_marker(*_: Any) -> None:
 def test_no_metric_no_line_and_no_span_ever_holds_a_text(
     loop: LoopThread,
     settings: Callable[..., Settings],
-    collector: tuple[Collector, str],
+    collector: Collector,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    end, endpoint = collector
     with (
         caplog.at_level(logging.DEBUG),
-        running_server(loop, settings(trace_endpoint=endpoint)) as running,
+        running_server(loop, settings(trace_endpoint=collector.endpoint)) as running,
     ):
         say_the_marker(running)
         monkeypatch.setattr(
@@ -176,7 +152,7 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
     lines = "\n".join(form.format(r) for r in ours for form in (JsonFormatter(), CONSOLE))
     assert lines.count("event=call_failed") == 1
     assert lines.count("event=call ") >= 13
-    assert len(end.spans) > 50
-    for what in (lines, metrics, end.content.decode("latin-1")):
+    assert len(collector.spans) > 50
+    for what in (lines, metrics, collector.content.decode("latin-1")):
         assert MARKER not in what
         assert "Xylo" not in what

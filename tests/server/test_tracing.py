@@ -1,10 +1,8 @@
 """Spans, into memory and to a real end of OTLP."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
 from attendant_server.engine.calls import CallTimings
 from attendant_server.observability import tracing
@@ -12,13 +10,14 @@ from attendant_server.observability.tracing import CallSpan, Exporter, Tracer, n
 from attendant_server.records import CallRecord, Method
 from opentelemetry import trace as trace_api
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1 import trace_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanContext, SpanKind, StatusCode
+
+from tests.support.collector import Collector, running_collector
 
 TRANSLATE = Method.of("attendant.v1.TranslationService", "Translate", False, False)
 HEALTH = Method.of("grpc.health.v1.Health", "Check", False, False)
@@ -248,41 +247,22 @@ def as_opentelemetry_makes_it(span: trace_pb2.Span, call: ReadableSpan) -> Reada
     )
 
 
-class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """A real end of OTLP that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.requests: list[trace_service_pb2.ExportTraceServiceRequest] = []
-
-    def Export(self, request: Any, context: Any) -> Any:
-        self.requests.append(request)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-
 @pytest.fixture
-def collector() -> Iterator[tuple[Collector, str]]:
-    collector = Collector()
-    server = grpc.server(ThreadPoolExecutor(1))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield collector, f"http://127.0.0.1:{port}"
-    server.stop(None).wait()
+def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
 
 
 def test_spans_reach_a_collector_by_the_time_that_the_tracer_is_closed(
-    collector: tuple[Collector, str],
+    collector: Collector,
 ):
-    end, endpoint = collector
-    tracer = new_tracer(endpoint, "0.1.0")
+    tracer = new_tracer(collector.endpoint, "0.1.0")
     for _ in range(100):
         trace(tracer, call_record(), SAMPLED)
     tracer.close()
-    scopes = [s for request in end.requests for r in request.resource_spans for s in r.scope_spans]
-    spans = [span for scope in scopes for span in scope.spans]
-    assert len(spans) == 700
-    assert {span.trace_id.hex() for span in spans} == {TRACE_ID}
-    assert {scope.scope.name for scope in scopes} == {"attendant_server"}
+    assert len(collector.spans) == 700
+    assert {span.trace_id.hex() for span in collector.spans} == {TRACE_ID}
+    assert {scope.scope.name for scope in collector.scopes} == {"attendant_server"}
 
 
 def test_a_collector_that_is_not_there_holds_nothing_up(monkeypatch: pytest.MonkeyPatch):

@@ -2,8 +2,8 @@ import logging
 
 import pytest
 from attendant_server.observability import watching
-from attendant_server.observability.watching import CallWatcher, Watching
-from attendant_server.records import CallRecord, Method
+from attendant_server.observability.watching import Watching
+from attendant_server.records import CallRecord, CallWatcher, Method
 
 from tests.support.serving import wait_until
 

@@ -5,30 +5,20 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from attendant_server import records
 from attendant_server.engine.calls import EARLY_SECONDS
 from attendant_server.interceptors.around import AroundInterceptor, Behaviour, Context
-from attendant_server.records import CallRecord, Method
+from attendant_server.records import CallRecord, CallWatcher, Method
 
 REQUEST_ID = "x-request-id"
 TRACE = ("traceparent", "tracestate")
 """W3C Trace Context."""
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """What can stand in a line of a log and be nobody's forged second one."""
-
-
-class CallWatcher(Protocol):
-    """Is shown every call; must be quick and must not raise."""
-
-    def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
-
-    def on_call_ended(self, record: CallRecord) -> None:
-        """A call has ended; the record is complete."""
 
 
 class RecordInterceptor(AroundInterceptor):

@@ -7,24 +7,13 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
 
-from attendant_server.records import CallRecord
+from attendant_server.records import CallRecord, CallWatcher
 
 PERIOD_SECONDS = 0.1
 MAX_WAITING_CALLS = 10_000
 
 logger = logging.getLogger(__name__)
-
-
-class CallWatcher(Protocol):
-    """Is shown every call; must be quick."""
-
-    def on_call_started(self, record: CallRecord) -> None:
-        """A call has come. On the event loop."""
-
-    def on_call_ended(self, record: CallRecord) -> None:
-        """A call has ended; the record is complete. Never two calls at a time."""
 
 
 class Watching:
