@@ -27,7 +27,7 @@ class BareLoop:
         manifest = json.loads((bundle / "manifest.json").read_text())
         graphs = next(p for p in manifest["precisions"] if p["name"] == precision)
         self._encoder = _session(bundle / graphs["encoder"]["path"])
-        self._step = _session(bundle / graphs["decoder_step"]["path"])
+        self._step = _session(bundle / graphs["greedy_step"]["path"])
         self._step_inputs = {node.name for node in self._step.get_inputs()}
         self._cross_names = [output.name for output in self._encoder.get_outputs()]
         self._sizes, self._tokens = manifest["translation_sizes"], manifest["special_tokens"]
@@ -75,6 +75,7 @@ class BareLoop:
         binding = self._step.io_binding()
         feeds = {
             **feeds,
+            "total_source_length": feeds["source_lengths"].max(keepdims=True).astype(np.int32),
             "num_candidates": np.ones(1, dtype=np.int64),
             "adjusted_positions": np.zeros((0, 2), dtype=np.int64),
             "adjustments": np.zeros(0, dtype=np.float32),
@@ -83,6 +84,9 @@ class BareLoop:
             # Held by the binding, and read anew at every run.
             value = onnxruntime.OrtValue.ortvalue_from_numpy(feeds[name])
             binding.bind_ortvalue_input(name, value)
+        for name in self._cross_names:
+            # Every step writes what is there already.
+            binding.bind_output(f"present_{name}", *_memory(feeds[name]))
         for name, memory in self._caches(len(best)).items():
             binding.bind_input(f"past_{name}", *memory)
             binding.bind_output(f"present_{name}", *memory)

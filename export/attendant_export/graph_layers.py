@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from attendant_export.graph_builder import Array, GraphBuilder, WeightFile
+from attendant_export.graph_builder import MICROSOFT, Array, GraphBuilder, WeightFile
 
 Sublayer = Callable[[str], str]
 """Adds nodes behind one value and returns their result."""
@@ -182,6 +182,31 @@ class Layers(GraphBuilder):
         query = self.op("Transpose", split, perm=(0, 2, 1, 3))
         weighted = self.op("Attention", query, keys, values, "", "", "", lengths)
         return self.rows(self.op("Transpose", weighted, perm=(0, 2, 1, 3)))
+
+    def attend_past(
+        self,
+        query_key_value: tuple[str, str, str],
+        past: tuple[str, str],
+        lengths: str,
+        total_length: str,
+    ) -> list[str]:
+        """Attention of one position a row to its past, to which its key and value are appended.
+
+        Of ``past``, keys and values (rows, heads, max_length, head_dim), ``lengths`` (rows, int32)
+        positions count; ``total_length`` (1, int32) is the longest and 1. Queries, keys and values
+        are (rows, d_model), or the queries hold all three. Gives weighted values (rows, d_model)
+        and what is to be bound to the memory of ``past``.
+        """
+        one = self.integers(1)
+        new = [x and self.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, d_model)
+        weighted, *presents = self.ops(
+            *("GroupQueryAttention", *new, *past, lengths, total_length),
+            num_results=3,
+            domain=MICROSOFT,
+            num_heads=self.network.num_heads,
+            kv_num_heads=self.network.num_heads,
+        )
+        return [self.rows(weighted), *presents]
 
     def flat(self, token_ids: str) -> str:
         """``token_ids`` (batch, length) as (rows)."""

@@ -61,6 +61,10 @@ class TranslationGraphs:
         self.cache_type = np.float16 if graphs.name == "fp16" else np.float32
         self.encoder = open_session(folder, graphs.encoder)
         self.decoder_step = open_session(folder, graphs.decoder_step)
+        # Bundles of older versions have none.
+        self.greedy_step = (
+            open_session(folder, graphs.greedy_step) if graphs.HasField("greedy_step") else None
+        )
         self.scorer = open_session(folder, graphs.scorer)
         layers = range(sizes.num_decoder_layers)
         self.cross_names = [f"cross_{kind}_{i}" for i in layers for kind in ("key", "value")]
@@ -107,6 +111,7 @@ class Places:
         own = (max_sentences, width, heads, max_target_tokens, head_dim)
         cross = (max_sentences, heads, max_source_tokens, head_dim)
         self._graphs, self._width, self._count = graphs, width, 0
+        self._greedy_step = graphs.greedy_step if width == 1 else None
         self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
         self._cross: list[Array] = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
         self._source_lengths = np.zeros(max_sentences, np.int64)
@@ -149,15 +154,19 @@ class Places:
             "adjusted_positions": np.zeros((0, 2), np.int64),
             "adjustments": np.zeros(0, np.float32),
         }
-        binding = self._graphs.decoder_step.io_binding()
+        graph = self._greedy_step or self._graphs.decoder_step
+        if self._greedy_step:
+            longest = self._source_lengths[: self._count].max()
+            inputs["total_source_length"] = np.array([longest], np.int32)
+        binding = graph.io_binding()
         binding.bind_output("candidate_ids")
         binding.bind_output("candidate_log_probabilities")
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         self._bind_caches(binding)
-        self._graphs.decoder_step.run_with_iobinding(binding)
+        graph.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
-        check_finite("decoder_step", log_p)
+        check_finite("greedy_step" if self._greedy_step else "decoder_step", log_p)
         shape = (self._count, self._width, num_candidates)
         return ids.reshape(shape), log_p.reshape(shape)
 
@@ -165,7 +174,10 @@ class Places:
         graphs, rows = self._graphs, self._count * self._width
         for name, memory in zip(graphs.cross_names, self._cross, strict=True):
             shape = (self._count, *memory.shape[1:])
-            binding.bind_input(name, "cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
+            where = ("cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
+            binding.bind_input(name, *where)
+            if self._greedy_step:
+                binding.bind_output(f"present_{name}", *where)
         for name, memory in zip(graphs.cache_names, self._past, strict=True):
             # Past and present are one memory: the graph writes the new keys and values in place.
             where = ("cpu", 0, graphs.cache_type, (rows, *memory.shape[2:]), memory.ctypes.data)

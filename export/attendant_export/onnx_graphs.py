@@ -16,6 +16,7 @@ from attendant_export.transformer import Transformer
 from attendant_export.translation_graphs import (
     build_decoder_step,
     build_encoder,
+    build_greedy_step,
     build_scorer,
     translation_network,
 )
@@ -28,7 +29,7 @@ Builder = Callable[[Layers], None]
 def write_translation_graphs(
     model: Transformer, precision: str, folder: Path, max_positions: int = 512
 ) -> bundle_pb2.PrecisionGraphs:
-    """Write encoder, decoder_step and scorer of ``model`` for texts up to ``max_positions``.
+    """Write the graphs of ``model`` for texts up to ``max_positions`` tokens.
 
     ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
     """
@@ -36,6 +37,7 @@ def write_translation_graphs(
     builders: dict[str, Builder] = {
         "encoder": lambda g: build_encoder(g, config.num_encoder_layers, config.num_decoder_layers),
         "decoder_step": lambda g: build_decoder_step(g, config.num_decoder_layers),
+        "greedy_step": lambda g: build_greedy_step(g, config.num_decoder_layers),
         "scorer": lambda g: build_scorer(g, config.num_decoder_layers),
     }
     return _write(translation_network(model, max_positions), builders, precision, folder)

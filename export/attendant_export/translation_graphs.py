@@ -1,14 +1,15 @@
-"""The three graphs of a Transformer: encoder, decoder_step and scorer.
+"""The graphs of a Transformer: encoder, decoder_step, greedy_step and scorer.
 
 Owns their inputs and outputs. Knows no precision: the layers it is given do.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from attendant_export.graph_builder import MICROSOFT, Array
+from attendant_export.graph_builder import Array
 from attendant_export.graph_layers import (
     Layers,
     Network,
@@ -20,6 +21,7 @@ from attendant_export.transformer import Transformer, sinusoidal_positions
 
 TABLE = "embedding.weight"
 POSITIONS = "positions"
+KINDS = ("key", "value")
 KEYS_VALUES = "decoder.cross_attention.keys_values"
 
 
@@ -67,44 +69,77 @@ def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -
     shape = g.op("Concat", batch, g.integers(heads, head_dim), axis=0)
     for i, piece in enumerate(pieces):
         split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
-        name = f"cross_{('key', 'value')[i % 2]}_{i // 2}"
+        name = f"cross_{KINDS[i % 2]}_{i // 2}"
         g.output(name, split, g.dtype, "batch", heads, "source", head_dim)
 
 
 def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
-    """One more token for rows of any age, in caches that are bound as past and present at once."""
+    """One more token for rows of any age, in caches that are bound as past and present at once.
+
+    The rows of one sentence share its source.
+    """
+    source_lengths = g.input("source_lengths", np.int64, "sentences")
+
+    def attend_memory(layer: int, query: str) -> str:
+        return g.attend_memory(query, *_memory(g, layer, "sentences"), source_lengths)
+
+    _build_step(g, num_decoder_layers, attend_memory)
+
+
+def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
+    """`build_decoder_step` for one row per sentence, with cross-attention as if to a past.
+
+    Its kernel takes a past of a length of its own for each row, where that of ``decoder_step``
+    computes and then masks what a row's source is shorter than the longest. What it appends to the
+    past is the source's last position, which is there already.
+    """
+    source_lengths = g.input("source_lengths", np.int64, "rows")
+    total_length = g.input("total_source_length", np.int32, 1)
+    last = g.op("Sub", source_lengths, g.integer(1))  # (rows)
+    by_head = g.op("Unsqueeze", last, g.integers(1, 2))
+    by_head = g.op("Expand", by_head, g.integers(1, g.network.num_heads, 1))  # (rows, heads, 1)
+    lengths = g.cast(last, np.int32)
+
+    def attend_memory(layer: int, query: str) -> str:
+        memory = _memory(g, layer, "rows")
+        key, value = (g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in memory)
+        weighted, *presents = g.attend_past((query, key, value), memory, lengths, total_length)
+        for kind, present in zip(KINDS, presents, strict=True):
+            shape = ("rows", g.network.num_heads, "source", g.network.head_dim)
+            g.output(f"present_cross_{kind}_{layer}", present, g.dtype, *shape)
+        return weighted
+
+    _build_step(g, num_decoder_layers, attend_memory)
+
+
+def _build_step(
+    g: Layers, num_decoder_layers: int, attend_memory: Callable[[int, str], str]
+) -> None:
+    """A step with a cross-attention that maps the layer and queries to weighted values."""
     tokens = g.input("tokens", np.int64, "rows")
     lengths = g.input("lengths", np.int32, "rows")
     total_length = g.input("total_length", np.int32, 1)
     num_candidates = g.input("num_candidates", np.int64, 1)
     adjusted_positions = g.input("adjusted_positions", np.int64, "adjustments", 2)
     adjustments = g.input("adjustments", np.float32, "adjustments")
-    source_lengths = g.input("source_lengths", np.int64, "sentences")
 
-    def attend_cached(layer: int, query_key_value: str) -> str:
+    def attend_past(layer: int, query_key_value: str) -> str:
         shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
-        cache = [g.input(f"past_{kind}_{layer}", g.dtype, *shape) for kind in ("key", "value")]
-        one_position = g.op("Unsqueeze", query_key_value, g.integers(1))  # (rows, 1, 3 d_model)
-        weighted, *presents = g.ops(
-            *("GroupQueryAttention", one_position, "", "", *cache, lengths, total_length),
-            num_results=3,
-            domain=MICROSOFT,
-            num_heads=g.network.num_heads,
-            kv_num_heads=g.network.num_heads,
-        )
-        for kind, present in zip(("key", "value"), presents, strict=True):
+        keys, values = (g.input(f"past_{kind}_{layer}", g.dtype, *shape) for kind in KINDS)
+        fused = (query_key_value, "", "")
+        weighted, *presents = g.attend_past(fused, (keys, values), lengths, total_length)
+        for kind, present in zip(KINDS, presents, strict=True):
             g.output(f"present_{kind}_{layer}", present, g.dtype, *shape)
-        return g.rows(weighted)
+        return weighted
 
     x = _embed(g, tokens)
     x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), lengths))
     for layer in range(num_decoder_layers):
-        keys, values = _memory(g, layer, "sentences")
         x = g.block(
             x,
             f"decoder.{layer}",
-            partial(attend_cached, layer),
-            partial(g.attend_memory, keys=keys, values=values, lengths=source_lengths),
+            partial(attend_past, layer),
+            partial(attend_memory, layer),
         )
     log_p = g.op("LogSoftmax", _scores(g, x))
     # After the softmax: what is left to choose from keeps the probabilities that the model gives.

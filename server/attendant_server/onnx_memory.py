@@ -55,7 +55,9 @@ class StepInputs:
         self.tokens = self._words[:max_rows]
         self.source_lengths = self._words[max_rows : max_rows + max_blocks]
         self.lengths = self._words[max_rows + max_blocks :].view(np.int32)
-        self.total_length = np.zeros(1, dtype=np.int32)  # the graph wants it on the host
+        # The graphs want these on the host.
+        self.total_length = np.zeros(1, dtype=np.int32)
+        self.total_source_length = np.zeros(1, dtype=np.int32)
         self._buffer = Buffer(num_words, device) if device is not None else None
 
     def write(self, step_input: StepInput) -> None:
@@ -89,6 +91,11 @@ def check_places(decoder_step: onnxruntime.InferenceSession, device: str) -> Non
         raise ValueError("decoder_step reads total_length from cuda, not from the host")
 
 
+def appends_to_sources(step: onnxruntime.InferenceSession) -> bool:
+    """Whether this is ``greedy_step``, which reads of each row's source as much as there is."""
+    return any(value.name == "total_source_length" for value in step.get_inputs())
+
+
 class BoundStep:
     """The decoder step bound to the first rows of one memory, to be run any number of times.
 
@@ -109,10 +116,13 @@ class BoundStep:
         self._token_ids = np.zeros((num_rows, num_candidates), dtype=np.int64)
         self._log_probabilities = np.zeros((num_rows, num_candidates), dtype=np.float32)
         self._has_adjustments: bool | None = None
+        self._appends_to_sources = appends_to_sources(session)
         self._read("tokens", inputs.tensor(inputs.tokens[:num_rows]))
         self._read("lengths", inputs.tensor(inputs.lengths[:num_rows]))
         self._read("source_lengths", inputs.tensor(inputs.source_lengths[:num_blocks]))
         self._read("total_length", Tensor.of(inputs.total_length))
+        if self._appends_to_sources:
+            self._read("total_source_length", Tensor.of(inputs.total_source_length))
         self._read("num_candidates", Tensor.of(self._num_candidates))
         self._write("candidate_ids", Tensor.of(self._token_ids))
         self._write("candidate_log_probabilities", Tensor.of(self._log_probabilities))
@@ -122,6 +132,8 @@ class BoundStep:
         self._read(f"past_{name}", past)
         self._write(f"present_{name}", past)
         self._read(f"cross_{name}", cross)
+        if self._appends_to_sources:
+            self._write(f"present_cross_{name}", cross)
 
     def run(self, step_input: StepInput) -> Candidates:
         """One step; the answer is overwritten by the next."""
@@ -161,8 +173,9 @@ class HostDecoderMemory:
 
     Self-attention caches are (rows, heads, max_target_tokens, head_dim); a step is bound to the
     first rows and writes the new key and value in place. Cross-attention buffers are
-    (blocks, heads, source, head_dim), where ``source`` is the smallest size that fits the longest
-    running source: the sizes are views of the same memory.
+    (blocks, heads, source, head_dim). ``decoder_step`` computes with all of them: ``source`` is
+    the smallest size that fits the longest running source, and the sizes are views of the same
+    memory. For ``greedy_step``, which reads no further than each source, it is the largest.
     """
 
     def __init__(
@@ -178,16 +191,15 @@ class HostDecoderMemory:
         heads, head_dim = sizes.num_heads, sizes.head_dim
         shape = (max_blocks * width, heads, sizes.max_target_tokens, head_dim)
         num_tensors = len(sizes.names)
-        # One array for all layers, so that a row moves with one copy. Cross-attention is zero
-        # behind the end of every source: masked positions still enter products, with a weight of
-        # zero, and zero times what a broken source left there would be NaN for its successor.
+        # One array for all layers, so that a row moves with one copy.
         self._past = np.zeros((num_tensors, *shape), dtype=sizes.dtype)
         size = max_blocks * heads * sizes.max_source_tokens * head_dim
         self._cross_memory = np.zeros((num_tensors, size), dtype=sizes.dtype)
         self._inputs = StepInputs(max_blocks * width, max_blocks)
         self._source_lengths = self._inputs.source_lengths
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
-        self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
+        self._reads_sources_only = appends_to_sources(decoder_step.beside)
+        self._cross = self._cross_view(self._num_positions(1))
         self._num_fitted = 0  # blocks for which the buffers are known to be laid out
 
     @property
@@ -205,7 +217,10 @@ class HostDecoderMemory:
         self._fit(block + 1)
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
-            cross[block, :, source.num_tokens :] = 0
+            if not self._reads_sources_only:
+                # Masked positions still enter products, with a weight of zero, and zero times
+                # what a broken source left there would be NaN for its successor.
+                cross[block, :, source.num_tokens :] = 0
 
     def move(self, origin: int, block: int, num_positions: int) -> None:
         """Move a block whose rows hold ``num_positions`` tokens."""
@@ -213,8 +228,11 @@ class HostDecoderMemory:
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
         self._source_lengths[block] = self._source_lengths[origin]
         self._num_fitted = 0
+        length = self._cross[0].shape[2]
+        if self._reads_sources_only:
+            length = int(self._source_lengths[origin])
         for cross in self._cross:
-            cross[block] = cross[origin]
+            cross[block, :, :length] = cross[origin, :, :length]
 
     def copy(self, copies: Sequence[PastCopy]) -> None:
         """Copy pasts between rows; none that is read is written as well."""
@@ -254,6 +272,11 @@ class HostDecoderMemory:
     def _rows(self, block: int) -> slice:
         return slice(block * self._width, (block + 1) * self._width)
 
+    def _num_positions(self, longest: int) -> int:
+        """Of the cross-attention buffers while the longest source has ``longest`` tokens."""
+        most = self._sizes.max_source_tokens
+        return most if self._reads_sources_only else doubled(SMALLEST_NUM_POSITIONS, longest, most)
+
     def _cross_view(self, num_positions: int) -> list[NDArray[np.generic]]:
         sizes = self._sizes
         shape = (self._max_blocks, sizes.num_heads, num_positions, sizes.head_dim)
@@ -266,7 +289,8 @@ class HostDecoderMemory:
             return
         self._num_fitted = num_blocks
         longest = int(self._source_lengths[:num_blocks].max())
-        size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
+        self._inputs.total_source_length[0] = longest
+        size = self._num_positions(longest)
         old = self._cross[0].shape[2]
         if size == old:
             return

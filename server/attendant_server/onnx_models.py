@@ -29,6 +29,8 @@ from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text with which sessions are compared, or as many as the model takes."""
+TRIAL_WIDTH = 4
+"""Rows of its beam search."""
 
 
 def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -64,6 +66,10 @@ class OnnxTranslationModel:
             ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
             for name in ("encoder", "decoder_step")
         )
+        self.greedy_step = self.decoder_step
+        if device == "cpu" and bundle.has_graph("greedy_step"):
+            path = bundle.graph_path("greedy_step")
+            self.greedy_step = ThreadedGraph(path, num_threads, device, processors)
         self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
         self._check_sizes()
         is_half = self.encoder.beside.get_outputs()[0].type == "tensor(float16)"
@@ -87,17 +93,24 @@ class OnnxTranslationModel:
         source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
         self.encoder.keep_what_pays(lambda session: session.run(self._cross_names, feeds))
-        memory = HostDecoderMemory(self.decoder_step, self.cache_sizes, width=1, max_blocks=1)
         cross = self._run_encoder(source, lengths)
-        memory.load(0, EncodedSentence([kv[0] for kv in cross], num_tokens))
+        encoded = EncodedSentence([kv[0] for kv in cross], num_tokens)
+        self._choose_step_threads(encoded, width=1)
+        if self.greedy_step is not self.decoder_step:
+            self._choose_step_threads(encoded, width=TRIAL_WIDTH)
+
+    def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
+        memory = self._host_memory(width, max_blocks=1)
+        memory.load(0, source)
         step_input = StepInput(
-            tokens=np.array([self.bos_id]),
-            lengths=np.zeros(1, dtype=np.int32),
+            tokens=np.full(width, self.bos_id, dtype=np.int64),
+            lengths=np.zeros(width, dtype=np.int32),
             num_candidates=1,
             adjusted_positions=np.zeros((0, 2), dtype=np.int64),
             adjustments=np.zeros(0, dtype=np.float32),
         )
-        self.decoder_step.keep_what_pays(lambda session: memory.step_with(session, 1, step_input))
+        graph = self._step_graph(width)
+        graph.keep_what_pays(lambda session: memory.step_with(session, 1, step_input))
 
     @property
     def cache_bytes(self) -> int:
@@ -132,9 +145,15 @@ class OnnxTranslationModel:
 
     def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
-        memory = HostDecoderMemory(self.decoder_step, self.cache_sizes, width, max_blocks)
+        memory = self._host_memory(width, max_blocks)
         self._memories.append(memory)
         return memory
+
+    def _host_memory(self, width: int, max_blocks: int) -> HostDecoderMemory:
+        return HostDecoderMemory(self._step_graph(width), self.cache_sizes, width, max_blocks)
+
+    def _step_graph(self, width: int) -> ThreadedGraph:
+        return self.greedy_step if width == 1 else self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

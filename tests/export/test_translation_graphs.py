@@ -196,9 +196,19 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
             expected[f"past_{kind}_{layer}"] = (cache, real)
             expected[f"present_{kind}_{layer}"] = (cache, real)
             expected[f"cross_{kind}_{layer}"] = (memory, real)
-    session = graphs.decoder_step
+    assert interface_of(graphs.decoder_step) == expected
+    expected |= {
+        "source_lengths": (["rows"], "tensor(int64)"),
+        "total_source_length": ([1], "tensor(int32)"),
+    }
+    for name in [name for name in expected if name.startswith("cross_")]:
+        expected[name] = expected[f"present_{name}"] = (["rows", *memory[1:]], real)
+    assert interface_of(graphs.greedy_step) == expected
+
+
+def interface_of(session):
     values = [*session.get_inputs(), *session.get_outputs()]
-    assert {value.name: (value.shape, value.type) for value in values} == expected
+    return {value.name: (value.shape, value.type) for value in values}
 
 
 def test_the_message_names_the_files_and_their_interfaces(graphs, precision):
@@ -206,7 +216,7 @@ def test_the_message_names_the_files_and_their_interfaces(graphs, precision):
     assert (message.name, message.weights) == (precision, f"weights.{precision}.bin")
     assert message.encoder.path == f"encoder.{precision}.onnx"
     assert list(message.encoder.inputs) == ["source", "source_lengths"]
-    for name in ("encoder", "decoder_step", "scorer"):
+    for name in ("encoder", "decoder_step", "greedy_step", "scorer"):
         session, graph = getattr(graphs, name), getattr(message, name)
         assert list(graph.inputs) == [value.name for value in session.get_inputs()]
         assert list(graph.outputs) == [value.name for value in session.get_outputs()]

@@ -34,12 +34,19 @@ def models(request, translation_bundle):
     precision, device, tolerance = request.param
     open_device(device)
     return SimpleNamespace(
-        host=OnnxTranslationModel(read_bundle(translation_bundle, precision, "cpu"), 1),
+        host=without_greedy_step(read_bundle(translation_bundle, precision, "cpu")),
         device=DeviceTranslationModel(
             read_bundle(translation_bundle, precision, device), 1, device
         ),
         tolerance=tolerance,
     )
+
+
+def without_greedy_step(bundle):
+    """A model on the host that does all steps with the graph that devices use."""
+    model = OnnxTranslationModel(bundle, 1)
+    model.greedy_step = model.decoder_step
+    return model
 
 
 class Twins:
@@ -110,18 +117,49 @@ def source_of(length, seed=0):
 
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_any_mixture_of_joining_leaving_and_copying_agrees(models, width):
-    rng, twins = random.Random(width), Twins(models, width)
+    search_at_random(Twins(models, width), random.Random(width))
+
+
+def search_at_random(twins, rng):
+    """Let sentences join, take steps and leave, comparing the twins at every step."""
     for _ in range(60):
         if twins.num_blocks < MAX_BLOCKS and rng.random() < 0.5:
             lengths = [rng.choice([1, 3, 9, 30, 64]) for _ in range(rng.randint(1, 2))]
             room = MAX_BLOCKS - twins.num_blocks
             twins.join(*(source_of(n, rng.random()) for n in lengths[:room]))
         if twins.num_blocks:
-            twins.step([(0, models.host.eos_id)] if rng.random() < 0.3 else ())
+            twins.step([(0, twins.models.host.eos_id)] if rng.random() < 0.3 else ())
             twins.copy(rng)
         for block in reversed(range(twins.num_blocks)):
-            if twins.lengths[block * width] == 64 or rng.random() < 0.1:
+            if twins.lengths[block * twins.width] == 64 or rng.random() < 0.1:
                 twins.leave(block)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("int8", 5e-2)])
+def test_greedy_steps_agree_with_steps_of_any_width(translation_bundle, precision, tolerance):
+    bundle = read_bundle(translation_bundle, precision, "cpu")
+    both = SimpleNamespace(
+        host=without_greedy_step(bundle),
+        device=OnnxTranslationModel(bundle, 1),
+        tolerance=tolerance,
+    )
+    assert both.device.greedy_step is not both.device.decoder_step
+    search_at_random(Twins(both, width=1), random.Random(3))
+
+
+def test_a_greedy_step_reads_nothing_behind_a_source(translation_bundle):
+    model = OnnxTranslationModel(read_bundle(translation_bundle, "fp32", "cpu"), 1)
+    found = []
+    for left_there in (0, np.nan):
+        memory = HostDecoderMemory(model.greedy_step, model.cache_sizes, 1, 2)
+        for cross in memory._cross:
+            cross[...] = left_there
+        for block, encoded in enumerate(model.encode([source_of(5), source_of(40)])):
+            memory.load(block, encoded)
+        nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
+        step_input = StepInput(np.full(2, 9, np.int64), np.zeros(2, np.int32), 5, *nothing)
+        found.append(memory.step(2, step_input).log_probabilities.copy())
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(models):
@@ -203,6 +241,9 @@ class CountingSession:
     def __init__(self, session):
         self.session, self.num_bindings = session, 0
 
+    def get_inputs(self):
+        return self.session.get_inputs()
+
     def io_binding(self):
         self.num_bindings += 1
         return self.session.io_binding()
@@ -219,15 +260,15 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
     graph.beside = graph.alone = counting
     whole, model.decoder_step = model.decoder_step, graph
     try:
-        memory = model.new_memory(1, MAX_BINDINGS)
+        memory = model.new_memory(2, MAX_BINDINGS)
     finally:
         model.decoder_step = whole
     for block, encoded in enumerate(model.encode([source_of(5)] * 4)):
         memory.load(block, encoded)
     nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
     for num_blocks in (4, 3, 4, 3, 2, 4):
-        tokens = np.full(num_blocks, 9, np.int64)
-        memory.step(num_blocks, StepInput(tokens, np.zeros(num_blocks, np.int32), 2, *nothing))
+        tokens, lengths = np.full(2 * num_blocks, 9, np.int64), np.zeros(2 * num_blocks, np.int32)
+        memory.step(num_blocks, StepInput(tokens, lengths, 2, *nothing))
     assert counting.num_bindings == 3
 
 

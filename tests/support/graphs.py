@@ -86,6 +86,7 @@ class TranslationGraphs:
         self.graphs = write_translation_graphs(model, precision, folder, max_positions=MAX_LENGTH)
         self.encoder = open_session(folder, self.graphs.encoder)
         self.decoder_step = open_session(folder, self.graphs.decoder_step)
+        self.greedy_step = open_session(folder, self.graphs.greedy_step)
         self.scorer = open_session(folder, self.graphs.scorer)
         self.dtype = np.float16 if precision == "fp16" else np.float32
         config = model.config

@@ -223,6 +223,7 @@ class PrecisionGraphs(google.protobuf.message.Message):
     SCORER_FIELD_NUMBER: builtins.int
     EMBEDDER_FIELD_NUMBER: builtins.int
     MLM_HEAD_FIELD_NUMBER: builtins.int
+    GREEDY_STEP_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     weights: builtins.str
@@ -247,6 +248,12 @@ class PrecisionGraphs(google.protobuf.message.Message):
     def mlm_head(self) -> Global___Graph:
         """Embedding: hidden states at masked positions to candidates. Absent for a model without this head."""
 
+    @property
+    def greedy_step(self) -> Global___Graph:
+        """Translation: decoder_step for one row per sentence, which costs what each row's own source does and not what the
+        longest one of the batch does. Its memory of the sources is bound in place as well. Absent in older bundles.
+        """
+
     def __init__(
         self,
         *,
@@ -257,9 +264,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
         scorer: Global___Graph | None = ...,
         embedder: Global___Graph | None = ...,
         mlm_head: Global___Graph | None = ...,
+        greedy_step: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
