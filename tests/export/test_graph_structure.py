@@ -71,6 +71,8 @@ def test_no_node_reduces_over_the_rows(graphs):
             elif node.op_type in OVER_AXES:
                 # Axis 1 is the tokens of (batch, length, d_model), in pooling.
                 assert constant(graph, node.input[1]).tolist() in ([-1], [1]), node
+            elif node.op_type == "GatherND":
+                assert attributes(node)["batch_dims"] > 0, node
             else:
                 assert node.op_type in EACH_ROW_ALONE, node
 
