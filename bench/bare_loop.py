@@ -27,7 +27,10 @@ class BareLoop:
         manifest = json.loads((bundle / "manifest.json").read_text())
         graphs = next(p for p in manifest["precisions"] if p["name"] == precision)
         self._encoder = _session(bundle / graphs["encoder"]["path"])
-        self._step = _session(bundle / graphs["greedy_step"]["path"])
+        # Bundles of older versions have no graph for greedy search alone.
+        step = graphs.get("greedy_step", graphs["decoder_step"])
+        self._step = _session(bundle / step["path"])
+        self._step_outputs = {node.name for node in self._step.get_outputs()}
         self._step_inputs = {node.name for node in self._step.get_inputs()}
         self._cross_names = [output.name for output in self._encoder.get_outputs()]
         self._sizes, self._tokens = manifest["translation_sizes"], manifest["special_tokens"]
@@ -85,8 +88,8 @@ class BareLoop:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(feeds[name])
             binding.bind_ortvalue_input(name, value)
         for name in self._cross_names:
-            # Every step writes what is there already.
-            binding.bind_output(f"present_{name}", *_memory(feeds[name]))
+            if f"present_{name}" in self._step_outputs:  # and writes what is there already
+                binding.bind_output(f"present_{name}", *_memory(feeds[name]))
         for name, memory in self._caches(len(best)).items():
             binding.bind_input(f"past_{name}", *memory)
             binding.bind_output(f"present_{name}", *memory)

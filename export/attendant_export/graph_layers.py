@@ -189,13 +189,13 @@ class Layers(GraphBuilder):
         past: tuple[str, str],
         lengths: str,
         total_length: str,
-    ) -> list[str]:
+    ) -> tuple[str, list[str]]:
         """Attention of one position a row to its past, to which its key and value are appended.
 
         Of ``past``, keys and values (rows, heads, max_length, head_dim), ``lengths`` (rows, int32)
-        positions count; ``total_length`` (1, int32) is the longest and 1. Queries, keys and values
-        are (rows, d_model), or the queries hold all three. Gives weighted values (rows, d_model)
-        and what is to be bound to the memory of ``past``.
+        positions count; ``total_length`` (1, int32) is one more than the longest of them. Queries,
+        keys and values are (rows, d_model), or the queries hold all three and the others are "".
+        Gives weighted values (rows, d_model), and what is to be bound to the memory of ``past``.
         """
         one = self.integers(1)
         new = [x and self.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, d_model)
@@ -206,7 +206,7 @@ class Layers(GraphBuilder):
             num_heads=self.network.num_heads,
             kv_num_heads=self.network.num_heads,
         )
-        return [self.rows(weighted), *presents]
+        return self.rows(weighted), presents
 
     def flat(self, token_ids: str) -> str:
         """``token_ids`` (batch, length) as (rows)."""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 
 Array = NDArray[np.generic]
+GREEDY_STEP, DECODER_STEP = "greedy_step", "decoder_step"
+"""The graphs that decode a token: for one row a sentence, and for any number of them."""
 
 
 class ParityError(ValueError):
@@ -60,15 +62,19 @@ class TranslationGraphs:
         self.sizes, self.special_tokens = sizes, special_tokens
         self.cache_type = np.float16 if graphs.name == "fp16" else np.float32
         self.encoder = open_session(folder, graphs.encoder)
-        self.decoder_step = open_session(folder, graphs.decoder_step)
-        # Bundles of older versions have none.
-        self.greedy_step = (
-            open_session(folder, graphs.greedy_step) if graphs.HasField("greedy_step") else None
-        )
+        self.steps = {
+            name: open_session(folder, getattr(graphs, name))
+            for name in (GREEDY_STEP, DECODER_STEP)
+            if getattr(graphs, name).path  # Bundles of older versions have no greedy_step.
+        }
         self.scorer = open_session(folder, graphs.scorer)
         layers = range(sizes.num_decoder_layers)
         self.cross_names = [f"cross_{kind}_{i}" for i in layers for kind in ("key", "value")]
         self.cache_names = [f"{kind}_{i}" for i in layers for kind in ("key", "value")]
+
+    def steps_for(self, beam_size: int) -> list[str]:
+        """The graphs that can do the steps of a search, first the one that a CPU uses."""
+        return [name for name in self.steps if beam_size == 1 or name == DECODER_STEP]
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
         """Cross-attention keys and values of each layer, (batch, heads, source, head_dim) each."""
@@ -101,6 +107,7 @@ class Places:
     def __init__(
         self,
         graphs: TranslationGraphs,
+        step: str,
         width: int,
         max_sentences: int,
         max_source_tokens: int,
@@ -110,8 +117,7 @@ class Places:
         heads, head_dim = sizes.num_heads, sizes.head_dim
         own = (max_sentences, width, heads, max_target_tokens, head_dim)
         cross = (max_sentences, heads, max_source_tokens, head_dim)
-        self._graphs, self._width, self._count = graphs, width, 0
-        self._greedy_step = graphs.greedy_step if width == 1 else None
+        self._graphs, self._step, self._width, self._count = graphs, step, width, 0
         self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
         self._cross: list[Array] = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
         self._source_lengths = np.zeros(max_sentences, np.int64)
@@ -154,19 +160,19 @@ class Places:
             "adjusted_positions": np.zeros((0, 2), np.int64),
             "adjustments": np.zeros(0, np.float32),
         }
-        graph = self._greedy_step or self._graphs.decoder_step
-        if self._greedy_step:
+        if self._step == GREEDY_STEP:
             longest = self._source_lengths[: self._count].max()
             inputs["total_source_length"] = np.array([longest], np.int32)
-        binding = graph.io_binding()
+        session = self._graphs.steps[self._step]
+        binding = session.io_binding()
         binding.bind_output("candidate_ids")
         binding.bind_output("candidate_log_probabilities")
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         self._bind_caches(binding)
-        graph.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
-        check_finite("greedy_step" if self._greedy_step else "decoder_step", log_p)
+        check_finite(self._step, log_p)
         shape = (self._count, self._width, num_candidates)
         return ids.reshape(shape), log_p.reshape(shape)
 
@@ -176,7 +182,7 @@ class Places:
             shape = (self._count, *memory.shape[1:])
             where = ("cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
             binding.bind_input(name, *where)
-            if self._greedy_step:
+            if self._step == GREEDY_STEP:
                 binding.bind_output(f"present_{name}", *where)
         for name, memory in zip(graphs.cache_names, self._past, strict=True):
             # Past and present are one memory: the graph writes the new keys and values in place.
@@ -236,6 +242,7 @@ def search_all(
     max_tokens: Sequence[int],
     *,
     beam_size: int = 1,
+    step: str | None = None,
     length_penalty: float = 1.0,
     max_running: int = 64,
     max_joining: int = 64,
@@ -243,13 +250,15 @@ def search_all(
     """Search all ``sources``, at most ``max_running`` at a time, in the order given.
 
     At most ``max_joining`` join between two steps; each leaves as soon as its search is over.
-    ``max_tokens`` limits each output. Returns the searches in the order of ``sources``.
+    ``max_tokens`` limits each output; ``step`` is one of `TranslationGraphs.steps_for`, by default
+    the first. Returns the searches in the order of ``sources``.
     """
     waiting = deque(
         SentenceSearch(i, beam_size, limit, length_penalty, graphs.special_tokens.eos_id)
         for i, limit in enumerate(max_tokens)
     )
-    places = Places(graphs, beam_size, max_running, max(map(len, sources)), max(max_tokens))
+    step = step or graphs.steps_for(beam_size)[0]
+    places = Places(graphs, step, beam_size, max_running, max(map(len, sources)), max(max_tokens))
     running: list[SentenceSearch] = []
     traces: dict[int, SearchTrace] = {}
     while waiting or running:
@@ -282,16 +291,17 @@ def _step(places: Places, running: list[SentenceSearch], bos_id: int) -> None:
 
 
 def greedy_uncached(
-    graphs: TranslationGraphs, source: Sequence[int], max_tokens: int
+    graphs: TranslationGraphs, step: str, source: Sequence[int], max_tokens: int
 ) -> ReferenceHypothesis:
     """Greedy search for one sentence that encodes it anew and begins with empty caches each step.
 
-    So every token follows from the whole prefix, and nothing of an earlier step is kept.
+    So every token follows from the whole prefix, and nothing of an earlier step is kept. ``step``
+    is the graph that does the steps.
     """
     special_tokens = graphs.special_tokens
     found = ReferenceHypothesis((), ())
     while len(found.token_ids) < max_tokens and special_tokens.eos_id not in found.token_ids:
-        places = Places(graphs, 1, 1, len(source), max_tokens)
+        places = Places(graphs, step, 1, 1, len(source), max_tokens)
         places.join([source])
         for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
             ids, log_p = places.step([token], [length], 1)

@@ -143,9 +143,10 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
         )
         for entry in parity.tokens:
             cached = "cached" if entry.cached else "uncached"
+            by = f" by {entry.step}" if entry.step else ""
             lines.append(
-                f"            {entry.search} {entry.batching} {cached}: {entry.num_identical} of "
-                f"{entry.num_sentences} identical, {entry.num_ties} ties"
+                f"            {entry.search} {entry.batching} {cached}{by}: "
+                f"{entry.num_identical} of {entry.num_sentences} identical, {entry.num_ties} ties"
             )
         if parity.HasField("corpus"):
             corpus = parity.corpus

@@ -103,7 +103,7 @@ def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
     def attend_memory(layer: int, query: str) -> str:
         memory = _memory(g, layer, "rows")
         key, value = (g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in memory)
-        weighted, *presents = g.attend_past((query, key, value), memory, lengths, total_length)
+        weighted, presents = g.attend_past((query, key, value), memory, lengths, total_length)
         for kind, present in zip(KINDS, presents, strict=True):
             shape = ("rows", g.network.num_heads, "source", g.network.head_dim)
             g.output(f"present_cross_{kind}_{layer}", present, g.dtype, *shape)
@@ -127,7 +127,7 @@ def _build_step(
         shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
         keys, values = (g.input(f"past_{kind}_{layer}", g.dtype, *shape) for kind in KINDS)
         fused = (query_key_value, "", "")
-        weighted, *presents = g.attend_past(fused, (keys, values), lengths, total_length)
+        weighted, presents = g.attend_past(fused, (keys, values), lengths, total_length)
         for kind, present in zip(KINDS, presents, strict=True):
             g.output(f"present_{kind}_{layer}", present, g.dtype, *shape)
         return weighted

@@ -177,7 +177,7 @@ class DeviceDecoderMemory:
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         """Run the decoder over the first ``num_blocks`` blocks; the answer lives until the next."""
-        self._inputs.write(step_input)
+        self._inputs.write(num_blocks, step_input)
         past, cross = self._fit(num_blocks, num_blocks, int(self._inputs.total_length[0]))
         key = (num_blocks, step_input.num_candidates)
         if key not in self._bindings:

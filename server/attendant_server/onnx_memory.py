@@ -60,12 +60,15 @@ class StepInputs:
         self.total_source_length = np.zeros(1, dtype=np.int32)
         self._buffer = Buffer(num_words, device) if device is not None else None
 
-    def write(self, step_input: StepInput) -> None:
+    def write(self, num_blocks: int, step_input: StepInput) -> None:
         """Take over what one step is given, but for its adjustments."""
         num_rows = len(step_input.tokens)
         self.tokens[:num_rows] = step_input.tokens
         self.lengths[:num_rows] = step_input.lengths
         self.total_length[0] = step_input.lengths.max() + 1
+        # Were it 1 beside a longer source, ONNX Runtime would take all sources for empty ones and
+        # write to their first position.
+        self.total_source_length[0] = self.source_lengths[:num_blocks].max()
         if self._buffer is not None:
             self._buffer.write(self._words)
 
@@ -91,11 +94,6 @@ def check_places(decoder_step: onnxruntime.InferenceSession, device: str) -> Non
         raise ValueError("decoder_step reads total_length from cuda, not from the host")
 
 
-def appends_to_sources(step: onnxruntime.InferenceSession) -> bool:
-    """Whether this is ``greedy_step``, which reads of each row's source as much as there is."""
-    return any(value.name == "total_source_length" for value in step.get_inputs())
-
-
 class BoundStep:
     """The decoder step bound to the first rows of one memory, to be run any number of times.
 
@@ -110,18 +108,19 @@ class BoundStep:
         num_rows: int,
         num_blocks: int,
         num_candidates: int,
+        is_greedy_step: bool = False,
     ) -> None:
         self._session, self._binding = session, session.io_binding()
+        self._is_greedy_step = is_greedy_step
         self._num_candidates = np.array([num_candidates], dtype=np.int64)
         self._token_ids = np.zeros((num_rows, num_candidates), dtype=np.int64)
         self._log_probabilities = np.zeros((num_rows, num_candidates), dtype=np.float32)
         self._has_adjustments: bool | None = None
-        self._appends_to_sources = appends_to_sources(session)
         self._read("tokens", inputs.tensor(inputs.tokens[:num_rows]))
         self._read("lengths", inputs.tensor(inputs.lengths[:num_rows]))
         self._read("source_lengths", inputs.tensor(inputs.source_lengths[:num_blocks]))
         self._read("total_length", Tensor.of(inputs.total_length))
-        if self._appends_to_sources:
+        if is_greedy_step:
             self._read("total_source_length", Tensor.of(inputs.total_source_length))
         self._read("num_candidates", Tensor.of(self._num_candidates))
         self._write("candidate_ids", Tensor.of(self._token_ids))
@@ -132,7 +131,7 @@ class BoundStep:
         self._read(f"past_{name}", past)
         self._write(f"present_{name}", past)
         self._read(f"cross_{name}", cross)
-        if self._appends_to_sources:
+        if self._is_greedy_step:
             self._write(f"present_cross_{name}", cross)
 
     def run(self, step_input: StepInput) -> Candidates:
@@ -173,20 +172,25 @@ class HostDecoderMemory:
 
     Self-attention caches are (rows, heads, max_target_tokens, head_dim); a step is bound to the
     first rows and writes the new key and value in place. Cross-attention buffers are
-    (blocks, heads, source, head_dim). ``decoder_step`` computes with all of them: ``source`` is
-    the smallest size that fits the longest running source, and the sizes are views of the same
-    memory. For ``greedy_step``, which reads no further than each source, it is the largest.
+    (blocks, heads, source, head_dim): ``source`` is a size that fits the longest source, and the
+    sizes are views of the same memory. ``decoder_step`` computes with whole buffers, so it gets the
+    smallest that fits the running sources; ``greedy_step`` reads no further than each source, and
+    its buffers only grow.
     """
 
     def __init__(
         self,
-        decoder_step: ThreadedGraph,
+        graph: ThreadedGraph,
         sizes: CacheSizes,
         width: int,
         max_blocks: int,
+        is_greedy_step: bool = False,
     ) -> None:
-        """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
-        self._graph, self._sizes = decoder_step, sizes
+        """Allocate the caches for ``max_blocks`` sentences of ``width`` rows.
+
+        ``graph`` is ``decoder_step``, or ``greedy_step`` if so said, which wants a width of 1.
+        """
+        self._graph, self._sizes, self._is_greedy_step = graph, sizes, is_greedy_step
         self._width, self._max_blocks = width, max_blocks
         heads, head_dim = sizes.num_heads, sizes.head_dim
         shape = (max_blocks * width, heads, sizes.max_target_tokens, head_dim)
@@ -198,8 +202,7 @@ class HostDecoderMemory:
         self._inputs = StepInputs(max_blocks * width, max_blocks)
         self._source_lengths = self._inputs.source_lengths
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
-        self._reads_sources_only = appends_to_sources(decoder_step.beside)
-        self._cross = self._cross_view(self._num_positions(1))
+        self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
         self._num_fitted = 0  # blocks for which the buffers are known to be laid out
 
     @property
@@ -217,7 +220,7 @@ class HostDecoderMemory:
         self._fit(block + 1)
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
-            if not self._reads_sources_only:
+            if not self._is_greedy_step:
                 # Masked positions still enter products, with a weight of zero, and zero times
                 # what a broken source left there would be NaN for its successor.
                 cross[block, :, source.num_tokens :] = 0
@@ -229,7 +232,7 @@ class HostDecoderMemory:
         self._source_lengths[block] = self._source_lengths[origin]
         self._num_fitted = 0
         length = self._cross[0].shape[2]
-        if self._reads_sources_only:
+        if self._is_greedy_step:
             length = int(self._source_lengths[origin])
         for cross in self._cross:
             cross[block, :, :length] = cross[origin, :, :length]
@@ -257,25 +260,22 @@ class HostDecoderMemory:
                 self._bindings.clear()
             bound = self._bind(session, num_blocks, step_input.num_candidates)
             self._bindings[key] = bound
-        self._inputs.write(step_input)
+        self._inputs.write(num_blocks, step_input)
         return bound.run(step_input)
 
     def _bind(
         self, session: onnxruntime.InferenceSession, num_blocks: int, num_candidates: int
     ) -> BoundStep:
         num_rows = num_blocks * self._width
-        bound = BoundStep(session, self._inputs, num_rows, num_blocks, num_candidates)
+        bound = BoundStep(
+            session, self._inputs, num_rows, num_blocks, num_candidates, self._is_greedy_step
+        )
         for name, past, cross in zip(self._sizes.names, self._past, self._cross, strict=True):
             bound.bind_caches(name, Tensor.of(past[:num_rows]), Tensor.of(cross[:num_blocks]))
         return bound
 
     def _rows(self, block: int) -> slice:
         return slice(block * self._width, (block + 1) * self._width)
-
-    def _num_positions(self, longest: int) -> int:
-        """Of the cross-attention buffers while the longest source has ``longest`` tokens."""
-        most = self._sizes.max_source_tokens
-        return most if self._reads_sources_only else doubled(SMALLEST_NUM_POSITIONS, longest, most)
 
     def _cross_view(self, num_positions: int) -> list[NDArray[np.generic]]:
         sizes = self._sizes
@@ -289,10 +289,9 @@ class HostDecoderMemory:
             return
         self._num_fitted = num_blocks
         longest = int(self._source_lengths[:num_blocks].max())
-        self._inputs.total_source_length[0] = longest
-        size = self._num_positions(longest)
+        size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
         old = self._cross[0].shape[2]
-        if size == old:
+        if size == old or (size < old and self._is_greedy_step):
             return
         resized = self._cross_view(size)
         kept = min(old, size)

@@ -5,6 +5,7 @@ are those that ``attendant-export`` writes.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -45,6 +46,8 @@ def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], 
 class OnnxTranslationModel:
     """An encoder-decoder bundle: the engine's `TranslationModel`."""
 
+    _takes_greedy_step: ClassVar[bool] = True
+
     def __init__(
         self,
         bundle: Bundle,
@@ -66,8 +69,8 @@ class OnnxTranslationModel:
             ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
             for name in ("encoder", "decoder_step")
         )
-        self.greedy_step = self.decoder_step
-        if device == "cpu" and bundle.has_graph("greedy_step"):
+        self.greedy_step: ThreadedGraph | None = None  # as in bundles of older versions
+        if self._takes_greedy_step and bundle.has_graph("greedy_step"):
             path = bundle.graph_path("greedy_step")
             self.greedy_step = ThreadedGraph(path, num_threads, device, processors)
         self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
@@ -96,7 +99,7 @@ class OnnxTranslationModel:
         cross = self._run_encoder(source, lengths)
         encoded = EncodedSentence([kv[0] for kv in cross], num_tokens)
         self._choose_step_threads(encoded, width=1)
-        if self.greedy_step is not self.decoder_step:
+        if self.greedy_step is not None:
             self._choose_step_threads(encoded, width=TRIAL_WIDTH)
 
     def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
@@ -119,13 +122,12 @@ class OnnxTranslationModel:
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
-        shapes = {i.name: i.shape for i in self.decoder_step.beside.get_inputs()}
-        past = [name for name in shapes if name.startswith("past_")]
-        stated = [self.sizes.num_heads, self.sizes.head_dim]
-        if len(past) != 2 * self.sizes.num_decoder_layers or any(
-            [shapes[name][1], shapes[name][3]] != stated for name in past
-        ):
-            raise ValueError("translation_sizes in the manifest are not those of the graphs")
+        stated = [[self.sizes.num_heads, self.sizes.head_dim]] * 4 * self.sizes.num_decoder_layers
+        for graph in filter(None, (self.decoder_step, self.greedy_step)):
+            inputs = graph.beside.get_inputs()
+            caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
+            if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
+                raise ValueError("translation_sizes in the manifest are not those of the graphs")
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -150,10 +152,12 @@ class OnnxTranslationModel:
         return memory
 
     def _host_memory(self, width: int, max_blocks: int) -> HostDecoderMemory:
-        return HostDecoderMemory(self._step_graph(width), self.cache_sizes, width, max_blocks)
+        graph = self._step_graph(width)
+        is_greedy_step = graph is self.greedy_step
+        return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks, is_greedy_step)
 
     def _step_graph(self, width: int) -> ThreadedGraph:
-        return self.greedy_step if width == 1 else self.decoder_step
+        return (self.greedy_step if width == 1 else None) or self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
@@ -181,6 +185,9 @@ class OnnxTranslationModel:
 
 class DeviceTranslationModel(OnnxTranslationModel):
     """The same with everything but tokens, lengths and candidates on the device throughout."""
+
+    # On a GPU it would have another kernel, of which nothing has been measured.
+    _takes_greedy_step = False
 
     def __init__(
         self,

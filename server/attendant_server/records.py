@@ -106,7 +106,7 @@ class CallRecord:
 
 
 class CallWatcher(Protocol):
-    """Is shown every call; must be quick."""
+    """Is shown every call; must be quick and must not raise."""
 
     def on_call_started(self, record: CallRecord) -> None:
         """A call has come. On the event loop."""

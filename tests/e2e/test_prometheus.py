@@ -134,5 +134,6 @@ def test_every_rule_has_data_and_no_alert_fires(watched: Prometheus):
     evaluated = [rule for group in watched.get("rules")["groups"] for rule in group["rules"]]
     assert len(evaluated) == len(rules())
     assert [rule for rule in evaluated if rule["health"] != "ok"] == []
+    assert watched.vector('ALERTS{alertstate="firing"}') == []
     # Before the second scrape nothing is known to have increased, and an alert may be pending.
     wait_until(lambda: watched.vector("ALERTS") == [])

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
 from attendant_export import search
@@ -10,7 +12,7 @@ from tests.support.graphs import tiny_transformer
 
 SOURCES = [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]]
 MAX_TOKENS = 12
-BATCHINGS = {
+BATCHINGS: dict[str, Any] = {
     "single": {"max_running": 1},
     "batched": {"max_running": len(SOURCES)},
     "ragged": {"max_running": 3, "max_joining": 1},

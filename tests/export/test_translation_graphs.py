@@ -31,10 +31,16 @@ def precision(request):
     return request.param
 
 
+@pytest.fixture(scope="module", params=["decoder_step", "greedy_step"])
+def step(request):
+    return request.param
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["pre-norm", "post-norm"])
-def graphs(request, precision, tmp_path_factory):
+def graphs(request, precision, step, tmp_path_factory):
     folder = tmp_path_factory.mktemp(precision)
-    return TranslationGraphs(tiny_transformer(norm_first=request.param), precision, folder)
+    model = tiny_transformer(norm_first=request.param)
+    return TranslationGraphs(model, precision, folder, step=step)
 
 
 def test_the_encoder_gives_the_models_keys_and_values(graphs, precision):
@@ -84,7 +90,26 @@ def test_the_step_writes_into_the_caches_it_was_given(graphs):
         assert not cache[1:].any()
 
 
-def test_beams_of_a_sentence_get_what_they_would_get_alone(graphs, precision):
+def test_a_step_leaves_its_sources_as_they_are(graphs):
+    source, source_lengths = padded(SOURCES)
+    memory = graphs.encode(source, source_lengths)
+    before = {name: value.copy() for name, value in memory.items()}
+    graphs.step([1] * 4, [0] * 4, memory, source_lengths)
+    for name, value in memory.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_sources_of_one_token_get_the_models_log_probabilities(graphs, precision):
+    sources, targets = [[2], [9], [2]], [[1, 4, 8], [1, 23], [1, 3, 3]]
+    found = graphs.decode(sources, targets, [0, 0, 1])
+    for source, target, scores in zip(sources, targets, found, strict=True):
+        expected = model_log_probabilities(graphs.model, source, target)
+        np.testing.assert_allclose(scores, expected, atol=TOLERANCE[precision])
+
+
+def test_beams_of_a_sentence_get_what_they_would_get_alone(graphs, precision, step):
+    if step == "greedy_step":
+        pytest.skip("one row for each sentence")
     beams = [[1, 4, 8], [1, 23, 42], [1, 3, 3], [1, 30, 20]]
     source, source_lengths = padded(SOURCES[:2])
     memory = graphs.encode(source, source_lengths)

@@ -172,7 +172,9 @@ def test_uncached_decoding_steps_over_the_whole_prefix_each_time(model, tmp_path
         return step(places, tokens, lengths, num_candidates)
 
     monkeypatch.setattr(Places, "step", recorded)
-    found = greedy_uncached(open_graphs(model, "fp32", tmp_path), SAMPLE.sources[0], 4)
+    found = greedy_uncached(
+        open_graphs(model, "fp32", tmp_path), "greedy_step", SAMPLE.sources[0], 4
+    )
 
     expected = search.greedy(model, [SAMPLE.sources[0]], 4, cached=False)[0]
     assert found.token_ids == expected.token_ids

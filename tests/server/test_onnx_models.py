@@ -182,8 +182,11 @@ def make_infinite(sentence):
             keys_values[...] = np.inf
 
 
-def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(bundle, model):
-    options = SearchOptions(6, min_output_tokens=6)
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
+    bundle, model, beam_size
+):
+    options = SearchOptions(6, beam_size, min_output_tokens=6)
     healthy = [[9, 8, 7, 2], [5, 6, 2]]
     expected = [run(new_lane(model), TranslateCall([s], options))[0] for s in healthy]
     lane = new_lane(model)
@@ -215,6 +218,19 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
     wrong.manifest.translation_sizes.num_heads = 4
     with pytest.raises(ValueError, match="translation_sizes"):
         OnnxTranslationModel(wrong, num_threads=1)
+
+
+def test_a_bundle_without_a_greedy_step_decodes_greedily_as_well(translation_bundle):
+    bundle, older = (read_bundle(translation_bundle, "fp32", "cpu") for _ in range(2))
+    for graphs in older.manifest.precisions:
+        graphs.ClearField("greedy_step")
+    source = [9, 8, 7, 2]
+    found = []
+    for each in (bundle, older):
+        lane = new_lane(OnnxTranslationModel(each, num_threads=1))
+        call = TranslateCall([source], SearchOptions(6, min_output_tokens=6))
+        found.append(run(lane, call)[0][0][0])
+    assert is_same_or_tied(found[1], found[0], TOLERANCES["fp32"])
 
 
 def test_caches_do_not_grow_under_load(model):

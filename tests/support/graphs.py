@@ -81,12 +81,21 @@ def load_graphs(folder: Path, graphs: PrecisionGraphs) -> Iterator[onnx.GraphPro
 class TranslationGraphs:
     """The graphs of one tiny Transformer in one precision, with caches for ``max_rows`` rows."""
 
-    def __init__(self, model: Transformer, precision: str, folder: Path, max_rows: int = 8) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        precision: str,
+        folder: Path,
+        max_rows: int = 8,
+        step: str = "decoder_step",
+    ) -> None:
+        """``step`` is the graph that does the steps."""
         self.model, self.folder = model, folder
         self.graphs = write_translation_graphs(model, precision, folder, max_positions=MAX_LENGTH)
         self.encoder = open_session(folder, self.graphs.encoder)
         self.decoder_step = open_session(folder, self.graphs.decoder_step)
         self.greedy_step = open_session(folder, self.graphs.greedy_step)
+        self.is_greedy_step = step == "greedy_step"
         self.scorer = open_session(folder, self.graphs.scorer)
         self.dtype = np.float16 if precision == "fp16" else np.float32
         config = model.config
@@ -120,8 +129,15 @@ class TranslationGraphs:
             "source_lengths": source_lengths,
             **memory,
         }
-        binding = self.decoder_step.io_binding()
+        session = self.greedy_step if self.is_greedy_step else self.decoder_step
+        if self.is_greedy_step:
+            inputs["total_source_length"] = source_lengths.max(keepdims=True).astype(np.int32)
+        binding = session.io_binding()
         for name, value in inputs.items():
+            value = np.ascontiguousarray(value)
+            if self.is_greedy_step and name.startswith("cross_"):
+                place = ("cpu", 0, self.dtype, value.shape, value.ctypes.data)
+                binding.bind_output(f"present_{name}", *place)
             binding.bind_cpu_input(name, value)
         for name, cache in self.caches.items():
             place = ("cpu", 0, self.dtype, (len(tokens), *cache.shape[1:]), cache.ctypes.data)
@@ -129,7 +145,7 @@ class TranslationGraphs:
             binding.bind_output(f"present_{name}", *place)
         binding.bind_output("candidate_ids")
         binding.bind_output("candidate_log_probabilities")
-        self.decoder_step.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         ids, log_probabilities = (value.numpy() for value in binding.get_outputs()[-2:])
         return by_id(ids, log_probabilities)
 

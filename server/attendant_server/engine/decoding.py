@@ -214,7 +214,7 @@ class DecodingLane(Lane):
             ended = pool.step()
         except Exception:
             pool.sentences.clear()
-            self._fail_run("decoder_step", [sentence.call for sentence in running])
+            self._fail_run("step", [sentence.call for sentence in running])
             return 0
         for sentence in ended.without_result:
             self._fail_result(sentence.call)

@@ -651,6 +651,7 @@ class TokenParity(google.protobuf.message.Message):
     NUM_SENTENCES_FIELD_NUMBER: builtins.int
     NUM_IDENTICAL_FIELD_NUMBER: builtins.int
     NUM_TIES_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
     search: builtins.str
     """"greedy", or "beam" and its size such as "beam4"."""
     batching: builtins.str
@@ -665,6 +666,8 @@ class TokenParity(google.protobuf.message.Message):
     """Sentences with the same tokens."""
     num_ties: builtins.int
     """Sentences with other tokens whose two candidates were closer than twice log_probability_bound where they part."""
+    step: builtins.str
+    """The graph that did the steps: "greedy_step" or "decoder_step". Absent in older bundles, which have only the latter."""
     def __init__(
         self,
         *,
@@ -674,8 +677,9 @@ class TokenParity(google.protobuf.message.Message):
         num_sentences: builtins.int = ...,
         num_identical: builtins.int = ...,
         num_ties: builtins.int = ...,
+        step: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
 
 Global___TokenParity: typing_extensions.TypeAlias = TokenParity
 
