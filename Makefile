@@ -120,7 +120,11 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--run-dir $(RUNS_DIR)/en-de-2 --init-from $(RUNS_DIR)/en-de --seed 2 \
 		--max-minutes 125 --learning-rate 1.2e-3 --warmup-steps 150 --max-batch-tokens 2048 \
 		--validate-every-steps 800 --patience 50
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-2 --name en-de \
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
+		--run-dir $(RUNS_DIR)/en-de-3 --init-from $(RUNS_DIR)/en-de-2 --seed 3 \
+		--max-minutes 36 --learning-rate 1e-3 --warmup-steps 150 --max-batch-tokens 4096 \
+		--validate-every-steps 400 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-3 --name en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
@@ -129,7 +133,13 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 		--embeddings-max-minutes 3 --embeddings-learning-rate 2e-3 --embeddings-warmup-steps 50 \
 		--contrastive-max-minutes 118 --contrastive-warmup-steps 150 --max-pairs 64 \
 		--contrastive-validate-every-steps 200 --contrastive-patience 60
-	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
+	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-2 \
+		--init-from $(RUNS_DIR)/bert-en-de --pre-norm --dropout 0 \
+		--text mlm/en.digitalgov.txt.gz:10200000:0.02 --text mlm/en.sgd-dialogues.txt.gz:9000000:0.005 \
+		--max-batch-tokens 4096 --mask-ratio 0.25 --contrastive-max-minutes 64 \
+		--contrastive-warmup-steps 100 --max-pairs 64 \
+		--contrastive-validate-every-steps 200 --contrastive-patience 60
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de-2 --name bert-en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/bert-en-de.json --test $(TATOEBA_TEST)
 

@@ -143,7 +143,7 @@ def _add_train_bert(parser: argparse.ArgumentParser) -> None:
     _add_schedule(parser, "mlm-", " (masked language model alone; left out without a limit)")
     _add_schedule(parser, "contrastive-", " (sentence embeddings and masked language model)")
     parser.add_argument(
-        "--max-batch-tokens", type=int, default=1024, help="padded tokens of a masked batch"
+        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a masked batch"
     )
     parser.add_argument("--mask-ratio", type=float, default=0.15, help="share of masked tokens")
     parser.add_argument(

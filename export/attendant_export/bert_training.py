@@ -55,7 +55,7 @@ class MlmOptions:
 
     training: TrainingOptions | None = None
     """If given, a phase before the contrastive one learns nothing else."""
-    max_batch_tokens: int = 1024
+    max_batch_tokens: int = 4096
     """Size of a batch, in either phase."""
     mask_ratio: float = 0.15
     num_valid_sequences: int = 600
