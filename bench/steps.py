@@ -1,28 +1,30 @@
 """How long decoding steps take by each of the two step graphs, on one thread, without a server.
 
-    python -m bench.steps --rounds 12
+    python -m bench.steps --rounds 20
 
-Rows of some ages and sources, in a memory of their own for each graph, take 15 steps by one graph
-and then by the other, round after round. Printed are medians in microseconds a step.
+Rows of some ages and sources take 15 steps by one graph and then by the other, round after round,
+over the same random caches. Printed are medians in microseconds a step.
 """
 
 import argparse
-import random
+import json
+import os
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from attendant_server.bundles import read_bundle
-from attendant_server.engine.models import StepInput
-from attendant_server.onnx_memory import HostDecoderMemory
-from attendant_server.onnx_models import OnnxTranslationModel
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line loads it
+import onnxruntime
 
 from bench.reporting import markdown_table
 
 AGES = range(10, 25)
 """Tokens that the rows have written at each step."""
+MAX_LENGTH = 256
 CASES = {
     "1 of 10": [10],
     "8 of 20": [20] * 8,
@@ -32,54 +34,83 @@ CASES = {
     + [17, 18, 20, 22, 24, 26, 28, 31, 34, 39, 45, 54],
 }
 """Source tokens of the rows."""
+GRAPHS = ("decoder_step", "greedy_step")
 
 
-def memories(model: OnnxTranslationModel, lengths: Sequence[int]) -> dict[str, HostDecoderMemory]:
-    """For each graph a memory that holds sources of these lengths."""
-    rng = random.Random(1)
-    sources = [[*rng.choices(range(10, 5000), k=n - 1), model.eos_id] for n in lengths]
-    encoded = [model.encode([source])[0] for source in sources]
-    graphs = {"decoder_step": model.decoder_step, "greedy_step": model.greedy_step}
-    found = {}
-    for name, graph in graphs.items():
-        assert graph is not None, f"the bundle has no {name}"
-        is_greedy = name == "greedy_step"
-        memory = HostDecoderMemory(graph, model.cache_sizes, 1, len(lengths), is_greedy)
-        for block, source in enumerate(encoded):
-            memory.load(block, source)
-        found[name] = memory
-    return found
+class Steps:
+    """One graph bound to rows whose sources have these lengths."""
 
+    def __init__(self, path: Path, sizes: dict[str, int], lengths: Sequence[int]) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(path, options, providers=providers)
+        self._binding = self._session.io_binding()
+        self._outputs = {output.name for output in self._session.get_outputs()}
+        self._ages = np.zeros(len(lengths), np.int32)
+        self._total = np.zeros(1, np.int32)
+        longest = max(lengths)
+        inputs: dict[str, Any] = {
+            "tokens": np.full(len(lengths), 50, np.int64),
+            "lengths": self._ages,
+            "total_length": self._total,
+            "num_candidates": np.ones(1, np.int64),
+            "adjusted_positions": np.zeros((0, 2), np.int64),
+            "adjustments": np.zeros(0, np.float32),
+            "source_lengths": np.array(lengths, np.int64),
+            "total_source_length": np.array([longest], np.int32),
+        }
+        rng = np.random.default_rng(1)
+        for layer in range(sizes["num_decoder_layers"]):
+            for kind in ("key", "value"):
+                for name, length in (("past", MAX_LENGTH), ("cross", longest)):
+                    shape = (len(lengths), sizes["num_heads"], length, sizes["head_dim"])
+                    memory = rng.standard_normal(shape).astype(np.float32)
+                    inputs[f"{name}_{kind}_{layer}"] = memory
+        self._inputs = inputs  # the binding holds no memory
+        for value in self._session.get_inputs():
+            self._bind(value.name, inputs[value.name])
+        self._binding.bind_output("candidate_ids")
 
-def seconds_of_steps(memory: HostDecoderMemory, num_rows: int) -> float:
-    """Mean seconds of a step."""
-    nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
-    tokens = np.full(num_rows, 50, np.int64)
-    started = time.perf_counter()
-    for age in AGES:
-        memory.step(num_rows, StepInput(tokens, np.full(num_rows, age, np.int32), 1, *nothing))
-    return (time.perf_counter() - started) / len(AGES)
+    def _bind(self, name: str, array: Any) -> None:
+        memory = ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._binding.bind_input(name, *memory)
+        present = name.replace("past_", "present_").replace("cross_", "present_cross_")
+        if present != name and present in self._outputs:
+            self._binding.bind_output(present, *memory)
+
+    def seconds(self) -> float:
+        """Mean seconds of a step."""
+        started = time.perf_counter()
+        for age in AGES:
+            self._ages[:] = age
+            self._total[:] = age + 1
+            self._session.run_with_iobinding(self._binding)
+        return (time.perf_counter() - started) / len(AGES)
 
 
 def main() -> None:
     """Measure all cases in turn and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bundle", type=Path, default=Path("bundles/en-de/1"))
-    parser.add_argument("--precision", default="int8")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
-    bundle = read_bundle(arguments.bundle, arguments.precision, "cpu")
-    model = OnnxTranslationModel(bundle, num_threads=1)
+    manifest = json.loads((arguments.bundle / "manifest.json").read_text())
+    graphs = next(p for p in manifest["precisions"] if p["name"] == "int8")
     rows = []
     for case, lengths in CASES.items():
-        both = memories(model, lengths)
-        times: dict[str, list[float]] = {name: [] for name in both}
+        steps = {
+            name: Steps(
+                arguments.bundle / graphs[name]["path"], manifest["translation_sizes"], lengths
+            )
+            for name in GRAPHS
+        }
+        times: dict[str, list[float]] = {name: [] for name in GRAPHS}
         for _ in range(arguments.rounds):
-            for name, memory in both.items():
-                times[name].append(seconds_of_steps(memory, len(lengths)))
-        medians = [1e6 * statistics.median(each) for each in times.values()]
-        rows.append([case, *(f"{value:.0f}" for value in medians)])
-    print(markdown_table(["rows and their source tokens", *both], rows))
+            for name in GRAPHS:
+                times[name].append(steps[name].seconds())
+        rows.append([case, *(f"{1e6 * statistics.median(times[name]):,.0f}" for name in GRAPHS)])
+    print(markdown_table(["rows and their source tokens", *GRAPHS], rows))
 
 
 if __name__ == "__main__":
