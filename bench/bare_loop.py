@@ -17,6 +17,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line l
 import onnxruntime
 from numpy.typing import NDArray
 
+from bench.graphs import memory_of, open_graph
+
 Array = NDArray[Any]
 
 
@@ -26,10 +28,11 @@ class BareLoop:
     def __init__(self, bundle: Path, precision: str) -> None:
         manifest = json.loads((bundle / "manifest.json").read_text())
         graphs = next(p for p in manifest["precisions"] if p["name"] == precision)
-        self._encoder = _session(bundle / graphs["encoder"]["path"])
+        num_threads = len(os.sched_getaffinity(0))
+        self._encoder = open_graph(bundle / graphs["encoder"]["path"], num_threads)
         # Bundles of older versions have no graph for greedy search alone.
         step = graphs.get("greedy_step", graphs["decoder_step"])
-        self._step = _session(bundle / step["path"])
+        self._step = open_graph(bundle / step["path"], num_threads)
         self._step_outputs = {node.name for node in self._step.get_outputs()}
         self._step_inputs = {node.name for node in self._step.get_inputs()}
         self._cross_names = [output.name for output in self._encoder.get_outputs()]
@@ -89,11 +92,11 @@ class BareLoop:
             binding.bind_ortvalue_input(name, value)
         for name in self._cross_names:
             if f"present_{name}" in self._step_outputs:  # and writes what is there already
-                binding.bind_output(f"present_{name}", *_memory(feeds[name]))
+                binding.bind_output(f"present_{name}", *memory_of(feeds[name]))
         for name, memory in self._caches(len(best)).items():
             binding.bind_input(f"past_{name}", *memory)
             binding.bind_output(f"present_{name}", *memory)
-        binding.bind_output("candidate_ids", *_memory(best))
+        binding.bind_output("candidate_ids", *memory_of(best))
         return binding
 
     def _caches(self, num_rows: int) -> dict[str, tuple[Any, ...]]:
@@ -103,15 +106,4 @@ class BareLoop:
         if not self._past or len(self._past[0]) < num_rows:
             sizes = self._sizes["num_heads"], self._max_length, self._sizes["head_dim"]
             self._past = [np.zeros((num_rows, *sizes), np.float32) for _ in names]
-        return {name: _memory(a[:num_rows]) for name, a in zip(names, self._past, strict=True)}
-
-
-def _memory(array: Array) -> tuple[Any, ...]:
-    """What a binding wants to know of an array that it uses in place."""
-    return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return {name: memory_of(a[:num_rows]) for name, a in zip(names, self._past, strict=True)}

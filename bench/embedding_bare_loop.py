@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from bench.embedding_worker import FloatArray, serve
+from bench.graphs import open_graph
 
 MAX_BATCH_TOKENS = 512
 """Fastest on two cores with 1 MiB of second-level cache, among 128 to 4,096."""
@@ -35,7 +36,7 @@ class BareLoop:
         manifest = json.loads((bundle / "manifest.json").read_text())
         graphs = next(p for p in manifest["precisions"] if p["name"] == precision)
         path = bundle / graphs["embedder"]["path"]
-        self._on_all_threads, self._on_one = _session(path, num_threads), _session(path, 1)
+        self._on_all_threads, self._on_one = open_graph(path, num_threads), open_graph(path, 1)
         self._threads = ThreadPoolExecutor(num_threads)
         self._options = onnxruntime.RunOptions()
         self._options.only_execute_path_to_fetches = True
@@ -71,12 +72,6 @@ class BareLoop:
         feeds = {"token_ids": padded, "lengths": lengths}
         (pooled,) = session.run(["mean_pooled"], feeds, self._options)
         return np.asarray(pooled)
-
-
-def _session(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def sorted_batches(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:

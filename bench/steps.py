@@ -8,7 +8,6 @@ over the same random caches. Printed are medians in microseconds a step.
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,9 +16,7 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line loads it
-import onnxruntime
-
+from bench.graphs import memory_of, open_graph
 from bench.reporting import markdown_table
 
 AGES = range(10, 25)
@@ -41,10 +38,7 @@ class Steps:
     """One graph bound to rows whose sources have these lengths."""
 
     def __init__(self, path: Path, sizes: dict[str, int], lengths: Sequence[int]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        providers = ["CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(path, options, providers=providers)
+        self._session = open_graph(path, num_threads=1)
         self._binding = self._session.io_binding()
         self._outputs = {output.name for output in self._session.get_outputs()}
         self._ages = np.zeros(len(lengths), np.int32)
@@ -73,11 +67,10 @@ class Steps:
         self._binding.bind_output("candidate_ids")
 
     def _bind(self, name: str, array: Any) -> None:
-        memory = ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        self._binding.bind_input(name, *memory)
+        self._binding.bind_input(name, *memory_of(array))
         present = name.replace("past_", "present_").replace("cross_", "present_cross_")
         if present != name and present in self._outputs:
-            self._binding.bind_output(present, *memory)
+            self._binding.bind_output(present, *memory_of(array))
 
     def seconds(self) -> float:
         """Mean seconds of a step."""

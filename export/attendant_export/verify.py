@@ -197,10 +197,7 @@ class TranslationVerifier:
 
 
 def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
-    """Every search by every graph for it, every way of batching; greedy uncached for a few.
-
-    Those are `NUM_UNCACHED` sentences.
-    """
+    """Every search, graph for it and batching; and greedy uncached for `NUM_UNCACHED` sentences."""
     sources, limits = sample.sources, sample.max_tokens
     batchings = {
         "single": {"max_running": 1},

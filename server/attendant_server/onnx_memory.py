@@ -203,7 +203,6 @@ class HostDecoderMemory:
         self._source_lengths = self._inputs.source_lengths
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
-        self._num_fitted = 0  # blocks for which the buffers are known to be laid out
 
     @property
     def num_bytes(self) -> int:
@@ -216,8 +215,7 @@ class HostDecoderMemory:
     def load(self, block: int, source: EncodedSentence) -> None:
         """Put an encoded source into a block."""
         self._source_lengths[block] = source.num_tokens
-        self._num_fitted = 0
-        self._fit(block + 1)
+        self._fit(block + 1, int(self._source_lengths[: block + 1].max()))
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
             if not self._is_greedy_step:
@@ -230,7 +228,6 @@ class HostDecoderMemory:
         target, source = self._rows(block), self._rows(origin)
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
         self._source_lengths[block] = self._source_lengths[origin]
-        self._num_fitted = 0
         length = self._cross[0].shape[2]
         if self._is_greedy_step:
             length = int(self._source_lengths[origin])
@@ -252,7 +249,8 @@ class HostDecoderMemory:
         self, session: onnxruntime.InferenceSession, num_blocks: int, step_input: StepInput
     ) -> Candidates:
         """`step` with one of the graph's sessions."""
-        self._fit(num_blocks)
+        self._inputs.write(num_blocks, step_input)
+        self._fit(num_blocks, int(self._inputs.total_source_length[0]))
         key = (id(session), num_blocks, self._cross[0].shape[2], step_input.num_candidates)
         bound = self._bindings.get(key)
         if bound is None:
@@ -260,7 +258,6 @@ class HostDecoderMemory:
                 self._bindings.clear()
             bound = self._bind(session, num_blocks, step_input.num_candidates)
             self._bindings[key] = bound
-        self._inputs.write(num_blocks, step_input)
         return bound.run(step_input)
 
     def _bind(
@@ -283,12 +280,8 @@ class HostDecoderMemory:
         size = int(np.prod(shape))
         return [memory[:size].reshape(shape) for memory in self._cross_memory]
 
-    def _fit(self, num_blocks: int) -> None:
-        """Lay the cross-attention buffers out for the longest source of the first blocks."""
-        if num_blocks == self._num_fitted:
-            return
-        self._num_fitted = num_blocks
-        longest = int(self._source_lengths[:num_blocks].max())
+    def _fit(self, num_blocks: int, longest: int) -> None:
+        """Lay the cross-attention buffers of the first blocks out for their longest source."""
         size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
         old = self._cross[0].shape[2]
         if size == old or (size < old and self._is_greedy_step):
