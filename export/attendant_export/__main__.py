@@ -121,6 +121,8 @@ def _record(
     if args.init_from is not None:
         begun, start_data = describe_start(args.init_from)
         recipe += " " + begun
+        if getattr(args, "new_tokenizer", False):
+            recipe += " Its vocabulary is new; tokens of both kept their embeddings."
     return RunRecord(
         trainer_version=__version__,
         seed=args.seed,
@@ -162,6 +164,7 @@ def _train_translation(args: argparse.Namespace) -> None:
             device=args.device,
             label_smoothing=args.label_smoothing,
             init_from=args.init_from,
+            new_tokenizer=args.new_tokenizer,
             ranks=ranks,
         )
     if ranks.is_first:

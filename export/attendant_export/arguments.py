@@ -114,6 +114,12 @@ def _add_train_translation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--swap", action="store_true", help="translate the second column to the first"
     )
+    parser.add_argument(
+        "--new-tokenizer",
+        action="store_true",
+        help="train a tokenizer though --init-from has one, as for other languages; tokens of both "
+        "keep their embeddings",
+    )
     _add_sizes(parser, vocab_size=8000, num_heads=8)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")
     parser.add_argument("--num-decoder-layers", type=int, default=2, help="layers of the decoder")

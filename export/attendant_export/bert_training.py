@@ -40,13 +40,12 @@ from attendant_export.tokenizer import (
     BERT_MASK,
     BERT_PAD,
     BERT_SEP,
+    TOKENIZER,
     load_tokenizer,
     special_token_id,
     train_bert_tokenizer,
 )
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
-
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True)

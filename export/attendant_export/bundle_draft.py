@@ -11,8 +11,8 @@ from attendant.v1.bundle_pb2 import Manifest
 from tokenizers import Tokenizer
 
 from attendant_export.quality import Corpus
+from attendant_export.tokenizer import TOKENIZER
 
-TOKENIZER = "tokenizer.json"
 REFERENCE_OUTPUTS = "reference_outputs.json"
 NUM_REFERENCE_TEXTS = 64
 MAX_REFERENCE_TOKENS = 100

@@ -3,36 +3,61 @@
 Turns what the graphs store back into the parameters of the models. Only place that reads ONNX.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import torch
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
 from onnx import numpy_helper
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from attendant_export import checkpoint
 from attendant_export.bert import Bert
 from attendant_export.manifest import MANIFEST, BundleError, check_files, read_manifest
+from attendant_export.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.translation_graphs import KEYS_VALUES, POSITIONS
 
+EMBEDDING = "embedding.weight"
 SEGMENTS = "segment_embedding.weight"
 """Embedding graphs hold segment 0 inside the positions."""
 
 
-def load_start(folder: Path, model: nn.Module) -> None:
+def load_start(folder: Path, model: nn.Module, new_tokenizer: Tokenizer | None = None) -> None:
     """Load the weights of a run folder (its best) or of a bundle into ``model``.
 
-    Raises BundleError for a damaged bundle and ValueError that lists all tensors that do not fit.
+    With a ``new_tokenizer`` tokens that the tokenizer of ``folder`` has as well, by their text,
+    bring their embeddings along; the others keep those of ``model``. Raises BundleError for a
+    damaged bundle and ValueError that lists all tensors that do not fit.
     """
-    if (folder / MANIFEST).exists():
-        parameters = read_parameters(folder)
-        if isinstance(model, Bert):
-            segments = model.segment_embedding.weight
-            parameters[SEGMENTS] = torch.zeros_like(segments, device="cpu")
-        checkpoint.set_weights(folder, parameters, model)
-    else:
-        checkpoint.load_weights(checkpoint.find_weights(folder), model)
+    parameters = _start_parameters(folder, model)
+    if new_tokenizer is not None:
+        own = model.state_dict()[EMBEDDING].cpu()
+        old_ids = load_tokenizer(folder / TOKENIZER).get_vocab()
+        parameters[EMBEDDING] = _carry_over(
+            parameters[EMBEDDING], old_ids, own, new_tokenizer.get_vocab()
+        )
+    checkpoint.set_weights(folder, parameters, model)
+
+
+def _start_parameters(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    if not (folder / MANIFEST).exists():
+        return checkpoint.read_weights(checkpoint.find_weights(folder))
+    parameters = read_parameters(folder)
+    if isinstance(model, Bert):
+        segments = model.segment_embedding.weight
+        parameters[SEGMENTS] = torch.zeros_like(segments, device="cpu")
+    return parameters
+
+
+def _carry_over(
+    old: Tensor, old_ids: Mapping[str, int], new: Tensor, new_ids: Mapping[str, int]
+) -> Tensor:
+    common = [token for token in new_ids if token in old_ids]
+    merged = new.clone()  # (new vocab, d_model)
+    merged[[new_ids[token] for token in common]] = old[[old_ids[token] for token in common]].float()
+    return merged
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:

@@ -29,11 +29,15 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Load weights written by `save_weights`, as `set_weights` does."""
+    set_weights(path, read_weights(path), model)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read what `save_weights` wrote; raises ValueError that names a damaged file."""
     try:
-        found = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path}: {error}") from error
-    set_weights(path, found, model)
 
 
 def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -3,7 +3,7 @@
 Shapes of tensors do not tell them all: the same weights fit any number of heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,16 @@ def has_started(run_dir: Path) -> bool:
     return (run_dir / checkpoint.CONFIG).exists()
 
 
-def check_start(folder: Path, config: Mapping[str, Any]) -> None:
-    """ValueError that lists where ``config`` differs from a run folder or bundle to start from."""
+def check_start(folder: Path, config: Mapping[str, Any], but: Set[str] = frozenset()) -> None:
+    """ValueError that lists where ``config`` differs from a run folder or bundle to start from.
+
+    What is named in ``but`` may differ, as `FREE` may.
+    """
     if (folder / MANIFEST).exists():
         found = _bundle_config(folder)
     else:
         found = checkpoint.read_json(folder / checkpoint.CONFIG)
-    known = [name for name in config if name in found and name not in FREE]
+    known = [name for name in config if name in found and name not in FREE | but]
     _compare(
         f"{folder} has the weights",
         {name: found[name] for name in known},

@@ -17,6 +17,9 @@ from tokenizers import (
     trainers,
 )
 
+TOKENIZER = "tokenizer.json"
+"""Its file in run folders and bundles."""
+
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 

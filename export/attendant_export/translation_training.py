@@ -18,13 +18,12 @@ from attendant_export.dataset import PairBatch, PairDataset, group_references, r
 from attendant_export.model_sizes import check_run, check_start, has_started
 from attendant_export.ranks import ALONE, Ranks
 from attendant_export.search import greedy
-from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
+from attendant_export.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
 from attendant_export.training import Progress, Task, Trainer, TrainingOptions, pick_device
 from attendant_export.transformer import Transformer, TransformerConfig
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.json"
 MAX_TOKENS = 128
 """Pairs with more tokens on a side are not learned from."""
 
@@ -146,25 +145,27 @@ def train_translation(
     device: str = "auto",
     label_smoothing: float = 0.1,
     init_from: Path | None = None,
+    new_tokenizer: bool = False,
     ranks: Ranks = ALONE,
 ) -> Progress:
     """Train a translation model into ``run_dir``, resuming what is there.
 
     ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
-    whose weights and tokenizer are the start. Writes ``config.json``, ``tokenizer.json``,
+    whose weights are the start, and whose tokenizer the run takes over unless it is to have a
+    ``new_tokenizer``, of its own training text. Writes ``config.json``, ``tokenizer.json``,
     ``last/``, ``best/`` and the history. All ``ranks`` call it alike. Raises ValueError for other
     sizes than those of the run or the start, and TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    tokenizer = _tokenizer(data, run_dir, init_from, ranks)
+    tokenizer = _tokenizer(data, run_dir, None if new_tokenizer else init_from, ranks)
     sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
     described = {"kind": "translation", **sizes}
     check_run(run_dir, described)
     model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
     if init_from is not None:
-        check_start(init_from, described)
-        load_start(init_from, model)
+        check_start(init_from, described, but={"vocab_size"} if new_tokenizer else set())
+        load_start(init_from, model, tokenizer if new_tokenizer else None)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, ranks)
     trainer = Trainer(model, task.as_task(), options, run_dir, ranks=ranks)
     if ranks.is_first:
@@ -173,13 +174,13 @@ def train_translation(
 
 
 def _tokenizer(
-    data: TranslationData, run_dir: Path, init_from: Path | None, ranks: Ranks
+    data: TranslationData, run_dir: Path, taken_from: Path | None, ranks: Ranks
 ) -> Tokenizer:
     """The run's tokenizer; trained once and kept, since training again may number ties anew."""
     path = run_dir / TOKENIZER
     if ranks.is_first and not has_started(run_dir):
-        if init_from is not None:
-            tokenizer = load_tokenizer(init_from / TOKENIZER)
+        if taken_from is not None:
+            tokenizer = load_tokenizer(taken_from / TOKENIZER)
         else:
             texts = (text for pair in read_pairs(data.train) for text in pair)
             tokenizer = train_translation_tokenizer(texts, data.vocab_size)

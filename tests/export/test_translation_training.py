@@ -4,12 +4,13 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from attendant_export import checkpoint
-from attendant_export.bundle_weights import load_start
+from attendant_export.bundle_weights import load_start, read_parameters
 from attendant_export.dataset import PairBatch
 from attendant_export.manifest import BundleError
 from attendant_export.model_sizes import check_start
-from attendant_export.tokenizer import load_tokenizer
+from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.training import TrainingOptions
+from attendant_export.transformer import Transformer
 from attendant_export.translation_training import (
     TranslationData,
     label_smoothed_loss,
@@ -145,6 +146,43 @@ def test_training_can_start_from_the_weights_of_a_translation_bundle(translation
     load_start(translation_bundle, model)
 
     torch.testing.assert_close(model.state_dict(), trained.state_dict())
+
+
+def test_a_start_for_other_languages_keeps_what_both_vocabularies_have(translation_bundle):
+    texts = ("the man sees the dog", "l'homme voit le chien", "the dog runs", "le chien court")
+    tokenizer = train_translation_tokenizer(texts, 60)
+    start = load_tokenizer(translation_bundle / "tokenizer.json")
+    config = replace(TINY_TRANSFORMER, vocab_size=tokenizer.get_vocab_size())
+    model = Transformer(config)
+    untouched = model.embedding.weight.detach().clone()
+
+    load_start(translation_bundle, model, tokenizer)
+
+    trained = read_parameters(translation_bundle)
+    kept = {t: i for t, i in tokenizer.get_vocab().items() if start.token_to_id(t) is not None}
+    new = [i for t, i in tokenizer.get_vocab().items() if t not in kept]
+    assert {"</s>", "▁the"} <= kept.keys()
+    assert new
+    for token, token_id in kept.items():
+        expected = trained["embedding.weight"][start.token_to_id(token)]
+        assert torch.equal(model.embedding.weight[token_id], expected)
+    assert torch.equal(model.embedding.weight[new], untouched[new])
+    for name, parameter in model.named_parameters():
+        assert name == "embedding.weight" or torch.equal(parameter, trained[name])
+
+
+def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_bundle, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("train.tsv", "valid.tsv"):
+        (data / name).write_text("the dog runs\tle chien court\n" * 3, encoding="utf-8")
+    texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=50)
+    given = {"device": "cpu", "init_from": translation_bundle, "new_tokenizer": True}
+
+    train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path / "run", **given)
+
+    _, tokenizer = load_translation_model(tmp_path / "run")
+    assert "▁chien" in tokenizer.get_vocab()
 
 
 def test_training_cannot_start_from_a_damaged_bundle(translation_bundle, tmp_path):
