@@ -50,6 +50,9 @@ PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
+TATOEBA_FRENCH := tatoeba/tatoeba.en-fr
+# Further pairs come without fp16, so that all bundles together stay below 100 MB; a GPU needs it.
+GPU_MODELS := bert-en-de,en-de
 
 # Rivals whose packages agree with ours share an environment; the others have their own.
 BENCH_VENV := $(if $(RIVALS),$(VENV_BENCH),$(VENV))
@@ -76,9 +79,9 @@ help: ## List these commands
 
 serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	@echo "Once the server says that it is serving (port 50051 unless set otherwise), try from another terminal:"
-	@echo "  $(VENV_SERVE)/bin/attendant translate \"Where is the nearest train station?\""
+	@echo "  $(VENV_SERVE)/bin/attendant translate --model en-de \"Where is the nearest train station?\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
-	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
+	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda --models $(GPU_MODELS))
 
 test: $(VENV)/.installed ## Run the tests
 	$(VENV)/bin/pytest
@@ -127,6 +130,21 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-de-3 --name en-de \
 		--bundles-dir $(BUNDLES_DIR) \
 		--data-card export/data_cards/tatoeba-en-de.json --test $(TATOEBA_TEST)
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) --swap \
+		--run-dir $(RUNS_DIR)/de-en --init-from $(RUNS_DIR)/en-de-3 \
+		--max-minutes 85 --learning-rate 1.3e-3 --warmup-steps 200 --max-batch-tokens 2048 \
+		--validate-every-steps 600 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/de-en \
+		--bundles-dir $(BUNDLES_DIR) --precisions int8 \
+		--data-card export/data_cards/tatoeba-de-en.json --test $(TATOEBA_TEST)
+	$(VENV)/bin/attendant-export train-translation --data-dir $(DATA_DIR) \
+		--train $(TATOEBA_FRENCH).train.tsv.gz --valid $(TATOEBA_FRENCH).valid.tsv.gz \
+		--run-dir $(RUNS_DIR)/en-fr --init-from $(RUNS_DIR)/en-de-3 --new-tokenizer \
+		--max-minutes 85 --learning-rate 1.5e-3 --warmup-steps 300 --max-batch-tokens 2048 \
+		--validate-every-steps 600 --patience 50
+	$(VENV)/bin/attendant-export export --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/en-fr \
+		--bundles-dir $(BUNDLES_DIR) --precisions int8 \
+		--data-card export/data_cards/tatoeba-en-fr.json --test $(TATOEBA_FRENCH).test.tsv.gz
 	$(VENV)/bin/attendant-export train-bert --data-dir $(DATA_DIR) --run-dir $(RUNS_DIR)/bert-en-de \
 		--pre-norm --dropout 0 --text mlm/en.digitalgov.txt.gz:7000000:0.02 \
 		--text mlm/en.sgd-dialogues.txt.gz:5000000:0.005 --max-batch-tokens 1536 --mask-ratio 0.2 \

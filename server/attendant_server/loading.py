@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model")
 LaneKind = TypeVar("LaneKind", bound=Lane)
 
+ROWS_OF_A_THREAD, ROWS_OF_A_GPU = 16, 128
+"""Rows unless set otherwise. With more than 16, a step of a thread no longer gets cheaper for each
+row in a small model, and a long text pays for each row beside it at every step."""
 MAX_WORKERS = 4
 """Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
 
@@ -51,7 +54,8 @@ class ModelLoader:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
-        self._num_workers = _num_workers(settings, num_threads)
+        self._max_rows = _max_rows(settings, num_threads)
+        self._num_workers = _num_workers(settings, num_threads, self._max_rows)
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
         self._processors = Processors(num_threads)
@@ -90,7 +94,7 @@ class ModelLoader:
     def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = DecodingLimits(
-            max_rows=settings.max_rows // self._num_workers,
+            max_rows=self._max_rows // self._num_workers,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
         )
@@ -118,7 +122,7 @@ class ModelLoader:
         """What the caches of one model take when every search width is as full as it can be."""
         settings = self._settings
         most = sum(
-            model.cache_sizes.most_bytes(width, settings.max_rows // width)
+            model.cache_sizes.most_bytes(width, self._max_rows // width)
             for width in range(1, settings.max_beam_size + 1)
         )
         limit = settings.max_device_memory_bytes
@@ -156,13 +160,21 @@ class ModelLoader:
             raise BundleError(f"{bundle.directory}: {error}") from error
 
 
-def _num_workers(settings: Settings, num_threads: int) -> int:
+def _max_rows(settings: Settings, num_threads: int) -> int:
+    """The rows that are asked for, or enough for the device, and for a beam in each worker."""
+    if settings.max_rows:
+        return settings.max_rows
+    rows = ROWS_OF_A_GPU if settings.device == "cuda" else ROWS_OF_A_THREAD * num_threads
+    return max(rows, settings.max_beam_size * max(1, settings.num_workers))
+
+
+def _num_workers(settings: Settings, num_threads: int, max_rows: int) -> int:
     """The workers that are asked for, or those that were measured to serve best."""
     if settings.num_workers:
         return settings.num_workers
     if settings.device == "cuda":
         return 1
-    return max(1, min(MAX_WORKERS, num_threads, settings.max_rows // settings.max_beam_size))
+    return max(1, min(MAX_WORKERS, num_threads, max_rows // settings.max_beam_size))
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

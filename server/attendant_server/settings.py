@@ -77,7 +77,11 @@ class Settings:
     )
 
     max_rows: int = _setting(
-        128, "Hypotheses that a translation model decodes at a time", min=1, max=65536
+        0,
+        "Hypotheses that a translation model decodes at a time; 0 for 16 for each thread on cpu,"
+        " and 128 on cuda",
+        min=0,
+        max=65536,
     )
     max_encode_tokens: int = _setting(
         256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
@@ -129,9 +133,9 @@ class Settings:
         """Check all bounds; raises SettingsError with every problem."""
         found = (_problem(setting, getattr(self, setting.name)) for setting in fields(self))
         problems = [problem for problem in found if problem is not None]
-        if self.max_beam_size > self.max_rows:
+        if 0 < self.max_rows < self.max_beam_size:
             problems.append("max_beam_size: must not be more than max_rows")
-        elif self.max_beam_size * self.num_workers > self.max_rows:
+        elif 0 < self.max_rows < self.max_beam_size * self.num_workers:
             problems.append("max_beam_size: must not be more than max_rows for each of num_workers")
         if self.max_texts > self.max_queued_texts:
             problems.append("max_texts: must not be more than max_queued_texts")

@@ -73,7 +73,7 @@ def health(stack: Stack) -> str:
 
 def test_the_server_answers_over_the_published_port(stack: Stack):
     with Client(stack.address) as client:
-        assert client.translate("The dog is here.").text
+        assert client.translate("The dog is here.", model="en-de").text
         assert client.embed(["The dog is here."]).shape == (1, 256)
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 from attendant_server.settings import Settings, settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,23 @@ def test_every_setting_is_used():
     assert not [f.name for f in fields(Settings) if f"settings.{f.name}" not in code]
 
 
-@pytest.mark.parametrize(("device", "arguments"), [("cpu", ""), ("gpu", " --device cuda")])
+def models_for_a_gpu() -> str:
+    """The built-in models that have fp16, which alone runs there."""
+    manifests = (ROOT / "bundles").glob("*/*/manifest.json")
+    having = (m for m in manifests if (m.parent / "weights.fp16.bin").exists())
+    return ",".join(sorted(manifest.parents[1].name for manifest in having))
+
+
+def test_the_container_for_a_gpu_serves_the_models_that_can_run_there():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    command = compose["services"]["server-gpu"]["command"]
+    assert command == ["--device", "cuda", "--models", models_for_a_gpu()]
+
+
+@pytest.mark.parametrize(
+    ("device", "arguments"),
+    [("cpu", ""), ("gpu", f" --device cuda --models {models_for_a_gpu()}")],
+)
 def test_make_serve_asks_for_the_device_that_it_was_given(device: str, arguments: str):
     command = ["make", "--dry-run", "--always-make", "serve", f"DEVICE={device}"]
     # The tests themselves may be run by make, which must not pass its flags on.

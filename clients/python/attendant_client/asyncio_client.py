@@ -38,7 +38,7 @@ class AsyncClient:
     """A connection to one server for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:
-            translation = await client.translate("The dog is barking.")
+            translation = await client.translate("The dog is barking.", model="en-de")
 
     Arguments, options, results and errors are those of Client. A call is cancelled with its task.
     """

@@ -38,7 +38,7 @@ class Client:
     """A connection to one server; may be used from several threads.
 
         with Client("localhost:50051") as client:
-            print(client.translate("The dog is barking.").text)
+            print(client.translate("The dog is barking.", model="en-de").text)
 
     `target` is the server's "host:port". `timeout_seconds` is the time that a call may take with
     all its attempts, unless the call says otherwise. `retry` says which failures are tried again.

@@ -107,7 +107,7 @@ class EmbedRequest(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default embedding model."""
+    """"name" or "name/version". May be empty where embedding models of one name only are served."""
     pooling: Global___Pooling.ValueType
     """How tokens become one vector. Default: the bundle's choice."""
     normalize: builtins.bool
@@ -218,7 +218,7 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default embedding model."""
+    """"name" or "name/version". May be empty where embedding models of one name only are served."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     @property
@@ -331,7 +331,7 @@ class FillMaskRequest(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default embedding model."""
+    """"name" or "name/version". May be empty where embedding models of one name only are served."""
     top_k: builtins.int
     """Candidates for each mask. Default 5. 0 and more than RequestLimits.max_top_k are INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType

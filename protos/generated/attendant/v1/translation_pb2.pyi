@@ -108,7 +108,7 @@ class TranslateRequest(google.protobuf.message.Message):
     OPTIONS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default translation model."""
+    """"name" or "name/version". May be empty where translation models of one name only are served."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it."""
     @property
@@ -273,7 +273,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     OPTIONS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default translation model."""
+    """"name" or "name/version". May be empty where translation models of one name only are served."""
     text: builtins.str
     """The text. Empty, white space only, or more than RequestLimits.max_text_characters is INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -350,7 +350,7 @@ class ScoreRequest(google.protobuf.message.Message):
     LENGTH_PENALTY_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version"; empty for the only or default translation model."""
+    """"name" or "name/version". May be empty where translation models of one name only are served."""
     length_penalty: builtins.float
     """As in TranslateOptions: default 1.0, 0 leaves the sum undivided, finite and between 0 and 10."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
