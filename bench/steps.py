@@ -3,7 +3,8 @@
     python -m bench.steps --rounds 20
 
 Rows of some ages and sources take 15 steps by one graph and then by the other, round after round,
-over the same random caches. Printed are medians in microseconds a step.
+over the same random caches. Printed are medians in microseconds a step, and of the second graph
+for each row as well.
 """
 
 import argparse
@@ -22,13 +23,17 @@ from bench.reporting import markdown_table
 AGES = range(10, 25)
 """Tokens that the rows have written at each step."""
 MAX_LENGTH = 256
+MIXED = (
+    *(10, 18, 5, 26, 12, 54, 8, 15, 22, 4, 34, 13),
+    *(17, 7, 28, 11, 20, 9, 39, 14, 24, 16, 45, 31),
+)
 CASES = {
     "1 of 10": [10],
     "8 of 20": [20] * 8,
     "24 of 20": [20] * 24,
     "23 of 20, one of 128": [20] * 23 + [128],
-    "24 as in mixed text, 4 to 54": [4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
-    + [17, 18, 20, 22, 24, 26, 28, 31, 34, 39, 45, 54],
+    "24 as in mixed text, 4 to 54": list(MIXED),
+    **{f"{n} of the same kind": (MIXED * 3)[:n] for n in (4, 8, 12, 16, 32, 64)},
 }
 """Source tokens of the rows."""
 GRAPHS = ("decoder_step", "greedy_step")
@@ -102,8 +107,10 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name in GRAPHS:
                 times[name].append(steps[name].seconds())
-        rows.append([case, *(f"{1e6 * statistics.median(times[name]):,.0f}" for name in GRAPHS)])
-    print(markdown_table(["rows and their source tokens", *GRAPHS], rows))
+        medians = [1e6 * statistics.median(times[name]) for name in GRAPHS]
+        of_a_row = f"{medians[-1] / len(lengths):,.0f}"
+        rows.append([case, *(f"{median:,.0f}" for median in medians), of_a_row])
+    print(markdown_table(["rows and their source tokens", *GRAPHS, "a row"], rows))
 
 
 if __name__ == "__main__":
