@@ -1,6 +1,5 @@
 """The command ``attendant-server``: settings in, exit code out."""
 
-import asyncio
 import os
 import sys
 
@@ -24,9 +23,11 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     set_up_logs(settings.log_level, settings.log_format)
-    from attendant_server.process import run  # imported late, so that --help is quick
+    import uvloop  # imported late, so that --help is quick
 
-    return asyncio.run(run(settings))
+    from attendant_server.process import run
+
+    return uvloop.run(run(settings))
 
 
 if __name__ == "__main__":

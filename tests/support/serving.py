@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from attendant.v1 import embedding_pb2_grpc, model_pb2_grpc, translation_pb2_grpc
 from attendant_server.app import Server
 from attendant_server.engine.calls import SearchOptions, TranslateCall
@@ -29,7 +30,7 @@ class LoopThread:
     """One event loop on a thread of its own, on which all servers of the tests run."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
