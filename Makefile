@@ -81,7 +81,8 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	@echo "Once the server says that it is serving (port 50051 unless set otherwise), try from another terminal:"
 	@echo "  $(VENV_SERVE)/bin/attendant translate --model en-de \"Where is the nearest train station?\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
-	@exec $(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda --models $(GPU_MODELS))
+	@exec $(if $(filter gpu,$(DEVICE)),env ATTENDANT_MODELS="$${ATTENDANT_MODELS-$(GPU_MODELS)}" )\
+	$(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
 test: $(VENV)/.installed ## Run the tests
 	$(VENV)/bin/pytest

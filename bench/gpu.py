@@ -28,7 +28,7 @@ from attendant.v1.translation_pb2_grpc import TranslationServiceStub
 
 from bench.loads import LoadResult, closed_loop, in_calls
 from bench.models import copying_transformer, encoders
-from bench.serving import RunningServer, running_server
+from bench.serving import ONE_OF_EACH_KIND, RunningServer, running_server
 
 FOLDER = Path("build/bench/gpu")
 NUM_COMMON_WORDS = 8000
@@ -66,7 +66,7 @@ class Sizes:
 
 
 FULL = Sizes(SERVER_FLAGS, (256, 512, 1024), 16_384, 64, 64, EMBEDDED_TOKENS - 2, 8192, 2**30)
-SMOKE = Sizes(("--precision=fp16",), (16,), 32, 8, 4, 12, 256, 2**20)
+SMOKE = Sizes(("--precision=fp16", ONE_OF_EACH_KIND), (16,), 32, 8, 4, 12, 256, 2**20)
 
 
 def made_up_words(count: int) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from attendant.v1 import translation_pb2
 
 from bench.loads import closed_loop
-from bench.serving import RunningServer, running_server
+from bench.serving import ONE_OF_EACH_KIND, RunningServer, running_server
 from bench.texts import add_data_dir, sample_texts
 from bench.translation_engines import connected
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=2000)
     arguments = parser.parse_args()
     (text,) = sample_texts(arguments.data_dir, "short", 1)
-    with running_server() as server:
+    with running_server(ONE_OF_EACH_KIND) as server:
         asyncio.run(own_client(server, text, CONCURRENCY))  # warms up
         before = counted(server)
         theirs = h2load(server, text, arguments.calls)

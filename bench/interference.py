@@ -20,7 +20,7 @@ from attendant.v1.translation_pb2_grpc import TranslationServiceStub
 
 from bench.loads import LoadResult, in_calls, in_turn
 from bench.reporting import compare, markdown_table, save_results
-from bench.serving import running_server
+from bench.serving import ONE_OF_EACH_KIND, running_server
 from bench.texts import add_data_dir, paragraphs, sample_texts
 
 NUM_STREAMS = 4
@@ -85,7 +85,9 @@ async def run(arguments: argparse.Namespace) -> None:
     sources = sample_texts(arguments.data_dir, "short", NUM_STREAMS)
     flood = paragraphs(arguments.data_dir, 1024)
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(running_server(*arguments.server_flags.split()))
+        server = stack.enter_context(
+            running_server(ONE_OF_EACH_KIND, *arguments.server_flags.split())
+        )
         options = [("grpc.enable_http_proxy", 0)]
         channel = await stack.enter_async_context(
             grpc.aio.insecure_channel(server.target, options=options)

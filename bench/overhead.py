@@ -24,7 +24,7 @@ import grpc
 from bench import embedding_engines, translation_engines
 from bench.loads import LoadResult, Send, closed_loop, in_turn
 from bench.reporting import Comparison, compare, markdown_table, save_results
-from bench.serving import RunningServer, running_server
+from bench.serving import ONE_OF_EACH_KIND, RunningServer, running_server
 from bench.texts import add_data_dir, sample_texts
 
 CONCURRENCY = 64
@@ -130,7 +130,7 @@ async def run(arguments: argparse.Namespace) -> None:
     if unknown := set(parts).difference(PARTS):
         raise SystemExit(f"--parts: no such part: {', '.join(sorted(unknown))}")
     texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
-    common = arguments.server_flags.split()
+    common = [ONE_OF_EACH_KIND, *arguments.server_flags.split()]
     figures: dict[str, Comparison] = {}
     async with running_collector() as collector:
         flags = {WATCHED: flags_of(parts, collector.endpoint), UNWATCHED: flags_of([], "")}

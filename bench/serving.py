@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+ONE_OF_EACH_KIND = "--models=bert-en-de,en-de"
+"""The built-in models of which a call need not name one."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:

@@ -13,7 +13,7 @@ from typing import Any
 from bench import embedding_engines, translation_engines
 from bench.loads import closed_loop, in_calls
 from bench.reporting import save_results
-from bench.serving import running_server
+from bench.serving import ONE_OF_EACH_KIND, running_server
 from bench.texts import add_data_dir, paragraphs, sample_texts
 
 NUM_TRANSLATIONS, NUM_EMBEDDINGS = 64, 8
@@ -25,7 +25,7 @@ async def run(arguments: argparse.Namespace) -> None:
     texts = sample_texts(arguments.data_dir, "mixed", NUM_TEXTS)
     long_calls = in_calls(paragraphs(arguments.data_dir, NUM_TEXTS), 1)
     minutes: list[dict[str, Any]] = []
-    with running_server(*arguments.server_flags.split()) as server:
+    with running_server(ONE_OF_EACH_KIND, *arguments.server_flags.split()) as server:
         async with (
             translation_engines.connected(server, beam_size=1) as translating,
             embedding_engines.connected(server) as embedding,

@@ -23,10 +23,10 @@ from bench.reporting import markdown_table
 AGES = range(10, 25)
 """Tokens that the rows have written at each step."""
 MAX_LENGTH = 256
-MIXED = (
-    *(10, 18, 5, 26, 12, 54, 8, 15, 22, 4, 34, 13),
-    *(17, 7, 28, 11, 20, 9, 39, 14, 24, 16, 45, 31),
-)
+# fmt: off
+MIXED = (10, 18, 5, 26, 12, 54, 8, 15, 22, 4, 34, 13, 17, 7, 28, 11, 20, 9, 39, 14, 24, 16, 45, 31)
+# fmt: on
+"""Source tokens of sentences in mixed text."""
 CASES = {
     "1 of 10": [10],
     "8 of 20": [20] * 8,

@@ -51,11 +51,11 @@ def tatoeba_sentences(data_dir: Path) -> dict[str, list[str]]:
     return read_references(data_dir / TATOEBA_TEST)
 
 
-def read_references(path: Path) -> dict[str, list[str]]:
-    """All references of each source sentence of a TSV file."""
+def read_references(path: Path, swap: bool = False) -> dict[str, list[str]]:
+    """All references of each source sentence of a TSV file; ``swap`` reads it the other way."""
     references: dict[str, list[str]] = {}
     for line in _lines(path):
-        source, target = line.split("\t")
+        source, target = reversed(line.split("\t")) if swap else line.split("\t")
         references.setdefault(source, []).append(target)
     return references
 

@@ -170,7 +170,7 @@ class Bench:
     async def _translate_in_fp32(self) -> None:
         """What the most exact precision of the bundle answers, to compare all others with."""
         names = {path.name for path in self._arguments.bundle.iterdir()}
-        precision = "fp32" if "weights.fp32.bin" in names else "fp16"
+        precision = next(p for p in ("fp32", "fp16", "int8") if f"weights.{p}.bin" in names)
         async with self._our_caller(precision) as caller:
             exact = await translate_all(caller, self.sample.sources)
         self.translations[f"{OURS} {precision}"] = exact

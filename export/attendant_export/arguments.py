@@ -71,7 +71,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-from",
         type=Path,
-        help="run folder or bundle whose weights and tokenizer to start from; the data card of a "
+        help="run folder or bundle whose weights and tokenizer (but see --new-tokenizer) to start "
+        "from; the data card of a "
         "later export must name the data of a bundle",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, or cuda")
@@ -117,8 +118,8 @@ def _add_train_translation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--new-tokenizer",
         action="store_true",
-        help="train a tokenizer though --init-from has one, as for other languages; tokens of both "
-        "keep their embeddings",
+        help="with --init-from: train a tokenizer all the same, as for other languages; tokens "
+        "that both have keep their embeddings",
     )
     _add_sizes(parser, vocab_size=8000, num_heads=8)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")

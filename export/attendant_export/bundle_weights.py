@@ -24,19 +24,19 @@ SEGMENTS = "segment_embedding.weight"
 """Embedding graphs hold segment 0 inside the positions."""
 
 
-def load_start(folder: Path, model: nn.Module, new_tokenizer: Tokenizer | None = None) -> None:
+def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> None:
     """Load the weights of a run folder (its best) or of a bundle into ``model``.
 
-    With a ``new_tokenizer`` tokens that the tokenizer of ``folder`` has as well, by their text,
+    With a ``tokenizer``, another than that of ``folder``, tokens that both have, by their text,
     bring their embeddings along; the others keep those of ``model``. Raises BundleError for a
     damaged bundle and ValueError that lists all tensors that do not fit.
     """
     parameters = _start_parameters(folder, model)
-    if new_tokenizer is not None:
+    if tokenizer is not None:
         own = model.state_dict()[EMBEDDING].cpu()
         old_ids = load_tokenizer(folder / TOKENIZER).get_vocab()
         parameters[EMBEDDING] = _carry_over(
-            parameters[EMBEDDING], old_ids, own, new_tokenizer.get_vocab()
+            parameters[EMBEDDING], old_ids, own, tokenizer.get_vocab()
         )
     checkpoint.set_weights(folder, parameters, model)
 

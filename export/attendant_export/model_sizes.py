@@ -10,7 +10,7 @@ from typing import Any
 from attendant_export import checkpoint
 from attendant_export.manifest import MANIFEST, read_manifest
 
-FREE = {"dropout"}
+FREE = frozenset({"dropout"})
 """What may differ from the model whose weights a training starts from."""
 
 
@@ -25,16 +25,16 @@ def has_started(run_dir: Path) -> bool:
     return (run_dir / checkpoint.CONFIG).exists()
 
 
-def check_start(folder: Path, config: Mapping[str, Any], but: Set[str] = frozenset()) -> None:
+def check_start(folder: Path, config: Mapping[str, Any], free: Set[str] = FREE) -> None:
     """ValueError that lists where ``config`` differs from a run folder or bundle to start from.
 
-    What is named in ``but`` may differ, as `FREE` may.
+    What is named in ``free`` may differ.
     """
     if (folder / MANIFEST).exists():
         found = _bundle_config(folder)
     else:
         found = checkpoint.read_json(folder / checkpoint.CONFIG)
-    known = [name for name in config if name in found and name not in FREE | but]
+    known = [name for name in config if name in found and name not in free]
     _compare(
         f"{folder} has the weights",
         {name: found[name] for name in known},

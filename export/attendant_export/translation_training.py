@@ -15,7 +15,7 @@ from torch import Tensor
 from attendant_export import checkpoint
 from attendant_export.bundle_weights import load_start
 from attendant_export.dataset import PairBatch, PairDataset, group_references, read_pairs
-from attendant_export.model_sizes import check_run, check_start, has_started
+from attendant_export.model_sizes import FREE, check_run, check_start, has_started
 from attendant_export.ranks import ALONE, Ranks
 from attendant_export.search import greedy
 from attendant_export.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
@@ -154,8 +154,11 @@ def train_translation(
     whose weights are the start, and whose tokenizer the run takes over unless it is to have a
     ``new_tokenizer``, of its own training text. Writes ``config.json``, ``tokenizer.json``,
     ``last/``, ``best/`` and the history. All ``ranks`` call it alike. Raises ValueError for other
-    sizes than those of the run or the start, and TrainingStopped.
+    sizes than those of the run or the start, and for a ``new_tokenizer`` without a start; and
+    TrainingStopped.
     """
+    if new_tokenizer and init_from is None:
+        raise ValueError("new_tokenizer: is for a training that starts from other weights")
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     tokenizer = _tokenizer(data, run_dir, None if new_tokenizer else init_from, ranks)
@@ -164,7 +167,7 @@ def train_translation(
     check_run(run_dir, described)
     model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
     if init_from is not None:
-        check_start(init_from, described, but={"vocab_size"} if new_tokenizer else set())
+        check_start(init_from, described, FREE | {"vocab_size"} if new_tokenizer else FREE)
         load_start(init_from, model, tokenizer if new_tokenizer else None)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, ranks)
     trainer = Trainer(model, task.as_task(), options, run_dir, ranks=ranks)

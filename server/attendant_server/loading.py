@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model")
 LaneKind = TypeVar("LaneKind", bound=Lane)
 
-ROWS_OF_A_THREAD, ROWS_OF_A_GPU = 16, 128
+ROWS_OF_A_THREAD, MOST_ROWS = 16, 128
 """Rows unless set otherwise. With more than 16, a step of a thread no longer gets cheaper for each
 row in a small model, and a long text pays for each row beside it at every step."""
 MAX_WORKERS = 4
@@ -54,8 +54,7 @@ class ModelLoader:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
-        self._max_rows = _max_rows(settings, num_threads)
-        self._num_workers = _num_workers(settings, num_threads, self._max_rows)
+        self._num_workers, self._max_rows = _workers_and_rows(settings, num_threads)
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
         self._processors = Processors(num_threads)
@@ -160,21 +159,19 @@ class ModelLoader:
             raise BundleError(f"{bundle.directory}: {error}") from error
 
 
-def _max_rows(settings: Settings, num_threads: int) -> int:
-    """The rows that are asked for, or enough for the device, and for a beam in each worker."""
+def _workers_and_rows(settings: Settings, num_threads: int) -> tuple[int, int]:
+    """Workers and rows that are asked for, or those that were measured to serve best.
+
+    Rows left to us are enough for the largest beam in every worker; workers left to us are no more
+    than the rows have room for.
+    """
+    most = 1 if settings.device == "cuda" else min(MAX_WORKERS, num_threads)
     if settings.max_rows:
-        return settings.max_rows
-    rows = ROWS_OF_A_GPU if settings.device == "cuda" else ROWS_OF_A_THREAD * num_threads
-    return max(rows, settings.max_beam_size * max(1, settings.num_workers))
-
-
-def _num_workers(settings: Settings, num_threads: int, max_rows: int) -> int:
-    """The workers that are asked for, or those that were measured to serve best."""
-    if settings.num_workers:
-        return settings.num_workers
-    if settings.device == "cuda":
-        return 1
-    return max(1, min(MAX_WORKERS, num_threads, max_rows // settings.max_beam_size))
+        fitting = settings.max_rows // settings.max_beam_size
+        return settings.num_workers or max(1, min(most, fitting)), settings.max_rows
+    num_workers = settings.num_workers or most
+    rows = MOST_ROWS if settings.device == "cuda" else ROWS_OF_A_THREAD * num_threads
+    return num_workers, max(min(rows, MOST_ROWS), settings.max_beam_size * num_workers)
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

@@ -78,8 +78,8 @@ class Settings:
 
     max_rows: int = _setting(
         0,
-        "Hypotheses that a translation model decodes at a time; 0 for 16 for each thread on cpu,"
-        " and 128 on cuda",
+        "Hypotheses that a translation model decodes at a time; 0 for 128 on cuda, and on cpu 16"
+        " for each thread up to 128, or a largest beam for each worker if that is more",
         min=0,
         max=65536,
     )

@@ -105,7 +105,7 @@ def test_prometheus_scrapes_the_server_by_its_name_and_evaluates_the_rules(stack
 
 def test_stopping_ends_the_calls_in_flight_first(stack: Stack):
     with Client(stack.address, timeout_seconds=240) as client, ThreadPoolExecutor(3) as pool:
-        calls = [pool.submit(client.translate, TEXTS, beam_size=4) for _ in range(2)]
+        calls = [pool.submit(client.translate, TEXTS, model="en-de", beam_size=4) for _ in range(2)]
         wait_until(lambda: stack.metric("attendant_active_sentences") > 0)
         stopping = pool.submit(stack.podman.compose, stack.folder, "stop", "server")
         wait_until(lambda: health(stack) != "SERVING")

@@ -245,7 +245,9 @@ def test_memory_and_limits_are_shown(running: Running):
     [
         ({"num_threads": 3}, 48, 16),
         ({"num_threads": 3, "num_workers": 1}, 48, 48),
-        ({"num_threads": 1, "max_beam_size": 20}, 20, 20),
+        ({"num_threads": 2, "max_beam_size": 20}, 40, 20),
+        ({"num_threads": 2, "max_beam_size": 20, "max_rows": 32}, 32, 32),
+        ({"num_threads": 9}, 128, 32),
         ({"num_threads": 1, "num_workers": 3}, 24, 8),
         ({"num_threads": 3, "max_rows": 10}, 10, 10),
     ],

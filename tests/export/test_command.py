@@ -236,6 +236,17 @@ def test_what_a_training_started_from_must_be_credited_in_the_data_card(
     assert "test sentences" in error
 
 
+def test_a_start_with_another_vocabulary_is_recorded(translation_bundle, data_dir, tmp_path):
+    folders = {"data": data_dir, "run": tmp_path / "run", "start": translation_bundle}
+    sizes = SMALL + " --num-encoder-layers 2 --num-decoder-layers 2"
+    started = f"{TRAIN} --max-steps 1 --device cpu {sizes} --init-from {{start}}"
+    run(f"{started} --new-tokenizer", **folders)
+
+    recipe = json.loads((folders["run"] / "run.json").read_text())["recipe"]
+    assert "Started from the weights of the bundle tiny-en-de/1" in recipe
+    assert recipe.endswith("Its vocabulary is new; tokens of both kept their embeddings.")
+
+
 def test_the_data_folder_may_be_given_by_the_environment(data_dir, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(data_dir))
 

@@ -179,10 +179,21 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
     texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=50)
     given = {"device": "cpu", "init_from": translation_bundle, "new_tokenizer": True}
 
-    train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path / "run", **given)
+    slow = replace(OPTIONS, learning_rate=1e-9)
 
-    _, tokenizer = load_translation_model(tmp_path / "run")
+    train_translation(TINY_TRANSFORMER, texts, slow, tmp_path / "run", **given)
+
+    model, tokenizer = load_translation_model(tmp_path / "run")
+    trained = read_parameters(translation_bundle)
     assert "▁chien" in tokenizer.get_vocab()
+    name = "encoder.0.feed_forward.up.weight"
+    torch.testing.assert_close(model.state_dict()[name], trained[name])
+
+
+def test_a_new_tokenizer_is_for_a_start_from_other_weights(tmp_path):
+    texts = TranslationData(tmp_path / "train.tsv", tmp_path / "valid.tsv")
+    with pytest.raises(ValueError, match="new_tokenizer: is for a training that starts from"):
+        train_translation(TINY_TRANSFORMER, texts, OPTIONS, tmp_path, new_tokenizer=True)
 
 
 def test_training_cannot_start_from_a_damaged_bundle(translation_bundle, tmp_path):

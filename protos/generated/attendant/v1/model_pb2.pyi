@@ -96,7 +96,9 @@ class ModelInfo(google.protobuf.message.Message):
     state: Global___ModelState.ValueType
     """Whether the model can answer now."""
     is_default: builtins.bool
-    """Whether requests that name no model, or this name without a version, get this version."""
+    """Whether requests that name this model without a version get this version, as do those that name none where models of
+    one name only are served.
+    """
     source_language: builtins.str
     """BCP 47 tag of the language that a translation model reads. Empty for an embedding model."""
     target_language: builtins.str
