@@ -134,8 +134,8 @@ def _decoding() -> list[Panel]:
         ),
         graph(
             "KV slots",
-            "Rows that are being decoded, and all there are. At the most for long: texts wait for "
-            "others to end; raise max_rows if memory allows, or add servers.",
+            "Rows that are being decoded, and all there are. All in use is normal under load: "
+            "texts beyond wait; the time in the queue says how long. Too long: add servers.",
             "none",
             _sum("attendant_rows_used", f"{MODEL_LEGEND} used"),
             _sum("attendant_max_rows", f"{MODEL_LEGEND} all"),

@@ -100,7 +100,7 @@ def test_prometheus_scrapes_the_server_by_its_name_and_evaluates_the_rules(stack
     assert len(evaluated) == len(rules())
     wait_until(lambda: prometheus.numbers("instance:attendant_memory:ratio") != [])
     [limit] = prometheus.numbers("attendant_memory_limit_bytes")
-    assert limit == 2 * 2**30
+    assert limit == 6 * 2**30
 
 
 def test_stopping_ends_the_calls_in_flight_first(stack: Stack):
