@@ -54,7 +54,7 @@ class ModelLoader:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
-        self._num_workers, self._max_rows = _workers_and_rows(settings, num_threads)
+        self._num_workers, self._max_rows = workers_and_rows(settings, num_threads)
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
         self._processors = Processors(num_threads)
@@ -159,7 +159,7 @@ class ModelLoader:
             raise BundleError(f"{bundle.directory}: {error}") from error
 
 
-def _workers_and_rows(settings: Settings, num_threads: int) -> tuple[int, int]:
+def workers_and_rows(settings: Settings, num_threads: int) -> tuple[int, int]:
     """Workers and rows that are asked for, or those that were measured to serve best.
 
     Rows left to us are enough for the largest beam in every worker; workers left to us are no more

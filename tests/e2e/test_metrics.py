@@ -240,22 +240,10 @@ def test_memory_and_limits_are_shown(running: Running):
     assert running.metric("attendant_max_step_rows") == 16  # one thread, so one worker
 
 
-@pytest.mark.parametrize(
-    ("given", "num_rows", "num_step_rows"),
-    [
-        ({"num_threads": 3}, 48, 16),
-        ({"num_threads": 3, "num_workers": 1}, 48, 48),
-        ({"num_threads": 2, "max_beam_size": 20}, 40, 20),
-        ({"num_threads": 2, "max_beam_size": 20, "max_rows": 32}, 32, 32),
-        ({"num_threads": 9}, 128, 32),
-        ({"num_threads": 1, "num_workers": 3}, 24, 8),
-        ({"num_threads": 3, "max_rows": 10}, 10, 10),
-    ],
-)
-def test_rows_follow_the_threads_unless_they_are_set(start, given, num_rows, num_step_rows):
-    running = start(**given)
-    assert running.metric("attendant_max_rows") == num_rows
-    assert running.metric("attendant_max_step_rows") == num_step_rows
+def test_rows_follow_the_threads(start):
+    running = start(num_threads=3)
+    assert running.metric("attendant_max_rows") == 48
+    assert running.metric("attendant_max_step_rows") == 16
 
 
 def test_a_server_without_metrics_answers_all_the_same(start):

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import re
 import subprocess
@@ -6,7 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import uvloop
 import yaml
+from attendant_server.__main__ import main
 from attendant_server.settings import Settings, settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -25,6 +28,16 @@ def test_onnx_runtime_is_told_not_to_report_its_use(package: str):
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert shown.stdout.strip() == "1"
+
+
+def test_the_server_runs_on_the_event_loop_of_uvloop(monkeypatch: pytest.MonkeyPatch):
+    async def run(settings: Settings) -> int:
+        return 7 if isinstance(asyncio.get_running_loop(), uvloop.Loop) else 1
+
+    monkeypatch.setattr("attendant_server.process.run", run)
+    monkeypatch.setattr("attendant_server.__main__.set_up_logs", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["attendant-server"])
+    assert main() == 7
 
 
 def test_the_readme_has_the_table_of_settings():
