@@ -54,7 +54,7 @@ def fill_between(before: dict[str, float], after: dict[str, float], model: str) 
         return after[series] - before[series]
 
     rows = grown("attendant_saturated_step_rows_total")
-    return rows / (grown("attendant_saturated_steps_total") * MAX_ROWS / NUM_WORKERS)
+    return rows / grown("attendant_saturated_step_max_rows_total")
 
 
 def measure_server(

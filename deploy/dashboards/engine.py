@@ -100,7 +100,7 @@ def _queue() -> list[Panel]:
 
 def _decoding() -> list[Panel]:
     saturated_rows = per_second("attendant_saturated_step_rows_total", MODEL, BY_MODEL)
-    saturated_steps = per_second("attendant_saturated_steps_total", MODEL, BY_MODEL)
+    places = per_second("attendant_saturated_step_max_rows_total", MODEL, BY_MODEL)
     return [
         graph(
             "Time of a step",
@@ -111,8 +111,9 @@ def _decoding() -> list[Panel]:
         ),
         graph(
             "Rows in a step",
-            "Mean rows of a decoding step, and how many one step can have. Near the most: full; "
-            "near one under load: calls arrive one after the other.",
+            "Mean rows of a decoding step, and how many one step can have. Greedy searches are as "
+            "many as sentences may be, beams several rows each. Near one under load: calls arrive "
+            "one after the other.",
             "none",
             mean("attendant_step_rows", MODEL, BY_MODEL, f"{MODEL_LEGEND} mean"),
             Query(
@@ -121,31 +122,29 @@ def _decoding() -> list[Panel]:
         ),
         graph(
             "Batch fill while texts wait",
-            "Rows used of those that a step can have, in steps that began while texts waited. "
-            "Below 80 % while a queue lasts: wide beams leave places that do not fit. With hardly "
-            "a queue it is low, and no fault.",
+            "Rows used of those that a step had places for, when it began while texts waited; all, "
+            "if it had as many sentences as it may. Below 80 % while a queue lasts: wide beams "
+            "leave places that do not fit. With hardly a queue it is low, and no fault.",
             "percentunit",
-            Query(
-                f"{saturated_rows} / ({saturated_steps} * "
-                f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}}))",
-                MODEL_LEGEND,
-            ),
+            Query(f"{saturated_rows} / {places}", MODEL_LEGEND),
             soft_max=1,
         ),
         graph(
             "KV slots",
-            "Rows that are being decoded, and all there are. All in use is normal under load: "
-            "texts beyond wait; the time in the queue says how long. Too long: add servers.",
+            "Rows that are being decoded, and all there are. Texts wait when rows or sentences "
+            "(the next panel) are all in use, which is normal under load; the time in the queue "
+            "says how long. Too long: add servers.",
             "none",
             _sum("attendant_rows_used", f"{MODEL_LEGEND} used"),
             _sum("attendant_max_rows", f"{MODEL_LEGEND} all"),
         ),
         graph(
             "Sentences being decoded",
-            "Texts that hold rows. Many fewer than the rows in use: callers search with wide "
-            "beams, which cost a row each.",
+            "Texts that hold rows, and how many may at a time. Many fewer than the rows in use: "
+            "callers search with wide beams, which cost a row each.",
             "none",
-            _sum("attendant_active_sentences", MODEL_LEGEND),
+            _sum("attendant_active_sentences", f"{MODEL_LEGEND} decoded"),
+            _sum("attendant_max_active_sentences", f"{MODEL_LEGEND} all"),
         ),
         graph(
             "Steps a second",

@@ -207,18 +207,23 @@ def _latency() -> list[Panel]:
 
 
 def _saturation() -> list[Panel]:
-    used, all_rows = f"attendant_rows_used{{{MODEL}}}", f"attendant_max_rows{{{MODEL}}}"
+    rows = f"attendant_rows_used{{{MODEL}}} / attendant_max_rows{{{MODEL}}}"
+    sentences = f"attendant_active_sentences{{{MODEL}}} / attendant_max_active_sentences{{{MODEL}}}"
     queued, may_queue = (
         f"attendant_queued_texts{{{MODEL}}}",
         f"attendant_max_queued_texts{{{MODEL}}}",
     )
     return [
         graph(
-            "KV slots in use",
-            "Fullest server's share of the rows that it can decode together. Near 100 % all the "
-            "time: new texts wait for others to end; add servers.",
+            "Places in use",
+            "Fullest server's share of the rows or of the sentences that it can decode together, "
+            "whichever is more. Near 100 % all the time: new texts wait for others to end; add "
+            "servers.",
             "percentunit",
-            Query(f"max by (model, version) ({used} / {all_rows})", MODEL_LEGEND),
+            Query(
+                f"max by (model, version) (({rows}) >= ({sentences}) or ({sentences}))",
+                MODEL_LEGEND,
+            ),
             soft_max=1,
         ),
         graph(

@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model")
 LaneKind = TypeVar("LaneKind", bound=Lane)
 
-ROWS_OF_A_THREAD, MOST_ROWS = 16, 128
-"""Rows unless set otherwise. With more than 16, a step of a thread no longer gets cheaper for each
-row in a small model, and a long text pays for each row beside it at every step."""
+SENTENCES_OF_A_THREAD = 16
+"""Unless set otherwise. With more, a step of a thread no longer gets cheaper for each greedy
+sentence of a small model, and a long one pays for each sentence beside it at every step."""
 MAX_WORKERS = 4
 """Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
 
@@ -54,7 +54,7 @@ class ModelLoader:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
         num_threads = settings.num_threads or len(os.sched_getaffinity(0))
-        self._num_workers, self._max_rows = workers_and_rows(settings, num_threads)
+        self._num_workers, self._max_sentences = workers_and_sentences(settings, num_threads)
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
         self._processors = Processors(num_threads)
@@ -93,7 +93,8 @@ class ModelLoader:
     def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = DecodingLimits(
-            max_rows=self._max_rows // self._num_workers,
+            max_rows=settings.max_rows // self._num_workers,
+            max_sentences=self._max_sentences,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
         )
@@ -108,6 +109,7 @@ class ModelLoader:
             {
                 "attendant_queued_texts": lambda: lanes[0].num_waiting,
                 "attendant_active_sentences": lambda: sum(x.num_active_sentences for x in lanes),
+                "attendant_max_active_sentences": lambda: sum(x.max_sentences for x in lanes),
                 "attendant_rows_used": lambda: sum(lane.num_active for lane in lanes),
                 "attendant_max_rows": lambda: sum(lane.max_rows for lane in lanes),
                 "attendant_max_step_rows": lambda: lanes[0].max_rows,
@@ -121,7 +123,9 @@ class ModelLoader:
         """What the caches of one model take when every search width is as full as it can be."""
         settings = self._settings
         most = sum(
-            model.cache_sizes.most_bytes(width, self._max_rows // width)
+            model.cache_sizes.most_bytes(
+                width, min(settings.max_rows // width, self._max_sentences * self._num_workers)
+            )
             for width in range(1, settings.max_beam_size + 1)
         )
         limit = settings.max_device_memory_bytes
@@ -159,19 +163,15 @@ class ModelLoader:
             raise BundleError(f"{bundle.directory}: {error}") from error
 
 
-def workers_and_rows(settings: Settings, num_threads: int) -> tuple[int, int]:
-    """Workers and rows that are asked for, or those that were measured to serve best.
-
-    Rows left to us are enough for the largest beam in every worker; workers left to us are no more
-    than the rows have room for.
-    """
-    most = 1 if settings.device == "cuda" else min(MAX_WORKERS, num_threads)
-    if settings.max_rows:
-        fitting = settings.max_rows // settings.max_beam_size
-        return settings.num_workers or max(1, min(most, fitting)), settings.max_rows
+def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:
+    """Workers, and sentences of each, that are asked for, or that were measured to serve best."""
+    is_on_gpu = settings.device == "cuda"
+    fitting = settings.max_rows // settings.max_beam_size
+    most = 1 if is_on_gpu else max(1, min(MAX_WORKERS, num_threads, fitting))
     num_workers = settings.num_workers or most
-    rows = MOST_ROWS if settings.device == "cuda" else ROWS_OF_A_THREAD * num_threads
-    return num_workers, max(min(rows, MOST_ROWS), settings.max_beam_size * num_workers)
+    chosen = settings.max_rows if is_on_gpu else SENTENCES_OF_A_THREAD * num_threads
+    num_sentences = (settings.max_sentences or chosen) // num_workers
+    return num_workers, max(1, min(num_sentences, settings.max_rows // num_workers))
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

@@ -77,9 +77,12 @@ class Settings:
     )
 
     max_rows: int = _setting(
+        128, "Hypotheses that a translation model decodes at a time", min=1, max=65536
+    )
+    max_sentences: int = _setting(
         0,
-        "Hypotheses that a translation model decodes at a time; 0 for 128 on cuda, and on cpu 16"
-        " for each thread up to 128, or a largest beam for each worker if that is more",
+        "Texts that a translation model decodes at a time, as far as there are rows for them; 0 for"
+        " 16 for each thread on cpu, and for no such limit on cuda",
         min=0,
         max=65536,
     )
@@ -133,9 +136,9 @@ class Settings:
         """Check all bounds; raises SettingsError with every problem."""
         found = (_problem(setting, getattr(self, setting.name)) for setting in fields(self))
         problems = [problem for problem in found if problem is not None]
-        if 0 < self.max_rows < self.max_beam_size:
+        if self.max_beam_size > self.max_rows:
             problems.append("max_beam_size: must not be more than max_rows")
-        elif 0 < self.max_rows < self.max_beam_size * self.num_workers:
+        elif self.max_beam_size * self.num_workers > self.max_rows:
             problems.append("max_beam_size: must not be more than max_rows for each of num_workers")
         if self.max_texts > self.max_queued_texts:
             problems.append("max_texts: must not be more than max_queued_texts")

@@ -236,14 +236,14 @@ def test_memory_and_limits_are_shown(running: Running):
     assert running.metric("process_resident_memory_bytes") > 0
     assert running.metric("attendant_max_queued_texts", model=TRANSLATION_MODEL) == 1024
     assert running.metric("attendant_max_concurrent_calls") == 512
-    assert running.metric("attendant_max_rows") == 16
-    assert running.metric("attendant_max_step_rows") == 16  # one thread, so one worker
+    assert running.metric("attendant_max_rows") == 128
+    assert running.metric("attendant_max_step_rows") == 128  # one thread, so one worker
+    assert running.metric("attendant_max_active_sentences") == 16
 
 
-def test_rows_follow_the_threads(start):
+def test_sentences_follow_the_threads(start):
     running = start(num_threads=3)
-    assert running.metric("attendant_max_rows") == 48
-    assert running.metric("attendant_max_step_rows") == 16
+    assert running.metric("attendant_max_active_sentences") == 48
 
 
 def test_a_server_without_metrics_answers_all_the_same(start):

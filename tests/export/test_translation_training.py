@@ -186,8 +186,9 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
     model, tokenizer = load_translation_model(tmp_path / "run")
     trained = read_parameters(translation_bundle)
     assert "▁chien" in tokenizer.get_vocab()
-    name = "encoder.0.feed_forward.up.weight"
-    torch.testing.assert_close(model.state_dict()[name], trained[name])
+    for name, parameter in model.named_parameters():
+        if name != "embedding.weight":
+            torch.testing.assert_close(parameter.detach(), trained[name])
 
 
 def test_a_new_tokenizer_is_for_a_start_from_other_weights(tmp_path):

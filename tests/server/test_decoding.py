@@ -152,6 +152,23 @@ def test_rows_are_reused_at_the_step_after_their_owner_ends(lane, observer):
     assert all(report.num_rows == report.max_rows for report in saturated[2:])
 
 
+@pytest.mark.parametrize(("beam_size", "num_rows"), [(1, 3), (2, 6), (4, 8)])
+def test_sentences_beyond_their_limit_wait_though_there_are_rows(
+    model, observer, clock, beam_size, num_rows
+):
+    limits = DecodingLimits(max_rows=8, max_queued_texts=50, max_sentences=3)
+    lane = DecodingLane("fake", model, limits, observer, clock)
+    options = SearchOptions(max_output_tokens=5, beam_size=beam_size)
+    calls = [TranslateCall([(5, 6, n)], options) for n in range(3, 13)]
+    for call in calls:
+        lane.submit(call)
+    run(lane)
+    assert all(call.future.done() for call in calls)
+    saturated = [report for report in observer.steps if report.num_waiting]
+    assert max(report.num_rows for report in observer.steps) == num_rows
+    assert {report.max_rows for report in saturated if report.num_rows == num_rows} == {num_rows}
+
+
 def test_sources_encoded_between_two_steps_are_bounded(lane, model):
     for length in (4, 4, 4, 4, 20, 3):
         lane.submit(TranslateCall([(5,) * length], SearchOptions(max_output_tokens=30)))

@@ -58,8 +58,8 @@ def test_every_series_of_a_model_exists_before_anything_has_happened(metrics: Me
     for name in (
         "attendant_input_tokens_total",
         "attendant_output_tokens_total",
-        "attendant_saturated_steps_total",
         "attendant_saturated_step_rows_total",
+        "attendant_saturated_step_max_rows_total",
         "attendant_step_rows_count",
         "attendant_step_seconds_count",
         "attendant_truncated_texts_total",
@@ -112,8 +112,8 @@ def test_steps_that_began_while_texts_waited_are_counted_apart(metrics: Metrics)
     assert value(metrics, "attendant_step_rows_count", **LABELS) == 2
     assert value(metrics, "attendant_step_rows_sum", **LABELS) == 11
     assert value(metrics, "attendant_step_rows_bucket", le="4.0", **LABELS) == 1
-    assert value(metrics, "attendant_saturated_steps_total", **LABELS) == 1
     assert value(metrics, "attendant_saturated_step_rows_total", **LABELS) == 8
+    assert value(metrics, "attendant_saturated_step_max_rows_total", **LABELS) == 8
     assert value(metrics, "attendant_output_tokens_total", **LABELS) == 8
 
 

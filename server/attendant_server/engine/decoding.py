@@ -31,6 +31,8 @@ class DecodingLimits:
 
     max_rows: int = 64
     """Hypotheses that one worker decodes together in one step, over all sentences."""
+    max_sentences: int = 64
+    """Sentences that one worker decodes together, as far as there are rows for them."""
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
@@ -58,7 +60,7 @@ class DecodingLane(Lane):
     ) -> None:
         """``beside`` is a lane of another worker for the same model; their queues are the same."""
         super().__init__(name, observer, clock)
-        self.max_rows = limits.max_rows
+        self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._pools: dict[int, Pool] = {}
@@ -136,11 +138,13 @@ class DecodingLane(Lane):
             self._encoded = deque(kept)
 
     def _encode(self) -> None:
-        """Encode waiting sources together as soon as the encoded ones cannot fill the free rows."""
+        """Encode waiting sources together once the encoded ones cannot fill the free places."""
         if not len(self._queue):
             return
         wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
         if self.num_active + wanted_rows >= self.max_rows:
+            return
+        if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
             return
         share = self._share()
         if not share:
@@ -171,20 +175,22 @@ class DecodingLane(Lane):
         self._encoded.extend(sentences)
 
     def _admit(self) -> None:
-        """Let encoded sentences join, in order, while rows are free."""
+        """Let encoded sentences join, in order, while there is a place for a sentence and rows."""
         free = self.max_rows - self.num_active
-        while self._encoded and self._encoded[0][0].width <= free:
+        places = self.max_sentences - self.num_active_sentences
+        while self._encoded and places > 0 and self._encoded[0][0].width <= free:
             sentence, source = self._encoded[0]
             try:
                 self._pool(sentence.width).join(sentence, source)
                 free -= sentence.width
+                places -= 1
             except Exception:  # most likely no memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
 
     def _pool(self, width: int) -> Pool:
         if width not in self._pools:
-            max_blocks = self.max_rows // width
+            max_blocks = min(self.max_rows // width, self.max_sentences)
             memory = self._model.new_memory(width, max_blocks)
             self._pools[width] = Pool(
                 width, max_blocks, memory, self._model.bos_id, self._model.eos_id
@@ -197,6 +203,8 @@ class DecodingLane(Lane):
         if not num_rows:
             return
         started, num_waiting = self._clock(), len(self._queue) + len(self._encoded)
+        is_full = self.num_active_sentences >= self.max_sentences
+        max_rows = num_rows if is_full else self.max_rows
         num_output_tokens = 0
         for pool in self._pools.values():
             if pool.sentences:
@@ -204,7 +212,7 @@ class DecodingLane(Lane):
         seconds = self._clock() - started
         self._observer.on_step(
             self.name,
-            StepReport(num_rows, self.max_rows, num_waiting, num_output_tokens, seconds),
+            StepReport(num_rows, max_rows, num_waiting, num_output_tokens, seconds),
         )
 
     def _step_pool(self, pool: Pool) -> int:

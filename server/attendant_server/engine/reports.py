@@ -11,6 +11,7 @@ class StepReport:
     num_rows: int
     """Rows that decoded a token."""
     max_rows: int
+    """Rows that it had places for: once it has as many sentences as it may, those of the step."""
     num_waiting: int
     """Texts that were waiting for rows when the step began."""
     num_output_tokens: int

@@ -114,8 +114,8 @@ class Metrics:
         if report.num_output_tokens:
             series.output_tokens.labels(*labels).inc(report.num_output_tokens)
         if report.num_waiting:
-            series.saturated_steps.labels(*labels).inc()
             series.saturated_step_rows.labels(*labels).inc(report.num_rows)
+            series.saturated_step_max_rows.labels(*labels).inc(report.max_rows)
 
     def on_batch(self, model: str, report: BatchReport) -> None:
         """A batch has been run."""
@@ -160,7 +160,8 @@ class Metrics:
         yield from (*series.encode_batches, *series.gauges_of_all.values())
         if kind == "translation":
             yield from (series.output_tokens, series.step_seconds, series.step_rows)
-            yield from (series.saturated_steps, series.saturated_step_rows, *series.score_batches)
+            yield from (series.saturated_step_rows, series.saturated_step_max_rows)
+            yield from series.score_batches
             yield from series.gauges_of_translation.values()
 
     def _of_methods(self, method: str) -> Iterable[Any]:

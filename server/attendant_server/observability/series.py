@@ -111,16 +111,16 @@ class Series:
             "attendant_step_seconds", "Time of a decoding step", MODEL
         )
         self.step_rows = self._counts("attendant_step_rows", "Rows in a decoding step", MODEL)
-        self.saturated_steps = self._new(
-            Counter,
-            "attendant_saturated_steps_total",
-            "Decoding steps that began while texts were waiting",
-            MODEL,
-        )
         self.saturated_step_rows = self._new(
             Counter,
             "attendant_saturated_step_rows_total",
             "Rows decoded in steps that began while texts were waiting",
+            MODEL,
+        )
+        self.saturated_step_max_rows = self._new(
+            Counter,
+            "attendant_saturated_step_max_rows_total",
+            "Rows that those steps had places for",
             MODEL,
         )
 
@@ -151,6 +151,7 @@ class Series:
         }
         of_translation = {
             "attendant_active_sentences": "Sentences that are being decoded",
+            "attendant_max_active_sentences": "Sentences that can be decoded together",
             "attendant_rows_used": "Hypotheses that are being decoded",
             "attendant_max_rows": "Hypotheses that can be decoded together",
             "attendant_max_step_rows": "Hypotheses that one step can decode",
