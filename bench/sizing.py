@@ -2,7 +2,7 @@
 
     python -m bench.sizing --data-dir DATA_DIR --seconds 60
 
-For each ``--max-rows`` a server of the built-in translation model: its resident memory before the
+For each ``--max-rows``, with as many sentences, a server of ``en-de``: its resident memory before the
 first call, and after all rows have been in use, with the longest outputs that the model has, in
 greedy search and then in searches of every width. Then mixed texts at a server with the defaults:
 output tokens over the processor time that the server took, which other programs on the machine
@@ -44,7 +44,8 @@ async def fill_rows(server: RunningServer, texts: Sequence[str], beam_sizes: Seq
 async def memory(max_rows: int, texts: Sequence[str]) -> dict[str, Any]:
     """Resident bytes of a server with so many rows: idle, greedy, and with all widths."""
     found: dict[str, Any] = {"max_rows": max_rows}
-    flags = (f"--max-rows={max_rows}", f"--max-request-seconds={TIMEOUT_SECONDS}")
+    flags = (f"--max-rows={max_rows}", f"--max-sentences={max_rows}")
+    flags += (f"--max-request-seconds={TIMEOUT_SECONDS}",)
     with running_server(*flags, "--models=en-de") as server:
         found["idle_bytes"] = server.resident_bytes()
         for name, widths in (("greedy", [1]), ("all_widths", list(BEAM_SIZES))):
