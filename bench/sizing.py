@@ -2,8 +2,8 @@
 
     python -m bench.sizing --data-dir DATA_DIR --seconds 60
 
-For each ``--max-rows``, with as many sentences, a server of ``en-de``: its resident memory before the
-first call, and after all rows have been in use, with the longest outputs that the model has, in
+For each ``--max-rows``, with as many sentences, a server of ``en-de``: its resident memory before
+the first call, and after all rows have been in use, with the longest outputs that the model has, in
 greedy search and then in searches of every width. Then mixed texts at a server with the defaults:
 output tokens over the processor time that the server took, which other programs on the machine
 change much less than they change tokens a second.
