@@ -44,9 +44,8 @@ async def fill_rows(server: RunningServer, texts: Sequence[str], beam_sizes: Seq
 async def memory(max_rows: int, texts: Sequence[str]) -> dict[str, Any]:
     """Resident bytes of a server with so many rows: idle, greedy, and with all widths."""
     found: dict[str, Any] = {"max_rows": max_rows}
-    flags = (f"--max-rows={max_rows}", f"--max-sentences={max_rows}")
-    flags += (f"--max-request-seconds={TIMEOUT_SECONDS}",)
-    with running_server(*flags, "--models=en-de") as server:
+    flags = (f"--max-rows={max_rows}", f"--max-sentences={max_rows}", "--models=en-de")
+    with running_server(*flags, f"--max-request-seconds={TIMEOUT_SECONDS}") as server:
         found["idle_bytes"] = server.resident_bytes()
         for name, widths in (("greedy", [1]), ("all_widths", list(BEAM_SIZES))):
             await fill_rows(server, texts[:max_rows], widths)
