@@ -125,11 +125,11 @@ def measure(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
     data_dir, model = Path(arguments.data_dir), arguments.model
     references = read_references(data_dir / arguments.file, arguments.swap)
     models = [f"{m.name}/{m.version}:{m.precision}" for m in client.models()]
+    government = [] if arguments.swap else sample_texts(data_dir, "government", NUM_GOVERNMENT)
     figures: dict[str, Any] = {"models": models}
     for search, beam_size in {"greedy": 1, "beam4": 4}.items():
         figures[search] = measure_translation(client, references, beam_size, model)
-        if not arguments.swap:
-            government = sample_texts(data_dir, "government", NUM_GOVERNMENT)
+        if government:
             figures[f"government_{search}"] = measure_faults(client, government, beam_size, model)
     if model == EN_DE:
         figures |= measure_embeddings(client, data_dir, references)

@@ -178,7 +178,6 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
         (data / name).write_text("the dog runs\tle chien court\n" * 3, encoding="utf-8")
     texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=50)
     given = {"device": "cpu", "init_from": translation_bundle, "new_tokenizer": True}
-
     slow = replace(OPTIONS, learning_rate=1e-9)
 
     train_translation(TINY_TRANSFORMER, texts, slow, tmp_path / "run", **given)

@@ -50,7 +50,7 @@ def test_values_have_the_types_of_their_defaults():
 
 def test_every_problem_is_told_at_once():
     problems = problems_of(
-        ["--max-texts", "many", "--no-such-flag", "--max-rows", "-1", "--precision", "int4"],
+        ["--max-texts", "many", "--no-such-flag", "--max-rows", "0", "--precision", "int4"],
         {"ATTENDANT_MAX_TEXT": "5", "ATTENDANT_PORT": "65536", "OTHER": "x"},
     )
     assert {problem.partition(":")[0] for problem in problems} >= {
