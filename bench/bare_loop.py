@@ -17,7 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line l
 import onnxruntime
 from numpy.typing import NDArray
 
-from bench.graphs import memory_of, open_graph
+from bench.graphs import memory_of, no_adjustments, num_step_tokens, open_graph, presents
 
 Array = NDArray[Any]
 
@@ -31,9 +31,10 @@ class BareLoop:
         num_threads = len(os.sched_getaffinity(0))
         self._encoder = open_graph(bundle / graphs["encoder"]["path"], num_threads)
         # Bundles of older versions have no graph for greedy search alone.
-        step = graphs.get("greedy_step", graphs["decoder_step"])
+        step = graphs.get("greedy_steps", graphs.get("greedy_step", graphs["decoder_step"]))
         self._step = open_graph(bundle / step["path"], num_threads)
         self._step_outputs = {node.name for node in self._step.get_outputs()}
+        self._num_step_tokens = num_step_tokens(self._step)
         self._step_inputs = {node.name for node in self._step.get_inputs()}
         self._cross_names = [output.name for output in self._encoder.get_outputs()]
         self._sizes, self._tokens = manifest["translation_sizes"], manifest["special_tokens"]
@@ -55,7 +56,7 @@ class BareLoop:
         tokens = np.full(num_rows, self._tokens["bos_id"], dtype=np.int64)
         lengths = np.zeros(num_rows, dtype=np.int32)
         total_length = np.ones(1, dtype=np.int32)
-        best = np.empty((num_rows, 1), dtype=np.int64)
+        best = np.empty((num_rows, self._num_step_tokens), dtype=np.int64)
         steps: dict[str, Array] = {
             "tokens": tokens,
             "lengths": lengths,
@@ -64,17 +65,17 @@ class BareLoop:
         binding = self._bind({**feeds, **steps}, best)
         outputs: list[list[int]] = [[] for _ in range(num_rows)]
         running = set(range(num_rows))
-        for _ in range(self._max_length):
+        eos_id = self._tokens["eos_id"]
+        while running and lengths[0] < self._max_length:
             self._step.run_with_iobinding(binding)
-            tokens[:] = best[:, 0]
-            lengths += 1
-            total_length += 1
+            tokens[:] = best[:, -1]
+            lengths += self._num_step_tokens
+            total_length += self._num_step_tokens
             for row in list(running):
-                outputs[row].append(int(tokens[row]))
-                if tokens[row] == self._tokens["eos_id"]:
+                outputs[row] += best[row].tolist()
+                if eos_id in best[row]:
+                    del outputs[row][outputs[row].index(eos_id) + 1 :]
                     running.remove(row)
-            if not running:
-                break
         return outputs
 
     def _bind(self, feeds: dict[str, Array], best: Array) -> onnxruntime.IOBinding:
@@ -83,19 +84,20 @@ class BareLoop:
             **feeds,
             "total_source_length": feeds["source_lengths"].max(keepdims=True).astype(np.int32),
             "num_candidates": np.ones(1, dtype=np.int64),
-            "adjusted_positions": np.zeros((0, 2), dtype=np.int64),
-            "adjustments": np.zeros(0, dtype=np.float32),
+            **no_adjustments(self._num_step_tokens),
         }
         for name in self._step_inputs & feeds.keys():
             # Held by the binding, and read anew at every run.
             value = onnxruntime.OrtValue.ortvalue_from_numpy(feeds[name])
             binding.bind_ortvalue_input(name, value)
         for name in self._cross_names:
-            if f"present_{name}" in self._step_outputs:  # and writes what is there already
-                binding.bind_output(f"present_{name}", *memory_of(feeds[name]))
+            for present in presents(f"present_{name}", self._num_step_tokens):
+                if present in self._step_outputs:  # and writes what is there already
+                    binding.bind_output(present, *memory_of(feeds[name]))
         for name, memory in self._caches(len(best)).items():
             binding.bind_input(f"past_{name}", *memory)
-            binding.bind_output(f"present_{name}", *memory)
+            for present in presents(f"present_{name}", self._num_step_tokens):
+                binding.bind_output(present, *memory)
         binding.bind_output("candidate_ids", *memory_of(best))
         return binding
 
@@ -104,6 +106,7 @@ class BareLoop:
         layers = range(self._sizes["num_decoder_layers"])
         names = [f"{kind}_{i}" for i in layers for kind in ("key", "value")]
         if not self._past or len(self._past[0]) < num_rows:
-            sizes = self._sizes["num_heads"], self._max_length, self._sizes["head_dim"]
+            max_positions = self._max_length + self._num_step_tokens - 1
+            sizes = self._sizes["num_heads"], max_positions, self._sizes["head_dim"]
             self._past = [np.zeros((num_rows, *sizes), np.float32) for _ in names]
         return {name: memory_of(a[:num_rows]) for name, a in zip(names, self._past, strict=True)}

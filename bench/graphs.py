@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line loads it
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -19,3 +20,24 @@ def open_graph(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
 def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
     """What a binding wants to know of an array that it uses in place, and does not keep alive."""
     return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+
+def num_step_tokens(step: onnxruntime.InferenceSession) -> int:
+    """Tokens that one run of a graph of steps decodes for each row."""
+    (found,) = (node.shape for node in step.get_outputs() if node.name == "candidate_ids")
+    return found[1] if isinstance(found[1], int) else 1
+
+
+def presents(name: str, num_tokens: int) -> list[str]:
+    """The outputs that a graph of steps writes the present ``name`` to, one for each token."""
+    return [name, *(f"{name}_{i}" for i in range(1, num_tokens))]
+
+
+def no_adjustments(num_tokens: int) -> dict[str, NDArray[Any]]:
+    """The inputs that leave every log-probability as it is."""
+    nothing: dict[str, NDArray[Any]] = {}
+    for i in range(num_tokens):
+        suffix = f"_{i}" if i else ""
+        nothing[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
+        nothing[f"adjustments{suffix}"] = np.zeros(0, np.float32)
+    return nothing

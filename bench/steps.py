@@ -1,10 +1,10 @@
-"""How long decoding steps take by each of the two step graphs, on one thread, without a server.
+"""How long decoding steps take by each graph of steps, on one thread, without a server.
 
     python -m bench.steps --rounds 20
 
-Rows of some ages and sources take 15 steps by one graph and then by the other, round after round,
-over the same random caches. Printed are medians in microseconds a step, and of the second graph
-for each row as well.
+Rows of some ages and sources take 15 steps by one graph and then by the next, round after round,
+over the same random caches. Printed are medians in microseconds for each token of a row, all rows
+together, and of the last graph for each row alone as well.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.graphs import memory_of, open_graph
+from bench.graphs import memory_of, no_adjustments, num_step_tokens, open_graph, presents
 from bench.reporting import markdown_table
 
 AGES = range(10, 25)
@@ -36,7 +36,7 @@ CASES = {
     **{f"{n} of the same kind": (MIXED * 3)[:n] for n in (4, 8, 12, 16, 32, 64)},
 }
 """Source tokens of the rows."""
-GRAPHS = ("decoder_step", "greedy_step")
+GRAPHS = ("decoder_step", "greedy_step", "greedy_steps")
 
 
 class Steps:
@@ -46,6 +46,7 @@ class Steps:
         self._session = open_graph(path, num_threads=1)
         self._binding = self._session.io_binding()
         self._outputs = {output.name for output in self._session.get_outputs()}
+        self._num_tokens = num_step_tokens(self._session)
         self._ages = np.zeros(len(lengths), np.int32)
         self._total = np.zeros(1, np.int32)
         longest = max(lengths)
@@ -54,8 +55,7 @@ class Steps:
             "lengths": self._ages,
             "total_length": self._total,
             "num_candidates": np.ones(1, np.int64),
-            "adjusted_positions": np.zeros((0, 2), np.int64),
-            "adjustments": np.zeros(0, np.float32),
+            **no_adjustments(self._num_tokens),
             "source_lengths": np.array(lengths, np.int64),
             "total_source_length": np.array([longest], np.int32),
         }
@@ -74,17 +74,18 @@ class Steps:
     def _bind(self, name: str, array: Any) -> None:
         self._binding.bind_input(name, *memory_of(array))
         present = name.replace("past_", "present_").replace("cross_", "present_cross_")
-        if present != name and present in self._outputs:
-            self._binding.bind_output(present, *memory_of(array))
+        for each in presents(present, self._num_tokens):
+            if each in self._outputs:
+                self._binding.bind_output(each, *memory_of(array))
 
     def seconds(self) -> float:
-        """Mean seconds of a step."""
+        """Mean seconds for a token of all rows."""
         started = time.perf_counter()
         for age in AGES:
             self._ages[:] = age
             self._total[:] = age + 1
             self._session.run_with_iobinding(self._binding)
-        return (time.perf_counter() - started) / len(AGES)
+        return (time.perf_counter() - started) / len(AGES) / self._num_tokens
 
 
 def main() -> None:

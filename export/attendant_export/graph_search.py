@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 
 Array = NDArray[np.generic]
-GREEDY_STEP, DECODER_STEP = "greedy_step", "decoder_step"
-"""The graphs that decode a token: for one row a sentence, and for any number of them."""
+GREEDY_STEPS, GREEDY_STEP, DECODER_STEP = "greedy_steps", "greedy_step", "decoder_step"
+"""The graphs that decode: several tokens for one row a sentence, one, and one for any rows."""
 
 
 class ParityError(ValueError):
@@ -64,8 +64,8 @@ class TranslationGraphs:
         self.encoder = open_session(folder, graphs.encoder)
         self.steps = {
             name: open_session(folder, getattr(graphs, name))
-            for name in (GREEDY_STEP, DECODER_STEP)
-            if getattr(graphs, name).path  # Bundles of older versions have no greedy_step.
+            for name in (GREEDY_STEPS, GREEDY_STEP, DECODER_STEP)
+            if getattr(graphs, name).path  # Bundles of older versions have decoder_step alone.
         }
         self.scorer = open_session(folder, graphs.scorer)
         layers = range(sizes.num_decoder_layers)
@@ -75,6 +75,13 @@ class TranslationGraphs:
     def steps_for(self, beam_size: int) -> list[str]:
         """The graphs that can do the steps of a search, first the one that a CPU uses."""
         return [name for name in self.steps if beam_size == 1 or name == DECODER_STEP]
+
+    def num_step_tokens(self, step: str) -> int:
+        """Tokens that one run of the graph ``step`` decodes for each row."""
+        if step != GREEDY_STEPS:
+            return 1
+        (ids,) = (o for o in self.steps[step].get_outputs() if o.name == "candidate_ids")
+        return int(ids.shape[1])
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
         """Cross-attention keys and values of each layer, (batch, heads, source, head_dim) each."""
@@ -115,7 +122,10 @@ class Places:
     ) -> None:
         sizes = graphs.sizes
         heads, head_dim = sizes.num_heads, sizes.head_dim
-        own = (max_sentences, width, heads, max_target_tokens, head_dim)
+        self._suffixes = ["", *(f"_{i}" for i in range(1, graphs.num_step_tokens(step)))]
+        # The last tokens of a step may lie behind the end of the longest output.
+        max_positions = max_target_tokens + len(self._suffixes) - 1
+        own = (max_sentences, width, heads, max_positions, head_dim)
         cross = (max_sentences, heads, max_source_tokens, head_dim)
         self._graphs, self._step, self._width, self._count = graphs, step, width, 0
         self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
@@ -148,19 +158,22 @@ class Places:
     ) -> tuple[Array, Array]:
         """Feed one token to every row; ``lengths`` tokens are in its cache already.
 
-        Returns ids and log-probabilities of the best candidates, (places, width, candidates) each.
-        Raises ParityError if a log-probability is not finite; nothing is suppressed here.
+        Returns ids and log-probabilities of the best candidates, (places, width, candidates) each;
+        of ``greedy_steps`` the best of each of its steps instead. Raises ParityError if a
+        log-probability is not finite; nothing is suppressed here.
         """
         inputs = {
             "tokens": np.array(tokens, np.int64),
             "lengths": np.array(lengths, np.int32),
             "total_length": np.array([max(lengths) + 1], np.int32),
-            "num_candidates": np.array([num_candidates], np.int64),
             "source_lengths": self._source_lengths[: self._count],
-            "adjusted_positions": np.zeros((0, 2), np.int64),
-            "adjustments": np.zeros(0, np.float32),
         }
-        if self._step == GREEDY_STEP:
+        for suffix in self._suffixes:
+            inputs[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
+            inputs[f"adjustments{suffix}"] = np.zeros(0, np.float32)
+        if self._step != GREEDY_STEPS:
+            inputs["num_candidates"] = np.array([num_candidates], np.int64)
+        if self._step != DECODER_STEP:
             longest = self._source_lengths[: self._count].max()
             inputs["total_source_length"] = np.array([longest], np.int32)
         session = self._graphs.steps[self._step]
@@ -173,7 +186,7 @@ class Places:
         session.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
         check_finite(self._step, log_p)
-        shape = (self._count, self._width, num_candidates)
+        shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 
     def _bind_caches(self, binding: ort.IOBinding) -> None:
@@ -182,13 +195,15 @@ class Places:
             shape = (self._count, *memory.shape[1:])
             where = ("cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
             binding.bind_input(name, *where)
-            if self._step == GREEDY_STEP:
-                binding.bind_output(f"present_{name}", *where)
+            if self._step != DECODER_STEP:
+                for suffix in self._suffixes:
+                    binding.bind_output(f"present_{name}{suffix}", *where)
         for name, memory in zip(graphs.cache_names, self._past, strict=True):
             # Past and present are one memory: the graph writes the new keys and values in place.
             where = ("cpu", 0, graphs.cache_type, (rows, *memory.shape[2:]), memory.ctypes.data)
             binding.bind_input(f"past_{name}", *where)
-            binding.bind_output(f"present_{name}", *where)
+            for suffix in self._suffixes:
+                binding.bind_output(f"present_{name}{suffix}", *where)
 
 
 @dataclass(slots=True)
@@ -231,6 +246,8 @@ class SentenceSearch:
         """Whether no running beam may still replace a finished one."""
         if len(self.steps) == self.max_tokens:
             return True
+        if not self.running:  # nothing but an end, or nothing yet
+            return bool(self.steps)
         best = max(h.score(self.length_penalty) for h in self.running)
         is_full = len(self.finished) == self.beam_size
         return is_full and best <= self.finished[-1].score(self.length_penalty)
@@ -285,9 +302,15 @@ def _step(places: Places, running: list[SentenceSearch], bos_id: int) -> None:
         begun = [h.token_ids[-1] for h in search.running] or [bos_id] * search.beam_size
         tokens += begun
         lengths += [len(search.steps)] * len(begun)
-    ids, log_p = places.step(tokens, lengths, 2 * running[0].beam_size)
+    beam_size = running[0].beam_size
+    ids, log_p = places.step(tokens, lengths, 2 * beam_size if beam_size > 1 else 1)
     for place, search in enumerate(running):
-        places.reorder(place, search.advance(ids[place], log_p[place]))
+        if beam_size > 1:
+            places.reorder(place, search.advance(ids[place], log_p[place]))
+            continue
+        for i in range(ids.shape[2]):
+            if not search.is_over():
+                search.advance(ids[place][:, i : i + 1], log_p[place][:, i : i + 1])
 
 
 def greedy_uncached(
@@ -305,5 +328,5 @@ def greedy_uncached(
         places.join([source])
         for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
             ids, log_p = places.step([token], [length], 1)
-        found = found.followed_by(ids.item(), log_p.item())
+        found = found.followed_by(int(ids[0, 0, 0]), float(log_p[0, 0, 0]))
     return found

@@ -17,6 +17,7 @@ from attendant_export.translation_graphs import (
     build_decoder_step,
     build_encoder,
     build_greedy_step,
+    build_greedy_steps,
     build_scorer,
     translation_network,
 )
@@ -38,6 +39,7 @@ def write_translation_graphs(
         "encoder": lambda g: build_encoder(g, config.num_encoder_layers, config.num_decoder_layers),
         "decoder_step": lambda g: build_decoder_step(g, config.num_decoder_layers),
         "greedy_step": lambda g: build_greedy_step(g, config.num_decoder_layers),
+        "greedy_steps": lambda g: build_greedy_steps(g, config.num_decoder_layers),
         "scorer": lambda g: build_scorer(g, config.num_decoder_layers),
     }
     return _write(translation_network(model, max_positions), builders, precision, folder)

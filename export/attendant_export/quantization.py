@@ -75,18 +75,26 @@ class Int8Layers(Layers):
     def vocabulary_scores(self, x: str, table: str) -> str:
         """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
         values, scales = self._weight(table)
+        rows = self._quantize_rows(x)
         # ONNX Runtime transposes constants when it loads the graph: the file holds one table.
-        return self._product(x, self.op("Transpose", values), scales)
+        columns = self.op("Transpose", values)
+        # Its kernel copies the columns' scales at every run, one by one: for a whole vocabulary
+        # that takes longer than to multiply by them afterwards, until there are many rows.
+        scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
+        return self.op("Mul", scaled_columns, rows.scales)
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
         rows = self._quantize_rows(x)
-        scaled_columns = self.op(
+        return self.op("Mul", self._sums(rows, values, scales), rows.scales)
+
+    def _sums(self, rows: _Rows, values: str, scales: str) -> str:
+        """Integer products of ``rows`` and ``values`` (inputs, outputs), times ``scales``."""
+        return self.op(
             *("MatMulIntegerToFloat", rows.values, values, self.scalar(1), scales),
             rows.zero_point,
             domain=MICROSOFT,
         )
-        return self.op("Mul", scaled_columns, rows.scales)
 
     def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
         values, scales = quantize_columns(self.network.parameters[name])

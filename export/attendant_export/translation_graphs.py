@@ -1,10 +1,10 @@
-"""The graphs of a Transformer: encoder, decoder_step, greedy_step and scorer.
+"""The graphs of a Transformer: encoder, scorer, and the steps of the decoder.
 
 Owns their inputs and outputs. Knows no precision: the layers it is given do.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,8 @@ from attendant_export.transformer import Transformer, sinusoidal_positions
 TABLE = "embedding.weight"
 POSITIONS = "positions"
 KINDS = ("key", "value")
+NUM_GREEDY_STEPS = 2
+"""Steps in one run of ``greedy_steps``."""
 KEYS_VALUES = "decoder.cross_attention.keys_values"
 
 
@@ -93,60 +95,147 @@ def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
     computes and then masks what a row's source is shorter than the longest. What it appends to the
     past is the source's last position, which is there already.
     """
-    source_lengths = g.input("source_lengths", np.int64, "rows")
-    total_length = g.input("total_source_length", np.int32, 1)
-    last = g.op("Sub", source_lengths, g.integer(1))  # (rows)
-    by_head = g.op("Unsqueeze", last, g.integers(1, 2))
-    by_head = g.op("Expand", by_head, g.integers(1, g.network.num_heads, 1))  # (rows, heads, 1)
-    lengths = g.cast(last, np.int32)
+    _build_step(g, num_decoder_layers, _SourcesAsPasts(g, num_decoder_layers).attend)
 
-    def attend_memory(layer: int, query: str) -> str:
-        memory = _memory(g, layer, "rows")
-        key, value = (g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in memory)
-        weighted, presents = g.attend_past((query, key, value), memory, lengths, total_length)
+
+def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
+    """`NUM_GREEDY_STEPS` of `build_greedy_step`, each of which appends the best token of the last.
+
+    Gives the best tokens of all steps and their log-probabilities, in the order of the steps, also
+    behind an end. The present of each step is an output of its own, for the same memory.
+    """
+    sources = _SourcesAsPasts(g, num_decoder_layers)
+    tokens, lengths, total_length = _rows_to_step(g)
+    past = _past(g, num_decoder_layers)
+    vocab_size = g.network.parameters[TABLE].shape[0]
+    last_position = g.constant(np.array(g.network.parameters[POSITIONS].shape[0] - 1, np.int32))
+    one = g.constant(np.array(1, np.int32))
+    found: list[tuple[str, str]] = []
+    for step in range(NUM_GREEDY_STEPS):
+        suffix = _suffix(step)
+        adjusted = _adjustments(g, suffix)
+        # Steps behind the end of a full row are of no use, but must not fail.
+        positions = g.op("Min", lengths, last_position) if step else ""
+        log_p, past = _step(g, tokens, lengths, total_length, past, sources.attend, positions)
+        _give_presents(g, past, suffix)
+        log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
+        found.append(g.top_k(log_p, g.integers(1), vocab_size))
+        tokens = g.flat(found[-1][1])
+        lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
+    best, ids = (g.op("Concat", *each, axis=1) for each in zip(*found, strict=True))
+    g.output("candidate_ids", ids, np.int64, "rows", NUM_GREEDY_STEPS)
+    g.output("candidate_log_probabilities", best, np.float32, "rows", NUM_GREEDY_STEPS)
+
+
+class _SourcesAsPasts:
+    """Cross-attention of one row per sentence to its source as if that were its past."""
+
+    def __init__(self, g: Layers, num_decoder_layers: int) -> None:
+        source_lengths = g.input("source_lengths", np.int64, "rows")
+        self._g = g
+        self._total_length = g.input("total_source_length", np.int32, 1)
+        last = g.op("Sub", source_lengths, g.integer(1))  # (rows)
+        by_head = g.op("Unsqueeze", last, g.integers(1, 2))
+        by_head = g.op("Expand", by_head, g.integers(1, g.network.num_heads, 1))
+        self._lengths = g.cast(last, np.int32)
+        self._memory = [_memory(g, layer, "rows") for layer in range(num_decoder_layers)]
+        self._last = [
+            [g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in memory]
+            for memory in self._memory
+        ]  # keys and values of each layer: (rows, d_model)
+        self._num_steps = [0] * num_decoder_layers
+
+    def attend(self, layer: int, query: str) -> str:
+        """Queries (rows, d_model) to weighted values (rows, d_model), once more for ``layer``."""
+        g, memory = self._g, self._memory[layer]
+        key, value = self._last[layer]
+        weighted, presents = g.attend_past(
+            (query, key, value), memory, self._lengths, self._total_length
+        )
+        suffix = _suffix(self._num_steps[layer])
+        self._num_steps[layer] += 1
         for kind, present in zip(KINDS, presents, strict=True):
             shape = ("rows", g.network.num_heads, "source", g.network.head_dim)
-            g.output(f"present_cross_{kind}_{layer}", present, g.dtype, *shape)
+            g.output(f"present_cross_{kind}_{layer}{suffix}", present, g.dtype, *shape)
         return weighted
-
-    _build_step(g, num_decoder_layers, attend_memory)
 
 
 def _build_step(
     g: Layers, num_decoder_layers: int, attend_memory: Callable[[int, str], str]
 ) -> None:
     """A step with a cross-attention that maps the layer and queries to weighted values."""
-    tokens = g.input("tokens", np.int64, "rows")
-    lengths = g.input("lengths", np.int32, "rows")
-    total_length = g.input("total_length", np.int32, 1)
+    tokens, lengths, total_length = _rows_to_step(g)
     num_candidates = g.input("num_candidates", np.int64, 1)
-    adjusted_positions = g.input("adjusted_positions", np.int64, "adjustments", 2)
-    adjustments = g.input("adjustments", np.float32, "adjustments")
-
-    def attend_past(layer: int, query_key_value: str) -> str:
-        shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
-        keys, values = (g.input(f"past_{kind}_{layer}", g.dtype, *shape) for kind in KINDS)
-        fused = (query_key_value, "", "")
-        weighted, presents = g.attend_past(fused, (keys, values), lengths, total_length)
-        for kind, present in zip(KINDS, presents, strict=True):
-            g.output(f"present_{kind}_{layer}", present, g.dtype, *shape)
-        return weighted
-
-    x = _embed(g, tokens)
-    x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), lengths))
-    for layer in range(num_decoder_layers):
-        x = g.block(
-            x,
-            f"decoder.{layer}",
-            partial(attend_past, layer),
-            partial(attend_memory, layer),
-        )
-    log_p = g.op("LogSoftmax", _scores(g, x))
+    adjusted = _adjustments(g)
+    past = _past(g, num_decoder_layers)
+    log_p, presents = _step(g, tokens, lengths, total_length, past, attend_memory)
+    _give_presents(g, presents)
     # After the softmax: what is left to choose from keeps the probabilities that the model gives.
-    log_p = g.op("ScatterND", log_p, adjusted_positions, adjustments, reduction="add")
+    log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
     best, ids = g.top_k(log_p, num_candidates, g.network.parameters[TABLE].shape[0])
     g.output("candidate_ids", ids, np.int64, "rows", "candidates")
     g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
+
+
+def _suffix(step: int) -> str:
+    """What the names of a later step's inputs and outputs end with."""
+    return f"_{step}" if step else ""
+
+
+def _rows_to_step(g: Layers) -> tuple[str, str, str]:
+    tokens = g.input("tokens", np.int64, "rows")
+    lengths = g.input("lengths", np.int32, "rows")
+    return tokens, lengths, g.input("total_length", np.int32, 1)
+
+
+def _adjustments(g: Layers, suffix: str = "") -> tuple[str, str]:
+    positions = g.input(f"adjusted_positions{suffix}", np.int64, f"adjustments{suffix}", 2)
+    return positions, g.input(f"adjustments{suffix}", np.float32, f"adjustments{suffix}")
+
+
+def _past(g: Layers, num_decoder_layers: int) -> list[tuple[str, str]]:
+    shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
+    return [
+        (g.input(f"past_key_{i}", g.dtype, *shape), g.input(f"past_value_{i}", g.dtype, *shape))
+        for i in range(num_decoder_layers)
+    ]
+
+
+def _give_presents(g: Layers, presents: Sequence[tuple[str, str]], suffix: str = "") -> None:
+    shape = ("rows", g.network.num_heads, "max_length", g.network.head_dim)
+    for layer, keys_values in enumerate(presents):
+        for kind, present in zip(KINDS, keys_values, strict=True):
+            g.output(f"present_{kind}_{layer}{suffix}", present, g.dtype, *shape)
+
+
+def _step(
+    g: Layers,
+    tokens: str,
+    lengths: str,
+    total_length: str,
+    past: Sequence[tuple[str, str]],
+    attend_memory: Callable[[int, str], str],
+    positions: str = "",
+) -> tuple[str, list[tuple[str, str]]]:
+    """Log-probabilities of the next token, fp32 (rows, vocab), and the presents of each layer.
+
+    ``positions`` of the tokens are ``lengths``, unless given.
+    """
+    presents: list[tuple[str, str]] = []
+
+    def attend_past(layer: int, query_key_value: str) -> str:
+        fused = (query_key_value, "", "")
+        weighted, present = g.attend_past(fused, past[layer], lengths, total_length)
+        presents.append((present[0], present[1]))
+        return weighted
+
+    x = _embed(g, tokens)
+    x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), positions or lengths))
+    for layer in range(len(past)):
+        x = g.block(
+            x, f"decoder.{layer}", partial(attend_past, layer), partial(attend_memory, layer)
+        )
+    return g.op("LogSoftmax", _scores(g, x)), presents
 
 
 def build_scorer(g: Layers, num_decoder_layers: int) -> None:

@@ -19,6 +19,7 @@ from attendant_server.onnx_memory import (
     BoundStep,
     CacheSizes,
     StepInputs,
+    StepKind,
     doubled,
 )
 from attendant_server.onnx_sessions import Buffer, Tensor, graph_session
@@ -134,6 +135,8 @@ class DeviceDecoderMemory:
         device: str,
     ) -> None:
         self._session, self._sizes, self._device = decoder_step, sizes, device
+        self._kind = StepKind.of(decoder_step)
+        self.num_step_tokens = self._kind.num_tokens
         self._width, self._max_blocks = width, max_blocks
         self._inputs = StepInputs(max_blocks * width, max_blocks, device)
         self._source_lengths = self._inputs.source_lengths
@@ -190,7 +193,9 @@ class DeviceDecoderMemory:
         self, past: DeviceCache, cross: DeviceCache, num_blocks: int, num_candidates: int
     ) -> BoundStep:
         num_rows = num_blocks * self._width
-        bound = BoundStep(self._session, self._inputs, num_rows, num_blocks, num_candidates)
+        bound = BoundStep(
+            self._session, self._inputs, num_rows, num_blocks, num_candidates, self._kind
+        )
         for i, name in enumerate(self._sizes.names):
             bound.bind_caches(name, past.tensor(i, num_rows), cross.tensor(i, num_blocks))
         return bound
@@ -205,7 +210,7 @@ class DeviceDecoderMemory:
         sizes = self._sizes
         longest = int(self._source_lengths[:num_blocks].max())
         blocks = doubled(SMALLEST_NUM_BLOCKS, num_blocks, self._max_blocks)
-        targets = doubled(SMALLEST_NUM_POSITIONS, num_target_positions, sizes.max_target_tokens)
+        targets = doubled(SMALLEST_NUM_POSITIONS, num_target_positions, sizes.max_target_positions)
         sources = doubled(SMALLEST_NUM_POSITIONS, longest, sizes.max_source_tokens)
         rows_used, rows = num_used * self._width, blocks * self._width
         self._past = self._resized(self._past, rows_used, rows, targets)

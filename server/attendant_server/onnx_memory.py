@@ -29,7 +29,7 @@ class CacheSizes:
     num_heads: int
     head_dim: int
     max_source_tokens: int
-    max_target_tokens: int
+    max_target_positions: int
     dtype: np.dtype[np.generic]
 
     @property
@@ -40,7 +40,7 @@ class CacheSizes:
 
     def most_bytes(self, width: int, max_blocks: int) -> int:
         """Memory of caches for so many sentences of ``width`` rows, each as long as it may be."""
-        positions = max_blocks * (width * self.max_target_tokens + self.max_source_tokens)
+        positions = max_blocks * (width * self.max_target_positions + self.max_source_tokens)
         position_bytes = self.num_heads * self.head_dim * self.dtype.itemsize
         return len(self.names) * positions * position_bytes
 
@@ -94,6 +94,31 @@ def check_places(decoder_step: onnxruntime.InferenceSession, device: str) -> Non
         raise ValueError("decoder_step reads total_length from cuda, not from the host")
 
 
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """What one graph of steps wants and gives, as its inputs and outputs tell."""
+
+    num_tokens: int
+    """Tokens that it decodes for each row in one run."""
+    takes_num_candidates: bool
+    takes_sources_as_pasts: bool
+    """It binds the memory of the sources for writing, too, and reads no further than each."""
+
+    @classmethod
+    def of(cls, session: onnxruntime.InferenceSession) -> "StepKind":
+        """The kind of a step graph that is open."""
+        inputs = {value.name for value in session.get_inputs()}
+        (found,) = (v.shape for v in session.get_outputs() if v.name == "candidate_ids")
+        takes_num_candidates = "num_candidates" in inputs
+        num_tokens = 1 if takes_num_candidates else found[1]
+        return cls(num_tokens, takes_num_candidates, "total_source_length" in inputs)
+
+    @property
+    def suffixes(self) -> list[str]:
+        """What the names of the inputs and outputs for each of the tokens end with."""
+        return ["", *(f"_{i}" for i in range(1, self.num_tokens))]
+
+
 class BoundStep:
     """The decoder step bound to the first rows of one memory, to be run any number of times.
 
@@ -108,39 +133,42 @@ class BoundStep:
         num_rows: int,
         num_blocks: int,
         num_candidates: int,
-        is_greedy_step: bool = False,
+        kind: StepKind,
     ) -> None:
-        self._session, self._binding = session, session.io_binding()
-        self._is_greedy_step = is_greedy_step
+        self._session, self._binding, self._kind = session, session.io_binding(), kind
+        num_found = num_candidates if kind.takes_num_candidates else kind.num_tokens
         self._num_candidates = np.array([num_candidates], dtype=np.int64)
-        self._token_ids = np.zeros((num_rows, num_candidates), dtype=np.int64)
-        self._log_probabilities = np.zeros((num_rows, num_candidates), dtype=np.float32)
-        self._has_adjustments: bool | None = None
+        self._token_ids = np.zeros((num_rows, num_found), dtype=np.int64)
+        self._log_probabilities = np.zeros((num_rows, num_found), dtype=np.float32)
+        self._adjusted = dict.fromkeys(kind.suffixes, True)
         self._read("tokens", inputs.tensor(inputs.tokens[:num_rows]))
         self._read("lengths", inputs.tensor(inputs.lengths[:num_rows]))
         self._read("source_lengths", inputs.tensor(inputs.source_lengths[:num_blocks]))
         self._read("total_length", Tensor.of(inputs.total_length))
-        if is_greedy_step:
+        if kind.takes_sources_as_pasts:
             self._read("total_source_length", Tensor.of(inputs.total_source_length))
-        self._read("num_candidates", Tensor.of(self._num_candidates))
+        if kind.takes_num_candidates:
+            self._read("num_candidates", Tensor.of(self._num_candidates))
         self._write("candidate_ids", Tensor.of(self._token_ids))
         self._write("candidate_log_probabilities", Tensor.of(self._log_probabilities))
 
     def bind_caches(self, name: str, past: Tensor, cross: Tensor) -> None:
         """Bind the caches ``name``; what the step appends to ``past`` is written in place."""
         self._read(f"past_{name}", past)
-        self._write(f"present_{name}", past)
         self._read(f"cross_{name}", cross)
-        if self._is_greedy_step:
-            self._write(f"present_cross_{name}", cross)
+        for suffix in self._kind.suffixes:
+            self._write(f"present_{name}{suffix}", past)
+            if self._kind.takes_sources_as_pasts:
+                self._write(f"present_cross_{name}{suffix}", cross)
 
     def run(self, step_input: StepInput) -> Candidates:
         """One step; the answer is overwritten by the next."""
-        has_adjustments = len(step_input.adjustments) > 0
-        if has_adjustments or self._has_adjustments != has_adjustments:
-            self._read("adjusted_positions", Tensor.of(step_input.adjusted_positions))
-            self._read("adjustments", Tensor.of(step_input.adjustments))
-            self._has_adjustments = has_adjustments
+        for suffix, adjustments in zip(self._kind.suffixes, step_input.adjustments, strict=True):
+            has_any = len(adjustments.values) > 0
+            if has_any or self._adjusted[suffix]:
+                self._read(f"adjusted_positions{suffix}", Tensor.of(adjustments.positions))
+                self._read(f"adjustments{suffix}", Tensor.of(adjustments.values))
+                self._adjusted[suffix] = has_any
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities)
 
@@ -170,12 +198,12 @@ class EncodedSentence:
 class HostDecoderMemory:
     """The caches of sentences searched with one width, and the steps over them.
 
-    Self-attention caches are (rows, heads, max_target_tokens, head_dim); a step is bound to the
+    Self-attention caches are (rows, heads, max_target_positions, head_dim); a step is bound to the
     first rows and writes the new key and value in place. Cross-attention buffers are
     (blocks, heads, source, head_dim): ``source`` is a size that fits the longest source, and the
     sizes are views of the same memory. ``decoder_step`` computes with whole buffers, so it gets the
-    smallest that fits the running sources; ``greedy_step`` reads no further than each source, and
-    its buffers only grow.
+    smallest that fits the running sources; a graph that takes sources as pasts reads no further
+    than each source, and its buffers only grow.
     """
 
     def __init__(
@@ -184,16 +212,16 @@ class HostDecoderMemory:
         sizes: CacheSizes,
         width: int,
         max_blocks: int,
-        is_greedy_step: bool = False,
     ) -> None:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows.
 
-        ``graph`` is ``decoder_step``, or ``greedy_step`` if so said, which wants a width of 1.
+        ``graph`` is ``decoder_step`` or, for a width of 1, one of the greedy ones.
         """
-        self._graph, self._sizes, self._is_greedy_step = graph, sizes, is_greedy_step
+        self._graph, self._sizes, self._kind = graph, sizes, StepKind.of(graph.beside)
         self._width, self._max_blocks = width, max_blocks
+        self.num_step_tokens = self._kind.num_tokens
         heads, head_dim = sizes.num_heads, sizes.head_dim
-        shape = (max_blocks * width, heads, sizes.max_target_tokens, head_dim)
+        shape = (max_blocks * width, heads, sizes.max_target_positions, head_dim)
         num_tensors = len(sizes.names)
         # One array for all layers, so that a row moves with one copy.
         self._past = np.zeros((num_tensors, *shape), dtype=sizes.dtype)
@@ -218,7 +246,7 @@ class HostDecoderMemory:
         self._fit(block + 1, int(self._source_lengths[: block + 1].max()))
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
-            if not self._is_greedy_step:
+            if not self._kind.takes_sources_as_pasts:
                 # Masked positions still enter products, with a weight of zero, and zero times
                 # what a broken source left there would be NaN for its successor.
                 cross[block, :, source.num_tokens :] = 0
@@ -229,7 +257,7 @@ class HostDecoderMemory:
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
         self._source_lengths[block] = self._source_lengths[origin]
         length = self._cross[0].shape[2]
-        if self._is_greedy_step:
+        if self._kind.takes_sources_as_pasts:
             length = int(self._source_lengths[origin])
         for cross in self._cross:
             cross[block, :, :length] = cross[origin, :, :length]
@@ -264,9 +292,7 @@ class HostDecoderMemory:
         self, session: onnxruntime.InferenceSession, num_blocks: int, num_candidates: int
     ) -> BoundStep:
         num_rows = num_blocks * self._width
-        bound = BoundStep(
-            session, self._inputs, num_rows, num_blocks, num_candidates, self._is_greedy_step
-        )
+        bound = BoundStep(session, self._inputs, num_rows, num_blocks, num_candidates, self._kind)
         for name, past, cross in zip(self._sizes.names, self._past, self._cross, strict=True):
             bound.bind_caches(name, Tensor.of(past[:num_rows]), Tensor.of(cross[:num_blocks]))
         return bound
@@ -284,7 +310,7 @@ class HostDecoderMemory:
         """Lay the cross-attention buffers of the first blocks out for their longest source."""
         size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
         old = self._cross[0].shape[2]
-        if size == old or (size < old and self._is_greedy_step):
+        if size == old or (size < old and self._kind.takes_sources_as_pasts):
             return
         resized = self._cross_view(size)
         kept = min(old, size)

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
-from attendant_server.engine.models import DecoderMemory, EncodedSource, StepInput
+from attendant_server.engine.models import (
+    NO_ADJUSTMENTS,
+    DecoderMemory,
+    EncodedSource,
+    StepInput,
+)
 from attendant_server.onnx_device_memory import (
     DeviceCache,
     DeviceDecoderMemory,
@@ -23,6 +28,7 @@ from attendant_server.onnx_memory import (
     CacheSizes,
     EncodedSentence,
     HostDecoderMemory,
+    StepKind,
     check_places,
 )
 from attendant_server.onnx_sessions import Tensor, open_session
@@ -30,6 +36,8 @@ from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text with which sessions are compared, or as many as the model takes."""
+GREEDY_GRAPHS = "greedy_steps", "greedy_step"
+"""The steps of greedy search, the quickest first."""
 TRIAL_WIDTH = 4
 """Rows of its beam search."""
 
@@ -46,7 +54,7 @@ def pad(sequences: Sequence[TokenIds], pad_id: int) -> tuple[NDArray[np.int64], 
 class OnnxTranslationModel:
     """An encoder-decoder bundle: the engine's `TranslationModel`."""
 
-    _takes_greedy_step: ClassVar[bool] = True
+    _takes_greedy_graphs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -69,10 +77,12 @@ class OnnxTranslationModel:
             ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
             for name in ("encoder", "decoder_step")
         )
-        self.greedy_step: ThreadedGraph | None = None  # as in bundles of older versions
-        if self._takes_greedy_step and bundle.has_graph("greedy_step"):
-            path = bundle.graph_path("greedy_step")
-            self.greedy_step = ThreadedGraph(path, num_threads, device, processors)
+        self.greedy_steps: ThreadedGraph | None = None  # as in bundles of older versions
+        name = next(filter(bundle.has_graph, GREEDY_GRAPHS), None)
+        if self._takes_greedy_graphs and name is not None:
+            path = bundle.graph_path(name)
+            self.greedy_steps = ThreadedGraph(path, num_threads, device, processors)
+        num_step_tokens = StepKind.of(self._step_graph(1).beside).num_tokens
         self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
         self._check_sizes()
         is_half = self.encoder.beside.get_outputs()[0].type == "tensor(float16)"
@@ -81,7 +91,8 @@ class OnnxTranslationModel:
             self.sizes.num_heads,
             self.sizes.head_dim,
             self.limits.max_source_tokens,
-            self.limits.max_target_tokens,
+            # The last tokens of a step may lie behind the end of the longest output.
+            self.limits.max_target_tokens + num_step_tokens - 1,
             np.dtype(np.float16 if is_half else np.float32),
         )
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
@@ -99,7 +110,7 @@ class OnnxTranslationModel:
         cross = self._run_encoder(source, lengths)
         encoded = EncodedSentence([kv[0] for kv in cross], num_tokens)
         self._choose_step_threads(encoded, width=1)
-        if self.greedy_step is not None:
+        if self.greedy_steps is not None:
             self._choose_step_threads(encoded, width=TRIAL_WIDTH)
 
     def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
@@ -109,8 +120,7 @@ class OnnxTranslationModel:
             tokens=np.full(width, self.bos_id, dtype=np.int64),
             lengths=np.zeros(width, dtype=np.int32),
             num_candidates=1,
-            adjusted_positions=np.zeros((0, 2), dtype=np.int64),
-            adjustments=np.zeros(0, dtype=np.float32),
+            adjustments=[NO_ADJUSTMENTS] * memory.num_step_tokens,
         )
         graph = self._step_graph(width)
         graph.keep_what_pays(lambda session: memory.step_with(session, 1, step_input))
@@ -123,7 +133,7 @@ class OnnxTranslationModel:
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
         stated = [[self.sizes.num_heads, self.sizes.head_dim]] * 4 * self.sizes.num_decoder_layers
-        for graph in filter(None, (self.decoder_step, self.greedy_step)):
+        for graph in filter(None, (self.decoder_step, self.greedy_steps)):
             inputs = graph.beside.get_inputs()
             caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
             if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
@@ -153,11 +163,10 @@ class OnnxTranslationModel:
 
     def _host_memory(self, width: int, max_blocks: int) -> HostDecoderMemory:
         graph = self._step_graph(width)
-        is_greedy_step = graph is self.greedy_step
-        return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks, is_greedy_step)
+        return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks)
 
     def _step_graph(self, width: int) -> ThreadedGraph:
-        return (self.greedy_step if width == 1 else None) or self.decoder_step
+        return (self.greedy_steps if width == 1 else None) or self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
@@ -187,7 +196,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
     """The same with everything but tokens, lengths and candidates on the device throughout."""
 
     # On a GPU it would have another kernel, of which nothing has been measured.
-    _takes_greedy_step = False
+    _takes_greedy_graphs = False
 
     def __init__(
         self,

@@ -130,11 +130,14 @@ def test_the_pieces_of_a_stream_add_up_to_the_translation(running: Running, beam
     assert last.model == "tiny-en-de/1"
 
 
-def test_a_greedy_stream_sends_complete_words_one_by_one(running: Running):
+def test_a_greedy_stream_sends_complete_words_as_they_are_decoded(running: Running):
     request = StreamTranslateRequest(text=SENTENCES[0])
     *pieces, last = running.translation.StreamTranslate(request)
     words = last.translation.hypotheses[0].text.split(" ")
-    assert [piece.delta.strip() for piece in pieces] == words[:-1]
+    sent = [word for piece in pieces for word in piece.delta.split()]
+    assert len(pieces) > 1
+    assert sent == words[: len(sent)]
+    assert len(words) - 2 <= len(sent) < len(words)  # the last two may come with the end
 
 
 def test_a_stream_of_a_text_without_words_fails(running: Running):

@@ -111,6 +111,7 @@ def test_a_manifest_is_described_for_people(translation_bundle):
     assert "translation, en de" in text
     assert "beam4 ragged cached by decoder_step: 16 of 16 identical" in text
     assert "greedy ragged cached by greedy_step: 16 of 16 identical" in text
+    assert "greedy ragged cached by greedy_steps: 16 of 16 identical" in text
 
 
 def test_a_bundle_that_exists_is_not_overwritten(translation_bundle, run):

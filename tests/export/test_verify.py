@@ -147,7 +147,7 @@ def test_graphs_that_give_no_numbers_are_refused(precision, verifier, tmp_path):
     torch.nn.init.constant_(dict(broken.named_parameters())["decoder_norm.bias"], torch.nan)
     graphs = open_graphs(broken, precision, tmp_path)
 
-    with pytest.raises(ParityError, match="greedy_step gives values that are not finite"):
+    with pytest.raises(ParityError, match="greedy_steps gives values that are not finite"):
         verifier.verify(precision, graphs)
     with pytest.raises(ParityError, match="scorer gives values that are not finite"):
         graphs.score([[5, 2]], [[7, 2]])

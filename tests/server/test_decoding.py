@@ -36,8 +36,8 @@ def observer():
 
 
 @pytest.fixture
-def model():
-    return FakeTranslationModel()
+def model(request):
+    return FakeTranslationModel(getattr(request, "param", 1))
 
 
 @pytest.fixture
@@ -104,6 +104,7 @@ def random_options(rng):
 
 
 @pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("model", [1, 2, 5], indirect=True, ids="{} tokens a step".format)
 def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(lane, seed):
     rng = random.Random(seed)
     calls = []

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
-from attendant_server.engine.models import PastCopy, StepInput
+from attendant_server.engine.models import NO_ADJUSTMENTS, Adjustments, PastCopy, StepInput
 from attendant_server.onnx_device_memory import SMALLEST_NUM_BLOCKS, DeviceCache
 from attendant_server.onnx_memory import (
     MAX_BINDINGS,
@@ -34,7 +34,7 @@ def models(request, translation_bundle):
     precision, device, tolerance = request.param
     open_device(device)
     return SimpleNamespace(
-        host=without_greedy_step(read_bundle(translation_bundle, precision, "cpu")),
+        host=without_greedy_steps(read_bundle(translation_bundle, precision, "cpu")),
         device=DeviceTranslationModel(
             read_bundle(translation_bundle, precision, device), 1, device
         ),
@@ -42,10 +42,10 @@ def models(request, translation_bundle):
     )
 
 
-def without_greedy_step(bundle):
+def without_greedy_steps(bundle):
     """A model on the host that does all steps with the graph that devices use."""
     model = OnnxTranslationModel(bundle, 1)
-    model.greedy_step = None
+    model.greedy_steps = None
     return model
 
 
@@ -84,7 +84,8 @@ class Twins:
     def step(self, suppressed=()):
         positions = np.array(suppressed, np.int64).reshape(-1, 2)
         adjustments = np.full(len(positions), -np.inf, np.float32)
-        step_input = StepInput(self.tokens, self.lengths, 5, positions, adjustments)
+        adjusted = [Adjustments(positions, adjustments)]
+        step_input = StepInput(self.tokens, self.lengths, 5, adjusted)
         expected = self.host.step(self.num_blocks, step_input)
         found = self.device.step(self.num_blocks, step_input)
         assert np.allclose(
@@ -217,6 +218,9 @@ class CountingSession:
     def get_inputs(self):
         return self.session.get_inputs()
 
+    def get_outputs(self):
+        return self.session.get_outputs()
+
     def io_binding(self):
         self.num_bindings += 1
         return self.session.io_binding()
@@ -238,10 +242,9 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
         model.decoder_step = whole
     for block, encoded in enumerate(model.encode([source_of(5)] * 4)):
         memory.load(block, encoded)
-    nothing = np.zeros((0, 2), np.int64), np.zeros(0, np.float32)
     for num_blocks in (4, 3, 4, 3, 2, 4):
         tokens, lengths = np.full(2 * num_blocks, 9, np.int64), np.zeros(2 * num_blocks, np.int32)
-        memory.step(num_blocks, StepInput(tokens, lengths, 2, *nothing))
+        memory.step(num_blocks, StepInput(tokens, lengths, 2, [NO_ADJUSTMENTS]))
     assert counting.num_bindings == 3
 
 
@@ -273,5 +276,5 @@ def test_the_host_takes_all_memory_at_once(models):
     sizes = models.host.cache_sizes
     memory = HostDecoderMemory(models.host.decoder_step, sizes, 2, 3)
     position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
-    positions = 3 * 2 * sizes.max_target_tokens + 3 * sizes.max_source_tokens
+    positions = 3 * 2 * sizes.max_target_positions + 3 * sizes.max_source_tokens
     assert memory.num_bytes == 2 * sizes.num_layers * positions * position

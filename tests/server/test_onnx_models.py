@@ -220,10 +220,12 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
         OnnxTranslationModel(wrong, num_threads=1)
 
 
-def test_a_bundle_without_a_greedy_step_decodes_greedily_as_well(translation_bundle):
+@pytest.mark.parametrize("missing", [["greedy_steps"], ["greedy_steps", "greedy_step"]])
+def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundle, missing):
     bundle, older = (read_bundle(translation_bundle, "fp32", "cpu") for _ in range(2))
     for graphs in older.manifest.precisions:
-        graphs.ClearField("greedy_step")
+        for name in missing:
+            graphs.ClearField(name)
     source = [9, 8, 7, 2]
     found = []
     for each in (bundle, older):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from attendant.v1 import bundle_pb2
 from attendant_server.bundles import read_bundle
-from attendant_server.engine.models import StepInput
+from attendant_server.engine.models import NO_ADJUSTMENTS, StepInput
 from attendant_server.onnx_memory import HostDecoderMemory
 from attendant_server.onnx_models import OnnxTranslationModel, pad
 from attendant_server.onnx_threads import Processors, ThreadedGraph
@@ -75,8 +75,7 @@ def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
                 np.array([1 + position, 4]),
                 np.full(2, position, np.int32),
                 3,
-                np.zeros((0, 2), np.int64),
-                np.zeros(0, np.float32),
+                [NO_ADJUSTMENTS],
             )
             candidates = memory.step_with(session, 2, step_input)
             found.append((candidates.token_ids.copy(), candidates.log_probabilities.copy()))

@@ -32,6 +32,7 @@ class FakeMemory:
 
     def __init__(self, model: "FakeTranslationModel", width: int, max_blocks: int) -> None:
         self.model, self.width = model, width
+        self.num_step_tokens = model.num_greedy_tokens if width == 1 else 1
         self.sources: list[tuple[int, ...]] = [()] * max_blocks
         self.rows: list[list[int]] = [[] for _ in range(max_blocks * width)]
 
@@ -58,19 +59,27 @@ class FakeMemory:
         self.model.steps.append((self.width, num_blocks))
         num_rows = num_blocks * self.width
         assert step_input.tokens.shape == step_input.lengths.shape == (num_rows,)
-        scores = np.empty((num_rows, VOCAB), dtype=np.float32)
-        for row in range(num_rows):
-            length = int(step_input.lengths[row])
-            self.rows[row] = [*self.rows[row][:length], int(step_input.tokens[row])]
+        tokens, found = step_input.tokens, []
+        num_candidates = step_input.num_candidates if self.num_step_tokens == 1 else 1
+        for i, adjustments in enumerate(step_input.adjustments):
+            scores = self._scores(tokens, step_input.lengths + i)
+            for (row, token), value in zip(*adjustments, strict=True):
+                scores[row, token] += value
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :num_candidates]
+            found.append((best, np.take_along_axis(scores, best, axis=1)))
+            tokens = best[:, 0]
+        assert len(found) == self.num_step_tokens
+        return Candidates(*(np.concatenate(each, axis=1) for each in zip(*found, strict=True)))
+
+    def _scores(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """What follows each row once its token is behind the tokens that it keeps."""
+        scores = np.empty((len(tokens), VOCAB), dtype=np.float32)
+        for row, (token, length) in enumerate(zip(tokens.tolist(), lengths.tolist(), strict=True)):
+            self.rows[row] = [*self.rows[row][:length], token]
             assert len(self.rows[row]) == length + 1, "the cache lacks tokens"
             source = self.sources[row // self.width]
             scores[row] = log_probabilities(source, tuple(self.rows[row][1:]))
-        for (row, token), value in zip(
-            step_input.adjusted_positions, step_input.adjustments, strict=True
-        ):
-            scores[row, token] += value
-        best = np.argsort(-scores, axis=1, kind="stable")[:, : step_input.num_candidates]
-        return Candidates(best, np.take_along_axis(scores, best, axis=1))
+        return scores
 
 
 class FakeTranslationModel:
@@ -78,7 +87,9 @@ class FakeTranslationModel:
 
     bos_id, eos_id = BOS, EOS
 
-    def __init__(self) -> None:
+    def __init__(self, num_greedy_tokens: int = 1) -> None:
+        self.num_greedy_tokens = num_greedy_tokens
+        """Tokens that a step decodes where one row searches for a sentence."""
         self.encoded: list[list[tuple[int, ...]]] = []
         self.steps: list[tuple[int, int]] = []
         """(width, blocks) of every step."""

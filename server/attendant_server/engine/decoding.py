@@ -1,7 +1,8 @@
 """Step-level continuous batching for one translation model.
 
 Every `advance` encodes a bounded number of waiting sources, lets encoded ones join wherever rows
-are free, and decodes one token for all running rows, whatever their age or options.
+are free, and takes one step for all running rows, whatever their age or options: one token, or the
+few that the model's greedy search decodes in a run.
 """
 
 import logging
@@ -198,7 +199,7 @@ class DecodingLane(Lane):
         return self._pools[width]
 
     def _step(self) -> None:
-        """Decode one token for every running row."""
+        """One step for every running row."""
         num_rows = self.num_active
         if not num_rows:
             return

@@ -13,6 +13,16 @@ EncodedSource: TypeAlias = Any
 """An encoded source, as only the model that made it can use it."""
 
 
+class Adjustments(NamedTuple):
+    """What is added to log-probabilities before candidates are chosen."""
+
+    positions: NDArray[np.int64]  # (adjusted, 2) row and token id
+    values: NDArray[np.float32]  # (adjusted)
+
+
+NO_ADJUSTMENTS = Adjustments(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """What one decoding step is given. Rows of a sentence are adjacent."""
@@ -20,8 +30,8 @@ class StepInput:
     tokens: NDArray[np.int64]  # (rows)
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
-    adjusted_positions: NDArray[np.int64]  # (adjusted, 2) row and token id
-    adjustments: NDArray[np.float32]  # (adjusted) added to the log-probabilities
+    adjustments: Sequence[Adjustments]
+    """For each of the tokens that the step decodes in turn."""
 
 
 class PastCopy(NamedTuple):
@@ -38,7 +48,10 @@ class PastCopy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The likeliest next tokens of each row, best first."""
+    """The likeliest next tokens of each row, best first.
+
+    Of a step that decodes several tokens, the likeliest of each in turn.
+    """
 
     token_ids: NDArray[np.int64]  # (rows, candidates)
     log_probabilities: NDArray[np.float32]  # (rows, candidates)
@@ -50,6 +63,11 @@ class DecoderMemory(Protocol):
     A *block* is the place of one sentence: its encoded source and ``width`` adjacent rows, each
     the self-attention cache of one hypothesis. Block b holds rows b*width to (b+1)*width - 1.
     """
+
+    num_step_tokens: int
+    """Tokens that a step decodes for each row, with nothing between them that the engine could do.
+    Where there are several the width is 1, each follows from the likeliest before it, and the last
+    ones may lie behind an end."""
 
     def load(self, block: int, source: EncodedSource) -> None:
         """Put an encoded source into a block; its rows are empty."""
@@ -64,9 +82,10 @@ class DecoderMemory(Protocol):
         """No block is in use any more: others may need the memory."""
 
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
-        """Append one token to each row of the first ``num_blocks`` blocks and rank the next.
+        """Append a token to each row of the first ``num_blocks`` blocks and rank the next.
 
-        The answer may be overwritten by the next step.
+        This ``num_step_tokens`` times, from the second on with the likeliest. The answer may be
+        overwritten by the next step.
         """
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
 from attendant_server.engine.models import (
+    NO_ADJUSTMENTS,
+    Adjustments,
     Candidates,
     DecoderMemory,
     EncodedSource,
@@ -17,9 +19,6 @@ from attendant_server.engine.models import (
     StepInput,
 )
 from attendant_server.engine.search import Search, num_candidates
-
-NO_POSITIONS = np.zeros((0, 2), dtype=np.int64)
-NO_ADJUSTMENTS = np.zeros(0, dtype=np.float32)
 
 
 @dataclass(slots=True, eq=False)
@@ -92,20 +91,18 @@ class Pool:
                 self.leave(block)
 
     def step(self) -> Ended:
-        """Decode one token for every row; sentences that this ended have left their blocks."""
-        num_rows = self.num_rows
-        positions, adjustments = self._suppressed_ends()
+        """One step for every row; sentences that this ended have left their blocks."""
+        num_rows, num_tokens = self.num_rows, self._memory.num_step_tokens
         candidates = self._memory.step(
             len(self.sentences),
             StepInput(
                 self._tokens[:num_rows],
                 self._lengths[:num_rows],
                 num_candidates(self.width),
-                positions,
-                adjustments,
+                [self._suppressed_ends(num_before) for num_before in range(num_tokens)],
             ),
         )
-        self._lengths[:num_rows] += 1
+        self._lengths[:num_rows] += num_tokens
         without_result = self._without_result(candidates)
         self._advance(
             candidates.token_ids.tolist(),
@@ -147,19 +144,22 @@ class Pool:
         if copies:
             self._memory.copy(copies)
 
-    def _suppressed_ends(self) -> tuple[np.ndarray, np.ndarray]:
-        """(row, end token) of all rows that must not end yet, and minus infinity for each."""
+    def _suppressed_ends(self, num_before: int) -> Adjustments:
+        """Minus infinity for the end token of all rows that must not end yet.
+
+        ``num_before`` tokens of the step come before.
+        """
         blocks = [
             block
             for block, sentence in enumerate(self.sentences)
             if (least := sentence.call.options.min_output_tokens)
-            and sentence.search.num_tokens < least
+            and sentence.search.num_tokens + num_before < least
         ]
         if not blocks:
-            return NO_POSITIONS, NO_ADJUSTMENTS
+            return NO_ADJUSTMENTS
         rows = [b * self.width + i for b in blocks for i in range(self.width)]
         positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
-        return positions, np.full(len(rows), -np.inf, dtype=np.float32)
+        return Adjustments(positions, np.full(len(rows), -np.inf, dtype=np.float32))
 
     def _rows(self, block: int) -> slice:
         return slice(block * self.width, (block + 1) * self.width)

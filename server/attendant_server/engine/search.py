@@ -76,14 +76,16 @@ class GreedySearch:
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[PastCopy]:
-        """Append the best candidate."""
-        token = token_ids[0][0]
-        self._token_ids.append(token)
-        self._log_probabilities.append(log_probabilities[0][0])
-        self.next_tokens[0] = token
-        self.is_finished = (
-            token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
-        )
+        """Append the best candidate of each token that the step decoded, up to an end."""
+        for token, log_probability in zip(token_ids[0], log_probabilities[0], strict=True):
+            self._token_ids.append(token)
+            self._log_probabilities.append(log_probability)
+            self.next_tokens[0] = token
+            self.is_finished = (
+                token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
+            )
+            if self.is_finished:
+                break
         return ()
 
     def settled_prefix(self) -> tuple[int, ...]:

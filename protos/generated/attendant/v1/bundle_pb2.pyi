@@ -224,6 +224,7 @@ class PrecisionGraphs(google.protobuf.message.Message):
     EMBEDDER_FIELD_NUMBER: builtins.int
     MLM_HEAD_FIELD_NUMBER: builtins.int
     GREEDY_STEP_FIELD_NUMBER: builtins.int
+    GREEDY_STEPS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     weights: builtins.str
@@ -254,6 +255,12 @@ class PrecisionGraphs(google.protobuf.message.Message):
         longest one of the batch does. Its memory of the sources is bound in place as well. Absent in older bundles.
         """
 
+    @property
+    def greedy_steps(self) -> Global___Graph:
+        """Translation: several steps of greedy_step in one run, each of which appends the best token of the one before.
+        Absent in older bundles.
+        """
+
     def __init__(
         self,
         *,
@@ -265,9 +272,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
         embedder: Global___Graph | None = ...,
         mlm_head: Global___Graph | None = ...,
         greedy_step: Global___Graph | None = ...,
+        greedy_steps: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
@@ -667,7 +675,9 @@ class TokenParity(google.protobuf.message.Message):
     num_ties: builtins.int
     """Sentences with other tokens whose two candidates were closer than twice log_probability_bound where they part."""
     step: builtins.str
-    """The graph that did the steps: "greedy_step" or "decoder_step". Absent in older bundles, which have only the latter."""
+    """The graph that did the steps: "greedy_steps", "greedy_step" or "decoder_step". Absent in older bundles, which have
+    only the last.
+    """
     def __init__(
         self,
         *,
