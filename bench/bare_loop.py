@@ -72,7 +72,7 @@ class BareLoop:
             lengths += self._num_step_tokens
             total_length += self._num_step_tokens
             for row in list(running):
-                outputs[row] += best[row].tolist()
+                outputs[row] += best[row].tolist()[: self._max_length - len(outputs[row])]
                 if eos_id in best[row]:
                     del outputs[row][outputs[row].index(eos_id) + 1 :]
                     running.remove(row)

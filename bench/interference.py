@@ -3,8 +3,8 @@
     python -m bench.interference --data-dir DATA_DIR --pairs 10
 
 Four long streams are decoded without and with a flood of embedding calls, in turn. Measured are the
-times between two pieces of a stream: a piece is a word, one or a few decoding steps. Prints the p99
-of both and their ratio. A pair takes about ten seconds.
+times between two pieces of a stream: a piece is a word or two, of one or a few decoding steps.
+Prints the p99 of both and their ratio. A pair takes about ten seconds.
 """
 
 import argparse

@@ -3,9 +3,10 @@
     python -m bench.step_fill --data-dir DATA_DIR
 
 200 requests of mixed length come at once to a server with 16 rows, 8 for each of two workers. Fill
-is the share of rows that decoded a token, over all steps that began while texts were waiting. The
-same sentences then run through a bare loop over the same graphs, sorted perfectly by output length
-in static batches of 16. Both are repeated in turn; tokens are those of the outputs.
+is the share of rows that were running, over all steps that began while texts were waiting; what
+greedy search decodes behind an end is not left out. The same sentences then run through a bare loop
+over the same graphs, sorted perfectly by output length in static batches of 16. Both are repeated
+in turn; tokens are those of the outputs.
 """
 
 import argparse

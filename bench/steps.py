@@ -2,9 +2,9 @@
 
     python -m bench.steps --rounds 20
 
-Rows of some ages and sources take 15 steps by one graph and then by the next, round after round,
-over the same random caches. Printed are medians in microseconds for each token of a row, all rows
-together, and of the last graph for each row alone as well.
+Rows of some ages and sources take 15 runs of one graph and then of the next, round after round,
+over the same random caches. Printed are medians in microseconds until every row has one more token,
+and of the last graph for each row as well.
 """
 
 import argparse
@@ -37,6 +37,7 @@ CASES = {
 }
 """Source tokens of the rows."""
 GRAPHS = ("decoder_step", "greedy_step", "greedy_steps")
+"""Older bundles have the first alone, or the first two."""
 
 
 class Steps:
@@ -96,22 +97,23 @@ def main() -> None:
     arguments = parser.parse_args()
     manifest = json.loads((arguments.bundle / "manifest.json").read_text())
     graphs = next(p for p in manifest["precisions"] if p["name"] == "int8")
+    names = [name for name in GRAPHS if name in graphs]
     rows = []
     for case, lengths in CASES.items():
         steps = {
             name: Steps(
                 arguments.bundle / graphs[name]["path"], manifest["translation_sizes"], lengths
             )
-            for name in GRAPHS
+            for name in names
         }
-        times: dict[str, list[float]] = {name: [] for name in GRAPHS}
+        times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(arguments.rounds):
-            for name in GRAPHS:
+            for name in names:
                 times[name].append(steps[name].seconds())
-        medians = [1e6 * statistics.median(times[name]) for name in GRAPHS]
+        medians = [1e6 * statistics.median(times[name]) for name in names]
         of_a_row = f"{medians[-1] / len(lengths):,.0f}"
         rows.append([case, *(f"{median:,.0f}" for median in medians), of_a_row])
-    print(markdown_table(["rows and their source tokens", *GRAPHS, "a row"], rows))
+    print(markdown_table(["rows and their source tokens", *names, "a row"], rows))
 
 
 if __name__ == "__main__":

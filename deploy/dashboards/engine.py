@@ -104,8 +104,8 @@ def _decoding() -> list[Panel]:
     return [
         graph(
             "Time of a step",
-            "One token for each running row of a worker. It grows with the rows; if it grows "
-            "while they do not, the processors are shared with something else.",
+            "One token for each running row of a worker, two in greedy search. It grows with the "
+            "rows; if it grows while they do not, the processors are shared with something else.",
             "s",
             *percentiles("attendant_step_seconds", MODEL, 0.99, 0.5),
         ),

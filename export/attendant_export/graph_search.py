@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 
 Array = NDArray[np.generic]
-GREEDY_STEPS, GREEDY_STEP, DECODER_STEP = "greedy_steps", "greedy_step", "decoder_step"
-"""The graphs that decode: several tokens for one row a sentence, one, and one for any rows."""
+GREEDY_STEPS = "greedy_steps"
+"""The graph that decodes several tokens in a run, for sentences of one row each."""
+GREEDY_STEP = "greedy_step"
+"""The graph that decodes one, for sentences of one row each."""
+DECODER_STEP = "decoder_step"
+"""The graph that decodes one, for sentences of any number of rows."""
 
 
 class ParityError(ValueError):
@@ -127,7 +131,7 @@ class Places:
         max_positions = max_target_tokens + len(self._suffixes) - 1
         own = (max_sentences, width, heads, max_positions, head_dim)
         cross = (max_sentences, heads, max_source_tokens, head_dim)
-        self._graphs, self._step, self._width, self._count = graphs, step, width, 0
+        self._graphs, self.graph, self._width, self._count = graphs, step, width, 0
         self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
         self._cross: list[Array] = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
         self._source_lengths = np.zeros(max_sentences, np.int64)
@@ -159,8 +163,7 @@ class Places:
         """Feed one token to every row; ``lengths`` tokens are in its cache already.
 
         Returns ids and log-probabilities of the best candidates, (places, width, candidates) each;
-        of ``greedy_steps`` the best of each of its steps instead. Raises ParityError if a
-        log-probability is not finite; nothing is suppressed here.
+        of ``greedy_steps`` the best of each of its steps instead. Nothing is suppressed here.
         """
         inputs = {
             "tokens": np.array(tokens, np.int64),
@@ -171,12 +174,12 @@ class Places:
         for suffix in self._suffixes:
             inputs[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
             inputs[f"adjustments{suffix}"] = np.zeros(0, np.float32)
-        if self._step != GREEDY_STEPS:
+        if self.graph != GREEDY_STEPS:
             inputs["num_candidates"] = np.array([num_candidates], np.int64)
-        if self._step != DECODER_STEP:
+        if self.graph != DECODER_STEP:
             longest = self._source_lengths[: self._count].max()
             inputs["total_source_length"] = np.array([longest], np.int32)
-        session = self._graphs.steps[self._step]
+        session = self._graphs.steps[self.graph]
         binding = session.io_binding()
         binding.bind_output("candidate_ids")
         binding.bind_output("candidate_log_probabilities")
@@ -185,7 +188,6 @@ class Places:
         self._bind_caches(binding)
         session.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
-        check_finite(self._step, log_p)
         shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 
@@ -195,7 +197,7 @@ class Places:
             shape = (self._count, *memory.shape[1:])
             where = ("cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
             binding.bind_input(name, *where)
-            if self._step != DECODER_STEP:
+            if self.graph != DECODER_STEP:
                 for suffix in self._suffixes:
                     binding.bind_output(f"present_{name}{suffix}", *where)
         for name, memory in zip(graphs.cache_names, self._past, strict=True):
@@ -306,11 +308,13 @@ def _step(places: Places, running: list[SentenceSearch], bos_id: int) -> None:
     ids, log_p = places.step(tokens, lengths, 2 * beam_size if beam_size > 1 else 1)
     for place, search in enumerate(running):
         if beam_size > 1:
+            check_finite(places.graph, log_p[place])
             places.reorder(place, search.advance(ids[place], log_p[place]))
             continue
         for i in range(ids.shape[2]):
-            if not search.is_over():
-                search.advance(ids[place][:, i : i + 1], log_p[place][:, i : i + 1])
+            if not search.is_over():  # What is behind an end means nothing.
+                check_finite(places.graph, log_p[place, :, i])
+                search.advance(ids[place, :, i : i + 1], log_p[place, :, i : i + 1])
 
 
 def greedy_uncached(
@@ -319,7 +323,7 @@ def greedy_uncached(
     """Greedy search for one sentence that encodes it anew and begins with empty caches each step.
 
     So every token follows from the whole prefix, and nothing of an earlier step is kept. ``step``
-    is the graph that does the steps.
+    is the graph that does the steps, of one token each.
     """
     special_tokens = graphs.special_tokens
     found = ReferenceHypothesis((), ())
@@ -328,5 +332,6 @@ def greedy_uncached(
         places.join([source])
         for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
             ids, log_p = places.step([token], [length], 1)
-        found = found.followed_by(int(ids[0, 0, 0]), float(log_p[0, 0, 0]))
+        check_finite(step, log_p)
+        found = found.followed_by(ids.item(), log_p.item())
     return found

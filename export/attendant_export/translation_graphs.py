@@ -95,11 +95,12 @@ def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
     computes and then masks what a row's source is shorter than the longest. What it appends to the
     past is the source's last position, which is there already.
     """
-    _build_step(g, num_decoder_layers, _SourcesAsPasts(g, num_decoder_layers).attend)
+    sources = _SourcesAsPasts(g, num_decoder_layers)
+    _build_step(g, num_decoder_layers, partial(sources.attend, _suffix(0)))
 
 
 def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
-    """`NUM_GREEDY_STEPS` of `build_greedy_step`, each of which appends the best token of the last.
+    """`NUM_GREEDY_STEPS` of `build_greedy_step`; each appends the best token of the one before.
 
     Gives the best tokens of all steps and their log-probabilities, in the order of the steps, also
     behind an end. The present of each step is an output of its own, for the same memory.
@@ -107,7 +108,6 @@ def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
     sources = _SourcesAsPasts(g, num_decoder_layers)
     tokens, lengths, total_length = _rows_to_step(g)
     past = _past(g, num_decoder_layers)
-    vocab_size = g.network.parameters[TABLE].shape[0]
     last_position = g.constant(np.array(g.network.parameters[POSITIONS].shape[0] - 1, np.int32))
     one = g.constant(np.array(1, np.int32))
     found: list[tuple[str, str]] = []
@@ -116,10 +116,10 @@ def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
         adjusted = _adjustments(g, suffix)
         # Steps behind the end of a full row are of no use, but must not fail.
         positions = g.op("Min", lengths, last_position) if step else ""
-        log_p, past = _step(g, tokens, lengths, total_length, past, sources.attend, positions)
+        attend = partial(sources.attend, suffix)
+        log_p, past = _step(g, tokens, lengths, total_length, past, attend, positions)
         _give_presents(g, past, suffix)
-        log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
-        found.append(g.top_k(log_p, g.integers(1), vocab_size))
+        found.append(_best(g, log_p, adjusted, g.integers(1)))
         tokens = g.flat(found[-1][1])
         lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
     best, ids = (g.op("Concat", *each, axis=1) for each in zip(*found, strict=True))
@@ -143,17 +143,17 @@ class _SourcesAsPasts:
             [g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in memory]
             for memory in self._memory
         ]  # keys and values of each layer: (rows, d_model)
-        self._num_steps = [0] * num_decoder_layers
 
-    def attend(self, layer: int, query: str) -> str:
-        """Queries (rows, d_model) to weighted values (rows, d_model), once more for ``layer``."""
+    def attend(self, suffix: str, layer: int, query: str) -> str:
+        """Queries (rows, d_model) of a layer to weighted values (rows, d_model).
+
+        ``suffix`` is that of the step.
+        """
         g, memory = self._g, self._memory[layer]
         key, value = self._last[layer]
         weighted, presents = g.attend_past(
             (query, key, value), memory, self._lengths, self._total_length
         )
-        suffix = _suffix(self._num_steps[layer])
-        self._num_steps[layer] += 1
         for kind, present in zip(KINDS, presents, strict=True):
             shape = ("rows", g.network.num_heads, "source", g.network.head_dim)
             g.output(f"present_cross_{kind}_{layer}{suffix}", present, g.dtype, *shape)
@@ -170,11 +170,16 @@ def _build_step(
     past = _past(g, num_decoder_layers)
     log_p, presents = _step(g, tokens, lengths, total_length, past, attend_memory)
     _give_presents(g, presents)
-    # After the softmax: what is left to choose from keeps the probabilities that the model gives.
-    log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
-    best, ids = g.top_k(log_p, num_candidates, g.network.parameters[TABLE].shape[0])
+    best, ids = _best(g, log_p, adjusted, num_candidates)
     g.output("candidate_ids", ids, np.int64, "rows", "candidates")
     g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
+
+
+def _best(g: Layers, log_p: str, adjusted: tuple[str, str], k: str) -> tuple[str, str]:
+    """The ``k`` best of ``log_p`` (rows, vocab) and their ids, each (rows, k)."""
+    # After the softmax: what is left to choose from keeps the probabilities that the model gives.
+    log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
+    return g.top_k(log_p, k, g.network.parameters[TABLE].shape[0])
 
 
 def _suffix(step: int) -> str:

@@ -209,7 +209,7 @@ def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[
         for step, (batching, options) in product(graphs.steps_for(size), batchings.items()):
             found = search_all(graphs, sources, limits, beam_size=size, step=step, **options)
             runs.append(Run(name, step, batching, True, found))
-    for step in graphs.steps_for(1):
+    for step in filter(lambda name: graphs.num_step_tokens(name) == 1, graphs.steps_for(1)):
         uncached = [
             trace_of(greedy_uncached(graphs, step, source, limit))
             for source, limit in zip(sources[:NUM_UNCACHED], limits, strict=False)

@@ -126,6 +126,8 @@ class DeviceDecoderMemory:
     each is less than four times what is needed, or at its smallest. What is in use is copied.
     """
 
+    num_step_tokens = 1
+
     def __init__(
         self,
         decoder_step: onnxruntime.InferenceSession,
@@ -136,7 +138,6 @@ class DeviceDecoderMemory:
     ) -> None:
         self._session, self._sizes, self._device = decoder_step, sizes, device
         self._kind = StepKind.of(decoder_step)
-        self.num_step_tokens = self._kind.num_tokens
         self._width, self._max_blocks = width, max_blocks
         self._inputs = StepInputs(max_blocks * width, max_blocks, device)
         self._source_lengths = self._inputs.source_lengths

@@ -34,10 +34,10 @@ from attendant_server.onnx_memory import (
 from attendant_server.onnx_sessions import Tensor, open_session
 from attendant_server.onnx_threads import Processors, ThreadedGraph
 
-NUM_TRIAL_TOKENS = 16
-"""Tokens of the text with which sessions are compared, or as many as the model takes."""
 GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 """The steps of greedy search, the quickest first."""
+NUM_TRIAL_TOKENS = 16
+"""Tokens of the text with which sessions are compared, or as many as the model takes."""
 TRIAL_WIDTH = 4
 """Rows of its beam search."""
 
@@ -77,11 +77,11 @@ class OnnxTranslationModel:
             ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
             for name in ("encoder", "decoder_step")
         )
-        self.greedy_steps: ThreadedGraph | None = None  # as in bundles of older versions
+        self.greedy_graph: ThreadedGraph | None = None  # as with bundles of older versions
         name = next(filter(bundle.has_graph, GREEDY_GRAPHS), None)
         if self._takes_greedy_graphs and name is not None:
             path = bundle.graph_path(name)
-            self.greedy_steps = ThreadedGraph(path, num_threads, device, processors)
+            self.greedy_graph = ThreadedGraph(path, num_threads, device, processors)
         num_step_tokens = StepKind.of(self._step_graph(1).beside).num_tokens
         self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
         self._check_sizes()
@@ -110,7 +110,7 @@ class OnnxTranslationModel:
         cross = self._run_encoder(source, lengths)
         encoded = EncodedSentence([kv[0] for kv in cross], num_tokens)
         self._choose_step_threads(encoded, width=1)
-        if self.greedy_steps is not None:
+        if self.greedy_graph is not None:
             self._choose_step_threads(encoded, width=TRIAL_WIDTH)
 
     def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
@@ -133,7 +133,7 @@ class OnnxTranslationModel:
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
         stated = [[self.sizes.num_heads, self.sizes.head_dim]] * 4 * self.sizes.num_decoder_layers
-        for graph in filter(None, (self.decoder_step, self.greedy_steps)):
+        for graph in filter(None, (self.decoder_step, self.greedy_graph)):
             inputs = graph.beside.get_inputs()
             caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
             if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
@@ -166,7 +166,7 @@ class OnnxTranslationModel:
         return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks)
 
     def _step_graph(self, width: int) -> ThreadedGraph:
-        return (self.greedy_steps if width == 1 else None) or self.decoder_step
+        return (self.greedy_graph if width == 1 else None) or self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

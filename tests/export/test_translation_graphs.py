@@ -229,6 +229,14 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
     for name in [name for name in expected if name.startswith("cross_")]:
         expected[name] = expected[f"present_{name}"] = (["rows", *memory[1:]], real)
     assert interface_of(graphs.greedy_step) == expected
+    del expected["num_candidates"]
+    for name in [n for n in expected if n.startswith(("present_", "adjust"))]:
+        expected[f"{name}_1"] = expected[name]
+    expected["adjusted_positions_1"] = (["adjustments_1", 2], "tensor(int64)")
+    expected["adjustments_1"] = (["adjustments_1"], "tensor(float)")
+    expected["candidate_ids"] = (["rows", 2], "tensor(int64)")
+    expected["candidate_log_probabilities"] = (["rows", 2], "tensor(float)")
+    assert interface_of(graphs.greedy_steps) == expected
 
 
 def interface_of(session):
@@ -241,7 +249,7 @@ def test_the_message_names_the_files_and_their_interfaces(graphs, precision):
     assert (message.name, message.weights) == (precision, f"weights.{precision}.bin")
     assert message.encoder.path == f"encoder.{precision}.onnx"
     assert list(message.encoder.inputs) == ["source", "source_lengths"]
-    for name in ("encoder", "decoder_step", "greedy_step", "scorer"):
+    for name in ("encoder", "decoder_step", "greedy_step", "greedy_steps", "scorer"):
         session, graph = getattr(graphs, name), getattr(message, name)
         assert list(graph.inputs) == [value.name for value in session.get_inputs()]
         assert list(graph.outputs) == [value.name for value in session.get_outputs()]

@@ -3,6 +3,7 @@
 import logging
 import random
 
+import numpy as np
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
@@ -16,6 +17,11 @@ from tests.support.fake_model import (
     RecordingObserver,
     log_probabilities,
 )
+
+TOKENS_OF_A_STEP = pytest.mark.parametrize(
+    "model", [1, 2, 5], indirect=True, ids="{} tokens a step".format
+)
+"""Of greedy search."""
 
 
 class Clock:
@@ -104,7 +110,7 @@ def random_options(rng):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("model", [1, 2, 5], indirect=True, ids="{} tokens a step".format)
+@TOKENS_OF_A_STEP
 def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(lane, seed):
     rng = random.Random(seed)
     calls = []
@@ -126,8 +132,10 @@ def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(lane, seed):
         assert found == expected
 
 
-def test_scores_are_sums_of_log_probabilities_over_the_penalized_length(lane):
-    options = SearchOptions(max_output_tokens=9, beam_size=3, num_hypotheses=3, length_penalty=0.7)
+@TOKENS_OF_A_STEP
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_scores_are_sums_of_log_probabilities_over_the_penalized_length(lane, beam_size):
+    options = SearchOptions(9, beam_size, num_hypotheses=beam_size, length_penalty=0.7)
     call = TranslateCall([(5, 6, 7)], options)
     lane.submit(call)
     run(lane)
@@ -232,6 +240,7 @@ def test_cancelling_frees_places_in_the_queue_at_once(lane):
     lane.submit(TranslateCall([(5,)] * 50, options))
 
 
+@TOKENS_OF_A_STEP
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_settled_prefixes_only_grow_and_begin_the_best_hypothesis(lane, beam_size):
     prefixes: list[tuple[int, ...]] = []
@@ -325,6 +334,38 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(lane, mod
     run(lane)
     assert isinstance(refused.future.exception(), ModelFailed)
     assert later.future.result()
+
+
+class HalfBrokenMemory(FakeMemory):
+    """Gives no number for the second token of a step."""
+
+    def step(self, num_blocks, step_input):
+        found = super().step(num_blocks, step_input)
+        found.log_probabilities[:, 1] = np.nan
+        return found
+
+
+@pytest.mark.parametrize("model", [2], indirect=True)
+@pytest.mark.parametrize(
+    ("options", "ends_at_once", "fails"),
+    [
+        pytest.param(SearchOptions(9), True, False, id="behind an end token"),
+        pytest.param(SearchOptions(1), False, False, id="behind the limit"),
+        pytest.param(SearchOptions(9), False, True, id="before the end"),
+    ],
+)
+def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
+    lane, model, options, ends_at_once, fails
+):
+    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(model, width, max_blocks)
+    ended = [(EOS,)]
+    source = next(
+        (n,) for n in range(10_000) if (greedy((n,), SearchOptions(1)) == ended) == ends_at_once
+    )
+    call = TranslateCall([source], options)
+    lane.submit(call)
+    run(lane)
+    assert isinstance(call.future.exception(), ModelFailed) == fails
 
 
 def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(lane, model):

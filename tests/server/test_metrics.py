@@ -41,7 +41,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 def answered(**changes: Any) -> CallRecord:
     """A record of a translation, with a second and more for each phase."""
-    timings = CallTimings(submitted=3.0, started=5.0, encoded=8.0, first_token=9.0, finished=16.0)
+    timings = CallTimings(3.0, 5.0, 8.0, first_token=9.0, num_first_tokens=1, finished=16.0)
     values: dict[str, Any] = {
         "started": 1.0,
         "read_started": 1.5,
@@ -148,8 +148,13 @@ def test_a_call_tells_where_its_time_went(metrics: Metrics):
         assert value(metrics, f"attendant_{name}_seconds_sum", **labels) == seconds
 
 
-def test_a_translation_of_one_token_has_no_time_for_further_ones(metrics: Metrics):
-    metrics.on_call_ended(answered(longest_output=1))
+@pytest.mark.parametrize("num_tokens", [1, 2])
+def test_a_translation_of_one_step_has_no_time_for_further_tokens(
+    metrics: Metrics, num_tokens: int
+):
+    record = answered(longest_output=num_tokens)
+    record.engine.num_first_tokens = num_tokens
+    metrics.on_call_ended(record)
     labels = {"method": "Translate", **LABELS}
     assert value(metrics, "attendant_time_to_first_token_seconds_count", **labels) == 1
     assert value(metrics, "attendant_time_per_output_token_seconds_count", **labels) == 0

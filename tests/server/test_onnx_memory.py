@@ -34,7 +34,7 @@ def models(request, translation_bundle):
     precision, device, tolerance = request.param
     open_device(device)
     return SimpleNamespace(
-        host=without_greedy_steps(read_bundle(translation_bundle, precision, "cpu")),
+        host=without_greedy_graph(read_bundle(translation_bundle, precision, "cpu")),
         device=DeviceTranslationModel(
             read_bundle(translation_bundle, precision, device), 1, device
         ),
@@ -42,10 +42,10 @@ def models(request, translation_bundle):
     )
 
 
-def without_greedy_steps(bundle):
+def without_greedy_graph(bundle):
     """A model on the host that does all steps with the graph that devices use."""
     model = OnnxTranslationModel(bundle, 1)
-    model.greedy_steps = None
+    model.greedy_graph = None
     return model
 
 

@@ -95,6 +95,7 @@ class TranslationGraphs:
         self.encoder = open_session(folder, self.graphs.encoder)
         self.decoder_step = open_session(folder, self.graphs.decoder_step)
         self.greedy_step = open_session(folder, self.graphs.greedy_step)
+        self.greedy_steps = open_session(folder, self.graphs.greedy_steps)
         self.is_greedy_step = step == "greedy_step"
         self.scorer = open_session(folder, self.graphs.scorer)
         self.dtype = np.float16 if precision == "fp16" else np.float32

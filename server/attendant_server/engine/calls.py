@@ -28,6 +28,8 @@ class CallTimings:
     encoded: float | None = None
     """When the last encoder run of the call had ended."""
     first_token: float | None = None
+    num_first_tokens: int = 0
+    """Tokens that came together with the first."""
     finished: float | None = None
     num_batch_texts: int = 0
     """Texts, of all calls, in the last run of a model (but the decoder) that had a text of it."""

@@ -236,6 +236,7 @@ class DecodingLane(Lane):
             call = sentence.call
             if call.timings.first_token is None:
                 call.timings.first_token = now
+                call.timings.num_first_tokens = sentence.search.num_tokens
                 call.timings.num_step_texts = len(sentences)
             if call.on_prefix is not None and not call.is_over():
                 self._tell_prefix(sentence, call.on_prefix)

@@ -30,6 +30,7 @@ class StepInput:
     tokens: NDArray[np.int64]  # (rows)
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
+    """Candidates of each row; of steps of several tokens, always the best one of each."""
     adjustments: Sequence[Adjustments]
     """For each of the tokens that the step decodes in turn."""
 
@@ -53,8 +54,8 @@ class Candidates:
     Of a step that decodes several tokens, the likeliest of each in turn.
     """
 
-    token_ids: NDArray[np.int64]  # (rows, candidates)
-    log_probabilities: NDArray[np.float32]  # (rows, candidates)
+    token_ids: NDArray[np.int64]  # (rows, candidates) or (rows, num_step_tokens)
+    log_probabilities: NDArray[np.float32]  # the same
 
 
 class DecoderMemory(Protocol):
@@ -84,8 +85,8 @@ class DecoderMemory(Protocol):
     def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
         """Append a token to each row of the first ``num_blocks`` blocks and rank the next.
 
-        This ``num_step_tokens`` times, from the second on with the likeliest. The answer may be
-        overwritten by the next step.
+        Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the one
+        before. The answer may be overwritten by the next step.
         """
 
 

@@ -115,12 +115,16 @@ class Pool:
         return Ended(finished, without_result)
 
     def _without_result(self, candidates: Candidates) -> list[Sentence]:
-        """The sentences of which a row has candidates that are NaN."""
+        """The sentences that would take candidates that are NaN."""
         if not np.isnan(candidates.log_probabilities.max()):  # a maximum with NaN is NaN
             return []
-        is_nan = np.isnan(candidates.log_probabilities)
-        blocks = is_nan.reshape(len(self.sentences), -1)  # (blocks, width x candidates)
-        return [s for s, values in zip(self.sentences, blocks, strict=True) if values.any()]
+        found = []
+        for block, sentence in enumerate(self.sentences):
+            rows = self._rows(block)
+            num_taken = sentence.search.num_taken(candidates.token_ids[rows].tolist())
+            if np.isnan(candidates.log_probabilities[rows, :num_taken]).any():
+                found.append(sentence)
+        return found
 
     def _advance(
         self,

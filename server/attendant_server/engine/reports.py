@@ -9,7 +9,7 @@ class StepReport:
     """One decoding step over all running rows of a translation model."""
 
     num_rows: int
-    """Rows that decoded a token."""
+    """Rows that were running."""
     max_rows: int
     """Rows that it had places for: once it has as many sentences as it may, those of the step."""
     num_waiting: int

@@ -24,10 +24,13 @@ class Search(Protocol):
     def num_tokens(self) -> int:
         """Tokens that every running hypothesis has."""
 
+    def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
+        """How many of the `Candidates` of each row `advance` would take, from the first on."""
+
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[PastCopy]:
-        """Take the candidates (width, candidates) of the step that appended ``next_tokens``.
+        """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
         Returns what must be copied between rows before the next step.
         """
@@ -40,7 +43,10 @@ class Search(Protocol):
 
 
 def num_candidates(width: int) -> int:
-    """Candidates a row must offer: each of its ``width`` best may be an end token besides."""
+    """Candidates a row must offer for a token: each of its ``width`` best may be an end besides.
+
+    Greedy search wants the best alone, as it takes several for those of several tokens.
+    """
     return 1 if width == 1 else 2 * width
 
 
@@ -57,7 +63,7 @@ def length_penalized(log_probability: float, num_tokens: int, length_penalty: fl
 
 
 class GreedySearch:
-    """Takes the likeliest token at every step."""
+    """Takes the likeliest token, or the likeliest tokens in turn, at every step."""
 
     width = 1
 
@@ -73,19 +79,22 @@ class GreedySearch:
         """Tokens so far."""
         return len(self._token_ids)
 
+    def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
+        """Those up to an end, or to the limit."""
+        tokens = token_ids[0][: self._options.max_output_tokens - self.num_tokens]
+        return tokens.index(self._eos_id) + 1 if self._eos_id in tokens else len(tokens)
+
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[PastCopy]:
         """Append the best candidate of each token that the step decoded, up to an end."""
-        for token, log_probability in zip(token_ids[0], log_probabilities[0], strict=True):
-            self._token_ids.append(token)
-            self._log_probabilities.append(log_probability)
-            self.next_tokens[0] = token
-            self.is_finished = (
-                token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
-            )
-            if self.is_finished:
-                break
+        num_taken = self.num_taken(token_ids)
+        self._token_ids += token_ids[0][:num_taken]
+        self._log_probabilities += log_probabilities[0][:num_taken]
+        token = self.next_tokens[0] = self._token_ids[-1]
+        self.is_finished = (
+            token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
+        )
         return ()
 
     def settled_prefix(self) -> tuple[int, ...]:
@@ -165,6 +174,10 @@ class BeamSearch:
     def num_tokens(self) -> int:
         """Tokens of every running beam."""
         return self._running[0].num_tokens
+
+    def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
+        """All of them."""
+        return len(token_ids[0])
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]

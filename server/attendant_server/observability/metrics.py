@@ -150,8 +150,9 @@ class Metrics:
             return
         seconds = engine.first_token - engine.submitted
         self._series.time_to_first_token.labels(*call).observe(seconds, exemplar)
-        if record.longest_output > 1:
-            each = (engine.finished - engine.first_token) / (record.longest_output - 1)
+        num_further = record.longest_output - engine.num_first_tokens
+        if num_further > 0:
+            each = (engine.finished - engine.first_token) / num_further
             self._series.time_per_output_token.labels(*call).observe(each, exemplar)
 
     def _of_models(self, kind: str) -> Iterable[Any]:

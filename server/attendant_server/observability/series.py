@@ -80,7 +80,9 @@ class Series:
             "attendant_time_to_first_token_seconds", "Time from admission to a first token", CALL
         )
         self.time_per_output_token = self._seconds(
-            "attendant_time_per_output_token_seconds", "Time for each token after the first", CALL
+            "attendant_time_per_output_token_seconds",
+            "Time for each token after the first step",
+            CALL,
         )
         self.refused_calls = self._new(
             Counter, "attendant_refused_calls_total", "Calls refused at once", ("reason",)
