@@ -337,31 +337,37 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(lane, mod
 
 
 class HalfBrokenMemory(FakeMemory):
-    """Gives no number for the second token of a step."""
+    """Gives no number for the second token of a step: always, or behind an end token alone."""
+
+    def __init__(self, model, width, max_blocks, is_broken_behind_ends_alone):
+        super().__init__(model, width, max_blocks)
+        self.is_broken_behind_ends_alone = is_broken_behind_ends_alone
 
     def step(self, num_blocks, step_input):
         found = super().step(num_blocks, step_input)
-        found.log_probabilities[:, 1] = np.nan
+        has_ended = found.token_ids[:, 0] == EOS
+        found.log_probabilities[has_ended | (not self.is_broken_behind_ends_alone), 1] = np.nan
         return found
 
 
 @pytest.mark.parametrize("model", [2], indirect=True)
 @pytest.mark.parametrize(
-    ("options", "ends_at_once", "fails"),
+    ("max_output_tokens", "is_broken_behind_ends_alone", "fails"),
     [
-        pytest.param(SearchOptions(9), True, False, id="behind an end token"),
-        pytest.param(SearchOptions(1), False, False, id="behind the limit"),
-        pytest.param(SearchOptions(9), False, True, id="before the end"),
+        pytest.param(50, True, False, id="behind an end token"),
+        pytest.param(1, False, False, id="behind the limit"),
+        pytest.param(50, False, True, id="before the end"),
     ],
 )
 def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
-    lane, model, options, ends_at_once, fails
+    lane, model, max_output_tokens, is_broken_behind_ends_alone, fails
 ):
-    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(model, width, max_blocks)
-    ended = [(EOS,)]
-    source = next(
-        (n,) for n in range(10_000) if (greedy((n,), SearchOptions(1)) == ended) == ends_at_once
+    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(
+        model, width, max_blocks, is_broken_behind_ends_alone
     )
+    options = SearchOptions(max_output_tokens)
+    # One whose end is the first token of a step.
+    source = next((n,) for n in range(100) if len(greedy((n,), options)[0]) % 2 == 1)
     call = TranslateCall([source], options)
     lane.submit(call)
     run(lane)

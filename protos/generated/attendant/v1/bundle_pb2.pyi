@@ -257,8 +257,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
 
     @property
     def greedy_steps(self) -> Global___Graph:
-        """Translation: several steps of greedy_step in one run, each of which appends the best token of the one before.
-        Absent in older bundles.
+        """Translation: several steps of greedy_step in one run, each of which appends the best token of the one before. The
+        second dimension of candidate_ids, which is fixed, says how many: column i is the best token of step i, and what is
+        behind an end means nothing. Adjustments and presents of step i have names that end with _i, but for the first.
+        There is no num_candidates; caches need a position more for each step but one. Absent in older bundles.
         """
 
     def __init__(
