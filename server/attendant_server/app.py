@@ -135,7 +135,7 @@ class Server:
             await asyncio.to_thread(self._loader.load, bundle) for bundle in self._catalog.bundles
         ]
         lanes = {model.bundle.key: model.lanes for model in loaded}
-        engine = Engine(lanes, self._loader.clock)
+        engine = Engine(lanes, self._loader.clock, self._loader.worker_processors)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()
         self.engine = engine

@@ -53,8 +53,11 @@ class ModelLoader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
-        num_threads = settings.num_threads or len(os.sched_getaffinity(0))
+        available = sorted(os.sched_getaffinity(0))
+        num_threads = settings.num_threads or len(available)
         self._num_workers, self._max_sentences = workers_and_sentences(settings, num_threads)
+        self.worker_processors = worker_processors(settings, self._num_workers, available)
+        """One for each worker to stay on, or none."""
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_threads = max(1, num_threads // self._num_workers)
         self._processors = Processors(num_threads)
@@ -172,6 +175,18 @@ def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, in
     chosen = settings.max_rows if is_on_gpu else SENTENCES_OF_A_THREAD * num_threads
     num_sentences = (settings.max_sentences or chosen) // num_workers
     return num_workers, max(1, min(num_sentences, settings.max_rows // num_workers))
+
+
+def worker_processors(
+    settings: Settings, num_workers: int, available: Sequence[int]
+) -> Sequence[int]:
+    """The processors for workers to stay on: all, if there is one for each, or none.
+
+    Else one that has waited for the interpreter's lock goes on where its caches are cold, or waits
+    for a processor on which the other worker is running while its own is idle.
+    """
+    is_wanted = settings.pin_workers == "auto" and settings.device == "cpu"
+    return available if is_wanted and num_workers == len(available) else ()
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

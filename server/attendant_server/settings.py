@@ -64,6 +64,11 @@ class Settings:
         min=0,
         max=1024,
     )
+    pin_workers: str = _setting(
+        "auto",
+        "Keep each worker on a processor of its own: `auto` where there are as many, or `never`",
+        choices="auto never",
+    )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
 
     host: str = _setting("0.0.0.0", "Address that gRPC listens on")

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class FailingModel(FakeTranslationModel):
         raise RuntimeError("broken weights")
 
 
-def new_engine(model, embedding_model=None, num_workers=1):
+def new_engine(model, embedding_model=None, num_workers=1, processors=()):
     observer = RecordingObserver()
 
     def clock():
@@ -57,7 +58,7 @@ def new_engine(model, embedding_model=None, num_workers=1):
     lanes: dict[str, Sequence[Lane]] = {"mt": decoding}
     if encoding:
         lanes["bert"] = encoding
-    return Engine(lanes, clock)
+    return Engine(lanes, clock, processors)
 
 
 def translate(num_tokens=4):
@@ -253,3 +254,23 @@ def test_an_answered_call_is_not_kept_alive():
         assert reference() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_worker_stays_on_its_processor_if_that_is_there(is_there):
+    before = os.sched_getaffinity(0)
+    processor = max(before) if is_there else 1023
+    seen = []
+
+    class WatchingModel(FakeTranslationModel):
+        def before_step(self):
+            seen.append(os.sched_getaffinity(0))
+
+    engine = new_engine(WatchingModel(), processors=[processor])
+    engine.start()
+    call = translate()
+    engine.submit("mt", call)
+    call.future.result(timeout=10)
+    assert engine.drain(10)
+    assert set(map(frozenset, seen)) == {frozenset({processor} if is_there else before)}
+    assert os.sched_getaffinity(0) == before

@@ -1,5 +1,5 @@
 import pytest
-from attendant_server.loading import workers_and_sentences
+from attendant_server.loading import worker_processors, workers_and_sentences
 from attendant_server.settings import Settings
 
 
@@ -26,3 +26,17 @@ def test_workers_and_sentences_follow_the_threads_unless_they_are_set(
 ):
     found = workers_and_sentences(Settings(**given), num_threads)
     assert found == (num_workers, num_sentences)
+
+
+@pytest.mark.parametrize(
+    ("given", "num_workers", "expected"),
+    [
+        ({}, 2, [3, 5]),
+        ({}, 1, ()),
+        ({}, 4, ()),
+        ({"pin_workers": "never"}, 2, ()),
+        ({"device": "cuda"}, 2, ()),
+    ],
+)
+def test_workers_stay_on_processors_if_there_is_one_for_each(given, num_workers, expected):
+    assert worker_processors(Settings(**given), num_workers, [3, 5]) == expected

@@ -1,9 +1,11 @@
 """The engine's workers: threads, each of whose time its lanes of all models share."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -32,9 +34,15 @@ class Engine:
     """Runs every admitted call. What a lane keeps belongs to its worker, so it needs no lock."""
 
     def __init__(
-        self, lanes: Mapping[str, Sequence[Lane]], clock: Callable[[], float] = time.monotonic
+        self,
+        lanes: Mapping[str, Sequence[Lane]],
+        clock: Callable[[], float] = time.monotonic,
+        processors: Sequence[int] = (),
     ) -> None:
-        """``lanes`` by the model's name, one for each worker; ``clock`` is that of deadlines."""
+        """``lanes`` by the model's name, one for each worker; ``clock`` is that of deadlines.
+
+        ``processors`` has one for each worker to stay on, or none.
+        """
         self.clock = clock
         self.on_death: Callable[[], None] | None = None
         """Called when a worker has died of an error, on its thread, after everyone was answered."""
@@ -44,7 +52,10 @@ class Engine:
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(
-                target=self._run, args=(own,), name=f"attendant-worker-{i}", daemon=True
+                target=self._run,
+                args=(own, processors[i : i + 1]),
+                name=f"attendant-worker-{i}",
+                daemon=True,
             )
             for i, own in enumerate(zip(*lanes.values(), strict=True))
         ]
@@ -83,9 +94,12 @@ class Engine:
             self._state = EngineState.STOPPED
             self._changed.notify_all()
 
-    def _run(self, own: Sequence[Lane]) -> None:
-        """The life of one worker."""
+    def _run(self, own: Sequence[Lane], processors: Sequence[int]) -> None:
+        """The life of one worker, on these processors only, if there are any."""
         try:
+            if processors:
+                with suppress(OSError):  # It may have been taken from the process since.
+                    os.sched_setaffinity(0, processors)  # 0 is this thread
             turns = Turns(own, time.monotonic)
             while at_work := self._wait_for_work(own):
                 lane, is_alone = turns.next(at_work), len(at_work) == 1
