@@ -15,7 +15,7 @@ import onnxruntime
 
 from attendant_server.onnx_sessions import open_session
 
-LEAST_GAIN = 1.25
+LEAST_GAIN = 1.15
 """How much quicker a lone run on all threads must be to be worth a second copy of the weights, and
 that a neighbour who takes a processor holds up all of its threads."""
 NUM_TRIALS = 15
