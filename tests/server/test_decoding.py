@@ -3,7 +3,6 @@
 import logging
 import random
 
-import numpy as np
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
@@ -334,44 +333,6 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(lane, mod
     run(lane)
     assert isinstance(refused.future.exception(), ModelFailed)
     assert later.future.result()
-
-
-class HalfBrokenMemory(FakeMemory):
-    """Gives no number for the second token of a step: always, or behind an end token alone."""
-
-    def __init__(self, model, width, max_blocks, is_broken_behind_ends_alone):
-        super().__init__(model, width, max_blocks)
-        self.is_broken_behind_ends_alone = is_broken_behind_ends_alone
-
-    def step(self, num_blocks, step_input):
-        found = super().step(num_blocks, step_input)
-        has_ended = found.token_ids[:, 0] == EOS
-        found.log_probabilities[has_ended | (not self.is_broken_behind_ends_alone), 1] = np.nan
-        return found
-
-
-@pytest.mark.parametrize("model", [2], indirect=True)
-@pytest.mark.parametrize(
-    ("max_output_tokens", "is_broken_behind_ends_alone", "fails"),
-    [
-        pytest.param(50, True, False, id="behind an end token"),
-        pytest.param(1, False, False, id="behind the limit"),
-        pytest.param(50, False, True, id="before the end"),
-    ],
-)
-def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
-    lane, model, max_output_tokens, is_broken_behind_ends_alone, fails
-):
-    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(
-        model, width, max_blocks, is_broken_behind_ends_alone
-    )
-    options = SearchOptions(max_output_tokens)
-    # One whose end is the first token of a step.
-    source = next((n,) for n in range(100) if len(greedy((n,), options)[0]) % 2 == 1)
-    call = TranslateCall([source], options)
-    lane.submit(call)
-    run(lane)
-    assert isinstance(call.future.exception(), ModelFailed) == fails
 
 
 def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(lane, model):

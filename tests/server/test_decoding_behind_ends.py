@@ -1,0 +1,51 @@
+"""What a step of several tokens decodes behind a sentence's end is nobody's concern."""
+
+import time
+
+import numpy as np
+import pytest
+from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.decoding import DecodingLane, DecodingLimits
+from attendant_server.errors import ModelFailed
+
+from tests.server.test_decoding import greedy, run
+from tests.support.fake_model import EOS, FakeMemory, FakeTranslationModel, RecordingObserver
+
+
+class HalfBrokenMemory(FakeMemory):
+    """Gives no number for the second token of a step: always, or behind an end token alone."""
+
+    def __init__(self, model, width, max_blocks, is_broken_behind_ends_alone):
+        super().__init__(model, width, max_blocks)
+        self.is_broken_behind_ends_alone = is_broken_behind_ends_alone
+
+    def step(self, num_blocks, step_input):
+        found = super().step(num_blocks, step_input)
+        has_ended = found.token_ids[:, 0] == EOS
+        found.log_probabilities[has_ended | (not self.is_broken_behind_ends_alone), 1] = np.nan
+        return found
+
+
+@pytest.mark.parametrize(
+    ("max_output_tokens", "is_broken_behind_ends_alone", "fails"),
+    [
+        pytest.param(50, True, False, id="behind an end token"),
+        pytest.param(1, False, False, id="behind the limit"),
+        pytest.param(50, False, True, id="before the end"),
+    ],
+)
+def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
+    max_output_tokens, is_broken_behind_ends_alone, fails
+):
+    model = FakeTranslationModel(num_greedy_tokens=2)
+    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(
+        model, width, max_blocks, is_broken_behind_ends_alone
+    )
+    lane = DecodingLane("fake", model, DecodingLimits(), RecordingObserver(), time.monotonic)
+    options = SearchOptions(max_output_tokens)
+    # One whose end is the first token of a step.
+    source = next((n,) for n in range(100) if len(greedy((n,), options)[0]) % 2 == 1)
+    call = TranslateCall([source], options)
+    lane.submit(call)
+    run(lane)
+    assert isinstance(call.future.exception(), ModelFailed) == fails
