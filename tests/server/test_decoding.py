@@ -17,10 +17,7 @@ from tests.support.fake_model import (
     log_probabilities,
 )
 
-TOKENS_OF_A_STEP = pytest.mark.parametrize(
-    "model", [1, 2, 5], indirect=True, ids="{} tokens a step".format
-)
-"""Of greedy search."""
+TOKENS_OF_A_STEP = pytest.mark.parametrize("model", [1, 2, 5], indirect=True)  # if it is greedy
 
 
 class Clock:
