@@ -37,10 +37,11 @@ class HalfBrokenMemory(FakeMemory):
 def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
     max_output_tokens, is_broken_behind_ends_alone, fails
 ):
-    model = FakeTranslationModel(num_greedy_tokens=2)
-    model.new_memory = lambda width, max_blocks: HalfBrokenMemory(
-        model, width, max_blocks, is_broken_behind_ends_alone
-    )
+    class HalfBrokenModel(FakeTranslationModel):
+        def new_memory(self, width, max_blocks):
+            return HalfBrokenMemory(self, width, max_blocks, is_broken_behind_ends_alone)
+
+    model = HalfBrokenModel(num_greedy_tokens=2)
     lane = DecodingLane("fake", model, DecodingLimits(), RecordingObserver(), time.monotonic)
     options = SearchOptions(max_output_tokens)
     # One whose end is the first token of a step.
