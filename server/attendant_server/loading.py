@@ -182,8 +182,8 @@ def worker_processors(
 ) -> Sequence[int]:
     """The processors for workers to stay on: all, if there is one for each, or none.
 
-    Else one that has waited for the interpreter's lock goes on where its caches are cold, or waits
-    for a processor on which the other worker is running while its own is idle.
+    Workers that stay where they are were measured to serve more
+    (docs/decisions/0015-keep-each-worker-on-a-processor.md).
     """
     is_wanted = settings.pin_workers == "auto" and settings.device == "cpu"
     return available if is_wanted and num_workers == len(available) else ()
