@@ -30,14 +30,18 @@ def num_step_tokens(step: onnxruntime.InferenceSession) -> int:
 
 def presents(name: str, num_tokens: int) -> list[str]:
     """The outputs that a graph of steps writes the present ``name`` to, one for each token."""
-    return [name, *(f"{name}_{i}" for i in range(1, num_tokens))]
+    return [name + suffix for suffix in _suffixes(num_tokens)]
 
 
 def no_adjustments(num_tokens: int) -> dict[str, NDArray[Any]]:
     """The inputs that leave every log-probability as it is."""
     nothing: dict[str, NDArray[Any]] = {}
-    for i in range(num_tokens):
-        suffix = f"_{i}" if i else ""
+    for suffix in _suffixes(num_tokens):
         nothing[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
         nothing[f"adjustments{suffix}"] = np.zeros(0, np.float32)
     return nothing
+
+
+def _suffixes(num_tokens: int) -> list[str]:
+    """What the names of the inputs and outputs for each of the tokens end with."""
+    return ["", *(f"_{i}" for i in range(1, num_tokens))]

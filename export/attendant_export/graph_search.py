@@ -15,6 +15,7 @@ from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs, SpecialTokens, Trans
 from numpy.typing import NDArray
 
 from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
+from attendant_export.translation_graphs import step_suffix
 
 Array = NDArray[np.generic]
 GREEDY_STEPS = "greedy_steps"
@@ -126,7 +127,7 @@ class Places:
     ) -> None:
         sizes = graphs.sizes
         heads, head_dim = sizes.num_heads, sizes.head_dim
-        self._suffixes = ["", *(f"_{i}" for i in range(1, graphs.num_step_tokens(step)))]
+        self._suffixes = [step_suffix(i) for i in range(graphs.num_step_tokens(step))]
         # The last tokens of a step may lie behind the end of the longest output.
         max_positions = max_target_tokens + len(self._suffixes) - 1
         own = (max_sentences, width, heads, max_positions, head_dim)

@@ -96,7 +96,7 @@ def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
     past is the source's last position, which is there already.
     """
     sources = _SourcesAsPasts(g, num_decoder_layers)
-    _build_step(g, num_decoder_layers, partial(sources.attend, _suffix(0)))
+    _build_step(g, num_decoder_layers, partial(sources.attend, step_suffix(0)))
 
 
 def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
@@ -112,7 +112,7 @@ def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
     one = g.constant(np.array(1, np.int32))
     found: list[tuple[str, str]] = []
     for step in range(NUM_GREEDY_STEPS):
-        suffix = _suffix(step)
+        suffix = step_suffix(step)
         adjusted = _adjustments(g, suffix)
         # Steps behind the end of a full row are of no use, but must not fail.
         positions = g.op("Min", lengths, last_position) if step else ""
@@ -182,7 +182,7 @@ def _best(g: Layers, log_p: str, adjusted: tuple[str, str], k: str) -> tuple[str
     return g.top_k(log_p, k, g.network.parameters[TABLE].shape[0])
 
 
-def _suffix(step: int) -> str:
+def step_suffix(step: int) -> str:
     """What the names of a later step's inputs and outputs end with."""
     return f"_{step}" if step else ""
 
