@@ -13,7 +13,7 @@ from attendant_export.bert import BertConfig
 from attendant_export.bert_data import BertData, TextSource
 from attendant_export.bert_training import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
-from attendant_export.graph_search import ParityError
+from attendant_export.graph_sessions import ParityError
 from attendant_export.manifest import BundleError, describe_manifest, read_manifest
 from attendant_export.provenance import (
     DataSource,
@@ -243,6 +243,7 @@ def _export(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         recipe=args.recipe,
         hardware=args.hardware,
+        shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
 

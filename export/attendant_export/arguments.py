@@ -183,6 +183,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test", action="append", default=[], help="pairs to measure quality on; may be repeated"
     )
+    parser.add_argument(
+        "--shortlists",
+        help="pairs, such as those of the training, to learn vocabulary shortlists from, by which "
+        "servers decode large vocabularies quicker; default: none",
+    )
     parser.add_argument("--swap", action="store_true", help="the second column is the source")
     parser.add_argument("--max-tokens", type=int, help="longest text; default: the run's, else 256")
     parser.add_argument(

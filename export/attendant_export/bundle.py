@@ -64,6 +64,8 @@ class ExportOptions:
     """How the model was trained; without it, what the run recorded."""
     hardware: str = ""
     """What it was trained on; without it, what the run recorded."""
+    shortlist_pairs: Path | None = None
+    """Text to learn shortlists from; without it the bundle has none."""
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -90,6 +92,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     if target.exists():
         raise BundleError(f"{target} exists already: choose another name or version")
     kind = checkpoint.read_json(run_dir / checkpoint.CONFIG)["kind"]
+    if kind != "translation" and options.shortlist_pairs is not None:
+        raise ValueError("shortlists are for translation models")
     bundles_dir.mkdir(parents=True, exist_ok=True)
     # Neither name nor version has a "_", so the prefix is this bundle's alone.
     prefix = f".export-{options.name}_{options.version}_"
@@ -108,6 +112,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
             valid=Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES),
             tests=[Corpus(path, options.swap) for path in options.test_pairs],
             max_tokens=options.max_tokens or read_run_record(run_dir).max_tokens or MAX_TOKENS,
+            shortlist_pairs=options.shortlist_pairs,
+            swap=options.swap,
         )
         if kind == "translation":
             write_translation_files(draft)

@@ -31,6 +31,10 @@ class Draft:
     valid: Corpus
     tests: Sequence[Corpus]
     max_tokens: int
+    shortlist_pairs: Path | None = None
+    """Text to learn shortlists from; without it the bundle has none."""
+    swap: bool = False
+    """Whether its second column is the source."""
 
     def all_precisions(self) -> list[str]:
         """fp32, which the others are compared with, and those that the bundle will hold."""

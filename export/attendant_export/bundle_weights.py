@@ -17,7 +17,7 @@ from attendant_export import checkpoint
 from attendant_export.bert import Bert
 from attendant_export.manifest import MANIFEST, BundleError, check_files, read_manifest
 from attendant_export.tokenizer import TOKENIZER, load_tokenizer
-from attendant_export.translation_graphs import KEYS_VALUES, POSITIONS
+from attendant_export.translation_graphs import KEYS_VALUES, POSITIONS, SHORTLIST_TABLES
 
 EMBEDDING = "embedding.weight"
 SEGMENTS = "segment_embedding.weight"
@@ -73,7 +73,8 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
         raise BundleError(f"{folder} has neither fp32 nor fp16 weights to start from")
     parameters = _read_initializers(folder, graphs)
     if manifest.HasField("translation_sizes"):
-        del parameters[POSITIONS]  # computed, not trained
+        for name in (POSITIONS, *SHORTLIST_TABLES):  # computed, not trained
+            parameters.pop(name, None)
         _undo_fusions(parameters, manifest.translation_sizes.num_decoder_layers)
     return parameters
 

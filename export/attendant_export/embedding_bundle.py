@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from attendant_export.bert import Bert
 from attendant_export.bert_training import load_bert_model
 from attendant_export.bundle_draft import ROUNDING, Draft, rounded
-from attendant_export.graph_search import ParityError
+from attendant_export.graph_sessions import ParityError
 from attendant_export.onnx_graphs import write_embedding_graphs
 from attendant_export.quality import measure_embeddings
 from attendant_export.tokenizer import BERT_UNK, special_token_id

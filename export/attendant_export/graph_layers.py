@@ -85,9 +85,17 @@ class Layers(GraphBuilder):
         vectors = self.op("Gather", self.parameter(table), token_ids)
         return vectors if factor == 1 else self.op("Mul", vectors, self.scalar(factor))
 
-    def vocabulary_scores(self, x: str, table: str) -> str:
-        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
-        return self.fp32(self.op("Gemm", x, self.parameter(table), transB=1))
+    def vocabulary_scores(self, x: str, table: str, listed: str = "") -> str:
+        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab).
+
+        Or with those of the token ids ``listed`` alone: (rows, listed).
+        """
+        embeddings = self.chosen(self.parameter(table), listed)
+        return self.fp32(self.op("Gemm", x, embeddings, transB=1))
+
+    def chosen(self, values: str, listed: str) -> str:
+        """``values`` at the indices ``listed`` of their first dimension; all without a list."""
+        return self.op("Gather", values, listed) if listed else values
 
     def top_k(self, x: str, k: str, width: int) -> tuple[str, str]:
         """The ``k`` largest of each row of ``x`` (rows, width), best first, and where they are.

@@ -148,12 +148,13 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
                 f"            {entry.search} {entry.batching} {cached}{by}: "
                 f"{entry.num_identical} of {entry.num_sentences} identical, {entry.num_ties} ties"
             )
-        if parity.HasField("corpus"):
-            corpus = parity.corpus
-            lines.append(
-                f"            BLEU {corpus.bleu:.2f}, fp32 {corpus.fp32_bleu:.2f}, same text "
-                f"{corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
-            )
+        corpora = {"": parity.corpus, " with shortlists": parity.shortlist_corpus}
+        for how, corpus in corpora.items():
+            if corpus.num_sentences:
+                lines.append(
+                    f"            BLEU {corpus.bleu:.2f}{how}, fp32 {corpus.fp32_bleu:.2f}, same "
+                    f"text {corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
+                )
         if parity.HasField("embeddings"):
             vectors = parity.embeddings
             lines.append(

@@ -108,13 +108,14 @@ def _parity_sentence(parity: PrecisionParity) -> str:
             "single, batched, ragged and uncached, gave the tokens of the trained model; "
             f"{num_ties} more differ in ties."
         )
-    if parity.HasField("corpus"):
-        corpus = parity.corpus
-        sentences.append(
-            f"On {corpus.dataset} ({corpus.search}) it reaches {corpus.bleu:.2f} BLEU where fp32 "
-            f"reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of the "
-            f"{corpus.num_sentences:,} texts are the same."
-        )
+    corpora = {"it": parity.corpus, "it with shortlists": parity.shortlist_corpus}
+    for what, corpus in corpora.items():
+        if corpus.num_sentences:
+            sentences.append(
+                f"On {corpus.dataset} ({corpus.search}) {what} reaches {corpus.bleu:.2f} BLEU "
+                f"where fp32 reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of "
+                f"the {corpus.num_sentences:,} texts are the same."
+            )
     if parity.HasField("embeddings"):
         vectors = parity.embeddings
         sentences.append(

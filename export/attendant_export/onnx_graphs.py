@@ -12,6 +12,7 @@ from attendant_export.embedding_graphs import build_embedder, build_mlm_head, em
 from attendant_export.graph_builder import WeightFile
 from attendant_export.graph_layers import Layers, Network
 from attendant_export.quantization import Int8Layers
+from attendant_export.shortlist import Shortlists
 from attendant_export.transformer import Transformer
 from attendant_export.translation_graphs import (
     build_decoder_step,
@@ -28,20 +29,31 @@ Builder = Callable[[Layers], None]
 
 
 def write_translation_graphs(
-    model: Transformer, precision: str, folder: Path, max_positions: int = 512
+    model: Transformer,
+    precision: str,
+    folder: Path,
+    max_positions: int = 512,
+    shortlists: Shortlists | None = None,
 ) -> bundle_pb2.PrecisionGraphs:
     """Write the graphs of ``model`` for texts up to ``max_positions`` tokens.
 
-    ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
+    ``precision`` is one of `PRECISIONS`. With ``shortlists``, steps that choose from them are
+    written as well. The paths of the answer are relative to ``folder``.
     """
     config = model.config
+    num_layers = config.num_decoder_layers
     builders: dict[str, Builder] = {
-        "encoder": lambda g: build_encoder(g, config.num_encoder_layers, config.num_decoder_layers),
-        "decoder_step": lambda g: build_decoder_step(g, config.num_decoder_layers),
-        "greedy_step": lambda g: build_greedy_step(g, config.num_decoder_layers),
-        "greedy_steps": lambda g: build_greedy_steps(g, config.num_decoder_layers),
-        "scorer": lambda g: build_scorer(g, config.num_decoder_layers),
+        "encoder": lambda g: build_encoder(g, config.num_encoder_layers, num_layers, shortlists),
+        "decoder_step": lambda g: build_decoder_step(g, num_layers),
+        "greedy_step": lambda g: build_greedy_step(g, num_layers),
+        "greedy_steps": lambda g: build_greedy_steps(g, num_layers),
+        "scorer": lambda g: build_scorer(g, num_layers),
     }
+    if shortlists is not None:
+        builders |= {
+            "shortlist_decoder_step": lambda g: build_decoder_step(g, num_layers, True),
+            "shortlist_greedy_steps": lambda g: build_greedy_steps(g, num_layers, True),
+        }
     return _write(translation_network(model, max_positions), builders, precision, folder)
 
 

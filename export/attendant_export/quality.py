@@ -1,6 +1,7 @@
 """Measures the graphs of a bundle on text: BLEU, chrF, and retrieval by embeddings."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ from tokenizers import Tokenizer
 
 from attendant_export.bert_losses import retrieval_accuracy
 from attendant_export.dataset import group_references, read_pairs
-from attendant_export.graph_search import TranslationGraphs, search_all
+from attendant_export.graph_search import search_all
+from attendant_export.graph_sessions import TranslationGraphs
 from attendant_export.translation_training import score_translations
 from attendant_export.verify import SEARCHES
 from attendant_export.verify_embeddings import EmbeddingGraphs
+
+SHORTLISTS = " with shortlists"
+"""What is added to the name of a search that chooses tokens from shortlists."""
 
 
 class Corpus:
@@ -39,6 +44,7 @@ def translate(
     texts: Sequence[str],
     limit: int,
     beam_size: int = 1,
+    uses_shortlists: bool = False,
 ) -> list[str]:
     """Best translations in the order of ``texts``, as long as the server lets them be by default.
 
@@ -49,7 +55,11 @@ def translate(
     # Neighbours of similar length waste the least padding when they are encoded together.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
-    traces = search_all(graphs, ordered, [limit] * len(ordered), beam_size=beam_size)
+    traces = search_all(
+        *(graphs, ordered, [limit] * len(ordered)),
+        beam_size=beam_size,
+        uses_shortlists=uses_shortlists,
+    )
     translations = dict(zip(order, traces, strict=True))
     return [
         tokenizer.decode(list(translations[i].hypotheses[0].token_ids)) for i in range(len(texts))
@@ -74,10 +84,12 @@ def compare_corpora(
 def measure_translation(
     precision: str, graphs: TranslationGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
 ) -> list[QualityFigure]:
-    """sacreBLEU and chrF for each search."""
+    """sacreBLEU and chrF for each search, of graphs with shortlists also with these."""
     figures = []
-    for search, beam_size in SEARCHES.items():
-        texts = translate(graphs, tokenizer, corpus.sources, limit, beam_size)
+    choices = (False, True) if graphs.has_shortlists else (False,)
+    for (name, beam_size), uses_shortlists in product(SEARCHES.items(), choices):
+        search = name + SHORTLISTS if uses_shortlists else name
+        texts = translate(graphs, tokenizer, corpus.sources, limit, beam_size, uses_shortlists)
         values = score_translations(texts, corpus.references)
         figures += [
             QualityFigure(
@@ -85,9 +97,9 @@ def measure_translation(
                 dataset=corpus.name,
                 precision=precision,
                 search=search,
-                value=values[name],
+                value=values[key],
             )
-            for name, metric in {"bleu": "sacreBLEU", "chrf": "chrF"}.items()
+            for key, metric in {"bleu": "sacreBLEU", "chrf": "chrF"}.items()
         ]
     return figures
 

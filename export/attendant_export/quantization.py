@@ -72,9 +72,12 @@ class Int8Layers(Layers):
         scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
         return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
 
-    def vocabulary_scores(self, x: str, table: str) -> str:
-        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab)."""
-        values, scales = self._weight(table)
+    def vocabulary_scores(self, x: str, table: str, listed: str = "") -> str:
+        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab).
+
+        Or with those of the token ids ``listed`` alone: (rows, listed).
+        """
+        values, scales = (self.chosen(each, listed) for each in self._weight(table))
         rows = self._quantize_rows(x)
         # ONNX Runtime transposes constants when it loads the graph: the file holds one table.
         columns = self.op("Transpose", values)

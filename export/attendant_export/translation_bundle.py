@@ -7,6 +7,7 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_TRANSLATION,
+    CorpusParity,
     Limits,
     Manifest,
     PrecisionGraphs,
@@ -16,15 +17,19 @@ from attendant.v1.bundle_pb2 import (
 from tokenizers import Tokenizer
 
 from attendant_export.bundle_draft import ROUNDING, Draft, rounded
-from attendant_export.graph_search import ParityError, TranslationGraphs, search_all
+from attendant_export.dataset import encode, read_pairs
+from attendant_export.graph_search import search_all
+from attendant_export.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.onnx_graphs import write_translation_graphs
 from attendant_export.quality import (
+    SHORTLISTS,
     compare_corpora,
     max_output_tokens,
     measure_translation,
     translate,
 )
 from attendant_export.search import ReferenceHypothesis, SearchTrace
+from attendant_export.shortlist import MAX_PAIRS, Shortlists, learn_shortlists
 from attendant_export.tokenizer import UNK, special_token_id
 from attendant_export.transformer import Transformer
 from attendant_export.translation_training import load_translation_model
@@ -32,13 +37,13 @@ from attendant_export.verify import (
     SEARCHES,
     SampleSentences,
     TranslationVerifier,
-    VerifiedPrecision,
     compare,
     difference,
     largest,
     scorer_difference,
     trace_of,
 )
+from attendant_export.verify_shortlists import check_shortlists
 
 logger = logging.getLogger(__name__)
 
@@ -54,21 +59,30 @@ def write_translation_files(draft: Draft) -> None:
     draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
     texts = draft.reference_texts(tokenizer)
     limits = [max_output_tokens(ids, draft.max_tokens) for ids in texts.values()]
-    verifier = TranslationVerifier(model, SampleSentences(list(texts.values()), limits))
+    sample = SampleSentences(list(texts.values()), limits)
+    shortlists = _learn_shortlists(draft, tokenizer)
+    verifier = TranslationVerifier(model, sample)
     verified = {}
     fp32_texts: list[str] = []
     for precision in draft.all_precisions():
         folder = draft.folder_of(precision)
-        written = write_translation_graphs(model, precision, folder, draft.max_tokens)
+        written = write_translation_graphs(model, precision, folder, draft.max_tokens, shortlists)
         graphs = open_translation_graphs(folder, written, draft.manifest)
         logger.info("verifying %s", precision)
         verified[precision] = verifier.verify(precision, graphs)
-        translated = translate(graphs, tokenizer, draft.valid.sources, draft.max_tokens)
+        parity = verified[precision].parity
+        valid = (graphs, tokenizer, draft.valid.sources, draft.max_tokens)
+        translated = translate(*valid)
         if precision == "fp32":
             fp32_texts = translated
         else:
-            _compare_corpora(draft, verified[precision], fp32_texts, translated)
-        draft.manifest.parity.precisions.append(verified[precision].parity)
+            parity.corpus.CopyFrom(_compare_corpora(draft, precision, fp32_texts, translated))
+        if graphs.has_shortlists:
+            check_shortlists(graphs, sample, parity.log_probability_bound)
+            translated = translate(*valid, uses_shortlists=True)
+            name = precision + SHORTLISTS
+            parity.shortlist_corpus.CopyFrom(_compare_corpora(draft, name, fp32_texts, translated))
+        draft.manifest.parity.precisions.append(parity)
         if precision in draft.precisions:
             draft.manifest.precisions.append(written)
             for corpus in draft.tests:
@@ -78,6 +92,18 @@ def write_translation_files(draft: Draft) -> None:
                 )
     outputs = {name: verified[name].outputs for name in draft.precisions}
     draft.add_reference_outputs(_reference_outputs(texts, limits, outputs))
+
+
+def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
+    if draft.shortlist_pairs is None:
+        return None
+    pairs = read_pairs(draft.shortlist_pairs, draft.swap)
+    pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
+    sources, targets = (encode([pair[i] for pair in pairs], tokenizer) for i in range(2))
+    special_tokens = draft.manifest.special_tokens
+    special_ids = [token_id for _, token_id in special_tokens.ListFields()]
+    vocab_size = draft.manifest.translation_sizes.vocab_size
+    return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
 
 
 def open_translation_graphs(
@@ -115,19 +141,19 @@ def _describe(
 
 
 def _compare_corpora(
-    draft: Draft, verified: VerifiedPrecision, fp32_texts: list[str], texts: list[str]
-) -> None:
+    draft: Draft, name: str, fp32_texts: list[str], texts: list[str]
+) -> CorpusParity:
     corpus = compare_corpora(draft.valid, "greedy", fp32_texts, texts)
-    verified.parity.corpus.CopyFrom(corpus)
     if corpus.fp32_bleu - corpus.bleu > MAX_BLEU_LOSS:
         logger.warning(
             "%s loses %.2f BLEU against fp32: %.2f instead of %.2f on %s",
-            verified.parity.precision,
+            name,
             corpus.fp32_bleu - corpus.bleu,
             corpus.bleu,
             corpus.fp32_bleu,
             corpus.dataset,
         )
+    return corpus
 
 
 def _reference_outputs(
@@ -185,6 +211,11 @@ def check_translation_outputs(
             except ParityError as error:
                 raise ParityError(f"{precision.name} {name}: {error}") from error
             checked.append(f"{precision.name} {name}: {result}")
+        if graphs.has_shortlists:
+            limits = [entry["max_output_tokens"] for entry in reference["texts"]]
+            bound = bounds.get(precision.name, 0.0)
+            check_shortlists(graphs, SampleSentences(sources, limits), bound)
+            checked.append(f"{precision.name}{SHORTLISTS}: batch mates change nothing")
     return checked
 
 

@@ -17,6 +17,7 @@ from attendant_export.graph_layers import (
     fp32_parameters,
     layer_norm_epsilon,
 )
+from attendant_export.shortlist import Shortlists
 from attendant_export.transformer import Transformer, sinusoidal_positions
 
 TABLE = "embedding.weight"
@@ -25,6 +26,7 @@ KINDS = ("key", "value")
 NUM_GREEDY_STEPS = 2
 """Steps in one run of ``greedy_steps``."""
 KEYS_VALUES = "decoder.cross_attention.keys_values"
+SHORTLIST_TABLES = "shortlist.translations", "shortlist.frequent"
 
 
 def translation_network(model: Transformer, max_positions: int) -> Network:
@@ -54,8 +56,16 @@ def translation_network(model: Transformer, max_positions: int) -> Network:
     )
 
 
-def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -> None:
-    """Source tokens to the cross-attention keys and values of every decoder layer."""
+def build_encoder(
+    g: Layers,
+    num_encoder_layers: int,
+    num_decoder_layers: int,
+    shortlists: Shortlists | None = None,
+) -> None:
+    """Source tokens to the cross-attention keys and values of every decoder layer.
+
+    With ``shortlists`` also to the target tokens, not all different, that each text may use.
+    """
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", source)
@@ -73,19 +83,39 @@ def build_encoder(g: Layers, num_encoder_layers: int, num_decoder_layers: int) -
         split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
         name = f"cross_{KINDS[i % 2]}_{i // 2}"
         g.output(name, split, g.dtype, "batch", heads, "source", head_dim)
+    if shortlists is not None:
+        _give_shortlist(g, shortlists, source)
 
 
-def build_decoder_step(g: Layers, num_decoder_layers: int) -> None:
+def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
+    # Padding adds nothing: special tokens have no translations and are everyone's.
+    tables = (shortlists.translations, shortlists.frequent)
+    table, frequent = map(g.weight, SHORTLIST_TABLES, tables)
+    translations = g.op("Gather", table, source)  # (batch, source, translations)
+    num_texts = g.op("Shape", source, start=0, end=1)
+    own = g.op("Concat", num_texts, g.integers(-1), axis=0)
+    everyones = g.op("Concat", num_texts, g.integers(len(shortlists.frequent)), axis=0)
+    listed = g.op(
+        "Concat",
+        g.op("Reshape", translations, own),
+        g.op("Expand", frequent, everyones),
+        axis=1,
+    )
+    g.output("shortlist", listed, np.int32, "batch", "listed")
+
+
+def build_decoder_step(g: Layers, num_decoder_layers: int, has_shortlist: bool = False) -> None:
     """One more token for rows of any age, in caches that are bound as past and present at once.
 
-    The rows of one sentence share its source.
+    The rows of one sentence share its source. With a shortlist, the token is one of ``shortlist``
+    (listed), sorted token ids, that its row ``may_use`` (rows, listed); adjusted are columns of it.
     """
     source_lengths = g.input("source_lengths", np.int64, "sentences")
 
     def attend_memory(layer: int, query: str) -> str:
         return g.attend_memory(query, *_memory(g, layer, "sentences"), source_lengths)
 
-    _build_step(g, num_decoder_layers, attend_memory)
+    _build_step(g, num_decoder_layers, attend_memory, _Outputs(g, has_shortlist))
 
 
 def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
@@ -96,16 +126,17 @@ def build_greedy_step(g: Layers, num_decoder_layers: int) -> None:
     past is the source's last position, which is there already.
     """
     sources = _SourcesAsPasts(g, num_decoder_layers)
-    _build_step(g, num_decoder_layers, partial(sources.attend, step_suffix(0)))
+    _build_step(g, num_decoder_layers, partial(sources.attend, step_suffix(0)), _Outputs(g))
 
 
-def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
+def build_greedy_steps(g: Layers, num_decoder_layers: int, has_shortlist: bool = False) -> None:
     """`NUM_GREEDY_STEPS` of `build_greedy_step`; each appends the best token of the one before.
 
     Gives the best tokens of all steps and their log-probabilities, in the order of the steps, also
     behind an end. The present of each step is an output of its own, for the same memory.
+    A shortlist is as in `build_decoder_step`.
     """
-    sources = _SourcesAsPasts(g, num_decoder_layers)
+    sources, outputs = _SourcesAsPasts(g, num_decoder_layers), _Outputs(g, has_shortlist)
     tokens, lengths, total_length = _rows_to_step(g)
     past = _past(g, num_decoder_layers)
     last_position = g.constant(np.array(g.network.parameters[POSITIONS].shape[0] - 1, np.int32))
@@ -117,9 +148,9 @@ def build_greedy_steps(g: Layers, num_decoder_layers: int) -> None:
         # Steps behind the end of a full row are of no use, but must not fail.
         positions = g.op("Min", lengths, last_position) if step else ""
         attend = partial(sources.attend, suffix)
-        log_p, past = _step(g, tokens, lengths, total_length, past, attend, positions)
+        x, past = _step(g, tokens, lengths, total_length, past, attend, positions)
         _give_presents(g, past, suffix)
-        found.append(_best(g, log_p, adjusted, g.integers(1)))
+        found.append(outputs.best(x, adjusted, g.integers(1)))
         tokens = g.flat(found[-1][1])
         lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
     best, ids = (g.op("Concat", *each, axis=1) for each in zip(*found, strict=True))
@@ -160,26 +191,49 @@ class _SourcesAsPasts:
         return weighted
 
 
+class _Outputs:
+    """What the hidden states of a step become: the best tokens, of all or of a shortlist."""
+
+    def __init__(self, g: Layers, has_shortlist: bool = False) -> None:
+        self._g, self._listed, self._may_use = g, "", ""
+        if has_shortlist:
+            self._listed = g.input("shortlist", np.int64, "listed")
+            self._may_use = g.input("may_use", np.bool_, "rows", "listed")
+
+    def best(self, x: str, adjusted: tuple[str, str], k: str) -> tuple[str, str]:
+        """Log-probabilities and ids of the ``k`` best tokens after ``x`` (rows, d_model).
+
+        Each (rows, k).
+        """
+        g = self._g
+        scores = _scores(g, x, self._listed)  # (rows, vocab) or (rows, listed)
+        if self._listed:
+            never = g.constant(np.array(-np.inf, np.float32))
+            scores = g.op("Where", self._may_use, scores, never)
+        # After the softmax: what is left to choose from keeps its probabilities.
+        log_p = g.op("ScatterND", g.op("LogSoftmax", scores), *adjusted, reduction="add")
+        if not self._listed:
+            return g.top_k(log_p, k, g.network.parameters[TABLE].shape[0])
+        best, columns = g.ops("TopK", log_p, k, num_results=2)
+        return best, g.op("Gather", self._listed, columns)
+
+
 def _build_step(
-    g: Layers, num_decoder_layers: int, attend_memory: Callable[[int, str], str]
+    g: Layers,
+    num_decoder_layers: int,
+    attend_memory: Callable[[int, str], str],
+    outputs: _Outputs,
 ) -> None:
     """A step with a cross-attention that maps the layer and queries to weighted values."""
     tokens, lengths, total_length = _rows_to_step(g)
     num_candidates = g.input("num_candidates", np.int64, 1)
     adjusted = _adjustments(g)
     past = _past(g, num_decoder_layers)
-    log_p, presents = _step(g, tokens, lengths, total_length, past, attend_memory)
+    x, presents = _step(g, tokens, lengths, total_length, past, attend_memory)
     _give_presents(g, presents)
-    best, ids = _best(g, log_p, adjusted, num_candidates)
+    best, ids = outputs.best(x, adjusted, num_candidates)
     g.output("candidate_ids", ids, np.int64, "rows", "candidates")
     g.output("candidate_log_probabilities", best, np.float32, "rows", "candidates")
-
-
-def _best(g: Layers, log_p: str, adjusted: tuple[str, str], k: str) -> tuple[str, str]:
-    """The ``k`` best of ``log_p`` (rows, vocab) and their ids, each (rows, k)."""
-    # After the softmax: what is left to choose from keeps the probabilities that the model gives.
-    log_p = g.op("ScatterND", log_p, *adjusted, reduction="add")
-    return g.top_k(log_p, k, g.network.parameters[TABLE].shape[0])
 
 
 def step_suffix(step: int) -> str:
@@ -222,7 +276,7 @@ def _step(
     attend_memory: Callable[[int, str], str],
     positions: str = "",
 ) -> tuple[str, list[tuple[str, str]]]:
-    """Log-probabilities of the next token, fp32 (rows, vocab), and the presents of each layer.
+    """Hidden states behind the last layer, (rows, d_model), and the presents of each layer.
 
     ``positions`` of the tokens are ``lengths``, unless given.
     """
@@ -240,7 +294,7 @@ def _step(
         x = g.block(
             x, f"decoder.{layer}", partial(attend_past, layer), partial(attend_memory, layer)
         )
-    return g.op("LogSoftmax", _scores(g, x)), presents
+    return x, presents
 
 
 def build_scorer(g: Layers, num_decoder_layers: int) -> None:
@@ -279,8 +333,11 @@ def _memory(g: Layers, layer: int, batch: str) -> tuple[str, str]:
     return keys, g.input(f"cross_value_{layer}", g.dtype, *shape)
 
 
-def _scores(g: Layers, x: str) -> str:
-    """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab)."""
+def _scores(g: Layers, x: str, listed: str = "") -> str:
+    """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
+
+    Or of the token ids ``listed`` alone: (rows, listed).
+    """
     if g.network.norm_first:
         x = g.layer_norm(x, "decoder_norm")
-    return g.vocabulary_scores(x, TABLE)
+    return g.vocabulary_scores(x, TABLE, listed)

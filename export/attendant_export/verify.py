@@ -13,19 +13,15 @@ import numpy as np
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 
 from attendant_export import search
-from attendant_export.graph_search import (
-    ParityError,
-    TranslationGraphs,
-    greedy_uncached,
-    search_all,
-)
+from attendant_export.graph_search import greedy_uncached, search_all
+from attendant_export.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.search import ReferenceHypothesis, SearchStep, SearchTrace
 from attendant_export.transformer import Transformer
 
 SEARCHES = {"greedy": 1, "beam4": 4}
 """Beam size of each search that is compared."""
 NUM_UNCACHED = 16
-"""Sentences of a sample that are also decoded without caches, which takes a step per prefix."""
+"""Sentences of a sample that are also decoded without caches, a step for each prefix."""
 FP32_BOUND = 1e-4
 MIN_BOUNDS = {"fp16": 1e-2, "int8": 2e-2}
 """What one value that is rounded the other way can move, as another processor may round it."""
@@ -199,15 +195,19 @@ class TranslationVerifier:
 def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
     """Every search, graph for it and batching; and greedy uncached for `NUM_UNCACHED` sentences."""
     sources, limits = sample.sources, sample.max_tokens
-    batchings = {
-        "single": {"max_running": 1},
-        "batched": {"max_running": len(sources)},
-        "ragged": {"max_running": 8, "max_joining": 1},
-    }
+    # Sentences that run, and that join at once.
+    batchings = {"single": (1, 1), "batched": (len(sources), len(sources)), "ragged": (8, 1)}
     runs = []
     for name, size in SEARCHES.items():
-        for step, (batching, options) in product(graphs.steps_for(size), batchings.items()):
-            found = search_all(graphs, sources, limits, beam_size=size, step=step, **options)
+        ways = product(graphs.steps_for(size), batchings.items())
+        for step, (batching, (max_running, max_joining)) in ways:
+            found = search_all(
+                *(graphs, sources, limits),
+                beam_size=size,
+                step=step,
+                max_running=max_running,
+                max_joining=max_joining,
+            )
             runs.append(Run(name, step, batching, True, found))
     for step in filter(lambda name: graphs.num_step_tokens(name) == 1, graphs.steps_for(1)):
         uncached = [

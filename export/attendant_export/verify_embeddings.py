@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from attendant_export.bert import Bert, pool
 from attendant_export.dataset import pad
-from attendant_export.graph_search import ParityError, check_finite, open_session
+from attendant_export.graph_sessions import ParityError, check_finite, open_session
 from attendant_export.verify import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
 FloatArray = NDArray[np.float32]

@@ -101,8 +101,7 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
         )
-        is_on_gpu = settings.device == "cuda"
-        model = self._opened(DeviceTranslationModel if is_on_gpu else OnnxTranslationModel, bundle)
+        model = self._translation_model(bundle)
         max_cache_bytes = self._max_cache_bytes(model)
         lanes = self._for_workers(
             partial(DecodingLane, bundle.key, model, limits, self._metrics, self.clock)
@@ -121,6 +120,16 @@ class ModelLoader:
             },
         )
         return lanes
+
+    def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
+        if self._settings.device == "cuda":
+            return self._opened(DeviceTranslationModel, bundle)
+        if self._settings.shortlists == "never":
+            return self._opened(OnnxTranslationModel, bundle)
+        model = self._opened(partial(OnnxTranslationModel, uses_shortlists=True), bundle)
+        if not model.uses_shortlists:
+            logger.warning("event=no_shortlists model=%s", bundle.key)
+        return model
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
         """What the caches of one model take when every search width is as full as it can be."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.models import Candidates, PastCopy, StepInput
 from attendant_server.onnx_sessions import Buffer, Tensor
+from attendant_server.onnx_shortlists import Listed, Shortlists
 from attendant_server.onnx_threads import ThreadedGraph
 
 SMALLEST_NUM_POSITIONS = 16
@@ -103,6 +104,8 @@ class StepKind:
     takes_num_candidates: bool
     takes_sources_as_pasts: bool
     """It binds the memory of the sources for writing, too, and reads no further than each."""
+    takes_shortlist: bool
+    """It scores the tokens that its rows may use and no others."""
 
     @classmethod
     def of(cls, session: onnxruntime.InferenceSession) -> "StepKind":
@@ -111,7 +114,9 @@ class StepKind:
         (found,) = (v.shape for v in session.get_outputs() if v.name == "candidate_ids")
         takes_num_candidates = "num_candidates" in inputs
         num_tokens = 1 if takes_num_candidates else found[1]
-        return cls(num_tokens, takes_num_candidates, "total_source_length" in inputs)
+        return cls(
+            num_tokens, takes_num_candidates, "total_source_length" in inputs, "shortlist" in inputs
+        )
 
     @property
     def suffixes(self) -> list[str]:
@@ -123,7 +128,7 @@ class BoundStep:
     """The decoder step bound to the first rows of one memory, to be run any number of times.
 
     ONNX Runtime reads and writes bound memory when it runs: what changes from step to step is
-    written in place, and only adjustments, which are rare, are bound again.
+    written in place, and only lists of tokens and adjustments, which are rare, are bound again.
     """
 
     def __init__(
@@ -161,12 +166,18 @@ class BoundStep:
             if self._kind.takes_sources_as_pasts:
                 self._write(f"present_cross_{name}{suffix}", cross)
 
-    def run(self, step_input: StepInput) -> Candidates:
-        """One step; the answer is overwritten by the next."""
-        for suffix, adjustments in zip(self._kind.suffixes, step_input.adjustments, strict=True):
+    def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
+        """One step, with a graph that takes it among ``listed``; overwritten by the next."""
+        positions = [each.positions for each in step_input.adjustments]  # Bindings hold no memory.
+        if listed is not None:
+            self._read("shortlist", Tensor.of(listed.token_ids))
+            self._read("may_use", Tensor.of(listed.may_use))
+            positions = [listed.columns(each) for each in positions]
+        adjusted = zip(self._kind.suffixes, positions, step_input.adjustments, strict=True)
+        for suffix, places, adjustments in adjusted:
             has_any = len(adjustments.values) > 0
             if has_any or self._adjusted[suffix]:
-                self._read(f"adjusted_positions{suffix}", Tensor.of(adjustments.positions))
+                self._read(f"adjusted_positions{suffix}", Tensor.of(places))
                 self._read(f"adjustments{suffix}", Tensor.of(adjustments.values))
                 self._adjusted[suffix] = has_any
         self._session.run_with_iobinding(self._binding)
@@ -193,6 +204,8 @@ class EncodedSentence:
 
     keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
     num_tokens: int
+    shortlist: NDArray[np.integer] | None = None
+    """Token ids, not all different, that the translation may use; None for any."""
 
 
 class HostDecoderMemory:
@@ -212,6 +225,7 @@ class HostDecoderMemory:
         sizes: CacheSizes,
         width: int,
         max_blocks: int,
+        vocab_size: int,
     ) -> None:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows.
 
@@ -229,6 +243,8 @@ class HostDecoderMemory:
         self._cross_memory = np.zeros((num_tensors, size), dtype=sizes.dtype)
         self._inputs = StepInputs(max_blocks * width, max_blocks)
         self._source_lengths = self._inputs.source_lengths
+        takes_shortlist = self._kind.takes_shortlist
+        self._shortlists = Shortlists(max_blocks, width, vocab_size) if takes_shortlist else None
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         self._cross = self._cross_view(doubled(SMALLEST_NUM_POSITIONS, 1, sizes.max_source_tokens))
 
@@ -243,6 +259,9 @@ class HostDecoderMemory:
     def load(self, block: int, source: EncodedSentence) -> None:
         """Put an encoded source into a block."""
         self._source_lengths[block] = source.num_tokens
+        if self._shortlists is not None:
+            assert source.shortlist is not None
+            self._shortlists.load(block, source.shortlist)
         self._fit(block + 1, int(self._source_lengths[: block + 1].max()))
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[block, :, : source.num_tokens] = keys_values
@@ -256,6 +275,8 @@ class HostDecoderMemory:
         target, source = self._rows(block), self._rows(origin)
         self._past[:, target, :, :num_positions] = self._past[:, source, :, :num_positions]
         self._source_lengths[block] = self._source_lengths[origin]
+        if self._shortlists is not None:
+            self._shortlists.move(origin, block)
         length = self._cross[0].shape[2]
         if self._kind.takes_sources_as_pasts:
             length = int(self._source_lengths[origin])
@@ -286,7 +307,8 @@ class HostDecoderMemory:
                 self._bindings.clear()
             bound = self._bind(session, num_blocks, step_input.num_candidates)
             self._bindings[key] = bound
-        return bound.run(step_input)
+        listed = None if self._shortlists is None else self._shortlists.of_first(num_blocks)
+        return bound.run(step_input, listed)
 
     def _bind(
         self, session: onnxruntime.InferenceSession, num_blocks: int, num_candidates: int

@@ -5,7 +5,7 @@ are those that ``attendant-export`` writes.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -36,6 +36,8 @@ from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 """The steps of greedy search, the quickest first."""
+SHORTLIST_GRAPHS = "shortlist_decoder_step", "shortlist_greedy_steps"
+"""The steps of all searches and of greedy search, with outputs from shortlists."""
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text with which sessions are compared, or as many as the model takes."""
 TRIAL_WIDTH = 4
@@ -62,23 +64,30 @@ class OnnxTranslationModel:
         num_threads: int,
         device: str = "cpu",
         processors: Processors | None = None,
+        uses_shortlists: bool = False,
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
 
         A run takes ``num_threads``, or all of ``processors`` if it is alone and that is quicker.
+        With ``uses_shortlists``, if the bundle has any, each translation is made of the target
+        tokens that its source may become.
         """
         manifest = bundle.manifest
         processors = processors or Processors(num_threads)
+        self.uses_shortlists = uses_shortlists and all(map(bundle.has_graph, SHORTLIST_GRAPHS))
         self.sizes, self.limits = manifest.translation_sizes, manifest.limits
         self.pad_id = manifest.special_tokens.pad_id
         self.bos_id = manifest.special_tokens.bos_id
         self.eos_id = manifest.special_tokens.eos_id
+        shortlisted_step, *shortlisted_greedy = SHORTLIST_GRAPHS
+        step = shortlisted_step if self.uses_shortlists else "decoder_step"
         self.encoder, self.decoder_step = (
             ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
-            for name in ("encoder", "decoder_step")
+            for name in ("encoder", step)
         )
         self.greedy_graph: ThreadedGraph | None = None  # as with bundles of older versions
-        name = next(filter(bundle.has_graph, GREEDY_GRAPHS), None)
+        greedy = shortlisted_greedy if self.uses_shortlists else GREEDY_GRAPHS
+        name = next(filter(bundle.has_graph, greedy), None)
         if self._takes_greedy_graphs and name is not None:
             path = bundle.graph_path(name)
             self.greedy_graph = ThreadedGraph(path, num_threads, device, processors)
@@ -96,6 +105,7 @@ class OnnxTranslationModel:
             np.dtype(np.float16 if is_half else np.float32),
         )
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
+        self._encoded_names = self._cross_names + ["shortlist"] * self.uses_shortlists
         self._device = device
         self._memories: list[HostDecoderMemory | DeviceDecoderMemory] = []
         if self.encoder.has_choice:
@@ -104,11 +114,11 @@ class OnnxTranslationModel:
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
-        source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
+        ids = [self.eos_id] * num_tokens
+        source, lengths = pad([ids], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
-        self.encoder.keep_what_pays(lambda session: session.run(self._cross_names, feeds))
-        cross = self._run_encoder(source, lengths)
-        encoded = EncodedSentence([kv[0] for kv in cross], num_tokens)
+        self.encoder.keep_what_pays(lambda session: session.run(self._encoded_names, feeds))
+        (encoded,) = self.encode([ids])
         self._choose_step_threads(encoded, width=1)
         if self.greedy_graph is not None:
             self._choose_step_threads(encoded, width=TRIAL_WIDTH)
@@ -138,22 +148,27 @@ class OnnxTranslationModel:
             caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
             if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
                 raise ValueError("translation_sizes in the manifest are not those of the graphs")
+        outputs = {value.name for value in self.encoder.beside.get_outputs()}
+        if self.uses_shortlists and "shortlist" not in outputs:
+            raise ValueError("the encoder gives no shortlist for the graphs that take one")
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
         source, lengths = pad(sources, self.pad_id)
-        cross = self._run_encoder(source, lengths)
+        outputs = self._run_encoder(self._encoded_names, source, lengths)
+        num_cross = len(self._cross_names)
+        shortlists = outputs[num_cross] if self.uses_shortlists else [None] * len(lengths)
         return [
-            EncodedSentence([kv[i, :, :n] for kv in cross], n)
+            EncodedSentence([kv[i, :, :n] for kv in outputs[:num_cross]], n, shortlists[i])
             for i, n in enumerate(lengths.tolist())
         ]
 
     def _run_encoder(
-        self, source: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> list[NDArray[np.generic]]:
+        self, names: list[str], source: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> list[NDArray[Any]]:
         feeds = {"source": source, "source_lengths": lengths}
         with self.encoder.session() as session:
-            return session.run(self._cross_names, feeds)  # type: ignore[no-any-return]
+            return session.run(names, feeds)  # type: ignore[no-any-return]
 
     def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
         """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
@@ -163,7 +178,8 @@ class OnnxTranslationModel:
 
     def _host_memory(self, width: int, max_blocks: int) -> HostDecoderMemory:
         graph = self._step_graph(width)
-        return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks)
+        vocab_size = self.sizes.vocab_size
+        return HostDecoderMemory(graph, self.cache_sizes, width, max_blocks, vocab_size)
 
     def _step_graph(self, width: int) -> ThreadedGraph:
         return (self.greedy_graph if width == 1 else None) or self.decoder_step
@@ -186,7 +202,7 @@ class OnnxTranslationModel:
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
     ) -> NDArray[np.float32]:
-        cross = self._run_encoder(source, feeds["source_lengths"])
+        cross = self._run_encoder(self._cross_names, source, feeds["source_lengths"])
         feeds_and_cross = {**feeds, **dict(zip(self._cross_names, cross, strict=True))}
         (log_p,) = self.scorer.run(["log_probabilities"], feeds_and_cross)
         return log_p  # type: ignore[no-any-return]

@@ -69,6 +69,12 @@ class Settings:
         "Keep each worker on a processor of its own: `auto` where there are as many, or `never`",
         choices="auto never",
     )
+    shortlists: str = _setting(
+        "never",
+        "Make each translation of the tokens that its source may become: `auto` with models that "
+        "have shortlists, on cpu, or `never`",
+        choices="auto never",
+    )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
 
     host: str = _setting("0.0.0.0", "Address that gRPC listens on")

@@ -16,11 +16,17 @@ from attendant.v1.translation_pb2 import (
 )
 
 from tests.support.bundles import sentence_pairs
-from tests.support.serving import Running
+from tests.support.serving import Running, running_server
 
 BOUND = 1e-4
 """Of fp32, which the tests' servers run."""
 NUM_CALLERS = 24
+
+
+@pytest.fixture(scope="module", params=["never", "auto"], ids="shortlists {}".format)
+def running(request, loop, settings):
+    with running_server(loop, settings(shortlists=request.param)) as server:
+        yield server
 
 
 def random_options(rng: random.Random) -> TranslateOptions:

@@ -8,7 +8,7 @@ import pytest
 from attendant.v1.bundle_pb2 import MODEL_KIND_EMBEDDING, MODEL_KIND_TRANSLATION
 from attendant_export import verify, verify_embeddings
 from attendant_export.bundle import ExportOptions, export_bundle
-from attendant_export.graph_search import ParityError
+from attendant_export.graph_sessions import ParityError
 from attendant_export.manifest import BundleError, describe_manifest, read_manifest
 from attendant_server.bundles import read_bundle
 
@@ -47,6 +47,12 @@ def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle
     assert manifest.limits.max_source_tokens == manifest.limits.max_target_tokens == 64
     assert manifest.provenance.training_seconds > 0
     assert manifest.provenance.data[0].name == "test sentences"
+
+
+def test_shortlists_are_for_translation_models(run, embedding_bundle, tmp_path):
+    wanted = options(run, shortlist_pairs=run / "data" / "train.tsv")
+    with pytest.raises(ValueError, match="shortlists are for translation models"):
+        export_bundle(embedding_bundle.parents[1] / ".tiny-bert-1" / "run", tmp_path, wanted)
 
 
 def test_a_manifest_describes_an_embedding_bundle_completely(embedding_bundle):

@@ -45,7 +45,8 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     )
     run(
         "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} --name en-de "
-        "--model-version 1.0 --data-card {data}/card.json --precisions int8,fp32 --test test.tsv",
+        "--model-version 1.0 --data-card {data}/card.json --precisions int8,fp32 --test test.tsv "
+        "--shortlists train.tsv",
         **folders,
     )
     bundle = folders["bundles"] / "en-de" / "1.0"
@@ -55,6 +56,9 @@ def test_a_translation_model_is_trained_exported_verified_and_inspected(data_dir
     output = capsys.readouterr().out
     assert f"{folders['run']}: finished with best BLEU " in output
     assert "of 16 reference texts get the same tokens" in output
+    assert "int8 with shortlists: batch mates change nothing" in output
+    assert " with shortlists, fp32 " in output
+    assert "| int8 | beam4 with shortlists | " in card_of(bundle)
     assert "| text | greedy translation |\n|---|---|\n| The dog \\| " in card_of(bundle)
     provenance = read_manifest(bundle).provenance
     assert provenance.seed == 3

@@ -8,6 +8,7 @@ from attendant_export.onnx_graphs import (
     write_embedding_graphs,
     write_translation_graphs,
 )
+from attendant_export.shortlist import Shortlists
 
 from tests.support.graphs import load_graphs, tiny_bert, tiny_transformer
 
@@ -27,7 +28,11 @@ OF_PLACES = {"NonZero", "CumSum"}
 @pytest.fixture(scope="module", params=["translation", "embedding"])
 def write(request):
     if request.param == "translation":
-        return lambda *place: write_translation_graphs(tiny_transformer(True), *place)
+        model = tiny_transformer(True)
+        shortlists = Shortlists(np.arange(8, dtype=np.int32), np.ones((50, 4), np.int32))
+        return lambda precision, folder: write_translation_graphs(
+            model, precision, folder, shortlists=shortlists
+        )
     return lambda *place: write_embedding_graphs(tiny_bert(True), *place)
 
 
@@ -54,6 +59,11 @@ def users(graph, node):
 def made_by(graph, name):
     (node,) = (node for node in graph.node if name in node.output)
     return node
+
+
+def graph_has(graph, name):
+    """Whether a node makes the value."""
+    return any(name in node.output for node in graph.node)
 
 
 def derives_from_lengths(graph, name):
@@ -89,9 +99,14 @@ def test_products_contract_the_columns_with_weights(graphs):
             if node.op_type in ("Gemm", "MatMulIntegerToFloat"):
                 weight = node.input[1]
                 if weight not in weights:  # the table of embeddings
-                    transposed = made_by(graph, weight)
-                    assert transposed.op_type == "Transpose"
-                    weight = transposed.input[0]
+                    chosen = made_by(graph, weight)
+                    if chosen.op_type == "Transpose":
+                        weight = chosen.input[0]
+                    if weight not in weights:  # its rows of a shortlist
+                        chosen = made_by(graph, weight)
+                        assert chosen.op_type == "Gather"
+                        assert chosen.input[1] == "shortlist"
+                        weight = chosen.input[0]
                 assert weight in weights
                 assert "transA" not in attributes(node)
 
@@ -113,7 +128,10 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
             assert constant(graph, reduction.input[1]).tolist() == [-1]
             np.testing.assert_array_equal(constant(graph, product.input[2]), 1)
             (rescaled,) = users(graph, product)
-            if rescaled.input[1].endswith(".scales"):  # by columns, as the vocabulary's scores are
+            by = rescaled.input[1]
+            if graph_has(graph, by) and made_by(graph, by).op_type == "Gather":  # of a shortlist
+                by = made_by(graph, by).input[0]
+            if by.endswith(".scales"):  # by columns, as the vocabulary's scores are
                 (rescaled,) = users(graph, rescaled)
             assert (rescaled.op_type, rescaled.input[1]) == ("Mul", column)
 

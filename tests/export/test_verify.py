@@ -3,13 +3,8 @@ import pytest
 import torch
 from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
 from attendant_export import search, verify
-from attendant_export.graph_search import (
-    ParityError,
-    Places,
-    SentenceSearch,
-    TranslationGraphs,
-    greedy_uncached,
-)
+from attendant_export.graph_search import SentenceSearch, greedy_uncached
+from attendant_export.graph_sessions import ParityError, Places, TranslationGraphs
 from attendant_export.onnx_graphs import write_embedding_graphs, write_translation_graphs
 from attendant_export.quantization import Int8Layers
 from attendant_export.search import ReferenceHypothesis, SearchTrace

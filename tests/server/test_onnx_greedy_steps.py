@@ -49,7 +49,9 @@ def model(request, translation_bundle):
 
 def new_memory(model, max_blocks, left_there=0.0):
     """A memory as new, or in which earlier sentences have left something."""
-    memory = HostDecoderMemory(model.greedy_graph, model.cache_sizes, 1, max_blocks)
+    memory = HostDecoderMemory(
+        model.greedy_graph, model.cache_sizes, 1, max_blocks, model.sizes.vocab_size
+    )
     memory._cross_memory[...] = left_there
     return memory
 

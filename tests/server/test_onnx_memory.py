@@ -274,7 +274,7 @@ def test_heads_that_do_not_fill_words_are_refused():
 
 def test_the_host_takes_all_memory_at_once(models):
     sizes = models.host.cache_sizes
-    memory = HostDecoderMemory(models.host.decoder_step, sizes, 2, 3)
+    memory = HostDecoderMemory(models.host.decoder_step, sizes, 2, 3, vocab_size=200)
     position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
     positions = 3 * 2 * sizes.max_target_positions + 3 * sizes.max_source_tokens
     assert memory.num_bytes == 2 * sizes.num_layers * positions * position

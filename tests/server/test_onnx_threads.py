@@ -67,7 +67,7 @@ def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
     encoded = model.encode([[5, 9, 7, 2], [8, 2]])
     found = []
     for sessions in ([graph.beside] * 4, [graph.beside, graph.alone] * 2):
-        memory = HostDecoderMemory(graph, model.cache_sizes, 1, 2)
+        memory = HostDecoderMemory(graph, model.cache_sizes, 1, 2, model.sizes.vocab_size)
         for block, source in enumerate(encoded):
             memory.load(block, source)
         for position, session in enumerate(sessions):
@@ -116,4 +116,4 @@ def test_sessions_are_compared_on_no_longer_text_than_the_model_takes(bundle, mo
 
     monkeypatch.setattr("attendant_server.onnx_models.pad", recording_pad)
     OnnxTranslationModel(replace(bundle, manifest=manifest), 1, "cpu", Processors(2))
-    assert lengths == [5]
+    assert set(lengths) == {5}

@@ -150,6 +150,7 @@ def make_translation_bundle(
         valid_pairs=data / "valid.tsv",
         precisions=precisions,
         max_tokens=MAX_TOKENS,
+        shortlist_pairs=data / "train.tsv",
     )
     with one_thread():
         return export_bundle(run_dir, folder, options)

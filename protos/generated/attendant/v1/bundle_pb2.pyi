@@ -225,6 +225,8 @@ class PrecisionGraphs(google.protobuf.message.Message):
     MLM_HEAD_FIELD_NUMBER: builtins.int
     GREEDY_STEP_FIELD_NUMBER: builtins.int
     GREEDY_STEPS_FIELD_NUMBER: builtins.int
+    SHORTLIST_DECODER_STEP_FIELD_NUMBER: builtins.int
+    SHORTLIST_GREEDY_STEPS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     weights: builtins.str
@@ -263,6 +265,18 @@ class PrecisionGraphs(google.protobuf.message.Message):
         There is no num_candidates; caches need a position more for each step but one. Absent in older bundles.
         """
 
+    @property
+    def shortlist_decoder_step(self) -> Global___Graph:
+        """Translation: decoder_step with outputs from a shortlist. "shortlist" has sorted token ids, all that any row may
+        use, and may_use says which of them each row may; "adjusted_positions" has columns of the shortlist. The encoder's
+        output "shortlist" has the token ids, not all different, that the translation of each source may use. Absent in
+        bundles without shortlists, as the next one.
+        """
+
+    @property
+    def shortlist_greedy_steps(self) -> Global___Graph:
+        """Translation: greedy_steps in the same way."""
+
     def __init__(
         self,
         *,
@@ -275,9 +289,11 @@ class PrecisionGraphs(google.protobuf.message.Message):
         mlm_head: Global___Graph | None = ...,
         greedy_step: Global___Graph | None = ...,
         greedy_steps: Global___Graph | None = ...,
+        shortlist_decoder_step: Global___Graph | None = ...,
+        shortlist_greedy_steps: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "scorer", b"scorer", "shortlist_decoder_step", b"shortlist_decoder_step", "shortlist_greedy_steps", b"shortlist_greedy_steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["decoder_step", b"decoder_step", "embedder", b"embedder", "encoder", b"encoder", "greedy_step", b"greedy_step", "greedy_steps", b"greedy_steps", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_decoder_step", b"shortlist_decoder_step", "shortlist_greedy_steps", b"shortlist_greedy_steps", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
@@ -564,7 +580,9 @@ class QualityFigure(google.protobuf.message.Message):
     precision: builtins.str
     """The precision measured: "fp32", "int8" or "fp16"."""
     search: builtins.str
-    """The search of a translation model: "greedy", or "beam" and its size such as "beam4". Empty for an embedding model."""
+    """The search of a translation model: "greedy", or "beam" and its size such as "beam4", either one with
+    " with shortlists" behind it where tokens were chosen from them. Empty for an embedding model.
+    """
     value: builtins.float
     """The figure, in the unit that is usual for the metric."""
     def __init__(
@@ -612,6 +630,7 @@ class PrecisionParity(google.protobuf.message.Message):
     TOKENS_FIELD_NUMBER: builtins.int
     CORPUS_FIELD_NUMBER: builtins.int
     EMBEDDINGS_FIELD_NUMBER: builtins.int
+    SHORTLIST_CORPUS_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -630,6 +649,10 @@ class PrecisionParity(google.protobuf.message.Message):
     def embeddings(self) -> Global___EmbeddingParity:
         """Embedding: agreement of the vectors."""
 
+    @property
+    def shortlist_corpus(self) -> Global___CorpusParity:
+        """Corpus level, translation with shortlists, which its bleu and same_text_share are of."""
+
     def __init__(
         self,
         *,
@@ -639,9 +662,10 @@ class PrecisionParity(google.protobuf.message.Message):
         tokens: collections.abc.Iterable[Global___TokenParity] | None = ...,
         corpus: Global___CorpusParity | None = ...,
         embeddings: Global___EmbeddingParity | None = ...,
+        shortlist_corpus: Global___CorpusParity | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
     @typing.overload
@@ -677,8 +701,8 @@ class TokenParity(google.protobuf.message.Message):
     num_ties: builtins.int
     """Sentences with other tokens whose two candidates were closer than twice log_probability_bound where they part."""
     step: builtins.str
-    """The graph that did the steps: "greedy_steps", "greedy_step" or "decoder_step". Absent in older bundles, which have
-    only the last.
+    """The graph that did the steps, as it is called in PrecisionGraphs. Absent in older bundles, which have only
+    decoder_step. Graphs with a shortlist were given all tokens.
     """
     def __init__(
         self,

@@ -252,7 +252,9 @@ class OutputToken(google.protobuf.message.Message):
     text: builtins.str
     """The token as the vocabulary writes it; markers of word boundaries are left in."""
     log_probability: builtins.float
-    """Natural logarithm of the model's probability of this token after the tokens before it."""
+    """Natural logarithm of the model's probability of this token after the tokens before it. Of a server with shortlists:
+    among the tokens that the source may become, so that Score, which knows them all, gives a little less.
+    """
     def __init__(
         self,
         *,
