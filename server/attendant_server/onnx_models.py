@@ -79,18 +79,13 @@ class OnnxTranslationModel:
         self.pad_id = manifest.special_tokens.pad_id
         self.bos_id = manifest.special_tokens.bos_id
         self.eos_id = manifest.special_tokens.eos_id
-        shortlisted_step, *shortlisted_greedy = SHORTLIST_GRAPHS
-        step = shortlisted_step if self.uses_shortlists else "decoder_step"
-        self.encoder, self.decoder_step = (
-            ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
-            for name in ("encoder", step)
-        )
-        self.greedy_graph: ThreadedGraph | None = None  # as with bundles of older versions
-        greedy = shortlisted_greedy if self.uses_shortlists else GREEDY_GRAPHS
-        name = next(filter(bundle.has_graph, greedy), None)
-        if self._takes_greedy_graphs and name is not None:
-            path = bundle.graph_path(name)
-            self.greedy_graph = ThreadedGraph(path, num_threads, device, processors)
+
+        def opened(name: str) -> ThreadedGraph:
+            return ThreadedGraph(bundle.graph_path(name), num_threads, device, processors)
+
+        step, greedy = self._step_names(bundle)
+        self.encoder, self.decoder_step = opened("encoder"), opened(step)
+        self.greedy_graph = opened(greedy) if greedy else None
         num_step_tokens = StepKind.of(self._step_graph(1).beside).num_tokens
         self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
         self._check_sizes()
@@ -110,6 +105,16 @@ class OnnxTranslationModel:
         self._memories: list[HostDecoderMemory | DeviceDecoderMemory] = []
         if self.encoder.has_choice:
             self._choose_threads()
+
+    def _step_names(self, bundle: Bundle) -> tuple[str, str]:
+        """The graphs of steps for all searches and for greedy search.
+
+        "" for none of greedy search, as with bundles of older versions.
+        """
+        if self.uses_shortlists:
+            return SHORTLIST_GRAPHS
+        greedy = filter(bundle.has_graph, GREEDY_GRAPHS if self._takes_greedy_graphs else ())
+        return "decoder_step", next(greedy, "")
 
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
