@@ -108,20 +108,22 @@ class TranslationGraphs:
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
         """Cross-attention keys and values of each layer, (batch, heads, source, head_dim) each."""
-        inputs = {
-            "source": pad(sources, self.special_tokens.pad_id),
-            "source_lengths": np.array([len(s) for s in sources]),
-        }
-        return list(self.encoder.run(self.cross_names, inputs))
+        return self._run_encoder(self.cross_names, sources)
 
     def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
         """The target tokens, not all different, that each source may become: (batch, listed)."""
+        (listed,) = self._run_encoder(["shortlist"], sources)
+        return listed
+
+    def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
         inputs = {
             "source": pad(sources, self.special_tokens.pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
         }
-        (listed,) = self.encoder.run(["shortlist"], inputs)
-        return np.asarray(listed)
+        # Looking up shortlists must not encode.
+        options = ort.RunOptions()
+        options.only_execute_path_to_fetches = True
+        return list(self.encoder.run(names, inputs, options))
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]

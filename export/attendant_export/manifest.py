@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import BundleFile, Graph, Manifest
+from attendant.v1.bundle_pb2 import BundleFile, CorpusParity, Graph, Manifest, PrecisionParity
 from google.protobuf import json_format
 
 MANIFEST = "manifest.json"
+WITH_SHORTLISTS = " with shortlists"
+"""What is added to the name of a search, or of what else it is, that chose tokens from them."""
 MANIFEST_VERSION = 1
 PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """What a path consists of between slashes; so it never begins with one and has no ``..``."""
@@ -133,6 +135,14 @@ def _quality_lines(manifest: Manifest) -> Sequence[str]:
     return lines
 
 
+def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParity]]:
+    """The comparisons of whole test sets; "" or `WITH_SHORTLISTS` says how tokens were chosen."""
+    if parity.HasField("corpus"):
+        yield "", parity.corpus
+    if parity.HasField("shortlist_corpus"):
+        yield WITH_SHORTLISTS, parity.shortlist_corpus
+
+
 def _parity_lines(manifest: Manifest) -> Sequence[str]:
     lines = []
     for parity in manifest.parity.precisions:
@@ -148,13 +158,11 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
                 f"            {entry.search} {entry.batching} {cached}{by}: "
                 f"{entry.num_identical} of {entry.num_sentences} identical, {entry.num_ties} ties"
             )
-        corpora = {"": parity.corpus, " with shortlists": parity.shortlist_corpus}
-        for how, corpus in corpora.items():
-            if corpus.num_sentences:
-                lines.append(
-                    f"            BLEU {corpus.bleu:.2f}{how}, fp32 {corpus.fp32_bleu:.2f}, same "
-                    f"text {corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
-                )
+        for how, corpus in compared_corpora(parity):
+            lines.append(
+                f"            BLEU {corpus.bleu:.2f}{how}, fp32 {corpus.fp32_bleu:.2f}, same text "
+                f"{corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
+            )
         if parity.HasField("embeddings"):
             vectors = parity.embeddings
             lines.append(

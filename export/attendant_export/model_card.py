@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 
+from attendant_export.manifest import compared_corpora
 from attendant_export.provenance import DataCard
 
 
@@ -108,14 +109,12 @@ def _parity_sentence(parity: PrecisionParity) -> str:
             "single, batched, ragged and uncached, gave the tokens of the trained model; "
             f"{num_ties} more differ in ties."
         )
-    corpora = {"it": parity.corpus, "it with shortlists": parity.shortlist_corpus}
-    for what, corpus in corpora.items():
-        if corpus.num_sentences:
-            sentences.append(
-                f"On {corpus.dataset} ({corpus.search}) {what} reaches {corpus.bleu:.2f} BLEU "
-                f"where fp32 reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of "
-                f"the {corpus.num_sentences:,} texts are the same."
-            )
+    sentences += (
+        f"On {corpus.dataset} ({corpus.search}) it{how} reaches {corpus.bleu:.2f} BLEU where fp32 "
+        f"reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of the "
+        f"{corpus.num_sentences:,} texts are the same."
+        for how, corpus in compared_corpora(parity)
+    )
     if parity.HasField("embeddings"):
         vectors = parity.embeddings
         sentences.append(

@@ -13,12 +13,10 @@ from attendant_export.bert_losses import retrieval_accuracy
 from attendant_export.dataset import group_references, read_pairs
 from attendant_export.graph_search import search_all
 from attendant_export.graph_sessions import TranslationGraphs
+from attendant_export.manifest import WITH_SHORTLISTS
 from attendant_export.translation_training import score_translations
 from attendant_export.verify import SEARCHES
 from attendant_export.verify_embeddings import EmbeddingGraphs
-
-SHORTLISTS = " with shortlists"
-"""What is added to the name of a search that chooses tokens from shortlists."""
 
 
 class Corpus:
@@ -88,7 +86,7 @@ def measure_translation(
     figures = []
     choices = (False, True) if graphs.has_shortlists else (False,)
     for (name, beam_size), uses_shortlists in product(SEARCHES.items(), choices):
-        search = name + SHORTLISTS if uses_shortlists else name
+        search = name + WITH_SHORTLISTS if uses_shortlists else name
         texts = translate(graphs, tokenizer, corpus.sources, limit, beam_size, uses_shortlists)
         values = score_translations(texts, corpus.references)
         figures += [

@@ -20,9 +20,9 @@ from attendant_export.bundle_draft import ROUNDING, Draft, rounded
 from attendant_export.dataset import encode, read_pairs
 from attendant_export.graph_search import search_all
 from attendant_export.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.manifest import WITH_SHORTLISTS
 from attendant_export.onnx_graphs import write_translation_graphs
 from attendant_export.quality import (
-    SHORTLISTS,
     compare_corpora,
     max_output_tokens,
     measure_translation,
@@ -80,7 +80,7 @@ def write_translation_files(draft: Draft) -> None:
         if graphs.has_shortlists:
             check_shortlists(graphs, sample, parity.log_probability_bound)
             translated = translate(*valid, uses_shortlists=True)
-            name = precision + SHORTLISTS
+            name = precision + WITH_SHORTLISTS
             parity.shortlist_corpus.CopyFrom(_compare_corpora(draft, name, fp32_texts, translated))
         draft.manifest.parity.precisions.append(parity)
         if precision in draft.precisions:
@@ -215,7 +215,7 @@ def check_translation_outputs(
             limits = [entry["max_output_tokens"] for entry in reference["texts"]]
             bound = bounds.get(precision.name, 0.0)
             check_shortlists(graphs, SampleSentences(sources, limits), bound)
-            checked.append(f"{precision.name}{SHORTLISTS}: batch mates change nothing")
+            checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
     return checked
 
 

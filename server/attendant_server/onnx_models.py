@@ -100,7 +100,9 @@ class OnnxTranslationModel:
             np.dtype(np.float16 if is_half else np.float32),
         )
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
-        self._encoded_names = self._cross_names + ["shortlist"] * self.uses_shortlists
+        self._encoded_names = [*self._cross_names]
+        if self.uses_shortlists:
+            self._encoded_names.append("shortlist")
         self._device = device
         self._memories: list[HostDecoderMemory | DeviceDecoderMemory] = []
         if self.encoder.has_choice:
@@ -119,11 +121,10 @@ class OnnxTranslationModel:
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
-        ids = [self.eos_id] * num_tokens
-        source, lengths = pad([ids], self.pad_id)
+        source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
         self.encoder.keep_what_pays(lambda session: session.run(self._encoded_names, feeds))
-        (encoded,) = self.encode([ids])
+        (encoded,) = self._encode_padded(source, lengths)
         self._choose_step_threads(encoded, width=1)
         if self.greedy_graph is not None:
             self._choose_step_threads(encoded, width=TRIAL_WIDTH)
@@ -159,7 +160,11 @@ class OnnxTranslationModel:
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
-        source, lengths = pad(sources, self.pad_id)
+        return self._encode_padded(*pad(sources, self.pad_id))
+
+    def _encode_padded(
+        self, source: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> list[EncodedSource]:
         outputs = self._run_encoder(self._encoded_names, source, lengths)
         num_cross = len(self._cross_names)
         shortlists = outputs[num_cross] if self.uses_shortlists else [None] * len(lengths)
