@@ -9,28 +9,21 @@ from pathlib import Path
 
 from attendant_export import __version__
 from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
-from attendant_export.bert import BertConfig
-from attendant_export.bert_data import BertData, TextSource
-from attendant_export.bert_training import ContrastiveOptions, MlmOptions, train_bert
-from attendant_export.bundle import ExportOptions, export_bundle, verify_bundle
-from attendant_export.graph_sessions import ParityError
-from attendant_export.manifest import BundleError, describe_manifest, read_manifest
-from attendant_export.provenance import (
-    DataSource,
-    RunRecord,
-    bert_recipe,
-    check_credits,
-    describe_hardware,
-    describe_start,
-    read_data_card,
-    read_run_record,
-    translation_recipe,
-    write_run_record,
-)
-from attendant_export.ranks import Ranks, join_ranks
-from attendant_export.training import TrainingOptions, TrainingStopped, pick_device
-from attendant_export.transformer import TransformerConfig
-from attendant_export.translation_training import TranslationData, train_translation
+from attendant_export.bundle.data_card import check_credits, read_data_card
+from attendant_export.bundle.export import ExportOptions, export_bundle
+from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.verify import verify_bundle
+from attendant_export.data.bert_text import BertData, TextSource
+from attendant_export.models.bert import BertConfig
+from attendant_export.models.transformer import TransformerConfig
+from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
+from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
+from attendant_export.train.distributed import ProcessGroup, join_processes
+from attendant_export.train.loop import TrainingOptions, TrainingStopped, pick_device
+from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
+from attendant_export.train.start import describe_start
+from attendant_export.train.translation import TranslationData, train_translation
+from attendant_export.verify.graph_sessions import ParityError
 
 DEFAULT_EPOCHS = 5
 """How long a training lasts if nothing limits it."""
@@ -104,14 +97,14 @@ def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | 
 @contextmanager
 def _recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
-) -> Iterator[Ranks]:
+) -> Iterator[ProcessGroup]:
     """Join the other processes of a training, of which the first alone records and tells."""
-    with join_ranks(pick_device(args.device)) as ranks:
-        if ranks.is_first:
-            write_run_record(args.run_dir, _record(args, recipe, max_tokens, ranks.size))
+    with join_processes(pick_device(args.device)) as processes:
+        if processes.is_first:
+            write_run_record(args.run_dir, _record(args, recipe, max_tokens, processes.size))
         else:
             logging.disable(logging.INFO)
-        yield ranks
+        yield processes
 
 
 def _record(
@@ -155,7 +148,7 @@ def _train_translation(args: argparse.Namespace) -> None:
     )
     options = _training_options(args)
     recipe = translation_recipe(config, data, options, args.label_smoothing)
-    with _recorded(args, recipe) as ranks:
+    with _recorded(args, recipe) as processes:
         progress = train_translation(
             config,
             data,
@@ -165,9 +158,9 @@ def _train_translation(args: argparse.Namespace) -> None:
             label_smoothing=args.label_smoothing,
             init_from=args.init_from,
             new_tokenizer=args.new_tokenizer,
-            ranks=ranks,
+            processes=processes,
         )
-    if ranks.is_first:
+    if processes.is_first:
         print(f"{args.run_dir}: finished with best BLEU {progress.best:.2f}")
 
 
@@ -210,7 +203,7 @@ def _train_bert(args: argparse.Namespace) -> None:
         embedding_training=_optional_phase(args, "embeddings_"),
     )
     recipe = bert_recipe(config, data, mlm, contrastive)
-    with _recorded(args, recipe, args.max_tokens) as ranks:
+    with _recorded(args, recipe, args.max_tokens) as processes:
         progress = train_bert(
             config,
             data,
@@ -219,9 +212,9 @@ def _train_bert(args: argparse.Namespace) -> None:
             args.run_dir,
             device=args.device,
             init_from=args.init_from,
-            ranks=ranks,
+            processes=processes,
         )
-    if ranks.is_first:
+    if processes.is_first:
         print(f"{args.run_dir}: finished with best mean accuracy {progress.best:.4f}")
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from attendant_export import __version__
-from attendant_export.onnx_graphs import PRECISIONS
+from attendant_export.graphs.writer import PRECISIONS
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 TATOEBA_VALID = "tatoeba/tatoeba.en-de.valid.tsv.gz"

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attendant_export.transformer import sinusoidal_positions
-from attendant_export.translation_training import load_translation_model
+from attendant_export.models.transformer import sinusoidal_positions
+from attendant_export.runs.models import load_translation_model
 from tokenizers import Tokenizer
 
 from bench.models.copying_transformer import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attendant_export.bert_training import load_bert_model
+from attendant_export.runs.models import load_bert_model
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 

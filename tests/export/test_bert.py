@@ -1,6 +1,6 @@
 import pytest
 import torch
-from attendant_export.bert import Bert, BertConfig, pool
+from attendant_export.models.bert import Bert, BertConfig, pool
 
 
 def small_bert(**changes) -> Bert:

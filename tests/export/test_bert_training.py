@@ -4,19 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attendant_export import checkpoint
-from attendant_export.bert import BertConfig
-from attendant_export.bert_data import BertData, TextSource, read_mlm_text
-from attendant_export.bert_losses import contrastive_loss, retrieval_accuracy
-from attendant_export.bert_training import (
+from attendant_export.data.bert_text import BertData, TextSource, read_mlm_text
+from attendant_export.models.bert import BertConfig
+from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_bert_model
+from attendant_export.train.bert import (
     ContrastiveOptions,
     MlmOptions,
     MlmTask,
     embed_texts,
-    load_bert_model,
     train_bert,
 )
-from attendant_export.training import TrainingOptions, TrainingStopped
+from attendant_export.train.bert_losses import contrastive_loss
+from attendant_export.train.loop import TrainingOptions, TrainingStopped
+from attendant_export.verify.metrics import retrieval_accuracy
 
 SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
 VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 from attendant_export.__main__ import main
-from attendant_export.manifest import read_manifest
-from attendant_export.translation_training import TranslationTask
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.train.translation import TranslationTask
 
 from tests.support.bundles import data_card, one_thread, write_pairs
 

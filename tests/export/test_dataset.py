@@ -3,23 +3,24 @@ import gzip
 import numpy as np
 import pytest
 import torch
-from attendant_export.dataset import (
-    MaskedDataset,
-    PairDataset,
-    SimilarPairs,
-    draw_texts,
+from attendant_export.data.batches import (
     encode_in_pieces,
     encode_whole,
     group_by_tokens,
-    group_references,
-    join_paragraphs,
     pad,
-    paraphrase_pairs,
-    read_documents,
-    read_pairs,
     shuffled_batches,
 )
-from attendant_export.tokenizer import train_bert_tokenizer, train_translation_tokenizer
+from attendant_export.data.masked_text import MaskedDataset
+from attendant_export.data.similar_pairs import SimilarPairs, paraphrase_pairs
+from attendant_export.data.text_files import (
+    draw_texts,
+    group_references,
+    join_paragraphs,
+    read_documents,
+    read_pairs,
+)
+from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
+from attendant_export.data.translation_pairs import PairDataset
 
 PAIRS = [
     ("The dog barks.", "Der Hund bellt."),

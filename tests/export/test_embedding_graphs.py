@@ -3,7 +3,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from attendant_export.onnx_graphs import write_embedding_graphs
+from attendant_export.graphs.writer import write_embedding_graphs
 
 from tests.support.graphs import by_id, load_graphs, open_session, padded, run, tiny_bert
 

@@ -1,11 +1,6 @@
 import pytest
-from attendant_export.provenance import (
-    DataSource,
-    RunRecord,
-    describe_start,
-    read_run_record,
-    write_run_record,
-)
+from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
+from attendant_export.train.start import describe_start
 
 SOURCE = DataSource("sentences", "CC0-1.0", "Somebody.")
 

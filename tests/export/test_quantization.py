@@ -1,9 +1,9 @@
 import numpy as np
 import onnx
 import pytest
-from attendant_export.graph_builder import WeightFile
-from attendant_export.graph_layers import Network
-from attendant_export.quantization import Int8Layers, quantize_columns
+from attendant_export.graphs.builder import WeightFile
+from attendant_export.graphs.layers import Network
+from attendant_export.graphs.quantization import Int8Layers, quantize_columns
 
 from tests.support.graphs import open_session, run
 

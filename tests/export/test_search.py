@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
-from attendant_export import search
-from attendant_export.graph_search import search_all
-from attendant_export.graph_sessions import TranslationGraphs
-from attendant_export.onnx_graphs import write_translation_graphs
-from attendant_export.search import ReferenceHypothesis
-from attendant_export.verify import trace_of
+from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.verify import reference_search as search
+from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_sessions import TranslationGraphs
+from attendant_export.verify.reference_search import ReferenceHypothesis
+from attendant_export.verify.translation import trace_of
 
 from tests.support.graphs import tiny_transformer
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
-from attendant_export.graph_sessions import ParityError, Places, TranslationGraphs
-from attendant_export.onnx_graphs import write_translation_graphs
-from attendant_export.shortlist import MAX_TOKENS, Shortlists, learn_shortlists
-from attendant_export.verify import SampleSentences
-from attendant_export.verify_shortlists import check_shortlists
+from attendant_export.data.shortlists import MAX_TOKENS, Shortlists, learn_shortlists
+from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.reference_cache import ReferenceCache
+from attendant_export.verify.shortlists import check_shortlists
+from attendant_export.verify.translation import SampleSentences
 
 from tests.support.graphs import tiny_transformer
 
@@ -95,13 +96,13 @@ def test_graphs_with_shortlists_are_checked_with_lists_of_their_own(tmp_path):
 
 
 def test_tokens_that_are_not_on_the_list_are_refused(tmp_path, monkeypatch):
-    join = Places.join
+    join = ReferenceCache.join
 
-    def without_lists(places, sources):
-        join(places, sources)
-        places._may_use[:] = True
+    def without_lists(cache, sources):
+        join(cache, sources)
+        cache._may_use[:] = True
 
-    monkeypatch.setattr(Places, "join", without_lists)
+    monkeypatch.setattr(ReferenceCache, "join", without_lists)
     graphs, _ = open_graphs(tmp_path)
     with pytest.raises(ParityError, match="tokens that are not on the shortlist"):
         check_shortlists(graphs, SAMPLE, 1e-4)
@@ -123,14 +124,14 @@ def test_lists_that_depend_on_padding_are_refused(tmp_path):
 
 
 def test_lists_that_get_lost_among_others_are_refused(tmp_path, monkeypatch):
-    leave = Places.leave
+    leave = ReferenceCache.leave
 
-    def left_behind(places, place):
-        lists = places._may_use.copy()
-        leave(places, place)
-        places._may_use[:] = lists
+    def left_behind(cache, slot):
+        lists = cache._may_use.copy()
+        leave(cache, slot)
+        cache._may_use[:] = lists
 
-    monkeypatch.setattr(Places, "leave", left_behind)
+    monkeypatch.setattr(ReferenceCache, "leave", left_behind)
     graphs, _ = open_graphs(tmp_path)
     with pytest.raises(ParityError, match="among others than alone"):
         check_shortlists(graphs, SAMPLE, 1e-4)

@@ -1,5 +1,5 @@
 import pytest
-from attendant_export.tokenizer import train_bert_tokenizer, train_translation_tokenizer
+from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
 
 TEXTS = [
     "The dog barks at the cat.",

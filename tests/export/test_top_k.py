@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from attendant_export.graph_builder import WeightFile
-from attendant_export.graph_layers import Layers, Network
+from attendant_export.graphs.builder import WeightFile
+from attendant_export.graphs.layers import Layers, Network
 
 from tests.support.graphs import open_session, run
 

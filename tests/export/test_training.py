@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attendant_export import checkpoint
-from attendant_export.history import History
-from attendant_export.training import (
+from attendant_export.runs import checkpoint
+from attendant_export.runs.history import History
+from attendant_export.train.loop import (
     Task,
     Trainer,
     TrainingOptions,

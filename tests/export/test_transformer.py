@@ -1,6 +1,6 @@
 import pytest
 import torch
-from attendant_export.transformer import TransformerConfig, sinusoidal_positions
+from attendant_export.models.transformer import TransformerConfig, sinusoidal_positions
 
 from tests.support.graphs import tiny_transformer
 

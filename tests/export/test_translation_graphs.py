@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from attendant_export.onnx_graphs import write_translation_graphs
+from attendant_export.graphs.writer import write_translation_graphs
 
 from tests.support.graphs import (
     TranslationGraphs,

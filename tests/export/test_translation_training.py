@@ -3,18 +3,18 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from attendant_export import checkpoint
-from attendant_export.bundle_weights import load_start, read_parameters
-from attendant_export.dataset import PairBatch
-from attendant_export.manifest import BundleError
-from attendant_export.model_sizes import check_start
-from attendant_export.tokenizer import load_tokenizer, train_translation_tokenizer
-from attendant_export.training import TrainingOptions
-from attendant_export.transformer import Transformer
-from attendant_export.translation_training import (
+from attendant_export.bundle.manifest import BundleError
+from attendant_export.bundle.weights import read_parameters
+from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
+from attendant_export.data.translation_pairs import PairBatch
+from attendant_export.models.transformer import Transformer
+from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_translation_model
+from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.start import check_start, load_start
+from attendant_export.train.translation import (
     TranslationData,
     label_smoothed_loss,
-    load_translation_model,
     train_translation,
 )
 from torch import nn

@@ -2,20 +2,22 @@ import numpy as np
 import pytest
 import torch
 from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
-from attendant_export import search, verify
-from attendant_export.graph_search import SentenceSearch, greedy_uncached
-from attendant_export.graph_sessions import ParityError, Places, TranslationGraphs
-from attendant_export.onnx_graphs import write_embedding_graphs, write_translation_graphs
-from attendant_export.quantization import Int8Layers
-from attendant_export.search import ReferenceHypothesis, SearchTrace
-from attendant_export.verify import (
+from attendant_export.graphs.quantization import Int8Layers
+from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
+from attendant_export.verify import reference_search as search
+from attendant_export.verify import translation as verify
+from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
+from attendant_export.verify.graph_search import SentenceSearch, greedy_uncached
+from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.reference_cache import ReferenceCache
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
+from attendant_export.verify.translation import (
     SampleSentences,
     TranslationVerifier,
     compare,
     round_up,
     trace_of,
 )
-from attendant_export.verify_embeddings import EmbeddingGraphs, EmbeddingVerifier
 
 from tests.support.graphs import tiny_bert, tiny_transformer
 
@@ -160,13 +162,13 @@ def test_a_model_that_gives_no_numbers_is_not_followed(model, tmp_path, monkeypa
 
 def test_uncached_decoding_steps_over_the_whole_prefix_each_time(model, tmp_path, monkeypatch):
     steps: list[list[int]] = []
-    step = Places.step
+    step = ReferenceCache.step
 
-    def recorded(places, tokens, lengths, num_candidates):
+    def recorded(cache, tokens, lengths, num_candidates):
         steps.append(lengths)
-        return step(places, tokens, lengths, num_candidates)
+        return step(cache, tokens, lengths, num_candidates)
 
-    monkeypatch.setattr(Places, "step", recorded)
+    monkeypatch.setattr(ReferenceCache, "step", recorded)
     found = greedy_uncached(
         open_graphs(model, "fp32", tmp_path), "greedy_step", SAMPLE.sources[0], 4
     )
@@ -177,14 +179,14 @@ def test_uncached_decoding_steps_over_the_whole_prefix_each_time(model, tmp_path
 
 
 def test_caches_that_change_the_tokens_are_refused(model, verifier, tmp_path, monkeypatch):
-    reorder = Places.reorder
+    reorder = ReferenceCache.reorder
 
-    def forgetful(places, place, parents):
-        reorder(places, place, parents)
-        for memory in places._past:
-            memory[place] *= 0.5
+    def forgetful(cache, slot, parents):
+        reorder(cache, slot, parents)
+        for memory in cache._past:
+            memory[slot] *= 0.5
 
-    monkeypatch.setattr(Places, "reorder", forgetful)
+    monkeypatch.setattr(ReferenceCache, "reorder", forgetful)
 
     with pytest.raises(ParityError, match="differ by"):
         verifier.verify("fp32", open_graphs(model, "fp32", tmp_path))

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-from attendant_export.bundle import verify_bundle
-from attendant_export.bundle_weights import read_parameters
-from attendant_export.graph_sessions import ParityError
-from attendant_export.manifest import BundleError
+from attendant_export.bundle.manifest import BundleError
+from attendant_export.bundle.verify import verify_bundle
+from attendant_export.bundle.weights import read_parameters
+from attendant_export.verify.graph_sessions import ParityError
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from attendant_export.tokenizer import train_bert_tokenizer, train_translation_tokenizer
+from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attendant_export import checkpoint
-from attendant_export.bert import Bert, BertConfig
-from attendant_export.bundle import ExportOptions, export_bundle
-from attendant_export.provenance import DataCard, DataSource
-from attendant_export.tokenizer import (
+from attendant_export.bundle.data_card import DataCard
+from attendant_export.bundle.export import ExportOptions, export_bundle
+from attendant_export.data.tokenizer import (
     BERT_CLS,
     BERT_MASK,
     BERT_PAD,
@@ -20,9 +18,12 @@ from attendant_export.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
-from attendant_export.training import TrainingOptions
-from attendant_export.transformer import TransformerConfig
-from attendant_export.translation_training import TranslationData, train_translation
+from attendant_export.models.bert import Bert, BertConfig
+from attendant_export.models.transformer import TransformerConfig
+from attendant_export.runs import checkpoint
+from attendant_export.runs.records import DataSource
+from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.translation import TranslationData, train_translation
 
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_TOKENS = 64

@@ -9,9 +9,9 @@ import onnx
 import onnxruntime as ort
 import torch
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
-from attendant_export.bert import Bert, BertConfig
-from attendant_export.onnx_graphs import write_translation_graphs
-from attendant_export.transformer import Transformer, TransformerConfig
+from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.models.bert import Bert, BertConfig
+from attendant_export.models.transformer import Transformer, TransformerConfig
 from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -1,0 +1,1 @@
+"""Bundles: manifest, model card, export and verification."""

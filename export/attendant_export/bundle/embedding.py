@@ -1,0 +1,237 @@
+"""What is particular to bundles of embedding models: graphs, verification, reference outputs."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_EMBEDDING,
+    EmbeddingSizes,
+    Limits,
+    Manifest,
+    PrecisionGraphs,
+    PrecisionParity,
+    QualityFigure,
+    SpecialTokens,
+)
+from attendant.v1.embedding_pb2 import POOLING_MEAN
+from tokenizers import Tokenizer
+
+from attendant_export.bundle.draft import ROUNDING, Draft, rounded
+from attendant_export.data.corpus import Corpus
+from attendant_export.data.tokenizer import BERT_UNK, special_token_id
+from attendant_export.graphs.writer import write_embedding_graphs
+from attendant_export.models.bert import Bert
+from attendant_export.verify.embedding import (
+    MIN_BATCHED_COSINE,
+    MIN_MEAN_COSINE,
+    EmbeddingGraphs,
+    EmbeddingVerifier,
+    FloatArray,
+    MaskedText,
+    VerifiedEmbeddings,
+    batched_difference,
+)
+from attendant_export.verify.graph_sessions import ParityError
+from attendant_export.verify.quality import measure_embeddings
+from attendant_export.verify.translation import largest
+
+logger = logging.getLogger(__name__)
+
+NUM_GUESSES = 3
+"""Tokens that the model card shows for a mask."""
+NUM_COMPONENTS = 8
+"""Leading components of each reference vector that are stored."""
+
+
+def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
+    """Write the languages of a data card into the manifest."""
+    manifest.languages.extend(languages)
+
+
+def describe_use(manifest: Manifest) -> str:
+    """Languages and limits for the model card."""
+    languages = ", ".join(manifest.languages)
+    return f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
+
+
+class EmbeddingExport:
+    """An embedding model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
+
+    def __init__(self, model: Bert, tokenizer: Tokenizer, draft: Draft) -> None:
+        """Complete the draft's manifest and embed the reference texts with the model itself."""
+        self._model, self._tokenizer, self._draft = model, tokenizer, draft
+        self._max_tokens = min(draft.max_tokens, model.config.max_positions)
+        _describe(draft.manifest, model, tokenizer, self._max_tokens)
+        draft.add_tokenizer(tokenizer)
+        self._texts = draft.reference_texts(tokenizer)
+        self._verifier = EmbeddingVerifier(model, list(self._texts.values()))
+        self._verified: dict[str, VerifiedEmbeddings] = {}
+
+    def write(self, precision: str) -> PrecisionGraphs:
+        """Write the graphs and weights of one precision."""
+        return write_embedding_graphs(self._model, precision, self._draft.folder_of(precision))
+
+    def verify(self, written: PrecisionGraphs) -> PrecisionParity:
+        """Compare the graphs of one precision with the model."""
+        verified = self._verifier.verify(written.name, self._open(written))
+        self._verified[written.name] = verified
+        _warn_of_distance(verified.parity)
+        return verified.parity
+
+    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
+        """Retrieval accuracy on ``corpus`` by the vectors of one precision."""
+        return measure_embeddings(
+            written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
+        )
+
+    def reference_outputs(self) -> dict[str, Any]:
+        """Vectors and candidates for masks that the precisions of the bundle gave."""
+        outputs = {name: self._verified[name] for name in self._draft.precisions}
+        return _reference_outputs(self._texts, outputs)
+
+    def example_outputs(self, texts: Sequence[str]) -> list[str]:
+        """The model's best guesses for the first "[MASK]" of each text; ValueError without one."""
+        return [_best_guesses(self._model, self._tokenizer, text) for text in texts]
+
+    def _open(self, written: PrecisionGraphs) -> EmbeddingGraphs:
+        folder = self._draft.folder_of(written.name)
+        return open_embedding_graphs(folder, written, self._draft.manifest)
+
+
+@torch.inference_mode()
+def _best_guesses(model: Bert, tokenizer: Tokenizer, text: str) -> str:
+    token_ids = tokenizer.encode(text).ids
+    if model.config.mask_id not in token_ids:
+        raise ValueError(f"an example of the data card has no [MASK]: {text}")
+    hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.config.mask_id)]
+    best = model.mask_logits(hidden[None]).topk(NUM_GUESSES).indices[0]
+    return ", ".join(str(tokenizer.id_to_token(int(i))) for i in best)
+
+
+def open_embedding_graphs(
+    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
+) -> EmbeddingGraphs:
+    """The graphs of one precision in ``folder``."""
+    return EmbeddingGraphs(folder, graphs, manifest.special_tokens.pad_id)
+
+
+def _describe(manifest: Manifest, model: Bert, tokenizer: Tokenizer, max_tokens: int) -> None:
+    config = model.config
+    manifest.kind = MODEL_KIND_EMBEDDING
+    manifest.embedding_sizes.CopyFrom(
+        EmbeddingSizes(
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            head_dim=config.d_model // config.num_heads,
+            d_feed_forward=config.d_ff,
+            num_layers=config.num_layers,
+            vocab_size=config.vocab_size,
+        )
+    )
+    manifest.special_tokens.CopyFrom(
+        SpecialTokens(
+            pad_id=config.pad_id,
+            cls_id=config.cls_id,
+            sep_id=config.sep_id,
+            mask_id=config.mask_id,
+            unk_id=special_token_id(tokenizer, BERT_UNK),
+        )
+    )
+    manifest.limits.CopyFrom(Limits(max_tokens=max_tokens))
+    manifest.default_pooling = POOLING_MEAN
+    manifest.default_normalize = True
+
+
+def _warn_of_distance(parity: PrecisionParity) -> None:
+    mean, floor = parity.embeddings.mean_cosine, MIN_MEAN_COSINE[parity.precision]
+    if not (mean >= floor):
+        logger.warning(
+            "%s vectors have a mean cosine of %.5f to the model's, less than %g",
+            parity.precision,
+            mean,
+            floor,
+        )
+
+
+def _reference_outputs(
+    texts: Mapping[str, list[int]], outputs: Mapping[str, VerifiedEmbeddings]
+) -> dict[str, Any]:
+    masked = next(iter(outputs.values())).masked
+    return {
+        "texts": [{"text": text, "token_ids": ids} for text, ids in texts.items()],
+        "masked": [{"token_ids": m.token_ids, "position": m.position} for m in masked],
+        "outputs": {
+            precision: {
+                "mean_pooled": [rounded(v[:NUM_COMPONENTS]) for v in found.mean_pooled],
+                "norms": rounded(np.linalg.norm(found.mean_pooled, axis=1)),
+                "masked": [
+                    {
+                        "candidate_ids": m.candidate_ids,
+                        "log_probabilities": rounded(m.log_probabilities),
+                    }
+                    for m in found.masked
+                ],
+            }
+            for precision, found in outputs.items()
+        },
+    }
+
+
+def check_embedding_outputs(
+    folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
+) -> list[str]:
+    """Embed the reference texts and fill their masks again, all in one batch.
+
+    Returns what was compared, a line for each precision; raises ParityError if anything differs.
+    """
+    token_ids = [entry["token_ids"] for entry in reference["texts"]]
+    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
+        raise ParityError("the tokenizer gives other token ids for the reference texts")
+    # A precision without a bound may not differ at all.
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    checked = []
+    for precision in manifest.precisions:
+        name, stored = precision.name, reference["outputs"][precision.name]
+        graphs = open_embedding_graphs(folder, precision, manifest)
+        (vectors,) = graphs.run(token_ids, ["mean_pooled"])
+        limit = _check_vectors(name, vectors, stored)
+        masked = [
+            MaskedText(**text, **output)
+            for text, output in zip(reference["masked"], stored["masked"], strict=True)
+        ]
+        bound = bounds.get(name, 0.0)
+        moved = batched_difference(graphs, masked, manifest.embedding_sizes.vocab_size)
+        if not (moved <= bound + ROUNDING):
+            raise ParityError(
+                f"{name}: log-probabilities of reference masks differ by {moved:.2g}; the bound "
+                f"is {bound:.2g}"
+            )
+        checked.append(
+            f"{name}: {NUM_COMPONENTS} components and the norms of {len(vectors)} mean-pooled "
+            f"vectors within {limit:.2%}, log-probabilities of candidates for {len(masked)} masks "
+            f"within {bound:.2g}"
+        )
+    return checked
+
+
+def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) -> float:
+    """Compare with the stored components and norms; returns the relative difference allowed."""
+    # Vectors of this cosine and equal length are so far apart, relative to their length.
+    limit = float(np.sqrt(2 * (1 - MIN_BATCHED_COSINE[precision])))
+    components, norms = np.array(stored["mean_pooled"]), np.array(stored["norms"])
+    apart = np.linalg.norm(found[:, :NUM_COMPONENTS] - components, axis=1)
+    moved = largest(
+        [
+            *(apart / np.linalg.norm(components, axis=1)),
+            *(np.abs(np.linalg.norm(found, axis=1) - norms) / norms),
+        ]
+    )
+    if not (moved <= limit):
+        raise ParityError(
+            f"{precision}: reference vectors differ by {moved:.2%}; the bound is {limit:.2%}"
+        )
+    return limit

@@ -1,0 +1,104 @@
+"""The kinds of models that there are bundles of, and what the exporter does for each of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, PrecisionParity, QualityFigure
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.bundle import embedding, translation
+from attendant_export.bundle.draft import Draft
+from attendant_export.data.corpus import Corpus
+from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_bert_model, load_translation_model
+
+
+class ModelExport(Protocol):
+    """One trained model on its way into a bundle. All precisions are written first, then verified.
+
+    fp32 is verified before the others, which are compared with it.
+    """
+
+    def write(self, precision: str) -> PrecisionGraphs:
+        """Write the graphs and weights of one precision."""
+
+    def verify(self, written: PrecisionGraphs) -> PrecisionParity:
+        """Compare the graphs of one precision with the model; raises ParityError."""
+
+    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
+        """Figures of quality of one precision on ``corpus``."""
+
+    def reference_outputs(self) -> dict[str, Any]:
+        """Outputs for the reference texts, to verify the bundle with later."""
+
+    def example_outputs(self, texts: Sequence[str]) -> list[str]:
+        """Outputs of the model itself, in fp32, for the model card."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKind:
+    """What depends on the kind of a model when it is exported, described and verified."""
+
+    name: str
+    """The kind in ``config.json`` of a run."""
+    sizes_field: str
+    """The field of the manifest that holds the sizes."""
+    can_have_shortlists: bool
+    example_output: str
+    """Title of the outputs in the model card."""
+    set_languages: Callable[[Manifest, Sequence[str]], None]
+    """Write the languages of a data card into the manifest; ValueError if they do not fit."""
+    describe_use: Callable[[Manifest], str]
+    """A sentence on languages and limits for the model card."""
+    new_export: Callable[[Path, Draft], ModelExport]
+    """Load the best model of a run folder for export."""
+    check_outputs: Callable[[Path, Manifest, Tokenizer, dict[str, Any]], list[str]]
+    """Compare the graphs of a bundle with its reference outputs; raises ParityError."""
+    restore_parameters: Callable[[dict[str, Tensor], Manifest], None]
+    """Undo in place what graphs do to the parameters of the model."""
+
+    def sizes(self, manifest: Manifest) -> Mapping[str, int]:
+        """Sizes of the model, by the names of their fields."""
+        sizes = getattr(manifest, self.sizes_field)
+        return {field.name: value for field, value in sizes.ListFields()}
+
+
+TRANSLATION = ModelKind(
+    name="translation",
+    sizes_field="translation_sizes",
+    can_have_shortlists=True,
+    example_output="greedy translation",
+    set_languages=translation.set_languages,
+    describe_use=translation.describe_use,
+    new_export=lambda run_dir, draft: translation.TranslationExport(
+        *load_translation_model(run_dir), draft
+    ),
+    check_outputs=translation.check_translation_outputs,
+    restore_parameters=translation.restore_parameters,
+)
+EMBEDDING = ModelKind(
+    name="bert",
+    sizes_field="embedding_sizes",
+    can_have_shortlists=False,
+    example_output="best guesses",
+    set_languages=embedding.set_languages,
+    describe_use=embedding.describe_use,
+    new_export=lambda run_dir, draft: embedding.EmbeddingExport(*load_bert_model(run_dir), draft),
+    check_outputs=embedding.check_embedding_outputs,
+    restore_parameters=lambda parameters, manifest: None,
+)
+_KINDS = (TRANSLATION, EMBEDDING)
+
+
+def kind_of_run(run_dir: Path) -> ModelKind:
+    """The kind of the model that a run folder trains."""
+    name = checkpoint.read_json(run_dir / checkpoint.CONFIG)["kind"]
+    return next(kind for kind in _KINDS if kind.name == name)
+
+
+def kind_of_bundle(manifest: Manifest) -> ModelKind:
+    """The kind of the model of a bundle."""
+    return next(kind for kind in _KINDS if manifest.HasField(kind.sizes_field))  # type: ignore[arg-type]

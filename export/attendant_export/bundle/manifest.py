@@ -1,0 +1,172 @@
+"""The manifest of a bundle: written, read back, and its files checked against their hashes."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from attendant.v1.bundle_pb2 import BundleFile, CorpusParity, Graph, Manifest, PrecisionParity
+from google.protobuf import json_format
+
+from attendant_export.data.shortlists import WITH_SHORTLISTS
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""What a path consists of between slashes; so it never begins with one and has no ``..``."""
+
+
+class BundleError(ValueError):
+    """A bundle is not what its manifest says, or cannot be written."""
+
+
+def describe_file(folder: Path, path: str) -> BundleFile:
+    """Path, size and hash of a file of the bundle in ``folder``."""
+    with (folder / path).open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return BundleFile(path=path, sha256=sha256, size_bytes=(folder / path).stat().st_size)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest`` with the hashes of all files that ``folder`` holds now."""
+    paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
+    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle; raises BundleError if it is missing or cannot be understood."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
+    manifest = Manifest()
+    try:
+        json_format.Parse(path.read_text(encoding="utf-8"), manifest)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path}: {error}") from error
+    if manifest.manifest_version != MANIFEST_VERSION:
+        raise BundleError(f"{path}: unknown manifest_version {manifest.manifest_version}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file with the manifest; raises BundleError that lists all differences.
+
+    Opens no file before all paths are known to be plain, and all that are used to be listed.
+    """
+    problems = list(_path_problems(manifest)) or list(_file_problems(folder, manifest))
+    if problems:
+        raise BundleError(f"{folder}: " + "; ".join(problems))
+
+
+def _path_problems(manifest: Manifest) -> Iterator[str]:
+    if not manifest.files or not manifest.precisions:
+        yield "the manifest lists no files or no precisions"
+    listed = {file.path for file in manifest.files}
+    for path in sorted(listed):
+        if not all(PATH_PART.fullmatch(part) for part in path.split("/")):
+            yield f"{path!r} is no plain path inside the bundle"
+    for path in sorted(set(_used_paths(manifest)) - listed):
+        yield f"{path!r} is used but not among the files"
+
+
+def _used_paths(manifest: Manifest) -> Iterator[str]:
+    yield manifest.source_tokenizer
+    yield from filter(None, [manifest.target_tokenizer, manifest.reference_outputs])
+    for precision in manifest.precisions:
+        yield precision.weights
+        for _, value in precision.ListFields():
+            if isinstance(value, Graph):
+                yield value.path
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
+    for file in manifest.files:
+        path = (folder / file.path).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            yield f"{file.path} is outside the bundle"
+        elif not path.is_file():
+            yield f"{file.path} is missing"
+        elif describe_file(folder, file.path) != file:
+            yield f"{file.path} has another SHA-256 or size than the manifest says"
+    known = {MANIFEST, *(file.path for file in manifest.files)}
+    for path in sorted(folder.rglob("*")):
+        # The data of a graph lies in files that the graph names itself.
+        name = path.relative_to(folder).as_posix()
+        if name not in known and (path.is_symlink() or not path.is_dir()):
+            yield f"{name} is not in the manifest"
+
+
+def describe_manifest(manifest: Manifest) -> str:
+    """The manifest for people: one fact a line."""
+    kind = manifest.WhichOneof("sizes") or "unknown sizes"
+    sizes = getattr(manifest, kind) if manifest.WhichOneof("sizes") else None
+    languages = [manifest.source_language, manifest.target_language, *manifest.languages]
+    lines = [
+        f"{manifest.name}/{manifest.version}: {manifest.description}",
+        f"kind        {kind.removesuffix('_sizes')}, {' '.join(filter(None, languages))}",
+        f"license     {manifest.license}",
+        f"sizes       {_fields(sizes)}",
+        f"limits      {_fields(manifest.limits)}",
+        f"tokens      {_fields(manifest.special_tokens)}",
+        f"trained     {manifest.provenance.recipe}",
+        f"            {manifest.provenance.training_seconds / 60:.0f} minutes on "
+        f"{manifest.provenance.hardware or 'unknown hardware'}, seed {manifest.provenance.seed}, "
+        f"exported {manifest.provenance.created}",
+        *(f"data        {d.name} ({d.license})" for d in manifest.provenance.data),
+        *_quality_lines(manifest),
+        *_parity_lines(manifest),
+        *(f"file        {f.path} {f.size_bytes:,} bytes" for f in manifest.files),
+    ]
+    return "\n".join(lines)
+
+
+def _fields(message: object) -> str:
+    fields = message.ListFields() if message is not None else []  # type: ignore[attr-defined]
+    return ", ".join(f"{field.name} {value}" for field, value in fields)
+
+
+def _quality_lines(manifest: Manifest) -> Sequence[str]:
+    lines = []
+    for q in manifest.quality:
+        measured = ", ".join(filter(None, (q.precision, q.search, q.dataset)))
+        lines.append(f"quality     {q.metric} {q.value:.4g} ({measured})")
+    return lines
+
+
+def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParity]]:
+    """The comparisons of whole test sets; "" or `WITH_SHORTLISTS` says how tokens were chosen."""
+    if parity.HasField("corpus"):
+        yield "", parity.corpus
+    if parity.HasField("shortlist_corpus"):
+        yield WITH_SHORTLISTS, parity.shortlist_corpus
+
+
+def _parity_lines(manifest: Manifest) -> Sequence[str]:
+    lines = []
+    for parity in manifest.parity.precisions:
+        lines.append(
+            f"parity      {parity.precision}: log-probabilities within "
+            f"{parity.max_log_probability_difference:.2g} of the model, "
+            f"{parity.log_probability_bound:.2g} between batches"
+        )
+        for entry in parity.tokens:
+            cached = "cached" if entry.cached else "uncached"
+            by = f" by {entry.step}" if entry.step else ""
+            lines.append(
+                f"            {entry.search} {entry.batching} {cached}{by}: "
+                f"{entry.num_identical} of {entry.num_sentences} identical, {entry.num_ties} ties"
+            )
+        for how, corpus in compared_corpora(parity):
+            lines.append(
+                f"            BLEU {corpus.bleu:.2f}{how}, fp32 {corpus.fp32_bleu:.2f}, same text "
+                f"{corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
+            )
+        if parity.HasField("embeddings"):
+            vectors = parity.embeddings
+            lines.append(
+                f"            cosine to the model: mean {vectors.mean_cosine:.5f}, "
+                f"least {vectors.min_cosine:.5f} of {vectors.num_texts} texts"
+            )
+    return lines

@@ -1,0 +1,115 @@
+"""The model card of a bundle: its manifest and data card as Markdown for people."""
+
+from collections.abc import Iterable, Sequence
+
+from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
+
+from attendant_export.bundle.data_card import DataCard
+from attendant_export.bundle.kinds import kind_of_bundle
+from attendant_export.bundle.manifest import compared_corpora
+
+
+def write_model_card(
+    manifest: Manifest, card: DataCard, examples: Sequence[tuple[str, str]] = ()
+) -> str:
+    """Markdown with use, data, training, quality, parity, weaknesses, licence and credits.
+
+    ``examples`` are texts with what the trained model made of them.
+    """
+    sections = [
+        f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
+        _section("Use", [card.intended_use, kind_of_bundle(manifest).describe_use(manifest)]),
+        _section("Training data", _bullets(f"{d.name} ({d.license})" for d in card.data)),
+        _section("Training", _training(manifest)),
+        _section("Quality", _quality_table(manifest)),
+        _section("Agreement with the trained model", _parity_table(manifest)),
+        _section("Weaknesses", _bullets(card.weaknesses)),
+        _section("Examples", _examples_table(manifest, examples)),
+        _section("Licence", [f"The weights are licensed under {manifest.license}."]),
+        _section("Credits", _bullets(manifest.credits)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(title: str, paragraphs: list[str]) -> str:
+    content = "\n\n".join(filter(None, paragraphs))
+    return f"## {title}\n\n{content}" if content else ""
+
+
+def _bullets(items: Iterable[str]) -> list[str]:
+    return ["\n".join(f"- {item}" for item in items)]
+
+
+def _training(manifest: Manifest) -> list[str]:
+    provenance = manifest.provenance
+    sizes = kind_of_bundle(manifest).sizes(manifest)
+    shape = ", ".join(f"{name} {value:,}" for name, value in sizes.items())
+    minutes = provenance.training_seconds / 60
+    return [
+        f"Sizes: {shape}.",
+        provenance.recipe,
+        f"Trained for {minutes:.0f} minutes on {provenance.hardware or 'unknown hardware'} with "
+        f"seed {provenance.seed} by attendant-export {provenance.trainer_version}; exported on "
+        f"{provenance.created}.",
+    ]
+
+
+def _quality_table(manifest: Manifest) -> list[str]:
+    rows = [
+        f"| {q.metric} | {q.dataset} | {q.precision} | {q.search or '-'} | {q.value:.4g} |"
+        for q in manifest.quality
+    ]
+    header = "| metric | data | precision | search | value |\n|---|---|---|---|---:|"
+    return ["\n".join([header, *rows])] if rows else []
+
+
+def _examples_table(manifest: Manifest, examples: Sequence[tuple[str, str]]) -> list[str]:
+    if not examples:
+        return []
+    output = kind_of_bundle(manifest).example_output
+    rows = [
+        "| " + " | ".join(text.replace("|", "\\|") for text in example) + " |"
+        for example in examples
+    ]
+    return [
+        "Chosen to show what it can and what it cannot; by the trained model in fp32.",
+        "\n".join([f"| text | {output} |", "|---|---|", *rows]),
+    ]
+
+
+def _parity_table(manifest: Manifest) -> list[str]:
+    lines = ["| precision | largest difference of log-probabilities | bound between batches |"]
+    lines.append("|---|---:|---:|")
+    for parity in manifest.parity.precisions:
+        lines.append(
+            f"| {parity.precision} | {parity.max_log_probability_difference:.2g} "
+            f"| {parity.log_probability_bound:.2g} |"
+        )
+    return ["\n".join(lines), *filter(None, map(_parity_sentence, manifest.parity.precisions))]
+
+
+def _parity_sentence(parity: PrecisionParity) -> str:
+    sentences = []
+    if parity.tokens:
+        num_identical = sum(entry.num_identical for entry in parity.tokens)
+        num_ties = sum(entry.num_ties for entry in parity.tokens)
+        total = sum(entry.num_sentences for entry in parity.tokens)
+        sentences.append(
+            f"{parity.precision}: {num_identical:,} of {total:,} searches, greedy and beam, "
+            "single, batched, ragged and uncached, gave the tokens of the trained model; "
+            f"{num_ties} more differ in ties."
+        )
+    sentences += (
+        f"On {corpus.dataset} ({corpus.search}) it{how} reaches {corpus.bleu:.2f} BLEU where fp32 "
+        f"reaches {corpus.fp32_bleu:.2f}, and {corpus.same_text_share:.1%} of the "
+        f"{corpus.num_sentences:,} texts are the same."
+        for how, corpus in compared_corpora(parity)
+    )
+    if parity.HasField("embeddings"):
+        vectors = parity.embeddings
+        sentences.append(
+            f"{parity.precision}: the cosine to the trained model's vectors is "
+            f"{vectors.mean_cosine:.4f} on average and {vectors.min_cosine:.4f} at least, over "
+            f"{vectors.num_texts} texts."
+        )
+    return " ".join(sentences)

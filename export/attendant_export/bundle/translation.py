@@ -1,0 +1,320 @@
+"""What is particular to bundles of translation models: graphs, verification, reference outputs."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_TRANSLATION,
+    CorpusParity,
+    Limits,
+    Manifest,
+    PrecisionGraphs,
+    PrecisionParity,
+    QualityFigure,
+    SpecialTokens,
+    TranslationSizes,
+)
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.bundle.draft import ROUNDING, Draft, rounded
+from attendant_export.data.batches import encode
+from attendant_export.data.corpus import Corpus
+from attendant_export.data.shortlists import (
+    MAX_PAIRS,
+    WITH_SHORTLISTS,
+    Shortlists,
+    learn_shortlists,
+)
+from attendant_export.data.text_files import read_pairs
+from attendant_export.data.tokenizer import UNK, special_token_id
+from attendant_export.graphs.translation import KEYS_VALUES, POSITIONS, SHORTLIST_TABLES
+from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.models.transformer import Transformer
+from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.quality import (
+    compare_corpora,
+    max_output_tokens,
+    measure_translation,
+    translate_by_graphs,
+)
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace, translate
+from attendant_export.verify.shortlists import check_shortlists
+from attendant_export.verify.translation import (
+    SEARCHES,
+    SampleSentences,
+    TranslationVerifier,
+    compare,
+    difference,
+    largest,
+    scorer_difference,
+    trace_of,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_BLEU_LOSS = 0.5
+"""A precision that loses more against fp32 is warned of."""
+
+
+def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
+    """Write the source and the target language of a data card into the manifest."""
+    if len(languages) != 2:
+        raise ValueError("the data card of a translation model needs two languages")
+    manifest.source_language, manifest.target_language = languages
+
+
+def describe_use(manifest: Manifest) -> str:
+    """Languages and limits for the model card."""
+    limits = manifest.limits
+    return (
+        f"Translates from {manifest.source_language} to {manifest.target_language}, sources of at "
+        f"most {limits.max_source_tokens} and targets of at most {limits.max_target_tokens} tokens."
+    )
+
+
+def restore_parameters(parameters: dict[str, Tensor], manifest: Manifest) -> None:
+    """Leave out tables that are computed, and fuse projections as the model has them, in place."""
+    for name in (POSITIONS, *SHORTLIST_TABLES):
+        parameters.pop(name, None)
+    for kind in ("weight", "bias"):
+        layers = parameters.pop(f"{KEYS_VALUES}.{kind}")
+        for i, keys_values in enumerate(
+            layers.chunk(manifest.translation_sizes.num_decoder_layers)
+        ):
+            name = f"decoder.{i}.cross_attention"
+            query = parameters.pop(f"{name}.query.{kind}")
+            parameters[f"{name}.query_key_value.{kind}"] = torch.cat([query, keys_values])
+
+
+class TranslationExport:
+    """A translation model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, draft: Draft) -> None:
+        """Complete the draft's manifest and search the reference texts with the model itself."""
+        self._model, self._tokenizer, self._draft = model, tokenizer, draft
+        _describe(draft.manifest, model, tokenizer, draft.max_tokens)
+        draft.add_tokenizer(tokenizer)
+        draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
+        self._texts = draft.reference_texts(tokenizer)
+        sources = list(self._texts.values())
+        limits = [max_output_tokens(ids, draft.max_tokens) for ids in sources]
+        self._sample = SampleSentences(sources, limits)
+        self._shortlists = _learn_shortlists(draft, tokenizer)
+        self._verifier = TranslationVerifier(model, self._sample)
+        self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
+        self._fp32_texts: list[str] = []
+
+    def write(self, precision: str) -> PrecisionGraphs:
+        """Write the graphs and weights of one precision."""
+        folder = self._draft.folder_of(precision)
+        return write_translation_graphs(
+            self._model, precision, folder, self._draft.max_tokens, self._shortlists
+        )
+
+    def verify(self, written: PrecisionGraphs) -> PrecisionParity:
+        """Compare the graphs of one precision with the model, and its translations with fp32's."""
+        precision, graphs = written.name, self._open(written)
+        verified = self._verifier.verify(precision, graphs)
+        parity, self._outputs[precision] = verified.parity, verified.outputs
+        texts = self._translate_valid(graphs)
+        if precision == "fp32":
+            self._fp32_texts = texts
+        else:
+            parity.corpus.CopyFrom(self._compare_with_fp32(precision, texts))
+        if graphs.has_shortlists:
+            check_shortlists(graphs, self._sample, parity.log_probability_bound)
+            texts = self._translate_valid(graphs, uses_shortlists=True)
+            name = precision + WITH_SHORTLISTS
+            parity.shortlist_corpus.CopyFrom(self._compare_with_fp32(name, texts))
+        return parity
+
+    def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
+        """BLEU and chrF of the translations of ``corpus`` by one precision."""
+        return measure_translation(
+            written.name, self._open(written), self._tokenizer, corpus, self._draft.max_tokens
+        )
+
+    def reference_outputs(self) -> dict[str, Any]:
+        """The hypotheses that the precisions of the bundle found for the reference texts."""
+        outputs = {name: self._outputs[name] for name in self._draft.precisions}
+        return _reference_outputs(self._texts, self._sample.max_tokens, outputs)
+
+    def example_outputs(self, texts: Sequence[str]) -> list[str]:
+        """The model's greedy translations."""
+        return translate(self._model, self._tokenizer, list(texts))
+
+    def _open(self, written: PrecisionGraphs) -> TranslationGraphs:
+        folder = self._draft.folder_of(written.name)
+        return open_translation_graphs(folder, written, self._draft.manifest)
+
+    def _translate_valid(
+        self, graphs: TranslationGraphs, uses_shortlists: bool = False
+    ) -> list[str]:
+        return translate_by_graphs(
+            *(graphs, self._tokenizer, self._draft.valid.sources, self._draft.max_tokens),
+            uses_shortlists=uses_shortlists,
+        )
+
+    def _compare_with_fp32(self, name: str, texts: list[str]) -> CorpusParity:
+        corpus = compare_corpora(self._draft.valid, "greedy", self._fp32_texts, texts)
+        if corpus.fp32_bleu - corpus.bleu > MAX_BLEU_LOSS:
+            logger.warning(
+                "%s loses %.2f BLEU against fp32: %.2f instead of %.2f on %s",
+                name,
+                corpus.fp32_bleu - corpus.bleu,
+                corpus.bleu,
+                corpus.fp32_bleu,
+                corpus.dataset,
+            )
+        return corpus
+
+
+def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
+    if draft.shortlist_pairs is None:
+        return None
+    pairs = read_pairs(draft.shortlist_pairs, draft.swap)
+    pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
+    sources, targets = (encode([pair[i] for pair in pairs], tokenizer) for i in range(2))
+    special_tokens = draft.manifest.special_tokens
+    special_ids = [token_id for _, token_id in special_tokens.ListFields()]
+    vocab_size = draft.manifest.translation_sizes.vocab_size
+    return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
+
+
+def open_translation_graphs(
+    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
+) -> TranslationGraphs:
+    """The graphs of one precision in ``folder``."""
+    return TranslationGraphs(folder, graphs, manifest.translation_sizes, manifest.special_tokens)
+
+
+def _describe(
+    manifest: Manifest, model: Transformer, tokenizer: Tokenizer, max_tokens: int
+) -> None:
+    config = model.config
+    manifest.kind = MODEL_KIND_TRANSLATION
+    manifest.translation_sizes.CopyFrom(
+        TranslationSizes(
+            d_model=config.d_model,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            d_feed_forward=config.d_ff,
+            num_encoder_layers=config.num_encoder_layers,
+            num_decoder_layers=config.num_decoder_layers,
+            vocab_size=config.vocab_size,
+        )
+    )
+    manifest.special_tokens.CopyFrom(
+        SpecialTokens(
+            pad_id=config.pad_id,
+            bos_id=config.bos_id,
+            eos_id=config.eos_id,
+            unk_id=special_token_id(tokenizer, UNK),
+        )
+    )
+    manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
+
+
+def _reference_outputs(
+    texts: Mapping[str, list[int]],
+    limits: list[int],
+    outputs: Mapping[str, Mapping[str, list[ReferenceHypothesis]]],
+) -> dict[str, Any]:
+    return {
+        "length_penalty": 1.0,
+        "beam_sizes": SEARCHES,
+        "texts": [
+            {"text": text, "token_ids": ids, "max_output_tokens": limit}
+            for (text, ids), limit in zip(texts.items(), limits, strict=True)
+        ],
+        "outputs": {
+            precision: {
+                search: [
+                    {
+                        "token_ids": hypothesis.token_ids,
+                        "log_probabilities": rounded(hypothesis.log_probabilities),
+                    }
+                    for hypothesis in hypotheses
+                ]
+                for search, hypotheses in searches.items()
+            }
+            for precision, searches in outputs.items()
+        },
+    }
+
+
+def check_translation_outputs(
+    folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
+) -> list[str]:
+    """Search the reference texts again, joining and leaving at different steps.
+
+    Returns what was compared, a line for each precision and search. Raises ParityError that names
+    those whose tokens are others, not in ties, or whose log-probabilities are further from the
+    stored ones, in the search or by the scorer, than the manifest's bound.
+    """
+    sources = [entry["token_ids"] for entry in reference["texts"]]
+    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
+        raise ParityError("the tokenizer gives other token ids for the reference texts")
+    # A precision without a bound may not differ at all.
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    checked = []
+    for precision in manifest.precisions:
+        graphs = open_translation_graphs(folder, precision, manifest)
+        for name, beam_size in reference["beam_sizes"].items():
+            outputs = reference["outputs"][precision.name][name]
+            expected = [_trace(output, beam_size) for output in outputs]
+            try:
+                result = _check_search(
+                    graphs, reference["texts"], expected, beam_size, bounds.get(precision.name, 0.0)
+                )
+            except ParityError as error:
+                raise ParityError(f"{precision.name} {name}: {error}") from error
+            checked.append(f"{precision.name} {name}: {result}")
+        if graphs.has_shortlists:
+            limits = [entry["max_output_tokens"] for entry in reference["texts"]]
+            bound = bounds.get(precision.name, 0.0)
+            check_shortlists(graphs, SampleSentences(sources, limits), bound)
+            checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
+    return checked
+
+
+def _check_search(
+    graphs: TranslationGraphs,
+    texts: list[dict[str, Any]],
+    expected: list[SearchTrace],
+    beam_size: int,
+    bound: float,
+) -> str:
+    sources = [text["token_ids"] for text in texts]
+    limits = [text["max_output_tokens"] for text in texts]
+    found = search_all(graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1)
+    agreement = compare(sources, expected, found, graphs.score, bound)
+    if agreement.num_parted:
+        raise ParityError(
+            f"{agreement.num_parted} of {len(found)} reference texts get other tokens"
+        )
+    stored = [trace.hypotheses[0] for trace in expected]
+    pairs = zip(stored, (trace.hypotheses[0] for trace in found), strict=True)
+    searched = largest(difference(a, b) for a, b in pairs)
+    scored = scorer_difference(graphs, sources, stored)
+    if not (searched <= bound + ROUNDING and scored <= bound + ROUNDING):
+        raise ParityError(
+            f"log-probabilities differ from the reference outputs by {searched:.2g} in the search "
+            f"and {scored:.2g} by the scorer; the bound is {bound:.2g}"
+        )
+    return (
+        f"{agreement.num_identical} of {len(found)} reference texts get the same tokens, "
+        f"{agreement.num_ties} differ in ties; log-probabilities, searched and scored, "
+        f"within {bound:.2g}"
+    )
+
+
+def _trace(output: dict[str, Any], beam_size: int) -> SearchTrace:
+    hypothesis = ReferenceHypothesis(tuple(output["token_ids"]), tuple(output["log_probabilities"]))
+    # The steps of a beam search are not stored: its finished hypotheses are compared.
+    return trace_of(hypothesis) if beam_size == 1 else SearchTrace([hypothesis], [])

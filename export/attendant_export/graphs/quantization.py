@@ -1,0 +1,133 @@
+"""int8: weights quantized per column, activations per row, inside the graph.
+
+Each row has a scale of its own, so no neighbour in the batch enters a row's arithmetic, and the
+integer products are exact. docs/decisions/0002-per-row-int8.md tells why it is done like this.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from attendant_export.graphs.builder import MICROSOFT, Array, WeightFile
+from attendant_export.graphs.layers import Layers, Network
+
+ZERO_POINT = 128
+"""The byte that stands for 0 in activations that can be negative."""
+MAX_PAIR = 128
+"""Two neighbouring bytes of a weight's column are together no larger than this. Processors without
+VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
+SMALLEST_SCALE = 1e-12
+"""Keeps a column of zeros from being divided by zero."""
+
+
+def quantize_columns(weight: Array) -> tuple[Array, Array]:
+    """Quantize a weight (outputs, inputs), each output by the smallest step that fits its bytes.
+
+    Returns int8 (outputs, inputs) and fp32 scales (outputs), so that weight is about
+    values * scales.
+    """
+    sizes = np.abs(weight)
+    largest = sizes.max(axis=1)
+    pairs = sizes[:, : sizes.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2)
+    # Rounding may add half a step to each of the two.
+    largest_pair = pairs.max(axis=1, initial=0)
+    scales = np.maximum(np.maximum(largest / 127, largest_pair / (MAX_PAIR - 1)), SMALLEST_SCALE)
+    return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Quantized activations: uint8 (rows, inputs), zero point or "", fp32 scales (rows, 1)."""
+
+    values: str
+    zero_point: str
+    scales: str
+
+
+class Int8Layers(Layers):
+    """A graph whose products with weights are of bytes; all else is fp32."""
+
+    def __init__(self, name: str, weights: WeightFile, network: Network) -> None:
+        super().__init__(name, weights, network, np.float32)
+        self._quantized: dict[str, _Rows] = {}
+        self._rectified: set[str] = set()
+        self._zero_points = ""
+
+    def linear(self, x: str, name: str) -> str:
+        """`nn.Linear`: (rows, inputs) to (rows, outputs)."""
+        values, scales = self._weight(f"{name}.weight", np.transpose)
+        return self.op("Add", self._product(x, values, scales), self.parameter(f"{name}.bias"))
+
+    def activated(self, x: str) -> str:
+        """``x`` (rows, d_feed_forward) through the activation between two linear layers."""
+        if self.network.activation != "Relu":
+            return super().activated(x)
+        self._rectified.add(x)  # Unsigned bytes leave out what is negative.
+        return x
+
+    def embed(self, token_ids: str, table: str, factor: float = 1.0) -> str:
+        """`nn.Embedding` times ``factor``: token ids (rows) to (rows, d_model)."""
+        values, scales = self._weight(table)
+        scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
+        return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
+
+    def vocabulary_scores(self, x: str, table: str, listed: str = "") -> str:
+        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab).
+
+        Or with those of the token ids ``listed`` alone: (rows, listed).
+        """
+        values, scales = (self.chosen(each, listed) for each in self._weight(table))
+        rows = self._quantize_rows(x)
+        # ONNX Runtime transposes constants when it loads the graph: the file holds one table.
+        columns = self.op("Transpose", values)
+        # Its kernel copies the columns' scales at every run, one by one: for a whole vocabulary
+        # that takes longer than to multiply by them afterwards, until there are many rows.
+        scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
+        return self.op("Mul", scaled_columns, rows.scales)
+
+    def _product(self, x: str, values: str, scales: str) -> str:
+        """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
+        rows = self._quantize_rows(x)
+        return self.op("Mul", self._sums(rows, values, scales), rows.scales)
+
+    def _sums(self, rows: _Rows, values: str, scales: str) -> str:
+        """Integer products of ``rows`` and ``values`` (inputs, outputs), times ``scales``."""
+        return self.op(
+            *("MatMulIntegerToFloat", rows.values, values, self.scalar(1), scales),
+            rows.zero_point,
+            domain=MICROSOFT,
+        )
+
+    def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
+        values, scales = quantize_columns(self.network.parameters[name])
+        return self.weight(name, layout(values)), self.weight(f"{name}.scales", scales)
+
+    def _quantize_rows(self, x: str) -> _Rows:
+        """Quantize each row of ``x`` by its largest value, once for all products that use it."""
+        if x not in self._quantized:
+            # What is never negative can use all 256 levels.
+            self._quantized[x] = self._rectify(x) if x in self._rectified else self._quantize(x)
+        return self._quantized[x]
+
+    def _quantize(self, x: str) -> _Rows:
+        # A row of zeros has the scale 0, so that its products are 0 whatever its bytes become.
+        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
+        flat = self.op("Squeeze", scales, self.integers(1))
+        if not self._zero_points:
+            # All quantized values of a graph have the same rows.
+            zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
+            self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
+        values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
+        return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
+
+    def _rectify(self, x: str) -> _Rows:
+        """The same for what is left of ``x`` when all that is negative becomes 0."""
+        largest = self.op("Max", self._largest(x), self.scalar(0))
+        scales = self.op("Mul", largest, self.scalar(1 / 255))
+        flat = self.op("Squeeze", scales, self.integers(1))
+        return _Rows(self.op("QuantizeLinear", x, flat, axis=0), "", scales)
+
+    def _largest(self, x: str) -> str:
+        """The largest value of each row of ``x``: (rows, 1)."""
+        return self.op("ReduceMax", x, self.integers(-1))

@@ -1,0 +1,1 @@
+"""The PyTorch models. They know tensors only."""

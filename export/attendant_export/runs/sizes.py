@@ -1,0 +1,33 @@
+"""The sizes of models on disk, compared before weights are loaded or anything is written.
+
+Shapes of tensors do not tell them all: the same weights fit any number of heads.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attendant_export.runs import checkpoint
+
+
+def check_run(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """ValueError that lists where ``config`` differs from the run's ``config.json``, if any."""
+    if has_started(run_dir):
+        found = checkpoint.read_json(run_dir / checkpoint.CONFIG)
+        check_same_config(f"{run_dir} is the run", found, config)
+
+
+def has_started(run_dir: Path) -> bool:
+    """Whether a training got so far that its data and flags were found to be good."""
+    return (run_dir / checkpoint.CONFIG).exists()
+
+
+def check_same_config(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """ValueError that lists the differences between two configurations, if any."""
+    differences = [
+        f"{name} {found.get(name)}, not {wanted.get(name)}"
+        for name in dict.fromkeys([*found, *wanted])
+        if found.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(f"{what} of a model with " + "; ".join(differences))

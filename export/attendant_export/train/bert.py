@@ -1,0 +1,339 @@
+"""Training a BERT: its phases, with their losses and validations.
+
+Token embeddings alone, masked language model, sentence embeddings. The loop is `Trainer`'s.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.data.batches import (
+    encode_in_pieces,
+    encode_whole,
+    group_by_tokens,
+    pad_arrays,
+)
+from attendant_export.data.bert_text import BertData, MlmText, read_mlm_text, read_similar_sentences
+from attendant_export.data.masked_text import MaskedBatch, MaskedDataset
+from attendant_export.data.similar_pairs import SimilarPairs
+from attendant_export.data.tokenizer import (
+    BERT_CLS,
+    BERT_MASK,
+    BERT_PAD,
+    BERT_SEP,
+    TOKENIZER,
+    load_tokenizer,
+    special_token_id,
+    train_bert_tokenizer,
+)
+from attendant_export.models.bert import Bert, BertConfig, Pooling
+from attendant_export.runs import checkpoint
+from attendant_export.runs.sizes import check_run, has_started
+from attendant_export.train.bert_losses import contrastive_loss, masked_loss
+from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
+from attendant_export.train.start import check_start, load_start
+from attendant_export.verify.metrics import retrieval_accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class MlmOptions:
+    """The masked language model: a phase of its own, and a part of the contrastive phase."""
+
+    training: TrainingOptions | None = None
+    """If given, a phase before the contrastive one learns nothing else."""
+    max_batch_tokens: int = 4096
+    """Size of a batch, in either phase."""
+    mask_ratio: float = 0.15
+    num_valid_sequences: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveOptions:
+    """The contrastive phase."""
+
+    training: TrainingOptions
+    max_pairs: int = 128
+    """Pairs of a batch; every sentence of the other side but its own is a negative."""
+    temperature: float = 0.05
+    pooling: Pooling = "mean"
+    mlm_weight: float = 1.0
+    """Of the loss of the masked-language-model batch that each step also learns from."""
+    embedding_training: TrainingOptions | None = None
+    """If given, a phase before all others learns the token embeddings, averaged, without layers.
+
+    Averages alone are strong sentence embeddings (Wieting et al., 2019) and cost a hundredth of
+    the whole model, which with pre-norm goes on from them. Beware of a masked language model by
+    itself in between: it undid them (92 % of 2,000 translations found before it, 1 % after), and
+    27 minutes of the contrastive phase brought back 84 %.
+    """
+    max_embedding_pairs: int = 256
+    """Pairs of a batch of that phase."""
+    max_paraphrases_per_group: int = 1
+    """Pairs taken from the sentences that share one translation."""
+    num_valid_sentences: int = 1000
+
+
+@torch.inference_mode()
+def embed_texts(
+    model: Bert,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    pooling: Pooling = "mean",
+    max_tokens: int = 128,
+    max_batch_tokens: int = 4096,
+    num_layers: int | None = None,
+) -> Tensor:
+    """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
+
+    ``num_layers`` is that of `Bert.hidden_states`.
+    """
+    sequences = encode_whole(texts, tokenizer, max_tokens)
+    lengths = [len(ids) for ids in sequences]
+    device = model.embedding.weight.device
+    embeddings = torch.empty(len(texts), model.config.d_model, device=device)
+    for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
+        token_ids = pad_arrays([sequences[i] for i in indices], model.config.pad_id)
+        embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
+    return embeddings
+
+
+class MlmTask:
+    """Batches, loss and validation of the masked language model, for `Trainer`."""
+
+    def __init__(
+        self,
+        model: Bert,
+        tokenizer: Tokenizer,
+        text: MlmText,
+        data: BertData,
+        options: MlmOptions,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self.model, self.options, self.seed, self.processes = model, options, data.seed, processes
+        sequences = encode_in_pieces(text.train, tokenizer, data.max_tokens)
+        self.dataset = MaskedDataset(sequences, tokenizer, options.mask_ratio)
+        rng = np.random.default_rng(data.seed)
+        chosen = rng.permutation(len(text.valid))[: options.num_valid_sequences]
+        valid = encode_in_pieces([text.valid[i] for i in chosen], tokenizer, data.max_tokens)
+        # Masked once, so that all validations ask the same.
+        self.valid_batches = list(MaskedDataset(valid, tokenizer).batches(4096, rng))
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.embedding.weight.device
+
+    def as_task(self) -> Task[MaskedBatch]:
+        """What `Trainer` wants to know."""
+        num_batches = self.dataset.num_batches(self.options.max_batch_tokens)
+        return Task(self.batches, num_batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[MaskedBatch]:
+        """This process's share of the batches of an epoch, on the model's device."""
+        rng = np.random.default_rng((self.seed, epoch))
+        for batch in self.dataset.batches(self.options.max_batch_tokens, rng):
+            yield batch.share(self.processes.rows, self._device)
+
+    def loss(self, batch: MaskedBatch) -> Tensor:
+        """Cross-entropy per masked token."""
+        return masked_loss(self.model, batch)
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Fraction of the masked tokens of held-out text that the model's best guess hits."""
+        num_right = num_targets = 0
+        for batch in (b.share(SINGLE_PROCESS.rows, self._device) for b in self.valid_batches):
+            hidden = self.model(batch.token_ids)[batch.is_target]  # (targets, d_model)
+            best = self.model.mask_logits(hidden).argmax(dim=1)
+            num_right += int((best == batch.targets).sum())
+            num_targets += len(batch.targets)
+        return {"masked_accuracy": num_right / num_targets}
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastiveBatch:
+    """One process's share of similar pairs and of a masked-language-model batch."""
+
+    first: Tensor  # (pairs, length)
+    second: Tensor  # (pairs, length) their other sides
+    num_pairs: int  # of all processes
+    masked: MaskedBatch | None
+
+
+class ContrastiveTask:
+    """Batches, loss and validation of the sentence embeddings, for `Trainer`.
+
+    With ``mlm`` each step also learns from that task, so that its head stays in tune. A sentence
+    is compared with those of all ``processes``.
+    ``num_layers`` is that of `Bert.hidden_states`.
+    """
+
+    def __init__(
+        self,
+        model: Bert,
+        tokenizer: Tokenizer,
+        pairs: SimilarPairs,
+        valid: Sequence[tuple[str, str]],
+        options: ContrastiveOptions,
+        mlm: MlmTask | None = None,
+        num_layers: int | None = None,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self.model, self.tokenizer, self.pairs, self.options = model, tokenizer, pairs, options
+        self.mlm, self.num_layers, self.processes = mlm, num_layers, processes
+        self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
+
+    def as_task(self) -> Task[ContrastiveBatch]:
+        """What `Trainer` wants to know."""
+        num_batches = self.pairs.num_batches(self.options.max_pairs)
+        return Task(self.batches, num_batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[ContrastiveBatch]:
+        """This process's share of the batches of an epoch, on the model's device."""
+        device = self.model.embedding.weight.device
+        rng = np.random.default_rng((self.options.training.seed, epoch))
+        masked = self._endless_masked_batches(epoch)
+        for first, second in self.pairs.batches(self.options.max_pairs, rng):
+            own = [self.processes.rows(side).to(device) for side in (first, second)]
+            yield ContrastiveBatch(own[0], own[1], len(first), next(masked))
+
+    def _endless_masked_batches(self, epoch: int) -> Iterator[MaskedBatch | None]:
+        while self.mlm is not None:
+            yield from self.mlm.batches(epoch)
+        yield from itertools.repeat(None)
+
+    def loss(self, batch: ContrastiveBatch) -> Tensor:
+        """The contrastive loss and, weighted, that of the masked language model."""
+        options, processes = self.options, self.processes
+        sides = (batch.first, batch.second)
+        own = (self.model.pooled(side, options.pooling, self.num_layers) for side in sides)
+        first, second = (processes.all_rows(embeddings, batch.num_pairs) for embeddings in own)
+        loss = contrastive_loss(first, second, options.temperature)
+        # Its gradient is this process's part already, its value is the whole.
+        loss = loss - loss.detach() * (1 - 1 / processes.size)
+        if batch.masked is None:
+            return loss
+        return loss + options.mlm_weight * masked_loss(self.model, batch.masked)
+
+    def validate(self) -> dict[str, float]:
+        """Accuracy of finding each held-out sentence's translation, and of masked tokens.
+
+        Where both are trained, their mean decides which checkpoint is the best.
+        """
+        first, second = (
+            embed_texts(
+                self.model, self.tokenizer, texts, self.options.pooling, num_layers=self.num_layers
+            )
+            for texts in self.valid_sides
+        )
+        measured = {"retrieval_accuracy": retrieval_accuracy(first, second)}
+        if self.mlm is None:
+            return measured
+        measured |= self.mlm.validate()
+        return {"mean_accuracy": sum(measured.values()) / len(measured)} | measured
+
+
+def train_bert(
+    config: BertConfig,
+    data: BertData,
+    mlm_options: MlmOptions,
+    contrastive_options: ContrastiveOptions,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    init_from: Path | None = None,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> Progress:
+    """Train a BERT into ``run_dir``, resuming what is there; gives the last phase's progress.
+
+    ``config.vocab_size`` and its special ids are replaced by the tokenizer's. ``init_from`` is a
+    run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
+    ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
+    the phases before it are in ``embeddings/`` and ``mlm/``. A phase that is finished is not
+    repeated. All ``processes`` call it alike. Raises ValueError if the sizes differ from those of
+    the run or the start, and TrainingStopped.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(data.seed)
+    text = read_mlm_text(data)
+    tokenizer = _tokenizer(text, data, run_dir, init_from, processes)
+    sizes = asdict(config) | _vocabulary(tokenizer)
+    described = {"kind": "bert", **sizes}
+    check_run(run_dir, described)
+    model = Bert(BertConfig(**sizes)).to(pick_device(device))
+    if init_from is not None:
+        check_start(init_from, described)
+        load_start(init_from, model)
+    elif config.norm_first:
+        model.begin_as_averages()
+    if processes.is_first:
+        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+    for trainer in _phases(
+        model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes
+    ):
+        progress = trainer.train()
+    return progress
+
+
+def _phases(
+    model: Bert,
+    tokenizer: Tokenizer,
+    text: MlmText,
+    data: BertData,
+    mlm_options: MlmOptions,
+    options: ContrastiveOptions,
+    run_dir: Path,
+    processes: ProcessGroup,
+) -> Iterator[Trainer[Any]]:
+    """The trainer of each phase, made when the one before has trained."""
+    sentences = read_similar_sentences(
+        data, options.max_paraphrases_per_group, options.num_valid_sentences
+    )
+    pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
+    if options.embedding_training is not None:
+        averages = replace(
+            options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
+        )
+        task = ContrastiveTask(
+            model, tokenizer, pairs, sentences.valid, averages, num_layers=0, processes=processes
+        )
+        yield Trainer(
+            model, task.as_task(), averages.training, run_dir / "embeddings", processes=processes
+        )
+    mlm = MlmTask(model, tokenizer, text, data, mlm_options, processes)
+    if mlm_options.training is not None:
+        yield Trainer(
+            model, mlm.as_task(), mlm_options.training, run_dir / "mlm", processes=processes
+        )
+    task = ContrastiveTask(
+        model, tokenizer, pairs, sentences.valid, options, mlm, processes=processes
+    )
+    yield Trainer(model, task.as_task(), options.training, run_dir, processes=processes)
+
+
+def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+    names = {"pad_id": BERT_PAD, "cls_id": BERT_CLS, "sep_id": BERT_SEP, "mask_id": BERT_MASK}
+    ids = {name: special_token_id(tokenizer, token) for name, token in names.items()}
+    return {"vocab_size": tokenizer.get_vocab_size(), **ids}
+
+
+def _tokenizer(
+    text: MlmText, data: BertData, run_dir: Path, init_from: Path | None, processes: ProcessGroup
+) -> Tokenizer:
+    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    path = run_dir / TOKENIZER
+    if processes.is_first and not has_started(run_dir):
+        if init_from is not None:
+            tokenizer = load_tokenizer(init_from / TOKENIZER)
+        else:
+            tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
+        tokenizer.save(str(path))
+    processes.wait()
+    return load_tokenizer(path)

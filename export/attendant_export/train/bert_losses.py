@@ -1,0 +1,29 @@
+"""What a BERT learns by and is measured by. Knows the model, not its data or its training."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attendant_export.data.masked_text import MaskedBatch
+from attendant_export.models.bert import Bert
+
+
+def masked_loss(model: Bert, batch: MaskedBatch) -> Tensor:
+    """Mean cross-entropy of the masked tokens; only they are projected to the vocabulary.
+
+    Of a share of a batch: its sum over the masked tokens of the whole.
+    """
+    hidden = model(batch.token_ids)[batch.is_target]  # (targets, d_model)
+    summed = F.cross_entropy(model.mask_logits(hidden), batch.targets, reduction="sum")
+    return summed / batch.num_targets
+
+
+def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Symmetric cross-entropy of finding each row's partner among the other side's rows.
+
+    ``first`` and ``second`` (pairs, d_model) are compared by cosine (InfoNCE, van den Oord et
+    al., 2018, with in-batch negatives).
+    """
+    scores = F.normalize(first) @ F.normalize(second).T / temperature  # (pairs, pairs)
+    partners = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, partners) + F.cross_entropy(scores.T, partners)) / 2

@@ -1,0 +1,350 @@
+"""The training loop that every task shares: schedule, optimizer step, checkpoints, early stop.
+
+Knows nothing of what is trained: a task gives the loss of a batch, the batches of an epoch and a
+validation.
+"""
+
+import ctypes
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, Never, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from attendant_export.runs import checkpoint
+from attendant_export.runs.history import History
+from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How long and how fast to train. Whichever limit comes first ends the run."""
+
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    max_minutes: float | None = None
+    learning_rate: float = 2e-3
+    warmup_steps: int = 400
+    final_learning_rate_ratio: float = 0.02
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    validate_every_steps: int = 1000
+    patience: int = 10
+    """Stop after so many validations without a better result."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            raise ValueError("one of max_steps, max_epochs and max_minutes must be set")
+        positive = ("max_steps", "max_epochs", "max_minutes", "learning_rate", "warmup_steps")
+        problems = [
+            f"{name} is {value:g}, but must be more than 0"
+            for name in (*positive, "validate_every_steps", "patience")
+            if (value := getattr(self, name)) is not None and not value > 0
+        ]
+        if not 0 <= self.seed < 2**32:
+            problems.append(f"seed is {self.seed}, but must be 0 to {2**32 - 1}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run is; saved with each checkpoint."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    """Batches of this epoch already trained on."""
+    elapsed_seconds: float = 0.0
+    best: float = float("-inf")
+    num_worse: int = 0
+    """Validations since the best one."""
+    validated_step: int | None = None
+    """Step of the latest validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[Batch]):
+    """What is trained."""
+
+    batches: Callable[[int], Iterator[Batch]]
+    """This rank's share of the batches of an epoch; the same for the same epoch number."""
+    num_batches: int
+    """How many batches an epoch has; where epochs differ, about how many."""
+    loss: Callable[[Batch], Tensor]
+    """What a share adds to the mean loss of its whole batch, a scalar."""
+    validate: Callable[[], dict[str, float]]
+    """Measured values; the first is the one to maximize."""
+
+
+class _SummedLoss(nn.Module):
+    """A task's loss as a module, for DistributedDataParallel: it averages what must be summed."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor], num_ranks: int) -> None:
+        super().__init__()
+        self.model, self.loss, self.num_ranks = model, loss, num_ranks
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(batch) * self.num_ranks
+
+
+class TrainingStopped(Exception):
+    """A signal ended a training; what it has learned is saved."""
+
+    def __init__(self, stopped_by: signal.Signals) -> None:
+        super().__init__(f"stopped by {stopped_by.name}, run the same command again to go on")
+        self.stopped_by = stopped_by
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises ValueError for other names than these, ``cpu`` and ``cuda``, and for CUDA that is not
+    there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device {name!r} is not auto, cpu or cuda")
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ValueError("PyTorch finds no CUDA device here")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory instead of returning it to the system after each tensor.
+
+    Without it every large activation is mapped and page-faulted afresh: measured at a third of the
+    time of a CPU training step. Does nothing where there is no glibc.
+    """
+    trim_threshold, max_mmaps = -1, -4  # names of mallopt(3)
+    with suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(max_mmaps, 0)
+        glibc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def learning_rate_ratio(options: TrainingOptions, step: int, done: float) -> float:
+    """Linear warm-up, then linear decay over the fraction ``done`` of the run.
+
+    ``done`` is the fraction of the tightest limit: steps, epochs or minutes. 1.0 is the peak.
+    """
+    final = options.final_learning_rate_ratio
+    return min((step + 1) / options.warmup_steps, final + (1 - final) * max(0.0, 1 - done))
+
+
+class Trainer(Generic[Batch]):
+    """Trains a model on a task, keeping the last and the best checkpoint in ``run_dir``.
+
+    Several ``processes`` train as one process would: each on its share of every batch, with summed
+    gradients. The first one alone validates and writes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task[Batch],
+        options: TrainingOptions,
+        run_dir: Path,
+        show_progress: bool = True,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        """Resume from ``run_dir/last`` if it is there; ValueError for a task without batches."""
+        if task.num_batches == 0:
+            raise ValueError("there is no text to train on")
+        keep_freed_memory()
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self.model, self.task, self.options, self.run_dir = model, task, options, run_dir
+        self.show_progress, self.processes = show_progress and processes.is_first, processes
+        self.device = next(model.parameters()).device
+        self.progress = Progress()
+        self.history = History(run_dir)
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=options.learning_rate,
+            betas=(0.9, 0.98),
+            eps=1e-9,
+            weight_decay=options.weight_decay,
+            fused=True,
+        )
+        self._recent: list[float] = []
+        self._received = self._stopped_by = 0
+        if processes.is_first:
+            checkpoint.find_last(run_dir)  # May undo a crash, before the others look.
+        processes.wait()
+        if (last := checkpoint.find_last(run_dir)) is not None:
+            self._resume(last)
+        self._loss: Callable[[Batch], Tensor] = task.loss
+        if processes.size > 1:
+            summed = _SummedLoss(model, task.loss, processes.size)
+            # Of a static graph it finds by itself which parameters a phase leaves out.
+            self._loss = DistributedDataParallel(summed, static_graph=True)
+
+    def train(self) -> Progress:
+        """Train until a limit or early stop; the best weights are loaded at the end.
+
+        A finished run is not trained further. Raises TrainingStopped after SIGINT or SIGTERM,
+        which end the training after the step that they come in; a second one ends it at once.
+        """
+        with self._stopped_by_signals():
+            if not self.is_finished():
+                self._loop()
+            if self.progress.validated_step != self.progress.step:
+                self._save()  # First, as whoever sent a signal may not wait for a validation.
+                self._validate()
+        self._stopped_by = int(max(row[0] for row in self.processes.gather([self._received])))
+        if self._stopped_by:
+            raise TrainingStopped(signal.Signals(self._stopped_by))
+        checkpoint.load_weights(checkpoint.find_weights(self.run_dir), self.model)
+        return self.progress
+
+    @contextmanager
+    def _stopped_by_signals(self) -> Iterator[None]:
+        def stop(number: int, _: object) -> None:
+            self._received = number
+            signal.signal(number, previous[signal.Signals(number)])
+
+        previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number, handler in previous.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _loop(self) -> None:
+        started = time.monotonic() - self.progress.elapsed_seconds
+        bar = tqdm(
+            total=self.options.max_steps,
+            initial=self.progress.step,
+            disable=not self.show_progress,
+            mininterval=5,
+            unit="step",
+        )
+        with bar:
+            for batch in self._remaining_batches():
+                loss = self._step(batch)
+                self._agree(loss, time.monotonic() - started)
+                self._show(bar)
+                if self.progress.step % self.options.validate_every_steps == 0:
+                    self._validate()
+                if self._stopped_by or self.is_finished():
+                    break
+
+    def _remaining_batches(self) -> Iterator[Batch]:
+        progress = self.progress
+        while self.options.max_epochs is None or progress.epoch < self.options.max_epochs:
+            batches = self.task.batches(progress.epoch)
+            yield from itertools.islice(batches, progress.batch, None)
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+
+    def _step(self, batch: Batch) -> float:
+        """Learn from a batch; gives this rank's part of its loss."""
+        ratio = learning_rate_ratio(self.options, self.progress.step, self._done())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * ratio
+        self.model.train()
+        # What dropout drops depends on step and rank alone, so that a resumed run goes on exactly.
+        seed = self.options.seed * 1_000_003 + self.progress.step
+        torch.manual_seed(seed + self.processes.rank * 2**40)
+        with self._autocast():
+            loss = self._loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        self.optimizer.step()
+        self.progress.step += 1
+        self.progress.batch += 1
+        return loss.item() / self.processes.size
+
+    def _agree(self, loss: float, elapsed_seconds: float) -> None:
+        """Hold in common what the processes must end at the same step by."""
+        rows = self.processes.gather([self._received, loss, elapsed_seconds])
+        signals, losses, times = zip(*rows, strict=True)
+        self._stopped_by = int(max(signals))
+        self._recent.append(sum(losses))
+        self.progress.elapsed_seconds = times[0]
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+    def _done(self) -> float:
+        """The fraction of the tightest limit that is used up."""
+        options, progress = self.options, self.progress
+        limits = [
+            (progress.step, options.max_steps),
+            (progress.epoch + min(progress.batch / self.task.num_batches, 1), options.max_epochs),
+            (progress.elapsed_seconds / 60, options.max_minutes),
+        ]
+        return max(used / limit for used, limit in limits if limit is not None)
+
+    def is_finished(self) -> bool:
+        """Whether a limit is reached or the validations are stale; a stopped run is not."""
+        return self.progress.num_worse >= self.options.patience or self._done() >= 1
+
+    def _validate(self) -> None:
+        self.model.eval()
+        progress, value = self.progress, 0.0
+        if self.processes.is_first:
+            values = self.task.validate()
+            self._write_history(values)
+            value = next(iter(values.values()))
+        target = self.processes.gather([value])[0][0]
+        self._recent = []
+        progress.validated_step = progress.step
+        if target > progress.best:
+            progress.best, progress.num_worse = target, 0
+        else:
+            progress.num_worse += 1
+        self._save()
+
+    def _write_history(self, values: dict[str, float]) -> None:
+        row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}
+        if self._recent:  # Not right after resuming.
+            row["training_loss"] = sum(self._recent) / len(self._recent)
+        self.history.append(row | values)
+        self.history.draw()
+
+    def _show(self, bar: "tqdm[Never]") -> None:
+        bar.update()
+        if self.progress.step % 20 == 0:
+            rate = self.optimizer.param_groups[0]["lr"]
+            left = self.progress.elapsed_seconds * (1 / max(self._done(), 1e-6) - 1)
+            bar.set_postfix_str(
+                f"epoch {self.progress.epoch} loss {self._recent[-1]:.3f} lr {rate:.1e} "
+                f"left {left / 60:.0f} min best {self.progress.best:.2f}",
+                refresh=False,
+            )
+
+    def _save(self) -> None:
+        if not self.processes.is_first:
+            return
+        checkpoint.save_last(self.run_dir, self.model, self.optimizer, asdict(self.progress))
+        self._keep_best()
+
+    def _resume(self, last: Path) -> None:
+        checkpoint.load_weights(last / checkpoint.WEIGHTS, self.model)
+        checkpoint.load_optimizer(last / checkpoint.OPTIMIZER, self.optimizer)
+        state = checkpoint.read_json(last / checkpoint.STATE)
+        # Runs of older versions do not say it, but saved right after validations only.
+        self.progress = Progress(**{"validated_step": state["step"], **state})
+        if self.processes.is_first:
+            self._keep_best()  # A crash may have come in between.
+
+    def _keep_best(self) -> None:
+        if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:
+            checkpoint.keep_last_as_best(self.run_dir)

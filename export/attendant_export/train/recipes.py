@@ -1,0 +1,74 @@
+"""Descriptions of a training, for the manifest and the model card."""
+
+import os
+
+import torch
+
+from attendant_export.data.bert_text import BertData
+from attendant_export.models.bert import BertConfig
+from attendant_export.models.transformer import TransformerConfig
+from attendant_export.train.bert import ContrastiveOptions, MlmOptions
+from attendant_export.train.loop import TrainingOptions
+from attendant_export.train.translation import TranslationData
+
+
+def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
+    """Such as "2 CPU cores", or how many GPUs of which name: each process has one."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return name if num_processes == 1 else f"{num_processes} {name}"
+    return f"{os.cpu_count()} CPU cores"
+
+
+def describe_schedule(options: TrainingOptions) -> str:
+    """The optimizer and its learning rate in one clause."""
+    return (
+        f"AdamW, learning rate {options.learning_rate:g} after {options.warmup_steps} steps of "
+        f"warm-up, decayed linearly to {options.final_learning_rate_ratio:.0%} of it"
+    )
+
+
+def translation_recipe(
+    config: TransformerConfig,
+    data: TranslationData,
+    options: TrainingOptions,
+    label_smoothing: float,
+) -> str:
+    """How a translation model is trained, for the manifest and the model card."""
+    norm = "pre" if config.norm_first else "post"
+    return (
+        f"Transformer with {norm}-norm, dropout {config.dropout:g} and one embedding for source, "
+        f"target and output; joint BPE. {describe_schedule(options)}; batches of "
+        f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. The "
+        f"checkpoint with the best greedy BLEU on {data.num_valid_sources} sentences of "
+        f"{data.valid.name}, measured every {options.validate_every_steps:,} steps."
+    )
+
+
+def bert_recipe(
+    config: BertConfig, data: BertData, mlm: MlmOptions, contrastive: ContrastiveOptions
+) -> str:
+    """How an embedding model is trained, for the manifest and the model card."""
+    norm = "pre" if config.norm_first else "post"
+    phases = [
+        f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
+        f"{data.max_tokens} tokens."
+    ]
+    if contrastive.embedding_training is not None:
+        phases.append(
+            "Contrastive learning of the token embeddings alone (batches of at most "
+            f"{contrastive.max_embedding_pairs} pairs): "
+            f"{describe_schedule(contrastive.embedding_training)}."
+        )
+    if mlm.training is not None:
+        phases.append(f"Masked language model alone: {describe_schedule(mlm.training)}.")
+    phases.append(
+        "Contrastive learning of translation and paraphrase pairs (batches of at most "
+        f"{contrastive.max_pairs} pairs, temperature {contrastive.temperature:g}, "
+        f"{contrastive.pooling} pooling) with {contrastive.mlm_weight:g} times the loss of a "
+        f"masked language model ({mlm.mask_ratio:.0%} masked, batches of "
+        f"{mlm.max_batch_tokens:,} padded tokens): {describe_schedule(contrastive.training)}. The "
+        "checkpoint with the best mean of retrieval accuracy and masked accuracy on "
+        f"{data.valid_pairs.name} and held-out documents."
+    )
+    return " ".join(phases)

@@ -1,0 +1,163 @@
+"""Training a translation model: its data, loss and validation."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.data.text_files import group_references, read_pairs
+from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
+from attendant_export.data.translation_pairs import PairBatch, PairDataset
+from attendant_export.models.transformer import Transformer, TransformerConfig
+from attendant_export.runs import checkpoint
+from attendant_export.runs.sizes import check_run, has_started
+from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
+from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
+from attendant_export.train.start import FREE, check_start, load_start
+from attendant_export.verify.metrics import score_translations
+from attendant_export.verify.reference_search import translate
+
+logger = logging.getLogger(__name__)
+
+MAX_TOKENS = 128
+"""Pairs with more tokens on a side are not learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationData:
+    """Where the text is and how it is cut."""
+
+    train: Path
+    valid: Path
+    swap: bool = False
+    """Translate the second column into the first."""
+    vocab_size: int = 8000
+    max_batch_tokens: int = 4096
+    num_valid_sources: int = 500
+    """Sentences of the validation text, drawn at random once, that each validation translates."""
+
+
+def label_smoothed_loss(model: Transformer, batch: PairBatch, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy per real target token with label smoothing (section 5.4).
+
+    Of a share of a batch: its sum over the real tokens of the whole.
+    """
+    hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
+    real = batch.target_out != model.config.pad_id
+    # Padding is dropped before the largest product of the model, the one with the vocabulary.
+    logits = model.logits(hidden[real])  # (tokens, vocab)
+    targets = batch.target_out[real]
+    summed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
+    return summed / batch.num_targets
+
+
+class TranslationTask:
+    """Batches, loss and validation of one language pair, for `Trainer`."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        data: TranslationData,
+        label_smoothing: float,
+        seed: int,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self.model, self.tokenizer, self.data = model, tokenizer, data
+        self.label_smoothing, self.seed, self.processes = label_smoothing, seed, processes
+        self.dataset = PairDataset(read_pairs(data.train, data.swap), tokenizer, MAX_TOKENS)
+        if self.dataset.num_left_out:
+            logger.info(
+                "%d of %d pairs are left out: they have more than %d tokens on a side",
+                self.dataset.num_left_out,
+                self.dataset.num_left_out + len(self.dataset),
+                MAX_TOKENS,
+            )
+        references = group_references(read_pairs(data.valid, data.swap))
+        chosen = np.random.default_rng(seed).permutation(len(references))[: data.num_valid_sources]
+        sources = list(references)
+        self.valid_sources = [sources[i] for i in chosen]
+        self.valid_references = [references[s] for s in self.valid_sources]
+
+    def as_task(self) -> Task[PairBatch]:
+        """What `Trainer` wants to know."""
+        num_batches = self.dataset.num_batches(self.data.max_batch_tokens)
+        return Task(self.batches, num_batches, self.loss, self.validate)
+
+    def batches(self, epoch: int) -> Iterator[PairBatch]:
+        """This process's share of the batches of an epoch, on the model's device."""
+        device = self.model.embedding.weight.device
+        rng = np.random.default_rng((self.seed, epoch))
+        for batch in self.dataset.batches(self.data.max_batch_tokens, rng):
+            yield batch.share(self.processes.rows, device)
+
+    def loss(self, batch: PairBatch) -> Tensor:
+        """Label-smoothed cross-entropy per target token."""
+        return label_smoothed_loss(self.model, batch, self.label_smoothing)
+
+    def validate(self) -> dict[str, float]:
+        """BLEU and chrF of greedy translations of the drawn validation sentences."""
+        hypotheses = translate(self.model, self.tokenizer, self.valid_sources)
+        return score_translations(hypotheses, self.valid_references)
+
+
+def train_translation(
+    config: TransformerConfig,
+    data: TranslationData,
+    options: TrainingOptions,
+    run_dir: Path,
+    *,
+    device: str = "auto",
+    label_smoothing: float = 0.1,
+    init_from: Path | None = None,
+    new_tokenizer: bool = False,
+    processes: ProcessGroup = SINGLE_PROCESS,
+) -> Progress:
+    """Train a translation model into ``run_dir``, resuming what is there.
+
+    ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
+    whose weights are the start, and whose tokenizer the run takes over unless it is to have a
+    ``new_tokenizer``, of its own training text. Writes ``config.json``, ``tokenizer.json``,
+    ``last/``, ``best/`` and the history. All ``processes`` call it alike. Raises ValueError if the
+    sizes differ from those of the run or the start, and for a ``new_tokenizer`` without a start;
+    and TrainingStopped.
+    """
+    if new_tokenizer and init_from is None:
+        raise ValueError("new_tokenizer: is for a training that starts from other weights")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(options.seed)
+    tokenizer = _tokenizer(data, run_dir, None if new_tokenizer else init_from, processes)
+    sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
+    described = {"kind": "translation", **sizes}
+    check_run(run_dir, described)
+    model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
+    if init_from is not None:
+        check_start(init_from, described, FREE | {"vocab_size"} if new_tokenizer else FREE)
+        load_start(init_from, model, tokenizer if new_tokenizer else None)
+    task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, processes)
+    trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes)
+    if processes.is_first:
+        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+    return trainer.train()
+
+
+def _tokenizer(
+    data: TranslationData, run_dir: Path, taken_from: Path | None, processes: ProcessGroup
+) -> Tokenizer:
+    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    path = run_dir / TOKENIZER
+    if processes.is_first and not has_started(run_dir):
+        if taken_from is not None:
+            tokenizer = load_tokenizer(taken_from / TOKENIZER)
+        else:
+            texts = (text for pair in read_pairs(data.train) for text in pair)
+            tokenizer = train_translation_tokenizer(texts, data.vocab_size)
+        tokenizer.save(str(path))
+    processes.wait()
+    return load_tokenizer(path)

@@ -1,0 +1,207 @@
+"""Holds the graphs of an embedding bundle against the model that they were exported from.
+
+Knows token ids only, no text and no files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from attendant.v1.bundle_pb2 import EmbeddingParity, PrecisionGraphs, PrecisionParity
+from numpy.typing import NDArray
+
+from attendant_export.data.batches import pad
+from attendant_export.models.bert import Bert, pool
+from attendant_export.verify.graph_sessions import ParityError, check_finite, open_session
+from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+POOLINGS = ("mean", "cls", "max")
+MIN_FP32_COSINE = 0.99999
+MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
+"""A precision whose vectors are further from the model's on average is warned of."""
+MIN_BATCHED_COSINE = {"fp32": 0.999999, "fp16": 0.99999, "int8": 0.99999}
+"""Smallest cosine between a text's vectors alone and in a batch: rounding at most. One scale for
+the activations of a whole batch, instead of one per row, would not reach it."""
+NUM_CANDIDATES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedText:
+    """A text with one token masked, and what the graphs put there."""
+
+    token_ids: list[int]
+    position: int
+    candidate_ids: list[int]
+    log_probabilities: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedEmbeddings:
+    """The comparison of one precision, and what its graphs gave."""
+
+    parity: PrecisionParity
+    mean_pooled: FloatArray  # (texts, d_model)
+    masked: list[MaskedText]
+
+
+class EmbeddingGraphs:
+    """The graphs of one precision of an embedding bundle."""
+
+    def __init__(self, folder: Path, graphs: PrecisionGraphs, pad_id: int) -> None:
+        self.pad_id = pad_id
+        self.embedder = open_session(folder, graphs.embedder)
+        self.mlm_head = open_session(folder, graphs.mlm_head)
+        names = [output.name for output in self.embedder.get_outputs()]
+        self.hidden_names = sorted(
+            (n for n in names if n.startswith("hidden_")), key=lambda n: int(n.split("_")[1])
+        )
+
+    def run(self, texts: Sequence[Sequence[int]], names: Sequence[str]) -> list[FloatArray]:
+        """The outputs ``names`` of one padded batch; ParityError if one is not finite."""
+        inputs = {
+            "token_ids": pad(texts, self.pad_id).numpy(),
+            "lengths": np.array([len(ids) for ids in texts]),
+        }
+        outputs: list[FloatArray] = self.embedder.run(list(names), inputs)
+        for name, output in zip(names, outputs, strict=True):
+            check_finite(f"embedder, {name},", output)
+        return outputs
+
+    def pooled(self, texts: Sequence[Sequence[int]]) -> FloatArray:
+        """Vectors of every pooling, computed in one padded batch: (poolings, texts, d_model)."""
+        return np.stack(self.run(texts, [f"{name}_pooled" for name in POOLINGS]))
+
+    def fill(self, token_ids: Sequence[int], position: int) -> MaskedText:
+        """The best candidates for the masked ``position`` of a text."""
+        (hidden,) = self.run([token_ids], self.hidden_names[-1:])
+        ids, probabilities = self.candidates(hidden[0, [position]], NUM_CANDIDATES)
+        log_p = np.log(probabilities[0]).tolist()
+        return MaskedText(list(token_ids), position, ids[0].tolist(), log_p)
+
+    def candidates(self, hidden: FloatArray, num_candidates: int) -> tuple[IntArray, FloatArray]:
+        """Ids and probabilities of the best tokens for each row: (rows, candidates) each."""
+        inputs = {"hidden": hidden, "top_k": np.array([num_candidates])}
+        names = ["candidate_ids", "candidate_probabilities"]
+        ids, probabilities = self.mlm_head.run(names, inputs)
+        check_finite("mlm_head", probabilities)
+        return ids, probabilities
+
+
+class EmbeddingVerifier:
+    """Runs the original model once; then compares precision by precision."""
+
+    def __init__(self, model: Bert, texts: Sequence[Sequence[int]]) -> None:
+        self._model, self._texts = model, texts
+        self._hidden = [self._hidden_states(ids) for ids in texts]
+        self._pooled = np.stack([self._pool(states[-1]) for states in self._hidden], axis=1)
+
+    @torch.inference_mode()
+    def _hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
+        return [h.numpy() for h in self._model.hidden_states(torch.tensor([list(token_ids)]))]
+
+    def _pool(self, hidden: FloatArray) -> FloatArray:
+        states = torch.from_numpy(hidden)
+        mask = torch.ones(states.shape[:2], dtype=torch.bool)
+        vectors = [pool(states, mask, p)[0].numpy() for p in ("mean", "cls", "max")]
+        return np.stack(vectors)  # (poolings, d_model)
+
+    def verify(self, precision: str, graphs: EmbeddingGraphs) -> VerifiedEmbeddings:
+        """Compare ``graphs`` with the model.
+
+        Raises ParityError if batch mates change a result, if something is not a finite number, or
+        if fp32 is not what the model gives.
+        """
+        alone = np.concatenate([graphs.pooled([ids]) for ids in self._texts], axis=1)
+        together = graphs.pooled(self._texts)
+        batched = float(cosines(alone, together).min())
+        if not (batched >= MIN_BATCHED_COSINE[precision]):
+            raise ParityError(f"{precision}: cosine of alone and batched is only {batched:.6f}")
+        similar = cosines(alone, self._pooled)  # (poolings, texts)
+        masked = [self._fill(graphs, ids) for ids in self._texts if len(ids) > 2]
+        difference = self._candidate_difference(masked)
+        if precision == "fp32":
+            self._check_fp32(graphs, float(similar.min()), difference)
+        parity = PrecisionParity(
+            precision=precision,
+            max_log_probability_difference=difference,
+            log_probability_bound=self._bound(precision, graphs, masked),
+            embeddings=EmbeddingParity(
+                num_texts=len(self._texts),
+                min_cosine=float(similar[0].min()),
+                mean_cosine=float(similar[0].mean()),
+            ),
+        )
+        return VerifiedEmbeddings(parity, alone[0], masked)
+
+    def _fill(self, graphs: EmbeddingGraphs, token_ids: Sequence[int]) -> MaskedText:
+        """Mask the middle token."""
+        position = len(token_ids) // 2
+        masked = [*token_ids[:position], self._model.config.mask_id, *token_ids[position + 1 :]]
+        return graphs.fill(masked, position)
+
+    @torch.inference_mode()
+    def _candidate_difference(self, masked: Sequence[MaskedText]) -> float:
+        """Largest difference of candidates' log-probabilities to the model's."""
+        differences = []
+        for text in masked:
+            hidden = self._model(torch.tensor([text.token_ids]))[0, [text.position]]
+            log_p = self._model.mask_logits(hidden).float().log_softmax(-1)[0]
+            expected = log_p[text.candidate_ids].numpy()
+            differences.append(float(np.abs(expected - text.log_probabilities).max()))
+        return largest(differences)
+
+    def _bound(
+        self, precision: str, graphs: EmbeddingGraphs, masked: Sequence[MaskedText]
+    ) -> float:
+        """How far candidates' log-probabilities move when the texts are in one batch."""
+        moved = batched_difference(graphs, masked, self._model.config.vocab_size)
+        bound = stated_bound(precision, moved)
+        if not (moved <= bound <= MAX_BOUNDS[precision]):
+            raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")
+        return bound
+
+    def _check_fp32(self, graphs: EmbeddingGraphs, cosine: float, difference: float) -> None:
+        problems = []
+        if not (cosine >= MIN_FP32_COSINE):
+            problems.append(f"smallest cosine is {cosine:.6f}")
+        if not (difference <= FP32_BOUND):
+            problems.append(f"mask candidates differ by {difference:.2g}")
+        for ids, states in zip(self._texts, self._hidden, strict=True):
+            for name, ours, theirs in zip(
+                graphs.hidden_names, states, graphs.run([ids], graphs.hidden_names), strict=True
+            ):
+                limit = FP32_BOUND * np.abs(ours).max(initial=1.0)
+                if not (np.abs(ours - theirs).max() <= limit):
+                    problems.append(f"{name} of a text of {len(ids)} tokens differs")
+        if problems:
+            raise ParityError("fp32 graphs do not follow the model: " + "; ".join(problems))
+
+
+def batched_difference(
+    graphs: EmbeddingGraphs, masked: Sequence[MaskedText], vocab_size: int
+) -> float:
+    """How far log-probabilities of ``masked`` are from those of all of them in one batch.
+
+    Compares those of its candidates, and the best ones of the batch whatever tokens they are.
+    """
+    (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
+    rows = hidden[range(len(masked)), [text.position for text in masked]]
+    ids, probabilities = graphs.candidates(rows, vocab_size)
+    by_id = np.empty_like(probabilities)
+    np.put_along_axis(by_id, ids, probabilities, axis=1)
+    differences = []
+    for text, row, best in zip(masked, by_id, probabilities, strict=True):
+        for found in (row[text.candidate_ids], best[: len(text.candidate_ids)]):
+            differences.append(float(np.abs(np.log(found) - text.log_probabilities).max()))
+    return largest(differences)
+
+
+def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Cosines of the vectors in the last dimension."""
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(-1) / norms)

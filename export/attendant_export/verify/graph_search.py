@@ -1,0 +1,147 @@
+"""A plain search of our own over the graphs of a translation bundle, greedy and beam.
+
+Written to be obviously right, not fast. Sentences may join and leave at any step, as in the server.
+Knows token ids only, no text.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from attendant_export.verify.graph_sessions import Array, TranslationGraphs, check_finite
+from attendant_export.verify.reference_cache import ReferenceCache
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
+
+
+@dataclass(slots=True)
+class SentenceSearch:
+    """The hypotheses of one sentence. A beam of one is greedy search."""
+
+    number: int
+    beam_size: int
+    max_tokens: int
+    length_penalty: float
+    eos_id: int
+    running: list[ReferenceHypothesis] = field(default_factory=list)
+    finished: list[ReferenceHypothesis] = field(default_factory=list)
+    steps: list[SearchStep] = field(default_factory=list)
+
+    def advance(self, ids: Array, log_p: Array) -> list[int]:
+        """Take the candidates (width, candidates) of every row; returns each new row's parent."""
+        beams = self.running or [ReferenceHypothesis((), ())]
+        expanded = [
+            (beam.followed_by(int(token), float(value)), row)
+            for row, beam in enumerate(beams)
+            for token, value in zip(ids[row], log_p[row], strict=True)
+        ]
+        expanded.sort(key=lambda candidate: -sum(candidate[0].log_probabilities))
+        expanded = expanded[: 2 * self.beam_size]
+        best = [hypothesis for hypothesis, _ in expanded[: self.beam_size]]
+        ended = [h for h in best if h.token_ids[-1] == self.eos_id]
+        going_on = [(h, row) for h, row in expanded if h.token_ids[-1] != self.eos_id]
+        self.running = [h for h, _ in going_on[: self.beam_size]]
+        self.steps.append(SearchStep(best, self.running))
+        self._finish([*ended, *(self.running if len(self.steps) == self.max_tokens else [])])
+        return [row for _, row in going_on[: self.beam_size]]
+
+    def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
+        self.finished += hypotheses
+        self.finished.sort(key=lambda h: -h.score(self.length_penalty))
+        del self.finished[self.beam_size :]
+
+    def is_over(self) -> bool:
+        """Whether no running beam may still replace a finished one."""
+        if len(self.steps) == self.max_tokens:
+            return True
+        if not self.running:  # nothing but an end, or nothing yet
+            return bool(self.steps)
+        best = max(h.score(self.length_penalty) for h in self.running)
+        is_full = len(self.finished) == self.beam_size
+        return is_full and best <= self.finished[-1].score(self.length_penalty)
+
+
+def search_all(
+    graphs: TranslationGraphs,
+    sources: Sequence[Sequence[int]],
+    max_tokens: Sequence[int],
+    *,
+    beam_size: int = 1,
+    step: str | None = None,
+    length_penalty: float = 1.0,
+    max_running: int = 64,
+    max_joining: int = 64,
+    uses_shortlists: bool = False,
+) -> list[SearchTrace]:
+    """Search all ``sources``, at most ``max_running`` at a time, in the order given.
+
+    At most ``max_joining`` join between two steps; each leaves as soon as its search is over.
+    ``max_tokens`` limits each output; ``step`` is one of `TranslationGraphs.steps_for`, by default
+    the first; those with shortlists are given all tokens unless ``uses_shortlists``. Returns the
+    searches in the order of ``sources``.
+    """
+    waiting = deque(
+        SentenceSearch(i, beam_size, limit, length_penalty, graphs.special_tokens.eos_id)
+        for i, limit in enumerate(max_tokens)
+    )
+    step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
+    cache = ReferenceCache(
+        *(graphs, step, beam_size, max_running, max(map(len, sources)), max(max_tokens)),
+        uses_shortlists=uses_shortlists,
+    )
+    running: list[SentenceSearch] = []
+    traces: dict[int, SearchTrace] = {}
+    while waiting or running:
+        num_joining = min(max_joining, max_running - len(running), len(waiting))
+        joining = [waiting.popleft() for _ in range(num_joining)]
+        if joining:
+            cache.join([sources[search.number] for search in joining])
+        running += joining
+        _step(cache, running, graphs.special_tokens.bos_id)
+        for slot in reversed(range(len(running))):
+            search = running[slot]
+            if search.is_over():
+                traces[search.number] = SearchTrace(search.finished, search.steps)
+                cache.leave(slot)
+                running[slot] = running[-1]
+                running.pop()
+    return [traces[i] for i in range(len(sources))]
+
+
+def _step(cache: ReferenceCache, running: list[SentenceSearch], bos_id: int) -> None:
+    tokens, lengths = [], []
+    for search in running:
+        # Before its first step a sentence has no hypotheses: all its rows begin alike.
+        begun = [h.token_ids[-1] for h in search.running] or [bos_id] * search.beam_size
+        tokens += begun
+        lengths += [len(search.steps)] * len(begun)
+    beam_size = running[0].beam_size
+    ids, log_p = cache.step(tokens, lengths, 2 * beam_size if beam_size > 1 else 1)
+    for slot, search in enumerate(running):
+        if beam_size > 1:
+            check_finite(cache.graph, log_p[slot])
+            cache.reorder(slot, search.advance(ids[slot], log_p[slot]))
+            continue
+        for i in range(ids.shape[2]):
+            if not search.is_over():  # What is behind an end means nothing.
+                check_finite(cache.graph, log_p[slot, :, i])
+                search.advance(ids[slot, :, i : i + 1], log_p[slot, :, i : i + 1])
+
+
+def greedy_uncached(
+    graphs: TranslationGraphs, step: str, source: Sequence[int], max_tokens: int
+) -> ReferenceHypothesis:
+    """Greedy search for one sentence that encodes it anew and begins with empty caches each step.
+
+    So every token follows from the whole prefix, and nothing of an earlier step is kept. ``step``
+    is the graph that does the steps, of one token each.
+    """
+    special_tokens = graphs.special_tokens
+    found = ReferenceHypothesis((), ())
+    while len(found.token_ids) < max_tokens and special_tokens.eos_id not in found.token_ids:
+        cache = ReferenceCache(graphs, step, 1, 1, len(source), max_tokens)
+        cache.join([source])
+        for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
+            ids, log_p = cache.step([token], [length], 1)
+        check_finite(step, log_p)
+        found = found.followed_by(ids.item(), log_p.item())
+    return found

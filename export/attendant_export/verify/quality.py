@@ -1,0 +1,123 @@
+"""Measures the graphs of a bundle on text: BLEU, chrF, and retrieval by embeddings."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from attendant.v1.bundle_pb2 import CorpusParity, QualityFigure
+from tokenizers import Tokenizer
+
+from attendant_export.data.corpus import Corpus
+from attendant_export.data.shortlists import WITH_SHORTLISTS
+from attendant_export.verify.embedding import EmbeddingGraphs
+from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_sessions import TranslationGraphs
+from attendant_export.verify.metrics import retrieval_accuracy, score_translations
+from attendant_export.verify.translation import SEARCHES
+
+
+def max_output_tokens(source: Sequence[int], limit: int) -> int:
+    """The most tokens that a translation may have in the comparison of searches."""
+    return min(limit, 2 * len(source) + 10)
+
+
+def translate_by_graphs(
+    graphs: TranslationGraphs,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    limit: int,
+    beam_size: int = 1,
+    uses_shortlists: bool = False,
+) -> list[str]:
+    """Best translations in the order of ``texts``, as long as the server lets them be by default.
+
+    Sources over ``limit`` tokens lose their end.
+    """
+    encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
+    sources = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
+    # Neighbours of similar length waste the least padding when they are encoded together.
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    ordered = [sources[i] for i in order]
+    traces = search_all(
+        *(graphs, ordered, [limit] * len(ordered)),
+        beam_size=beam_size,
+        uses_shortlists=uses_shortlists,
+    )
+    translations = dict(zip(order, traces, strict=True))
+    return [
+        tokenizer.decode(list(translations[i].hypotheses[0].token_ids)) for i in range(len(texts))
+    ]
+
+
+def compare_corpora(
+    corpus: Corpus, search: str, fp32_texts: Sequence[str], texts: Sequence[str]
+) -> CorpusParity:
+    """BLEU of translations in two precisions, and how many are the same."""
+    same = [a == b for a, b in zip(fp32_texts, texts, strict=True)]
+    return CorpusParity(
+        dataset=corpus.name,
+        search=search,
+        num_sentences=len(same),
+        fp32_bleu=score_translations(list(fp32_texts), corpus.references)["bleu"],
+        bleu=score_translations(list(texts), corpus.references)["bleu"],
+        same_text_share=sum(same) / len(same),
+    )
+
+
+def measure_translation(
+    precision: str, graphs: TranslationGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
+) -> list[QualityFigure]:
+    """sacreBLEU and chrF for each search, of graphs with shortlists also with these."""
+    figures = []
+    choices = (False, True) if graphs.has_shortlists else (False,)
+    for (name, beam_size), uses_shortlists in product(SEARCHES.items(), choices):
+        search = name + WITH_SHORTLISTS if uses_shortlists else name
+        texts = translate_by_graphs(
+            graphs, tokenizer, corpus.sources, limit, beam_size, uses_shortlists
+        )
+        values = score_translations(texts, corpus.references)
+        figures += [
+            QualityFigure(
+                metric=metric,
+                dataset=corpus.name,
+                precision=precision,
+                search=search,
+                value=values[key],
+            )
+            for key, metric in {"bleu": "sacreBLEU", "chrf": "chrF"}.items()
+        ]
+    return figures
+
+
+def measure_embeddings(
+    precision: str, graphs: EmbeddingGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
+) -> list[QualityFigure]:
+    """How often the nearest vector of the other language is the translation, by cosine."""
+    first, second = (
+        torch.from_numpy(_embed(graphs, tokenizer, texts, limit))
+        for texts in (corpus.sources, [references[0] for references in corpus.references])
+    )
+    name = corpus.name.replace("all references", "first reference")
+    return [
+        QualityFigure(
+            metric="retrieval accuracy",
+            dataset=f"{name}, mean of both directions",
+            precision=precision,
+            value=retrieval_accuracy(first, second),
+        )
+    ]
+
+
+def _embed(
+    graphs: EmbeddingGraphs, tokenizer: Tokenizer, texts: Sequence[str], limit: int
+) -> np.ndarray:
+    encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
+    cut = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
+    order = sorted(range(len(cut)), key=lambda i: len(cut[i]))
+    vectors: dict[int, np.ndarray] = {}
+    for start in range(0, len(order), 32):
+        indices = order[start : start + 32]
+        (pooled,) = graphs.run([cut[i] for i in indices], ["mean_pooled"])
+        vectors.update(zip(indices, pooled, strict=True))
+    return np.stack([vectors[i] for i in range(len(texts))])

@@ -1,0 +1,188 @@
+"""Plain reference search over the PyTorch model: greedy, and beam by the textbook.
+
+Written to be obviously right, not fast: the served engine is held against it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from attendant_export.data.batches import pad
+from attendant_export.models.transformer import KeyValue, Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceHypothesis:
+    """Output token ids including the end token (if it came) and their log-probabilities."""
+
+    token_ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+    def score(self, length_penalty: float) -> float:
+        """Sum of log-probabilities divided by (number of tokens)^length_penalty."""
+        divisor: float = max(1, len(self.token_ids)) ** length_penalty
+        return sum(self.log_probabilities) / divisor
+
+    def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
+        """This hypothesis with one more token."""
+        return ReferenceHypothesis(
+            (*self.token_ids, token_id), (*self.log_probabilities, log_probability)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStep:
+    """The candidates that one step kept, best sum first; it dropped all others."""
+
+    best: list[ReferenceHypothesis]
+    """As many as there are beams; those of them that end are finished."""
+    running: list[ReferenceHypothesis]
+    """Those that go on, as many as there are beams."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTrace:
+    """What a search found for one sentence, and what it kept on the way."""
+
+    hypotheses: list[ReferenceHypothesis]
+    """Best first."""
+    steps: list[SearchStep]
+
+
+@torch.inference_mode()
+def greedy(
+    model: Transformer, sources: Sequence[Sequence[int]], max_tokens: int, cached: bool = True
+) -> list[ReferenceHypothesis]:
+    """Greedy search over a padded batch of source token ids; ``cached`` reuses past keys/values.
+
+    Hypotheses that reach ``max_tokens`` end there without the end token.
+    """
+    config = model.config
+    device = model.embedding.weight.device
+    memory, mask = model.encode(pad(sources, config.pad_id).to(device))
+    target = torch.full((len(sources), 1), config.bos_id, device=device)
+    log_probabilities = torch.empty(len(sources), 0, device=device)
+    finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
+    past: list[KeyValue] | None = None
+    for _ in range(max_tokens):
+        hidden, present = model.decode(target[:, -1:] if cached else target, memory, mask, past)
+        past = present if cached else None
+        log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
+        best, token = log_p.max(-1)
+        target = torch.cat([target, token[:, None]], dim=1)
+        log_probabilities = torch.cat([log_probabilities, best[:, None]], dim=1)
+        finished |= token == config.eos_id
+        if finished.all():
+            break
+    return [
+        _until_end(ids, values, config.eos_id)
+        for ids, values in zip(target[:, 1:].tolist(), log_probabilities.tolist(), strict=True)
+    ]
+
+
+@torch.inference_mode()
+def teacher_forced(
+    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> Tensor:
+    """Log-probabilities of every next token along given targets: (batch, target, vocab).
+
+    Computed in one padded batch, uncached; what stands behind the end of a target is meaningless.
+    """
+    config = model.config
+    target_in = pad([[config.bos_id, *ids[:-1]] for ids in targets], config.pad_id)
+    hidden = model(pad(sources, config.pad_id), target_in)
+    return model.logits(hidden).float().log_softmax(-1)
+
+
+def score(
+    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """Log-probability of every token of each target."""
+    log_p = teacher_forced(model, sources, targets)
+    chosen = log_p.gather(2, pad(targets, model.config.pad_id)[:, :, None])[:, :, 0]
+    return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
+
+
+def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypothesis:
+    end = ids.index(eos_id) + 1 if eos_id in ids else len(ids)
+    return ReferenceHypothesis(tuple(ids[:end]), tuple(log_p[:end]))
+
+
+@torch.inference_mode()
+def beam(
+    model: Transformer,
+    source: Sequence[int],
+    beam_size: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+) -> SearchTrace:
+    """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
+
+    Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
+    log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
+    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and the
+    best running beam, were it to end at its present length, would not beat the worst of them, or
+    at ``max_tokens``, where what still runs counts as finished.
+    """
+    config = model.config
+    memory, mask = model.encode(torch.tensor([list(source)]))
+    running = [ReferenceHypothesis((), ())]
+    finished: list[ReferenceHypothesis] = []
+    steps: list[SearchStep] = []
+    for _ in range(max_tokens):
+        expanded = _expand(model, running, memory, mask, 2 * beam_size)
+        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
+        finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
+        running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
+        steps.append(SearchStep(expanded[:beam_size], running))
+        best_running = max(h.score(length_penalty) for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
+            break
+    else:
+        finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
+    return SearchTrace(finished[:beam_size], steps)
+
+
+def _expand(
+    model: Transformer,
+    running: list[ReferenceHypothesis],
+    memory: list[KeyValue],
+    mask: Tensor,
+    num_candidates: int,
+) -> list[ReferenceHypothesis]:
+    """The ``num_candidates`` best one-token continuations of all beams, best sum first."""
+    beams = len(running)
+    target = torch.tensor([[model.config.bos_id, *h.token_ids] for h in running])
+    shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
+    hidden, _ = model.decode(target, shared, mask)
+    log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (beams, vocab)
+    sums = torch.tensor([sum(h.log_probabilities) for h in running])
+    best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
+    vocab = log_p.shape[1]
+    return [
+        running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
+        for i in best
+    ]
+
+
+def translate(
+    model: Transformer, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
+) -> list[str]:
+    """Greedy translations in the order of ``texts``.
+
+    Texts of similar length make a batch, whose outputs are limited to twice the tokens of its
+    longest text and 10 more.
+    """
+    encoded = [e.ids for e in tokenizer.encode_batch(texts)]
+    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+    translations = [""] * len(texts)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        longest = len(encoded[indices[-1]])
+        hypotheses = greedy(model, [encoded[i] for i in indices], 2 * longest + 10)
+        for i, hypothesis in zip(indices, hypotheses, strict=True):
+            translations[i] = tokenizer.decode(list(hypothesis.token_ids))
+    return translations

@@ -1,0 +1,348 @@
+"""Holds the graphs of a translation bundle against the model that they were exported from.
+
+Compares log-probabilities and the tokens of whole searches: one sentence alone, all together,
+joining and leaving at different steps, and uncached. Knows token ids only, no text and no files.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
+
+from attendant_export.models.transformer import Transformer
+from attendant_export.verify import reference_search as search
+from attendant_export.verify.graph_search import greedy_uncached, search_all
+from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
+
+SEARCHES = {"greedy": 1, "beam4": 4}
+"""Beam size of each search that is compared."""
+NUM_UNCACHED = 16
+"""Sentences of a sample that are also decoded without caches, a step for each prefix."""
+FP32_BOUND = 1e-4
+MIN_BOUNDS = {"fp16": 1e-2, "int8": 2e-2}
+"""What one value that is rounded the other way can move, as another processor may round it."""
+MAX_BOUNDS = {"fp32": FP32_BOUND, "fp16": 0.1, "int8": 0.5}
+"""Log-probabilities that move more than this with their batch mates are no rounding."""
+
+TokenIds = tuple[int, ...]
+Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
+"""Log-probability of every token of targets, given sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSentences:
+    """What the searches are compared on: token ids of sources, and the most tokens of outputs."""
+
+    sources: list[list[int]]
+    max_tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How many of the compared sentences got the same tokens, or others for a good reason."""
+
+    num_identical: int
+    num_ties: int
+    num_parted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One way of running a search, and what it found for the first sentences of a sample."""
+
+    search: str
+    step: str
+    batching: str
+    cached: bool
+    traces: list[SearchTrace]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPrecision:
+    """The comparison of one precision, and what its graphs found for each search."""
+
+    parity: PrecisionParity
+    outputs: dict[str, list[ReferenceHypothesis]]
+
+
+class TranslationVerifier:
+    """Searches once with the original model, uncached; then compares precision by precision."""
+
+    def __init__(self, model: Transformer, sample: SampleSentences) -> None:
+        self._model, self._sample = model, sample
+        pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
+        best = [search.greedy(model, [s], limit, cached=False)[0] for s, limit in pairs]
+        self._greedy_tokens = [hypothesis.token_ids for hypothesis in best]
+        self._traces = {
+            name: [search.beam(model, s, size, limit) for s, limit in pairs]
+            for name, size in SEARCHES.items()
+            if size > 1
+        }
+        self._traces["greedy"] = [trace_of(hypothesis) for hypothesis in best]
+
+    def verify(self, precision: str, graphs: TranslationGraphs) -> VerifiedPrecision:
+        """Compare ``graphs`` with the model.
+
+        Raises ParityError if batch mates change a result, if something is not a finite number, or
+        if fp32 is not what the model gives.
+        """
+        runs = run_in_all_ways(graphs, self._sample)
+        single = [r for r in runs if r.cached and r.batching == "single"]
+        # Those of the graph that a CPU uses, which comes first, are what others are held against.
+        alone = {r.search: r.traces for r in reversed(single)}
+        bound = self._bound(precision, graphs, runs, alone)
+        greedy = [r.traces for r in single if r.search == "greedy"]
+        difference = self._difference_to_model(graphs, greedy)
+        tokens = [self._compare(run, bound) for run in runs]
+        if precision == "fp32":
+            check_fp32(difference, tokens)
+        parity = PrecisionParity(
+            precision=precision,
+            max_log_probability_difference=difference,
+            log_probability_bound=bound,
+            tokens=tokens,
+        )
+        outputs = {name: [t.hypotheses[0] for t in traces] for name, traces in alone.items()}
+        return VerifiedPrecision(parity, outputs)
+
+    def _compare(self, run: Run, bound: float) -> TokenParity:
+        num_sentences = len(run.traces)
+        agreement = compare(
+            self._sample.sources[:num_sentences],
+            self._traces[run.search][:num_sentences],
+            run.traces,
+            lambda sources, targets: search.score(self._model, sources, targets),
+            bound,
+        )
+        return TokenParity(
+            search=run.search,
+            step=run.step,
+            batching=run.batching,
+            cached=run.cached,
+            num_sentences=num_sentences,
+            num_identical=agreement.num_identical,
+            num_ties=agreement.num_ties,
+        )
+
+    def _difference_to_model(
+        self, graphs: TranslationGraphs, greedy: Sequence[list[SearchTrace]]
+    ) -> float:
+        """Tensor level: scorer and cached steps against the model, as far as tokens agree."""
+        sources, targets = self._sample.sources, self._greedy_tokens
+        expected = search.score(self._model, sources, targets)
+        references = [
+            ReferenceHypothesis(ids, tuple(values))
+            for ids, values in zip(targets, expected, strict=True)
+        ]
+        steps = (
+            difference(reference, trace.hypotheses[0])
+            for traces in greedy
+            for reference, trace in zip(references, traces, strict=True)
+        )
+        return largest([*steps, scorer_difference(graphs, sources, references)])
+
+    def _bound(
+        self,
+        precision: str,
+        graphs: TranslationGraphs,
+        runs: Sequence[Run],
+        alone: dict[str, list[SearchTrace]],
+    ) -> float:
+        """How far log-probabilities move with batch mates, graphs, and with and without cache."""
+        differences = [
+            difference(one.hypotheses[0], other.hypotheses[0])
+            for run in runs
+            for one, other in zip(alone[run.search], run.traces, strict=False)
+        ]
+        for traces in alone.values():
+            best = [trace.hypotheses[0] for trace in traces]
+            differences.append(scorer_difference(graphs, self._sample.sources, best))
+        moved = largest(differences)
+        bound = stated_bound(precision, moved)
+        if not (moved <= bound <= MAX_BOUNDS[precision]):
+            raise ParityError(
+                f"{precision}: log-probabilities differ by {moved:.2g} between batches; "
+                f"the bound is {MAX_BOUNDS[precision]:.2g}"
+            )
+        self._check_batching(precision, graphs, runs, alone, bound)
+        return bound
+
+    def _check_batching(
+        self,
+        precision: str,
+        graphs: TranslationGraphs,
+        runs: Sequence[Run],
+        alone: dict[str, list[SearchTrace]],
+        bound: float,
+    ) -> None:
+        for run in runs:
+            num_sentences = len(run.traces)
+            sources, expected = self._sample.sources, alone[run.search]
+            agreement = compare(
+                sources[:num_sentences], expected[:num_sentences], run.traces, graphs.score, bound
+            )
+            if agreement.num_parted:
+                raise ParityError(
+                    f"{precision}: {run.search} {run.batching} by {run.step} finds other tokens "
+                    "than for each sentence alone, and not because of ties"
+                )
+
+
+def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
+    """Every search, graph for it and batching; and greedy uncached for `NUM_UNCACHED` sentences."""
+    sources, limits = sample.sources, sample.max_tokens
+    # Sentences that run, and that join at once.
+    batchings = {"single": (1, 1), "batched": (len(sources), len(sources)), "ragged": (8, 1)}
+    runs = []
+    for name, size in SEARCHES.items():
+        ways = product(graphs.steps_for(size), batchings.items())
+        for step, (batching, (max_running, max_joining)) in ways:
+            found = search_all(
+                *(graphs, sources, limits),
+                beam_size=size,
+                step=step,
+                max_running=max_running,
+                max_joining=max_joining,
+            )
+            runs.append(Run(name, step, batching, True, found))
+    for step in filter(lambda name: graphs.num_step_tokens(name) == 1, graphs.steps_for(1)):
+        uncached = [
+            trace_of(greedy_uncached(graphs, step, source, limit))
+            for source, limit in zip(sources[:NUM_UNCACHED], limits, strict=False)
+        ]
+        runs.append(Run("greedy", step, "single", False, uncached))
+    return runs
+
+
+def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
+    """The trace of a greedy search: every step keeps one candidate, and the last one ends."""
+    length = len(hypothesis.token_ids)
+    prefixes = [
+        ReferenceHypothesis(hypothesis.token_ids[:i], hypothesis.log_probabilities[:i])
+        for i in range(1, length + 1)
+    ]
+    steps = [SearchStep([p], [p] if len(p.token_ids) < length else []) for p in prefixes]
+    return SearchTrace([hypothesis], steps)
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest difference, 0 if there are none; NaN if one is, which ``max`` would lose."""
+    return float(np.max(list(differences), initial=0.0))
+
+
+def difference(a: ReferenceHypothesis, b: ReferenceHypothesis) -> float:
+    """Largest difference between log-probabilities up to the first different token."""
+    differences = []
+    for i, (x, y) in enumerate(zip(a.token_ids, b.token_ids, strict=False)):
+        if x != y:
+            break
+        differences.append(abs(a.log_probabilities[i] - b.log_probabilities[i]))
+    return largest(differences)
+
+
+def scorer_difference(
+    graphs: TranslationGraphs,
+    sources: Sequence[Sequence[int]],
+    hypotheses: Sequence[ReferenceHypothesis],
+) -> float:
+    """Largest difference between log-probabilities of ``hypotheses`` and those of the scorer."""
+    scored = graphs.score(sources, [h.token_ids for h in hypotheses])
+    return largest(
+        abs(ours - theirs)
+        for hypothesis, values in zip(hypotheses, scored, strict=True)
+        for ours, theirs in zip(hypothesis.log_probabilities, values, strict=True)
+    )
+
+
+def stated_bound(precision: str, moved: float) -> float:
+    """The bound between batches that a manifest states, given the largest difference measured.
+
+    fp32 has a fixed one; the others get twice what was measured, but no less than their floor.
+    """
+    if precision == "fp32":
+        return FP32_BOUND
+    return max(MIN_BOUNDS[precision], round_up(2 * moved))
+
+
+def round_up(value: float) -> float:
+    """The next number with one significant digit; 0 and what is not finite stay."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    digit = 10.0 ** math.floor(math.log10(value))
+    return float(f"{math.ceil(value / digit) * digit:.0e}")
+
+
+def compare(
+    sources: Sequence[Sequence[int]],
+    reference: Sequence[SearchTrace],
+    found: Sequence[SearchTrace],
+    rescore: Rescore,
+    bound: float,
+) -> Agreement:
+    """Compare best hypotheses token by token.
+
+    Others are a tie if, at the first step where the searches keep other candidates, those that one
+    keeps and the other drops have log-probabilities, which ``rescore`` gives, closer than twice
+    ``bound``.
+    """
+    num_identical = num_ties = 0
+    for source, ours, theirs in zip(sources, reference, found, strict=True):
+        if ours.hypotheses[0].token_ids == theirs.hypotheses[0].token_ids:
+            num_identical += 1
+        elif _gap(source, ours, theirs, rescore) < 2 * bound:
+            num_ties += 1
+    return Agreement(num_identical, num_ties, len(found) - num_identical - num_ties)
+
+
+def _gap(
+    source: Sequence[int], reference: SearchTrace, found: SearchTrace, rescore: Rescore
+) -> float:
+    for ours, theirs in zip(reference.steps, found.steps, strict=False):
+        if pairs := _parting(ours, theirs):
+            ids = list({ids for pair in pairs for ids in pair})
+            sums = dict(zip(ids, map(sum, rescore([source] * len(ids), ids)), strict=True))
+            return largest(abs(sums[a] - sums[b]) for a, b in pairs)
+    # The same candidates all the way: the finished hypotheses were ranked differently.
+    a, b = reference.hypotheses[0], found.hypotheses[0]
+    ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
+    return abs(sum(ours_p) / len(ours_p) - sum(theirs_p) / len(theirs_p))
+
+
+def _parting(ours: SearchStep, theirs: SearchStep) -> list[tuple[TokenIds, TokenIds]]:
+    """Every pair of which each search keeps the other one; empty if both keep the same.
+
+    Among the best and among those that go on, since each is a choice of its own. Candidates that
+    both keep in another order, and those that both drop, change nothing.
+    """
+    best, running = (
+        (_token_ids(a), _token_ids(b))
+        for a, b in ((ours.best, theirs.best), (ours.running, theirs.running))
+    )
+    if best[0] | running[0] == best[1] | running[1]:
+        return []
+    return [pair for a, b in (best, running) for pair in product(a - b, b - a)]
+
+
+def _token_ids(hypotheses: Sequence[ReferenceHypothesis]) -> set[TokenIds]:
+    return {hypothesis.token_ids for hypothesis in hypotheses}
+
+
+def check_fp32(moved: float, tokens: Sequence[TokenParity]) -> None:
+    """Raise ParityError unless fp32 follows the model to rounding."""
+    problems = []
+    if not (moved <= FP32_BOUND):
+        problems.append(f"log-probabilities differ by {moved:.2g}, at most {FP32_BOUND:.0e}")
+    for entry in tokens:
+        num_parted = entry.num_sentences - entry.num_identical - entry.num_ties
+        if num_parted:
+            cached = "cached" if entry.cached else "uncached"
+            problems.append(
+                f"{entry.search} {entry.batching} {cached} by {entry.step}: {num_parted} of "
+                f"{entry.num_sentences} sentences get other tokens"
+            )
+    if problems:
+        raise ParityError("fp32 graphs do not follow the model: " + "; ".join(problems))
