@@ -36,8 +36,8 @@ VENV_TRITON := .venv-triton
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
-DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' import-linter==2.16 mypy==2.4.1 \
-	packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
+DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 import-linter==2.16 \
+	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
