@@ -36,14 +36,17 @@ VENV_TRITON := .venv-triton
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
 # Without its epoch, pip takes the SDK of an older Grafana.
-DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' import-linter==2.16 mypy==2.4.1 \
-	packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
+DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 import-linter==2.16 \
+	mypy==2.4.1 packaging==26.3 podman-compose==1.6.0 pytest==9.2.0 PyYAML==6.0.3 ruff==0.17.6 \
 	types-grpcio==1.85.0.20261028 types-grpcio-health-checking==1.0.0.20261021 \
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
 BUF := @bufbuild/buf@1.75.0
+# What Node loads the contract with, for docs/other-languages.md.
+NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1
 # The types of the Grafana that docker-compose.yml starts.
 GRAFANA_TYPES := @grafana/schema@13.2.3 typescript@5.9.3
+NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
 # grpcio-tools 1.78.0 writes code for protobuf 6.31.1, which runs with protobuf 6 and 7. Newer ones refuse protobuf 6.
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
@@ -93,16 +96,15 @@ test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; 
 test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
 	$(VENV)/bin/pytest -m ""
 
-check: $(VENV)/.installed $(VENV_PROTOS)/.installed build/buf/.installed build/grafana/.installed ## Lint, types, imports, contract, dashboards
+check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	@mkdir -p build
-	$(call protoc,--include_imports --include_source_info --descriptor_set_out=build/image.binpb,$(PROTOS))
-	build/buf/node_modules/.bin/buf lint build/image.binpb --config protos/buf.yaml --path attendant
+	build/buf/node_modules/.bin/buf lint protos
+	cmp protos/google/rpc/status.proto $(VENV_PROTOS)/lib/python3*/site-packages/google/rpc/status.proto
 	$(call generate,build/generated)
-	$(VENV)/bin/pytest --quiet tests/deploy/test_dashboards.py
+	$(VENV)/bin/pytest --quiet tests/deploy/test_dashboards.py tests/protos
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
@@ -182,8 +184,7 @@ ifneq ($(EMBEDDING_RIVALS),)
 endif
 
 # $(call protoc,options,files)
-protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos \
-	-I"$$($(VENV_PROTOS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(1) $(2)
+protoc = $(VENV_PROTOS)/bin/python -m grpc_tools.protoc -Iprotos $(1) $(2)
 
 # $(call generate,folder)
 define generate
@@ -233,6 +234,10 @@ $(VENV_PROTOS)/.installed: Makefile
 
 build/buf/.installed: Makefile
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/buf $(BUF)
+	touch $@
+
+build/node/.installed: Makefile
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix build/node $(NODE_GRPC)
 	touch $@
 
 build/grafana/.installed: Makefile

@@ -20,7 +20,6 @@ from attendant.v1 import (
     translation_pb2_grpc,
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
@@ -40,6 +39,7 @@ from attendant_server.services.embedding import EmbeddingService
 from attendant_server.services.health import HealthService
 from attendant_server.services.model import ModelService
 from attendant_server.services.reading import TextReader
+from attendant_server.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
 from attendant_server.services.translation import TranslationService
 from attendant_server.services.validation import RequestLimits
 from attendant_server.settings import Settings
@@ -58,7 +58,8 @@ DESCRIPTORS = (
     embedding_pb2.DESCRIPTOR,
     model_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
-    reflection_pb2.DESCRIPTOR,
+    V1_FILE,
+    V1ALPHA_FILE,
 )
 
 logger = logging.getLogger(__name__)
@@ -274,8 +275,7 @@ class Server:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(*parts), server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(*parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [s.full_name for file in DESCRIPTORS for s in file.services_by_name.values()]
-        reflection.enable_server_reflection(names, server)
+        add_reflection(DESCRIPTORS, server)
         return server
 
     def _served(self, model: LoadedModel, engine: Engine) -> ServedModel:

@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import numpy as np
 from attendant.v1 import (
-    bundle_pb2,
     embedding_pb2,
     embedding_pb2_grpc,
     model_pb2,
@@ -26,6 +25,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+
+from tests.client.scripted_models import INFOS, description_of
 
 EMPTY = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message="the text is empty")
 TIMINGS = text_pb2.Timings(queue=Duration(nanos=5_000_000), encode=Duration(seconds=1))
@@ -258,29 +259,6 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
         return self._script.answer(request, response, context)
 
 
-INFOS = [
-    model_pb2.ModelInfo(
-        name="upper",
-        version="1",
-        kind=bundle_pb2.MODEL_KIND_TRANSLATION,
-        state=model_pb2.MODEL_STATE_READY,
-        is_default=True,
-        source_language="en",
-        target_language="en-x-loud",
-        precision="int8",
-        description="Upper case.",
-    ),
-    model_pb2.ModelInfo(
-        name="vectors",
-        version="1",
-        kind=bundle_pb2.MODEL_KIND_EMBEDDING,
-        state=model_pb2.MODEL_STATE_LOADING,
-        languages=["en", "de"],
-        precision="fp32",
-    ),
-]
-
-
 class Librarian(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -292,22 +270,7 @@ class Librarian(model_pb2_grpc.ModelServiceServicer):
         infos = [info for info in INFOS if info.name == request.model]
         if not infos:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {request.model!r}")
-        response = model_pb2.GetModelResponse(
-            model=infos[0],
-            available_precisions=["fp32", "int8"],
-            limits=bundle_pb2.Limits(max_source_tokens=128, max_target_tokens=130),
-            request_limits=model_pb2.RequestLimits(
-                max_texts=64, max_text_characters=1000, max_beam_size=8
-            ),
-            translation_sizes=bundle_pb2.TranslationSizes(d_model=256, num_heads=4),
-            license="Apache-2.0",
-            credits=["Tatoeba"],
-            provenance=bundle_pb2.Provenance(seed=1, recipe="None."),
-            quality=[bundle_pb2.QualityFigure(metric="sacreBLEU", precision="int8", value=22.5)],
-            parity=bundle_pb2.ParityReport(
-                precisions=[bundle_pb2.PrecisionParity(precision="int8")]
-            ),
-        )
+        response = description_of(infos[0])
         return self._script.answer(request, response, context)
 
     def Tokenize(self, request, context):

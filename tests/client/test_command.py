@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import attendant_client
 import numpy as np
 import pytest
-from attendant.v1 import text_pb2
+from attendant.v1 import model_pb2, text_pb2
 from attendant_client.__main__ import main
 from google.rpc import code_pb2
 
@@ -173,9 +176,47 @@ def test_models_are_printed_as_a_table(attendant):
     )
 
 
-def test_one_model_is_printed_as_json(attendant):
-    code, out, _ = attendant("models", "upper")
+def test_one_model_is_described_on_a_page(attendant):
+    code, out, err = attendant("models", "upper")
+    assert (code, err) == (0, "")
+    assert out == (
+        "upper/1\n"
+        "Upper case.\n"
+        "\n"
+        "kind          translation, en → en-x-loud\n"
+        "state         ready\n"
+        "precision     int8; the bundle has fp32, int8\n"
+        "text limits   source tokens 128, target tokens 130\n"
+        "call limits   texts 64, characters of one text 1,000, beam size 8\n"
+        "sizes         d_model 256, num_heads 4\n"
+        "quality       on a test set:\n"
+        "              22.50 sacreBLEU, greedy\n"
+        "parity        log-probabilities within 0.22 of the trained model's\n"
+        "bundle        made 2026-11-22, trained on a laptop\n"
+        "data          Tatoeba (CC BY 2.0 FR)\n"
+        "license       Apache-2.0\n"
+        "credit        Tatoeba\n"
+        "              Example Ltd.\n"
+    )
+
+
+def test_a_model_that_tells_little_has_a_short_page(attendant, script):
+    def forget(response):
+        info = model_pb2.ModelInfo(name="bare", version="2", languages=["en"])
+        response.CopyFrom(model_pb2.GetModelResponse(model=info))
+
+    script.change = forget
+    code, out, err = attendant("models", "upper")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == "bare/2"
+    assert "license" not in out
+    assert "limits" not in out
+
+
+def test_all_about_one_model_is_one_line_of_json(attendant):
+    code, out, _ = attendant("models", "upper", "--json")
     assert code == 0
+    assert out.count("\n") == 1
     assert json.loads(out)["limits"]["max_source_tokens"] == 128
 
 
@@ -189,6 +230,24 @@ def test_health_asks_once(attendant, script):
     script.faults = [Fault(code_pb2.UNAVAILABLE)]
     assert attendant("health")[0] == 1
     assert script.calls == ["Check"]
+
+
+def test_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"attendant {attendant_client.__version__}\n"
+
+
+def test_help_names_every_environment_variable_that_the_command_reads(capsys):
+    package = Path(attendant_client.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    read = set(re.findall(r"environ(?:\.get)?[(\[]\"(\w+)", code))
+    assert read == {"ATTENDANT_TARGET"}
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert read | {"http_proxy", "no_proxy"} <= set(re.findall(r"\w+", shown))
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -98,9 +98,13 @@ def test_a_stream_refuses_bytes_that_are_no_message(running: Running):
     assert failure_of(next, call(b"\xff\xff")).code() == INVALID
 
 
-def test_health_and_reflection_refuse_bytes_that_are_no_message(running: Running):
+def test_health_refuses_bytes_that_are_no_message(running: Running):
     assert code_of(running, b"\xff\xff", "/grpc.health.v1.Health/Check") == INVALID
-    reflect = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_refuses_bytes_that_are_no_message(running: Running, version: str):
+    reflect = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
     failure = failure_of(next, running.channel.stream_stream(reflect)(iter([b"\xff\xff"])))
     assert failure.code() == INVALID
     assert not any(leak in failure.details() for leak in LEAKS)

@@ -4,8 +4,11 @@ import grpc
 import pytest
 from attendant.v1 import model_pb2, translation_pb2
 from attendant_server.app import Server
+from google.protobuf.descriptor_database import DescriptorDatabase
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.support.serving import Running, failure_of, wait_until
 
@@ -83,23 +86,50 @@ def test_a_dead_engine_is_reported_and_every_caller_answered(start):
     assert failure.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_every_service_is_found_through_reflection(running: Running):
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    [response] = stub.ServerReflectionInfo(iter([request]))
-    names = {service.name for service in response.list_services_response.service}
-    assert names == {
-        *(f"attendant.v1.{name}" for name in SERVICES),
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
+def reflect(running: Running, version: str, **requests: Any) -> list[Any]:
+    """Raw answers of one version of reflection; both have the same messages."""
+    call = running.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    messages = [reflection_pb2.ServerReflectionRequest(**{k: v}) for k, v in requests.items()]
+    return list(call(iter(messages), timeout=60))
 
 
-def test_the_files_of_every_service_come_through_reflection(running: Running):
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
-    requests = [
-        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"attendant.v1.{name}")
-        for name in SERVICES
-    ]
-    for response in stub.ServerReflectionInfo(iter(requests)):
-        assert response.file_descriptor_response.file_descriptor_proto
+REFLECTION_VERSIONS = ["v1", "v1alpha"]
+ALL_SERVICES = [
+    *(f"attendant.v1.{name}" for name in SERVICES),
+    "grpc.health.v1.Health",
+    *(f"grpc.reflection.{version}.ServerReflection" for version in REFLECTION_VERSIONS),
+]
+
+
+@pytest.mark.parametrize("version", REFLECTION_VERSIONS)
+def test_every_service_is_found_through_reflection(running: Running, version: str):
+    [response] = reflect(running, version, list_services="")
+    names = [service.name for service in response.list_services_response.service]
+    assert names == sorted(ALL_SERVICES)
+
+
+@pytest.mark.parametrize("service", ALL_SERVICES)
+@pytest.mark.parametrize("version", REFLECTION_VERSIONS)
+def test_reflection_describes_a_service_with_all_files_that_it_needs(
+    running: Running, version: str, service: str
+):
+    [response] = reflect(running, version, file_containing_symbol=service)
+    database = DescriptorDatabase()
+    for content in response.file_descriptor_response.file_descriptor_proto:
+        database.Add(FileDescriptorProto.FromString(content))
+    package = service.rpartition(".")[0]
+    methods = DescriptorPool(database).FindServiceByName(service).methods
+    messages = [message for m in methods for message in (m.input_type, m.output_type)]
+    assert messages
+    assert all(message.full_name.startswith(f"{package}.") for message in messages)
+
+
+@pytest.mark.parametrize("version", REFLECTION_VERSIONS)
+def test_reflection_does_not_find_what_the_server_does_not_serve(running: Running, version: str):
+    requests = {"file_containing_symbol": "attendant.v1.Nothing", "file_by_filename": "no.proto"}
+    for response in reflect(running, version, **requests):
+        assert response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

@@ -17,6 +17,15 @@ from attendant_client.retries import RetryPolicy
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
 
+ENVIRONMENT = """\
+environment variables:
+  ATTENDANT_TARGET    the server, HOST:PORT, where --target is not given
+  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
+                      the proxy to servers on other machines, as gRPC reads them
+
+attendant COMMAND --help tells the options of a command.
+"""
+
 Parser = argparse.ArgumentParser
 Command = Callable[[Client, argparse.Namespace], int]
 
@@ -46,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog="attendant", description="Ask an attendant server from the command line."
+        prog="attendant",
+        description="Ask an attendant server from the command line.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"attendant {__version__}")
     target = os.environ.get("ATTENDANT_TARGET") or DEFAULT_TARGET
@@ -102,7 +114,9 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
     tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
 
     models = _add(subparsers, "models", commands.models, "list the models, or describe one")
-    models.add_argument("name", nargs="?", metavar="MODEL", help="tell all about this model")
+    models.add_argument(
+        "name", nargs="?", metavar="MODEL", help="describe this model; with --json, all about it"
+    )
 
     health = _add(subparsers, "health", commands.health, "exit with 0 if the server serves")
     health.add_argument("--service", default="", help="ask for one service, not the whole server")

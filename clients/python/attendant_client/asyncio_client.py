@@ -3,7 +3,6 @@
 Knows how to wait for a call; what is sent and what comes back is the business of `messages`.
 """
 
-import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar, Unpack, overload
@@ -11,6 +10,7 @@ from typing import Literal, Self, TypeVar, Unpack, overload
 import grpc
 
 from attendant_client import messages, results
+from attendant_client.closing import AsyncClosing
 from attendant_client.connection import (
     DEFAULT_RETRY,
     DEFAULT_TARGET,
@@ -51,7 +51,10 @@ class AsyncClient:
         retry: RetryPolicy = DEFAULT_RETRY,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self._defaults = CallDefaults(timeout_seconds, retry, tuple(metadata))
+        self._closing = AsyncClosing()
+        self._defaults = CallDefaults(
+            timeout_seconds, retry, tuple(metadata), self._closing.is_closed
+        )
         self._channel = grpc.aio.insecure_channel(target, options=channel_options(target))
 
     async def __aenter__(self) -> Self:
@@ -66,8 +69,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection and cancel what is still running on it."""
-        self._defaults.closed.set()
+        """Close the connection; its calls, running, waiting and later, fail: CallCancelledError."""
+        self._closing.close()
         await self._channel.close()
 
     @overload
@@ -115,7 +118,7 @@ class AsyncClient:
             response_deserializer=call.response_type.FromString,
         )
 
-        return AsyncTranslationStream(call, send, self._defaults, timeout_seconds)
+        return AsyncTranslationStream(call, send, self._defaults, self._closing, timeout_seconds)
 
     async def score(
         self,
@@ -285,13 +288,14 @@ class AsyncClient:
         )
         while True:
             try:
-                response = await send(
-                    call.request,
-                    timeout=attempts.remaining_seconds(),
-                    metadata=self._defaults.metadata,
-                )
+                with self._closing.guard():
+                    response = await send(
+                        call.request,
+                        timeout=attempts.remaining_seconds(),
+                        metadata=self._defaults.metadata,
+                    )
             except grpc.RpcError as error:
-                await asyncio.sleep(attempts.wait_seconds_after(call_error(error)))
+                await self._closing.wait(attempts.wait_seconds_after(call_error(error)))
             else:
                 attempts.record_success()
                 return call.parse(response)

@@ -3,7 +3,6 @@
 Knows how to wait for a call; what is sent and what comes back is the business of `messages`.
 """
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar, Unpack, overload
@@ -11,6 +10,7 @@ from typing import Literal, Self, TypeVar, Unpack, overload
 import grpc
 
 from attendant_client import messages, results
+from attendant_client.closing import Closing
 from attendant_client.connection import (
     DEFAULT_RETRY,
     DEFAULT_TARGET,
@@ -57,7 +57,10 @@ class Client:
         retry: RetryPolicy = DEFAULT_RETRY,
         metadata: Sequence[tuple[str, str | bytes]] = (),
     ) -> None:
-        self._defaults = CallDefaults(timeout_seconds, retry, tuple(metadata))
+        self._closing = Closing()
+        self._defaults = CallDefaults(
+            timeout_seconds, retry, tuple(metadata), self._closing.is_closed
+        )
         self._channel = grpc.insecure_channel(target, options=channel_options(target))
 
     def __enter__(self) -> Self:
@@ -72,8 +75,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection and cancel what is still running on it."""
-        self._defaults.closed.set()
+        """Close the connection; its calls, running, waiting and later, fail: CallCancelledError."""
+        self._closing.close()
         self._channel.close()
 
     @overload
@@ -121,7 +124,7 @@ class Client:
             response_deserializer=call.response_type.FromString,
         )
 
-        return TranslationStream(call, send, self._defaults, timeout_seconds)
+        return TranslationStream(call, send, self._defaults, self._closing, timeout_seconds)
 
     def score(
         self,
@@ -291,13 +294,14 @@ class Client:
         )
         while True:
             try:
-                response = send(
-                    call.request,
-                    timeout=attempts.remaining_seconds(),
-                    metadata=self._defaults.metadata,
-                )
+                with self._closing.guard():
+                    response = send(
+                        call.request,
+                        timeout=attempts.remaining_seconds(),
+                        metadata=self._defaults.metadata,
+                    )
             except grpc.RpcError as error:
-                time.sleep(attempts.wait_seconds_after(call_error(error)))
+                self._closing.wait(attempts.wait_seconds_after(call_error(error)))
             else:
                 attempts.record_success()
                 return call.parse(response)

@@ -16,6 +16,7 @@ import numpy as np
 
 from attendant_client.client import Client
 from attendant_client.errors import TextError
+from attendant_client.model_page import languages, model_page
 from attendant_client.options import SearchOptions, TextOptions
 from attendant_client.results import FloatArray, MaskFill, ModelInfo, Translation
 
@@ -130,9 +131,10 @@ def tokenize(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def models(client: Client, arguments: argparse.Namespace) -> int:
-    """Print one line for each model, or all about one model."""
+    """Print one line for each model, or a page about one model."""
     if arguments.name is not None:
-        print(json.dumps(asdict(client.model(arguments.name)), ensure_ascii=False, indent=2))
+        model = client.model(arguments.name)
+        print(_json(asdict(model)) if arguments.json else model_page(model))
         return 0
     infos = client.models()
     if arguments.json:
@@ -259,12 +261,9 @@ def _mask_lines(mask: MaskFill) -> str:
 
 
 def _model_row(info: ModelInfo) -> list[str]:
-    languages = f"{info.source_language} → {info.target_language}"
-    if not info.source_language:
-        languages = ", ".join(info.languages)
     name = f"{info.name}/{info.version}"
     default = "default" if info.is_default else ""
-    return [name, info.kind, languages, info.precision, info.state, default]
+    return [name, info.kind, languages(info), info.precision, info.state, default]
 
 
 def _print_table(rows: list[list[str]]) -> None:

@@ -4,7 +4,7 @@ Opens no channel, so that it serves the synchronous and the asyncio client alike
 """
 
 import math
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
@@ -42,9 +42,9 @@ class CallDefaults:
     timeout_seconds: float
     retry: RetryPolicy
     metadata: Metadata
+    is_closed: Callable[[], bool]
+    """Whether the client was closed, which cancels its calls: those are not tried again."""
     throttle: RetryThrottle = field(default_factory=RetryThrottle)
-    closed: threading.Event = field(default_factory=threading.Event)
-    """Set as the client is closed, which cancels its calls: those are not tried again."""
 
     def __post_init__(self) -> None:
         _check_timeout(self.timeout_seconds)
@@ -54,7 +54,7 @@ class CallDefaults:
         if timeout_seconds is None:
             timeout_seconds = self.timeout_seconds
         _check_timeout(timeout_seconds)
-        return Attempts(self.retry, self.throttle, timeout_seconds, is_closed=self.closed.is_set)
+        return Attempts(self.retry, self.throttle, timeout_seconds, is_closed=self.is_closed)
 
 
 def _check_timeout(timeout_seconds: float) -> None:

@@ -242,10 +242,13 @@ def vectors_of(
 
 
 def cosine(vectors: results.FloatArray) -> float:
-    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if one is 0."""
+    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if one is 0.
+
+    Never above 1 or below -1, whatever the rounding; NaN if a vector is not finite.
+    """
     a, b = vectors.astype(np.float64)
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / lengths if lengths else 0.0
+    lengths = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / lengths, -1.0, 1.0)) if lengths else 0.0
 
 
 def _search_options(

@@ -4,14 +4,13 @@ A stream that fails before its first message is tried again like any call; later
 pieces that were handed out cannot be taken back.
 """
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 
+from attendant_client.closing import AsyncClosing, Closing
 from attendant_client.connection import CallDefaults
 from attendant_client.errors import bad_answer, call_error
 from attendant_client.messages import Call
@@ -81,9 +80,11 @@ class TranslationStream(_Pieces, Iterator[str]):
         call: Call[Translation | None],
         send: Any,
         defaults: CallDefaults,
+        closing: Closing,
         timeout_seconds: float | None,
     ) -> None:
         super().__init__(call, send, defaults, timeout_seconds)
+        self._closing = closing
         self._deltas = self._read()
 
     def __next__(self) -> str:
@@ -107,14 +108,15 @@ class TranslationStream(_Pieces, Iterator[str]):
     def _read(self) -> Generator[str, None, None]:
         attempts = self._defaults.attempts(self._timeout_seconds)
         while True:
-            stream = self._open(attempts)
+            with self._closing.guard():
+                stream = self._open(attempts)
             try:
                 for response in stream:
                     if delta := self._take(response):
                         yield delta
                 return self._finish(attempts)
             except grpc.RpcError as error:
-                time.sleep(self._wait_seconds_after(error, attempts))
+                self._closing.wait(self._wait_seconds_after(error, attempts))
             finally:
                 stream.cancel()
 
@@ -127,9 +129,11 @@ class AsyncTranslationStream(_Pieces, AsyncIterator[str]):
         call: Call[Translation | None],
         send: Any,
         defaults: CallDefaults,
+        closing: AsyncClosing,
         timeout_seconds: float | None,
     ) -> None:
         super().__init__(call, send, defaults, timeout_seconds)
+        self._closing = closing
         self._deltas = self._read()
 
     async def __anext__(self) -> str:
@@ -153,14 +157,16 @@ class AsyncTranslationStream(_Pieces, AsyncIterator[str]):
     async def _read(self) -> AsyncGenerator[str, None]:
         attempts = self._defaults.attempts(self._timeout_seconds)
         while True:
-            stream = self._open(attempts)
+            with self._closing.guard():
+                stream = self._open(attempts)
             try:
-                async for response in stream:
-                    if delta := self._take(response):
-                        yield delta
+                with self._closing.guard():
+                    async for response in stream:
+                        if delta := self._take(response):
+                            yield delta
                 self._finish(attempts)
                 return
             except grpc.RpcError as error:
-                await asyncio.sleep(self._wait_seconds_after(error, attempts))
+                await self._closing.wait(self._wait_seconds_after(error, attempts))
             finally:
                 stream.cancel()

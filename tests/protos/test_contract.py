@@ -1,0 +1,54 @@
+"""What must hold for the files of the contract and the code generated from them."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
+from google.rpc import status_pb2
+
+PROTOS = Path(__file__).parents[2] / "protos"
+FILES = sorted((PROTOS / "attendant" / "v1").glob("*.proto"))
+MODULES = (bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_file_names_its_packages_for_go_and_java(module):
+    options = module.DESCRIPTOR.GetOptions()
+    assert options.go_package == "attendant/v1;attendantv1"
+    assert options.java_package == "attendant.v1"
+    assert options.java_multiple_files
+
+
+def test_every_file_has_generated_code():
+    assert [module.DESCRIPTOR.name for module in MODULES] == [
+        path.relative_to(PROTOS).as_posix() for path in FILES
+    ]
+
+
+def test_every_import_lies_in_the_repository_or_comes_with_every_compiler():
+    sources = [path.read_text(encoding="utf-8") for path in PROTOS.rglob("*.proto")]
+    imports = {name for source in sources for name in re.findall(r'^import "(.+)";', source, re.M)}
+    missing = {name for name in imports if not (PROTOS / name).exists()}
+    assert missing == {"google/protobuf/any.proto", "google/protobuf/duration.proto"}
+
+
+def test_python_has_one_module_for_status_that_of_googleapis_common_protos():
+    assert PROTOS not in Path(status_pb2.__file__).parents
+    assert not list((PROTOS / "generated").glob("google"))
+    project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
+        "generated/attendant"
+    ]
+    pool = translation_pb2.DESCRIPTOR.pool
+    assert pool.FindMessageTypeByName("google.rpc.Status") is status_pb2.Status.DESCRIPTOR
+
+
+def test_the_copy_of_status_defines_what_the_installed_module_does():
+    source = (PROTOS / "google" / "rpc" / "status.proto").read_text(encoding="utf-8")
+    assert source.startswith("// Copyright")
+    assert "Apache License, Version 2.0" in source
+    fields = re.findall(r"^  .*?(\w+) = (\d+);", source, re.MULTILINE)
+    installed = status_pb2.Status.DESCRIPTOR.fields
+    assert fields == [(field.name, str(field.number)) for field in installed]
