@@ -64,8 +64,10 @@ def _readable_message(message: Message) -> Any:
     if name == "attendant.v1.Timings":
         return [phase.name for phase, _ in message.ListFields()]
     if name in _ROWS:
-        fields = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-        return list(fields.values())
+        values = json_format.MessageToDict(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return [values[field.name] for field in message.DESCRIPTOR.fields]
     readable = json_format.MessageToDict(message, preserving_proto_field_name=True)
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.full_name.startswith("attendant"):

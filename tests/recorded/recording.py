@@ -1,4 +1,8 @@
-"""Recordings on disk, and how answers are compared with them."""
+"""Recordings on disk, and how answers are compared with them.
+
+On the kind of processor of the recording, with the same ONNX Runtime and numpy, answers must be the
+same to the last bit. Elsewhere floats may differ within a bound, and all else must be the same.
+"""
 
 import json
 from collections.abc import Iterator

@@ -63,7 +63,10 @@ def _running(command: list[str], log: Path) -> Iterator[int]:
         yield _port(process, log)
     finally:
         process.terminate()
-        process.wait(TIMEOUT_SECONDS)
+        try:
+            process.wait(TIMEOUT_SECONDS)
+        finally:
+            process.kill()
 
 
 def _port(process: subprocess.Popen[bytes], log: Path) -> int:
