@@ -29,7 +29,7 @@ def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
     for side in sides:
         yield tokenize(f"{model} side {side}", [ODD["digits"], ""], model, side=SIDES[side])
     yield tokenize(f"{model} odd texts", [*BLANK.values(), *ODD.values()], model)
-    yield tokenize(f"{model} more tokens than the model can read", [LONG[:600]], model)
+    yield tokenize(f"{model} a long text", [LONG[:350]], model)
 
 
 def health_calls() -> Iterator[Call]:

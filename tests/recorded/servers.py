@@ -100,6 +100,10 @@ def _built_in_calls() -> Iterator[Call]:
     yield from search_calls("en-de", ENGLISH, list(SEARCHES))
     yield from mixed_calls("en-de", ENGLISH)
     yield from odd_calls("en-de", ODD)
+    for name in ("address", "digits"):  # ends that come among many candidates
+        yield translate(
+            f"en-de {name}, beam 8", [ODD[name]], "en-de", beam_size=8, num_hypotheses=8
+        )
     yield from stream_calls("en-de", ENGLISH)
     yield from score_calls("en-de", GERMAN_PAIRS)
     yield from odd_score_calls("en-de", ENGLISH[0])
