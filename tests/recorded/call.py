@@ -1,0 +1,109 @@
+"""One recorded call: its name, its method and what is sent. Knows the contract and no server."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attendant.v1 import embedding_pb2, model_pb2, translation_pb2
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+REQUEST_ID = "x-request-id"
+_FILES: Sequence[Any] = (translation_pb2, embedding_pb2, model_pb2, health_pb2, reflection_pb2)
+
+METHODS: dict[str, Any] = {
+    f"{service.full_name}/{method.name}": method
+    for file in _FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+"""Descriptors of all methods that a server has, by ``<service>/<method>``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose answer is recorded under ``name``."""
+
+    name: str
+    method: str
+    """``<service>/<method>``; need not exist."""
+    request: Message | bytes
+    metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID, "recorded"),)
+    max_messages: int | None = None
+    """Messages of a stream that never ends after which the call is cancelled."""
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the request."""
+        if isinstance(self.request, bytes):
+            return self.request
+        return self.request.SerializeToString(deterministic=True)
+
+
+def translate(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A Translate call; ``fields`` are those of the request or of its options."""
+    request = translation_pb2.TranslateRequest(model=model, texts=texts, **_with_options(fields))
+    return Call(f"Translate: {name}", "attendant.v1.TranslationService/Translate", request)
+
+
+def stream(name: str, text: str, model: str = "", **fields: Any) -> Call:
+    """A StreamTranslate call; ``fields`` as for `translate`."""
+    request = translation_pb2.StreamTranslateRequest(
+        model=model, text=text, **_with_options(fields)
+    )
+    method = "attendant.v1.TranslationService/StreamTranslate"
+    return Call(f"StreamTranslate: {name}", method, request)
+
+
+def score(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any) -> Call:
+    """A Score call for (source, target) pairs."""
+    messages = [translation_pb2.TranslationPair(source=s, target=t) for s, t in pairs]
+    request = translation_pb2.ScoreRequest(model=model, pairs=messages, **fields)
+    return Call(f"Score: {name}", "attendant.v1.TranslationService/Score", request)
+
+
+def embed(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """An Embed call."""
+    request = embedding_pb2.EmbedRequest(model=model, texts=texts, **fields)
+    return Call(f"Embed: {name}", "attendant.v1.EmbeddingService/Embed", request)
+
+
+def embed_tokens(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """An EmbedTokens call."""
+    request = embedding_pb2.EmbedTokensRequest(model=model, texts=texts, **fields)
+    return Call(f"EmbedTokens: {name}", "attendant.v1.EmbeddingService/EmbedTokens", request)
+
+
+def fill_mask(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A FillMask call."""
+    request = embedding_pb2.FillMaskRequest(model=model, texts=texts, **fields)
+    return Call(f"FillMask: {name}", "attendant.v1.EmbeddingService/FillMask", request)
+
+
+def list_models() -> Call:
+    """The ListModels call."""
+    method = "attendant.v1.ModelService/ListModels"
+    return Call("ListModels", method, model_pb2.ListModelsRequest())
+
+
+def get_model(name: str, model: str) -> Call:
+    """A GetModel call."""
+    request = model_pb2.GetModelRequest(model=model)
+    return Call(f"GetModel: {name}", "attendant.v1.ModelService/GetModel", request)
+
+
+def tokenize(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A Tokenize call."""
+    request = model_pb2.TokenizeRequest(model=model, texts=texts, **fields)
+    return Call(f"Tokenize: {name}", "attendant.v1.ModelService/Tokenize", request)
+
+
+def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request, those of TranslateOptions moved into a message of their own."""
+    names = translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name
+    options = {name: value for name, value in fields.items() if name in names}
+    others = {name: value for name, value in fields.items() if name not in names}
+    if options:
+        others["options"] = translation_pb2.TranslateOptions(**options)
+    return others

@@ -1,0 +1,108 @@
+"""Calls of EmbeddingService that are answered."""
+
+from collections.abc import Iterator, Sequence
+
+from attendant.v1.embedding_pb2 import (
+    POOLING_CLS,
+    POOLING_MAX,
+    POOLING_MEAN,
+    POOLING_UNSPECIFIED,
+)
+from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_RIGHT
+
+from tests.recorded.call import Call, embed, embed_tokens, fill_mask
+from tests.recorded.texts import BLANK, LONG, ODD, UNCUT_WORD
+from tests.recorded.translation_calls import TRUNCATIONS
+
+POOLINGS = {
+    "unspecified": POOLING_UNSPECIFIED,
+    "mean": POOLING_MEAN,
+    "cls": POOLING_CLS,
+    "max": POOLING_MAX,
+}
+NORMALIZATIONS: dict[str, dict[str, bool]] = {
+    "unset": {},
+    "true": {"normalize": True},
+    "false": {"normalize": False},
+}
+LAYERS = {
+    "none": (),
+    "0": (0,),
+    "1": (1,),
+    "the last": (-1,),
+    "the first by its negative number": None,
+    "three in this order": (-1, 0, 1),
+}
+
+
+def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Every pooling with every normalization, and good and bad texts together."""
+    for pooling_name, pooling in POOLINGS.items():
+        for name, normalize in NORMALIZATIONS.items():
+            yield embed(
+                f"{model} pooling {pooling_name}, normalize {name}",
+                texts[:2],
+                model,
+                pooling=pooling,
+                **normalize,
+            )
+    yield embed(f"{model} one text", texts[:1], model)
+    yield embed(f"{model} every odd text", [*ODD.values(), *BLANK.values()], model)
+    yield embed(f"{model} mixed texts", ["", texts[0], LONG, texts[0], UNCUT_WORD], model)
+    yield embed(f"{model} only bad texts", [*BLANK.values(), LONG], model, normalize=True)
+    yield embed(f"{model} 256 texts", [f"{texts[0]} {i}" for i in range(256)], model)
+    for name, truncation in TRUNCATIONS.items():
+        yield embed(f"{model} too long, truncation {name}", [LONG], model, truncation=truncation)
+
+
+def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Iterator[Call]:
+    """Every kind of layers, and good and bad texts together."""
+    for name, layers in LAYERS.items():
+        chosen = (-num_layers - 1,) if layers is None else layers
+        yield embed_tokens(f"{model} layers {name}", texts[:1], model, layers=chosen)
+    every = range(num_layers, -1, -1)
+    yield embed_tokens(f"{model} all layers, last first", texts[:1], model, layers=every)
+    mixed = ["", texts[0], LONG, texts[1], ODD["decomposed accents"], ODD["emoji family"]]
+    yield embed_tokens(f"{model} mixed texts", mixed, model)
+    yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))
+    yield embed_tokens(f"{model} only bad texts", ["", LONG], model)
+    for name, truncation in TRUNCATIONS.items():
+        yield embed_tokens(
+            f"{model} too long, truncation {name}", [LONG], model, truncation=truncation
+        )
+
+
+def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
+    """``text`` has one mask; every option, several masks, and texts without any."""
+    for top_k in (1, 2, 7):
+        yield fill_mask(f"{model} top {top_k}", [text], model, top_k=top_k)
+    yield fill_mask(f"{model} default number of candidates", [text], model)
+    yield fill_mask(f"{model} most candidates", [text], model, top_k=100)
+    yield fill_mask(f"{model} only a mask", ["[MASK]"], model)
+    yield fill_mask(f"{model} several masks", [f"{text} {text} [MASK][MASK]"], model, top_k=3)
+    odd = [
+        "The dog.",
+        "",
+        text,
+        "[mask] [ MASK ] <mask>",
+        "😀 [MASK] [CLS] [SEP] é [MASK]",
+        "e\u0301 [MASK]\n[MASK]",
+        LONG,
+        "[MASK] " * 80,
+    ]
+    yield fill_mask(f"{model} mixed texts", odd, model, top_k=2)
+    yield fill_mask(f"{model} only bad texts", ["", "The dog."], model)
+    for name, truncation in TRUNCATIONS.items():
+        yield fill_mask(
+            f"{model} too long, truncation {name}",
+            [f"[MASK] {LONG} [MASK]"],
+            model,
+            truncation=truncation,
+            top_k=2,
+        )
+    yield fill_mask(
+        f"{model} no mask left on the left", [f"[MASK] {LONG}"], model, truncation=TRUNCATION_LEFT
+    )
+    yield fill_mask(
+        f"{model} no mask left on the right", [f"{LONG} [MASK]"], model, truncation=TRUNCATION_RIGHT
+    )

@@ -1,0 +1,73 @@
+"""Calls of ModelService, health and reflection that are answered."""
+
+from collections.abc import Iterator, Sequence
+
+from attendant.v1.model_pb2 import TEXT_SIDE_SOURCE, TEXT_SIDE_TARGET, TEXT_SIDE_UNSPECIFIED
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.recorded.call import REQUEST_ID, Call, get_model, list_models, tokenize
+from tests.recorded.texts import BLANK, LONG, ODD
+
+SERVICES = ("TranslationService", "EmbeddingService", "ModelService")
+SIDES = {
+    "unspecified": TEXT_SIDE_UNSPECIFIED,
+    "source": TEXT_SIDE_SOURCE,
+    "target": TEXT_SIDE_TARGET,
+}
+
+
+def description_calls(models: Sequence[str]) -> Iterator[Call]:
+    """What the server says about its models."""
+    yield list_models()
+    for model in models:
+        yield get_model(model, model)
+
+
+def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
+    """Odd texts on every side that the model has."""
+    for side in sides:
+        yield tokenize(f"{model} side {side}", [ODD["digits"], ""], model, side=SIDES[side])
+    yield tokenize(f"{model} odd texts", [*BLANK.values(), *ODD.values()], model)
+    yield tokenize(f"{model} a long text", [LONG[:350]], model)
+
+
+def health_calls() -> Iterator[Call]:
+    """Check and the first message of Watch, for every name."""
+    own = [f"attendant.v1.{name}" for name in SERVICES]
+    for service in ["", *own, "attendant.v1.Nothing", "grpc.health.v1.Health"]:
+        request = health_pb2.HealthCheckRequest(service=service)
+        yield Call(f"Check: {service or 'the server'}", "grpc.health.v1.Health/Check", request)
+        yield Call(
+            f"Watch: {service or 'the server'}",
+            "grpc.health.v1.Health/Watch",
+            request,
+            max_messages=1,
+        )
+
+
+def reflection_calls() -> Iterator[Call]:
+    """The services that reflection lists, and a question it cannot answer."""
+    method = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+    wanted = {
+        "list of services": reflection_pb2.ServerReflectionRequest(list_services=""),
+        "unknown symbol": reflection_pb2.ServerReflectionRequest(
+            file_containing_symbol="attendant.v1.Nothing"
+        ),
+    }
+    for name, request in wanted.items():
+        yield Call(f"Reflection: {name}", method, request)
+
+
+def metadata_calls(model: str) -> Iterator[Call]:
+    """What becomes of the request id that a caller sends."""
+    request, method = get_model("", model).request, get_model("", model).method
+    trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    for name, metadata in {
+        "none": (),
+        "of all characters": ((REQUEST_ID, "aZ09_.:/+=-"),),
+        "too long": ((REQUEST_ID, "a" * 129),),
+        "with a space": ((REQUEST_ID, "two words"),),
+        "beside a trace": ((REQUEST_ID, "traced"), trace),
+    }.items():
+        yield Call(f"Request id: {name}", method, request, metadata)

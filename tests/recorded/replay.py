@@ -1,0 +1,121 @@
+"""Starts a server and sends the recorded calls, one at a time.
+
+The server is known by its public command only, so that any version of it can be asked.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tests.recorded.answers import Answer, readable_end, readable_response
+from tests.recorded.call import METHODS, Call
+from tests.recorded.servers import RecordedServer
+
+TIMEOUT_SECONDS = 120.0
+COMMON_FLAGS = (
+    *("--host", "127.0.0.1", "--port", "0", "--metrics-port", "-1", "--lame-duck-seconds", "0"),
+    # With several workers the texts of a call are shared out by chance, which changes last bits.
+    *("--num-threads", "1"),
+)
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+_PORT = re.compile(r"serving (?:on )?port[ =](\d+)")
+
+
+def installed_server() -> Path:
+    """The ``attendant-server`` of the environment that runs this."""
+    return Path(sys.executable).with_name("attendant-server")
+
+
+def replay(server: RecordedServer, executable: Path) -> dict[str, Answer]:
+    """The answers of a fresh server to all of its calls, by their names."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundles = server.write_bundles(folder)
+        command = [str(executable), "--bundles", str(bundles), *COMMON_FLAGS, *server.flags]
+        with _running(command, folder / "server.log") as port:
+            address = f"127.0.0.1:{port}"
+            with grpc.insecure_channel(address, CHANNEL_OPTIONS) as channel:
+                return {call.name: _answer(channel, call) for call in server.calls}
+
+
+@contextmanager
+def _running(command: list[str], log: Path) -> Iterator[int]:
+    """Run a server until the end of the block; gives its port once it serves."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTENDANT_")}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    try:
+        yield _port(process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(TIMEOUT_SECONDS)
+        finally:
+            process.kill()
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    give_up = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        has_ended = process.poll() is not None
+        shown = log.read_text(encoding="utf-8")
+        found = _PORT.search(shown)
+        if found:
+            return int(found[1])
+        if has_ended or time.monotonic() > give_up:
+            raise RuntimeError(f"the server did not start:\n{shown}")
+        time.sleep(0.02)
+
+
+def _answer(channel: grpc.Channel, call: Call) -> Answer:
+    rpc = _sent(channel, call)
+    messages = [
+        readable_response(METHODS[call.method].output_type, content)
+        for content in _messages(rpc, call)
+    ]
+    if call.max_messages is not None:
+        rpc.cancel()
+        return {"messages": messages}
+    answer = readable_end(
+        rpc.code().name, rpc.details(), rpc.trailing_metadata(), dict(call.metadata)
+    )
+    if rpc.initial_metadata():
+        answer["initial_metadata"] = [str(item) for item in rpc.initial_metadata()]
+    if messages:
+        answer["messages"] = messages
+    return answer
+
+
+def _sent(channel: Any, call: Call) -> Any:
+    """The call in progress, an iterator of messages as bytes."""
+    path, method = f"/{call.method}", METHODS.get(call.method)
+    arguments = {"timeout": TIMEOUT_SECONDS, "metadata": call.metadata}
+    if method is not None and method.client_streaming:
+        return channel.stream_stream(path)(iter([call.content]), **arguments)
+    # To the wire, a method of one response is a stream that ends after it.
+    return channel.unary_stream(path)(call.content, **arguments)
+
+
+def _messages(rpc: Any, call: Call) -> list[bytes]:
+    """The messages that came before the end, whatever the end was."""
+    messages: list[bytes] = []
+    try:
+        messages.extend(islice(rpc, call.max_messages))
+    except grpc.RpcError:
+        assert rpc.code() is not grpc.StatusCode.OK
+    return messages

@@ -1,0 +1,228 @@
+"""Which servers are started for the recording, and which calls each of them gets."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.recorded import bad_calls
+from tests.recorded.call import Call, embed, embed_tokens, fill_mask, get_model, score, translate
+from tests.recorded.embedding_calls import embed_calls, embed_tokens_calls, fill_mask_calls
+from tests.recorded.model_calls import (
+    description_calls,
+    health_calls,
+    metadata_calls,
+    reflection_calls,
+    tokenize_calls,
+)
+from tests.recorded.texts import (
+    ENGLISH,
+    GERMAN,
+    GERMAN_PAIRS,
+    ODD,
+    TINY_ENGLISH,
+    TINY_PAIRS,
+)
+from tests.recorded.translation_calls import (
+    FEW_SEARCHES,
+    SEARCHES,
+    few_stream_calls,
+    mixed_calls,
+    odd_calls,
+    odd_score_calls,
+    score_calls,
+    search_calls,
+    stream_calls,
+    truncated_calls,
+)
+
+ROOT = Path(__file__).parents[2]
+BUILT_IN_BUNDLES = ROOT / "bundles"
+TINY_BUNDLES = ROOT / "tests/data/manifest-1"
+FP32_BUNDLES = ROOT / "tests/recorded/bundles"
+"""Tiny bundles with the precision fp32 and with shortlists, which the others lack."""
+BOUNDS = {"int8": 0.02, "fp16": 0.01, "fp32": 1e-4}
+"""How far log-probabilities may differ between processors: what the manifests state."""
+TINY_MASK, MASK = "The old [MASK] sees the king.", "The capital of Germany is [MASK]."
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedServer:
+    """A server and the calls that it gets, one at a time and in this order."""
+
+    name: str
+    """Also of the file of its answers."""
+    write_bundles: Callable[[Path], Path]
+    """Returns a folder of bundles; may make it in the folder given."""
+    calls: tuple[Call, ...]
+    flags: tuple[str, ...] = ()
+    precision: str = "int8"
+
+    @property
+    def bound(self) -> float:
+        """How far floats may differ on another kind of processor."""
+        return BOUNDS[self.precision]
+
+
+def _tiny_calls() -> Iterator[Call]:
+    translation, embedding = "tiny-en-de", "tiny-bert"
+    yield from description_calls((translation, embedding, f"{translation}/1"))
+    yield from health_calls()
+    yield from reflection_calls()
+    yield from metadata_calls(embedding)
+    yield from search_calls(translation, TINY_ENGLISH, list(SEARCHES))
+    yield from mixed_calls(translation, TINY_ENGLISH)
+    yield from truncated_calls(translation)
+    yield from odd_calls(translation, ODD)
+    yield from stream_calls(translation, TINY_ENGLISH)
+    yield from score_calls(translation, TINY_PAIRS)
+    yield from odd_score_calls(translation, TINY_ENGLISH[0])
+    yield from embed_calls(embedding, TINY_ENGLISH)
+    yield from embed_tokens_calls(embedding, TINY_ENGLISH, num_layers=2)
+    yield from fill_mask_calls(embedding, TINY_MASK)
+    yield from tokenize_calls(translation, ("unspecified", "source", "target"))
+    yield from tokenize_calls(embedding, ("unspecified", "source"))
+
+
+def _bad_calls() -> Iterator[Call]:
+    yield from bad_calls.bad_counts()
+    yield from bad_calls.bad_options()
+    yield from bad_calls.several_faults()
+    yield from bad_calls.bad_models("tiny-en-de", "tiny-bert")
+    yield from bad_calls.unnamed_models()
+    yield from bad_calls.undecodable_requests()
+
+
+def _built_in_calls() -> Iterator[Call]:
+    yield from description_calls(("bert-en-de", "de-en", "en-de", "en-fr"))
+    yield from bad_calls.unnamed_models()
+    yield from search_calls("en-de", ENGLISH, list(SEARCHES))
+    yield from mixed_calls("en-de", ENGLISH)
+    yield from odd_calls("en-de", ODD)
+    for name in ("address", "digits"):  # ends that come among many candidates
+        yield translate(
+            f"en-de {name}, beam 8", [ODD[name]], "en-de", beam_size=8, num_hypotheses=8
+        )
+    yield from stream_calls("en-de", ENGLISH)
+    yield from score_calls("en-de", GERMAN_PAIRS)
+    yield from odd_score_calls("en-de", ENGLISH[0])
+    yield from search_calls("de-en", GERMAN, ("defaults", "beam 4"))
+    yield from odd_calls(
+        "de-en", {name: ODD[name] for name in ("decomposed accents", "soft hyphens")}
+    )
+    yield from search_calls("en-fr", ENGLISH, ("defaults", "beam 4"))
+    yield from embed_calls("bert-en-de", [*ENGLISH, *GERMAN])
+    yield from embed_tokens_calls("bert-en-de", ENGLISH, num_layers=6)
+    yield from fill_mask_calls("bert-en-de", MASK)
+    yield from tokenize_calls("de-en", ("source", "target"))
+    yield from tokenize_calls("bert-en-de", ("source",))
+
+
+def _few_translation_calls(model: str, texts: tuple[str, ...]) -> Iterator[Call]:
+    """For other precisions of a model whose every option is recorded elsewhere."""
+    yield from search_calls(model, texts, FEW_SEARCHES)
+    yield from mixed_calls(model, texts)
+    yield from few_stream_calls(model, texts[1])
+    yield score("several pairs", TINY_PAIRS, model)
+
+
+def _few_embedding_calls(model: str, texts: tuple[str, ...]) -> Iterator[Call]:
+    yield embed("several texts", [*texts, *ODD.values()], model)
+    yield embed_tokens("two layers", texts[:1], model, layers=(0, -1))
+    yield fill_mask("several masks", [TINY_MASK, "[MASK] [MASK]"], model, top_k=10)
+
+
+def _calls_to_embedding_models() -> Iterator[Call]:
+    yield from description_calls(("tiny-bert", "tiny-bert/1.9", "headless-bert"))
+    yield from health_calls()
+    yield from bad_calls.unnamed_models()
+    yield get_model("a version that does not exist", "tiny-bert/1")
+    yield translate("an embedding model", TINY_ENGLISH[:1], "tiny-bert")
+    yield embed("the highest version", TINY_ENGLISH[:1], "tiny-bert")
+    yield embed("an older version", TINY_ENGLISH[:1], "tiny-bert/1.9")
+    yield embed("a model without a head", TINY_ENGLISH[:1], "headless-bert")
+    yield fill_mask("a model without a head", [TINY_MASK], "headless-bert")
+    yield fill_mask("bad count for a model without a head", [TINY_MASK], "headless-bert", top_k=0)
+    yield fill_mask("more candidates than tokens", [TINY_MASK], "tiny-bert", top_k=200)
+
+
+def _write_embedding_bundles(folder: Path) -> Path:
+    """Three bundles made of one: two versions of it, and it without its head."""
+    _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "tiny-bert/1.9")
+    _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "tiny-bert/1.10")
+    headless = _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "headless-bert/1")
+    manifest = json.loads((headless / "manifest.json").read_text(encoding="utf-8"))
+    for precision in manifest["precisions"]:
+        path = precision.pop("mlm_head")["path"]
+        (headless / path).unlink()
+        manifest["files"] = [file for file in manifest["files"] if file["path"] != path]
+    _write_manifest(headless, manifest)
+    return folder
+
+
+def _copy_bundle(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
+    _write_manifest(target, {**manifest, "name": target.parent.name, "version": target.name})
+    return target
+
+
+def _write_manifest(bundle: Path, manifest: dict[str, object]) -> None:
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+SMALL_LIMITS = (
+    *("--max-texts", "10", "--max-text-characters", "200", "--max-request-bytes", "1024"),
+    *("--max-beam-size", "2", "--max-top-k", "3", "--max-response-bytes", "1024"),
+)
+SERVERS = (
+    RecordedServer("tiny-int8", lambda _: TINY_BUNDLES, tuple(_tiny_calls())),
+    RecordedServer("tiny-bad-requests", lambda _: TINY_BUNDLES, tuple(_bad_calls())),
+    RecordedServer(
+        "tiny-small-limits",
+        lambda _: TINY_BUNDLES,
+        tuple(bad_calls.calls_beyond_small_limits()),
+        SMALL_LIMITS,
+    ),
+    RecordedServer(
+        "tiny-embedding-models",
+        _write_embedding_bundles,
+        tuple(_calls_to_embedding_models()),
+        ("--max-top-k", "200"),
+    ),
+    RecordedServer(
+        "tiny-fp32",
+        lambda _: FP32_BUNDLES,
+        (
+            *_few_translation_calls("tiny-en-de", TINY_ENGLISH),
+            *_few_embedding_calls("tiny-bert", TINY_ENGLISH),
+        ),
+        ("--precision", "fp32"),
+        "fp32",
+    ),
+    RecordedServer(
+        "tiny-shortlists-fp32",
+        lambda _: FP32_BUNDLES,
+        tuple(_few_translation_calls("tiny-en-de", TINY_ENGLISH)),
+        ("--precision", "fp32", "--shortlists", "auto", "--models", "tiny-en-de"),
+        "fp32",
+    ),
+    RecordedServer(
+        "tiny-shortlists-int8",
+        lambda _: FP32_BUNDLES,
+        tuple(_few_translation_calls("tiny-en-de", TINY_ENGLISH)),
+        ("--shortlists", "auto", "--models", "tiny-en-de"),
+    ),
+    RecordedServer("built-in-int8", lambda _: BUILT_IN_BUNDLES, tuple(_built_in_calls())),
+    RecordedServer(
+        "built-in-fp16",
+        lambda _: BUILT_IN_BUNDLES,
+        (
+            *_few_translation_calls("en-de", ENGLISH),
+            *_few_embedding_calls("bert-en-de", ENGLISH),
+        ),
+        ("--precision", "fp16", "--models", "en-de,bert-en-de"),
+        "fp16",
+    ),
+)

@@ -1,0 +1,158 @@
+"""Calls of TranslationService that are answered."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from attendant.v1.text_pb2 import (
+    TRUNCATION_LEFT,
+    TRUNCATION_REFUSE,
+    TRUNCATION_RIGHT,
+    TRUNCATION_UNSPECIFIED,
+)
+
+from tests.recorded.call import Call, score, stream, translate
+from tests.recorded.texts import BLANK, LONG, ODD
+
+TRUNCATIONS = {
+    "unspecified": TRUNCATION_UNSPECIFIED,
+    "refuse": TRUNCATION_REFUSE,
+    "right": TRUNCATION_RIGHT,
+    "left": TRUNCATION_LEFT,
+}
+SEARCHES: dict[str, dict[str, float]] = {
+    "defaults": {},
+    "greedy": {"beam_size": 1, "num_hypotheses": 1},
+    "beam 2": {"beam_size": 2},
+    "beam 3, all hypotheses": {"beam_size": 3, "num_hypotheses": 3},
+    "beam 4": {"beam_size": 4},
+    "beam 5, 2 hypotheses": {"beam_size": 5, "num_hypotheses": 2},
+    "beam 8, all hypotheses": {"beam_size": 8, "num_hypotheses": 8},
+    "greedy, length penalty 0": {"length_penalty": 0},
+    "greedy, length penalty 0.6": {"length_penalty": 0.6},
+    "beam 4, length penalty 0": {"beam_size": 4, "num_hypotheses": 2, "length_penalty": 0},
+    "beam 4, length penalty 1": {"beam_size": 4, "num_hypotheses": 2, "length_penalty": 1},
+    "beam 4, length penalty 2.5": {"beam_size": 4, "num_hypotheses": 2, "length_penalty": 2.5},
+    "beam 4, length penalty 10": {"beam_size": 4, "num_hypotheses": 2, "length_penalty": 10},
+    "greedy, smallest length penalty": {"length_penalty": 1e-45},
+    "greedy, at most 1 token": {"max_output_tokens": 1},
+    "greedy, at most 2 tokens": {"max_output_tokens": 2},
+    "greedy, at most 5 tokens": {"max_output_tokens": 5},
+    "beam 4, at most 1 token": {"beam_size": 4, "num_hypotheses": 4, "max_output_tokens": 1},
+    "beam 4, at most 5 tokens": {"beam_size": 4, "num_hypotheses": 4, "max_output_tokens": 5},
+    "greedy, at least 0 tokens": {"min_output_tokens": 0},
+    "greedy, at least 1 token": {"min_output_tokens": 1},
+    "greedy, at least 15 tokens": {"min_output_tokens": 15},
+    "greedy, at least 40 tokens": {"min_output_tokens": 40},
+    "greedy, exactly 7 tokens": {"min_output_tokens": 7, "max_output_tokens": 7},
+    "beam 4, at least 15 tokens": {"beam_size": 4, "min_output_tokens": 15},
+    "beam 2, exactly 12 tokens": {
+        "beam_size": 2,
+        "num_hypotheses": 2,
+        "min_output_tokens": 12,
+        "max_output_tokens": 12,
+    },
+    "beam 5, everything set": {
+        "beam_size": 5,
+        "num_hypotheses": 3,
+        "length_penalty": 1.7,
+        "min_output_tokens": 4,
+        "max_output_tokens": 30,
+    },
+}
+FEW_SEARCHES = (
+    "defaults",
+    "beam 4",
+    "beam 8, all hypotheses",
+    "beam 4, length penalty 0",
+    "greedy, at most 5 tokens",
+    "greedy, at least 15 tokens",
+    "beam 5, everything set",
+)
+
+
+def search_calls(model: str, texts: Sequence[str], searches: Sequence[str]) -> Iterator[Call]:
+    """Each search for one text, and a few for several texts at a time."""
+    for name in searches:
+        yield translate(f"{model} {name}", texts[:1], model, **SEARCHES[name])
+    yield translate(f"{model} greedy, {len(texts)} texts", texts, model)
+    yield translate(f"{model} beam 4, {len(texts)} texts", texts, model, beam_size=4)
+
+
+def mixed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Good and bad texts together, and more than run at a time."""
+    mixed = [texts[0], "", LONG, " ", texts[1], ODD["emoji"], texts[0]]
+    yield translate(f"{model} mixed texts", mixed, model)
+    yield translate(f"{model} mixed texts, beam 2", mixed, model, beam_size=2, num_hypotheses=2)
+    yield translate(f"{model} only bad texts", ["", LONG], model)
+    many = [*texts, *ODD.values()]
+    yield translate(f"{model} more texts than run at a time", many, model, max_output_tokens=4)
+    yield translate(
+        f"{model} more rows than run at a time", many, model, beam_size=8, max_output_tokens=3
+    )
+
+
+def truncated_calls(model: str) -> Iterator[Call]:
+    """A text that is too long, with each truncation."""
+    for name, truncation in TRUNCATIONS.items():
+        yield translate(
+            f"{model} too long, truncation {name}",
+            [LONG],
+            model,
+            truncation=truncation,
+            max_output_tokens=12,
+        )
+
+
+def odd_calls(model: str, texts: Mapping[str, str]) -> Iterator[Call]:
+    """Each odd text for itself, with default options."""
+    for name, text in texts.items():
+        yield translate(f"{model} {name}", [text], model)
+
+
+def stream_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Streams with several searches, and of odd texts."""
+    yield from few_stream_calls(model, texts[1])
+    for name in ("lines", "decomposed accents", "two sentences", "punctuation", "emoji"):
+        yield stream(f"{model} {name}", ODD[name], model)
+    for name, truncation in TRUNCATIONS.items():
+        yield stream(
+            f"{model} too long, truncation {name}",
+            LONG,
+            model,
+            truncation=truncation,
+            beam_size=2,
+            max_output_tokens=12,
+        )
+    for name, text in BLANK.items():
+        yield stream(f"{model} {name}", text, model)
+
+
+def few_stream_calls(model: str, text: str) -> Iterator[Call]:
+    """Streams of one text with several searches."""
+    for name in FEW_SEARCHES:
+        yield stream(f"{model} {name}", text, model, **SEARCHES[name])
+
+
+def score_calls(model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Call]:
+    """Pairs with every option, good and bad ones."""
+    source, target = pairs[0]
+    yield score(f"{model} one pair", pairs[:1], model)
+    yield score(f"{model} {len(pairs)} pairs", pairs, model)
+    for penalty in (0, 0.6, 1, 2.5, 10):
+        yield score(f"{model} length penalty {penalty}", pairs[:2], model, length_penalty=penalty)
+    for name, truncation in TRUNCATIONS.items():
+        yield score(
+            f"{model} too long, truncation {name}",
+            [(LONG, target), (source, target)],
+            model,
+            truncation=truncation,
+        )
+    yield score(f"{model} target too long", [(source, LONG)], model, truncation=TRUNCATION_RIGHT)
+    bad = [("", target), (source, ""), ("", ""), (source, " \n"), (source, target)]
+    yield score(f"{model} blank sides", bad, model)
+    yield score(f"{model} only bad pairs", bad[:2], model)
+    yield score(f"{model} swapped pair", [(target, source)], model)
+
+
+def odd_score_calls(model: str, source: str) -> Iterator[Call]:
+    """Odd texts as targets of one source, together."""
+    yield score(f"{model} odd targets", [(source, text) for text in ODD.values()], model)
