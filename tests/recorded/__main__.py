@@ -17,9 +17,13 @@ from tests.recorded.surroundings import surroundings
 
 def main() -> int:
     """Run the command; the exit code is 1 if answers differ."""
-    arguments = _parser().parse_args()
-    names = arguments.names or [server.name for server in SERVERS]
-    servers = [server for server in SERVERS if server.name in names]
+    parser = _parser()
+    arguments = parser.parse_args()
+    by_name = {server.name: server for server in SERVERS}
+    unknown = [name for name in arguments.names if name not in by_name]
+    if unknown:
+        parser.error(f"no server {', '.join(unknown)}; there are {', '.join(by_name)}")
+    servers = [by_name[name] for name in arguments.names or by_name]
     if arguments.command == "record":
         arguments.folder.mkdir(parents=True, exist_ok=True)
         for server in servers:
@@ -60,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"servers of the recording, all unless given: {', '.join(s.name for s in SERVERS)}",
+        help="servers of the recording, all unless given",
     )
     parser.add_argument(
         "--server",
