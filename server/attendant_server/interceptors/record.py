@@ -45,10 +45,10 @@ class RecordInterceptor(AroundInterceptor):
         try:
             return await behaviour(request, context)
         except asyncio.CancelledError:
-            record.code = _code_of_cancelled(context).name
+            record.code = (_code_of_aborted(context) or _code_of_cancelled(context)).name
             raise
         except BaseException:
-            record.code = _code_of_aborted(context).name
+            record.code = (_code_of_aborted(context) or grpc.StatusCode.UNKNOWN).name
             raise
         finally:
             record.ended = time.monotonic()
@@ -66,8 +66,9 @@ def _code_of_cancelled(context: Context) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
 
 
-def _code_of_aborted(context: Context) -> grpc.StatusCode:
+def _code_of_aborted(context: Context) -> grpc.StatusCode | None:
+    """The status that the call was given, whether or not its caller was still there to get it."""
     # Older releases of grpc give the number of the code instead of the code.
     found = context.code()
     codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
-    return next(codes, grpc.StatusCode.UNKNOWN)
+    return next((code for code in codes if code is not grpc.StatusCode.OK), None)
