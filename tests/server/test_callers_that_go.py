@@ -1,4 +1,4 @@
-"""Callers that go away while the server writes to them: no error of the server, and no traceback."""
+"""Callers that go while the server writes to them: no error of the server, and no traceback."""
 
 import logging
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+import importlib
 import json
 import logging
 import os
@@ -166,6 +167,24 @@ def test_a_line_that_cannot_be_made_takes_no_other_with_it(monkeypatch: pytest.M
     for record in (record_of("one"), record_of("%d", "no number"), record_of("two")):
         writer.emit(record)
     assert written(pipe, writer) == b"one\ntwo\n"
+
+
+def test_an_answer_that_could_not_be_sent_is_a_line_without_a_traceback():
+    pipe = os.pipe()
+    writer = LogWriter(pipe[1])
+    error: Any = importlib.import_module("grpc._cython.cygrpc").ExecuteBatchError
+    try:
+        raise error("execute_batch", ())
+    except error:
+        failure = {"exc_info": sys.exc_info(), "levelno": logging.ERROR}
+    with_info, without = logging.getLogger("a"), logging.getLogger("b")
+    with_info.setLevel(logging.INFO)
+    without.setLevel(logging.WARNING)
+    for log in (with_info, without):
+        record = record_of("raised in core by [/a.B/C]", **failure)
+        record.name = log.name
+        writer.handle(record)
+    assert written(pipe, writer) == b"event=answer_not_sent\n"
 
 
 def test_what_waits_is_written_at_the_end():

@@ -52,6 +52,7 @@ class LogWriter(logging.Handler):
     def __init__(self, file: int) -> None:
         """``file`` is the number of an open file."""
         super().__init__()
+        self.addFilter(_without_unsent)
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
@@ -99,6 +100,18 @@ class LogWriter(logging.Handler):
         with suppress(OSError):  # there is nowhere left to tell it
             while content:
                 content = content[os.write(self._file, content) :]
+
+
+def _without_unsent(record: logging.LogRecord) -> bool:
+    """A short line at level info for an answer that gRPC could not send, not its traceback.
+
+    The caller has gone, most often, or the answer is larger than ``max_response_bytes``.
+    """
+    if record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError":
+        return True
+    record.msg, record.args, record.exc_info = "event=answer_not_sent", (), None
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
 def _dropped(num_lines: int) -> logging.LogRecord:
