@@ -23,6 +23,8 @@ HEALTH = Method.of("grpc.health.v1.Health", "Check", False, False)
 RECORD = CallRecord(
     TRANSLATE,
     "order-17",
+    peer="192.0.2.7:4711",
+    reason="x" * 1000,
     started=1.0,
     ended=3.0,
     code="UNAVAILABLE",
@@ -95,6 +97,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "method": "attendant.v1.TranslationService/Translate",
         "model": "en-de/1",
         "code": "UNAVAILABLE",
+        "peer": "192.0.2.7:4711",
         "request_id": "order-17",
         "trace_id": "",
         "texts": 2,
@@ -105,10 +108,12 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "queue_seconds": 1.5,  # it had not ended when the call did
         "encode_seconds": 0.0,
         "decode_seconds": 0.0,
+        "reason": "x" * 300,
     }
     line = ConsoleFormatter().format(record)
     assert " INFO attendant_server.calls event=call method=attendant.v1.T" in line
-    assert " code=UNAVAILABLE request_id=order-17 trace_id= texts=2 " in line
+    assert " code=UNAVAILABLE peer=192.0.2.7:4711 request_id=order-17 trace_id= texts=2 " in line
+    assert line.endswith(" reason=" + "x" * 300)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -19,6 +20,7 @@ TRACE = ("traceparent", "tracestate")
 """W3C Trace Context."""
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """What can stand in a line of a log and be nobody's forged second one."""
+_FIT_ADDRESS = re.compile(r"[\w.:%\[\]-]{1,100}", re.ASCII)
 
 
 class RecordInterceptor(AroundInterceptor):
@@ -36,7 +38,7 @@ class RecordInterceptor(AroundInterceptor):
     ) -> Any:
         """Keep the record of the call."""
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        record = CallRecord(method, _request_id(metadata))
+        record = CallRecord(method, _request_id(metadata), address_of(context.peer()))
         records.begin(record)
         context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
         if "traceparent" in metadata:
@@ -53,6 +55,17 @@ class RecordInterceptor(AroundInterceptor):
         finally:
             record.ended = time.monotonic()
             self._watcher.on_call_ended(record)
+
+
+def address_of(peer: str) -> str:
+    """``host:port`` of a peer as gRPC names it, or ``unix`` or ``unknown``.
+
+    Callers choose the names of their unix sockets, which therefore stay out of the log.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    if kind in ("ipv4", "ipv6") and _FIT_ADDRESS.fullmatch(address):
+        return address
+    return "unix" if kind in ("unix", "unix-abstract") else "unknown"
 
 
 def _request_id(metadata: Mapping[str, Any]) -> str:

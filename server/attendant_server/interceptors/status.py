@@ -65,7 +65,8 @@ class StatusInterceptor(AroundInterceptor):
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # panics of Rust libraries are no Exception
-            request_id = records.current().request_id
+            record = records.current()
+            record.reason, request_id = type(error).__name__, record.request_id
             logger.error(
                 "event=call_failed method=%s/%s request_id=%s error=%s traceback=%s",
                 method.service,
@@ -117,7 +118,9 @@ async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 async def _abort(context: Context, error: errors.AttendantError) -> None:
     code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
     status = status_pb2.Status(code=code.value[0], message=str(error))
-    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, records.current().request_id)]
+    record = records.current()
+    record.reason = str(error)
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, record.request_id)]
     if isinstance(error, errors.InvalidRequest):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.problem
