@@ -148,11 +148,13 @@ class OnnxTranslationModel:
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
-        stated = [[self.sizes.num_heads, self.sizes.head_dim]] * 4 * self.sizes.num_decoder_layers
+        stated = [self.sizes.num_heads, self.sizes.head_dim]
+        num_caches = 4 * self.sizes.num_decoder_layers
         for graph in filter(None, (self.decoder_step, self.greedy_graph)):
             inputs = graph.beside.get_inputs()
             caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
-            if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
+            shapes = [[heads, head_dim] for _, heads, _, head_dim in caches]
+            if len(shapes) != num_caches or any(shape != stated for shape in shapes):
                 raise ValueError("translation_sizes in the manifest are not those of the graphs")
         outputs = {value.name for value in self.encoder.beside.get_outputs()}
         if self.uses_shortlists and "shortlist" not in outputs:

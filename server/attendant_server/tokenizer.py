@@ -155,5 +155,6 @@ def _translated(error: BaseException) -> BaseException:
     Panics derive from BaseException alone, by a class that cannot be imported.
     """
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-        return TokenizerError(f"{type(error).__name__}: {error}")
+        words = str(error).strip()
+        return TokenizerError(f"{type(error).__name__}: {words}" if words else type(error).__name__)
     return error
