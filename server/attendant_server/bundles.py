@@ -9,12 +9,15 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from attendant.v1 import bundle_pb2, embedding_pb2
 from google.protobuf import json_format
+
+from attendant_server.reasons import reason_of
 
 MANIFEST_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -107,7 +110,7 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
     try:
         json_format.Parse(_read_manifest(directory), manifest)
     except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{directory / MANIFEST_NAME}: {error}") from error
+        raise BundleError(f"{directory / MANIFEST_NAME}: {reason_of(error)}") from error
     problem = next(_problems(manifest, directory), None)
     if problem is not None:
         raise BundleError(f"{directory / MANIFEST_NAME}: {problem}")
@@ -130,7 +133,8 @@ def _read_manifest(directory: Path) -> str:
     status = _regular_file(directory, MANIFEST_NAME)
     if status.st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
-    return path.read_text(encoding="utf-8")
+    with _named(path):
+        return path.read_text(encoding="utf-8")
 
 
 def _choose_precision(
@@ -154,7 +158,7 @@ def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:
     size_bytes = _regular_file(directory, file.path).st_size
     if size_bytes != file.size_bytes:
         raise BundleError(f"{path}: has {size_bytes} bytes instead of {file.size_bytes}")
-    with path.open("rb") as content:
+    with _named(path), path.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != file.sha256:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
@@ -164,7 +168,7 @@ def _check_nothing_else(directory: Path, known: set[str]) -> None:
     """Refuse files that nobody has checked: the external data of a graph could name one."""
 
     def refuse(error: OSError) -> None:
-        raise BundleError(f"{error.filename}: {error.strerror}") from error
+        raise BundleError(f"{error.filename}: {error.strerror or reason_of(error)}") from error
 
     for folder, folders, names in os.walk(directory, onerror=refuse):
         for path in (Path(folder, name) for name in folders + names):
@@ -173,17 +177,24 @@ def _check_nothing_else(directory: Path, known: set[str]) -> None:
                 raise BundleError(f"{path}: is not listed in {MANIFEST_NAME}")
 
 
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the operating system name the file, as a BundleError."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or reason_of(error)}") from error
+
+
 def _regular_file(directory: Path, relative: str) -> os.stat_result:
     """Status of a file that really lies in ``directory``, not behind a link of any kind."""
     path = directory
-    try:
-        for part in relative.split("/"):
-            path = path / part
+    for part in relative.split("/"):
+        path = path / part
+        with _named(path):
             status = path.lstat()
-            if stat.S_ISLNK(status.st_mode):
-                raise BundleError(f"{path}: is a symbolic link")
-    except OSError as error:
-        raise BundleError(f"{path}: {error.strerror}") from error
+        if stat.S_ISLNK(status.st_mode):
+            raise BundleError(f"{path}: is a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path}: is not a regular file")
     if status.st_nlink != 1:

@@ -14,7 +14,11 @@ AttendantError
 
 
 class AttendantError(Exception):
-    """Base of all errors whose message may be shown to the caller."""
+    """Base of all errors whose message may be shown to the caller, and is logged.
+
+    A message holds numbers, and names of fields, limits and models that there are. It never
+    repeats any text of the request.
+    """
 
 
 class InvalidRequest(AttendantError):

@@ -20,6 +20,7 @@ from attendant_server.onnx_models import (
 )
 from attendant_server.onnx_sessions import gpu_memory, use_gpu
 from attendant_server.onnx_threads import Processors
+from attendant_server.reasons import reason_of
 from attendant_server.services.catalog import TRANSLATION
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -80,6 +81,15 @@ class ModelLoader:
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
+        try:
+            return self._load(bundle)
+        except BundleError:
+            raise
+        except Exception as error:  # ONNX Runtime raises classes of its own for each defect
+            logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)
+            raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
+
+    def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
         is_translation = bundle.manifest.kind == TRANSLATION
         source = bundle.manifest.source_tokenizer
@@ -169,10 +179,7 @@ class ModelLoader:
     def _opened(
         self, model: Callable[[Bundle, int, str, Processors], Model], bundle: Bundle
     ) -> Model:
-        try:
-            return model(bundle, self._num_threads, self._settings.device, self._processors)
-        except Exception as error:  # ONNX Runtime raises classes of its own for each defect
-            raise BundleError(f"{bundle.directory}: {error}") from error
+        return model(bundle, self._num_threads, self._settings.device, self._processors)
 
 
 def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:
@@ -199,8 +206,8 @@ def worker_processors(
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
-    definition = (bundle.directory / path).read_text(encoding="utf-8")
     try:
+        definition = (bundle.directory / path).read_text(encoding="utf-8")
         return TextTokenizer(definition, mask_id)
-    except TokenizerError as error:
-        raise BundleError(f"{bundle.directory / path}: {error}") from error
+    except (OSError, UnicodeDecodeError, TokenizerError) as error:
+        raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error

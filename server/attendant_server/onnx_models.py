@@ -31,8 +31,8 @@ from attendant_server.onnx_memory import (
     StepKind,
     check_places,
 )
-from attendant_server.onnx_sessions import Tensor, open_session
-from attendant_server.onnx_threads import Processors, ThreadedGraph
+from attendant_server.onnx_sessions import Tensor
+from attendant_server.onnx_threads import CountedGraph, Processors, ThreadedGraph
 
 GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 """The steps of greedy search, the quickest first."""
@@ -87,7 +87,7 @@ class OnnxTranslationModel:
         self.encoder, self.decoder_step = opened("encoder"), opened(step)
         self.greedy_graph = opened(greedy) if greedy else None
         num_step_tokens = StepKind.of(self._step_graph(1).beside).num_tokens
-        self.scorer = open_session(bundle.graph_path("scorer"), num_threads, device)
+        self.scorer = CountedGraph(bundle.graph_path("scorer"), num_threads, device, processors)
         self._check_sizes()
         is_half = self.encoder.beside.get_outputs()[0].type == "tensor(float16)"
         self.cache_sizes = CacheSizes(
@@ -148,11 +148,13 @@ class OnnxTranslationModel:
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
-        stated = [[self.sizes.num_heads, self.sizes.head_dim]] * 4 * self.sizes.num_decoder_layers
+        stated = [self.sizes.num_heads, self.sizes.head_dim]
+        num_caches = 4 * self.sizes.num_decoder_layers
         for graph in filter(None, (self.decoder_step, self.greedy_graph)):
             inputs = graph.beside.get_inputs()
             caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
-            if [[heads, head_dim] for _, heads, _, head_dim in caches] != stated:
+            shapes = [[heads, head_dim] for _, heads, _, head_dim in caches]
+            if len(shapes) != num_caches or any(shape != stated for shape in shapes):
                 raise ValueError("translation_sizes in the manifest are not those of the graphs")
         outputs = {value.name for value in self.encoder.beside.get_outputs()}
         if self.uses_shortlists and "shortlist" not in outputs:
@@ -214,7 +216,8 @@ class OnnxTranslationModel:
     ) -> NDArray[np.float32]:
         cross = self._run_encoder(self._cross_names, source, feeds["source_lengths"])
         feeds_and_cross = {**feeds, **dict(zip(self._cross_names, cross, strict=True))}
-        (log_p,) = self.scorer.run(["log_probabilities"], feeds_and_cross)
+        with self.scorer.session() as session:
+            (log_p,) = session.run(["log_probabilities"], feeds_and_cross)
         return log_p  # type: ignore[no-any-return]
 
 
@@ -266,14 +269,14 @@ class DeviceTranslationModel(OnnxTranslationModel):
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
     ) -> NDArray[np.float32]:
         batch = self._encode_to_device(source, feeds["source_lengths"])
-        binding = self.scorer.io_binding()
+        binding = self.scorer.beside.io_binding()
         for name, array in feeds.items():
             Tensor.of(array).bind_input(binding, name)
         for i, name in enumerate(self._cross_names):
             batch.tensor(i, len(source)).bind_input(binding, name)
         log_p = np.empty(feeds["target_out"].shape, dtype=np.float32)
         Tensor.of(log_p).bind_output(binding, "log_probabilities")
-        self.scorer.run_with_iobinding(binding)
+        self.scorer.beside.run_with_iobinding(binding)
         return log_p
 
 
@@ -298,8 +301,8 @@ class OnnxEmbeddingModel:
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, processors
         )
-        self._mlm_head = (
-            open_session(bundle.graph_path("mlm_head"), num_threads, device)
+        self.mlm_head = (
+            CountedGraph(bundle.graph_path("mlm_head"), num_threads, device, processors)
             if bundle.has_graph("mlm_head")
             else None
         )
@@ -325,8 +328,9 @@ class OnnxEmbeddingModel:
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for hidden states (masks, d) of the last layer."""
-        assert self._mlm_head is not None
+        assert self.mlm_head is not None
         feeds = {"hidden": hidden, "top_k": np.array([top_k], dtype=np.int64)}
         names = ["candidate_ids", "candidate_probabilities"]
-        token_ids, probabilities = self._mlm_head.run(names, feeds)
+        with self.mlm_head.session() as session:
+            token_ids, probabilities = session.run(names, feeds)
         return MaskCandidates(token_ids, probabilities)

@@ -43,14 +43,28 @@ class Processors:
                 self._num_runs -= 1
 
 
-class ThreadedGraph:
+class CountedGraph:
+    """One graph with one session, whose runs `Processors` counts."""
+
+    def __init__(self, path: Path, num_threads: int, device: str, processors: Processors) -> None:
+        """A run takes ``num_threads``."""
+        self.beside = open_session(path, num_threads, device)
+        self._processors = processors
+
+    @contextmanager
+    def session(self) -> Iterator[onnxruntime.InferenceSession]:
+        """The session to use for one run, which ends with the block."""
+        with self._processors.run():
+            yield self.beside
+
+
+class ThreadedGraph(CountedGraph):
     """One graph with a session for runs beside others and, where it pays, one for lone runs."""
 
     def __init__(self, path: Path, num_threads: int, device: str, processors: Processors) -> None:
         """``num_threads`` is for a run beside others; on ``cuda`` all runs are alike."""
-        self.beside = open_session(path, num_threads, device)
+        super().__init__(path, num_threads, device, processors)
         self.alone = self.beside
-        self._processors = processors
         if device == "cpu" and processors.num_threads > num_threads:
             self.alone = open_session(path, processors.num_threads, device, spins=True)
 

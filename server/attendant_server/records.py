@@ -1,7 +1,8 @@
 """What is known of a call to a method while it is being answered.
 
 The outermost interceptor makes the record, services note in it what they learn, and whoever watches
-calls reads it when the call has ended. It holds counts, names and times, and never any text.
+calls reads it when the call has ended. It holds counts, names, times and the caller's address, and
+never any text of the caller.
 """
 
 import time
@@ -57,10 +58,15 @@ class CallRecord:
     method: Method
     request_id: str = ""
     """The caller's or one of our own."""
+    peer: str = ""
+    """The address of the caller, ``host:port``; behind a proxy that of the proxy."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     code: str = "OK"
     """Name of the status, right once the call has ended."""
+    reason: str = ""
+    """Why the call was refused or has failed: which field broke which limit, in our own words. It
+    holds numbers, and names of fields and models, and nothing else of what the caller sent."""
     model: str = ""
     """``<name>/<version>``; empty until a model was found."""
     num_texts: int = 0

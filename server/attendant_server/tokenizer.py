@@ -5,11 +5,16 @@ Knows no requests and no models.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
+
+from attendant_server.streamed_text import complete_words, only_appends
+
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TokenizerError(Exception):
@@ -97,9 +102,12 @@ class TextTokenizer:
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = True
+            self._only_appends = only_appends(content.get("decoder"))
+            added = content.get("added_tokens", ())
+            self._special_ids = frozenset(token["id"] for token in added if token["special"])
+            prefix = content["model"].get("continuing_subword_prefix")
         except BaseException as error:
             raise _translated(error) from error
-        prefix = content["model"].get("continuing_subword_prefix")
         self._continuation_mark: str = prefix or ""
 
     def encode(self, text: str) -> TokenizedText:
@@ -115,10 +123,21 @@ class TextTokenizer:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def decode_words(self, token_ids: Sequence[int]) -> str:
-        """The complete words of a text of which only the beginning is known."""
-        words = self.decode(token_ids)
-        last_word_length = len(words.split(" ")[-1])
-        return words[: len(words) - last_word_length].rstrip()
+        """The complete words of a text of which only the first tokens are known.
+
+        No tokens that follow can change them: whatever the whole text is, it begins with them.
+        """
+        if not self._only_appends:
+            return ""
+        known = len(token_ids)
+        while known and self._is_open(token_ids[known - 1]):
+            known -= 1
+        # At the end, U+FFFD stands for bytes whose character is not complete yet.
+        return complete_words(self.decode(token_ids[:known]).rstrip("\ufffd"))
+
+    def _is_open(self, token_id: int) -> bool:
+        """Whether what follows this token may change the text of the bytes before it."""
+        return token_id in self._special_ids or bool(_BYTE_TOKEN.fullmatch(self.token(token_id)))
 
     def token(self, token_id: int) -> str:
         """The token as the vocabulary writes it; empty for an id that the vocabulary lacks."""
@@ -136,5 +155,6 @@ def _translated(error: BaseException) -> BaseException:
     Panics derive from BaseException alone, by a class that cannot be imported.
     """
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-        return TokenizerError(f"{type(error).__name__}: {error}")
+        words = str(error).strip()
+        return TokenizerError(f"{type(error).__name__}: {words}" if words else type(error).__name__)
     return error

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from attendant.v1 import embedding_pb2, text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest, EmbedTokensRequest, FillMaskRequest
+from attendant_server.onnx_models import OnnxEmbeddingModel
 from google.rpc import code_pb2
 
 from tests.support.serving import Running, failure_of
@@ -143,3 +144,18 @@ def test_layers_that_do_not_exist_or_come_twice_are_refused(running: Running, la
     failure = failure_of(running.embedding.EmbedTokens, request)
     assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert failure.details().startswith("layers: ")
+
+
+def test_a_masked_word_head_that_fails_fails_no_embed_call_of_the_same_batch(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(OnnxEmbeddingModel, "fill", lambda *_: 1 / 0)
+    running = start()
+    with running.held_engine():
+        embedding = running.embedding.Embed.future(EmbedRequest(texts=TEXTS))
+        masked = running.embedding.FillMask.future(FillMaskRequest(texts=["The [MASK]."]))
+        running.wait_for_queued(4, model="tiny-bert/1")
+    assert as_array(embedding.result().embeddings).shape == (3, DIMENSION)
+    assert masked.code() == grpc.StatusCode.INTERNAL
+    dropped = {"model": "tiny-bert/1", "reason": "failed"}
+    assert running.metric("attendant_dropped_texts_total", **dropped) == 1

@@ -1,12 +1,11 @@
 """Continuous batching held against searches that know nothing of batches."""
 
-import logging
 import random
 
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
-from attendant_server.errors import DeadlineExceeded, ModelFailed, QueueFull
+from attendant_server.errors import DeadlineExceeded, QueueFull
 
 from tests.support.fake_model import (
     BOS,
@@ -204,7 +203,7 @@ def test_an_expired_call_is_in_no_step_that_starts_later(lane, model, clock, obs
     lane.advance()
     assert model.steps == [(1, 3), (1, 1)]
     assert isinstance(late.future.exception(), DeadlineExceeded)
-    assert observer.dropped == [("expired", 1), ("expired", 1)]
+    assert observer.dropped == [("expired", 2)]
 
 
 def test_a_call_that_expires_in_the_queue_is_never_encoded(lane, model, clock):
@@ -265,21 +264,6 @@ def test_scoring_gives_the_log_probability_of_every_target_token(lane):
     assert len(second.log_probabilities) == 1
 
 
-def test_a_failed_lane_answers_what_ran_and_goes_on_with_what_waits(lane):
-    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
-    running = [TranslateCall([(5, i)], options) for i in range(3, 11)]
-    for call in running:
-        lane.submit(call)
-    while lane.num_active < 8:
-        lane.advance()
-    waiting = TranslateCall([(5, 12)], options)
-    lane.submit(waiting)
-    lane.fail(ModelFailed("it failed"))
-    assert all(isinstance(call.future.exception(), ModelFailed) for call in running)
-    run(lane)
-    assert [h.token_ids for h in waiting.future.result()[0]] == greedy((5, 12), options)
-
-
 def test_the_first_input_of_the_decoder_is_the_begin_token(model):
     first_tokens: list[list[int]] = []
 
@@ -293,43 +277,6 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
     lane.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
     lane.advance()
     assert first_tokens == [[BOS]]
-
-
-def test_an_encoder_that_fails_fails_its_texts_and_not_those_that_run(lane, model, caplog):
-    caplog.set_level(logging.CRITICAL)
-    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
-    running = TranslateCall([(5, 6)], options)
-    lane.submit(running)
-    lane.advance()
-    encode = model.encode
-    model.encode = None
-    broken = TranslateCall([(7,)], options)
-    lane.submit(broken)
-    lane.advance()
-    model.encode = encode
-    run(lane)
-    assert isinstance(broken.future.exception(), ModelFailed)
-    assert [h.token_ids for h in running.future.result()[0]] == greedy((5, 6), options)
-
-
-def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(lane, model, caplog):
-    caplog.set_level(logging.CRITICAL)
-
-    def without_memory(width, max_blocks):
-        raise MemoryError
-
-    new_memory = model.new_memory
-    model.new_memory = without_memory
-    options = SearchOptions(max_output_tokens=5)
-    refused = TranslateCall([(5, 6)], options)
-    lane.submit(refused)
-    lane.advance()
-    model.new_memory = new_memory
-    later = TranslateCall([(5, 6)], options)
-    lane.submit(later)
-    run(lane)
-    assert isinstance(refused.future.exception(), ModelFailed)
-    assert later.future.result()
 
 
 def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(lane, model):

@@ -129,24 +129,91 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
     assert np.array_equal(kept.future.result()[0]["mean_pooled"], [9, 3])
 
 
-def test_a_head_that_fails_fails_its_batch_and_nobody_later(clock, caplog):
+class HeadFailsOnSeven(FakeEmbeddingModel):
+    """The masked-word head cannot run for texts that begin with token 7."""
+
+    def __init__(self, clock=None):
+        super().__init__()
+        self.clock = clock
+        self.num_heads = 0
+
+    def fill(self, hidden, top_k):
+        self.num_heads += 1
+        if self.clock is not None:
+            self.clock.now += 1000
+        if hidden[0, 0] == 7:
+            raise RuntimeError("no head")
+        return super().fill(hidden, top_k)
+
+
+def test_a_head_that_fails_fails_its_call_and_nobody_else(clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+    model = HeadFailsOnSeven()
+    lane = new_lane(model, clock)
+    broken = FillMaskCall([[7, 8]], [[0]], top_k=2)
+    embedding = EmbedCall([[1, 2]], ("mean_pooled",))
+    masked = FillMaskCall([[5, 8]], [[0]], top_k=2)
+    for call in (broken, embedding, masked):
+        lane.submit(call)
+    lane.advance()
+    assert model.batches == [[2, 2, 2]]
+    assert isinstance(broken.future.exception(), ModelFailed)
+    assert embedding.future.result()[0]["mean_pooled"].tolist() == [3, 2]
+    assert masked.future.result()[0].token_ids.tolist() == [[5, 6]]
+
+
+def test_a_failed_head_is_logged_once_for_a_call_and_not_run_for_its_other_texts(clock, caplog):
+    model = HeadFailsOnSeven()
+    lane = new_lane(model, clock)
+    lane.submit(FillMaskCall([[7, 8]] * 20, [[0]] * 20, top_k=2))
+    run(lane)
+    assert model.num_heads == 1
+    assert caplog.messages == ["event=model_failed model=fake run=mlm_head"]
+
+
+def test_the_budget_of_time_learns_nothing_from_a_failed_head(clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+    model = HeadFailsOnSeven(clock)
+    lane = new_lane(model, clock, max_batch_tokens=100, max_batch_seconds=10.0)
+    lane.submit(FillMaskCall([[7, 8]], [[0]], top_k=2))
+    run(lane)
+    lane.submit(EmbedCall([[1] * 5] * 20, ("mean_pooled",)))
+    lane.advance(is_alone=False)
+    assert [len(batch) for batch in model.batches] == [1, 20]
+
+
+def test_the_budget_of_time_learns_nothing_from_a_failed_run(clock, caplog):
     caplog.set_level(logging.CRITICAL)
 
-    class HeadlessModel(FakeEmbeddingModel):
-        def fill(self, hidden, top_k):
-            raise RuntimeError("no head")
+    class FailsOnSeven(FakeEmbeddingModel):
+        def embed(self, texts, outputs):
+            if 7 in texts[0]:
+                clock.now += 1000
+                raise RuntimeError("no embedder")
+            return super().embed(texts, outputs)
 
-    lane = new_lane(HeadlessModel(), clock)
-    broken, mate = FillMaskCall([[7, 8]], [[0]], top_k=2), EmbedCall([[1, 2]], ("mean_pooled",))
-    lane.submit(broken)
-    lane.submit(mate)
+    model = FailsOnSeven()
+    lane = new_lane(model, clock, max_batch_tokens=100, max_batch_seconds=10.0)
+    lane.submit(EmbedCall([[7]], ("mean_pooled",)))
     run(lane)
-    for call in (broken, mate):
-        assert isinstance(call.future.exception(), ModelFailed)
-    later = EmbedCall([[1, 2]], ("mean_pooled",))
-    lane.submit(later)
+    lane.submit(EmbedCall([[1] * 5] * 20, ("mean_pooled",)))
+    lane.advance(is_alone=False)
+    assert [len(batch) for batch in model.batches] == [20]
+
+
+def test_the_head_is_not_run_for_a_call_that_was_cancelled_meanwhile(clock):
+    call = FillMaskCall([[5, 8]], [[0]], top_k=2)
+
+    class CancellingModel(HeadFailsOnSeven):
+        def embed(self, texts, outputs):
+            call.cancel()
+            return super().embed(texts, outputs)
+
+    model = CancellingModel()
+    lane = new_lane(model, clock)
+    lane.submit(call)
     run(lane)
-    assert later.future.result()
+    assert model.num_heads == 0
 
 
 def test_a_text_without_finite_numbers_fails_alone(clock, caplog):

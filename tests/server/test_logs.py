@@ -1,3 +1,4 @@
+import importlib
 import json
 import logging
 import os
@@ -22,6 +23,8 @@ HEALTH = Method.of("grpc.health.v1.Health", "Check", False, False)
 RECORD = CallRecord(
     TRANSLATE,
     "order-17",
+    peer="192.0.2.7:4711",
+    reason="x" * 1000,
     started=1.0,
     ended=3.0,
     code="UNAVAILABLE",
@@ -94,6 +97,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "method": "attendant.v1.TranslationService/Translate",
         "model": "en-de/1",
         "code": "UNAVAILABLE",
+        "peer": "192.0.2.7:4711",
         "request_id": "order-17",
         "trace_id": "",
         "texts": 2,
@@ -104,10 +108,12 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "queue_seconds": 1.5,  # it had not ended when the call did
         "encode_seconds": 0.0,
         "decode_seconds": 0.0,
+        "reason": "x" * 300,
     }
     line = ConsoleFormatter().format(record)
     assert " INFO attendant_server.calls event=call method=attendant.v1.T" in line
-    assert " code=UNAVAILABLE request_id=order-17 trace_id= texts=2 " in line
+    assert " code=UNAVAILABLE peer=192.0.2.7:4711 request_id=order-17 trace_id= texts=2 " in line
+    assert line.endswith(" reason=" + "x" * 300)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +172,24 @@ def test_a_line_that_cannot_be_made_takes_no_other_with_it(monkeypatch: pytest.M
     for record in (record_of("one"), record_of("%d", "no number"), record_of("two")):
         writer.emit(record)
     assert written(pipe, writer) == b"one\ntwo\n"
+
+
+def test_an_answer_that_could_not_be_sent_is_a_line_without_a_traceback():
+    pipe = os.pipe()
+    writer = LogWriter(pipe[1])
+    error: Any = importlib.import_module("grpc._cython.cygrpc").ExecuteBatchError
+    try:
+        raise error("execute_batch", ())
+    except error:
+        failure = {"exc_info": sys.exc_info(), "levelno": logging.ERROR}
+    with_info, without = logging.getLogger("a"), logging.getLogger("b")
+    with_info.setLevel(logging.INFO)
+    without.setLevel(logging.WARNING)
+    for log in (with_info, without):
+        record = record_of("raised in core by [/a.B/C]", **failure)
+        record.name = log.name
+        writer.handle(record)
+    assert written(pipe, writer) == b"event=answer_not_sent\n"
 
 
 def test_what_waits_is_written_at_the_end():

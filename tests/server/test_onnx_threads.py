@@ -7,7 +7,7 @@ from attendant.v1 import bundle_pb2
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_ADJUSTMENTS, StepInput
 from attendant_server.onnx_memory import HostDecoderMemory
-from attendant_server.onnx_models import OnnxTranslationModel, pad
+from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel, pad
 from attendant_server.onnx_threads import Processors, ThreadedGraph
 
 
@@ -102,6 +102,37 @@ def test_workers_may_encode_at_the_same_time(bundle):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+class WatchedSession:
+    """Notes at each run whether another run that begins meanwhile would be taken for a lone one."""
+
+    def __init__(self, session, processors):
+        self._session, self._processors = session, processors
+        self.is_alone = []
+
+    def run(self, *arguments):
+        with self._processors.run() as is_alone:
+            self.is_alone.append(is_alone)
+        return self._session.run(*arguments)
+
+
+def test_runs_of_the_scorer_are_counted(bundle):
+    processors = Processors(1)
+    model = OnnxTranslationModel(bundle, 1, "cpu", processors)
+    model.scorer.beside = watched = WatchedSession(model.scorer.beside, processors)
+    assert model.score([([5, 9, 2], [7, 2])])
+    assert watched.is_alone == [False]
+
+
+def test_runs_of_the_masked_word_head_are_counted(embedding_bundle):
+    processors = Processors(1)
+    model = OnnxEmbeddingModel(read_bundle(embedding_bundle, "fp32", "cpu"), 1, "cpu", processors)
+    assert model.mlm_head is not None
+    model.mlm_head.beside = watched = WatchedSession(model.mlm_head.beside, processors)
+    hidden = model.embed([[5, 9]], ["hidden_2"])["hidden_2"][0]
+    assert model.fill(hidden, top_k=3).token_ids.shape == (2, 3)
+    assert watched.is_alone == [False]
 
 
 def test_sessions_are_compared_on_no_longer_text_than_the_model_takes(bundle, monkeypatch):

@@ -1,11 +1,12 @@
 import logging
+import threading
 
 import pytest
 from attendant_server.observability import watching
 from attendant_server.observability.watching import Watching
 from attendant_server.records import CallRecord, CallWatcher, Method
 
-from tests.support.serving import wait_until
+from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
 METHOD = Method.of("attendant.v1.ModelService", "ListModels", False, False)
 
@@ -59,6 +60,34 @@ def test_what_has_ended_is_shown_before_it_is_closed():
     watcher.on_call_ended(call(1))
     watcher.close()
     assert events == ["a 1 ended"]
+
+
+def test_a_call_that_ends_just_before_the_end_of_watching_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    has_caught_up, is_closing = threading.Event(), threading.Event()
+
+    class Slow(Watching):
+        """Its thread is held up after it has shown the first call."""
+
+        def catch_up(self) -> None:
+            super().catch_up()
+            if events and not has_caught_up.is_set():
+                has_caught_up.set()
+                assert is_closing.wait(TIMEOUT_SECONDS)
+
+    monkeypatch.setattr(watching, "PERIOD_SECONDS", 0.0)
+    events: list[str] = []
+    watcher = Slow([Seen("a", events)])
+    watcher.on_call_ended(call(1))
+    assert has_caught_up.wait(TIMEOUT_SECONDS)
+    watcher.on_call_ended(call(2))
+    closing = threading.Thread(target=watcher.close)
+    closing.start()
+    wait_until(watcher._is_closed.is_set)
+    is_closing.set()
+    closing.join(TIMEOUT_SECONDS)
+    assert events == ["a 1 ended", "a 2 ended"]
 
 
 def test_a_watcher_that_fails_leaves_the_others_alone(caplog: pytest.LogCaptureFixture):

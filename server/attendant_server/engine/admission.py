@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from attendant_server.engine.calls import Answer, Call
@@ -24,13 +24,11 @@ class AdmissionQueue(Generic[Text]):
     """Texts that wait for a model, first come first served, never more than ``max_texts``.
 
     All texts of a call are admitted or none. Texts of calls that are over count no longer, even
-    before the engine has come across them; ``on_dropped`` is told their number and the call's
-    future.
+    before the engine has come across them.
     """
 
-    def __init__(self, max_texts: int, on_dropped: Callable[[Answer[Any], int], None]) -> None:
+    def __init__(self, max_texts: int) -> None:
         self.max_texts = max_texts
-        self._on_dropped = on_dropped
         self.lock = threading.RLock()
         """For whoever must not be seen between taking texts and putting some of them back."""
         self._texts: deque[Text] = deque()
@@ -42,13 +40,16 @@ class AdmissionQueue(Generic[Text]):
         """Texts waiting whose calls are not over."""
         return self._num_waiting
 
-    def put(self, call: Call[Any], texts: Sequence[Text], now: float) -> None:
-        """Queue all texts of ``call``; raises QueueFull, and queues none, when they do not fit."""
+    def put(self, call: Call[Any], texts: Iterable[Text], now: float) -> None:
+        """Queue all ``num_texts`` texts of ``call``.
+
+        Raises QueueFull, without asking for any of ``texts``, when they do not fit.
+        """
         with self.lock:
             num_waiting = self._num_waiting
-            if num_waiting + len(texts) > self.max_texts:
+            if num_waiting + call.num_texts > self.max_texts:
                 raise QueueFull(
-                    f"{num_waiting} texts are waiting and {len(texts)} more would exceed the "
+                    f"{num_waiting} texts are waiting and {call.num_texts} more would exceed the "
                     f"limit of {self.max_texts}",
                     retry_after_seconds=self._head_age(now),
                 )
@@ -56,8 +57,8 @@ class AdmissionQueue(Generic[Text]):
             if len(self._texts) > 2 * self.max_texts:  # mostly texts of calls that are over
                 self._texts = deque(t for t in self._texts if t.call.future in self._waiting)
             self._texts.extend(texts)
-            self._waiting[call.future] += len(texts)
-            self._num_waiting += len(texts)
+            self._waiting[call.future] += call.num_texts
+            self._num_waiting += call.num_texts
         call.future.add_done_callback(self._forget)
 
     def take(self) -> Iterator[Text]:
@@ -88,12 +89,9 @@ class AdmissionQueue(Generic[Text]):
 
     def _forget(self, future: Any) -> None:
         with self.lock:
-            num_dropped = self._waiting.pop(future, 0)
-            self._num_waiting -= num_dropped
+            self._num_waiting -= self._waiting.pop(future, 0)
             if not self._waiting:
                 self._texts.clear()
-        if num_dropped:
-            self._on_dropped(future, num_dropped)
 
     def _head_age(self, now: float) -> float:
         """How long the text at the head has waited: what a newcomer may expect, at least 50 ms."""

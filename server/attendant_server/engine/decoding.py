@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from attendant_server.engine.admission import AdmissionQueue
-from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
+from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
 from attendant_server.engine.lane import Lane
 from attendant_server.engine.models import EncodedSource, TranslationModel
 from attendant_server.engine.pool import Pool, Sentence
@@ -37,6 +37,19 @@ class DecodingLimits:
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextToTranslate:
+    """One text of a `TranslateCall`, waiting."""
+
+    call: TranslateCall
+    index: int
+
+    @property
+    def source(self) -> TokenIds:
+        """Its token ids."""
+        return self.call.sources[self.index]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +78,10 @@ class DecodingLane(Lane):
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._pools: dict[int, Pool] = {}
-        self._queue: AdmissionQueue[Sentence]
+        self._queue: AdmissionQueue[TextToTranslate]
         self._pairs: AdmissionQueue[PairToScore]
-        self._queue = beside._queue if beside else self._new_queue(limits.max_queued_texts)
-        self._pairs = beside._pairs if beside else self._new_queue(limits.max_queued_texts)
+        self._queue = beside._queue if beside else AdmissionQueue(limits.max_queued_texts)
+        self._pairs = beside._pairs if beside else AdmissionQueue(limits.max_queued_texts)
         self._siblings: list[DecodingLane] = beside._siblings if beside else []
         self._siblings.append(self)
 
@@ -95,19 +108,14 @@ class DecodingLane(Lane):
 
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread."""
-        now = self._clock()
+        indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
-            self._pairs.put(call, [PairToScore(call, i) for i in range(call.num_texts)], now)
+            self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
-            self._queue.put(call, [self._sentence(call, i) for i in range(call.num_texts)], now)
+            self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
-
-    def _sentence(self, call: TranslateCall, index: int) -> Sentence:
-        options = call.options.for_source(len(call.sources[index]))
-        search = new_search(options, self._model.bos_id, self._model.eos_id)
-        return Sentence(call, index, search)
 
     def _advance(self, is_alone: bool) -> None:
         """Encode, admit, one step of every pool, score."""
@@ -152,16 +160,16 @@ class DecodingLane(Lane):
             return
         batch = self._take_similar(
             self._queue,
-            lambda s: len(s.call.sources[s.index]),
+            lambda text: len(text.source),
             self._limits.max_encode_tokens,
             share,
         )
         if batch:
-            sources = [s.call.sources[s.index] for s in batch]
+            sources = [text.source for text in batch]
             lengths = [len(source) for source in sources]
             encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
             if encoded is not None:
-                self._join_encoded(list(zip(batch, encoded, strict=True)))
+                self._join_encoded(batch, encoded)
 
     def _share(self) -> int:
         """Waiting sentences that this worker may take until all have equally many."""
@@ -169,11 +177,17 @@ class DecodingLane(Lane):
         own = self.num_active_sentences + len(self._encoded)
         return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
-    def _join_encoded(self, sentences: list[tuple[Sentence, EncodedSource]]) -> None:
+    def _join_encoded(self, texts: list[TextToTranslate], sources: list[EncodedSource]) -> None:
+        """Begin the searches of texts that have just been encoded."""
         now = self._clock()
-        for sentence, _ in sentences:
-            sentence.call.timings.encoded = now
-        self._encoded.extend(sentences)
+        for text, source in zip(texts, sources, strict=True):
+            text.call.timings.encoded = now
+            self._encoded.append((self._sentence(text), source))
+
+    def _sentence(self, text: TextToTranslate) -> Sentence:
+        options = text.call.options.for_source(len(text.source))
+        search = new_search(options, self._model.bos_id, self._model.eos_id)
+        return Sentence(text.call, text.index, search)
 
     def _admit(self) -> None:
         """Let encoded sentences join, in order, while there is a place for a sentence and rows."""

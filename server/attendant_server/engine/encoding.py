@@ -60,7 +60,7 @@ class EncodingLane(Lane):
         super().__init__(name, observer, clock)
         self._model, self._limits = model, limits
         self._queue: AdmissionQueue[TextToEncode]
-        self._queue = beside._queue if beside else self._new_queue(limits.max_queued_texts)
+        self._queue = beside._queue if beside else AdmissionQueue(limits.max_queued_texts)
         self._siblings: list[EncodingLane] = beside._siblings if beside else []
         self._siblings.append(self)
         self._seconds_per_token = 0.0
@@ -84,8 +84,7 @@ class EncodingLane(Lane):
         """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull. Any thread."""
         if not isinstance(call, EmbedCall | FillMaskCall):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
-        texts = [TextToEncode(call, i) for i in range(call.num_texts)]
-        self._queue.put(call, texts, self._clock())
+        self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
 
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
@@ -96,14 +95,10 @@ class EncodingLane(Lane):
             return
         started = self._clock()
         lengths = [text.length for text in batch]
-        results = self._run("embedder", batch, lengths, lambda: self._results(batch))
-        now = self._clock()
-        self._measure(max(lengths) * len(lengths), now - started)
-        for text, result in zip(batch, results or (), strict=results is not None):
-            if _is_finite(result):
-                text.call.put(text.index, result, now)
-            else:
-                self._fail_result(text.call)
+        outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
+        # A failed run says nothing about the time of those that do not fail.
+        if outputs is not None and self._answer(batch, outputs):
+            self._measure(max(lengths) * len(lengths), self._clock() - started)
 
     def _take_running(self) -> list[Call[Any]]:
         return []
@@ -124,10 +119,26 @@ class EncodingLane(Lane):
         old = self._seconds_per_token or per_token
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
-    def _results(self, batch: list[TextToEncode]) -> list[Any]:
-        """What each text's call wants."""
-        outputs = self._embed(batch)
-        return [self._result(text, row, outputs) for row, text in enumerate(batch)]
+    def _answer(self, batch: list[TextToEncode], outputs: dict[str, NDArray[np.float32]]) -> bool:
+        """Give each text's call what it wants; whether no masked-word head failed.
+
+        Each text has a head run of its own, which fails the text's own call alone.
+        """
+        has_failed = False
+        for row, text in enumerate(batch):
+            if text.call.is_over():  # cancelled meanwhile, or an earlier text of it has failed
+                continue
+            try:
+                result = self._result(text, row, outputs)
+            except Exception:
+                has_failed = True
+                self._fail_run("mlm_head", [text.call])
+                continue
+            if _is_finite(result):
+                text.call.put(text.index, result, self._clock())
+            else:
+                self._fail_result(text.call)
+        return not has_failed
 
     def _embed(self, batch: list[TextToEncode]) -> dict[str, NDArray[np.float32]]:
         """All outputs that any text of the batch wants, with a batch axis."""

@@ -7,6 +7,7 @@ lanes of a model, one for each worker, take texts from the same queues.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from attendant_server.engine.admission import AdmissionQueue, Waiting
@@ -81,9 +82,7 @@ class Lane(ABC):
 
     def _fail_calls(self, calls: Iterable[Call[Any]], error: Exception) -> None:
         for call in calls:
-            if not call.is_over():
-                call.fail(error)
-                self._observer.on_dropped(self.name, "failed", 1)
+            call.fail(error)
 
     def _fail_run(self, what: str, calls: Iterable[Call[Any]]) -> None:
         """Answer the calls of a model run that has just raised."""
@@ -91,29 +90,32 @@ class Lane(ABC):
         self._fail_calls(calls, ModelFailed("the model failed while it ran this request"))
 
     def _fail_result(self, call: Call[Any]) -> None:
-        """Answer a call for which the model gave numbers that are none."""
+        """Answer a call for which the model returned NaN or infinity."""
+        if call.is_over():  # An earlier text of the call had no finite result either.
+            return
         logger.error("event=result_not_finite model=%s", self.name)
         self._fail_calls([call], ModelFailed("the model gave no finite result for this request"))
 
-    def _new_queue(self, max_texts: int) -> AdmissionQueue[Any]:
-        return AdmissionQueue(max_texts, self._on_dropped)
+    def _enqueue(self, queue: AdmissionQueue[Text], call: Call[Any], texts: Iterable[Text]) -> None:
+        """Queue the texts of a call, and count them if the call ends without an answer."""
+        queue.put(call, texts, self._clock())
+        call.future.add_done_callback(partial(self._count_dropped, call.num_texts))
 
-    def _on_dropped(self, future: Answer[Any], num_texts: int) -> None:
+    def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
+        """Count the texts of a call that has ended, unless it was answered. Any thread."""
         if future.cancelled():
             reason = "expired" if future.came_too_late(self._clock()) else "cancelled"
+        elif (error := future.exception()) is not None:
+            reason = "expired" if isinstance(error, DeadlineExceeded) else "failed"
         else:
-            is_late = isinstance(future.exception(), DeadlineExceeded)
-            reason = "expired" if is_late else "failed"
+            return
         self._observer.on_dropped(self.name, reason, num_texts)
 
     def _is_abandoned(self, call: Call[Any], now: float) -> bool:
         """Whether a text of ``call`` must not run any more; fails the call if it is too late."""
         if call.is_expired(now):
             call.fail(DeadlineExceeded("the deadline passed before the call was done"))
-        if call.is_over():
-            self._on_dropped(call.future, 1)
-            return True
-        return False
+        return call.is_over()
 
     def _take_batch(
         self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -19,6 +20,7 @@ TRACE = ("traceparent", "tracestate")
 """W3C Trace Context."""
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 """What can stand in a line of a log and be nobody's forged second one."""
+_FIT_ADDRESS = re.compile(r"[\w.:%\[\]-]{1,100}", re.ASCII)
 
 
 class RecordInterceptor(AroundInterceptor):
@@ -36,7 +38,7 @@ class RecordInterceptor(AroundInterceptor):
     ) -> Any:
         """Keep the record of the call."""
         metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
-        record = CallRecord(method, _request_id(metadata))
+        record = CallRecord(method, _request_id(metadata), address_of(context.peer()))
         records.begin(record)
         context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
         if "traceparent" in metadata:
@@ -45,14 +47,25 @@ class RecordInterceptor(AroundInterceptor):
         try:
             return await behaviour(request, context)
         except asyncio.CancelledError:
-            record.code = _code_of_cancelled(context).name
+            record.code = (_code_of_aborted(context) or _code_of_cancelled(context)).name
             raise
         except BaseException:
-            record.code = _code_of_aborted(context).name
+            record.code = (_code_of_aborted(context) or grpc.StatusCode.UNKNOWN).name
             raise
         finally:
             record.ended = time.monotonic()
             self._watcher.on_call_ended(record)
+
+
+def address_of(peer: str) -> str:
+    """``host:port`` of a peer as gRPC names it, or ``unix`` or ``unknown``.
+
+    Callers choose the names of their unix sockets, which therefore stay out of the log.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    if kind in ("ipv4", "ipv6") and _FIT_ADDRESS.fullmatch(address):
+        return address
+    return "unix" if kind in ("unix", "unix-abstract") else "unknown"
 
 
 def _request_id(metadata: Mapping[str, Any]) -> str:
@@ -66,8 +79,9 @@ def _code_of_cancelled(context: Context) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
 
 
-def _code_of_aborted(context: Context) -> grpc.StatusCode:
+def _code_of_aborted(context: Context) -> grpc.StatusCode | None:
+    """The status that the call was given, whether or not its caller was still there to get it."""
     # Older releases of grpc give the number of the code instead of the code.
     found = context.code()
     codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
-    return next(codes, grpc.StatusCode.UNKNOWN)
+    return next((code for code in codes if code is not grpc.StatusCode.OK), None)

@@ -60,10 +60,13 @@ class StatusInterceptor(AroundInterceptor):
             await _abort(context, error)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError as error:  # The library could not send: the caller has gone.
+            raise asyncio.CancelledError from error
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # panics of Rust libraries are no Exception
-            request_id = records.current().request_id
+            record = records.current()
+            record.reason, request_id = type(error).__name__, record.request_id
             logger.error(
                 "event=call_failed method=%s/%s request_id=%s error=%s traceback=%s",
                 method.service,
@@ -73,7 +76,8 @@ class StatusInterceptor(AroundInterceptor):
                 # Without the message, which may repeat what the caller sent.
                 "".join(traceback.format_tb(error.__traceback__)),
             )
-            await context.abort(grpc.StatusCode.INTERNAL, f"internal error, logged as {request_id}")
+            message = f"internal error, logged as {request_id}"
+            await _end(context, grpc.StatusCode.INTERNAL, message)
 
 
 def _refusing_undecodable(handler: Handler) -> Handler:
@@ -114,7 +118,9 @@ async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 async def _abort(context: Context, error: errors.AttendantError) -> None:
     code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
     status = status_pb2.Status(code=code.value[0], message=str(error))
-    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, records.current().request_id)]
+    record = records.current()
+    record.reason = str(error)
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, record.request_id)]
     if isinstance(error, errors.InvalidRequest):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=error.problem
@@ -127,4 +133,17 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         metadata.append(("grpc-retry-pushback-ms", str(milliseconds)))
     metadata.extend(rpc_status.to_status(status).trailing_metadata)
-    await context.abort(code, str(error), trailing_metadata=tuple(metadata))
+    await _end(context, code, str(error), tuple(metadata))
+
+
+async def _end(
+    context: Context,
+    code: grpc.StatusCode,
+    message: str,
+    metadata: tuple[tuple[str, str | bytes], ...] = (),
+) -> None:
+    """End the call with a status, which a caller that has gone meanwhile does not get."""
+    try:
+        await context.abort(code, message, trailing_metadata=metadata)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error

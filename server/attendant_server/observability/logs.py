@@ -26,10 +26,12 @@ GATHER_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
 
 _CALL = (
-    "event=call method=%s model=%s code=%s request_id=%s trace_id=%s texts=%d input_tokens=%d "
-    "output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f encode_seconds=%.6f "
-    "decode_seconds=%.6f"
+    "event=call method=%s model=%s code=%s peer=%s request_id=%s trace_id=%s texts=%d "
+    "input_tokens=%d output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f "
+    "encode_seconds=%.6f decode_seconds=%.6f reason=%s"
 )
+MAX_REASON_CHARACTERS = 300
+"""More is cut: a reason may list all models, and callers can be refused often."""
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _PHASES = ("tokenize", "queue", "encode", "decode")
 
@@ -52,6 +54,7 @@ class LogWriter(logging.Handler):
     def __init__(self, file: int) -> None:
         """``file`` is the number of an open file."""
         super().__init__()
+        self.addFilter(_without_unsent)
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
@@ -99,6 +102,18 @@ class LogWriter(logging.Handler):
         with suppress(OSError):  # there is nowhere left to tell it
             while content:
                 content = content[os.write(self._file, content) :]
+
+
+def _without_unsent(record: logging.LogRecord) -> bool:
+    """A short line at level info for an answer that gRPC could not send, not its traceback.
+
+    The caller has gone, most often, or the answer is larger than ``max_response_bytes``.
+    """
+    if record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError":
+        return True
+    record.msg, record.args, record.exc_info = "event=answer_not_sent", (), None
+    record.levelno, record.levelname = logging.INFO, "INFO"
+    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
 
 
 def _dropped(num_lines: int) -> logging.LogRecord:
@@ -163,7 +178,7 @@ def _json(value: Any) -> str:
 
 
 class CallLog:
-    """Writes a line for every call that has ended: counts, names and times.
+    """Writes a line for every call that has ended: counts, names, times, and why it failed.
 
     Health checks and reflection are worth a line at level debug only.
     """
@@ -182,6 +197,7 @@ class CallLog:
             f"{record.method.service}/{record.method.name}",
             record.model,
             record.code,
+            record.peer,
             record.request_id,
             record.trace_id,
             record.num_texts,
@@ -189,6 +205,7 @@ class CallLog:
             record.num_output_tokens,
             record.ended - record.started,
             *(phases.get(name, 0.0) for name in _PHASES),
+            record.reason[:MAX_REASON_CHARACTERS],
         )
         # Not `logger.log`, which would find out each time who has called it.
         logger.handle(logger.makeRecord(logger.name, level, __file__, 0, _CALL, fields, None))

@@ -56,6 +56,7 @@ class Watching:
         self._is_closed.set()
         self._has_some.set()
         self._thread.join()
+        self.catch_up()  # with what has ended since the thread last did
 
     def _run(self) -> None:
         while not self._is_closed.is_set():

@@ -1,0 +1,139 @@
+"""Every bundle that cannot be used is refused with a reason, and never with a raw error."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attendant_server.bundles import BundleError
+from attendant_server.loading import ModelLoader
+from attendant_server.observability.metrics import Metrics
+from attendant_server.onnx_models import OnnxTranslationModel
+from attendant_server.reasons import reason_of
+from attendant_server.settings import Settings
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
+
+from tests.support.altered import with_manifest, with_tokenizer, with_tokenizer_file
+
+
+def refusal(root: Path) -> str:
+    """Why the bundle under ``root`` is refused, without the folder's name."""
+    with pytest.raises(BundleError) as error:
+        load(root)
+    return str(error.value).replace(str(root.resolve()), "").replace("/tiny-en-de/1", "")
+
+
+def load(root: Path) -> None:
+    metrics = Metrics()
+    metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
+    loader = ModelLoader(Settings(bundles=root, num_threads=1, precision="fp32"), metrics)
+    for bundle in loader.read_bundles():
+        loader.load(bundle)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{}", '{"ä": 1}'.encode("latin-1"), b"\x80"])
+def test_a_tokenizer_that_is_not_utf_8_is_refused_by_its_name(
+    translation_bundle: Path, tmp_path: Path, content: bytes
+):
+    reason = refusal(with_tokenizer_file(translation_bundle, tmp_path, content))
+    assert reason.startswith("/tokenizer.json: 'utf-8' codec can't decode byte")
+
+
+def test_a_tokenizer_that_the_library_refuses_is_refused_by_its_name(
+    translation_bundle: Path, tmp_path: Path
+):
+    def change(definition: dict[str, Any]) -> None:
+        definition["decoder"] = {"type": "Oracle"}
+
+    reason = refusal(with_tokenizer(translation_bundle, tmp_path, change))
+    assert reason.startswith("/tokenizer.json: Exception: data did not match")
+
+
+@pytest.mark.parametrize("num_layers", [1, 65_536, 2**31 - 1])
+def test_more_or_fewer_layers_than_the_graphs_have_are_refused(
+    translation_bundle: Path, tmp_path: Path, num_layers: int
+):
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["translation_sizes"]["num_decoder_layers"] = num_layers
+
+    reason = refusal(with_manifest(translation_bundle, tmp_path, change))
+    assert reason == ": translation_sizes in the manifest are not those of the graphs"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "MemoryError"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError(" "), "RuntimeError"),
+        (StopIteration(), "StopIteration"),
+        (KeyError("key_0"), "KeyError: 'key_0'"),
+        (AssertionError("too small"), "AssertionError: too small"),
+        (ValueError("not those of the graphs"), "not those of the graphs"),
+    ],
+)
+def test_an_error_without_words_is_named(
+    translation_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+):
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(OnnxTranslationModel, "__init__", fail)
+    assert refusal(translation_bundle.parents[1]) == f": {reason}"
+
+
+def test_what_fails_after_the_graphs_are_open_is_a_refusal_too(
+    translation_bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ModelLoader, "_max_cache_bytes", lambda *_: 1 / 0)
+    assert refusal(translation_bundle.parents[1]) == ": division by zero"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json", "encoder.fp32.onnx"])
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused_by_its_name(
+    translation_bundle: Path, tmp_path: Path, name: str
+):
+    root = with_manifest(translation_bundle, tmp_path, lambda _: None)
+    (root / "tiny-en-de" / "1" / name).chmod(0)
+    assert refusal(root) == f"/{name}: Permission denied"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tokenizer.json"])
+def test_a_file_that_cannot_be_read_is_refused_by_its_name(
+    translation_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    def failing(read: Callable[..., Any]) -> Callable[..., Any]:
+        def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.name == name:
+                raise OSError  # without a word
+            return read(path, *arguments, **options)
+
+        return fail
+
+    root = with_manifest(translation_bundle, tmp_path, lambda _: None)
+    monkeypatch.setattr(Path, "open", failing(Path.open))
+    monkeypatch.setattr(Path, "read_text", failing(Path.read_text))
+    assert refusal(root) == f"/{name}: OSError"
+
+
+def test_a_tokenizer_error_names_its_class_where_it_has_no_words(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(_: str) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(json, "loads", fail)
+    with pytest.raises(TokenizerError) as error:
+        TextTokenizer("{}")
+    assert str(error.value) == "MemoryError"
+
+
+def test_a_reason_is_never_empty():
+    assert reason_of(Exception()) == "Exception"
+    assert reason_of(Exception("\n")) == "Exception"

@@ -1,0 +1,40 @@
+"""Real bundles with a changed manifest or tokenizer, and with the hashes that belong to it."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def with_manifest(bundle: Path, root: Path, change: Change) -> Path:
+    """Copy ``bundle`` to a folder of bundles at ``root``, its manifest changed; that folder."""
+    copy = root / bundle.parent.name / bundle.name
+    shutil.copytree(bundle, copy)
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    return root
+
+
+def with_tokenizer(bundle: Path, root: Path, change: Change) -> Path:
+    """Copy ``bundle`` to a folder of bundles at ``root``, its tokenizer changed; that folder."""
+    definition = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
+    change(definition)
+    return with_tokenizer_file(bundle, root, json.dumps(definition).encode())
+
+
+def with_tokenizer_file(bundle: Path, root: Path, content: bytes) -> Path:
+    """Copy ``bundle`` to a folder of bundles at ``root`` with this tokenizer.json; that folder."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        [file] = (f for f in manifest["files"] if f["path"] == "tokenizer.json")
+        file |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+
+    with_manifest(bundle, root, change)
+    (root / bundle.parent.name / bundle.name / "tokenizer.json").write_bytes(content)
+    return root
