@@ -6,7 +6,8 @@ The time to drain is an hour, so a stop that waits for a caller ends its test in
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import grpc
 import pytest
 from attendant.v1 import embedding_pb2, translation_pb2
 from attendant_server.app import Server
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -40,41 +42,53 @@ def idle(*requests: Any) -> Iterator[Any]:
     threading.Event().wait()
 
 
-@pytest.fixture
-def channel(bundles: Path) -> Iterator[Any]:
-    """A channel to a server that must have stopped before the channel closes."""
-    with server_process(bundles, *FLAGS) as process:
-        port = port_of(process)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(TIMEOUT_SECONDS) == 0
+@contextmanager
+def serving(bundles: Path, options: Any = ()) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """A channel to a server, and what stops the server with a signal."""
+
+    def stop() -> None:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+    with (
+        server_process(bundles, *FLAGS) as process,
+        grpc.insecure_channel(f"127.0.0.1:{port_of(process)}", options) as channel,
+    ):
+        yield channel, stop
 
 
-def test_an_idle_reflection_stream_does_not_hold_up_a_stop(channel: Any):
-    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
-    request = reflection_pb2.ServerReflectionRequest(list_services="")
-    call = stub.ServerReflectionInfo(idle(request))
-    assert next(call).list_services_response.service
+def check_health(channel: Any) -> None:
+    """A call that the server answers after it has seen all earlier ones of this channel."""
+    channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=TIMEOUT_SECONDS)
 
 
-def test_watching_the_health_does_not_hold_up_a_stop(channel: Any):
-    watch = channel.unary_stream(
-        "/grpc.health.v1.Health/Watch",
-        HealthCheckRequest.SerializeToString,
-        HealthCheckResponse.FromString,
-    )(HealthCheckRequest())
-    assert next(watch).status == HealthCheckResponse.SERVING
+def test_an_idle_reflection_stream_does_not_hold_up_a_stop(bundles: Path):
+    with serving(bundles) as (channel, stop):
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = stub.ServerReflectionInfo(idle(request))
+        assert next(call).list_services_response.service
+        stop()
+        assert call.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_watching_the_health_does_not_hold_up_a_stop(bundles: Path):
+    with serving(bundles) as (channel, stop):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(HealthCheckRequest())
+        assert next(watch).status == HealthCheckResponse.SERVING
+        stop()
+        assert [answer.status for answer in watch] == [HealthCheckResponse.NOT_SERVING]
 
 
 @pytest.mark.parametrize("method", ["TranslationService/Translate", "ModelService/ListModels"])
-def test_a_call_whose_request_never_comes_does_not_hold_up_a_stop(channel: Any, method: str):
-    call = channel.stream_stream(f"/attendant.v1.{method}")(idle())
-    grpc.channel_ready_future(channel).result(TIMEOUT_SECONDS)
-    # Later than the call on the same connection: the server has it by then.
-    checks = channel.unary_unary("/grpc.health.v1.Health/Check")
-    checks(b"", timeout=TIMEOUT_SECONDS)
-    assert call.is_active()
+def test_a_call_whose_request_never_comes_does_not_hold_up_a_stop(bundles: Path, method: str):
+    with serving(bundles) as (channel, stop):
+        check_health(channel)
+        call = channel.stream_stream(f"/attendant.v1.{method}")(idle())
+        check_health(channel)
+        stop()
+        assert call.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_connection_that_says_nothing_does_not_hold_up_a_stop(bundles: Path):
@@ -106,15 +120,12 @@ def unread_answer(channel: Any) -> Any:
 
 @pytest.mark.parametrize("call", [unread_stream, unread_answer])
 def test_an_answer_that_is_not_read_does_not_hold_up_a_stop(bundles: Path, call: Any):
-    with server_process(bundles, *FLAGS) as process:
-        port = port_of(process)
-        with grpc.insecure_channel(f"127.0.0.1:{port}", READS_NOTHING_UNASKED) as channel:
-            unread = call(channel)
-            grpc.channel_ready_future(channel).result(TIMEOUT_SECONDS)
-            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=TIMEOUT_SECONDS)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(TIMEOUT_SECONDS) == 0
-            assert unread.code() == grpc.StatusCode.UNAVAILABLE
+    with serving(bundles, READS_NOTHING_UNASKED) as (channel, stop):
+        check_health(channel)
+        unread = call(channel)
+        check_health(channel)
+        stop()
+        assert unread.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_an_answer_that_is_read_only_after_the_stop_began_is_whole(loop, settings):
