@@ -166,7 +166,8 @@ class Server:
         await self._health.close()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()
-        await self._drain.wait(self._settings.drain_seconds)
+        if num_calls := await self._drain.wait(self._settings.drain_seconds):
+            logger.warning("event=drain_expired calls=%d", num_calls)
         await self._close_port(min(SETTLE_SECONDS, lame_duck_seconds), drain_until)
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())

@@ -103,7 +103,7 @@ def test_a_signal_stops_a_server_that_is_still_loading(bundles: Path):
 def test_the_life_of_a_server_can_be_read_in_its_log(bundles: Path):
     with server_process(bundles, "--log-format", "json", "--lame-duck-seconds", "0") as process:
         assert process.stderr is not None
-        lines = []
+        lines: list[str] = []
         while not lines or '"serving"' not in lines[-1]:
             lines.append(process.stderr.readline())
         address = json.loads(lines[-1])["address"]
@@ -163,7 +163,7 @@ def test_a_stopping_server_finishes_calls_in_progress(loop, settings):
         stopping.result(TIMEOUT_SECONDS)
 
 
-def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings):
+def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings, caplog):
     server = Server(settings(drain_seconds=0.0))
     loop.run(server.__aenter__())
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -174,6 +174,7 @@ def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings):
             stopping = loop.submit(server.stop())
             assert call.code() == grpc.StatusCode.UNAVAILABLE
         stopping.result(TIMEOUT_SECONDS)
+    assert "event=drain_expired calls=1" in caplog.messages
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(running: Running, bundles: Path, loop, settings):
