@@ -5,16 +5,32 @@ Knows only the standard grpc.health.v1 service. The server's image runs it as it
 
 import os
 import sys
+from collections.abc import Mapping
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 TIMEOUT_SECONDS = 3.0
+DEFAULT_PORT = "50051"
+LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}
+"""How to reach a server that listens on all addresses."""
+
+
+def address_of(environment: Mapping[str, str]) -> str:
+    """Where the server with these variables listens."""
+    host = environment.get("ATTENDANT_HOST", "0.0.0.0")
+    if host.startswith("unix:"):
+        return host
+    # Kubernetes sets ATTENDANT_PORT to tcp://... beside a service named attendant.
+    port = environment.get("ATTENDANT_PORT", DEFAULT_PORT)
+    port = DEFAULT_PORT if "://" in port else port
+    host = LOOPBACKS.get(host, host)
+    return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
 
 
 def is_serving(address: str) -> bool:
-    """Ask `address` (host:port) for the health of the whole server."""
-    with grpc.insecure_channel(address) as channel:
+    """Ask the server at `address` for the health of the whole server; never through a proxy."""
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
@@ -24,5 +40,4 @@ def is_serving(address: str) -> bool:
 
 
 if __name__ == "__main__":
-    port = os.environ.get("ATTENDANT_PORT", "50051")
-    sys.exit(0 if is_serving(f"127.0.0.1:{port}") else 1)
+    sys.exit(0 if is_serving(address_of(os.environ)) else 1)

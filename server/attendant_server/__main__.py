@@ -1,13 +1,28 @@
 """The command ``attendant-server``: settings in, exit code out."""
 
+import logging
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from attendant_server.observability.logs import set_up_logs
 from attendant_server.settings import SettingsError, load_settings, settings_table
+from attendant_server.standard_streams import open_standard_streams, say
 
 
-def main() -> int:
+def main() -> NoReturn:
+    """Serve, and end the process as soon as the server has stopped.
+
+    The interpreter's own end would wait for threads that hang, or take away what they use.
+    """
+    open_standard_streams()
+    code = serve()
+    logging.shutdown()
+    os._exit(code)
+
+
+def serve() -> int:
     """Serve until a signal comes; returns the exit code.
 
     0 after a clean stop, 1 for a failed start or a dead engine, 2 for bad settings.
@@ -15,12 +30,13 @@ def main() -> int:
     ``--settings-table`` prints the README's table instead.
     """
     if sys.argv[1:] == ["--settings-table"]:
-        print(settings_table())
+        say(settings_table())
         return 0
     try:
         settings = load_settings(sys.argv[1:], os.environ)
     except SettingsError as error:
-        print(error, file=sys.stderr)
+        with suppress(OSError):
+            print(error, file=sys.stderr, flush=True)
         return 2
     set_up_logs(settings.log_level, settings.log_format)
     import uvloop  # imported late, so that --help is quick
@@ -31,4 +47,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,9 +21,12 @@ from attendant.v1 import (
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from attendant_server.addresses import joined, listen
+from attendant_server.blocking_work import run_blocking
 from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
 from attendant_server.interceptors.admission import AdmissionInterceptor
+from attendant_server.interceptors.drain import DrainInterceptor
 from attendant_server.interceptors.record import RecordInterceptor
 from attendant_server.interceptors.status import StatusInterceptor
 from attendant_server.loading import LoadedModel, ModelLoader
@@ -31,6 +34,7 @@ from attendant_server.observability.host_memory import host_memory
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.page import serve_metrics
+from attendant_server.observability.start_log import log_start
 from attendant_server.observability.watching import Watching
 from attendant_server.onnx_sessions import RUNTIME_VERSION
 from attendant_server.records import CallWatcher, Method
@@ -84,6 +88,7 @@ class Server:
         self._admission = AdmissionInterceptor(
             settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
         )
+        self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []
@@ -92,6 +97,8 @@ class Server:
         self.engine_has_died = asyncio.Event()
         """Set once every caller was answered and health says NOT_SERVING."""
         self.port = self.metrics_port = 0
+        """0 until they are open; for a unix socket, or without metrics, always."""
+        self.address = self.metrics_address = ""
         self._start_series()
 
     async def __aenter__(self) -> "Server":
@@ -114,27 +121,26 @@ class Server:
     async def start(self) -> None:
         """Open the ports; calls are answered, but no model is ready. Raises StartError."""
         settings = self._settings
+        log_start(settings, self._loader.num_threads, self._loader.num_workers)
         try:
-            self._loader.open_device()
+            await run_blocking(self._loader.open_device)
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
         self._start_watching()
         self._grpc = self._new_grpc_server()
         try:
-            self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
-        except RuntimeError as error:
-            raise StartError(
-                f"cannot listen on {settings.host}:{settings.port}: {error}"
-            ) from error
+            self.port, self.address = listen(
+                self._grpc.add_insecure_port, settings.host, settings.port
+            )
+        except OSError as error:
+            raise StartError(f"cannot listen on {error}") from error
         self._show_metrics()
         await self._grpc.start()
-        logger.info("event=loading port=%d models=%s", self.port, self.models())
+        logger.info("event=loading address=%s models=%s", self.address, self.models())
 
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
-        loaded = [
-            await asyncio.to_thread(self._loader.load, bundle) for bundle in self._catalog.bundles
-        ]
+        loaded = [await run_blocking(self._loader.load, b) for b in self._catalog.bundles]
         lanes = {model.bundle.key: model.lanes for model in loaded}
         engine = Engine(lanes, self._loader.clock, self._loader.worker_processors)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
@@ -143,9 +149,9 @@ class Server:
         self._catalog.open({model.bundle.key: self._served(model, engine) for model in loaded})
         await self._health.set(self._services_with_models(), is_serving=True)
         logger.info(
-            "event=serving port=%d metrics_port=%d models=%s",
-            self.port,
-            self.metrics_port,
+            "event=serving address=%s metrics_address=%s models=%s",
+            self.address,
+            self.metrics_address,
             self.models(),
         )
 
@@ -161,12 +167,13 @@ class Server:
         await self._health.close()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()
-        await self._admission.wait_for_calls(self._settings.drain_seconds)
+        if num_calls := await self._drain.wait(self._settings.drain_seconds):
+            logger.warning("event=drain_expired calls=%d", num_calls)
         await self._close_port(min(SETTLE_SECONDS, lame_duck_seconds), drain_until)
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
             await asyncio.to_thread(self.engine.drain, seconds_left)
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for close in self._closers:
             await asyncio.to_thread(close)
         logger.info("event=stopped")
@@ -179,6 +186,8 @@ class Server:
             seconds_left = max(0.0, drain_until - time.monotonic())
             stopping = asyncio.ensure_future(self._grpc.stop(seconds_left))
             await asyncio.sleep(0)  # the first step of `stopping` tells them
+        await self._drain.wait(max(0.0, drain_until - time.monotonic()))
+        await self._grpc.stop(0)  # ends the calls that wait for their callers
         await stopping
 
     def models(self) -> str:
@@ -246,8 +255,9 @@ class Server:
                 self._watching.catch_up,
             )
         except OSError as error:
-            address = f"{settings.metrics_host}:{settings.metrics_port}"
+            address = joined(settings.metrics_host, settings.metrics_port)
             raise StartError(f"cannot listen on {address} for metrics: {error}") from error
+        self.metrics_address = joined(settings.metrics_host, self.metrics_port)
         self._closers.append(close)
 
     def _new_grpc_server(self) -> grpc.aio.Server:
@@ -256,6 +266,7 @@ class Server:
             interceptors=[
                 RecordInterceptor(self._watching),
                 StatusInterceptor(),
+                self._drain,
                 self._admission,
             ],
             options=_options(settings),

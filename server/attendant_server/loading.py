@@ -1,7 +1,6 @@
 """From bundles on disk to models that the engine can run. Knows no gRPC and no requests."""
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bun
 from attendant_server.engine.decoding import DecodingLane, DecodingLimits
 from attendant_server.engine.encoding import EncodingLane, EncodingLimits
 from attendant_server.engine.lane import Lane
+from attendant_server.host_processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.observability.metrics import Metrics
 from attendant_server.onnx_models import (
     DeviceTranslationModel,
@@ -54,14 +54,15 @@ class ModelLoader:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
-        available = sorted(os.sched_getaffinity(0))
-        num_threads = settings.num_threads or len(available)
-        self._num_workers, self._max_sentences = workers_and_sentences(settings, num_threads)
-        self.worker_processors = worker_processors(settings, self._num_workers, available)
+        self.num_threads = settings.num_threads or num_processors()
+        """Threads of all model runs together."""
+        self.num_workers, self._max_sentences = workers_and_sentences(settings, self.num_threads)
+        available = processor_ids() if CAN_PIN else []
+        self.worker_processors = worker_processors(settings, self.num_workers, available)
         """One for each worker to stay on, or none."""
         # Workers run the same sessions at the same time, each with a thread of its own.
-        self._num_threads = max(1, num_threads // self._num_workers)
-        self._processors = Processors(num_threads)
+        self._num_run_threads = max(1, self.num_threads // self.num_workers)
+        self._processors = Processors(self.num_threads)
 
     def open_device(self) -> None:
         """Make the device ready; raises RuntimeError where it cannot be used."""
@@ -106,7 +107,7 @@ class ModelLoader:
     def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
         settings = self._settings
         limits = DecodingLimits(
-            max_rows=settings.max_rows // self._num_workers,
+            max_rows=settings.max_rows // self.num_workers,
             max_sentences=self._max_sentences,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
@@ -146,7 +147,7 @@ class ModelLoader:
         settings = self._settings
         most = sum(
             model.cache_sizes.most_bytes(
-                width, min(settings.max_rows // width, self._max_sentences * self._num_workers)
+                width, min(settings.max_rows // width, self._max_sentences * self.num_workers)
             )
             for width in range(1, settings.max_beam_size + 1)
         )
@@ -174,12 +175,12 @@ class ModelLoader:
     def _for_workers(self, new_lane: Callable[[LaneKind | None], LaneKind]) -> list[LaneKind]:
         """A lane for each worker, the others beside the first."""
         first = new_lane(None)
-        return [first, *(new_lane(first) for _ in range(1, self._num_workers))]
+        return [first, *(new_lane(first) for _ in range(1, self.num_workers))]
 
     def _opened(
         self, model: Callable[[Bundle, int, str, Processors], Model], bundle: Bundle
     ) -> Model:
-        return model(bundle, self._num_threads, self._settings.device, self._processors)
+        return model(bundle, self._num_run_threads, self._settings.device, self._processors)
 
 
 def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:

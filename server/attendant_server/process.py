@@ -3,10 +3,13 @@
 import asyncio
 import logging
 import signal
+from typing import Any
 
 from attendant_server.app import Server, StartError
+from attendant_server.blocking_work import run_blocking
 from attendant_server.bundles import BundleError
 from attendant_server.settings import Settings
+from attendant_server.standard_streams import say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,8 +19,24 @@ logger = logging.getLogger(__name__)
 async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, or until the engine dies; returns the exit code.
 
-    A second signal ends it at once.
+    A second signal ends it at once. Steps of the start that hang do not hold up the end.
     """
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(_stop_event().wait())
+    starting = asyncio.ensure_future(_started(settings))
+    await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # so it has no calls yet
+        logger.info("event=stopped")
+        return 0
+    try:
+        server = starting.result()
+    except (BundleError, StartError) as error:
+        logger.error("event=start_failed %s", error)
+        return 1
+    return await _serve_until(stopped, server, greets=settings.log_format == "console")
+
+
+def _stop_event() -> asyncio.Event:
+    """Set by the first signal."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -29,24 +48,25 @@ async def run(settings: Settings) -> int:
 
     for number in SIGNALS:
         loop.add_signal_handler(number, stop)
-    try:
-        server = Server(settings)
-        await server.start()
-    except (BundleError, StartError) as error:
-        logger.error("event=start_failed %s", error)
-        return 1
-    return await _serve_until(stopping, server)
+    return stopping
 
 
-async def _serve_until(stopping: asyncio.Event, server: Server) -> int:
-    loading = asyncio.ensure_future(server.load())
-    stopped = asyncio.ensure_future(stopping.wait())
-    died = asyncio.ensure_future(server.engine_has_died.wait())
+async def _started(settings: Settings) -> Server:
+    server = await run_blocking(Server, settings)
+    await server.start()
+    return server
+
+
+async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: bool) -> int:
+    loading: asyncio.Future[Any] = asyncio.ensure_future(server.load())
+    died: asyncio.Future[Any] = asyncio.ensure_future(server.engine_has_died.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     try:
         if loading.done():
             loading.result()
-            print(f"attendant is serving on port {server.port}: {server.models()}", flush=True)
+            if greets:  # JSON for machines has the line event=serving alone
+                where = f"port {server.port}" if server.port else server.address
+                say(f"attendant is serving on {where}: {server.models()}")
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)
         return 1 if died.done() else 0
     except BundleError as error:

@@ -6,10 +6,14 @@ wins. Knows nothing of what the settings are used for.
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from attendant_server import __version__
+from attendant_server.addresses import UNIX, host_problem
+from attendant_server.service_links import is_service_link
 
 PREFIX = "ATTENDANT_"
 FOREIGN_VARIABLES = ("ATTENDANT_TARGET",)
@@ -53,7 +57,8 @@ class Settings:
     )
     num_threads: int = _setting(
         0,
-        "Threads of all model runs together; 0 for as many as there are processors",
+        "Threads of all model runs together; 0 for as many as the process has processors, or fewer"
+        " where the CPU quota of its control group is lower",
         min=0,
         max=1024,
     )
@@ -77,9 +82,11 @@ class Settings:
     )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
 
-    host: str = _setting("0.0.0.0", "Address that gRPC listens on")
+    host: str = _setting(
+        "0.0.0.0", "Address that gRPC listens on, `::` for IPv6 too; `unix:/path` for a unix socket"
+    )
     port: int = _setting(50051, "Port of gRPC; 0 for any free one", min=0, max=65535)
-    metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on")
+    metrics_host: str = _setting("0.0.0.0", "Address that `/metrics` listens on, `::` for IPv6 too")
     metrics_port: int = _setting(
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
     )
@@ -155,8 +162,18 @@ class Settings:
             problems.append("max_texts: must not be more than max_queued_texts")
         if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
             problems.append("trace_endpoint: must begin with http:// or https://")
+        problems += self._host_problems()
         if problems:
             raise SettingsError(problems)
+
+    def _host_problems(self) -> Iterator[str]:
+        is_unix = self.host.startswith(UNIX)
+        if is_unix and not self.host.removeprefix(UNIX).strip("/"):
+            yield f"host: must be {UNIX} with the path of a socket, got {self.host}"
+        hosts = {"metrics_host": self.metrics_host} | ({} if is_unix else {"host": self.host})
+        for name, host in hosts.items():
+            if problem := host_problem(host):
+                yield f"{name}: {problem}"
 
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -164,16 +181,17 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     flags, unknown = _parser().parse_known_args(arguments)
     problems = [f"{argument}: unknown argument" for argument in unknown]
     known = {*FOREIGN_VARIABLES, *(variable(f.name) for f in fields(Settings))}
-    problems += [
-        f"{name}: unknown variable"
-        for name in sorted(environment)
-        if name.startswith(PREFIX) and name not in known
-    ]
+    ours = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and not is_service_link(name, environment)
+    }
+    problems += [f"{name}: unknown variable" for name in sorted(ours) if name not in known]
     values: dict[str, Any] = {}
     for setting in fields(Settings):
         given = getattr(flags, setting.name)
         if given is None:
-            given = environment.get(variable(setting.name))
+            given = ours.get(variable(setting.name))
         if given is not None:
             try:
                 values[setting.name] = _reader(setting)(given)
@@ -219,11 +237,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attendant-server",
         description="Serves translation and embedding models over gRPC.",
-        epilog=f"Every flag is also an environment variable, such as {variable('max_rows')}.",
+        epilog="Every flag is also the environment variable in brackets; the flag wins.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     for setting in fields(Settings):
-        text = f"{_description(setting)} (default: {_shown(setting.default) or 'none'})"
+        default = _shown(setting.default) or "none"
+        text = f"{_description(setting)} (default: {default}) [{variable(setting.name)}]"
         parser.add_argument(
             flag(setting.name), dest=setting.name, metavar="VALUE", help=text.replace("%", "%%")
         )

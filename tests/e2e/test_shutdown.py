@@ -1,10 +1,6 @@
 import json
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,12 @@ from attendant_server.bundles import BundleError
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from tests.support.processes import last_line, line_of, port_of, server_process
 from tests.support.serving import TIMEOUT_SECONDS, Running
 
 REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
 
 
-MODULE = ("-m", "attendant_server")
 DYING_ENGINE = """
 import sys
 from attendant_server.__main__ import main
@@ -32,29 +28,6 @@ from attendant_server.engine.decoding import DecodingLane
 DecodingLane.advance = lambda self, is_alone: sys.exit("the thread ends here")
 sys.exit(main())
 """
-
-
-@contextmanager
-def server_process(
-    bundles: Path, *flags: str, program: tuple[str, str] = MODULE
-) -> Iterator[subprocess.Popen[str]]:
-    """The real command on free ports."""
-    ports = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1"]
-    command = [sys.executable, *program, "--bundles", str(bundles), *ports, *flags]
-    with subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def port_of(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("attendant is serving on port ")
-    return int(line.split()[5].rstrip(":"))
 
 
 def call_until(stopping: threading.Event, port: int, codes: list[grpc.StatusCode]) -> None:
@@ -122,25 +95,29 @@ def test_callers_that_never_pause_are_told_that_the_server_is_unavailable(bundle
 
 def test_a_signal_stops_a_server_that_is_still_loading(bundles: Path):
     with server_process(bundles) as process:
-        assert process.stderr is not None
-        assert "event=loading" in process.stderr.readline()
+        line_of("loading", process)
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_the_life_of_a_server_can_be_read_in_its_log(bundles: Path):
     with server_process(bundles, "--log-format", "json", "--lame-duck-seconds", "0") as process:
-        port = port_of(process)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not lines or '"serving"' not in lines[-1]:
+            lines.append(process.stderr.readline())
+        address = json.loads(lines[-1])["address"]
+        with grpc.insecure_channel(address) as channel:
             stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
             stub.Translate(REQUEST)
         process.send_signal(signal.SIGTERM)
-        assert process.stderr is not None
-        entries = [json.loads(line) for line in process.stderr]
+        entries = [json.loads(line) for line in (*lines, *process.stderr)]
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
     [call] = [entry for entry in entries if entry["event"] == "call"]
     entries.remove(call)  # it comes a little after the call, here before or after "stopping"
-    assert [e["event"] for e in entries] == ["loading", "serving", "stopping", "stopped"]
-    assert entries[1]["port"] == port
+    events = ["starting", "settings", "loading", "serving", "stopping", "stopped"]
+    assert [e["event"] for e in entries] == events
     assert call["texts"] == 4
 
 
@@ -186,7 +163,7 @@ def test_a_stopping_server_finishes_calls_in_progress(loop, settings):
         stopping.result(TIMEOUT_SECONDS)
 
 
-def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings):
+def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings, caplog):
     server = Server(settings(drain_seconds=0.0))
     loop.run(server.__aenter__())
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -197,11 +174,7 @@ def test_calls_that_take_longer_than_the_drain_are_unavailable(loop, settings):
             stopping = loop.submit(server.stop())
             assert call.code() == grpc.StatusCode.UNAVAILABLE
         stopping.result(TIMEOUT_SECONDS)
-
-
-def last_line(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    return process.stderr.read().splitlines()[-1]
+    assert "event=drain_expired calls=1" in caplog.messages
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(running: Running, bundles: Path, loop, settings):

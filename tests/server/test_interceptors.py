@@ -313,19 +313,6 @@ def test_a_stopping_server_refuses_calls_but_not_those_of_other_packages(
     assert channel.unary_unary("/other.Test/Unary")(b"fine") == b"fine"
 
 
-def test_a_stopping_server_waits_for_calls_in_progress(
-    channel: Any, loop: LoopThread, admission: AdmissionInterceptor
-):
-    stream = channel.unary_stream("/attendant.Test/Stream")(b"wait")
-    assert next(stream) == b"first"
-    admission.refuse_calls()
-    waiting = loop.submit(admission.wait_for_calls(60.0))
-    assert failure(channel, "fine").code() == grpc.StatusCode.UNAVAILABLE
-    assert not waiting.done()
-    stream.cancel()
-    waiting.result(60)
-
-
 def test_refusals_that_are_held_come_when_the_hold_ends(
     channel: Any, calls: Calls, loop: LoopThread, admission: AdmissionInterceptor
 ):

@@ -1,5 +1,7 @@
 import pytest
-from attendant_server.loading import worker_processors, workers_and_sentences
+from attendant_server import loading
+from attendant_server.loading import ModelLoader, worker_processors, workers_and_sentences
+from attendant_server.observability.metrics import NoMetrics
 from attendant_server.settings import Settings
 
 
@@ -40,3 +42,28 @@ def test_workers_and_sentences_follow_the_threads_unless_they_are_set(
 )
 def test_workers_stay_on_processors_if_there_is_one_for_each(given, num_workers, expected):
     assert worker_processors(Settings(**given), num_workers, [3, 5]) == expected
+
+
+def loader_on(monkeypatch: pytest.MonkeyPatch, num_usable: int, can_pin: bool) -> ModelLoader:
+    """A loader on a node of four processors, of which so many may be used."""
+    monkeypatch.setattr(loading, "processor_ids", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(loading, "num_processors", lambda: num_usable)
+    monkeypatch.setattr(loading, "CAN_PIN", can_pin)
+    return ModelLoader(Settings(), NoMetrics())
+
+
+@pytest.mark.parametrize(
+    ("num_usable", "can_pin", "num_workers", "pinned_to"),
+    [(4, True, 4, [0, 1, 2, 3]), (4, False, 4, ()), (1, True, 1, ()), (2, True, 2, ())],
+)
+def test_threads_and_workers_follow_the_processors_that_may_be_used(
+    monkeypatch, num_usable, can_pin, num_workers, pinned_to
+):
+    loader = loader_on(monkeypatch, num_usable, can_pin)
+    assert (loader.num_threads, loader.num_workers) == (num_usable, num_workers)
+    assert list(loader.worker_processors) == list(pinned_to)
+
+
+def test_threads_that_are_set_are_not_bounded_by_the_processors(monkeypatch):
+    monkeypatch.setattr(loading, "num_processors", lambda: 1)
+    assert ModelLoader(Settings(num_threads=3), NoMetrics()).num_threads == 3

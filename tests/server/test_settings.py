@@ -77,6 +77,11 @@ def test_every_problem_is_told_at_once():
         ("trace_endpoint", "collector:4317"),
         ("device", "tpu"),
         ("device", "auto"),
+        ("host", "localhost:50051"),
+        ("host", "unix:"),
+        ("host", "unix:///"),
+        ("metrics_host", "unix:/run/metrics.sock"),
+        ("metrics_host", "[::1]:9464"),
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str):
@@ -109,3 +114,4 @@ def test_help_tells_every_setting(capsys: pytest.CaptureFixture[str]):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert all(flag(setting.name) in text for setting in fields(Settings))
+    assert all(f"[{variable(setting.name)}]" in text for setting in fields(Settings))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 import yaml
-from attendant_server.__main__ import main
+from attendant_server.__main__ import serve
 from attendant_server.settings import Settings, settings_table
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def test_the_server_runs_on_the_event_loop_of_uvloop(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("attendant_server.process.run", run)
     monkeypatch.setattr("attendant_server.__main__.set_up_logs", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["attendant-server"])
-    assert main() == 7
+    assert serve() == 7
 
 
 def test_the_readme_has_the_table_of_settings():

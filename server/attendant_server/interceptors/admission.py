@@ -6,7 +6,7 @@ that stops refuses all others.
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
@@ -30,8 +30,6 @@ class AdmissionInterceptor(AroundInterceptor):
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
         self._num_calls = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._refuses_all = False
         self._may_refuse = asyncio.Event()
         self._may_refuse.set()
@@ -44,12 +42,6 @@ class AdmissionInterceptor(AroundInterceptor):
     def refuse_calls(self) -> None:
         """Refuse every call from now on with Unavailable."""
         self._refuses_all = True
-
-    async def wait_for_calls(self, timeout_seconds: float) -> None:
-        """Wait until no call is in progress, but not longer than that."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await self._idle.wait()
 
     @contextmanager
     def held_refusals(self) -> Iterator[None]:
@@ -77,7 +69,6 @@ class AdmissionInterceptor(AroundInterceptor):
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             )
         self._num_calls += 1
-        self._idle.clear()
         limit = asyncio.timeout(self._max_request_seconds)
         try:
             async with limit:
@@ -90,5 +81,3 @@ class AdmissionInterceptor(AroundInterceptor):
             ) from error
         finally:
             self._num_calls -= 1
-            if self._num_calls == 0:
-                self._idle.set()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from attendant_server.control_groups import control_groups
+
 
 class HostMemory(NamedTuple):
     """Bytes."""
@@ -44,30 +46,14 @@ def _machine(root: Path) -> HostMemory:
 
 def _groups(root: Path) -> Iterator[HostMemory]:
     """All groups that this process is in and that have a limit."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield from _on_path(root / "sys/fs/cgroup", path, _V2)
-        elif "memory" in controllers.split(","):
-            yield from _on_path(root / "sys/fs/cgroup/memory", path, _V1)
-
-
-def _on_path(mount: Path, path: str, names: _Names) -> Iterator[HostMemory]:
-    # In a container the path can be that of the host, while the mount begins at the own group.
-    own = mount / path.strip("/")
-    for folder in (own, *own.parents):
+    for folder, is_v2 in control_groups("memory", root):
+        names = _V2 if is_v2 else _V1
         try:
             limit = (folder / names.limit).read_text().strip()
             if limit != "max":
                 yield HostMemory(_used(folder, names), int(limit))
         except (OSError, ValueError):
             pass  # not every group on the path can be seen, and the root has no limit
-        if folder == mount:
-            return
 
 
 def _used(folder: Path, names: _Names) -> int:

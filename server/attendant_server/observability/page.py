@@ -9,6 +9,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from attendant_server.addresses import bare_host
+
 PATH = "/metrics"
 
 
@@ -44,7 +46,9 @@ def serve_metrics(
         shown: Iterable[bytes] = show(environment, start_response)
         return shown
 
-    server = make_server(host, port, page, _ServerV6 if ":" in host else _Server, _Handler)
+    address = bare_host(host)
+    kind = _ServerV6 if ":" in address else _Server
+    server = make_server(address, port, page, kind, _Handler)
     thread = threading.Thread(target=server.serve_forever, name="attendant-metrics", daemon=True)
     thread.start()
 

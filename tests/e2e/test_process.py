@@ -1,0 +1,141 @@
+"""The command as systems start it: other variables, addresses and standard streams."""
+
+import json
+import signal
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from tests.support.processes import last_line, line_of, server_command, server_process
+from tests.support.serving import TIMEOUT_SECONDS
+
+
+def addresses_of(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Where it serves and shows its metrics, as its log says."""
+    fields = dict(field.split("=", 1) for field in line_of("serving", process).split()[4:])
+    return fields["address"], fields["metrics_address"]
+
+
+def status_at(address: str) -> int:
+    with grpc.insecure_channel(address) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int(stub.Check(HealthCheckRequest(), timeout=TIMEOUT_SECONDS).status)
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="NOT CHECKED: no IPv6 on this machine")
+
+
+@needs_ipv6
+@pytest.mark.parametrize("host", ["::", "[::]", "::1", "[::1]"])
+def test_a_server_listens_on_ipv6_for_calls_and_for_metrics(bundles: Path, host: str):
+    with server_process(bundles, "--host", host, "--metrics-host", host) as process:
+        address, metrics_address = addresses_of(process)
+        for shown in (address, metrics_address):
+            assert shown.rpartition(":")[0] == f"[{host.strip('[]')}]"
+        port, metrics_port = (shown.rpartition(":")[2] for shown in (address, metrics_address))
+        assert status_at(f"[::1]:{port}") == HealthCheckResponse.SERVING
+        with urllib.request.urlopen(f"http://[::1]:{metrics_port}/metrics") as page:
+            assert b"attendant_serving 1.0" in page.read()
+
+
+@pytest.mark.parametrize("form", ["unix:{path}", "unix://{path}"])
+def test_a_server_listens_on_a_unix_socket_and_says_so(bundles: Path, tmp_path: Path, form: str):
+    path = tmp_path / "attendant.sock"
+    address = form.format(path=path)
+    with server_process(bundles, "--host", address, "--lame-duck-seconds", "0") as process:
+        assert addresses_of(process)[0] == address
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"attendant is serving on {address}: ")
+        assert path.is_socket()
+        assert status_at(address) == HealthCheckResponse.SERVING
+        with server_process(bundles, "--host", address) as second:
+            assert second.wait(TIMEOUT_SECONDS) == 1
+            assert "another process listens on it" in last_line(second)
+        assert status_at(address) == HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_SECONDS) == 0
+        assert not path.exists()
+
+
+def test_a_socket_that_a_killed_server_left_is_used_again(bundles: Path, tmp_path: Path):
+    address = f"unix:{tmp_path / 'attendant.sock'}"
+    for _ in range(2):
+        with server_process(bundles, "--host", address) as process:
+            assert addresses_of(process)[0] == address
+            assert status_at(address) == HealthCheckResponse.SERVING
+
+
+def test_a_server_starts_beside_a_kubernetes_service_of_its_name(bundles: Path):
+    variables = {
+        "ATTENDANT_SERVICE_HOST": "10.0.0.1",
+        "ATTENDANT_SERVICE_PORT": "50051",
+        "ATTENDANT_PORT": "tcp://10.0.0.1:50051",
+        "ATTENDANT_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+    }
+    with server_process(bundles, variables=variables) as process:
+        assert status_at(addresses_of(process)[0]) == HealthCheckResponse.SERVING
+
+
+STREAMS = [">/dev/full", ">&-", "2>&-", "2>/dev/full", "<&-", "<&- >&- 2>&-", ">/dev/full 2>&1"]
+
+
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_server_needs_none_of_its_standard_streams(bundles: Path, tmp_path: Path, streams: str):
+    address = f"unix:{tmp_path / 'attendant.sock'}"
+    command = server_command(bundles, "--host", address, "--lame-duck-seconds", "0")
+    with subprocess.Popen(["bash", "-c", f'exec "$@" {streams}', "bash", *command]) as process:
+        try:
+            with grpc.insecure_channel(address) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                watch = stub.Watch(
+                    HealthCheckRequest(), timeout=TIMEOUT_SECONDS, wait_for_ready=True
+                )
+                while next(watch).status != HealthCheckResponse.SERVING:
+                    pass
+                process.send_signal(signal.SIGTERM)
+                assert [answer.status for answer in watch] == [HealthCheckResponse.NOT_SERVING]
+            assert process.wait(TIMEOUT_SECONDS) == 0
+        finally:
+            process.kill()
+
+
+def test_a_log_for_machines_has_no_line_for_people_beside_it(bundles: Path):
+    flags = ("--log-format", "json", "--lame-duck-seconds", "0")
+    with server_process(bundles, *flags) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline()]
+        while json.loads(lines[-1])["event"] != "serving":
+            lines.append(process.stderr.readline())
+        process.send_signal(signal.SIGTERM)
+        output, rest = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert output == ""
+        assert all(json.loads(line)["event"] for line in rest.splitlines())
+
+
+def test_the_command_tells_its_version(bundles: Path):
+    command = server_command(bundles, "--version")
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert shown == "attendant-server 0.1.0\n"
+
+
+def test_bad_settings_end_the_start_with_code_two_where_nobody_can_be_told(bundles: Path):
+    command = server_command(bundles, "--max-texts", "none")
+    for streams in ("2>&-", "2>/dev/full"):
+        ended = subprocess.run(["bash", "-c", f'exec "$@" {streams}', "bash", *command])
+        assert ended.returncode == 2
