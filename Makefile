@@ -112,7 +112,7 @@ protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract ag
 	$(call generate,protos/generated)
 
 graphs: $(VENV)/.installed ## Write the graphs again that the server moves its caches with
-	$(VENV)/bin/python -m attendant_export.graphs.cache_copies server/attendant_server/graphs
+	$(VENV)/bin/python -m attendant_export.graphs.cache_copies server/attendant_server/runtime/graphs
 
 dashboards: $(VENV)/.installed ## Write the JSON of the Grafana dashboards again
 	$(VENV)/bin/python -m deploy.dashboards deploy/grafana/dashboards

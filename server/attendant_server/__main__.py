@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from attendant_server.observability.logs import set_up_logs
 from attendant_server.settings import SettingsError, load_settings, settings_table
-from attendant_server.standard_streams import open_standard_streams, say
+from attendant_server.system.standard_streams import open_standard_streams, say
 
 
 def main() -> NoReturn:

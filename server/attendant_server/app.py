@@ -22,31 +22,31 @@ from attendant.v1 import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attendant_server.addresses import joined, listen
-from attendant_server.blocking_work import run_blocking
+from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
+from attendant_server.application.tokenization import TokenizationRunner
+from attendant_server.application.validation import RequestLimits
 from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
-from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.drain import DrainInterceptor
-from attendant_server.interceptors.record import RecordInterceptor
-from attendant_server.interceptors.status import StatusInterceptor
+from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.status import StatusInterceptor
+from attendant_server.grpc.services.embedding import EmbeddingService
+from attendant_server.grpc.services.health import HealthService
+from attendant_server.grpc.services.model import ModelService
+from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
+from attendant_server.grpc.services.translation import TranslationService
 from attendant_server.loading import LoadedModel, ModelLoader
-from attendant_server.observability.host_memory import host_memory
+from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
-from attendant_server.observability.page import serve_metrics
+from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.observability.start_log import log_start
-from attendant_server.observability.watching import Watching
-from attendant_server.onnx_sessions import RUNTIME_VERSION
-from attendant_server.records import CallWatcher, Method
-from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
-from attendant_server.services.embedding import EmbeddingService
-from attendant_server.services.health import HealthService
-from attendant_server.services.model import ModelService
-from attendant_server.services.reading import TextReader
-from attendant_server.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
-from attendant_server.services.translation import TranslationService
-from attendant_server.services.validation import RequestLimits
+from attendant_server.records import CallObserver, Method
+from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.settings import Settings
+from attendant_server.system.blocking_work import run_blocking
+from attendant_server.system.memory import host_memory
 
 SETTLE_SECONDS = 0.5
 """How long the last refusals are held back, so that no caller asks again as the port closes."""
@@ -126,7 +126,7 @@ class Server:
             await run_blocking(self._loader.open_device)
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
-        self._start_watching()
+        self._start_call_reporter()
         self._grpc = self._new_grpc_server()
         try:
             self.port, self.address = listen(
@@ -141,8 +141,8 @@ class Server:
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         loaded = [await run_blocking(self._loader.load, b) for b in self._catalog.bundles]
-        lanes = {model.bundle.key: model.lanes for model in loaded}
-        engine = Engine(lanes, self._loader.clock, self._loader.worker_processors)
+        schedulers = {model.bundle.key: model.schedulers for model in loaded}
+        engine = Engine(schedulers, self._loader.clock, self._loader.worker_processors)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()
         self.engine = engine
@@ -228,10 +228,10 @@ class Server:
         service = SERVICES_OF_KINDS[bundle.manifest.kind]
         return self._catalog.is_ready(bundle) and self._health.is_serving(service)
 
-    def _start_watching(self) -> None:
-        watchers: list[CallWatcher] = [self._metrics, CallLog()]
-        self._watching = Watching(watchers)
-        self._closers.append(self._watching.close)
+    def _start_call_reporter(self) -> None:
+        observers: list[CallObserver] = [self._metrics, CallLog()]
+        self._call_reporter = CallReporter(observers)
+        self._closers.append(self._call_reporter.close)
         endpoint = self._settings.trace_endpoint
         if not endpoint:
             return
@@ -240,7 +240,7 @@ class Server:
         except ImportError as error:
             raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
         tracer = new_tracer(endpoint, version("attendant-server"))
-        watchers.insert(0, tracer)  # the others want to know the id of the trace
+        observers.insert(0, tracer)  # the others want to know the id of the trace
         self._closers.append(tracer.close)
 
     def _show_metrics(self) -> None:
@@ -252,7 +252,7 @@ class Server:
                 self._metrics.registry,
                 settings.metrics_host,
                 settings.metrics_port,
-                self._watching.catch_up,
+                self._call_reporter.catch_up,
             )
         except OSError as error:
             address = joined(settings.metrics_host, settings.metrics_port)
@@ -264,7 +264,7 @@ class Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[
-                RecordInterceptor(self._watching),
+                RecordInterceptor(self._call_reporter),
                 StatusInterceptor(),
                 self._drain,
                 self._admission,
@@ -279,7 +279,7 @@ class Server:
             max_response_bytes=settings.max_response_bytes,
             max_request_seconds=settings.max_request_seconds,
         )
-        parts = (self._catalog, TextReader(self._pool), limits)
+        parts = (self._catalog, TokenizationRunner(self._pool), limits)
         translation_pb2_grpc.add_TranslationServiceServicer_to_server(
             TranslationService(*parts), server
         )

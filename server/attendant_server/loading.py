@@ -7,28 +7,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from attendant_server.application.catalog import TRANSLATION
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
-from attendant_server.engine.decoding import DecodingLane, DecodingLimits
-from attendant_server.engine.encoding import EncodingLane, EncodingLimits
-from attendant_server.engine.lane import Lane
-from attendant_server.host_processors import CAN_PIN, num_processors, processor_ids
+from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.scheduler import Scheduler
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
 from attendant_server.observability.metrics import Metrics
-from attendant_server.onnx_models import (
-    DeviceTranslationModel,
-    OnnxEmbeddingModel,
-    OnnxTranslationModel,
-)
-from attendant_server.onnx_sessions import gpu_memory, use_gpu
-from attendant_server.onnx_threads import Processors
 from attendant_server.reasons import reason_of
-from attendant_server.services.catalog import TRANSLATION
+from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.sessions import gpu_memory, use_gpu
+from attendant_server.runtime.threads import RunCounter
+from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
+from attendant_server.system.processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
-LaneKind = TypeVar("LaneKind", bound=Lane)
+SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
 SENTENCES_OF_A_THREAD = 16
 """Unless set otherwise. With more, a step of a thread no longer gets cheaper for each greedy
@@ -39,10 +37,10 @@ MAX_WORKERS = 4
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its lanes, one a worker, and its tokenizers, ready for an engine."""
+    """A model with its schedulers, one a worker, and its tokenizers, ready for an engine."""
 
     bundle: Bundle
-    lanes: Sequence[Lane]
+    schedulers: Sequence[Scheduler]
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer
@@ -62,7 +60,7 @@ class ModelLoader:
         """One for each worker to stay on, or none."""
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
-        self._processors = Processors(self.num_threads)
+        self._run_counter = RunCounter(self.num_threads)
 
     def open_device(self) -> None:
         """Make the device ready; raises RuntimeError where it cannot be used."""
@@ -98,15 +96,17 @@ class ModelLoader:
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
         return LoadedModel(
             bundle=bundle,
-            lanes=self._decoding_lanes(bundle) if is_translation else self._encoding_lanes(bundle),
+            schedulers=self._translation_schedulers(bundle)
+            if is_translation
+            else self._embedding_schedulers(bundle),
             source_tokenizer=_tokenizer(bundle, source),
             target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
             mask_tokenizer=_tokenizer(bundle, source, mask_id),
         )
 
-    def _decoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
+    def _translation_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
         settings = self._settings
-        limits = DecodingLimits(
+        limits = TranslationLimits(
             max_rows=settings.max_rows // self.num_workers,
             max_sentences=self._max_sentences,
             max_queued_texts=settings.max_queued_texts,
@@ -114,23 +114,27 @@ class ModelLoader:
         )
         model = self._translation_model(bundle)
         max_cache_bytes = self._max_cache_bytes(model)
-        lanes = self._for_workers(
-            partial(DecodingLane, bundle.key, model, limits, self._metrics, self.clock)
+        schedulers = self._for_workers(
+            partial(TranslationScheduler, bundle.key, model, limits, self._metrics, self.clock)
         )
         self._metrics.watch_model(
             bundle.key,
             {
-                "attendant_queued_texts": lambda: lanes[0].num_waiting,
-                "attendant_active_sentences": lambda: sum(x.num_active_sentences for x in lanes),
-                "attendant_max_active_sentences": lambda: sum(x.max_sentences for x in lanes),
-                "attendant_rows_used": lambda: sum(lane.num_active for lane in lanes),
-                "attendant_max_rows": lambda: sum(lane.max_rows for lane in lanes),
-                "attendant_max_step_rows": lambda: lanes[0].max_rows,
+                "attendant_queued_texts": lambda: schedulers[0].num_waiting,
+                "attendant_active_sentences": lambda: sum(
+                    x.num_active_sentences for x in schedulers
+                ),
+                "attendant_max_active_sentences": lambda: sum(x.max_sentences for x in schedulers),
+                "attendant_rows_used": lambda: sum(
+                    scheduler.num_active for scheduler in schedulers
+                ),
+                "attendant_max_rows": lambda: sum(scheduler.max_rows for scheduler in schedulers),
+                "attendant_max_step_rows": lambda: schedulers[0].max_rows,
                 "attendant_cache_bytes": lambda: model.cache_bytes,
                 "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
         )
-        return lanes
+        return schedulers
 
     def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
         if self._settings.device == "cuda":
@@ -156,31 +160,33 @@ class ModelLoader:
             logger.warning("event=caches_may_not_fit max_bytes=%d limit_bytes=%d", most, limit)
         return most
 
-    def _encoding_lanes(self, bundle: Bundle) -> Sequence[Lane]:
+    def _embedding_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
         settings = self._settings
-        limits = EncodingLimits(
+        limits = EmbeddingLimits(
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_seconds=settings.max_batch_seconds,
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        lanes = self._for_workers(
-            partial(EncodingLane, bundle.key, model, limits, self._metrics, self.clock)
+        schedulers = self._for_workers(
+            partial(EmbeddingScheduler, bundle.key, model, limits, self._metrics, self.clock)
         )
         self._metrics.watch_model(
-            bundle.key, {"attendant_queued_texts": lambda: lanes[0].num_waiting}
+            bundle.key, {"attendant_queued_texts": lambda: schedulers[0].num_waiting}
         )
-        return lanes
+        return schedulers
 
-    def _for_workers(self, new_lane: Callable[[LaneKind | None], LaneKind]) -> list[LaneKind]:
-        """A lane for each worker, the others beside the first."""
-        first = new_lane(None)
-        return [first, *(new_lane(first) for _ in range(1, self.num_workers))]
+    def _for_workers(
+        self, new_scheduler: Callable[[SchedulerKind | None], SchedulerKind]
+    ) -> list[SchedulerKind]:
+        """A scheduler for each worker, the others beside the first."""
+        first = new_scheduler(None)
+        return [first, *(new_scheduler(first) for _ in range(1, self.num_workers))]
 
     def _opened(
-        self, model: Callable[[Bundle, int, str, Processors], Model], bundle: Bundle
+        self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
-        return model(bundle, self._num_run_threads, self._settings.device, self._processors)
+        return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
 
 
 def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:

@@ -6,10 +6,10 @@ import signal
 from typing import Any
 
 from attendant_server.app import Server, StartError
-from attendant_server.blocking_work import run_blocking
 from attendant_server.bundles import BundleError
 from attendant_server.settings import Settings
-from attendant_server.standard_streams import say
+from attendant_server.system.blocking_work import run_blocking
+from attendant_server.system.standard_streams import say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -77,9 +77,9 @@ class CallRecord:
     num_output_tokens: int = 0
     longest_output: int = 0
     """Most tokens of one hypothesis."""
-    read_started: float | None = None
+    tokenization_started: float | None = None
     """When the texts began to be cut into tokens."""
-    read_ended: float | None = None
+    tokenization_ended: float | None = None
     engine: CallTimings = field(default_factory=CallTimings)
     """What the engine has noted; all None for calls that did not reach it."""
     traced_by: dict[str, str] = field(default_factory=dict)
@@ -100,8 +100,8 @@ class CallRecord:
         engine = self.engine
         encoded = engine.finished if engine.encoded is None else engine.encoded
         for name, start, end in (
-            ("receive", self.started, self.read_started),
-            ("tokenize", self.read_started, self.read_ended),
+            ("receive", self.started, self.tokenization_started),
+            ("tokenize", self.tokenization_started, self.tokenization_ended),
             ("queue", engine.submitted, engine.started),
             ("encode", engine.started, encoded),
             ("decode", engine.encoded, engine.finished),
@@ -111,7 +111,7 @@ class CallRecord:
                 yield Phase(name, start, ended if end is None else end)
 
 
-class CallWatcher(Protocol):
+class CallObserver(Protocol):
     """Is shown every call; must be quick and must not raise."""
 
     def on_call_started(self, record: CallRecord) -> None:

@@ -1,4 +1,4 @@
-"""Texts to token ids with their places, and token ids back to text.
+"""Texts to token ids with their offsets, and token ids back to text.
 
 The only user of the ``tokenizers`` library. Special tokens that a user types are plain text.
 Knows no requests and no models.

@@ -12,8 +12,8 @@ from attendant.v1.translation_pb2 import (
     TranslateRequest,
     TranslationPair,
 )
-from attendant_server.services import reading
-from attendant_server.services.reading import TextReader
+from attendant_server.application import tokenization as tokenization_module
+from attendant_server.application.tokenization import TokenizationRunner
 
 from tests.support.serving import Running
 
@@ -35,15 +35,15 @@ CALLS: dict[str, Callable[[Running], Any]] = {
 def test_a_long_answer_is_built_off_the_event_loop_and_is_the_same(
     running: Running, call: Callable[[Running], Any], monkeypatch: pytest.MonkeyPatch
 ):
-    original, built = TextReader._run, list[Any]()
+    original, built = TokenizationRunner._run, list[Any]()
 
-    async def run(reader: TextReader, work: Callable[[], Any]) -> Any:
-        built.append(await original(reader, work))
+    async def run(tokenization: TokenizationRunner, work: Callable[[], Any]) -> Any:
+        built.append(await original(tokenization, work))
         return built[-1]
 
     expected = call(running)
-    monkeypatch.setattr(TextReader, "_run", run)
-    monkeypatch.setattr(reading, "MAX_INLINE_TOKENS", 1)
+    monkeypatch.setattr(TokenizationRunner, "_run", run)
+    monkeypatch.setattr(tokenization_module, "MAX_INLINE_TOKENS", 1)
     answer = call(running)
     assert len(built) == 1
     if hasattr(answer, "timings"):

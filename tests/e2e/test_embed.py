@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from attendant.v1 import embedding_pb2, text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest, EmbedTokensRequest, FillMaskRequest
-from attendant_server.onnx_models import OnnxEmbeddingModel
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from google.rpc import code_pb2
 
 from tests.support.serving import Running, failure_of
@@ -74,7 +74,7 @@ def test_a_text_gets_the_same_vector_alone_and_among_others(running: Running):
         assert alone == pytest.approx(vector, abs=1e-5)
 
 
-def test_tokens_have_their_places_in_the_text(running: Running):
+def test_tokens_have_their_offsets_in_the_text(running: Running):
     text = "Der  Lehrer🐶 grüßt."
     response = running.embedding.EmbedTokens(EmbedTokensRequest(texts=[text]))
     [result] = response.results

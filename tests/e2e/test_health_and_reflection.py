@@ -63,12 +63,12 @@ def test_every_watcher_learns_that_the_server_stops(loop, settings):
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         running = Running(server, loop, channel)
         gone, first, second = (running.health.Watch(HealthCheckRequest()) for _ in range(3))
-        for watcher in (gone, first, second):
-            assert next(watcher).status == HealthCheckResponse.SERVING
+        for observer in (gone, first, second):
+            assert next(observer).status == HealthCheckResponse.SERVING
         gone.cancel()
         loop.run(server.stop())
-        for watcher in (first, second):
-            assert [r.status for r in watcher] == [HealthCheckResponse.NOT_SERVING]
+        for observer in (first, second):
+            assert [r.status for r in observer] == [HealthCheckResponse.NOT_SERVING]
 
 
 def test_a_dead_engine_is_reported_and_every_caller_answered(start):

@@ -19,7 +19,7 @@ from attendant.v1.translation_pb2 import (
     TranslationPair,
 )
 from attendant_server.app import Server
-from attendant_server.observability import series
+from attendant_server.observability import metric_definitions as series
 from attendant_server.observability.metrics import Metrics
 from attendant_server.settings import Settings
 from prometheus_client.parser import text_string_to_metric_families
@@ -210,7 +210,7 @@ def test_texts_that_are_cut_or_cannot_be_read_are_counted(start):
 def test_texts_of_a_model_that_fails_are_counted(start, monkeypatch: pytest.MonkeyPatch):
     running = start()
     monkeypatch.setattr(
-        "attendant_server.onnx_models.OnnxTranslationModel.encode", lambda *_: 1 / 0
+        "attendant_server.runtime.translation_model.OnnxTranslationModel.encode", lambda *_: 1 / 0
     )
     failure_of(running.translation.Translate, REQUEST)
     labels = {"model": TRANSLATION_MODEL, "reason": "failed"}

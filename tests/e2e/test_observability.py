@@ -143,7 +143,7 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
     ):
         say_the_marker(running)
         monkeypatch.setattr(
-            "attendant_server.services.reading._read_all", fail_with_the_marker
+            "attendant_server.application.tokenization._tokenize_all", fail_with_the_marker
         )  # what nobody has thought of
         failure_of(running.translation.Translate, REQUEST)
         wait_until(lambda: running.metric("grpc_server_handled_total") == 13)

@@ -23,9 +23,9 @@ REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
 DYING_ENGINE = """
 import sys
 from attendant_server.__main__ import main
-from attendant_server.engine.decoding import DecodingLane
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 
-DecodingLane.advance = lambda self, is_alone: sys.exit("the thread ends here")
+TranslationScheduler.advance = lambda self, is_alone: sys.exit("the thread ends here")
 sys.exit(main())
 """
 

@@ -10,8 +10,8 @@ import pytest
 from attendant_server.bundles import BundleError
 from attendant_server.loading import ModelLoader
 from attendant_server.observability.metrics import Metrics
-from attendant_server.onnx_models import OnnxTranslationModel
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 

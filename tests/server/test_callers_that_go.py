@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.record import RecordInterceptor
-from attendant_server.interceptors.status import StatusInterceptor
+from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.records import CallRecord
 
 from tests.support.serving import LoopThread, wait_until

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 from attendant.v1.bundle_pb2 import Manifest
+from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog
 from attendant_server.bundles import Bundle
 from attendant_server.errors import InvalidRequest, ModelNotFound, Unavailable
-from attendant_server.services.catalog import EMBEDDING, TRANSLATION, Catalog
 
 
 def bundle(name: str, version: str, kind: int = TRANSLATION) -> Bundle:

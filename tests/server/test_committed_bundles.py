@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from attendant_server.bundles import find_bundles, read_bundle
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.decoding import DecodingLane, DecodingLimits
-from attendant_server.engine.encoding import EncodingLane, EncodingLimits
-from attendant_server.onnx_models import OnnxEmbeddingModel, OnnxTranslationModel
+from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.fake_model import RecordingObserver
 
@@ -24,11 +25,11 @@ def references_of(bundle):
     return json.loads((bundle.directory / bundle.manifest.reference_outputs).read_text("utf-8"))
 
 
-def run(lane, calls):
+def run(scheduler, calls):
     for call in calls:
-        lane.submit(call)
-    while lane.has_work:
-        lane.advance()
+        scheduler.submit(call)
+    while scheduler.has_work:
+        scheduler.advance()
     return [call.future.result()[0] for call in calls]
 
 
@@ -58,13 +59,15 @@ def test_the_engine_finds_the_reference_translations(directory, precision):
     reference = references_of(bundle)
     model = OnnxTranslationModel(bundle, num_threads=1)
     for search, beam_size in reference["beam_sizes"].items():
-        lane = DecodingLane("", model, DecodingLimits(), RecordingObserver(), time.monotonic)
+        scheduler = TranslationScheduler(
+            "", model, TranslationLimits(), RecordingObserver(), time.monotonic
+        )
         calls = [
             TranslateCall([text["token_ids"]], SearchOptions(text["max_output_tokens"], beam_size))
             for text in reference["texts"][:32]
         ]
         for [found], expected in zip(
-            run(lane, calls), reference["outputs"][precision][search], strict=False
+            run(scheduler, calls), reference["outputs"][precision][search], strict=False
         ):
             assert_same_or_tied(found, expected, bound)
 
@@ -88,9 +91,11 @@ def test_the_engine_gives_the_reference_vectors(directory):
     bundle = read_bundle(directory, "int8", "cpu")
     reference = references_of(bundle)
     model = OnnxEmbeddingModel(bundle, num_threads=1)
-    lane = EncodingLane("", model, EncodingLimits(), RecordingObserver(), time.monotonic)
+    scheduler = EmbeddingScheduler(
+        "", model, EmbeddingLimits(), RecordingObserver(), time.monotonic
+    )
     texts = reference["texts"]
     calls = [EmbedCall([text["token_ids"]], ("mean_pooled",)) for text in texts]
     expected = reference["outputs"]["int8"]
-    for found, norm in zip(run(lane, calls), expected["norms"], strict=True):
+    for found, norm in zip(run(scheduler, calls), expected["norms"], strict=True):
         assert np.linalg.norm(found["mean_pooled"]) == pytest.approx(norm, rel=0.005)

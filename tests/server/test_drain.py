@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from attendant_server.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.interceptors.drain import DrainInterceptor
 
 from tests.support.serving import LoopThread, wait_until
 

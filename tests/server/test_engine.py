@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.decoding import DecodingLane, DecodingLimits
-from attendant_server.engine.encoding import EncodingLane, EncodingLimits
+from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.engine import Engine
-from attendant_server.engine.lane import Lane
+from attendant_server.engine.scheduler import Scheduler
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
 from attendant_server.errors import ModelFailed, Unavailable
 
 from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel, RecordingObserver
@@ -44,21 +44,25 @@ def new_engine(model, embedding_model=None, num_workers=1, processors=()):
     def clock():
         return 0.0
 
-    decoding: list[DecodingLane] = []
-    encoding: list[EncodingLane] = []
+    decoding: list[TranslationScheduler] = []
+    encoding: list[EmbeddingScheduler] = []
     for _ in range(num_workers):
         decoding.append(
-            DecodingLane("mt", model, DecodingLimits(), observer, clock, next(iter(decoding), None))
+            TranslationScheduler(
+                "mt", model, TranslationLimits(), observer, clock, next(iter(decoding), None)
+            )
         )
         if embedding_model is not None:
             beside = next(iter(encoding), None)
             encoding.append(
-                EncodingLane("bert", embedding_model, EncodingLimits(), observer, clock, beside)
+                EmbeddingScheduler(
+                    "bert", embedding_model, EmbeddingLimits(), observer, clock, beside
+                )
             )
-    lanes: dict[str, Sequence[Lane]] = {"mt": decoding}
+    schedulers: dict[str, Sequence[Scheduler]] = {"mt": decoding}
     if encoding:
-        lanes["bert"] = encoding
-    return Engine(lanes, clock, processors)
+        schedulers["bert"] = encoding
+    return Engine(schedulers, clock, processors)
 
 
 def translate(num_tokens=4):

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 from attendant_server import errors
-from attendant_server.interceptors.admission import AdmissionInterceptor
-from attendant_server.interceptors.record import RecordInterceptor
-from attendant_server.interceptors.status import STATUS_CODES, StatusInterceptor
+from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
 from attendant_server.records import CallRecord, Method
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status

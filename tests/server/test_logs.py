@@ -10,12 +10,7 @@ from typing import Any
 import pytest
 from attendant_server.engine.calls import CallTimings
 from attendant_server.observability import logs
-from attendant_server.observability.logs import (
-    CallLog,
-    ConsoleFormatter,
-    JsonFormatter,
-    LogWriter,
-)
+from attendant_server.observability.logs import CallLog, ConsoleFormatter, JsonFormatter, LogWriter
 from attendant_server.records import CallRecord, Method
 
 TRANSLATE = Method.of("attendant.v1.TranslationService", "Translate", False, False)
@@ -32,8 +27,8 @@ RECORD = CallRecord(
     num_texts=2,
     num_input_tokens=11,
     num_output_tokens=12,
-    read_started=1.0,
-    read_ended=1.25,
+    tokenization_started=1.0,
+    tokenization_ended=1.25,
     engine=CallTimings(submitted=1.5),
 )
 
@@ -79,7 +74,9 @@ def test_lines_of_a_traceback_stay_in_one_line_of_json():
     try:
         raise RuntimeError("broken")
     except RuntimeError:
-        entry = as_json(record_of("event=lane_failed model=%s", "a/1", exc_info=sys.exc_info()))
+        entry = as_json(
+            record_of("event=scheduler_failed model=%s", "a/1", exc_info=sys.exc_info())
+        )
     assert entry["model"] == "a/1"
     assert entry["traceback"].endswith("RuntimeError: broken")
 

@@ -7,7 +7,7 @@ import pytest
 from attendant_server.engine.calls import CallTimings
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metrics import DROPS, METHODS, REFUSALS, Metrics, NoMetrics
-from attendant_server.observability.page import serve_metrics
+from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.records import CallRecord, Method
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_metrics_families,
@@ -44,8 +44,8 @@ def answered(**changes: Any) -> CallRecord:
     timings = CallTimings(3.0, 5.0, 8.0, first_token=9.0, num_first_tokens=1, finished=16.0)
     values: dict[str, Any] = {
         "started": 1.0,
-        "read_started": 1.5,
-        "read_ended": 2.5,
+        "tokenization_started": 1.5,
+        "tokenization_ended": 2.5,
         "ended": 17.0,
         "model": MODEL,
         "engine": timings,

@@ -1,5 +1,5 @@
 import pytest
-from attendant_server.interceptors.record import address_of
+from attendant_server.grpc.interceptors.record import address_of
 
 
 @pytest.mark.parametrize(

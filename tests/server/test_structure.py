@@ -21,7 +21,9 @@ def test_importing_the_server_does_not_import(package: str):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("package", ["attendant_server.onnx_models", "attendant_export.bundle"])
+@pytest.mark.parametrize(
+    "package", ["attendant_server.runtime.translation_model", "attendant_export.bundle"]
+)
 def test_onnx_runtime_is_told_not_to_report_its_use(package: str):
     code = f"import os, {package}; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}

@@ -30,8 +30,8 @@ NOT_SAMPLED = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-00"}
 def call_record(**changes: Any) -> CallRecord:
     values: dict[str, Any] = {
         "started": 1.0,
-        "read_started": 1.5,
-        "read_ended": 2.0,
+        "tokenization_started": 1.5,
+        "tokenization_ended": 2.0,
         "ended": 9.0,
         "model": "en-de/1",
         "num_texts": 2,

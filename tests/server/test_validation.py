@@ -2,10 +2,10 @@ import pytest
 from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MEAN, POOLING_UNSPECIFIED
 from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_REFUSE, TRUNCATION_UNSPECIFIED
 from attendant.v1.translation_pb2 import TranslateOptions
+from attendant_server.application import validation
+from attendant_server.application.validation import TEXTS, RequestLimits
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
-from attendant_server.services import validation
-from attendant_server.services.validation import TEXTS, RequestLimits
 
 LIMITS = RequestLimits(
     max_texts=4,

@@ -2,7 +2,7 @@
 
 import onnxruntime
 import pytest
-from attendant_server.onnx_sessions import use_gpu
+from attendant_server.runtime.sessions import use_gpu
 
 
 def open_device(device: str) -> None:

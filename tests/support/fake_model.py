@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 from attendant_server.engine.calls import MaskCandidates, TargetScore
-from attendant_server.engine.models import Candidates, PastCopy, StepInput
+from attendant_server.engine.models import CacheCopy, Candidates, StepInput
 from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
@@ -27,41 +27,41 @@ def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple
     return tuple(float(np.float32(np.log(w / total))) for w in weights)
 
 
-class FakeMemory:
+class FakeCache:
     """Rows are lists of tokens instead of keys and values."""
 
-    def __init__(self, model: "FakeTranslationModel", width: int, max_blocks: int) -> None:
+    def __init__(self, model: "FakeTranslationModel", width: int, max_slots: int) -> None:
         self.model, self.width = model, width
         self.num_step_tokens = model.num_greedy_tokens if width == 1 else 1
-        self.sources: list[tuple[int, ...]] = [()] * max_blocks
-        self.rows: list[list[int]] = [[] for _ in range(max_blocks * width)]
+        self.sources: list[tuple[int, ...]] = [()] * max_slots
+        self.rows: list[list[int]] = [[] for _ in range(max_slots * width)]
 
-    def load(self, block: int, source: tuple[int, ...]) -> None:
-        self.sources[block] = source
+    def load(self, slot: int, source: tuple[int, ...]) -> None:
+        self.sources[slot] = source
 
     def release(self) -> None:
         self.rows = [[] for _ in self.rows]
 
-    def move(self, origin: int, block: int, num_positions: int) -> None:
-        self.sources[block] = self.sources[origin]
+    def move(self, origin: int, slot: int, num_positions: int) -> None:
+        self.sources[slot] = self.sources[origin]
         for i in range(self.width):
             row = self.rows[origin * self.width + i]
-            self.rows[block * self.width + i] = row[:num_positions]
+            self.rows[slot * self.width + i] = row[:num_positions]
 
-    def copy(self, copies: Sequence[PastCopy]) -> None:
+    def copy(self, copies: Sequence[CacheCopy]) -> None:
         assert not {c.row for c in copies} & {c.parent for c in copies}
         for row, parent, start, stop in copies:
             assert len(self.rows[parent]) == stop
             self.rows[row] = [*self.rows[row][:start], *self.rows[parent][start:stop]]
 
-    def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
+    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         self.model.before_step()
-        self.model.steps.append((self.width, num_blocks))
-        num_rows = num_blocks * self.width
+        self.model.steps.append((self.width, num_slots))
+        num_rows = num_slots * self.width
         assert step_input.tokens.shape == step_input.lengths.shape == (num_rows,)
         tokens, found = step_input.tokens, []
         num_candidates = step_input.num_candidates if self.num_step_tokens == 1 else 1
-        for i, adjustments in enumerate(step_input.adjustments):
+        for i, adjustments in enumerate(step_input.token_biases):
             scores = self._scores(tokens, step_input.lengths + i)
             for (row, token), value in zip(*adjustments, strict=True):
                 scores[row, token] += value
@@ -92,7 +92,7 @@ class FakeTranslationModel:
         """Tokens that a step decodes where one row searches for a sentence."""
         self.encoded: list[list[tuple[int, ...]]] = []
         self.steps: list[tuple[int, int]] = []
-        """(width, blocks) of every step."""
+        """(width, slots) of every step."""
 
     def before_step(self) -> None:
         """For subclasses that fail or wait."""
@@ -101,8 +101,8 @@ class FakeTranslationModel:
         self.encoded.append([tuple(s) for s in sources])
         return self.encoded[-1]
 
-    def new_memory(self, width: int, max_blocks: int) -> FakeMemory:
-        return FakeMemory(self, width, max_blocks)
+    def new_cache(self, width: int, max_slots: int) -> FakeCache:
+        return FakeCache(self, width, max_slots)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TargetScore]:
         return [

@@ -79,22 +79,24 @@ def _lexical_probabilities(
     pairs: Sequence[tuple[TokenIds, TokenIds]], vocab_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Source tokens, target tokens that occur with them, and the probability of each pair."""
-    links, places = [], []  # each target token of each pair, with every token of the source
-    num_places = 0
+    links, occurrences = [], []  # each target token of each pair, with every token of the source
+    num_occurrences = 0
     for source, target in pairs:
         own = np.asarray(source, np.int64)[:, None] * vocab_size + np.asarray(target)
         links.append(own.ravel())
-        own_places = np.arange(num_places, num_places + len(target), dtype=np.int32)
-        places.append(np.broadcast_to(own_places, own.shape).ravel())
-        num_places += len(target)
+        own_occurrences = np.arange(num_occurrences, num_occurrences + len(target), dtype=np.int32)
+        occurrences.append(np.broadcast_to(own_occurrences, own.shape).ravel())
+        num_occurrences += len(target)
     codes, link = np.unique(np.concatenate(links), return_inverse=True)
-    place = np.concatenate(places)
-    del links, places
+    occurrence = np.concatenate(occurrences)
+    del links, occurrences
     sources = codes // vocab_size
     probabilities = np.ones(len(codes))
     for _ in range(NUM_ROUNDS):
         weights = probabilities[link]
-        weights /= np.bincount(place, weights)[place]  # each target token comes from one source
+        weights /= np.bincount(occurrence, weights)[
+            occurrence
+        ]  # each target token comes from one source
         expected = np.bincount(link, weights)
         probabilities = expected / np.bincount(sources, expected)[sources]
     return sources, codes % vocab_size, probabilities

@@ -55,7 +55,7 @@ class WeightFile:
 
     def _append(self, name: str, array: Array) -> onnx.TensorProto:
         self._file.write(bytes(-self._file.tell() % ALIGNMENT_BYTES))
-        place = {"location": self.path.name, "offset": self._file.tell(), "length": array.nbytes}
+        location = {"location": self.path.name, "offset": self._file.tell(), "length": array.nbytes}
         self._file.write(array.tobytes())
         return onnx.TensorProto(
             name=name,
@@ -64,7 +64,7 @@ class WeightFile:
             data_location=onnx.TensorProto.EXTERNAL,
             external_data=[
                 onnx.StringStringEntryProto(key=key, value=str(value))
-                for key, value in place.items()
+                for key, value in location.items()
             ],
         )
 

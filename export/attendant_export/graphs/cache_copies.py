@@ -41,8 +41,8 @@ def build_copy_positions(g: GraphBuilder) -> None:
     found = g.op("Gather", origin, sources)  # (strips, starts, num_positions, words)
     is_kept = g.op("Unsqueeze", g.op("Less", offsets, num_kept), g.integers(1))
     kept = g.op("Where", is_kept, found, g.integer(0))
-    places = g.op("Unsqueeze", targets, g.integers(-1))
-    g.output("copied", g.op("ScatterND", memory, places, kept), np.int64, "positions", "words")
+    indices = g.op("Unsqueeze", targets, g.integers(-1))
+    g.output("copied", g.op("ScatterND", memory, indices, kept), np.int64, "positions", "words")
 
 
 def _runs(g: GraphBuilder, strips: str, starts: str, offsets: str) -> str:

@@ -105,20 +105,20 @@ class Layers(GraphBuilder):
         """
         size = _block_size(width)
         if size is None:
-            best, places = self.ops("TopK", x, k, num_results=2)
-            return best, places
+            best, indices = self.ops("TopK", x, k, num_results=2)
+            return best, indices
         blocks = self.op("Reshape", x, self.integers(-1, width // size, size))
         maxima = self.op("ReduceMax", blocks, self.integers(-1), keepdims=0)  # (rows, blocks)
         num_blocks = self.op("Min", k, self.integers(width // size))
         _, chosen = self.ops("TopK", maxima, num_blocks, num_results=2)  # (rows, k)
         first = self.op("Mul", chosen, self.integer(size))
-        places = self.op(
+        indices = self.op(
             "Add", self.op("Unsqueeze", first, self.integers(2)), self.constant(np.arange(size))
         )  # (rows, k, size)
-        places = self.op("Flatten", places)  # (rows, k size)
-        values = self.op("GatherElements", x, places, axis=1)
+        indices = self.op("Flatten", indices)  # (rows, k size)
+        values = self.op("GatherElements", x, indices, axis=1)
         best, among = self.ops("TopK", values, k, num_results=2)
-        return best, self.op("GatherElements", places, among, axis=1)
+        return best, self.op("GatherElements", indices, among, axis=1)
 
     def layer_norm(self, x: str, name: str) -> str:
         """`nn.LayerNorm` over each row, computed in fp32."""
@@ -256,14 +256,14 @@ class Packing:
         """For texts of the shape ``batch`` (batch, length) and these ``lengths`` (batch)."""
         self._g, self._batch, self._lengths = g, batch, lengths
         is_real = g.flat(g.is_real(batch, lengths))  # (padded)
-        self._places = g.flat(g.op("NonZero", is_real))  # (packed)
+        self._indices = g.flat(g.op("NonZero", is_real))  # (packed)
         counts = g.op("CumSum", g.cast(is_real, np.int64), g.integer(0))  # (padded)
         # Padding in front of all else would be row -1: there is none, every text has a token.
         self._origins = g.op("Sub", counts, g.integer(1))
 
     def pack(self, x: str) -> str:
         """Rows of ``x`` (padded, ...) that are no padding: (packed, ...)."""
-        return self._g.op("Gather", x, self._places)
+        return self._g.op("Gather", x, self._indices)
 
     def pad(self, x: str) -> str:
         """``x`` (packed, ...) as (padded, ...); padding repeats what is before it."""
@@ -272,7 +272,7 @@ class Packing:
     def add_positions(self, x: str, table: str) -> str:
         """``x`` (packed, d_model) plus the vector of ``table`` for each token's position."""
         length = self._g.op("Gather", self._batch, self._g.integer(1))
-        positions = self._g.op("Mod", self._places, length)  # (packed)
+        positions = self._g.op("Mod", self._indices, length)  # (packed)
         return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
 
     def attend(self, query_key_value: str) -> str:

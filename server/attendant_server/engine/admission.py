@@ -10,7 +10,7 @@ from attendant_server.errors import QueueFull
 
 
 class Waiting(Protocol):
-    """One text of a call, as a lane queues it."""
+    """One text of a call, as a scheduler queues it."""
 
     @property
     def call(self) -> Call[Any]:

@@ -1,4 +1,4 @@
-"""The engine's workers: threads, each of whose time its lanes of all models share."""
+"""The engine's workers: threads, each of whose time its schedulers of all models share."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 from attendant_server.engine.calls import Call
-from attendant_server.engine.lane import Lane
-from attendant_server.engine.turns import Turns
+from attendant_server.engine.fair_share import FairShare
+from attendant_server.engine.scheduler import Scheduler
 from attendant_server.errors import ModelFailed, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -31,22 +31,22 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Runs every admitted call. What a lane keeps belongs to its worker, so it needs no lock."""
+    """Runs every admitted call. A scheduler's state belongs to its worker, so it needs no lock."""
 
     def __init__(
         self,
-        lanes: Mapping[str, Sequence[Lane]],
+        schedulers: Mapping[str, Sequence[Scheduler]],
         clock: Callable[[], float] = time.monotonic,
         processors: Sequence[int] = (),
     ) -> None:
-        """``lanes`` by the model's name, one for each worker; ``clock`` is that of deadlines.
+        """``schedulers`` by the model's name, one for each worker; ``clock`` is that of deadlines.
 
         ``processors`` has one for each worker to stay on, or none.
         """
         self.clock = clock
         self.on_death: Callable[[], None] | None = None
         """Called when a worker has died of an error, on its thread, after everyone was answered."""
-        self._lanes = {name: group[0] for name, group in lanes.items()}
+        self._schedulers = {name: group[0] for name, group in schedulers.items()}
         self._state = EngineState.NEW
         self._has_died = False
         self._changed = threading.Condition()
@@ -57,7 +57,7 @@ class Engine:
                 name=f"attendant-worker-{i}",
                 daemon=True,
             )
-            for i, own in enumerate(zip(*lanes.values(), strict=True))
+            for i, own in enumerate(zip(*schedulers.values(), strict=True))
         ]
 
     def start(self) -> None:
@@ -71,7 +71,7 @@ class Engine:
         with self._changed:
             if self._state is not EngineState.RUNNING:
                 raise Unavailable(f"the engine is {self._state.value}")
-            self._lanes[model].submit(call)
+            self._schedulers[model].submit(call)
             self._changed.notify(call.num_texts)
 
     def drain(self, timeout_seconds: float) -> bool:
@@ -94,22 +94,22 @@ class Engine:
             self._state = EngineState.STOPPED
             self._changed.notify_all()
 
-    def _run(self, own: Sequence[Lane], processors: Sequence[int]) -> None:
+    def _run(self, own: Sequence[Scheduler], processors: Sequence[int]) -> None:
         """The life of one worker, on these processors only, if there are any."""
         try:
             if processors:
                 with suppress(OSError):  # It may have been taken from the process since.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
-            turns = Turns(own, time.monotonic)
+            fair_share = FairShare(own, time.monotonic)
             while at_work := self._wait_for_work(own):
-                lane, is_alone = turns.next(at_work), len(at_work) == 1
-                turns.take(lane, partial(self._advance, lane, is_alone))
+                scheduler, is_alone = fair_share.next(at_work), len(at_work) == 1
+                fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
             self._fail_all(own)
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
             self._die(own)
 
-    def _die(self, own: Sequence[Lane]) -> None:
+    def _die(self, own: Sequence[Scheduler]) -> None:
         with self._changed:
             is_first, self._has_died = not self._has_died, True
         self._stop()  # under the lock: whoever has just been admitted is failed as well
@@ -122,34 +122,34 @@ class Engine:
                 if self.on_death is not None:
                     self.on_death()
 
-    def _wait_for_work(self, own: Sequence[Lane]) -> list[Lane]:
-        """Block until lanes have work and return them; none when the worker should end."""
+    def _wait_for_work(self, own: Sequence[Scheduler]) -> list[Scheduler]:
+        """Block until schedulers have work and return them; none when the worker should end."""
         with self._changed:
             while True:
                 if self._state is EngineState.STOPPED:
                     return []
-                at_work = [lane for lane in own if lane.has_work]
+                at_work = [scheduler for scheduler in own if scheduler.has_work]
                 if at_work or self._state is EngineState.DRAINING:
                     return at_work
                 self._changed.wait()
 
-    def _advance(self, lane: Lane, is_alone: bool) -> None:
+    def _advance(self, scheduler: Scheduler, is_alone: bool) -> None:
         try:
-            lane.advance(is_alone)
+            scheduler.advance(is_alone)
         except Exception:
-            logger.exception("event=lane_failed model=%s", lane.name)
-            lane.fail(ModelFailed("the model failed while it ran this request"))
+            logger.exception("event=scheduler_failed model=%s", scheduler.name)
+            scheduler.fail(ModelFailed("the model failed while it ran this request"))
 
-    def _fail_all(self, own: Sequence[Lane]) -> None:
+    def _fail_all(self, own: Sequence[Scheduler]) -> None:
         """Answer for all that runs on a worker that ends, and for all that still waits."""
         why = "the engine has died" if self._has_died else "the server is shutting down"
-        for lane in own:
+        for scheduler in own:
             # A worker that has nothing left to do leaves what waits to those that go on.
             waiting_too = self._state is EngineState.STOPPED
             try:
-                lane.fail(Unavailable(why), waiting_too=waiting_too)
+                scheduler.fail(Unavailable(why), waiting_too=waiting_too)
             except Exception:
-                logger.exception("event=lane_failed model=%s", lane.name)
+                logger.exception("event=scheduler_failed model=%s", scheduler.name)
 
 
 def _join(threads: Iterable[threading.Thread], timeout_seconds: float) -> bool:

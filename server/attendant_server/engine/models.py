@@ -13,14 +13,14 @@ EncodedSource: TypeAlias = Any
 """An encoded source, as only the model that made it can use it."""
 
 
-class Adjustments(NamedTuple):
+class TokenBias(NamedTuple):
     """What is added to log-probabilities before candidates are chosen."""
 
     positions: NDArray[np.int64]  # (adjusted, 2) row and token id
     values: NDArray[np.float32]  # (adjusted)
 
 
-NO_ADJUSTMENTS = Adjustments(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
+NO_TOKEN_BIAS = TokenBias(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class StepInput:
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
     """Candidates of each row; of steps of several tokens, always the best one of each."""
-    adjustments: Sequence[Adjustments]
+    token_biases: Sequence[TokenBias]
     """For each of the tokens that the step decodes in turn."""
 
 
-class PastCopy(NamedTuple):
+class CacheCopy(NamedTuple):
     """Positions ``start`` to ``stop`` of the past of ``parent`` that ``row`` must hold as well.
 
     Before ``start`` both rows hold the same already.
@@ -58,11 +58,11 @@ class Candidates:
     log_probabilities: NDArray[np.float32]  # the same
 
 
-class DecoderMemory(Protocol):
+class DecoderCache(Protocol):
     """The caches of all sentences that are searched with one width.
 
-    A *block* is the place of one sentence: its encoded source and ``width`` adjacent rows, each
-    the self-attention cache of one hypothesis. Block b holds rows b*width to (b+1)*width - 1.
+    A *slot* holds one sentence: its encoded source and ``width`` adjacent rows, each the
+    self-attention cache of one hypothesis. Slot s has the rows s*width to (s+1)*width - 1.
     """
 
     num_step_tokens: int
@@ -70,20 +70,20 @@ class DecoderMemory(Protocol):
     Where there are several the width is 1, each follows from the likeliest before it, and the last
     ones may lie behind an end."""
 
-    def load(self, block: int, source: EncodedSource) -> None:
-        """Put an encoded source into a block; its rows are empty."""
+    def load(self, slot: int, source: EncodedSource) -> None:
+        """Put an encoded source into a slot; its rows are empty."""
 
-    def move(self, origin: int, block: int, num_positions: int) -> None:
-        """Move the block ``origin``, whose rows hold ``num_positions`` tokens, to ``block``."""
+    def move(self, origin: int, slot: int, num_positions: int) -> None:
+        """Move the slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
 
-    def copy(self, copies: Sequence[PastCopy]) -> None:
+    def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy pasts between rows; none that is read is written as well."""
 
     def release(self) -> None:
-        """No block is in use any more: others may need the memory."""
+        """No slot is in use any more: others may need the memory."""
 
-    def step(self, num_blocks: int, step_input: StepInput) -> Candidates:
-        """Append a token to each row of the first ``num_blocks`` blocks and rank the next.
+    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
+        """Append a token to each row of the first ``num_slots`` slots and rank the next.
 
         Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the one
         before. The answer may be overwritten by the next step.
@@ -99,8 +99,8 @@ class TranslationModel(Protocol):
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
 
-    def new_memory(self, width: int, max_blocks: int) -> DecoderMemory:
-        """Allocate the caches for ``max_blocks`` sentences of ``width`` rows."""
+    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
+        """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

@@ -11,7 +11,7 @@ class StepReport:
     num_rows: int
     """Rows that were running."""
     max_rows: int
-    """Rows that it had places for: once it has as many sentences as it may, those of the step."""
+    """Rows that the step could have had; with all sentences that may run, the rows of the step."""
     num_waiting: int
     """Texts that were waiting for rows when the step began."""
     num_output_tokens: int

@@ -9,7 +9,7 @@ from os.path import commonprefix
 from typing import Protocol
 
 from attendant_server.engine.calls import Hypothesis, SearchOptions
-from attendant_server.engine.models import PastCopy
+from attendant_server.engine.models import CacheCopy
 
 
 class Search(Protocol):
@@ -29,7 +29,7 @@ class Search(Protocol):
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> Sequence[PastCopy]:
+    ) -> Sequence[CacheCopy]:
         """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
         Returns what must be copied between rows before the next step.
@@ -86,7 +86,7 @@ class GreedySearch:
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> Sequence[PastCopy]:
+    ) -> Sequence[CacheCopy]:
         """Append the best candidate of each token that the step decoded, up to an end."""
         num_taken = self.num_taken(token_ids)
         self._token_ids += token_ids[0][:num_taken]
@@ -181,7 +181,7 @@ class BeamSearch:
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
-    ) -> list[PastCopy]:
+    ) -> list[CacheCopy]:
         """Extend the beams by the best candidates of all of them."""
         survivors: list[tuple[int, Beam]] = []  # (row of the parent, beam), best first
         num_finished = len(self._finished)
@@ -216,18 +216,18 @@ class BeamSearch:
         )
         return ranked[: 2 * self.width]
 
-    def _settle(self, survivors: Sequence[tuple[int, Beam]]) -> list[PastCopy]:
+    def _settle(self, survivors: Sequence[tuple[int, Beam]]) -> list[CacheCopy]:
         """Give every survivor a row: the best child of a beam stays, others take free rows."""
         before, rows = self._running, dict[int, Beam]()
         moving = [(parent, b) for parent, b in survivors if rows.setdefault(parent, b) is not b]
         free = [row for row in range(self.width) if row not in rows]
-        copies: list[PastCopy] = []
+        copies: list[CacheCopy] = []
         for row, (parent, beam) in zip(free, moving, strict=True):
             rows[row] = beam
             # Of what led to a beam, its row holds the keys of the begin token and of all tokens.
             start = before[row].num_shared_tokens(before[parent]) + 1
             if start < beam.num_tokens:
-                copies.append(PastCopy(row, parent, start, beam.num_tokens))
+                copies.append(CacheCopy(row, parent, start, beam.num_tokens))
         self._running = [rows[row] for row in range(self.width)]
         return copies
 

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from attendant_server import __version__
-from attendant_server.host_processors import num_processors
-from attendant_server.onnx_sessions import RUNTIME_VERSION
+from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.settings import Settings
+from attendant_server.system.processors import num_processors
 
 logger = logging.getLogger(__name__)
 

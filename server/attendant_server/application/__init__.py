@@ -1,0 +1,1 @@
+"""What the server does for a caller, without a word about transport."""

@@ -1,0 +1,172 @@
+"""Token-budget batching for one embedding model.
+
+Texts of similar length are run together, oldest first, within a budget of padded tokens. While a
+translation scheduler has work on the same worker, measured time bounds it as well, so that steps
+are never far apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
+from attendant_server.engine.models import EmbeddingModel
+from attendant_server.engine.reports import Observer
+from attendant_server.engine.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingLimits:
+    """Bounds of an embedding scheduler."""
+
+    max_batch_tokens: int = 512
+    """Padded tokens of one batch. On CPUs, activations of more leave the caches."""
+    max_batch_seconds: float = 0.01
+    """Time that a batch may take while another scheduler waits, by the measured time per token."""
+    max_queued_texts: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TextToEncode:
+    """One text of an `EmbedCall` or a `FillMaskCall`, waiting."""
+
+    call: EmbedCall | FillMaskCall
+    index: int
+
+    @property
+    def length(self) -> int:
+        """Its number of tokens."""
+        return len(self.call.texts[self.index])
+
+
+class EmbeddingScheduler(Scheduler):
+    """The batches of one worker, and the queue of the model."""
+
+    def __init__(
+        self,
+        name: str,
+        model: EmbeddingModel,
+        limits: EmbeddingLimits,
+        observer: Observer,
+        clock: Callable[[], float],
+        sibling: "EmbeddingScheduler | None" = None,
+    ) -> None:
+        """``sibling`` is another worker's scheduler of the same model; they share the queue."""
+        super().__init__(name, observer, clock)
+        self._model, self._limits = model, limits
+        self._queue: AdmissionQueue[TextToEncode]
+        self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._siblings: list[EmbeddingScheduler] = sibling._siblings if sibling else []
+        self._siblings.append(self)
+        self._seconds_per_token = 0.0
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts admitted and not yet run."""
+        return len(self._queue)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any text waits."""
+        return len(self._queue) > 0
+
+    @property
+    def num_active(self) -> int:
+        """Texts in the batch that is being run here."""
+        return len(self._in_flight)
+
+    def submit(self, call: Call[Any]) -> None:
+        """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull. Any thread."""
+        if not isinstance(call, EmbedCall | FillMaskCall):
+            raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
+        self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
+
+    def _advance(self, is_alone: bool) -> None:
+        """Run one batch."""
+        budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
+        share = ceil(len(self._queue) / len(self._siblings))
+        batch = self._take_similar(self._queue, lambda text: text.length, budget, share)
+        if not batch:
+            return
+        started = self._clock()
+        lengths = [text.length for text in batch]
+        outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
+        # A failed run says nothing about the time of those that do not fail.
+        if outputs is not None and self._answer(batch, outputs):
+            self._measure(max(lengths) * len(lengths), self._clock() - started)
+
+    def _take_running(self) -> list[Call[Any]]:
+        return []
+
+    def _take_waiting(self) -> list[Call[Any]]:
+        return [text.call for text in self._queue.take()]
+
+    @property
+    def _timely_budget(self) -> int:
+        """Padded tokens for a batch that another scheduler waits for."""
+        if not self._seconds_per_token:
+            return self._limits.max_batch_tokens
+        affordable = int(self._limits.max_batch_seconds / self._seconds_per_token)
+        return min(self._limits.max_batch_tokens, affordable)
+
+    def _measure(self, num_padded_tokens: int, seconds: float) -> None:
+        per_token = seconds / num_padded_tokens
+        old = self._seconds_per_token or per_token
+        self._seconds_per_token = 0.8 * old + 0.2 * per_token
+
+    def _answer(self, batch: list[TextToEncode], outputs: dict[str, NDArray[np.float32]]) -> bool:
+        """Give each text's call what it wants; whether no masked-word head failed.
+
+        Each text has a head run of its own, which fails the text's own call alone.
+        """
+        has_failed = False
+        for row, text in enumerate(batch):
+            if text.call.is_over():  # cancelled meanwhile, or an earlier text of it has failed
+                continue
+            try:
+                result = self._result(text, row, outputs)
+            except Exception:
+                has_failed = True
+                self._fail_run("mlm_head", [text.call])
+                continue
+            if _is_finite(result):
+                text.call.put(text.index, result, self._clock())
+            else:
+                self._fail_result(text.call)
+        return not has_failed
+
+    def _embed(self, batch: list[TextToEncode]) -> dict[str, NDArray[np.float32]]:
+        """All outputs that any text of the batch wants, with a batch axis."""
+        names = {name for text in batch for name in self._outputs_of(text.call)}
+        return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
+
+    def _outputs_of(self, call: EmbedCall | FillMaskCall) -> tuple[str, ...]:
+        if isinstance(call, EmbedCall):
+            return call.outputs
+        return (f"hidden_{self._model.num_layers}",)
+
+    def _result(self, text: TextToEncode, row: int, outputs: dict[str, NDArray[np.float32]]) -> Any:
+        """What the text's call wants, copied so that the batch's memory is not kept alive."""
+        call = text.call
+        if isinstance(call, EmbedCall):
+            return {
+                name: outputs[name][row, : text.length].copy()
+                if name.startswith("hidden_")
+                else outputs[name][row].copy()
+                for name in call.outputs
+            }
+        return self._fill(call, text.index, outputs[f"hidden_{self._model.num_layers}"][row])
+
+    def _fill(self, call: FillMaskCall, index: int, hidden: NDArray[np.float32]) -> MaskCandidates:
+        positions = list(call.mask_positions[index])
+        return self._model.fill(hidden[positions], call.top_k)  # (masks, top_k)
+
+
+def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:
+    arrays = [result.probabilities] if isinstance(result, MaskCandidates) else result.values()
+    return all(np.isfinite(array).all() for array in arrays)

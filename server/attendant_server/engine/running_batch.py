@@ -1,0 +1,169 @@
+"""The running sentences of one search width: which slot is whose. Ids and tokens only.
+
+Slots in use are always the first ones, so a step runs over a contiguous part of the caches: a
+sentence joins behind the last slot, and the last slot moves into the hole that another leaves.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from attendant_server.engine.calls import TranslateCall
+from attendant_server.engine.models import (
+    NO_TOKEN_BIAS,
+    CacheCopy,
+    Candidates,
+    DecoderCache,
+    EncodedSource,
+    StepInput,
+    TokenBias,
+)
+from attendant_server.engine.search import Search, num_candidates
+
+
+@dataclass(slots=True, eq=False)
+class Sentence:
+    """One text of a `TranslateCall` on its way through the engine."""
+
+    call: TranslateCall
+    index: int
+    search: Search
+    num_settled: int = field(default=0)
+    """Tokens of the settled prefix that the caller has been told."""
+
+    @property
+    def width(self) -> int:
+        """Rows that it needs."""
+        return self.search.width
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The sentences that left their slots after a step."""
+
+    finished: list[Sentence]
+    without_result: list[Sentence]
+    """Those for which the model answered NaN."""
+
+
+class RunningBatch:
+    """Sentences that are searched with ``width`` rows each, at most ``max_slots`` at a time."""
+
+    def __init__(
+        self, width: int, max_slots: int, cache: DecoderCache, bos_id: int, eos_id: int
+    ) -> None:
+        self.width, self.max_slots = width, max_slots
+        self.sentences: list[Sentence] = []
+        self._cache, self._bos_id, self._eos_id = cache, bos_id, eos_id
+        self._tokens = np.zeros(max_slots * width, dtype=np.int64)
+        self._lengths = np.zeros(max_slots * width, dtype=np.int32)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in use."""
+        return len(self.sentences) * self.width
+
+    def join(self, sentence: Sentence, source: EncodedSource) -> None:
+        """Give the sentence the next slot."""
+        assert len(self.sentences) < self.max_slots
+        slot = len(self.sentences)
+        self._cache.load(slot, source)
+        self._tokens[self._rows(slot)] = self._bos_id
+        self._lengths[self._rows(slot)] = 0
+        self.sentences.append(sentence)
+
+    def leave(self, slot: int) -> None:
+        """Free a slot, moving the last one into it."""
+        last = len(self.sentences) - 1
+        if slot != last:
+            self._cache.move(last, slot, self.sentences[last].search.num_tokens)
+            self._tokens[self._rows(slot)] = self._tokens[self._rows(last)]
+            self._lengths[self._rows(slot)] = self._lengths[self._rows(last)]
+            self.sentences[slot] = self.sentences[last]
+        self.sentences.pop()
+        if not self.sentences:
+            self._cache.release()
+
+    def drop(self, unwanted: set[Sentence]) -> None:
+        """Free the slots of these sentences."""
+        for slot in reversed(range(len(self.sentences))):
+            if self.sentences[slot] in unwanted:
+                self.leave(slot)
+
+    def step(self) -> Ended:
+        """One step for every row; sentences that this ended have left their slots."""
+        num_rows, num_tokens = self.num_rows, self._cache.num_step_tokens
+        candidates = self._cache.step(
+            len(self.sentences),
+            StepInput(
+                self._tokens[:num_rows],
+                self._lengths[:num_rows],
+                num_candidates(self.width),
+                [self._suppressed_ends(num_before) for num_before in range(num_tokens)],
+            ),
+        )
+        self._lengths[:num_rows] += num_tokens
+        without_result = self._without_result(candidates)
+        self._advance(
+            candidates.token_ids.tolist(),
+            candidates.log_probabilities.tolist(),
+            set(without_result),
+        )
+        finished = [s for s in self.sentences if s.search.is_finished]
+        if finished or without_result:
+            self.drop({*finished, *without_result})
+        return Ended(finished, without_result)
+
+    def _without_result(self, candidates: Candidates) -> list[Sentence]:
+        """The sentences that would take candidates that are NaN."""
+        if not np.isnan(candidates.log_probabilities.max()):  # a maximum with NaN is NaN
+            return []
+        found = []
+        for slot, sentence in enumerate(self.sentences):
+            rows = self._rows(slot)
+            num_taken = sentence.search.num_taken(candidates.token_ids[rows].tolist())
+            if np.isnan(candidates.log_probabilities[rows, :num_taken]).any():
+                found.append(sentence)
+        return found
+
+    def _advance(
+        self,
+        token_ids: list[list[int]],
+        log_probabilities: list[list[float]],
+        without_result: set[Sentence],
+    ) -> None:
+        """Let every search choose, and copy the pasts of beams that went on in several rows."""
+        copies: list[CacheCopy] = []
+        for slot, sentence in enumerate(self.sentences):
+            if sentence in without_result:
+                continue
+            rows, search = self._rows(slot), sentence.search
+            own_copies = search.advance(token_ids[rows], log_probabilities[rows])
+            if not search.is_finished:
+                self._tokens[rows] = search.next_tokens
+                copies += (
+                    CacheCopy(rows.start + row, rows.start + parent, start, stop)
+                    for row, parent, start, stop in own_copies
+                )
+        if copies:
+            self._cache.copy(copies)
+
+    def _suppressed_ends(self, num_before: int) -> TokenBias:
+        """Minus infinity for the end token of all rows that must not end yet.
+
+        ``num_before`` tokens of the step come before.
+        """
+        slots = [
+            slot
+            for slot, sentence in enumerate(self.sentences)
+            if (least := sentence.call.options.min_output_tokens)
+            and sentence.search.num_tokens + num_before < least
+        ]
+        if not slots:
+            return NO_TOKEN_BIAS
+        rows = [b * self.width + i for b in slots for i in range(self.width)]
+        positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
+        return TokenBias(positions, np.full(len(rows), -np.inf, dtype=np.float32))
+
+    def _rows(self, slot: int) -> slice:
+        return slice(slot * self.width, (slot + 1) * self.width)

@@ -1,0 +1,188 @@
+"""What the schedulers of all models share: queues, batches, abandoned calls and failure.
+
+A *scheduler* is the work of one worker for one model. The schedulers of a worker take turns on its
+thread; the schedulers of a model, one for each worker, take texts from the same queues.
+"""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from attendant_server.engine.admission import AdmissionQueue, Waiting
+from attendant_server.engine.calls import Answer, Call
+from attendant_server.engine.reports import BatchReport, Observer
+from attendant_server.errors import DeadlineExceeded, ModelFailed
+
+Text = TypeVar("Text", bound=Waiting)
+Output = TypeVar("Output")
+
+logger = logging.getLogger(__name__)
+
+LOOK_AHEAD = 4
+"""Texts of how many batches are looked at to find some of similar length."""
+
+
+class Scheduler(ABC):
+    """The work of one model."""
+
+    def __init__(self, name: str, observer: Observer, clock: Callable[[], float]) -> None:
+        self.name = name
+        self._observer, self._clock = observer, clock
+        self._in_flight: Sequence[Waiting] = ()
+        """Texts that were taken from a queue in this round."""
+
+    @property
+    @abstractmethod
+    def num_waiting(self) -> int:
+        """Texts admitted to the model that no run of any worker includes yet. Any thread."""
+
+    @property
+    @abstractmethod
+    def num_active(self) -> int:
+        """Rows, or texts, that the model is working on in this scheduler. Any thread."""
+
+    @property
+    @abstractmethod
+    def has_work(self) -> bool:
+        """Whether `advance` would do anything."""
+
+    @abstractmethod
+    def submit(self, call: Call[Any]) -> None:
+        """Queue a call; raises QueueFull. Any thread."""
+
+    def advance(self, is_alone: bool = True) -> None:
+        """One bounded round of work; a shorter one unless it ``is_alone`` on its worker.
+
+        A model run that raises fails the calls that it was for, and no others.
+        """
+        self._advance(is_alone)
+        self._in_flight = ()
+
+    @abstractmethod
+    def _advance(self, is_alone: bool) -> None:
+        """The round of this kind of scheduler."""
+
+    @abstractmethod
+    def _take_running(self) -> list[Call[Any]]:
+        """Forget everything that runs; returns the calls."""
+
+    @abstractmethod
+    def _take_waiting(self) -> list[Call[Any]]:
+        """Empty the queues; returns the calls."""
+
+    def fail(self, error: Exception, *, waiting_too: bool = False) -> None:
+        """Fail all running texts, and on request all waiting ones; the scheduler stays usable."""
+        calls = self._take_running() + [text.call for text in self._in_flight]
+        self._in_flight = ()
+        if waiting_too:
+            calls += self._take_waiting()
+        self._fail_calls(calls, error)
+
+    def _fail_calls(self, calls: Iterable[Call[Any]], error: Exception) -> None:
+        for call in calls:
+            call.fail(error)
+
+    def _fail_run(self, what: str, calls: Iterable[Call[Any]]) -> None:
+        """Answer the calls of a model run that has just raised."""
+        logger.exception("event=model_failed model=%s run=%s", self.name, what)
+        self._fail_calls(calls, ModelFailed("the model failed while it ran this request"))
+
+    def _fail_result(self, call: Call[Any]) -> None:
+        """Answer a call for which the model returned NaN or infinity."""
+        if call.is_over():  # An earlier text of the call had no finite result either.
+            return
+        logger.error("event=result_not_finite model=%s", self.name)
+        self._fail_calls([call], ModelFailed("the model gave no finite result for this request"))
+
+    def _enqueue(self, queue: AdmissionQueue[Text], call: Call[Any], texts: Iterable[Text]) -> None:
+        """Queue the texts of a call, and count them if the call ends without an answer."""
+        queue.put(call, texts, self._clock())
+        call.future.add_done_callback(partial(self._count_dropped, call.num_texts))
+
+    def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
+        """Count the texts of a call that has ended, unless it was answered. Any thread."""
+        if future.cancelled():
+            reason = "expired" if future.came_too_late(self._clock()) else "cancelled"
+        elif (error := future.exception()) is not None:
+            reason = "expired" if isinstance(error, DeadlineExceeded) else "failed"
+        else:
+            return
+        self._observer.on_dropped(self.name, reason, num_texts)
+
+    def _is_abandoned(self, call: Call[Any], now: float) -> bool:
+        """Whether a text of ``call`` must not run any more; fails the call if it is too late."""
+        if call.is_expired(now):
+            call.fail(DeadlineExceeded("the deadline passed before the call was done"))
+        return call.is_over()
+
+    def _take_batch(
+        self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int
+    ) -> list[Text]:
+        """Live texts from the head of ``queue`` that fit ``max_tokens`` when padded, or one."""
+        now = self._clock()
+        batch: list[Text] = []
+        self._in_flight = batch
+        longest = 0
+        for text in queue.take():
+            if self._is_abandoned(text.call, now):
+                continue
+            longest = max(longest, length_of(text))
+            if batch and longest * (len(batch) + 1) > max_tokens:
+                queue.put_back(text)
+                break
+            batch.append(text)
+        return batch
+
+    def _take_similar(
+        self,
+        queue: AdmissionQueue[Text],
+        length_of: Callable[[Text], int],
+        max_tokens: int,
+        max_texts: int,
+    ) -> list[Text]:
+        """The oldest text and those next in length to it that fit ``max_tokens`` when padded.
+
+        No more than ``max_texts``, which leaves the rest to other workers.
+        """
+        with queue.lock:
+            window = self._take_batch(queue, length_of, LOOK_AHEAD * max_tokens)
+            if not window:
+                return []
+            head = length_of(window[0])
+            by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
+            batch, longest = window[:1], head
+            for text in by_distance[: max_texts - 1]:
+                longest = max(longest, length_of(text))
+                if longest * (len(batch) + 1) > max_tokens:
+                    break
+                batch.append(text)
+            self._in_flight = batch
+            chosen = set(map(id, batch))
+            for text in reversed(window):
+                if id(text) not in chosen:
+                    queue.put_back(text)
+        return batch
+
+    def _run(
+        self, graph: str, batch: list[Text], lengths: list[int], run: Callable[[], Output]
+    ) -> Output | None:
+        """Run a batch of texts with these token counts, and report it; None if that failed."""
+        started = self._clock()
+        for text in batch:
+            timings = text.call.timings
+            timings.num_batch_texts = len(batch)
+            if timings.started is None:
+                timings.started = started
+        try:
+            output = run()
+        except Exception:
+            self._fail_run(graph, [text.call for text in batch])
+            return None
+        num_padded_tokens = max(lengths) * len(lengths)
+        seconds = self._clock() - started
+        self._observer.on_batch(
+            self.name, BatchReport(graph, len(batch), sum(lengths), num_padded_tokens, seconds)
+        )
+        return output

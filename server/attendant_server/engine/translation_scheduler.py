@@ -1,0 +1,300 @@
+"""Step-level continuous batching for one translation model.
+
+Every `advance` encodes a bounded number of waiting sources, lets encoded ones join wherever rows
+are free, and takes one step for all running rows, whatever their age or options: one token, or the
+few that the model's greedy search decodes in a run.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
+from attendant_server.engine.models import EncodedSource, TranslationModel
+from attendant_server.engine.reports import Observer, StepReport
+from attendant_server.engine.running_batch import RunningBatch, Sentence
+from attendant_server.engine.scheduler import Scheduler
+from attendant_server.engine.search import new_search
+from attendant_server.errors import ModelFailed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationLimits:
+    """Bounds of a translation scheduler."""
+
+    max_rows: int = 64
+    """Hypotheses that one worker decodes together in one step, over all sentences."""
+    max_sentences: int = 64
+    """Sentences that one worker decodes together, as far as there are rows for them."""
+    max_queued_texts: int = 1024
+    max_encode_tokens: int = 256
+    """Padded source tokens encoded, and target tokens scored, between two steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextToTranslate:
+    """One text of a `TranslateCall`, waiting."""
+
+    call: TranslateCall
+    index: int
+
+    @property
+    def source(self) -> TokenIds:
+        """Its token ids."""
+        return self.call.sources[self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class PairToScore:
+    """One pair of a `ScoreCall`, waiting."""
+
+    call: ScoreCall
+    index: int
+
+
+class TranslationScheduler(Scheduler):
+    """The running sentences and the caches of one worker, and the queues of the model."""
+
+    def __init__(
+        self,
+        name: str,
+        model: TranslationModel,
+        limits: TranslationLimits,
+        observer: Observer,
+        clock: Callable[[], float],
+        sibling: "TranslationScheduler | None" = None,
+    ) -> None:
+        """``sibling`` is another worker's scheduler of the same model; they share the queues."""
+        super().__init__(name, observer, clock)
+        self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
+        self._model, self._limits = model, limits
+        self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
+        self._batches: dict[int, RunningBatch] = {}
+        self._queue: AdmissionQueue[TextToTranslate]
+        self._pairs: AdmissionQueue[PairToScore]
+        self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._pairs = sibling._pairs if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._siblings: list[TranslationScheduler] = sibling._siblings if sibling else []
+        self._siblings.append(self)
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts admitted to the model that have no rows yet."""
+        num_encoded = sum(len(scheduler._encoded) for scheduler in self._siblings)
+        return len(self._queue) + len(self._pairs) + num_encoded
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything runs here or waits for any worker."""
+        return bool(self.num_active or self._encoded or len(self._queue) or len(self._pairs))
+
+    @property
+    def num_active(self) -> int:
+        """Rows in use here."""
+        return sum(batch.num_rows for batch in list(self._batches.values()))
+
+    @property
+    def num_active_sentences(self) -> int:
+        """Sentences that are being decoded here."""
+        return sum(len(batch.sentences) for batch in list(self._batches.values()))
+
+    def submit(self, call: Call[Any]) -> None:
+        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread."""
+        indices = range(call.num_texts)
+        if isinstance(call, ScoreCall):
+            self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
+        elif isinstance(call, TranslateCall):
+            assert call.options.beam_size <= self.max_rows
+            self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
+        else:
+            raise TypeError(f"a translation model cannot run a {type(call).__name__}")
+
+    def _advance(self, is_alone: bool) -> None:
+        """Encode, admit, one step of every batch, score."""
+        self._encode()
+        self._drop_abandoned()  # after encoding, so that no step has a call that ended meanwhile
+        self._admit()
+        self._step()
+        self._score()
+
+    def _take_running(self) -> list[Call[Any]]:
+        calls: list[Call[Any]] = [
+            s.call for batch in self._batches.values() for s in batch.sentences
+        ]
+        calls += [sentence.call for sentence, _ in self._encoded]
+        self._encoded.clear()
+        for batch in self._batches.values():
+            batch.sentences.clear()
+        return calls
+
+    def _take_waiting(self) -> list[Call[Any]]:
+        return [t.call for t in self._queue.take()] + [t.call for t in self._pairs.take()]
+
+    def _drop_abandoned(self) -> None:
+        now = self._clock()
+        for batch in self._batches.values():
+            unwanted = {s for s in batch.sentences if self._is_abandoned(s.call, now)}
+            if unwanted:
+                batch.drop(unwanted)
+        if self._encoded:
+            kept = [(s, e) for s, e in self._encoded if not self._is_abandoned(s.call, now)]
+            self._encoded = deque(kept)
+
+    def _encode(self) -> None:
+        """Encode waiting sources together once the encoded ones cannot fill the free slots."""
+        if not len(self._queue):
+            return
+        wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
+        if self.num_active + wanted_rows >= self.max_rows:
+            return
+        if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
+            return
+        share = self._share()
+        if not share:
+            return
+        batch = self._take_similar(
+            self._queue,
+            lambda text: len(text.source),
+            self._limits.max_encode_tokens,
+            share,
+        )
+        if batch:
+            sources = [text.source for text in batch]
+            lengths = [len(source) for source in sources]
+            encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
+            if encoded is not None:
+                self._join_encoded(batch, encoded)
+
+    def _share(self) -> int:
+        """Waiting sentences that this worker may take until all have equally many."""
+        held = [
+            scheduler.num_active_sentences + len(scheduler._encoded) for scheduler in self._siblings
+        ]
+        own = self.num_active_sentences + len(self._encoded)
+        return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
+
+    def _join_encoded(self, texts: list[TextToTranslate], sources: list[EncodedSource]) -> None:
+        """Begin the searches of texts that have just been encoded."""
+        now = self._clock()
+        for text, source in zip(texts, sources, strict=True):
+            text.call.timings.encoded = now
+            self._encoded.append((self._sentence(text), source))
+
+    def _sentence(self, text: TextToTranslate) -> Sentence:
+        options = text.call.options.for_source(len(text.source))
+        search = new_search(options, self._model.bos_id, self._model.eos_id)
+        return Sentence(text.call, text.index, search)
+
+    def _admit(self) -> None:
+        """Let encoded sentences join, in order, while a slot and enough rows are free."""
+        num_free_rows = self.max_rows - self.num_active
+        num_free_slots = self.max_sentences - self.num_active_sentences
+        while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
+            sentence, source = self._encoded[0]
+            try:
+                self._batch_of_width(sentence.width).join(sentence, source)
+                num_free_rows -= sentence.width
+                num_free_slots -= 1
+            except Exception:  # most likely no memory for the caches of a new width
+                self._fail_run("admission", [sentence.call])
+            self._encoded.popleft()
+
+    def _batch_of_width(self, width: int) -> RunningBatch:
+        if width not in self._batches:
+            max_slots = min(self.max_rows // width, self.max_sentences)
+            cache = self._model.new_cache(width, max_slots)
+            self._batches[width] = RunningBatch(
+                width, max_slots, cache, self._model.bos_id, self._model.eos_id
+            )
+        return self._batches[width]
+
+    def _step(self) -> None:
+        """One step for every running row."""
+        num_rows = self.num_active
+        if not num_rows:
+            return
+        started, num_waiting = self._clock(), len(self._queue) + len(self._encoded)
+        is_full = self.num_active_sentences >= self.max_sentences
+        max_rows = num_rows if is_full else self.max_rows
+        num_output_tokens = 0
+        for batch in self._batches.values():
+            if batch.sentences:
+                num_output_tokens += self._step_batch(batch)
+        seconds = self._clock() - started
+        self._observer.on_step(
+            self.name,
+            StepReport(num_rows, max_rows, num_waiting, num_output_tokens, seconds),
+        )
+
+    def _step_batch(self, batch: RunningBatch) -> int:
+        """One step of one batch; returns the output tokens of the sentences that it finished."""
+        running = list(batch.sentences)
+        try:
+            ended = batch.step()
+        except Exception:
+            batch.sentences.clear()
+            self._fail_run("step", [sentence.call for sentence in running])
+            return 0
+        for sentence in ended.without_result:
+            self._fail_result(sentence.call)
+        self._tell_prefixes(running)
+        return sum(map(self._finish, ended.finished))
+
+    def _tell_prefixes(self, sentences: list[Sentence]) -> None:
+        now = self._clock()
+        for sentence in sentences:
+            call = sentence.call
+            if call.timings.first_token is None:
+                call.timings.first_token = now
+                call.timings.num_first_tokens = sentence.search.num_tokens
+                call.timings.num_step_texts = len(sentences)
+            if call.on_prefix is not None and not call.is_over():
+                self._tell_prefix(sentence, call.on_prefix)
+
+    def _tell_prefix(
+        self, sentence: Sentence, on_prefix: Callable[[tuple[int, ...]], None]
+    ) -> None:
+        prefix = sentence.search.settled_prefix()
+        if len(prefix) <= sentence.num_settled:
+            return
+        sentence.num_settled = len(prefix)
+        try:
+            on_prefix(prefix)
+        except Exception:
+            logger.exception("event=prefix_callback_failed model=%s", self.name)
+            self._fail_calls([sentence.call], ModelFailed("the caller could not be told"))
+
+    def _finish(self, sentence: Sentence) -> int:
+        """Answer for a finished sentence; returns its output tokens."""
+        hypotheses = sentence.search.hypotheses()
+        sentence.call.put(sentence.index, hypotheses, self._clock())
+        return sum(len(h.token_ids) for h in hypotheses)
+
+    def _score(self) -> None:
+        """Score one batch of waiting pairs."""
+        if not len(self._pairs):
+            return
+        batch = self._take_similar(
+            self._pairs,
+            lambda p: max(map(len, p.call.pairs[p.index])),
+            self._limits.max_encode_tokens,
+            ceil(len(self._pairs) / len(self._siblings)),
+        )
+        if batch:
+            pairs = [p.call.pairs[p.index] for p in batch]
+            lengths = [len(target) for _, target in pairs]
+            scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
+            now = self._clock()
+            for pair, score in zip(batch, scores or (), strict=scores is not None):
+                if np.isfinite(score.log_probabilities).all():
+                    pair.call.put(pair.index, score, now)
+                else:
+                    self._fail_result(pair.call)

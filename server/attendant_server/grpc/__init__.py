@@ -1,0 +1,1 @@
+"""The gRPC front door: requests in, application calls, responses out."""

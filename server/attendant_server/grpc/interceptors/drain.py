@@ -1,0 +1,95 @@
+"""Which calls a stopping server has to wait for: those that it works for.
+
+Not those that wait for their callers: a stream whose caller sends no further request, such as idle
+reflection, or an answer that its caller does not read. Calls whose request has not come yet are not
+even known here.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.records import Method
+
+STALLED_SECONDS = 5.0
+"""A response that its caller has not taken for longer than this holds up no stop."""
+POLL_SECONDS = 0.02
+
+
+class DrainInterceptor(AroundInterceptor):
+    """Follows every call until its answer has been sent."""
+
+    def __init__(self, stalled_seconds: float = STALLED_SECONDS) -> None:
+        super().__init__()
+        self._stalled_seconds = stalled_seconds
+        self._calls: set[_Call] = set()
+
+    async def wait(self, timeout_seconds: float) -> int:
+        """Wait for the calls in progress, but not longer than that; returns how many are left.
+
+        Calls that wait for their callers are not waited for, nor are calls that begin meanwhile.
+        """
+        give_up = time.monotonic() + timeout_seconds
+        calls = self._calls.copy()
+        # Asked again and again, because nothing announces that a caller has stopped reading.
+        while num_left := sum(map(self._works_for, calls & self._calls)):
+            if time.monotonic() >= give_up:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        return num_left
+
+    def _works_for(self, call: "_Call") -> bool:
+        if call.sending_since is not None:
+            return time.monotonic() - call.sending_since <= self._stalled_seconds
+        return not call.is_receiving
+
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
+        """Keep the state of the call until the library has sent its status."""
+        call = _Call(context)
+        self._calls.add(call)
+        # The library sends the answer in the task that runs the handler. A callback of the context
+        # would keep the call in memory until the next run of the garbage collector.
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda _: self._calls.discard(call))
+        if method.type in ("client_stream", "bidi_stream"):
+            request = call.receive(request)
+        try:
+            return await behaviour(request, cast(Context, call))
+        finally:
+            call.sending_since = time.monotonic()
+
+
+class _Call:
+    """The context of a call, which notes when the call waits for its caller."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.is_receiving = False
+        """Whether it waits for the next request."""
+        self.sending_since: float | None = None
+        """Since when it waits for a response to be taken."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def receive(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The requests of a streaming call."""
+        self.is_receiving = True
+        async for request in requests:
+            self.is_receiving = False
+            yield request
+            self.is_receiving = True
+        self.is_receiving = False
+
+    async def write(self, message: Any) -> None:
+        """Send a response of a streaming call."""
+        self.sending_since = time.monotonic()
+        try:
+            await self._context.write(message)
+        finally:
+            self.sending_since = None

@@ -1,0 +1,87 @@
+"""Makes the record of every call and shows it to those who watch."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import grpc
+
+from attendant_server import records
+from attendant_server.engine.calls import EARLY_SECONDS
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.records import CallObserver, CallRecord, Method
+
+REQUEST_ID = "x-request-id"
+TRACE = ("traceparent", "tracestate")
+"""W3C Trace Context."""
+_FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+"""What can stand in a line of a log and be nobody's forged second one."""
+_FIT_ADDRESS = re.compile(r"[\w.:%\[\]-]{1,100}", re.ASCII)
+
+
+class RecordInterceptor(AroundInterceptor):
+    """Shows calls to a observer; must be the outermost interceptor.
+
+    The caller finds the id of its request in the trailing metadata.
+    """
+
+    def __init__(self, observer: CallObserver) -> None:
+        super().__init__()
+        self._observer = observer
+
+    async def around(
+        self, method: Method, behaviour: Behaviour, request: Any, context: Context
+    ) -> Any:
+        """Keep the record of the call."""
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        record = CallRecord(method, _request_id(metadata), address_of(context.peer()))
+        records.begin(record)
+        context.set_trailing_metadata(((REQUEST_ID, record.request_id),))
+        if "traceparent" in metadata:
+            record.traced_by = {name: metadata[name] for name in TRACE if name in metadata}
+        self._observer.on_call_started(record)
+        try:
+            return await behaviour(request, context)
+        except asyncio.CancelledError:
+            record.code = (_code_of_aborted(context) or _code_of_cancelled(context)).name
+            raise
+        except BaseException:
+            record.code = (_code_of_aborted(context) or grpc.StatusCode.UNKNOWN).name
+            raise
+        finally:
+            record.ended = time.monotonic()
+            self._observer.on_call_ended(record)
+
+
+def address_of(peer: str) -> str:
+    """``host:port`` of a peer as gRPC names it, or ``unix`` or ``unknown``.
+
+    Callers choose the names of their unix sockets, which therefore stay out of the log.
+    """
+    kind, _, address = unquote(peer).partition(":")
+    if kind in ("ipv4", "ipv6") and _FIT_ADDRESS.fullmatch(address):
+        return address
+    return "unix" if kind in ("unix", "unix-abstract") else "unknown"
+
+
+def _request_id(metadata: Mapping[str, Any]) -> str:
+    given = metadata.get(REQUEST_ID, "")
+    return given if _FIT_REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _code_of_cancelled(context: Context) -> grpc.StatusCode:
+    remaining: float | None = context.time_remaining()
+    is_expired = remaining is not None and remaining <= EARLY_SECONDS
+    return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
+
+
+def _code_of_aborted(context: Context) -> grpc.StatusCode | None:
+    """The status that the call was given, whether or not its caller was still there to get it."""
+    # Older releases of grpc give the number of the code instead of the code.
+    found = context.code()
+    codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
+    return next((code for code in codes if code is not grpc.StatusCode.OK), None)

@@ -1,0 +1,77 @@
+"""The standard health service, grpc.health.v1.
+
+Unlike the one of grpcio-health-checking it can end its Watch calls, which would otherwise hold up
+a stopping server, and keeps all observers of a name informed when one of them leaves.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from attendant_server.grpc.services.responses import Context
+
+Status = health_pb2.HealthCheckResponse
+
+UNKNOWN: int = Status.SERVICE_UNKNOWN
+SERVING: int = Status.SERVING
+NOT_SERVING: int = Status.NOT_SERVING
+
+
+class HealthService(health_pb2_grpc.HealthServicer):
+    """Says of each service name whether it serves; the empty name is the whole server."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        self._statuses: dict[str, int] = dict.fromkeys(services, NOT_SERVING)
+        self._changed = asyncio.Condition()
+        self._is_final = False
+        self._is_closed = False
+
+    async def set(self, services: Sequence[str], is_serving: bool) -> None:
+        """Change the status of some services, unless the server is stopping."""
+        if not self._is_final:
+            self._statuses.update(dict.fromkeys(services, SERVING if is_serving else NOT_SERVING))
+        await self._notify()
+
+    def is_serving(self, service: str) -> bool:
+        """Whether the status of a service is SERVING now."""
+        return self._statuses.get(service) == SERVING
+
+    async def stop_serving(self) -> None:
+        """Report NOT_SERVING for everything from now on."""
+        self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
+        self._is_final = True
+        await self._notify()
+
+    async def close(self) -> None:
+        """End all Watch calls."""
+        self._is_closed = True
+        await self._notify()
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """The status now; NOT_FOUND for an unknown name."""
+        if request.service not in self._statuses:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return Status(status=self._statuses[request.service])
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+        """The status now and whenever it changes."""
+        sent = None
+        while (status := await self._next(request.service, sent)) != sent:
+            await context.write(Status(status=status))
+            sent = status
+
+    async def _next(self, service: str, sent: int | None) -> int:
+        """Wait until the status is another than ``sent``, or until the server stops."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._is_closed or self._statuses.get(service, UNKNOWN) != sent
+            )
+            return self._statuses.get(service, UNKNOWN)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

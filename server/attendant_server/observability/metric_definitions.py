@@ -1,0 +1,180 @@
+"""All metrics by name, with their types and labels; docs/operations.md has them in a table."""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    Metric,
+    ProcessCollector,
+)
+
+SECONDS_BUCKETS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
+)  # fmt: skip
+COUNT_BUCKETS = tuple(2.0**i for i in range(11))
+MODEL = ("model", "version")
+CALL = (*MODEL, "method")
+RPC = ("grpc_service", "grpc_method", "grpc_type")
+
+
+class Registry(CollectorRegistry):
+    """Leaves out the times at which series were made, one series more for each that counts."""
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        for metric in super().collect():
+            metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
+            yield metric
+
+
+class MetricDefinitions:
+    """The metrics of one server, each without samples until its labels are asked for."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        ProcessCollector(registry=self.registry)
+        self._calls()
+        self._texts()
+        self._steps()
+        self.encode_batches = self._batches("encode", "Runs of an encoder or embedding model")
+        self.score_batches = self._batches("score", "Runs that score pairs")
+        self._server()
+
+    def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Any:
+        """A gauge more, for what only some servers have."""
+        return self._new(Gauge, name, text, labels)
+
+    def _calls(self) -> None:
+        self.rpcs_started = self._new(
+            Counter, "grpc_server_started_total", "Calls that have come", RPC
+        )
+        self.rpcs_handled = self._new(
+            Counter, "grpc_server_handled_total", "Calls that have ended", (*RPC, "grpc_code")
+        )
+        self.rpc_seconds = self._seconds(
+            "grpc_server_handling_seconds", "Time from call to status", RPC
+        )
+        self.calls = self._new(
+            Counter, "attendant_calls_total", "Ended calls to a model", (*CALL, "code")
+        )
+        self.call_seconds = self._seconds("attendant_call_seconds", "Time of the whole call", CALL)
+        self.phase_seconds = {
+            "tokenize": self._seconds(
+                "attendant_tokenize_seconds", "Time to cut texts into tokens", CALL
+            ),
+            "queue": self._seconds("attendant_queue_seconds", "Wait of a call's first text", CALL),
+            "encode": self._seconds(
+                "attendant_encode_seconds", "Time until a call's texts are encoded", CALL
+            ),
+            "decode": self._seconds(
+                "attendant_decode_seconds", "Time until encoded texts are translated", CALL
+            ),
+        }
+        self.time_to_first_token = self._seconds(
+            "attendant_time_to_first_token_seconds", "Time from admission to a first token", CALL
+        )
+        self.time_per_output_token = self._seconds(
+            "attendant_time_per_output_token_seconds",
+            "Time for each token after the first step",
+            CALL,
+        )
+        self.refused_calls = self._new(
+            Counter, "attendant_refused_calls_total", "Calls refused at once", ("reason",)
+        )
+
+    def _texts(self) -> None:
+        self.input_tokens = self._new(
+            Counter, "attendant_input_tokens_total", "Tokens read, without padding", MODEL
+        )
+        self.output_tokens = self._new(
+            Counter, "attendant_output_tokens_total", "Tokens of finished hypotheses", MODEL
+        )
+        self.truncated_texts = self._new(
+            Counter, "attendant_truncated_texts_total", "Texts that were cut", MODEL
+        )
+        self.invalid_texts = self._new(
+            Counter, "attendant_invalid_texts_total", "Texts that could not be read", MODEL
+        )
+        self.dropped_texts = self._new(
+            Counter,
+            "attendant_dropped_texts_total",
+            "Admitted texts left without an answer",
+            (*MODEL, "reason"),
+        )
+
+    def _steps(self) -> None:
+        self.step_seconds = self._seconds(
+            "attendant_step_seconds", "Time of a decoding step", MODEL
+        )
+        self.step_rows = self._counts("attendant_step_rows", "Rows in a decoding step", MODEL)
+        self.saturated_step_rows = self._new(
+            Counter,
+            "attendant_saturated_step_rows_total",
+            "Rows decoded in steps that began while texts were waiting",
+            MODEL,
+        )
+        self.saturated_step_max_rows = self._new(
+            Counter,
+            "attendant_saturated_step_max_rows_total",
+            "Rows that those steps could have had",
+            MODEL,
+        )
+
+    def _batches(self, verb: str, text: str) -> tuple[Any, ...]:
+        """Seconds, texts, tokens and padded tokens."""
+        name = f"attendant_{verb}_batch"
+        return (
+            self._seconds(f"{name}_seconds", f"{text}: time", MODEL),
+            self._counts(f"{name}_texts", f"{text}: texts", MODEL),
+            self._new(Counter, f"{name}_tokens_total", f"{text}: tokens, without padding", MODEL),
+            self._new(Counter, f"{name}_padded_tokens_total", f"{text}: tokens, padded", MODEL),
+        )
+
+    def _server(self) -> None:
+        self.build = self._new(Info, "attendant_build", "The server")
+        self.model = self._new(Info, "attendant_model", "1 for each model", MODEL)
+        of_server = {
+            "attendant_serving": "Whether the server reports SERVING",
+            "attendant_concurrent_calls": "Calls in progress",
+            "attendant_max_concurrent_calls": "Calls that may be in progress",
+            "attendant_memory_used_bytes": "Memory in use that counts against the limit",
+            "attendant_memory_limit_bytes": "Memory that may be used",
+        }
+        of_all = {
+            "attendant_model_serving": "Whether the model can be called",
+            "attendant_queued_texts": "Texts that wait",
+            "attendant_max_queued_texts": "Texts that may wait",
+        }
+        of_translation = {
+            "attendant_active_sentences": "Sentences that are being decoded",
+            "attendant_max_active_sentences": "Sentences that can be decoded together",
+            "attendant_rows_used": "Hypotheses that are being decoded",
+            "attendant_max_rows": "Hypotheses that can be decoded together",
+            "attendant_max_step_rows": "Hypotheses that one step can decode",
+            "attendant_cache_bytes": "Memory of the caches",
+            "attendant_max_cache_bytes": "Memory of the caches when all widths are full",
+        }
+        self.gauges = {name: self.gauge(name, text) for name, text in of_server.items()}
+        self.gauges_of_all = {name: self.gauge(name, text, MODEL) for name, text in of_all.items()}
+        self.gauges_of_translation = {
+            name: self.gauge(name, text, MODEL) for name, text in of_translation.items()
+        }
+
+    def _seconds(self, name: str, text: str, labels: Sequence[str]) -> Any:
+        return self._new(Histogram, name, text, labels, buckets=SECONDS_BUCKETS)
+
+    def _counts(self, name: str, text: str, labels: Sequence[str]) -> Any:
+        return self._new(Histogram, name, text, labels, buckets=COUNT_BUCKETS)
+
+    def _new(
+        self, kind: Any, name: str, text: str, labels: Sequence[str] = (), **options: Any
+    ) -> Any:
+        metric = kind(name, text, labels, registry=self.registry, **options)
+        metric.labels = cache(metric.labels)  # the library takes a lock to look a series up
+        return metric

@@ -1,0 +1,1 @@
+"""Models over ONNX Runtime, the only users of it: sessions, bound buffers, caches."""

@@ -1,0 +1,79 @@
+"""The translation model over ONNX Runtime, with its caches on a device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server.bundles import Bundle
+from attendant_server.engine.calls import TokenIds
+from attendant_server.engine.models import DecoderCache, EncodedSource
+from attendant_server.runtime.device_cache import (
+    DeviceDecoderCache,
+    DeviceEncodedSentence,
+    KeyValueBuffer,
+)
+from attendant_server.runtime.padding import pad
+from attendant_server.runtime.sessions import Tensor
+from attendant_server.runtime.step import check_input_devices
+from attendant_server.runtime.threads import RunCounter
+from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+
+class DeviceTranslationModel(OnnxTranslationModel):
+    """The same with everything but tokens, lengths and candidates on the device throughout."""
+
+    # On a GPU it would have another kernel, of which nothing has been measured.
+    _takes_greedy_graphs = False
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: str,
+        run_counter: RunCounter | None = None,
+    ) -> None:
+        """Load the graphs; raises ValueError if they cannot be used like this."""
+        super().__init__(bundle, num_threads, device, run_counter)
+        check_input_devices(self.decoder_step.shared, device)
+
+    def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
+        """Encode the sources as one padded batch."""
+        source, lengths = pad(sources, self.pad_id)
+        batch = self._encode_to_device(source, lengths)
+        return [DeviceEncodedSentence(batch, i, n) for i, n in enumerate(lengths.tolist())]
+
+    def _encode_to_device(
+        self, source: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> KeyValueBuffer:
+        num_texts, longest = source.shape
+        batch = KeyValueBuffer(self.cache_sizes, num_texts, longest, self._device)
+        binding = self.encoder.shared.io_binding()
+        Tensor.of(source).bind_input(binding, "source")
+        Tensor.of(lengths).bind_input(binding, "source_lengths")
+        for i, name in enumerate(self._cross_names):
+            batch.tensor(i, len(lengths)).bind_output(binding, name)
+        self.encoder.shared.run_with_iobinding(binding)
+        return batch
+
+    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
+        """A memory for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
+        cache = DeviceDecoderCache(
+            self.decoder_step.shared, self.cache_sizes, width, max_slots, self._device
+        )
+        self._caches.append(cache)
+        return cache
+
+    def _run_scorer(
+        self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
+    ) -> NDArray[np.float32]:
+        batch = self._encode_to_device(source, feeds["source_lengths"])
+        binding = self.scorer.shared.io_binding()
+        for name, array in feeds.items():
+            Tensor.of(array).bind_input(binding, name)
+        for i, name in enumerate(self._cross_names):
+            batch.tensor(i, len(source)).bind_input(binding, name)
+        log_p = np.empty(feeds["target_out"].shape, dtype=np.float32)
+        Tensor.of(log_p).bind_output(binding, "log_probabilities")
+        self.scorer.shared.run_with_iobinding(binding)
+        return log_p

@@ -1,0 +1,69 @@
+"""The embedding model over ONNX Runtime."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from attendant_server.bundles import Bundle
+from attendant_server.engine.calls import MaskCandidates, TokenIds
+from attendant_server.runtime.padding import pad
+from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
+from attendant_server.runtime.translation_model import NUM_TRIAL_TOKENS
+
+
+class OnnxEmbeddingModel:
+    """A BERT bundle: the engine's `EmbeddingModel`."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        num_threads: int,
+        device: str = "cpu",
+        run_counter: RunCounter | None = None,
+    ) -> None:
+        """Load the graphs of ``bundle`` in its chosen precision.
+
+        A run takes ``num_threads``, or all of ``run_counter`` if it is alone and that is quicker.
+        """
+        manifest = bundle.manifest
+        run_counter = run_counter or RunCounter(num_threads)
+        self.num_layers = manifest.embedding_sizes.num_layers
+        self._pad_id = manifest.special_tokens.pad_id
+        self._embedder = ThreadedGraph(
+            bundle.graph_path("embedder"), num_threads, device, run_counter
+        )
+        self.mlm_head = (
+            CountedGraph(bundle.graph_path("mlm_head"), num_threads, device, run_counter)
+            if bundle.has_graph("mlm_head")
+            else None
+        )
+        # Hidden layers that nobody asked for must not be computed.
+        self._run_options = onnxruntime.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
+        num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
+        token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        self._embedder.keep_what_pays(
+            lambda session: session.run(["mean_pooled"], feeds, self._run_options)
+        )
+
+    def embed(
+        self, texts: Sequence[TokenIds], outputs: Sequence[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
+        token_ids, lengths = pad(texts, self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        with self._embedder.session() as session:
+            arrays = session.run(list(outputs), feeds, self._run_options)
+        return dict(zip(outputs, arrays, strict=True))
+
+    def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
+        """The ``top_k`` likeliest tokens for hidden states (masks, d) of the last layer."""
+        assert self.mlm_head is not None
+        feeds = {"hidden": hidden, "top_k": np.array([top_k], dtype=np.int64)}
+        names = ["candidate_ids", "candidate_probabilities"]
+        with self.mlm_head.session() as session:
+            token_ids, probabilities = session.run(names, feeds)
+        return MaskCandidates(token_ids, probabilities)

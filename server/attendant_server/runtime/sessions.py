@@ -1,0 +1,135 @@
+"""Opening graphs on a device, and the memory there that graphs are bound to.
+
+Knows devices and arrays, and no model.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import DTypeLike, NDArray
+
+CUDA_LIBRARY = "libcudart.so.13"
+"""The version that the pinned onnxruntime-gpu is built for; it is loaded already."""
+RUNTIME_VERSION: str = onnxruntime.__version__
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@cache
+def use_gpu(max_bytes: int) -> None:
+    """Make one arena of at most ``max_bytes``, 0 for no limit, which all graphs on the GPU share.
+
+    To be called before any session on ``cuda``. Raises RuntimeError if no GPU can be used.
+    """
+    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
+        raise RuntimeError("this build of ONNX Runtime has no CUDA: install the extra [gpu]")
+    onnxruntime.preload_dlls()
+    memory_info = onnxruntime.OrtMemoryInfo(
+        "Cuda", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # 1 is kSameAsRequested: growing to powers of two would take up to twice what is needed.
+    arena = onnxruntime.OrtArenaCfg({"max_mem": max_bytes, "arena_extend_strategy": 1})
+    try:
+        onnxruntime.create_and_register_allocator_v2(PROVIDERS["cuda"], memory_info, {}, arena)
+    except Exception as error:  # ONNX Runtime raises classes of its own
+        raise RuntimeError(f"ONNX Runtime cannot use a GPU here: {error}") from error
+
+
+def gpu_memory() -> tuple[int, int]:
+    """Bytes in use on the GPU, by any process, and all that it has; `use_gpu` comes first.
+
+    ONNX Runtime shows nothing of its arena to Python, so CUDA itself is asked.
+    """
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    code = ctypes.CDLL(CUDA_LIBRARY).cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
+    if code:
+        raise RuntimeError(f"cudaMemGetInfo: error {code}")
+    return total.value - free.value, total.value
+
+
+def open_session(
+    path: Path, num_threads: int, device: str, spins: bool = False
+) -> onnxruntime.InferenceSession:
+    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError without that GPU.
+
+    With ``spins``, its threads wait for one another without sleeping while a run is in progress.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
+    # Idle sessions would take cores from the running one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    provider = PROVIDERS[device]
+    provider_options = {}
+    if device == "cuda":
+        options.add_session_config_entry("session.use_env_allocators", "1")  # see use_gpu
+        # What is fp32 in an fp16 graph is so for a reason: not to be rounded to 10 bits.
+        provider_options = {"use_tf32": "0"}
+    session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
+    if session.get_providers()[0] != provider:
+        # ONNX Runtime falls back to the CPU with no more than a warning.
+        raise RuntimeError("ONNX Runtime cannot use a GPU here")
+    return session
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where an array lies, so that a graph can read it or write it in place.
+
+    Keeps nothing alive: whoever binds it must hold the memory.
+    """
+
+    device: str
+    pointer: int
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: NDArray[np.generic]) -> "Tensor":
+        """A contiguous array in host memory."""
+        assert array.flags.c_contiguous
+        return cls("cpu", array.ctypes.data, array.dtype, array.shape)
+
+    def bind_input(self, binding: onnxruntime.IOBinding, name: str) -> None:
+        """Let the graph read its input ``name`` here.
+
+        What the graph reads on another device is copied now, and not again when it runs.
+        """
+        binding.bind_input(name, self.device, 0, self.dtype.type, self.shape, self.pointer)
+
+    def bind_output(self, binding: onnxruntime.IOBinding, name: str) -> None:
+        """Let the graph write its output ``name`` here."""
+        binding.bind_output(name, self.device, 0, self.dtype.type, self.shape, self.pointer)
+
+
+class Buffer:
+    """Memory of a device, in words of 64 bits. Its content is undefined until it is written."""
+
+    def __init__(self, num_words: int, device: str) -> None:
+        """Take the memory from the device's arena; raises an error of ONNX Runtime if it is full.
+
+        The sessions of a device share one arena, so it does not matter whose allocator is asked.
+        """
+        self.device = device
+        self._value = graph_session("zeros", device).create_ortvalue_from_shape_and_type(
+            [num_words], np.int64, device
+        )
+        self._pointer, self.num_bytes = self._value.data_ptr(), 8 * num_words
+
+    def tensor(self, dtype: DTypeLike, shape: tuple[int, ...], offset_bytes: int = 0) -> Tensor:
+        """The array that begins ``offset_bytes`` behind the start."""
+        return Tensor(self.device, self._pointer + offset_bytes, np.dtype(dtype), shape)
+
+    def write(self, words: NDArray[np.int64]) -> None:
+        """Replace the whole content."""
+        self._value.update_inplace(words)
+
+
+@cache
+def graph_session(name: str, device: str) -> onnxruntime.InferenceSession:
+    """One of the graphs in ``graphs/``, opened once for each device."""
+    return open_session(Path(__file__).parent / "graphs" / f"{name}.onnx", 1, device)

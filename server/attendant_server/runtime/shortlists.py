@@ -1,0 +1,60 @@
+"""Which target tokens the sentences of a memory may use, as graphs with shortlists want to know it.
+
+A sentence has the tokens that its source may become; a step computes scores of those that any of
+its sentences has, and each row chooses among its own, whatever its neighbours have.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The tokens of one step."""
+
+    token_ids: NDArray[np.int64]  # (listed), sorted
+    may_use: NDArray[np.bool_]  # (rows, listed)
+
+    def columns(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``positions`` (biased, 2) of rows and token ids, as rows and columns of the list."""
+        if not len(positions):
+            return positions
+        columns = np.searchsorted(self.token_ids, positions[:, 1])
+        return np.stack([positions[:, 0], columns], axis=1)
+
+
+class Shortlists:
+    """The token ids that each slot may use. Special tokens are on every list."""
+
+    def __init__(self, max_slots: int, width: int, vocab_size: int) -> None:
+        """For slots of ``width`` rows."""
+        self._may_use = np.zeros((max_slots, vocab_size), dtype=np.bool_)
+        self._width = width
+        self._listed: dict[int, Listed] = {}  # by the number of slots, until one changes
+
+    def load(self, slot: int, token_ids: NDArray[np.integer]) -> None:
+        """Replace the list of ``slot`` by ``token_ids``, which may repeat."""
+        self._may_use[slot] = False
+        self._may_use[slot, token_ids] = True
+        # Beam search asks for as many candidates of each row.
+        self._may_use[slot, : 2 * self._width] = True
+        self._listed.clear()
+
+    def move(self, origin: int, slot: int) -> None:
+        """Give ``slot`` the list of ``origin``."""
+        self._may_use[slot] = self._may_use[origin]
+        self._listed.clear()
+
+    def of_first(self, num_slots: int) -> Listed:
+        """What the rows of the first slots may use."""
+        listed = self._listed.get(num_slots)
+        if listed is None:
+            may_use = self._may_use[:num_slots]
+            token_ids = np.flatnonzero(may_use.any(axis=0))
+            of_rows = may_use.take(token_ids, axis=1)  # (slots, listed)
+            if self._width > 1:
+                of_rows = np.repeat(of_rows, self._width, axis=0)
+            listed = self._listed[num_slots] = Listed(token_ids, of_rows)
+        return listed

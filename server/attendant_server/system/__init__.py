@@ -1,0 +1,1 @@
+"""The system that the server runs on: processors, memory, control groups, standard streams."""

@@ -1,0 +1,277 @@
+"""The caches on a device hold and give what those on the host do, whatever is done to them."""
+
+import random
+from copy import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from attendant_server.bundles import read_bundle
+from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, TokenBias
+from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes
+from attendant_server.runtime.device_cache import SMALLEST_NUM_SLOTS, KeyValueBuffer
+from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.host_cache import MAX_BINDINGS, HostDecoderCache
+from attendant_server.runtime.step import check_input_devices
+from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+from tests.support.devices import open_device
+
+MAX_BLOCKS = 24
+# How far apart host and device may be: the same kernels run on a CPU, others on a GPU.
+VARIANTS = [
+    pytest.param(("fp32", "cpu", 0.0), id="fp32"),
+    pytest.param(("fp16", "cpu", 0.0), id="fp16"),
+    pytest.param(("fp16", "cuda", 2e-2), id="cuda-fp16", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def models(request, translation_bundle):
+    precision, device, tolerance = request.param
+    open_device(device)
+    return SimpleNamespace(
+        host=without_greedy_graph(read_bundle(translation_bundle, precision, "cpu")),
+        device=DeviceTranslationModel(
+            read_bundle(translation_bundle, precision, device), 1, device
+        ),
+        tolerance=tolerance,
+    )
+
+
+def without_greedy_graph(bundle):
+    """A model on the host that does all steps with the graph that devices use."""
+    model = OnnxTranslationModel(bundle, 1)
+    model.greedy_graph = None
+    return model
+
+
+class Twins:
+    """The same sentences in a memory on the host and in one on the device."""
+
+    def __init__(self, models, width, max_slots=MAX_BLOCKS):
+        self.models, self.width = models, width
+        self.host = models.host.new_cache(width, max_slots)
+        self.device = models.device.new_cache(width, max_slots)
+        self.tokens = np.zeros(0, np.int64)
+        self.lengths = np.zeros(0, np.int32)
+
+    @property
+    def num_slots(self):
+        return len(self.tokens) // self.width
+
+    def join(self, *sources):
+        encoded = self.models.host.encode(sources), self.models.device.encode(sources)
+        for on_host, on_device in zip(*encoded, strict=True):
+            self.host.load(self.num_slots, on_host)
+            self.device.load(self.num_slots, on_device)
+            bos = [self.models.host.bos_id] * self.width
+            self.tokens = np.append(self.tokens, bos)
+            self.lengths = np.append(self.lengths, np.zeros(self.width, np.int32))
+
+    def leave(self, slot):
+        last = self.num_slots - 1
+        rows, end = slice(slot * self.width, (slot + 1) * self.width), last * self.width
+        if slot != last:
+            for cache in (self.host, self.device):
+                cache.move(last, slot, int(self.lengths[end]))
+            self.tokens[rows], self.lengths[rows] = self.tokens[end:], self.lengths[end:]
+        self.tokens, self.lengths = self.tokens[:end], self.lengths[:end]
+
+    def step(self, suppressed=()):
+        positions = np.array(suppressed, np.int64).reshape(-1, 2)
+        adjustments = np.full(len(positions), -np.inf, np.float32)
+        adjusted = [TokenBias(positions, adjustments)]
+        step_input = StepInput(self.tokens, self.lengths, 5, adjusted)
+        expected = self.host.step(self.num_slots, step_input)
+        found = self.device.step(self.num_slots, step_input)
+        assert np.allclose(
+            found.log_probabilities,
+            expected.log_probabilities,
+            rtol=0,
+            atol=self.models.tolerance,
+        )
+        if self.models.tolerance == 0:
+            assert np.array_equal(found.token_ids, expected.token_ids)
+        # Rows differ from each other, so that one in the place of another would be seen.
+        choice = np.arange(len(self.tokens)) % 5
+        self.tokens = expected.token_ids[np.arange(len(self.tokens)), choice]
+        self.lengths = self.lengths + 1
+
+    def copy(self, rng):
+        slot = rng.randrange(self.num_slots)
+        rows = [slot * self.width + i for i in range(self.width)]
+        parents = rng.sample(rows, rng.randint(1, self.width))
+        stop = int(self.lengths[rows[0]])
+        copies = [CacheCopy(r, rng.choice(parents), 0, stop) for r in rows if r not in parents]
+        for cache in (self.host, self.device) if copies else ():
+            cache.copy(copies)
+
+
+def source_of(length, seed=0):
+    rng = random.Random(f"{length} {seed}")
+    return [*(rng.randrange(4, 130) for _ in range(length - 1)), 2]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_any_mixture_of_joining_leaving_and_copying_agrees(models, width):
+    search_at_random(Twins(models, width), random.Random(width))
+
+
+def search_at_random(twins, rng):
+    """Let sentences join, take steps and leave, comparing the twins at every step."""
+    for _ in range(60):
+        if twins.num_slots < MAX_BLOCKS and rng.random() < 0.5:
+            lengths = [rng.choice([1, 3, 9, 30, 64]) for _ in range(rng.randint(1, 2))]
+            room = MAX_BLOCKS - twins.num_slots
+            twins.join(*(source_of(n, rng.random()) for n in lengths[:room]))
+        if twins.num_slots:
+            twins.step([(0, twins.models.host.eos_id)] if rng.random() < 0.3 else ())
+            twins.copy(rng)
+        for slot in reversed(range(twins.num_slots)):
+            if twins.lengths[slot * twins.width] == 64 or rng.random() < 0.1:
+                twins.leave(slot)
+
+
+def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(models):
+    twins = Twins(models, 2)
+    twins.join(source_of(5))
+    twins.step()
+    small = twins.device.num_bytes
+    twins.join(source_of(64))
+    twins.step()
+    assert twins.device.num_bytes > small
+    twins.leave(1)
+    for _ in range(3):
+        twins.step()
+    assert twins.device.num_bytes == small
+
+
+def test_a_long_output_widens_the_buffers_and_goes_on_as_before(models):
+    twins = Twins(models, 2)
+    twins.join(source_of(5), source_of(7))
+    twins.step()
+    small = twins.device.num_bytes
+    for _ in range(63):
+        twins.step()
+    assert twins.device.num_bytes > small
+
+
+def test_caches_on_a_device_are_less_than_four_times_what_is_in_use(models):
+    twins = Twins(models, 2)
+
+    def slots():
+        return twins.device._past.num_entries // 2
+
+    for joined in range(1, MAX_BLOCKS + 1):
+        twins.join(source_of(4))
+        twins.step()
+        assert joined <= slots() <= max(2 * joined, SMALLEST_NUM_SLOTS)
+    while twins.num_slots > 1:
+        twins.leave(0)
+        twins.step()
+        assert twins.num_slots <= slots() <= max(4 * twins.num_slots, SMALLEST_NUM_SLOTS)
+        assert twins.device._cross.num_entries == slots()
+
+
+def test_memory_is_given_back_when_nothing_is_in_use_and_taken_again(models):
+    twins = Twins(models, 1)
+    for num_slots, is_kept in ((2, True), (SMALLEST_NUM_SLOTS + 1, False)):
+        twins.join(*(source_of(n + 1) for n in range(num_slots)))
+        twins.step()
+        for _ in range(num_slots):
+            twins.leave(0)
+        assert twins.device.num_bytes > 0
+        twins.device.release()
+        assert (twins.device.num_bytes > 0) == is_kept
+    twins.join(source_of(9))
+    twins.step()
+
+
+def test_cache_bytes_are_those_of_all_widths(models):
+    before = models.device.cache_bytes
+    all_twins = [Twins(models, width) for width in (1, 3)]
+    for twins in all_twins:
+        twins.join(source_of(5))
+    taken = sum(twins.device.num_bytes for twins in all_twins)
+    assert models.device.cache_bytes - before == taken
+    sizes, per_position = models.device.cache_sizes, SMALLEST_NUM_POSITIONS * SMALLEST_NUM_SLOTS
+    tensor = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize * per_position
+    assert taken == 2 * sizes.num_layers * tensor * (1 + 1 + 3 + 1)
+
+
+def test_scores_are_those_of_the_host(models):
+    pairs = [(source_of(9), source_of(4)), (source_of(30), source_of(12))]
+    found, expected = models.device.score(pairs), models.host.score(pairs)
+    for a, b in zip(found, expected, strict=True):
+        assert len(a.log_probabilities) == len(b.log_probabilities)
+        assert np.allclose(a.log_probabilities, b.log_probabilities, rtol=0, atol=models.tolerance)
+
+
+class CountingSession:
+    def __init__(self, session):
+        self.session, self.num_bindings = session, 0
+
+    def get_inputs(self):
+        return self.session.get_inputs()
+
+    def get_outputs(self):
+        return self.session.get_outputs()
+
+    def io_binding(self):
+        self.num_bindings += 1
+        return self.session.io_binding()
+
+    def run_with_iobinding(self, binding):
+        self.session.run_with_iobinding(binding)
+
+
+@pytest.mark.parametrize("caches", ["host", "device"])
+def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
+    model = getattr(models, caches)
+    counting = CountingSession(model.decoder_step.shared)
+    graph = copy(model.decoder_step)
+    graph.shared = graph.alone = counting
+    whole, model.decoder_step = model.decoder_step, graph
+    try:
+        cache = model.new_cache(2, MAX_BINDINGS)
+    finally:
+        model.decoder_step = whole
+    for slot, encoded in enumerate(model.encode([source_of(5)] * 4)):
+        cache.load(slot, encoded)
+    for num_slots in (4, 3, 4, 3, 2, 4):
+        tokens, lengths = np.full(2 * num_slots, 9, np.int64), np.zeros(2 * num_slots, np.int32)
+        cache.step(num_slots, StepInput(tokens, lengths, 2, [NO_TOKEN_BIAS]))
+    assert counting.num_bindings == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("tokens", "Cpu"), ("source_lengths", "Cpu"), ("total_length", "Cuda")]
+)
+def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, place):
+    places = {"tokens": "Cuda", "lengths": "Cuda", "source_lengths": "Cuda", "total_length": "Cpu"}
+
+    def session():
+        return SimpleNamespace(
+            get_inputs=lambda: [SimpleNamespace(name=name) for name in places],
+            get_input_memory_infos=lambda: [SimpleNamespace(name=p) for p in places.values()],
+        )
+
+    check_input_devices(session(), "cuda")
+    places[name] = place
+    with pytest.raises(ValueError, match=name):
+        check_input_devices(session(), "cuda")
+
+
+def test_heads_that_do_not_fill_words_are_refused():
+    sizes = CacheSizes(1, 2, 3, 16, 16, np.dtype(np.float16))
+    with pytest.raises(ValueError, match="head_dim 3"):
+        KeyValueBuffer(sizes, 1, 16, "cpu")
+
+
+def test_the_host_takes_all_memory_at_once(models):
+    sizes = models.host.cache_sizes
+    cache = HostDecoderCache(models.host.decoder_step, sizes, 2, 3, vocab_size=200)
+    position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
+    positions = 3 * 2 * sizes.max_target_positions + 3 * sizes.max_source_tokens
+    assert cache.num_bytes == 2 * sizes.num_layers * positions * position

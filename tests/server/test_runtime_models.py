@@ -1,0 +1,285 @@
+"""The engine over real graphs: neighbours, buffers and caches never show in a result."""
+
+import json
+import random
+import time
+
+import numpy as np
+import pytest
+from attendant_server.bundles import read_bundle
+from attendant_server.engine.calls import (
+    EmbedCall,
+    FillMaskCall,
+    ScoreCall,
+    SearchOptions,
+    TranslateCall,
+)
+from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.errors import ModelFailed
+from attendant_server.runtime.device_cache import DeviceEncodedSentence
+from attendant_server.runtime.device_translation_model import DeviceTranslationModel
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+from tests.support.devices import open_device
+from tests.support.fake_model import RecordingObserver
+
+PRECISIONS = ["fp32", "int8", "fp16"]
+TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
+"""How far two graphs, or two batches of embeddings, may differ: int8 by a level now and then."""
+
+
+# Where the caches are, the precision, and the device: the code for a GPU runs on a CPU as well.
+VARIANTS = [
+    *(pytest.param(("host", name, "cpu"), id=f"host-{name}") for name in PRECISIONS),
+    *(pytest.param(("device", name, "cpu"), id=f"device-{name}") for name in ("fp32", "fp16")),
+    pytest.param(("device", "fp16", "cuda"), id="cuda-fp16", marks=pytest.mark.gpu),
+]
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    _, _, device = request.param
+    open_device(device)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def bundle(variant, translation_bundle):
+    _, precision, device = variant
+    return read_bundle(translation_bundle, precision, device)
+
+
+@pytest.fixture
+def model(variant, bundle):
+    caches, _, device = variant
+    kind = {"host": OnnxTranslationModel, "device": DeviceTranslationModel}[caches]
+    return kind(bundle, 1, device)
+
+
+def new_scheduler(model, max_rows=12):
+    limits = TranslationLimits(max_rows=max_rows, max_encode_tokens=64)
+    return TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
+
+
+def run(scheduler, *calls):
+    for call in calls:
+        scheduler.submit(call)
+    while scheduler.has_work:
+        scheduler.advance()
+    return [call.future.result() for call in calls]
+
+
+def bound_of(bundle):
+    (parity,) = (p for p in bundle.manifest.parity.precisions if p.precision == bundle.precision)
+    return parity.log_probability_bound
+
+
+def is_same_or_tied(found, expected, bound):
+    """Whether two searches agree, or part where the candidates were closer than twice the bound."""
+    for i, (a, b) in enumerate(zip(found.token_ids, expected.token_ids, strict=False)):
+        if a != b:
+            return abs(found.log_probabilities[i] - expected.log_probabilities[i]) < 2 * bound
+    return np.allclose(found.log_probabilities, expected.log_probabilities, rtol=0, atol=bound)
+
+
+def random_call(rng, vocab_size):
+    length = rng.choice([2, 5, 8, 20, 40])
+    source = [*(rng.randrange(4, vocab_size) for _ in range(length - 1)), 2]
+    beam_size = rng.choice([1, 1, 2, 4])
+    max_output_tokens = rng.randint(3, 40)
+    options = SearchOptions(
+        max_output_tokens,
+        beam_size=beam_size,
+        num_hypotheses=beam_size,
+        length_penalty=rng.choice([0.0, 1.0]),
+        min_output_tokens=rng.randint(0, max_output_tokens),
+    )
+    return source, options
+
+
+def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
+    rng = random.Random(11)
+    wanted = [random_call(rng, model.sizes.vocab_size) for _ in range(40)]
+    scheduler, calls = new_scheduler(model), []
+    for source, options in wanted:
+        calls.append(TranslateCall([source], options))
+        scheduler.submit(calls[-1])
+        for _ in range(rng.randint(0, 3)):
+            scheduler.advance()
+    run(scheduler)
+    for (source, options), call in zip(wanted, calls, strict=True):
+        [[alone]] = run(new_scheduler(model), TranslateCall([source], options))
+        [together] = call.future.result()
+        assert is_same_or_tied(together[0], alone[0], bound_of(bundle))
+
+
+def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, model):
+    rng = random.Random(5)
+    short = [rng.randrange(4, model.sizes.vocab_size) for _ in range(6)] + [2]
+    long = [rng.randrange(4, model.sizes.vocab_size) for _ in range(60)] + [2]
+    options = SearchOptions(30, min_output_tokens=30)
+    [[alone]] = run(new_scheduler(model), TranslateCall([short], options))
+    scheduler = new_scheduler(model)
+    before = TranslateCall([short], options)
+    scheduler.submit(before)
+    scheduler.advance()
+    visitor = TranslateCall([long], SearchOptions(4, min_output_tokens=4))
+    scheduler.submit(visitor)
+    scheduler.advance()
+    after = TranslateCall([short], options)
+    run(scheduler, after)
+    for call in (before, after):
+        assert is_same_or_tied(call.future.result()[0][0], alone[0], bound_of(bundle))
+
+
+def test_a_translation_scores_what_decoding_gave_it(bundle, model):
+    source = [10, 20, 30, 40, 2]
+    options = SearchOptions(20, beam_size=4, num_hypotheses=4)
+    [[hypotheses]] = run(new_scheduler(model), TranslateCall([source], options))
+    complete = [h for h in hypotheses if h.is_complete]
+    assert complete
+    call = ScoreCall([(source, list(h.token_ids)) for h in complete])
+    [scores] = run(new_scheduler(model), call)
+    for hypothesis, score in zip(complete, scores, strict=True):
+        assert np.allclose(
+            score.log_probabilities,
+            hypothesis.log_probabilities,
+            rtol=0,
+            atol=TOLERANCES[bundle.precision],
+        )
+
+
+def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
+    reference = json.loads((bundle.directory / bundle.manifest.reference_outputs).read_text())
+    for search, beam_size in reference["beam_sizes"].items():
+        calls = [
+            TranslateCall([text["token_ids"]], SearchOptions(text["max_output_tokens"], beam_size))
+            for text in reference["texts"]
+        ]
+        results = run(new_scheduler(model), *calls)
+        for [[found]], expected in zip(
+            results, reference["outputs"][bundle.precision][search], strict=True
+        ):
+            assert list(found.token_ids) == expected["token_ids"]
+            assert np.allclose(
+                found.log_probabilities,
+                expected["log_probabilities"],
+                rtol=0,
+                atol=bound_of(bundle) + 1e-6,  # the file rounds to six digits
+            )
+
+
+def make_infinite(sentence):
+    if isinstance(sentence, DeviceEncodedSentence):
+        buffer, dtype = sentence.batch._buffer, sentence.batch._sizes.dtype
+        buffer.write(np.full(buffer.num_bytes // dtype.itemsize, np.inf, dtype).view(np.int64))
+    else:
+        for keys_values in sentence.keys_values:
+            keys_values[...] = np.inf
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
+    bundle, model, beam_size
+):
+    options = SearchOptions(6, beam_size, min_output_tokens=6)
+    healthy = [[9, 8, 7, 2], [5, 6, 2]]
+    expected = [run(new_scheduler(model), TranslateCall([s], options))[0] for s in healthy]
+    scheduler = new_scheduler(model)
+    encode = model.encode
+
+    def broken(sources):
+        encoded = encode(sources)
+        for sentence in encoded:
+            make_infinite(sentence)
+        return encoded
+
+    model.encode = broken
+    bad = TranslateCall([[12] * 30 + [2]], options)
+    scheduler.submit(bad)
+    scheduler._encode()
+    model.encode = encode
+    calls = [TranslateCall([source], options) for source in healthy * 3]
+    for call in calls:
+        scheduler.submit(call)
+    while scheduler.has_work:
+        scheduler.advance()
+    assert isinstance(bad.future.exception(), ModelFailed)
+    for call, want in zip(calls, expected * 3, strict=True):
+        assert is_same_or_tied(call.future.result()[0][0], want[0][0], bound_of(bundle))
+
+
+def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
+    wrong = read_bundle(translation_bundle, "fp32", "cpu")
+    wrong.manifest.translation_sizes.num_heads = 4
+    with pytest.raises(ValueError, match="translation_sizes"):
+        OnnxTranslationModel(wrong, num_threads=1)
+
+
+@pytest.mark.parametrize("missing", [["greedy_steps"], ["greedy_steps", "greedy_step"]])
+def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundle, missing):
+    bundle, older = (read_bundle(translation_bundle, "fp32", "cpu") for _ in range(2))
+    for graphs in older.manifest.precisions:
+        for name in missing:
+            graphs.ClearField(name)
+    source = [9, 8, 7, 2]
+    found = []
+    for each in (bundle, older):
+        scheduler = new_scheduler(OnnxTranslationModel(each, num_threads=1))
+        call = TranslateCall([source], SearchOptions(6, min_output_tokens=6))
+        found.append(run(scheduler, call)[0][0][0])
+    assert is_same_or_tied(found[1], found[0], TOLERANCES["fp32"])
+
+
+def test_caches_do_not_grow_under_load(model):
+    scheduler = new_scheduler(model)
+    rng = random.Random(2)
+    options = [SearchOptions(5), SearchOptions(5, beam_size=4)]
+
+    def flood(length):
+        source = [*[9] * length, 2]
+        run(scheduler, *(TranslateCall([source] * 20, option) for option in options))
+        return model.cache_bytes
+
+    most = max(flood(60) for _ in range(2))
+    assert most > 0
+    assert all(flood(rng.randint(1, 60)) <= most for _ in range(5))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(pytest.param((name, "cpu"), id=name) for name in PRECISIONS),
+        pytest.param(("fp16", "cuda"), id="cuda-fp16", marks=pytest.mark.gpu),
+    ],
+)
+def embedder(request, embedding_bundle):
+    precision, device = request.param
+    open_device(device)
+    bundle = read_bundle(embedding_bundle, precision, device)
+    return OnnxEmbeddingModel(bundle, 1, device), TOLERANCES[precision]
+
+
+def test_embeddings_do_not_depend_on_batch_mates(embedder):
+    embedding_model, tolerance = embedder
+    rng = random.Random(4)
+    texts = [[2, *(rng.randrange(5, 90) for _ in range(rng.randint(1, 50))), 3] for _ in range(20)]
+    outputs = ("mean_pooled", "cls_pooled", "max_pooled", "hidden_0", "hidden_1", "hidden_2")
+
+    def embed(*calls):
+        limits = EmbeddingLimits(max_batch_tokens=300)
+        scheduler = EmbeddingScheduler(
+            "tiny", embedding_model, limits, RecordingObserver(), time.monotonic
+        )
+        return run(scheduler, *calls)
+
+    [together] = embed(EmbedCall(texts, outputs))
+    for text, found in zip(texts, together, strict=True):
+        [[alone]] = embed(EmbedCall([text], outputs))
+        for name in outputs:
+            assert np.allclose(found[name], alone[name], rtol=0, atol=tolerance)
+    [[fill]] = embed(FillMaskCall([texts[0]], [[1]], top_k=7))
+    assert fill.token_ids.shape == (1, 7)
+    assert (np.diff(fill.probabilities) <= 0).all()

@@ -1,0 +1,147 @@
+"""What becomes of the texts of calls that are refused, that fail, or whose model fails."""
+
+import logging
+
+import pytest
+from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.search import new_search
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.errors import ModelFailed, QueueFull
+
+from tests.support.fake_model import EOS, FakeTranslationModel, RecordingObserver
+
+
+@pytest.fixture
+def observer():
+    return RecordingObserver()
+
+
+@pytest.fixture
+def model():
+    return FakeTranslationModel()
+
+
+@pytest.fixture
+def scheduler(model, observer):
+    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    return TranslationScheduler("fake", model, limits, observer, lambda: 0.0)
+
+
+def run(scheduler):
+    while scheduler.has_work:
+        scheduler.advance()
+
+
+def tokens_alone(source, options):
+    """What a text is translated to where nothing fails."""
+    limits = TranslationLimits(max_rows=8)
+    scheduler = TranslationScheduler(
+        "fake", FakeTranslationModel(), limits, RecordingObserver(), lambda: 0.0
+    )
+    call = TranslateCall([source], options)
+    scheduler.submit(call)
+    run(scheduler)
+    return [h.token_ids for h in call.future.result()[0]]
+
+
+def test_searches_are_made_when_texts_are_encoded_and_none_for_a_refused_call(
+    scheduler, monkeypatch
+):
+    made = []
+
+    def counting(*arguments):
+        made.append(arguments)
+        return new_search(*arguments)
+
+    monkeypatch.setattr("attendant_server.engine.translation_scheduler.new_search", counting)
+    options = SearchOptions(max_output_tokens=3)
+    with pytest.raises(QueueFull):
+        scheduler.submit(TranslateCall([(5,)] * 256, options))
+    scheduler.submit(TranslateCall([(5,)] * 40, options))
+    assert not made
+    run(scheduler)
+    assert len(made) == 40
+
+
+def test_a_failed_scheduler_answers_what_ran_and_goes_on_with_what_waits(scheduler):
+    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
+    running = [TranslateCall([(5, i)], options) for i in range(3, 11)]
+    for call in running:
+        scheduler.submit(call)
+    while scheduler.num_active < 8:
+        scheduler.advance()
+    waiting = TranslateCall([(5, 12)], options)
+    scheduler.submit(waiting)
+    scheduler.fail(ModelFailed("it failed"))
+    assert all(isinstance(call.future.exception(), ModelFailed) for call in running)
+    run(scheduler)
+    assert [h.token_ids for h in waiting.future.result()[0]] == tokens_alone((5, 12), options)
+
+
+def test_an_encoder_that_fails_fails_its_texts_and_not_those_that_run(scheduler, model, caplog):
+    caplog.set_level(logging.CRITICAL)
+    options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
+    running = TranslateCall([(5, 6)], options)
+    scheduler.submit(running)
+    scheduler.advance()
+    encode = model.encode
+    model.encode = None
+    broken = TranslateCall([(7,)], options)
+    scheduler.submit(broken)
+    scheduler.advance()
+    model.encode = encode
+    run(scheduler)
+    assert isinstance(broken.future.exception(), ModelFailed)
+    assert [h.token_ids for h in running.future.result()[0]] == tokens_alone((5, 6), options)
+
+
+def test_all_texts_of_a_call_that_a_step_fails_are_counted_once(scheduler, model, observer, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    def failing():
+        raise RuntimeError("broken weights")
+
+    model.before_step = failing
+    options = SearchOptions(max_output_tokens=5)
+    failed = TranslateCall([(5,)] * 32, options)
+    scheduler.submit(failed)
+    scheduler.submit(ScoreCall([((5,), (EOS,))]))
+    run(scheduler)
+    assert isinstance(failed.future.exception(), ModelFailed)
+    assert observer.dropped == [("failed", 32)]
+
+
+def test_the_texts_of_a_failed_scheduler_are_counted_once(scheduler, observer):
+    options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
+    scheduler.submit(TranslateCall([(5,)] * 32, options))
+    scheduler.advance()
+    scheduler.fail(ModelFailed("it failed"), waiting_too=True)
+    assert observer.dropped == [("failed", 32)]
+
+
+def test_a_refused_call_and_an_answered_one_count_no_dropped_texts(scheduler, observer):
+    with pytest.raises(QueueFull):
+        scheduler.submit(TranslateCall([(5,)] * 51, SearchOptions(3)))
+    scheduler.submit(TranslateCall([(5,)] * 50, SearchOptions(3)))
+    run(scheduler)
+    assert observer.dropped == []
+
+
+def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(scheduler, model, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    def without_memory(width, max_slots):
+        raise MemoryError
+
+    new_cache = model.new_cache
+    model.new_cache = without_memory
+    options = SearchOptions(max_output_tokens=5)
+    refused = TranslateCall([(5, 6)], options)
+    scheduler.submit(refused)
+    scheduler.advance()
+    model.new_cache = new_cache
+    later = TranslateCall([(5, 6)], options)
+    scheduler.submit(later)
+    run(scheduler)
+    assert isinstance(refused.future.exception(), ModelFailed)
+    assert later.future.result()
