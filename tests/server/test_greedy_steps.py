@@ -142,15 +142,15 @@ def test_several_steps_in_a_run_find_what_they_find_one_by_one(one_by_one_and_to
         tokens[rows], lengths[rows] = found.token_ids[:, -1], lengths[rows] + num_tokens
 
 
-def test_each_step_of_a_run_has_adjustments_of_its_own(one_by_one_and_together):
+def test_each_token_of_a_run_has_a_bias_of_its_own(one_by_one_and_together):
     one_by_one, together, tolerance = one_by_one_and_together
     plain = step_of(together, 9, 8, 7)
     likeliest = together.step(3, plain).token_ids.copy()
     for step in range(together.num_step_tokens):
-        adjustments = list(plain.adjustments)
-        place = np.array([[1, likeliest[1, step]]])
-        adjustments[step] = TokenBias(place, np.full(1, -np.inf, np.float32))
-        step_input = StepInput(plain.tokens, plain.lengths, 1, adjustments)
+        biases = list(plain.token_biases)
+        position = np.array([[1, likeliest[1, step]]])
+        biases[step] = TokenBias(position, np.full(1, -np.inf, np.float32))
+        step_input = StepInput(plain.tokens, plain.lengths, 1, biases)
         found = together.step(3, step_input)
         assert found.token_ids[1, step] != likeliest[1, step]
         np.testing.assert_array_equal(found.token_ids[[0, 2]], likeliest[[0, 2]])
@@ -173,7 +173,7 @@ def test_a_run_that_goes_on_behind_a_full_row_changes_nothing_for_others(
     found = together.step(3, full)
     assert_same(found, one_by_one.step(3, first), tolerance, columns=slice(1))
     assert np.isfinite(found.log_probabilities).all()
-    # One by one the full row cannot go on: the others do in its place.
+    # One by one the full row cannot go on: the others do in its position.
     tokens, lengths = found.token_ids[:, 0].copy(), np.array([0, 1, 1], np.int32)
     second = StepInput(tokens, lengths, 1, [NO_TOKEN_BIAS])
     expected = one_by_one.step(3, second)

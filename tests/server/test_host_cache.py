@@ -80,9 +80,9 @@ class Twins:
 
     def step(self, suppressed=()):
         positions = np.array(suppressed, np.int64).reshape(-1, 2)
-        adjustments = np.full(len(positions), -np.inf, np.float32)
-        adjusted = [TokenBias(positions, adjustments)]
-        step_input = StepInput(self.tokens, self.lengths, 5, adjusted)
+        values = np.full(len(positions), -np.inf, np.float32)
+        biases = [TokenBias(positions, values)]
+        step_input = StepInput(self.tokens, self.lengths, 5, biases)
         expected = self.host.step(self.num_slots, step_input)
         found = self.device.step(self.num_slots, step_input)
         assert np.allclose(

@@ -61,9 +61,9 @@ class FakeCache:
         assert step_input.tokens.shape == step_input.lengths.shape == (num_rows,)
         tokens, found = step_input.tokens, []
         num_candidates = step_input.num_candidates if self.num_step_tokens == 1 else 1
-        for i, adjustments in enumerate(step_input.token_biases):
+        for i, token_bias in enumerate(step_input.token_biases):
             scores = self._scores(tokens, step_input.lengths + i)
-            for (row, token), value in zip(*adjustments, strict=True):
+            for (row, token), value in zip(*token_bias, strict=True):
                 scores[row, token] += value
             best = np.argsort(-scores, axis=1, kind="stable")[:, :num_candidates]
             found.append((best, np.take_along_axis(scores, best, axis=1)))

@@ -27,7 +27,7 @@ class StepInputs:
         self._buffer = Buffer(num_words, device) if device is not None else None
 
     def write(self, num_slots: int, step_input: StepInput) -> None:
-        """Take over what one step is given, but for its adjustments."""
+        """Take over what one step is given, but for its token biases."""
         num_rows = len(step_input.tokens)
         self.tokens[:num_rows] = step_input.tokens
         self.lengths[:num_rows] = step_input.lengths
@@ -93,7 +93,7 @@ class BoundStep:
     """The decoder step bound to the first rows of one memory, to be run any number of times.
 
     ONNX Runtime reads and writes bound memory when it runs: what changes from step to step is
-    written in place, and only lists of tokens and adjustments, which are rare, are bound again.
+    written in place, and only shortlists and token biases, which are rare, are bound again.
     """
 
     def __init__(
@@ -133,17 +133,18 @@ class BoundStep:
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
         """One step, with a graph that takes it among ``listed``; overwritten by the next."""
-        positions = [each.positions for each in step_input.token_biases]  # Bindings hold no memory.
+        # Bindings keep nothing alive: `positions` must live until the run has ended.
+        positions = [each.positions for each in step_input.token_biases]
         if listed is not None:
             self._read("shortlist", Tensor.of(listed.token_ids))
             self._read("may_use", Tensor.of(listed.may_use))
             positions = [listed.columns(each) for each in positions]
-        adjusted = zip(self._signature.suffixes, positions, step_input.token_biases, strict=True)
-        for suffix, places, adjustments in adjusted:
-            has_any = len(adjustments.values) > 0
+        biases = zip(self._signature.suffixes, positions, step_input.token_biases, strict=True)
+        for suffix, biased, token_bias in biases:
+            has_any = len(token_bias.values) > 0
             if has_any or self._adjusted[suffix]:
-                self._read(f"adjusted_positions{suffix}", Tensor.of(places))
-                self._read(f"adjustments{suffix}", Tensor.of(adjustments.values))
+                self._read(f"adjusted_positions{suffix}", Tensor.of(biased))
+                self._read(f"adjustments{suffix}", Tensor.of(token_bias.values))
                 self._adjusted[suffix] = has_any
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities)
