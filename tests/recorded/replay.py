@@ -21,11 +21,13 @@ from tests.recorded.answers import Answer, readable_end, readable_response
 from tests.recorded.call import METHODS, Call
 from tests.recorded.servers import RecordedServer
 
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 300.0
 COMMON_FLAGS = (
     *("--host", "127.0.0.1", "--port", "0", "--metrics-port", "-1", "--lame-duck-seconds", "0"),
-    # With several workers the texts of a call are shared out by chance, which changes last bits.
+    # Several workers share the texts of a call by chance, and last bits depend on the batch.
     *("--num-threads", "1"),
+    # Longer than any call takes on a machine that is busy with other things.
+    *("--max-request-seconds", str(TIMEOUT_SECONDS)),
 )
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
