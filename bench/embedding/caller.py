@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
-from attendant.v1 import embedding_pb2
+from attendant.v1 import embedding_pb2, text_pb2
 from attendant.v1.embedding_pb2_grpc import EmbeddingServiceStub
 
 from bench.embedding.worker import FloatArray, load
@@ -43,7 +43,7 @@ class Caller:
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
         """The vectors (texts, d) of one call. Raises Refused."""
-        request = embedding_pb2.EmbedRequest(texts=texts)
+        request = embedding_pb2.EmbedRequest(texts=texts, truncation=text_pb2.TRUNCATION_RIGHT)
         try:
             response = await self._embed(request, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:

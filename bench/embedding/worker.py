@@ -10,12 +10,10 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,9 +62,8 @@ async def _serve(embed: Embed, answers: Any) -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        if "path" in command:
-            np.save(command["path"], await embed(command["texts"]))
-            answer = {}
+        if "texts" in command:
+            answer = (await embed(command["texts"])).tolist()
         else:
             answer = asdict(await load(embed, **command))
         print(json.dumps(answer), file=answers, flush=True)
@@ -88,10 +85,7 @@ class Worker:
 
     async def vectors(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of ``texts`` (texts, d)."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "vectors.npy")
-            await self.ask({"texts": texts, "path": str(path)})
-            return np.asarray(np.load(path))
+        return np.array(await self.ask({"texts": texts}), np.float32)
 
     async def ask(self, command: dict[str, Any] | None) -> Any:
         """The answer to one command; with None, the first message that the process sends."""

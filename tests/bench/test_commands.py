@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md", "docs/operations.md")
-DOCUMENTS += ("docs/training.md",)
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{n}.md" for n in ("benchmarks", "operations", "training")),
+]
 COMMAND = re.compile(r"python -m (bench[\w.]*)([^`#\n]*)")
 FLAGS_OF_A_BENCH = re.compile(r"`(--[^`]*(?:--loads|--pairs|--file|--swap)[^`]*|--swap)`")
 ENGINES = re.compile(r"bench\.rivals\..*|bench\.embedding\.bare_loop")
