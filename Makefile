@@ -10,8 +10,8 @@ export ORT_DISABLE_TELEMETRY := 1
 PYTHON ?= python3
 # cpu or gpu: which build of ONNX Runtime is installed. Each has environments of its own.
 DEVICE ?= cpu
-# What `bench` measures beside us, separated by commas: ctranslate2, hugging-face,
-# sentence-transformers, infinity, triton.
+# Rivals that `bench` measures as well, separated by commas: ctranslate2, sentence-transformers,
+# infinity.
 RIVALS ?=
 # How often `bench` measures each; 20 for close calls.
 PAIRS ?= 5
@@ -31,7 +31,6 @@ VENV_SERVE := .venv-serve$(SUFFIX)
 VENV_PROTOS := .venv-protos
 VENV_BENCH := .venv-bench
 VENV_INFINITY := .venv-infinity
-VENV_TRITON := .venv-triton
 
 # Tools are pinned, so that a check means the same everywhere.
 TORCH := torch==2.13.0
@@ -63,12 +62,10 @@ BENCH := $(BENCH_VENV)/bin/python -m
 comma := ,
 # The names of $(1) among RIVALS, separated by commas.
 bench_rivals = $(subst $(eval ) ,$(comma),$(strip $(filter $(1),$(subst $(comma), ,$(RIVALS)))))
-TRANSLATION_RIVALS := $(call bench_rivals,ctranslate2 hugging-face)
-EMBEDDING_RIVALS := $(call bench_rivals,sentence-transformers infinity triton)
-BENCH_OTHERS := $(if $(findstring infinity,$(RIVALS)),$(VENV_INFINITY)/.installed) \
-	$(if $(findstring triton,$(RIVALS)),$(VENV_TRITON)/.installed)
+TRANSLATION_RIVALS := $(call bench_rivals,ctranslate2)
+EMBEDDING_RIVALS := $(call bench_rivals,sentence-transformers infinity)
+BENCH_OTHERS := $(if $(findstring infinity,$(RIVALS)),$(VENV_INFINITY)/.installed)
 export BENCH_INFINITY_PYTHON := $(CURDIR)/$(VENV_INFINITY)/bin/python
-export BENCH_TRITON_PYTHON := $(CURDIR)/$(VENV_TRITON)/bin/python
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
@@ -167,15 +164,15 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed from DATA_DIR, beside RIVALS
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
 	$(BENCH) bench.quality --data-dir $(DATA_DIR)
-	$(BENCH) bench.step_fill --data-dir $(DATA_DIR)
+	$(BENCH) bench.serving.step_fill --data-dir $(DATA_DIR)
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--loads saturated,batches,single,poisson50,poisson80,poisson95,bare,sweep,latency
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--search beam4 --loads saturated,single,poisson80
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--model base --loads saturated,single,poisson80,bare
-	$(BENCH) bench.interference --data-dir $(DATA_DIR)
-	$(BENCH) bench.overhead --data-dir $(DATA_DIR) --pairs $(PAIRS)
+	$(BENCH) bench.serving.interference --data-dir $(DATA_DIR)
+	$(BENCH) bench.serving.overhead --data-dir $(DATA_DIR) --pairs $(PAIRS)
 ifneq ($(EMBEDDING_RIVALS),)
 	$(BENCH) bench.embedding --data-dir $(DATA_DIR) --pairs $(PAIRS) --precision fp32 \
 		--rivals $(EMBEDDING_RIVALS),bare-loop --loads saturated,concurrent,single,poisson
@@ -209,22 +206,16 @@ $(VENV)/.installed: $(MEMBERS) Makefile
 		-e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE)]' -e clients/python
 	touch $@
 
-$(VENV_BENCH)/.installed: $(MEMBERS) $(wildcard bench/requirements-*.txt) Makefile
+$(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile
 	$(PYTHON) -m venv $(VENV_BENCH)
 	$(VENV_BENCH)/bin/pip install --quiet $(TORCH) \
-		-r bench/requirements-translation.txt -r bench/requirements-embedding.txt \
+		-r bench/requirements.txt \
 		-e protos -e 'server[cpu,tracing]' -e 'export[cpu]' -e clients/python
 	touch $@
 
-$(VENV_INFINITY)/.installed: bench/requirements-embedding-infinity.txt Makefile
+$(VENV_INFINITY)/.installed: bench/requirements-infinity.txt Makefile
 	$(PYTHON) -m venv $(VENV_INFINITY)
-	$(VENV_INFINITY)/bin/pip install --quiet $(TORCH) -r bench/requirements-embedding-infinity.txt
-	touch $@
-
-# Triton's Python backend runs with the Python of the system only.
-$(VENV_TRITON)/.installed: bench/requirements-embedding-triton.txt Makefile
-	/usr/bin/python3 -m venv $(VENV_TRITON)
-	$(VENV_TRITON)/bin/pip install --quiet -r bench/requirements-embedding-triton.txt
+	$(VENV_INFINITY)/bin/pip install --quiet $(TORCH) -r bench/requirements-infinity.txt
 	touch $@
 
 $(VENV_PROTOS)/.installed: Makefile

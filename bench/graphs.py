@@ -1,5 +1,6 @@
-"""Graphs of a bundle without a server: opening them, and binding memory that they use in place."""
+"""Graphs of a bundle, opened and run without a server."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,39 +10,35 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+Array = NDArray[Any]
 
-def open_graph(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
-    """A graph on the CPU."""
+
+def read_manifest(bundle: Path, precision: str) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The manifest of a bundle, and the graphs of one precision by their names."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (described,) = (p for p in manifest["precisions"] if p["name"] == precision)
+    graphs = {name: value for name, value in described.items() if isinstance(value, dict)}
+    return manifest, {name: bundle / value["path"] for name, value in graphs.items()}
+
+
+def open_graph(path: Path, num_threads: int) -> Any:
+    """A graph on the CPU: an InferenceSession of ONNX Runtime, which has no types."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def memory_of(array: NDArray[Any]) -> tuple[Any, ...]:
-    """What a binding wants to know of an array that it uses in place, and does not keep alive."""
-    return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+def run_for(output: str, session: Any, feeds: dict[str, Array]) -> Array:
+    """One output of a graph; operations that it does not need are not run."""
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    (found,) = session.run([output], feeds, options)
+    return np.asarray(found)
 
 
-def num_step_tokens(step: onnxruntime.InferenceSession) -> int:
-    """Tokens that one run of a graph of steps decodes for each row."""
-    (found,) = (node.shape for node in step.get_outputs() if node.name == "candidate_ids")
-    return found[1] if isinstance(found[1], int) else 1
-
-
-def presents(name: str, num_tokens: int) -> list[str]:
-    """The outputs that a graph of steps writes the present ``name`` to, one for each token."""
-    return [name + suffix for suffix in _suffixes(num_tokens)]
-
-
-def no_adjustments(num_tokens: int) -> dict[str, NDArray[Any]]:
-    """The inputs that leave every log-probability as it is."""
-    nothing: dict[str, NDArray[Any]] = {}
-    for suffix in _suffixes(num_tokens):
-        nothing[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
-        nothing[f"adjustments{suffix}"] = np.zeros(0, np.float32)
-    return nothing
-
-
-def _suffixes(num_tokens: int) -> list[str]:
-    """What the names of the inputs and outputs for each of the tokens end with."""
-    return ["", *(f"_{i}" for i in range(1, num_tokens))]
+def padded(rows: list[list[int]], pad_id: int) -> NDArray[np.int64]:
+    """Token ids (rows, longest) of rows of any lengths."""
+    ids = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
+    for row, values in zip(ids, rows, strict=True):
+        row[: len(values)] = values
+    return ids

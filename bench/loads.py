@@ -37,7 +37,9 @@ class LoadResult:
     num_outputs: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     client_cpu_seconds: float = 0.0
-    """Of all threads of this process."""
+    """Of all threads of the client's process, in which some engines run as well."""
+    server_cpu_seconds: float = 0.0
+    """Of the server's process, where a bench reads them."""
 
     @property
     def texts_per_second(self) -> float:
@@ -60,6 +62,16 @@ class LoadResult:
             return math.nan
         rank = math.ceil(percent / 100 * len(self.latencies))
         return sorted(self.latencies)[max(rank, 1) - 1]
+
+
+UNITS: dict[str, Callable[[LoadResult], float]] = {
+    "texts/s": lambda result: result.texts_per_second,
+    "output tokens/s": lambda result: result.outputs_per_second,
+    "p50 ms": lambda result: 1e3 * result.latency(50),
+    "p99 ms": lambda result: 1e3 * result.latency(99),
+    "server's CPU ms/text": lambda result: 1e3 * result.server_cpu_seconds / result.num_texts,
+}
+"""The figures that benches compare, by their units."""
 
 
 class _Recorder(Generic[Texts]):
@@ -88,11 +100,6 @@ class _Recorder(Generic[Texts]):
         self._result.seconds = time.perf_counter() - self.started
         self._result.client_cpu_seconds = time.process_time() - self._cpu_started
         return self._result
-
-
-async def one_at_a_time(send: Send[Texts], calls: Sequence[Texts]) -> LoadResult:
-    """Each call begins when the one before it was answered."""
-    return await closed_loop(send, calls, concurrency=1)
 
 
 async def closed_loop(

@@ -1,4 +1,4 @@
-"""From measured numbers to tables, files and pictures.
+"""From measured numbers to comparisons, tables, files and pictures, in one way for all benches.
 
 Files go to ``build/bench/``, which git ignores; pictures go to ``docs/pictures/`` where asked.
 """
@@ -7,13 +7,19 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bench.loads import UNITS, LoadResult
+
+OURS = "attendant"
 RESULTS = Path("build/bench")
 PICTURES = Path("docs/pictures")
 PACKAGES = ("attendant-server", "onnxruntime", "ctranslate2", "torch", "transformers")
@@ -53,75 +59,121 @@ class Comparison:
     theirs: Spread
     ratio_of_medians: float
     pair_ratios: Spread
-    """Of the ratios of neighbours: what both felt of the machine's noise is gone from them."""
+    """Of the ratios of neighbours: noise of the machine that both met cancels out."""
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
-    """Compare what was measured in interleaved pairs; ValueError if some have no partner."""
+    """Compare the values of interleaved pairs; ValueError if some have no partner."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     medians = statistics.median(ours) / statistics.median(theirs)
     return Comparison(spread(ours), spread(theirs), medians, spread(ratios))
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table whose columns after the first are aligned to the right."""
-    lines = [list(headers), ["---"] + ["---:"] * (len(headers) - 1), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One unit of one load on two systems: a line of the table of ratios."""
+
+    load: str
+    system: str
+    rival: str
+    unit: str
+    comparison: Comparison
+    client_cpu_shares: dict[str, float]
+    failures: dict[str, dict[str, int]]
+
+
+def figures_of(
+    load: str,
+    measured: Mapping[str, Sequence[LoadResult]],
+    units: Sequence[str],
+    system: str = OURS,
+) -> list[Figure]:
+    """``system`` compared with every other one that was measured in turn, in these `UNITS`."""
+    figures = []
+    for rival in (name for name in measured if name != system):
+        both = {name: measured[name] for name in (system, rival)}
+        shares = {n: statistics.median(r.client_cpu_share for r in rs) for n, rs in both.items()}
+        failures = {name: dict(failures_of(results)) for name, results in both.items()}
+        for unit in units:
+            ours, theirs = ([UNITS[unit](r) for r in results] for results in both.values())
+            compared = compare(ours, theirs)
+            figures.append(Figure(load, system, rival, unit, compared, shares, failures))
+    return figures
+
+
+def failures_of(results: Sequence[LoadResult]) -> Counter[str]:
+    """All failures of several measurements, by reason."""
+    return sum((result.failures for result in results), Counter[str]())
+
+
+def ratios_table(figures: Sequence[Figure]) -> str:
+    """Medians, ratios of medians, and the spread of the pairs' ratios."""
+    return table(
+        [
+            {
+                "load": figure.load,
+                "figure": figure.unit,
+                "system": figure.system,
+                "against": figure.rival,
+                "median": figure.comparison.ours.median,
+                "its median": figure.comparison.theirs.median,
+                "ratio of medians": f"{figure.comparison.ratio_of_medians:.2f}",
+                "ratios of pairs (quartiles; extremes)": f"{figure.comparison.pair_ratios:.2f}",
+                "client's CPU": " / ".join(f"{s:.0%}" for s in figure.client_cpu_shares.values()),
+                "failures": {name: found for name, found in figure.failures.items() if found} or 0,
+            }
+            for figure in figures
+        ]
+    )
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """A Markdown table of rows with the same keys; columns after the first are right-aligned."""
+    headers = list(rows[0])
+    lines = [headers, ["---"] + ["---:"] * (len(headers) - 1)]
+    lines += [[_cell(value) for value in row.values()] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def report(name: str, results: Mapping[str, Any], *tables: str) -> None:
+    """Print the tables, or else the results as JSON.
+
+    Results go to ``build/bench/<name>.json`` as well, with the machine's description.
+    """
+    print("\n".join(tables) or json.dumps(results, indent=1, default=asdict))
+    content = {"machine": describe_machine(), **results}
+    path = RESULTS / f"{name}.json"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, default=asdict) + "\n", encoding="utf-8")
+    print(path, file=sys.stderr)
 
 
 def describe_machine() -> dict[str, Any]:
     """What a reader must know to compare: processor, cores, versions, day."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    installed = importlib.metadata.distributions()
     return {
         "date": date.today().isoformat(),
         "processor": _processor(),
         "num_cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {d.name: d.version for d in installed if d.name in PACKAGES},
     }
 
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def save_results(name: str, results: Mapping[str, Any]) -> Path:
-    """Write ``build/bench/<name>.json`` with the machine's description; its path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    content = {"machine": describe_machine(), **results}
-    path.write_text(json.dumps(content, indent=1, default=_as_json) + "\n", encoding="utf-8")
-    return path
-
-
-def _as_json(value: object) -> Any:
-    if isinstance(value, Spread | Comparison):
-        return asdict(value)
-    raise TypeError(f"{value!r} cannot be written as JSON")
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A line of a picture."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    named = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return named[1] if named else platform.processor()
 
 
 def draw(
     name: str,
-    curves: Sequence[Curve],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     title: str,
     x_label: str,
     y_label: str,
@@ -130,7 +182,10 @@ def draw(
     log_y: bool = False,
     into_docs: bool = False,
 ) -> Path:
-    """Draw ``<name>.svg`` in ``build/bench/`` or, for people to read, in ``docs/pictures/``."""
+    """Draw ``<name>.svg`` with curves (x, y) by their labels.
+
+    In ``build/bench/`` or, for people to read, in ``docs/pictures/``.
+    """
     import matplotlib  # takes half a second, and most benches draw nothing
 
     matplotlib.use("svg")
@@ -138,8 +193,8 @@ def draw(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for curve in curves:
-        axes.plot(curve.x, curve.y, marker="o", label=curve.label)
+    for label, (x, y) in curves.items():
+        axes.plot(x, y, marker="o", label=label)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     if log_x:
         axes.set_xscale("log", base=2)

@@ -6,9 +6,7 @@ sentences, which have a long tail. ``mixed``: three short ones to each long one,
 All are relative to DATA_DIR.
 """
 
-import argparse
 import gzip
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -89,15 +87,3 @@ def _lines(path: Path) -> Iterator[str]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             yield line.rstrip("\n")
-
-
-def add_data_dir(parser: argparse.ArgumentParser) -> None:
-    """Give a bench its ``--data-dir``, which DATA_DIR may stand for."""
-    default = os.environ.get("DATA_DIR")
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        default=default,
-        required=not default,
-        help="folder of the data; environment DATA_DIR",
-    )

@@ -1,7 +1,5 @@
 """A Transformer base, built by hand, that copies its source; exported as a bundle.
 
-    python -m bench.models.copying_transformer --data-dir DATA_DIR
-
 Random weights would decode without end, and engines differ in what they can be told about lengths.
 This model ends where its source ends, in every engine, so that output lengths follow real text;
 how many outputs equal their sources is the quality of a precision. All arithmetic has full size.
@@ -13,48 +11,33 @@ the source token's channels to the stream, where they outweigh everything else. 
 are small and random.
 """
 
-import argparse
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from attendant_export.models.transformer import TransformerConfig, sinusoidal_positions
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, trainers
 
-from bench.texts import add_data_dir, paragraph_sentences, sample_texts, tatoeba_sentences
+from bench.models.runs import Weights, export_run, random_weights, write_run
+from bench.texts import paragraph_sentences, sample_texts, tatoeba_sentences
 
-BUNDLES = Path("build/bench/bundles")
-RUN = Path("build/bench/runs/copy-base")
-NAME, VERSION = "copy-base", "1"
+TOKENIZER_OF = Path("bundles/en-de/1")
 VOCAB_SIZE = 32_000
 D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS = 512, 8, 2048, 6
 HEAD_DIM = D_MODEL // NUM_HEADS
 NUM_RATES = HEAD_DIM // 2
 MAX_POSITION = 64
 """Positions around which the stream is centred; the copy works far beyond."""
-STD = 0.02
 QUIET = 0.1
-"""What the outputs of random sublayers are scaled by, so that they disturb nothing."""
+"""The scale of the outputs of random sublayers, so that they disturb nothing."""
+QUIET_OUTPUTS = ("attention.output.weight", "feed_forward.2.weight")
 SHARPNESS = 6.0
 COPY_GAIN = 4.0
 NUM_VERIFIED_TEXTS = 12
 """The exporter decodes them without caches as well, which takes long for a model of this size."""
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
-
-Weights = dict[str, NDArray[np.float32]]
-Floats = NDArray[np.float32]
-
-
-def positions(num_positions: int) -> Floats:
-    """Our sinusoidal positions (num_positions, d_model): sines in the first half, then cosines."""
-    rates = np.exp(np.arange(0, D_MODEL, 2) * (-math.log(10_000.0) / D_MODEL))
-    angles = np.arange(num_positions)[:, None] * rates
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
 
 
 def position_channels() -> NDArray[np.bool_]:
@@ -63,66 +46,36 @@ def position_channels() -> NDArray[np.bool_]:
     return np.concatenate([fast, fast])
 
 
-def embeddings(rng: np.random.Generator, vocab_size: int) -> Floats:
+def embeddings(vocab_size: int) -> NDArray[np.float32]:
     """Token embeddings (vocab_size, d_model), zero where positions are."""
     free = ~position_channels()
+    rng = np.random.default_rng(1)
     tokens = rng.standard_normal((vocab_size, free.sum()), dtype=np.float32)
     tokens -= tokens.mean(axis=1, keepdims=True)
     # All of one length, so that layer norm scales all positions alike.
     tokens *= math.sqrt(D_MODEL) / np.linalg.norm(tokens, axis=1, keepdims=True)
     # Slow cosines are nearly 1 everywhere. Without them layer norm has next to no mean to subtract,
     # which would shift the position channels.
-    tokens -= positions(MAX_POSITION).mean(axis=0)[free]
+    tokens -= sinusoidal_positions(MAX_POSITION, D_MODEL).numpy().mean(axis=0)[free]
     scaled = np.zeros((vocab_size, D_MODEL), np.float32)
     scaled[:, free] = tokens
     return scaled / np.float32(math.sqrt(D_MODEL))  # the model multiplies by it
 
 
-class RandomLayers:
-    """Small random weights under the names of the exporter's checkpoints."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self.weights: Weights = {}
-
-    def linear(self, name: str, num_in: int, num_out: int, std: float = STD) -> None:
-        """Weight (num_out, num_in) and bias."""
-        random = self._rng.standard_normal((num_out, num_in), dtype=np.float32)
-        self.weights[f"{name}.weight"] = random * np.float32(std)
-        self.weights[f"{name}.bias"] = np.zeros(num_out, np.float32)
-
-    def norm(self, name: str) -> None:
-        """Layer norm that only normalizes."""
-        self.weights[f"{name}.weight"] = np.ones(D_MODEL, np.float32)
-        self.weights[f"{name}.bias"] = np.zeros(D_MODEL, np.float32)
-
-    def attention(self, name: str) -> None:
-        """Attention and the layer norm before it."""
-        self.linear(f"{name}.query_key_value", D_MODEL, 3 * D_MODEL)
-        self.linear(f"{name}.output", D_MODEL, D_MODEL, STD * QUIET)
-        self.norm(f"{name}_residual.norm")
-
-    def layer(self, name: str, cross_attention: bool) -> None:
-        """One layer of the encoder or the decoder."""
-        self.attention(f"{name}.self_attention")
-        if cross_attention:
-            self.attention(f"{name}.cross_attention")
-        self.linear(f"{name}.feed_forward.0", D_MODEL, D_FF)
-        self.linear(f"{name}.feed_forward.2", D_FF, D_MODEL, STD * QUIET)
-        self.norm(f"{name}.feed_forward_residual.norm")
+def copying_config(vocab_size: int) -> TransformerConfig:
+    """The sizes of a Transformer base, pre-norm."""
+    return TransformerConfig(vocab_size, D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS, NUM_LAYERS)
 
 
-def copying_weights(vocab_size: int, seed: int = 1) -> Weights:
+def copying_weights(vocab_size: int) -> Weights:
     """All weights of the model by their names in a checkpoint."""
-    rng = np.random.default_rng(seed)
-    layers = RandomLayers(rng)
-    for i in range(NUM_LAYERS):
-        layers.layer(f"encoder.{i}", cross_attention=False)
-        layers.layer(f"decoder.{i}", cross_attention=True)
-    layers.norm("encoder_norm")
-    layers.norm("decoder_norm")
-    _copy_in(layers.weights, f"decoder.{NUM_LAYERS - 1}.cross_attention")
-    return {"embedding.weight": embeddings(rng, vocab_size), **layers.weights}
+    weights = random_weights(copying_config(vocab_size))
+    for name in weights:
+        if name.endswith(QUIET_OUTPUTS):
+            weights[name] *= np.float32(QUIET)
+    _copy_in(weights, f"decoder.{NUM_LAYERS - 1}.cross_attention")
+    weights["embedding.weight"] = embeddings(vocab_size)
+    return weights
 
 
 def _copy_in(weights: Weights, name: str) -> None:
@@ -148,62 +101,16 @@ def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int = VOCAB_
     return tokenizer
 
 
-def write_run(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """A run folder as a training leaves it."""
-    (run_dir / "best").mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(run_dir / "tokenizer.json"))
+def write_copying_run(run_dir: Path, tokenizer: Tokenizer) -> None:
+    """Write the model as a run folder, with a vocabulary of the tokenizer's size."""
     vocab_size = tokenizer.get_vocab_size()
-    config = {
-        "kind": "translation",
-        "vocab_size": vocab_size,
-        "d_model": D_MODEL,
-        "num_heads": NUM_HEADS,
-        "d_ff": D_FF,
-        "num_encoder_layers": NUM_LAYERS,
-        "num_decoder_layers": NUM_LAYERS,
-    }
-    (run_dir / "config.json").write_text(json.dumps(config, indent=1))
-    save_file(copying_weights(vocab_size), run_dir / "best" / "weights.safetensors")
-    card = {
-        "description": "Copies its source: a Transformer base made by hand for measurements.",
-        "license": "Apache-2.0",
-        "languages": ["en", "en"],
-        "data": [],
-        "intended_use": "Measuring speed.",
-    }
-    (run_dir / "card.json").write_text(json.dumps(card, indent=1))
+    write_run(run_dir, copying_config(vocab_size), copying_weights(vocab_size), tokenizer)
 
 
-def export(run_dir: Path, texts: Iterable[str]) -> Path:
-    """Export the run with ``attendant-export``, verified on copies of these texts."""
-    pairs = run_dir / "valid.tsv"
-    pairs.write_text("".join(f"{text}\t{text}\n" for text in texts), encoding="utf-8")
-    command = [sys.executable, "-m", "attendant_export", "export", f"--run-dir={run_dir}"]
-    command += [f"--bundles-dir={BUNDLES}", f"--name={NAME}", f"--model-version={VERSION}"]
-    command += ["--precisions=int8,fp32", f"--valid={pairs.resolve()}"]
-    command += [f"--data-card={run_dir / 'card.json'}"]
-    subprocess.run(command, check=True)
-    return BUNDLES / NAME / VERSION
-
-
-def main() -> None:
-    """Build the bundle, unless it is there already."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_data_dir(parser)
-    parser.add_argument("--tokenizer-of", type=Path, default=Path("bundles/en-de/1"))
-    arguments = parser.parse_args()
-    print(copying_bundle(arguments.data_dir, arguments.tokenizer_of))
-
-
-def copying_bundle(data_dir: Path, tokenizer_of: Path = Path("bundles/en-de/1")) -> Path:
-    """The bundle's folder; it is built if it is not there."""
-    target = BUNDLES / NAME / VERSION
-    if not target.exists():
-        texts = [*tatoeba_sentences(data_dir), *paragraph_sentences(data_dir)]
-        write_run(RUN, train_tokenizer(tokenizer_of, texts))
-        export(RUN, sample_texts(data_dir, "short", NUM_VERIFIED_TEXTS, seed=5))
-    return target
-
-
-if __name__ == "__main__":
-    main()
+def build(bundle: Path, data_dir: Path) -> None:
+    """Export the model with a tokenizer of the benches' texts."""
+    texts = [*tatoeba_sentences(data_dir), *paragraph_sentences(data_dir)]
+    run_dir = Path("build/bench/runs") / bundle.parent.name
+    write_copying_run(run_dir, train_tokenizer(TOKENIZER_OF, texts))
+    verified = sample_texts(data_dir, "short", NUM_VERIFIED_TEXTS, seed=5)
+    export_run(run_dir, bundle, "int8,fp32", ["en", "en"], verified)

@@ -1,12 +1,9 @@
 """The weights of one of our translation bundles as a CTranslate2 model.
 
-    python -m bench.rivals.ctranslate2_model bundles/en-de/1 build/bench/ctranslate2/en-de-1
-
 Takes the most exact weights that the bundle has (fp32, else fp16) and writes them as float32, so
 that CTranslate2 can quantize from them as it likes when it loads the model.
 """
 
-import argparse
 import json
 import shutil
 from collections.abc import Mapping
@@ -109,16 +106,3 @@ def _set_cross_attentions(spec: TransformerSpec, weights: Weights) -> None:
         _set_linear(query, weights, f"{name}.query")
         _set_linear(output, weights, f"{name}.output")
         keys_values.weight, keys_values.bias = parts["weight"][i], parts["bias"][i]
-
-
-def main() -> None:
-    """Convert one bundle."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")
-    parser.add_argument("output", type=Path, help="folder of the CTranslate2 model")
-    arguments = parser.parse_args()
-    print(convert(arguments.bundle, arguments.output))
-
-
-if __name__ == "__main__":
-    main()

@@ -3,10 +3,11 @@
     python -m bench.rivals.ctranslate2_server --model build/bench/ctranslate2/en-de-1 \\
         --tokenizer bundles/en-de/1/tokenizer.json --compute-type int8 --port 50061
 
-What a good engineer would build on CTranslate2: gRPC on asyncio; a batch is whatever waits when a
-worker is free, never waited for; as many batches in flight as CTranslate2 has workers, or one more
-so that none of them idles between two; inside a batch CTranslate2 sorts by length and splits by
-tokens, and every text is answered as soon as its part is done. Answers hold texts and counts only.
+A careful server on CTranslate2: gRPC on asyncio; a batch is the texts that wait when a worker is
+free, and no batch waits for more texts; as many batches in flight as CTranslate2 has workers, or
+one more so that none of them idles between two; inside a batch CTranslate2 sorts by length and
+splits by tokens, and every text is answered as soon as its part is done. Answers hold texts and
+counts only.
 """
 
 import argparse
@@ -107,10 +108,9 @@ class TranslationService:
 
     async def translate(self, request: pb.TranslateRequest, _: Any) -> pb.TranslateResponse:
         """Translate all texts of a call."""
-        options = request.options
         search = (
-            options.beam_size if options.HasField("beam_size") else 1,
-            options.max_output_tokens or MAX_OUTPUT_TOKENS,
+            max(request.options.beam_size, 1),
+            request.options.max_output_tokens or MAX_OUTPUT_TOKENS,
         )
         encoded = self._tokenizer.encode_batch(list(request.texts))
         hypotheses = await asyncio.gather(
@@ -126,16 +126,6 @@ class TranslationService:
         response.token_counts.num_output_tokens = num_output_tokens
         return response
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server is given."""
-        translate = grpc.unary_unary_rpc_method_handler(
-            self.translate,
-            request_deserializer=pb.TranslateRequest.FromString,
-            response_serializer=pb.TranslateResponse.SerializeToString,
-        )
-        service = "attendant.v1.TranslationService"
-        return grpc.method_handlers_generic_handler(service, {"Translate": translate})
-
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until the process is ended."""
@@ -150,16 +140,20 @@ async def serve(arguments: argparse.Namespace) -> None:
     batcher = Batcher(translator, arguments.max_texts, arguments.max_batch_tokens, in_flight)
     server = grpc.aio.server()
     service = TranslationService(Tokenizer.from_file(arguments.tokenizer), batcher)
-    server.add_generic_rpc_handlers([service.handler()])
+    translate = grpc.unary_unary_rpc_method_handler(
+        service.translate, pb.TranslateRequest.FromString, pb.TranslateResponse.SerializeToString
+    )
+    methods = {"Translate": translate}
+    handler = grpc.method_handlers_generic_handler("attendant.v1.TranslationService", methods)
+    server.add_generic_rpc_handlers([handler])
     server.add_insecure_port(f"127.0.0.1:{arguments.port}")
     await server.start()
     print(f"serving on port {arguments.port}", flush=True)
     await server.wait_for_termination()
 
 
-def main() -> None:
-    """Read the flags and serve."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--compute-type", default="int8")
@@ -170,7 +164,3 @@ def main() -> None:
     parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded, of a part")
     parser.add_argument("--port", type=int, default=50061)
     uvloop.run(serve(parser.parse_args()))  # as our own server does
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@
 Runs in an environment of its own: it wants older releases of its libraries than others do.
 """
 
-import argparse
 import asyncio
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import torch
 from infinity_emb import AsyncEmbeddingEngine, EngineArgs
 from infinity_emb.primitives import Device, Dtype, InferenceEngine
 
-from bench.embedding_worker import FloatArray, serve
+from bench.embedding.worker import FloatArray, engine_arguments, serve
 
 BATCH_SIZE = 32
 
@@ -24,7 +23,7 @@ BATCH_SIZE = 32
 class InfinityEngine:
     """One model on the CPU; started by the first texts."""
 
-    def __init__(self, model: str, num_threads: int, batch_size: int) -> None:
+    def __init__(self, model: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         self._engine = AsyncEmbeddingEngine.from_args(
             EngineArgs(
@@ -32,7 +31,7 @@ class InfinityEngine:
                 engine=InferenceEngine.torch,
                 device=Device.cpu,
                 dtype=Dtype.float32,
-                batch_size=batch_size,
+                batch_size=BATCH_SIZE,
                 lengths_via_tokenize=False,
                 model_warmup=False,
             )
@@ -48,15 +47,6 @@ class InfinityEngine:
         return np.stack(vectors)
 
 
-def main() -> None:
-    """Load the model and serve as a worker."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--num-threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
-    serve(InfinityEngine(**vars(parser.parse_args())))
-    os._exit(0)  # the engine's threads would go on
-
-
 if __name__ == "__main__":
-    main()
+    serve(InfinityEngine(**vars(engine_arguments(__doc__, "--model"))).embed)
+    os._exit(0)  # the engine's threads would go on

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from bench.loads import LoadResult, Refused, closed_loop, in_calls, in_turn, one_at_a_time, poisson
+from bench.loads import LoadResult, Refused, closed_loop, in_calls, in_turn, poisson
 
 FAST = 1e6
 """Calls per second of arrivals that are all due at once."""
@@ -34,7 +34,7 @@ def test_a_closed_loop_never_has_more_calls_in_flight_than_callers():
 
     asyncio.run(closed_loop(send, ["a"] * 20, concurrency=5))
     assert most == 5
-    asyncio.run(one_at_a_time(send, ["a"] * 3))
+    asyncio.run(closed_loop(send, ["a"] * 3, concurrency=1))
     assert in_flight == 0
 
 
@@ -127,3 +127,7 @@ def test_systems_are_measured_in_turn_and_warm_ups_are_thrown_away():
 
     assert order == ["a", "b"] * 3
     assert results == {"a": [3, 5], "b": [4, 6]}
+
+
+def test_a_load_without_answers_has_no_percentile():
+    assert LoadResult(seconds=1.0).latency(50) != LoadResult(seconds=1.0).latency(50)

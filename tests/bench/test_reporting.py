@@ -1,9 +1,11 @@
 import json
+from collections import Counter
 
 import pytest
 
 from bench import reporting
-from bench.reporting import Curve, compare, draw, markdown_table, save_results, spread
+from bench.loads import LoadResult
+from bench.reporting import compare, draw, figures_of, ratios_table, report, spread, table
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +39,52 @@ def test_values_without_a_partner_are_refused():
         compare([1.0, 2.0], [1.0])
 
 
-def test_a_table_has_a_column_for_every_header():
-    assert markdown_table(["a", "b"], [["x", 1]]) == "| a | b |\n| --- | ---: |\n| x | 1 |"
+def test_a_table_has_a_column_for_every_key_and_rounds_floats():
+    rows = [{"a": "x", "b": 1.23456}, {"a": "y", "b": 2}]
+    assert table(rows) == "| a | b |\n| --- | ---: |\n| x | 1.235 |\n| y | 2 |\n"
 
 
-def test_results_are_kept_with_the_machine_they_were_measured_on():
-    path = save_results("some", {"figure": compare([1.0], [2.0])})
+def result(num_texts: int, failures: Counter[str] | None = None) -> LoadResult:
+    return LoadResult(2.0, [0.1], num_texts, failures=failures or Counter())
 
-    content = json.loads(path.read_text())
+
+def test_a_system_is_compared_with_each_of_the_others_in_each_unit():
+    measured = {"b": [result(4), result(8)], "a": [result(8), result(8)], "c": [result(2)] * 2}
+
+    found = figures_of("some load", measured, ["texts/s", "p50 ms"], "a")
+
+    assert [(f.rival, f.unit) for f in found] == [
+        ("b", "texts/s"),
+        ("b", "p50 ms"),
+        ("c", "texts/s"),
+        ("c", "p50 ms"),
+    ]
+    assert found[0].comparison == compare([4.0, 4.0], [2.0, 4.0])
+
+
+def test_the_table_of_ratios_shows_failures():
+    measured = {"attendant": [result(1, Counter(REFUSED=3))], "b": [result(1)]}
+
+    assert "{'attendant': {'REFUSED': 3}}" in ratios_table(figures_of("l", measured, ["texts/s"]))
+
+
+def test_results_are_kept_with_the_machine_they_were_measured_on(folders, capsys):
+    report("some", {"figure": compare([1.0], [2.0])}, "a table")
+
+    content = json.loads((folders / "results/some.json").read_text())
     assert content["machine"]["num_cores"] >= 1
     assert content["figure"]["ratio_of_medians"] == 0.5
+    assert capsys.readouterr().out == "a table\n"
+
+
+def test_results_without_a_table_are_printed_as_json(capsys):
+    report("some", {"a": 1})
+
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
 
 
 def test_pictures_go_into_the_documents_only_when_told(folders):
-    curves = [Curve("ours", [1, 2, 4], [1.0, 2.0, 3.0])]
+    curves = {"ours": ([1, 2, 4], [1.0, 2.0, 3.0])}
 
     assert draw("a", curves, "t", "x", "y", log_x=True).parent == folders / "results"
     path = draw("a", curves, "t", "x", "y", log_y=True, into_docs=True)

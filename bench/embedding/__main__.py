@@ -1,0 +1,84 @@
+"""Embeddings: our server against others on the same weights, measured in turn.
+
+    python -m bench.embedding --data-dir DATA_DIR --model minilm --precision fp32 \\
+        --rivals sentence-transformers,bare-loop --loads saturated,single --pairs 20
+
+Every engine is loaded once and idles while the others are measured; all have two threads or as
+many as there are processors. A round measures each engine once, the first round is thrown away.
+Prints ratios of medians, the quartiles and extremes of the ratios of neighbours, and the cosines to
+sentence-transformers in fp32; saves all in ``build/bench/``.
+
+Loads:
+saturated    all texts as fast as possible: engines in process get them in one call and sort them,
+             our server gets calls of many texts
+concurrent   64 callers with one text each; sentence-transformers, which has no way to batch them,
+             gets all texts in one call as before
+single       one text at a time, median latency
+poisson      texts arrive on their own at 80 % of the rival's throughput with 64 callers; p50, p99
+"""
+
+import argparse
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+from bench.arguments import bench_parser, some_of
+from bench.embedding.contest import Contest, cosines
+from bench.embedding.systems import REFERENCE, RIVALS, start
+from bench.models.build import built_bundle
+from bench.reporting import OURS, ratios_table, report, table
+from bench.texts import paragraphs
+
+NUM_TEXTS = {"minilm": 512, "bert-base": 256}
+"""With fewer, systems that sort and cut texts into batches of 32 would pad more."""
+NUM_COSINE_TEXTS = 128
+LOADS = ("saturated", "concurrent", "single", "poisson")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--model", choices=NUM_TEXTS, default="minilm")
+    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of ours")
+    default = "sentence-transformers,bare-loop"
+    parser.add_argument("--rivals", type=some_of(*RIVALS), default=default)
+    parser.add_argument("--loads", type=some_of(*LOADS), default="saturated,single")
+    parser.add_argument("--pairs", type=int, default=20, help="rounds that count")
+    parser.add_argument("--num-texts", type=int, help="in a round; default by the model's size")
+    return parser
+
+
+async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Start everything and run the loads that were asked for."""
+    bundle = built_bundle(arguments.model, arguments.data_dir)
+    num_texts = arguments.num_texts or NUM_TEXTS[arguments.model]
+    texts = paragraphs(arguments.data_dir, num_texts)
+    async with AsyncExitStack() as stack:
+        systems = {
+            name: await stack.enter_async_context(start(name, bundle, arguments.precision))
+            for name in dict.fromkeys([OURS, REFERENCE, *arguments.rivals])
+        }
+        sample = texts[:NUM_COSINE_TEXTS]
+        vectors = {name: await system.vectors(sample) for name, system in systems.items()}
+        compared = {name: cosines(found, vectors[REFERENCE]) for name, found in vectors.items()}
+        wanted = {n: s for n, s in systems.items() if n == OURS or n in arguments.rivals}
+        contest = Contest(wanted, texts, arguments.pairs)
+        for load in arguments.loads:
+            await getattr(contest, load)()
+    return {"num_texts": num_texts, "cosines": compared, "figures": contest.figures}
+
+
+def main() -> None:
+    """Measure, print, save."""
+    arguments = build_parser().parse_args()
+    results = asyncio.run(measure(arguments))
+    to_reference = [
+        {f"cosine to {REFERENCE}": name, "mean": f"{mean:.7f}", "least": f"{least:.7f}"}
+        for name, (mean, least) in results["cosines"].items()
+    ]
+    name = f"embedding-{arguments.model}-{arguments.precision}"
+    report(name, results, ratios_table(results["figures"]), table(to_reference))
+
+
+if __name__ == "__main__":
+    main()

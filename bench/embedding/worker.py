@@ -1,0 +1,123 @@
+"""Engines without a server: each runs in a process, and perhaps an environment, of its own.
+
+`serve` is the engine's side: it reads commands from the standard input and measures where the
+engine is, so that nothing but the engine's own work is counted. `Worker` is the bench's side.
+Messages are JSON, one a line. Output of the engine's library goes to the standard error.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.loads import LoadResult, closed_loop, poisson
+
+FloatArray = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Awaitable[FloatArray]]
+"""Vectors of length 1 (texts, d), in the order of the texts."""
+MAX_MESSAGE_BYTES = 1 << 26
+END_SECONDS = 15
+"""An engine whose threads go on for longer when nothing is left to do is killed."""
+
+
+def engine_arguments(description: str | None, *names: str) -> argparse.Namespace:
+    """The command line of an engine: required strings, and a number of threads."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in names:
+        parser.add_argument(name, required=True)
+    parser.add_argument("--num-threads", type=int, default=len(os.sched_getaffinity(0)))
+    return parser.parse_args()
+
+
+async def load(
+    embed: Embed, calls: Sequence[Sequence[str]], concurrency: int, calls_per_second: float
+) -> LoadResult:
+    """`poisson` arrivals if there is a rate, else a `closed_loop` of so many callers."""
+
+    async def send(texts: Sequence[str]) -> int:
+        return len(await embed(texts))
+
+    if calls_per_second:
+        return await poisson(send, calls, calls_per_second)
+    return await closed_loop(send, calls, concurrency)
+
+
+def serve(embed: Embed) -> None:
+    """Answer commands until the standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    asyncio.run(_serve(embed, answers))
+
+
+async def _serve(embed: Embed, answers: Any) -> None:
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "texts" in command:
+            answer = (await embed(command["texts"])).tolist()
+        else:
+            answer = asdict(await load(embed, **command))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+class Worker:
+    """An engine in another process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def measure(
+        self, calls: Sequence[Sequence[str]], concurrency: int = 1, calls_per_second: float = 0.0
+    ) -> LoadResult:
+        """`load` the engine, there."""
+        load = {"calls": calls, "concurrency": concurrency, "calls_per_second": calls_per_second}
+        content = await self.ask(load)
+        return LoadResult(**content | {"failures": Counter(content["failures"])})
+
+    async def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of ``texts`` (texts, d)."""
+        return np.array(await self.ask({"texts": texts}), np.float32)
+
+    async def ask(self, command: dict[str, Any] | None) -> Any:
+        """The answer to one command; with None, the first message that the process sends."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if command is not None:
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            await self._process.stdin.drain()
+        line = await self._process.stdout.readline()
+        if not line:
+            raise SystemExit("an engine's process ended; its errors stand above")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def running_worker(command: Sequence[str]) -> AsyncIterator[Worker]:
+    """A worker that `serve`s, loaded and waiting; ended with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=MAX_MESSAGE_BYTES,
+    )
+    worker = Worker(process)
+    try:
+        await worker.ask(None)
+        yield worker
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), END_SECONDS)
+        except TimeoutError:
+            process.kill()
+            await process.wait()

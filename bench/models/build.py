@@ -1,0 +1,49 @@
+"""The models that are made for measurements, built when they are first needed.
+
+python -m bench.models.build --data-dir DATA_DIR copy-base minilm bert-base
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.arguments import bench_parser
+
+MODELS = ("copy-base", "minilm", "bert-base")
+BUNDLES = Path("build/bench/bundles")
+HUGGING_FACE = Path("build/bench/hugging-face")
+"""The encoders again, as sentence-transformers and others read them."""
+
+
+def built_bundle(model: str, data_dir: Path) -> Path:
+    """The folder of a model's bundle.
+
+    Another process builds it, so that PyTorch is never loaded in the process that measures.
+    """
+    bundle = BUNDLES / model / "1"
+    if not bundle.exists():
+        command = [sys.executable, "-m", "bench.models.build", f"--data-dir={data_dir}", model]
+        subprocess.run(command, check=True)
+    return bundle
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("models", nargs="+", choices=MODELS)
+    return parser
+
+
+def main() -> None:
+    """Build the models that are named."""
+    from bench.models import copying_transformer, encoders  # they load PyTorch
+
+    arguments = build_parser().parse_args()
+    for model in arguments.models:
+        module = copying_transformer if model == "copy-base" else encoders
+        module.build(BUNDLES / model / "1", arguments.data_dir)
+
+
+if __name__ == "__main__":
+    main()

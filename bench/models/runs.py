@@ -1,0 +1,87 @@
+"""Models that are made for measurements: random weights, run folders, exported bundles.
+
+A run folder is written as a finished training leaves it, and ``attendant-export`` exports it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attendant_export.models.bert import Bert, BertConfig
+from attendant_export.models.transformer import Transformer, TransformerConfig
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+
+Weights = dict[str, NDArray[np.float32]]
+Config = BertConfig | TransformerConfig
+STD = 0.02
+
+
+def random_weights(config: Config, seed: int = 1) -> Weights:
+    """BERT's initialization (normal, deviation 0.02) by the names of our model's parameters."""
+    with torch.device("meta"):
+        model = Bert(config) if isinstance(config, BertConfig) else Transformer(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    rng = np.random.default_rng(seed)
+    return {name: _initial(rng, name, shape) for name, shape in sorted(shapes.items())}
+
+
+def _initial(rng: np.random.Generator, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    if len(shape) == 1:  # of a layer norm
+        return np.ones(shape, np.float32)
+    return rng.normal(0, STD, shape).astype(np.float32)
+
+
+def write_run(run_dir: Path, config: Config, weights: Weights, tokenizer: Tokenizer) -> None:
+    """Write a run folder."""
+    is_bert = isinstance(config, BertConfig)
+    kind = {"kind": "bert" if is_bert else "translation"}
+    write_json(run_dir / "config.json", kind | asdict(config))
+    if isinstance(config, BertConfig):
+        record = {"recipe": "random weights", "max_tokens": config.max_positions}
+        write_json(run_dir / "run.json", record)
+    tokenizer.save(str(run_dir / "tokenizer.json"))
+    save_weights(run_dir / "best/weights.safetensors", weights)
+
+
+def export_run(
+    run_dir: Path, bundle: Path, precisions: str, languages: Sequence[str], texts: Sequence[str]
+) -> None:
+    """Export a run as the bundle ``<name>/<version>``, verified on copies of these texts."""
+    card = {
+        "description": "Made for measuring speed.",
+        "license": "Apache-2.0",
+        "languages": languages,
+        "data": [],
+        "intended_use": "Measuring speed.",
+    }
+    write_json(run_dir / "card.json", card)
+    pairs = run_dir / "valid.tsv"
+    pairs.write_text("".join(f"{text}\t{text}\n" for text in texts), encoding="utf-8")
+    command = [sys.executable, "-m", "attendant_export", "export", f"--run-dir={run_dir}"]
+    command += [f"--bundles-dir={bundle.parent.parent}", f"--name={bundle.parent.name}"]
+    command += [f"--model-version={bundle.name}", f"--precisions={precisions}"]
+    command += [f"--valid={pairs.resolve()}", f"--data-card={run_dir / 'card.json'}"]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write a file, with its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def save_weights(path: Path, weights: Weights, **metadata: str) -> None:
+    """Write weights in the format of safetensors, with their folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
+    save_file(contiguous, path, metadata or None)

@@ -1,0 +1,80 @@
+"""Quality of the served bundles, measured through the client.
+
+    python -m bench.quality --data-dir DATA_DIR
+    python -m bench.quality --data-dir DATA_DIR --model de-en --swap
+    python -m bench.quality --data-dir DATA_DIR --model en-fr \\
+        --file tatoeba/tatoeba.en-fr.test.tsv.gz
+
+Translation: sacreBLEU and chrF on the Tatoeba test, each sentence with all of its references, with
+greedy and beam search; empty and repeating outputs there and, of models that read English, on
+sentences of digital.gov; whether sentences get other tokens or log-probabilities in batches than
+alone. Embeddings, unless ``--model`` is another than en-de: how often the
+nearest German sentence of an English one is its translation, and the other way round, among all
+sentences of the test (first references); Spearman's correlation with the judgements of the open
+subset of STS-B (test); how often one masked word piece of a test sentence is guessed.
+"""
+
+import argparse
+from contextlib import nullcontext
+from typing import Any
+
+from attendant_client import Client
+
+from bench.arguments import bench_parser
+from bench.quality.embedding import measure_embeddings
+from bench.quality.invariance import measure_invariance
+from bench.quality.translation import count_faults, measure_translation, translate
+from bench.reporting import report
+from bench.servers import RunningServer, running_server
+from bench.texts import TATOEBA_TEST, read_references, sample_texts
+
+EN_DE = "en-de"
+TIMEOUT_SECONDS = 300
+NUM_GOVERNMENT = 500
+"""Sentences of digital.gov, unlike the everyday talk of Tatoeba, whose faults are counted."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--target", help="a running server; without it one is started")
+    parser.add_argument("--model", default=EN_DE, help="name of the translation model")
+    parser.add_argument("--file", default=TATOEBA_TEST)
+    parser.add_argument("--swap", action="store_true", help="the file's second column is read")
+    return parser
+
+
+def measure(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All figures that the arguments ask for."""
+    data_dir, model = arguments.data_dir, arguments.model
+    references = read_references(data_dir / arguments.file, arguments.swap)
+    models = [f"{m.name}/{m.version}:{m.precision}" for m in client.models()]
+    government = [] if arguments.swap else sample_texts(data_dir, "government", NUM_GOVERNMENT)
+    figures: dict[str, Any] = {"models": models}
+    for search, beam_size in {"greedy": 1, "beam4": 4}.items():
+        figures[search] = measure_translation(client, references, beam_size, model)
+        figures[f"batching_{search}"] = measure_invariance(
+            client, list(references), beam_size, model
+        )
+        if government:
+            unlike_training = translate(client, government, beam_size, model)
+            figures[f"government_{search}"] = count_faults(unlike_training)
+    if model == EN_DE:
+        figures |= measure_embeddings(client, data_dir, references)
+    return figures
+
+
+def main() -> None:
+    """Measure and print JSON."""
+    arguments = build_parser().parse_args()
+    patient = f"--max-request-seconds={TIMEOUT_SECONDS}"
+    given = nullcontext(RunningServer(arguments.target)) if arguments.target else None
+    with (
+        given or running_server(patient) as running,
+        Client(running.target, timeout_seconds=TIMEOUT_SECONDS) as client,
+    ):
+        report(f"quality-{arguments.model}", measure(client, arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Scores and faults of served translations, measured through the client."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sacrebleu
+from attendant_client import Client
+
+from bench.quality.embedding import results_of
+
+NUM_LONG_WORDS = 15
+
+
+def bleu_and_chrf(
+    hypotheses: Sequence[str], references: Sequence[list[str]]
+) -> tuple[float, float]:
+    """Corpus scores by sacreBLEU with every reference of every sentence."""
+    streams: Any = [
+        [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
+    ]
+    return (
+        sacrebleu.corpus_bleu(hypotheses, streams).score,
+        sacrebleu.corpus_chrf(hypotheses, streams).score,
+    )
+
+
+def is_looping(text: str) -> bool:
+    """Whether three words or more come three times in a row."""
+    words = text.split()
+    return any(
+        words[i : i + n] == words[i + n : i + 2 * n] == words[i + 2 * n : i + 3 * n]
+        for n in range(1, 6)
+        for i in range(len(words) - 3 * n + 1)
+    )
+
+
+def translate(client: Client, texts: Sequence[str], beam_size: int, model: str) -> list[str]:
+    """The translations of any number of texts."""
+    results = results_of(
+        lambda some: client.translate(some, beam_size=beam_size, model=model), texts
+    )
+    return [result.text for result in results]
+
+
+def measure_translation(
+    client: Client, references: dict[str, list[str]], beam_size: int, model: str = ""
+) -> dict[str, float]:
+    """Scores and faults of the translations of all test sentences."""
+    sources = list(references)
+    hypotheses = translate(client, sources, beam_size, model)
+    bleu, chrf = bleu_and_chrf(hypotheses, list(references.values()))
+    long = [i for i, source in enumerate(sources) if len(source.split()) > NUM_LONG_WORDS]
+    long_bleu, _ = bleu_and_chrf(
+        [hypotheses[i] for i in long], [references[sources[i]] for i in long]
+    )
+    return {
+        "bleu": bleu,
+        "chrf": chrf,
+        f"bleu_over_{NUM_LONG_WORDS}_words": long_bleu,
+        f"num_sentences_over_{NUM_LONG_WORDS}_words": len(long),
+        **count_faults(hypotheses),
+    }
+
+
+def count_faults(hypotheses: Sequence[str]) -> dict[str, float]:
+    """How many translations are empty or repeat themselves."""
+    return {
+        "num_empty": sum(not h.strip() for h in hypotheses),
+        "num_looping": sum(map(is_looping, hypotheses)),
+        "num_sentences": len(hypotheses),
+    }

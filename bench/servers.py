@@ -1,0 +1,98 @@
+"""Starting real servers for a measurement, and reading their counters and what they use."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import grpc
+
+ONE_OF_EACH_KIND = "--models=bert-en-de,en-de"
+"""The built-in models of which a call need not name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that was started for a measurement."""
+
+    target: str
+    metrics_url: str = ""
+    """Empty for a server that has none."""
+    pid: int = 0
+    """0 for a server that somebody else has started."""
+
+    def total(self, name: str) -> float:
+        """The sum of all samples of a metric."""
+        samples = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", self.read_metrics(), re.MULTILINE)
+        return sum(map(float, samples))
+
+    def read_metrics(self) -> str:
+        """``/metrics`` as it is."""
+        with urllib.request.urlopen(self.metrics_url) as response:
+            text: str = response.read().decode()
+        return text
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the server's process has used so far, of all its threads."""
+        # The name, which may hold blanks, ends at the last bracket.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_bytes(self) -> int:
+        """Memory of the server's process that is in use now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def flags_for(bundle: Path) -> list[str]:
+    """Flags for a server of one model; its folder is ``<bundles>/<name>/<version>``."""
+    return [f"--bundles={bundle.parent.parent}", f"--models={bundle.parent.name}"]
+
+
+@contextmanager
+def running_server(*arguments: str, log: IO[bytes] | None = None) -> Iterator[RunningServer]:
+    """Our server with these flags, in a process of its own, ready when the block begins.
+
+    Its log goes to the file ``log``, or to where the errors of this process go.
+    """
+    port, metrics_port = free_port(), free_port()
+    command = [sys.executable, "-m", "attendant_server"]
+    command += ["--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
+    command += [f"--metrics-port={metrics_port}", "--lame-duck-seconds=0", *arguments]
+    with running_program(command, log) as pid:
+        metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        yield RunningServer(f"127.0.0.1:{port}", metrics_url, pid)
+
+
+@contextmanager
+def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Iterator[int]:
+    """A program that prints a line with "serving" once it can be called; yields its process id."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+        assert process.stdout is not None
+        try:
+            if "serving" not in process.stdout.readline():
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def open_channel(server: RunningServer) -> grpc.aio.Channel:
+    """One connection to a server, past any proxy, for answers of any size; without retries."""
+    options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
+    return grpc.aio.insecure_channel(server.target, options=options)
+
+
+def free_port() -> int:
+    """A port of this machine on which nobody listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -1,0 +1,150 @@
+"""The cost of watching the server: scraped metrics, spans that are sent, a log line a call.
+
+    python -m bench.serving.overhead --data-dir DATA_DIR --pairs 20
+
+Two servers are loaded in turn with the same calls, one text each: one with everything on that
+``--parts`` names, every call traced; the other with all of it off. Printed are the ratios of the
+throughput, and of the processor time that the server took for a call. The collector of the spans
+is a bare gRPC method in this process, and it must have got some; scrapes come every 15 seconds.
+"""
+
+from __future__ import annotations  # some classes of grpc are generic in its stubs only
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import grpc
+
+from bench.arguments import add_server_flags, bench_parser, some_of
+from bench.embedding.caller import embedding_caller
+from bench.loads import LoadResult, Send, closed_loop, in_turn
+from bench.reporting import Figure, figures_of, ratios_table, report
+from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
+from bench.texts import sample_texts
+from bench.translation.caller import translation_caller
+
+CONCURRENCY = 64
+NUM_TEXTS = 2048
+SCRAPE_SECONDS = 15.0
+EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
+PARTS = ("metrics", "tracing", "logs")
+WATCHED, UNWATCHED = "watched", "unwatched"
+
+
+@asynccontextmanager
+async def running_collector(received: list[int]) -> AsyncIterator[str]:
+    """An OTLP collector that keeps the sizes of the batches it gets; yields its endpoint."""
+
+    async def export(request: bytes, _: Any) -> bytes:
+        received.append(len(request))
+        return b""
+
+    server = grpc.aio.server()
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Export": grpc.unary_unary_rpc_method_handler(export)
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(EXPORT, methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def flags_of(parts: Sequence[str], endpoint: str) -> list[str]:
+    """How a server is started with just these parts on."""
+    metrics = [] if "metrics" in parts else ["--metrics-port=-1"]
+    tracing = [f"--trace-endpoint={endpoint}"] if "tracing" in parts else []
+    logs = ["--log-level=info", "--log-format=json"] if "logs" in parts else []
+    return metrics + tracing + logs
+
+
+async def measure(
+    server: RunningServer, send: Send[str], texts: Sequence[str], seconds: float, is_scraped: bool
+) -> LoadResult:
+    """Load one server with concurrent calls for so long."""
+
+    async def scrape() -> None:
+        while is_scraped:
+            await asyncio.to_thread(server.read_metrics)
+            await asyncio.sleep(SCRAPE_SECONDS)
+
+    scraping = asyncio.create_task(scrape())
+    cpu_seconds = server.cpu_seconds()
+    result = await closed_loop(send, texts, CONCURRENCY, seconds)
+    result.server_cpu_seconds = server.cpu_seconds() - cpu_seconds
+    scraping.cancel()
+    return result
+
+
+@asynccontextmanager
+async def sending(load: str, server: RunningServer) -> AsyncIterator[Send[str]]:
+    """How a load, ``translate`` or ``embed``, makes one call."""
+    if load == "translate":
+        async with translation_caller(server, beam_size=1) as translating:
+            yield translating.send
+    else:
+        async with embedding_caller(server) as embedding:
+            yield lambda text: embedding.send([text])
+
+
+async def run(arguments: argparse.Namespace) -> None:
+    """Measure in turn."""
+    parts = arguments.parts
+    figures: list[Figure] = []
+    spans: list[int] = []
+    async with AsyncExitStack() as stack:
+        endpoint = await stack.enter_async_context(running_collector(spans))
+        log = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        flags = {WATCHED: flags_of(parts, endpoint), UNWATCHED: flags_of([], "")}
+        servers = {
+            name: stack.enter_context(
+                running_server(ONE_OF_EACH_KIND, *arguments.server_flags, *own, log=log)
+            )
+            for name, own in flags.items()
+        }
+        for load in arguments.loads:
+            figures += await _compare(load, servers, arguments)
+        # No figure is printed for a part that did nothing.
+        if "tracing" in parts and not spans:
+            raise SystemExit("no span has come")
+        if "logs" in parts and not log.tell():
+            raise SystemExit("no line was logged")
+    report("overhead", {"parts": parts, "figures": figures}, ratios_table(figures))
+
+
+async def _compare(
+    load: str, servers: dict[str, RunningServer], arguments: argparse.Namespace
+) -> list[Figure]:
+    texts = sample_texts(arguments.data_dir, "short", NUM_TEXTS)
+    async with AsyncExitStack() as stack:
+        measures = {}
+        for name, server in servers.items():
+            send = await stack.enter_async_context(sending(load, server))
+            is_scraped = name == WATCHED and "metrics" in arguments.parts
+            measures[name] = partial(measure, server, send, texts, arguments.seconds, is_scraped)
+        measured = await in_turn(measures, arguments.pairs)
+    return figures_of(load, measured, ["texts/s", "server's CPU ms/text"], WATCHED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = bench_parser(__doc__)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
+    loads = some_of("translate", "embed")
+    parser.add_argument("--loads", type=loads, default="translate,embed", help="translate, embed")
+    help_of_parts = f"on for the watched server: {', '.join(PARTS)}"
+    parser.add_argument("--parts", type=some_of(*PARTS), default=list(PARTS), help=help_of_parts)
+    add_server_flags(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    asyncio.run(run(build_parser().parse_args()))
