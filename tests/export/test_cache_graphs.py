@@ -7,7 +7,7 @@ from attendant_export.graphs.cache_copies import write_cache_graphs
 
 from tests.support.graphs import open_onnx, run
 
-COMMITTED = Path(attendant_server.__file__).parent / "graphs"
+COMMITTED = Path(attendant_server.__file__).parent / "runtime" / "graphs"
 
 
 def test_the_graphs_of_the_server_are_what_is_written_now(tmp_path: Path):
