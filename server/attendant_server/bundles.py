@@ -14,28 +14,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from attendant.v1 import bundle_pb2, embedding_pb2
-from google.protobuf import json_format
+from attendant.v1 import bundle_pb2
+from attendant_manifest import ManifestError, parse_manifest
 
+from attendant_server.manifest_problems import MANIFEST_NAME, NAME, VERSION, problems
 from attendant_server.reasons import reason_of
 
-MANIFEST_VERSION = 1
-MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1024 * 1024
-MAX_TOKENS = 65_536
-"""Largest limit of tokens that a manifest may give; memory is taken for that many."""
-PRECISIONS = ("fp32", "int8", "fp16")
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """What each device can run, best first. ONNX Runtime's kernels that keep caches in place on a GPU
 take fp16 only, and its int8 products run on the host."""
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
-_PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TRANSLATION_GRAPHS = ("encoder", "decoder_step", "scorer")
-_TRANSLATION_TOKENS = ("pad_id", "bos_id", "eos_id", "unk_id")
-_EMBEDDING_TOKENS = ("pad_id", "cls_id", "sep_id", "unk_id")
 
 
 class BundleError(Exception):
@@ -61,6 +49,10 @@ class Bundle:
         """The graphs of the precision in use."""
         return next(p for p in self.manifest.precisions if p.name == self.precision)
 
+    def step_path(self, step: bundle_pb2.StepGraph) -> Path:
+        """Absolute path of a step's ONNX file."""
+        return self.directory / step.graph.path
+
     def graph_path(self, graph: str) -> Path:
         """Absolute path of a graph's ONNX file; ``graph`` is a field name of PrecisionGraphs."""
         found: bundle_pb2.Graph = getattr(self.graphs, graph)
@@ -85,7 +77,7 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     found = {
         f"{manifest.parts[-3]}/{manifest.parts[-2]}": manifest.parent
         for manifest in sorted(root.glob(f"*/*/{MANIFEST_NAME}"))
-        if _NAME.fullmatch(manifest.parts[-3]) and _VERSION.fullmatch(manifest.parts[-2])
+        if NAME.fullmatch(manifest.parts[-3]) and VERSION.fullmatch(manifest.parts[-2])
     }
     if not found:
         raise BundleError(f"{root}: no bundles, which would be <name>/<version>/{MANIFEST_NAME}")
@@ -106,12 +98,11 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
     lists are not opened: `Bundle.check_files` must come before any use of them.
     """
     directory = directory.resolve()
-    manifest = bundle_pb2.Manifest()
     try:
-        json_format.Parse(_read_manifest(directory), manifest)
-    except (json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        manifest = parse_manifest(_read_manifest(directory))
+    except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{directory / MANIFEST_NAME}: {reason_of(error)}") from error
-    problem = next(_problems(manifest, directory), None)
+    problem = next(problems(manifest, directory), None)
     if problem is not None:
         raise BundleError(f"{directory / MANIFEST_NAME}: {problem}")
     return Bundle(directory, manifest, _choose_precision(manifest, directory, precision, device))
@@ -200,110 +191,3 @@ def _regular_file(directory: Path, relative: str) -> os.stat_result:
     if status.st_nlink != 1:
         raise BundleError(f"{path}: has other names (hard links)")
     return status
-
-
-def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
-    """What is wrong with a manifest, in an order in which later checks may trust earlier ones."""
-    if manifest.manifest_version != MANIFEST_VERSION:
-        yield f"manifest_version {manifest.manifest_version} is not {MANIFEST_VERSION}"
-    yield from _name_problems(manifest, directory)
-    yield from _file_problems(manifest)
-    if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
-        yield from _translation_problems(manifest)
-    elif manifest.kind == bundle_pb2.MODEL_KIND_EMBEDDING:
-        yield from _embedding_problems(manifest)
-    else:
-        yield "kind is missing"
-    yield from _reference_problems(manifest)
-
-
-def _name_problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
-    if not _NAME.fullmatch(manifest.name):
-        yield "name has other characters than lower-case letters, digits and hyphens"
-    if not _VERSION.fullmatch(manifest.version):
-        yield "version has other characters than letters, digits, dots and hyphens"
-    if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
-        folder = f"{directory.parent.name}/{directory.name}"
-        yield f"name and version must be those of the folder, {folder}"
-
-
-def _file_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    seen: set[str] = set()
-    for file in manifest.files:
-        if not all(_PATH_PART.fullmatch(part) for part in file.path.split("/")):
-            yield f"files: the path {file.path!r} is not a plain path inside the bundle"
-        if file.path in seen or file.path == MANIFEST_NAME:
-            yield f"files: {file.path} is listed twice or is the manifest itself"
-        if not _SHA256.fullmatch(file.sha256):
-            yield f"files: sha256 of {file.path} is not 64 lower-case hexadecimal digits"
-        seen.add(file.path)
-    names = [precision.name for precision in manifest.precisions]
-    if not names or len(set(names)) != len(names) or not set(names) <= set(PRECISIONS):
-        yield f"precisions must have one or more of {', '.join(PRECISIONS)}, each once"
-
-
-def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    if not manifest.HasField("translation_sizes"):
-        yield "translation_sizes is missing"
-    yield from _token_problems(manifest, _TRANSLATION_TOKENS, manifest.translation_sizes.vocab_size)
-    yield from _limit_problems(manifest, ("max_source_tokens", "max_target_tokens"))
-    if not manifest.target_tokenizer:
-        yield "target_tokenizer is missing"
-    yield from _graph_problems(manifest, _TRANSLATION_GRAPHS)
-
-
-def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    if not manifest.HasField("embedding_sizes"):
-        yield "embedding_sizes is missing"
-    yield from _token_problems(manifest, _EMBEDDING_TOKENS, manifest.embedding_sizes.vocab_size)
-    yield from _limit_problems(manifest, ("max_tokens",))
-    if manifest.default_pooling == embedding_pb2.POOLING_UNSPECIFIED:
-        yield "default_pooling is missing"
-    yield from _graph_problems(manifest, ("embedder",))
-    with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
-    if with_head and not manifest.special_tokens.HasField("mask_id"):
-        yield "special_tokens.mask_id is missing, but there is an mlm_head"
-
-
-def _limit_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
-    for name in required:
-        if not 1 <= getattr(manifest.limits, name) <= MAX_TOKENS:
-            yield f"limits.{name} must be between 1 and {MAX_TOKENS}"
-
-
-def _token_problems(
-    manifest: bundle_pb2.Manifest, required: Sequence[str], vocab_size: int
-) -> Iterator[str]:
-    for name in required:
-        if not manifest.special_tokens.HasField(name):  # type: ignore[arg-type]
-            yield f"special_tokens.{name} is missing"
-    for field, token_id in manifest.special_tokens.ListFields():
-        if token_id >= vocab_size:
-            yield f"special_tokens.{field.name} is outside the vocabulary"
-
-
-def _graph_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
-    for precision in manifest.precisions:
-        for graph in required:
-            if not precision.HasField(graph):  # type: ignore[arg-type]
-                yield f"the {precision.name} precision has no graph {graph}"
-
-
-def _reference_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    listed = {file.path for file in manifest.files}
-    for path in _referred_paths(manifest):
-        if path not in listed:
-            yield f"{path!r} is used but not among files"
-
-
-def _referred_paths(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    yield manifest.source_tokenizer
-    if manifest.target_tokenizer:
-        yield manifest.target_tokenizer
-    if manifest.reference_outputs:
-        yield manifest.reference_outputs
-    for precision in manifest.precisions:
-        yield precision.weights
-        for _, value in precision.ListFields():
-            if isinstance(value, bundle_pb2.Graph):
-                yield value.path

@@ -57,7 +57,7 @@ def description_of(info: model_pb2.ModelInfo) -> model_pb2.GetModelResponse:
         request_limits=model_pb2.RequestLimits(
             max_texts=64, max_text_characters=1000, max_beam_size=8
         ),
-        translation_sizes=bundle_pb2.TranslationSizes(d_model=256, num_heads=4),
+        translation_sizes=model_pb2.TranslationSizes(d_model=256, num_heads=4),
         license="Apache-2.0",
         credits=["Tatoeba", "Example Ltd."],
         provenance=PROVENANCE,

@@ -40,10 +40,10 @@ def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle
 
     assert manifest.kind == MODEL_KIND_TRANSLATION
     assert (manifest.name, manifest.version) == ("tiny-en-de", "1")
-    assert (manifest.source_language, manifest.target_language) == ("en", "de")
+    assert [*manifest.source_languages, *manifest.target_languages] == ["en", "de"]
     assert [p.name for p in manifest.precisions] == PRECISIONS
     assert [p.precision for p in manifest.parity.precisions] == PRECISIONS
-    assert manifest.translation_sizes.num_decoder_layers == 2
+    assert manifest.architecture.decoder.groups[0].num_layers == 2
     assert manifest.special_tokens.unk_id == 3
     assert manifest.limits.max_source_tokens == manifest.limits.max_target_tokens == 64
     assert manifest.provenance.training_seconds > 0
@@ -62,10 +62,10 @@ def test_a_manifest_describes_an_embedding_bundle_completely(embedding_bundle):
     assert manifest.kind == MODEL_KIND_EMBEDDING
     assert manifest.languages == ["en", "de"]
     assert all(p.HasField("embedder") and p.HasField("mlm_head") for p in manifest.precisions)
-    assert manifest.embedding_sizes.d_model == 32
+    assert manifest.architecture.d_model == 32
     assert manifest.special_tokens.HasField("mask_id")
     assert manifest.limits.max_tokens == 64
-    assert manifest.default_normalize
+    assert manifest.embedding.normalize
 
 
 @pytest.mark.parametrize("bundle", ["translation_bundle", "embedding_bundle"])
@@ -115,7 +115,8 @@ def test_the_model_card_names_licence_credits_and_weaknesses(translation_bundle)
 def test_a_manifest_is_described_for_people(translation_bundle):
     text = describe_manifest(read_manifest(translation_bundle))
 
-    assert "translation, en de" in text
+    assert "languages   en to de" in text
+    assert "encoder: groups (num_layers 2, self_attention (num_heads 2, head_dim 16" in text
     assert "beam4 ragged cached by decoder_step: 16 of 16 identical" in text
     assert "greedy ragged cached by greedy_step: 16 of 16 identical" in text
     assert "greedy ragged cached by greedy_steps: 16 of 16 identical" in text
@@ -202,7 +203,7 @@ def ascii_by_default(monkeypatch):
 
 
 def test_a_manifest_is_read_as_utf8(tmp_path, ascii_by_default):
-    text = '{"manifest_version": 1, "description": "Für Prüfungen."}'
+    text = '{"manifest_version": 2, "description": "Für Prüfungen."}'
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
 
     assert read_manifest(tmp_path).description == "Für Prüfungen."
@@ -223,7 +224,7 @@ def test_a_model_card_is_written_as_utf8(embedding_bundle, tmp_path, ascii_by_de
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"manifest_version": 2}', "unknown manifest_version 2"),
+        ('{"manifest_version": 3}', "unknown manifest_version 3"),
         ('{"surprise": 1}', "surprise"),
         ("not JSON", "manifest.json"),
     ],

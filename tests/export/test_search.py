@@ -1,7 +1,6 @@
 from typing import Any
 
 import pytest
-from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.graph_search import search_all
@@ -9,7 +8,7 @@ from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis
 from attendant_export.verify.translation import trace_of
 
-from tests.support.graphs import tiny_transformer
+from tests.support.graphs import manifest_of, tiny_transformer
 
 SOURCES = [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]]
 MAX_TOKENS = 12
@@ -28,14 +27,8 @@ def model():
 @pytest.fixture(scope="module")
 def graphs(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("graphs")
-    sizes = TranslationSizes(
-        num_heads=model.config.num_heads,
-        head_dim=model.config.head_dim,
-        num_decoder_layers=model.config.num_decoder_layers,
-    )
-    special_tokens = SpecialTokens(pad_id=0, bos_id=1, eos_id=2)
     return TranslationGraphs(
-        folder, write_translation_graphs(model, "fp32", folder), sizes, special_tokens
+        folder, write_translation_graphs(model, "fp32", folder), manifest_of(model)
     )
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
 from attendant_export.data.shortlists import MAX_TOKENS, Shortlists, learn_shortlists
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -10,7 +9,7 @@ from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.translation import SampleSentences
 
-from tests.support.graphs import tiny_transformer
+from tests.support.graphs import manifest_of, tiny_transformer
 
 SPECIAL_IDS = range(4)
 EOS = 2
@@ -72,14 +71,8 @@ def open_graphs(folder, kind=TranslationGraphs):
     translations = rng.integers(4, config.vocab_size, (config.vocab_size, 4)).astype(np.int32)
     translations[0] = 0  # as of all special tokens that are learnt
     shortlists = Shortlists(np.arange(8, dtype=np.int32), translations)
-    sizes = TranslationSizes(
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_decoder_layers=config.num_decoder_layers,
-        vocab_size=config.vocab_size,
-    )
     written = write_translation_graphs(model, "fp32", folder, shortlists=shortlists)
-    graphs = kind(folder, written, sizes, SpecialTokens(pad_id=0, bos_id=1, eos_id=EOS))
+    graphs = kind(folder, written, manifest_of(model))
     return graphs, shortlists
 
 

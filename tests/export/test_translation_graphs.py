@@ -121,7 +121,7 @@ def test_beams_of_a_sentence_get_what_they_would_get_alone(graphs, precision, st
         np.testing.assert_allclose(scores, alone[-1], atol=NEIGHBOUR_TOLERANCE[precision])
 
 
-def test_an_adjustment_suppresses_a_token_of_one_row_only(graphs):
+def test_a_bias_suppresses_a_token_of_one_row_only(graphs):
     source, source_lengths = padded(SOURCES[:2])
     memory = graphs.encode(source, source_lengths)
     plain = graphs.step([1, 1], [0, 0], memory, source_lengths)
@@ -131,7 +131,7 @@ def test_an_adjustment_suppresses_a_token_of_one_row_only(graphs):
     np.testing.assert_array_equal(found[1], plain[1])
 
 
-def test_an_adjustment_leaves_the_log_probabilities_of_other_tokens_alone(graphs):
+def test_a_bias_leaves_the_log_probabilities_of_other_tokens_alone(graphs):
     source, source_lengths = padded(SOURCES[:1])
     memory = graphs.encode(source, source_lengths)
     plain = graphs.step([1], [0], memory, source_lengths)
@@ -210,8 +210,8 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
         "lengths": (["rows"], "tensor(int32)"),
         "total_length": ([1], "tensor(int32)"),
         "num_candidates": ([1], "tensor(int64)"),
-        "adjusted_positions": (["adjustments", 2], "tensor(int64)"),
-        "adjustments": (["adjustments"], "tensor(float)"),
+        "bias_positions": (["biased", 2], "tensor(int64)"),
+        "bias_values": (["biased"], "tensor(float)"),
         "source_lengths": (["sentences"], "tensor(int64)"),
         "candidate_ids": (["rows", "candidates"], "tensor(int64)"),
         "candidate_log_probabilities": (["rows", "candidates"], "tensor(float)"),
@@ -221,22 +221,22 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
             expected[f"past_{kind}_{layer}"] = (cache, real)
             expected[f"present_{kind}_{layer}"] = (cache, real)
             expected[f"cross_{kind}_{layer}"] = (memory, real)
-    assert interface_of(graphs.decoder_step) == expected
+    assert interface_of(graphs.sessions["decoder_step"]) == expected
     expected |= {
         "source_lengths": (["rows"], "tensor(int64)"),
         "total_source_length": ([1], "tensor(int32)"),
     }
     for name in [name for name in expected if name.startswith("cross_")]:
         expected[name] = expected[f"present_{name}"] = (["rows", *memory[1:]], real)
-    assert interface_of(graphs.greedy_step) == expected
+    assert interface_of(graphs.sessions["greedy_step"]) == expected
     del expected["num_candidates"]
-    for name in [n for n in expected if n.startswith(("present_", "adjust"))]:
+    for name in [n for n in expected if n.startswith("present_")]:
         expected[f"{name}_1"] = expected[name]
-    expected["adjusted_positions_1"] = (["adjustments_1", 2], "tensor(int64)")
-    expected["adjustments_1"] = (["adjustments_1"], "tensor(float)")
+    expected["bias_positions_1"] = (["biased_1", 2], "tensor(int64)")
+    expected["bias_values_1"] = (["biased_1"], "tensor(float)")
     expected["candidate_ids"] = (["rows", 2], "tensor(int64)")
     expected["candidate_log_probabilities"] = (["rows", 2], "tensor(float)")
-    assert interface_of(graphs.greedy_steps) == expected
+    assert interface_of(graphs.sessions["greedy_steps"]) == expected
 
 
 def interface_of(session):
@@ -246,11 +246,18 @@ def interface_of(session):
 
 def test_the_message_names_the_files_and_their_interfaces(graphs, precision):
     message = graphs.graphs
-    assert (message.name, message.weights) == (precision, f"weights.{precision}.bin")
+    assert (message.name, message.weights) == (precision, [f"weights.{precision}.bin"])
     assert message.encoder.path == f"encoder.{precision}.onnx"
     assert list(message.encoder.inputs) == ["source", "source_lengths"]
-    for name in ("encoder", "decoder_step", "greedy_step", "greedy_steps", "scorer"):
-        session, graph = getattr(graphs, name), getattr(message, name)
+    sessions = {"encoder": graphs.encoder, "scorer": graphs.scorer, **graphs.sessions}
+    described = {
+        "encoder": message.encoder,
+        "scorer": message.scorer,
+        **{step.name: step.graph for step in message.steps},
+    }
+    assert described.keys() == sessions.keys()
+    for name, session in sessions.items():
+        graph = described[name]
         assert list(graph.inputs) == [value.name for value in session.get_inputs()]
         assert list(graph.outputs) == [value.name for value in session.get_outputs()]
         onnx.checker.check_model(graphs.folder / graph.path)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from attendant.v1.bundle_pb2 import SpecialTokens, TranslationSizes
 from attendant_export.graphs.quantization import Int8Layers
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_export.verify import reference_search as search
@@ -19,7 +18,7 @@ from attendant_export.verify.translation import (
     trace_of,
 )
 
-from tests.support.graphs import tiny_bert, tiny_transformer
+from tests.support.graphs import manifest_of, tiny_bert, tiny_transformer
 
 SAMPLE = SampleSentences(
     [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]], [8, 9, 6, 8]
@@ -68,14 +67,8 @@ def verifier(model):
 
 
 def open_graphs(model, precision, folder, kind=TranslationGraphs):
-    config = model.config
-    sizes = TranslationSizes(
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        num_decoder_layers=config.num_decoder_layers,
-    )
     written = write_translation_graphs(model, precision, folder)
-    return kind(folder, written, sizes, SpecialTokens(pad_id=0, bos_id=1, eos_id=2))
+    return kind(folder, written, manifest_of(model))
 
 
 def test_fp32_graphs_follow_the_model_in_every_way_of_running_them(model, verifier, tmp_path):
@@ -183,7 +176,7 @@ def test_caches_that_change_the_tokens_are_refused(model, verifier, tmp_path, mo
 
     def forgetful(cache, slot, parents):
         reorder(cache, slot, parents)
-        for memory in cache._past:
+        for _, memory in cache._past:
             memory[slot] *= 0.5
 
     monkeypatch.setattr(ReferenceCache, "reorder", forgetful)

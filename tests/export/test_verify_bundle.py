@@ -92,7 +92,7 @@ def use_outside(manifest, path):
         (lambda m: list_outside(m, "./tokenizer.json"), "'./tokenizer.json' is no plain path"),
         (lambda m: use_outside(m, "../tokenizer.json"), "'../tokenizer.json' is used but not"),
         (lambda m: m.update(reference_outputs="other.json"), "'other.json' is used but not"),
-        (lambda m: m["precisions"][0].update(weights="w.bin"), "'w.bin' is used but not"),
+        (lambda m: m["precisions"][0].update(weights=["w.bin"]), "'w.bin' is used but not"),
         (lambda m: m["precisions"][0]["embedder"].update(path="e.onnx"), "'e.onnx' is used but"),
         (lambda m: m.update(files=[]), "lists no files"),
         (lambda m: m.update(precisions=[]), "no precisions"),

@@ -5,12 +5,19 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    architecture_pb2,
+    bundle_pb2,
+    embedding_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.rpc import status_pb2
 
 PROTOS = Path(__file__).parents[2] / "protos"
 FILES = sorted((PROTOS / "attendant" / "v1").glob("*.proto"))
-MODULES = (bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2)
+MODULES = (architecture_pb2, bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -39,7 +46,8 @@ def test_python_has_one_module_for_status_that_of_googleapis_common_protos():
     assert not list((PROTOS / "generated").glob("google"))
     project = tomllib.loads((PROTOS / "pyproject.toml").read_text(encoding="utf-8"))
     assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == [
-        "generated/attendant"
+        "generated/attendant",
+        "python/attendant_manifest",
     ]
     pool = translation_pb2.DESCRIPTOR.pool
     assert pool.FindMessageTypeByName("google.rpc.Status") is status_pb2.Status.DESCRIPTOR

@@ -50,15 +50,25 @@ def test_a_tokenizer_that_the_library_refuses_is_refused_by_its_name(
     assert reason.startswith("/tokenizer.json: Exception: data did not match")
 
 
-@pytest.mark.parametrize("num_layers", [1, 65_536, 2**31 - 1])
-def test_more_or_fewer_layers_than_the_graphs_have_are_refused(
-    translation_bundle: Path, tmp_path: Path, num_layers: int
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"shape": [2, 0, 65_536]}, "shape"),
+        ({"shape": [65_536, 0, 16]}, "shape"),
+        ({"type": "DATA_TYPE_FLOAT16"}, "type"),
+    ],
+)
+def test_states_that_the_graphs_do_not_have_are_refused(
+    translation_bundle: Path, tmp_path: Path, changes: dict[str, Any], reason: str
 ):
     def change(manifest: dict[str, Any]) -> None:
-        manifest["translation_sizes"]["num_decoder_layers"] = num_layers
+        for precision in manifest["precisions"]:
+            for step in precision["steps"]:
+                [state] = (s for s in step["states"] if s["input"] == "past_key_0")
+                state.update(changes)
 
-    reason = refusal(with_manifest(translation_bundle, tmp_path, change))
-    assert reason == ": translation_sizes in the manifest are not those of the graphs"
+    found = refusal(with_manifest(translation_bundle, tmp_path, change))
+    assert found == f": state past_key_0 in the manifest has not the graph's {reason}"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,53 @@ def content_of(path: str) -> bytes:
     return f"the content of {path}".encode()
 
 
+def step_of(path: str) -> dict[str, Any]:
+    """A step without caches that decodes one token for rows of any sentences."""
+    inputs = {
+        "tokens": "tokens",
+        "lengths": "lengths",
+        "total_length": "total_length",
+        "source_lengths": "source_lengths",
+        "num_candidates": "num_candidates",
+    }
+    bias = {"positions": "bias_positions", "values": "bias_values"}
+    state = {
+        "type": "DATA_TYPE_FLOAT32",
+        "shape": [2, 0, 16],
+        "update": "STATE_UPDATE_GROWS",
+    }
+    outputs = {
+        "candidate_ids": "candidate_ids",
+        "candidate_log_probabilities": "candidate_log_probabilities",
+    }
+    return {
+        "name": "decoder_step",
+        "graph": {
+            "path": path,
+            "inputs": [*inputs, *bias.values(), "past_key_0", "cross_key_0"],
+            "outputs": [*outputs, "present_key_0"],
+        },
+        "num_tokens": 1,
+        "max_given_tokens": 1,
+        "inputs": inputs | {"token_biases": [bias]},
+        "outputs": outputs,
+        "states": [
+            state
+            | {
+                "input": "past_key_0",
+                "outputs": ["present_key_0"],
+                "owner": "STATE_OWNER_ROW",
+            },
+            state
+            | {
+                "input": "cross_key_0",
+                "owner": "STATE_OWNER_SOURCE",
+                "encoder_output": "cross_key_0",
+            },
+        ],
+    }
+
+
 def manifest_of(name: str = "en-de", version: str = "1") -> dict[str, Any]:
     files = ["tokenizer.json", "weights.int8.bin", "weights.fp32.bin"]
     precisions = []
@@ -25,22 +72,36 @@ def manifest_of(name: str = "en-de", version: str = "1") -> dict[str, Any]:
             graph: f"{graph}.{precision}.onnx" for graph in ("encoder", "decoder_step", "scorer")
         }
         files += graphs.values()
+        step = step_of(graphs.pop("decoder_step"))
         precisions.append(
             {
                 "name": precision,
-                "weights": f"weights.{precision}.bin",
-                **{graph: {"path": path} for graph, path in graphs.items()},
+                "weights": [f"weights.{precision}.bin"],
+                "steps": [step],
+                **{
+                    graph: {"path": path, "outputs": ["cross_key_0"]}
+                    for graph, path in graphs.items()
+                },
             }
         )
     return {
-        "manifest_version": 1,
+        "manifest_version": 2,
         "name": name,
         "version": version,
         "kind": "MODEL_KIND_TRANSLATION",
         "source_tokenizer": "tokenizer.json",
         "target_tokenizer": "tokenizer.json",
-        "special_tokens": {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
-        "translation_sizes": {"d_model": 8, "vocab_size": 100},
+        "source_languages": ["en"],
+        "target_languages": ["de"],
+        "special_tokens": {"pad_id": 0, "eos_id": 2, "unk_id": 3},
+        "decoding": {"start_token_id": 1},
+        "architecture": {
+            "d_model": 32,
+            "source_embeddings": {"vocab_size": 100},
+            "target_embeddings": {"vocab_size": 100},
+            "encoder": {"groups": [{"num_layers": 1}]},
+            "decoder": {"groups": [{"num_layers": 1}]},
+        },
         "limits": {"max_source_tokens": 64, "max_target_tokens": 64},
         "precisions": precisions,
         "files": [
@@ -130,22 +191,59 @@ def drop(*keys: str) -> Change:
     return change
 
 
+def first_step(manifest: dict[str, Any]) -> dict[str, Any]:
+    step: dict[str, Any] = manifest["precisions"][0]["steps"][0]
+    return step
+
+
+def set_step(**changes: Any) -> Change:
+    return lambda manifest: first_step(manifest).update(changes)
+
+
+def set_state(**changes: Any) -> Change:
+    return lambda manifest: first_step(manifest)["states"][0].update(changes)
+
+
 DEFECTS: dict[str, Change] = {
     "unknown field": set_key("nested", {}),
     "no version of the manifest": drop("manifest_version"),
-    "a later version of the manifest": set_key("manifest_version", 2),
+    "a later version of the manifest": set_key("manifest_version", 3),
     "another name than the folder": set_key("name", "de-en"),
     "another version than the folder": set_key("version", "2"),
     "no kind": drop("kind"),
     "an unknown kind": set_key("kind", "MODEL_KIND_NOTHING"),
-    "sizes of another kind": set_key("embedding_sizes", {"d_model": 8}),
-    "no sizes": drop("translation_sizes"),
+    "a field of version 1": set_key("source_language", "en"),
+    "version 1 without sizes": set_key("manifest_version", 1),
+    "no network": drop("architecture"),
+    "a network without a decoder": drop("architecture", "decoder"),
+    "no languages to read": set_key("source_languages", []),
+    "no start of targets": drop("decoding"),
+    "a start outside the vocabulary": set_key("decoding", {"start_token_id": 100}),
+    "no step": lambda m: m["precisions"][0].pop("steps"),
+    "a step twice": lambda m: m["precisions"][0]["steps"].append(m["precisions"][0]["steps"][0]),
+    "no step for beams": set_step(rows_per_sentence=1),
+    "a step of two sentences' rows": set_step(rows_per_sentence=2),
+    "a step of no tokens": set_step(num_tokens=0),
+    "a step of many tokens": set_step(num_tokens=1000),
+    "a step without an input": lambda m: first_step(m)["inputs"].pop("tokens"),
+    "a step without candidates": lambda m: first_step(m)["outputs"].pop("candidate_ids"),
+    "an input that the graph lacks": lambda m: first_step(m)["inputs"].update(tokens="other"),
+    "an output that the graph lacks": lambda m: first_step(m)["graph"].pop("outputs"),
+    "a shortlist without its rows": lambda m: first_step(m)["inputs"].update(shortlist="tokens"),
+    "a state of no type": set_state(type="DATA_TYPE_UNSPECIFIED"),
+    "a state of nobody": set_state(owner="STATE_OWNER_UNSPECIFIED"),
+    "a state that is replaced": set_state(update="STATE_UPDATE_REPLACED"),
+    "a state that does not grow": set_state(shape=[2, 4, 16]),
+    "a huge state": set_state(shape=[2**31, 0, 16]),
+    "a state of a source that nobody gives": lambda m: first_step(m)["states"][1].update(
+        encoder_output="other"
+    ),
     "no limits": drop("limits"),
     "no limit of targets": drop("limits", "max_target_tokens"),
     "a huge limit of sources": lambda m: m["limits"].update(max_source_tokens=65_537),
     "no end token": drop("special_tokens", "eos_id"),
     "a token outside the vocabulary": set_key(
-        "special_tokens", {"pad_id": 0, "bos_id": 1, "eos_id": 100, "unk_id": 3}
+        "special_tokens", {"pad_id": 0, "eos_id": 100, "unk_id": 3}
     ),
     "no tokenizer of targets": drop("target_tokenizer"),
     "no precision": drop("precisions"),

@@ -9,9 +9,11 @@ import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
 from attendant_server.runtime.host_cache import HostDecoderCache
-from attendant_server.runtime.translation_model import GREEDY_GRAPHS, OnnxTranslationModel
+from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.server.test_host_cache import Twins, search_at_random, source_of, without_greedy_graph
+
+GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 
 
 def step_of(cache, *tokens):
@@ -24,8 +26,8 @@ def model_of(folder, precision, graph):
     """A model whose greedy search takes the steps of ``graph``."""
     bundle = read_bundle(folder, precision, "cpu")
     for graphs in bundle.manifest.precisions:
-        for name in set(GREEDY_GRAPHS) - {graph}:
-            graphs.ClearField(name)  # type: ignore[arg-type]
+        for step in [s for s in graphs.steps if s.name in GREEDY_GRAPHS and s.name != graph]:
+            graphs.steps.remove(step)
     return OnnxTranslationModel(bundle, 1)
 
 
@@ -49,9 +51,7 @@ def model(request, translation_bundle):
 
 def new_cache(model, max_slots, left_there=0.0):
     """A cache as new, or in which earlier sentences have left something."""
-    cache = HostDecoderCache(
-        model.greedy_graph, model.cache_sizes, 1, max_slots, model.sizes.vocab_size
-    )
+    cache = HostDecoderCache(model.greedy_graph, model.cache_sizes, 1, max_slots, model.vocab_size)
     cache._cross_buffer[...] = left_there
     return cache
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from attendant.v1.bundle_pb2 import StepGraph
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, TokenBias
 from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes
@@ -65,7 +66,7 @@ class Twins:
         for on_host, on_device in zip(*encoded, strict=True):
             self.host.load(self.num_slots, on_host)
             self.device.load(self.num_slots, on_device)
-            bos = [self.models.host.bos_id] * self.width
+            bos = [self.models.host.start_token_id] * self.width
             self.tokens = np.append(self.tokens, bos)
             self.lengths = np.append(self.lengths, np.zeros(self.width, np.int32))
 
@@ -197,7 +198,7 @@ def test_cache_bytes_are_those_of_all_widths(models):
     assert models.device.cache_bytes - before == taken
     sizes, per_position = models.device.cache_sizes, SMALLEST_NUM_POSITIONS * SMALLEST_NUM_SLOTS
     tensor = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize * per_position
-    assert taken == 2 * sizes.num_layers * tensor * (1 + 1 + 3 + 1)
+    assert taken == sizes.num_tensors * tensor * (1 + 1 + 3 + 1)
 
 
 def test_scores_are_those_of_the_host(models):
@@ -246,21 +247,24 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"), [("tokens", "Cpu"), ("source_lengths", "Cpu"), ("total_length", "Cuda")]
+    ("name", "device"), [("tokens", "Cpu"), ("source_lengths", "Cpu"), ("total_length", "Cuda")]
 )
-def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, place):
-    places = {"tokens": "Cuda", "lengths": "Cuda", "source_lengths": "Cuda", "total_length": "Cpu"}
+def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, device):
+    devices = {"tokens": "Cuda", "lengths": "Cuda", "source_lengths": "Cuda", "total_length": "Cpu"}
 
     def session():
         return SimpleNamespace(
-            get_inputs=lambda: [SimpleNamespace(name=name) for name in places],
-            get_input_memory_infos=lambda: [SimpleNamespace(name=p) for p in places.values()],
+            get_inputs=lambda: [SimpleNamespace(name=name) for name in devices],
+            get_input_memory_infos=lambda: [SimpleNamespace(name=d) for d in devices.values()],
         )
 
-    check_input_devices(session(), "cuda")
-    places[name] = place
+    step = StepGraph(name="step")
+    for name_ in devices:
+        setattr(step.inputs, name_, name_)
+    check_input_devices(step, session(), "cuda")
+    devices[name] = device
     with pytest.raises(ValueError, match=name):
-        check_input_devices(session(), "cuda")
+        check_input_devices(step, session(), "cuda")
 
 
 def test_heads_that_do_not_fill_words_are_refused():
@@ -274,4 +278,4 @@ def test_the_host_takes_all_memory_at_once(models):
     cache = HostDecoderCache(models.host.decoder_step, sizes, 2, 3, vocab_size=200)
     position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
     positions = 3 * 2 * sizes.max_target_positions + 3 * sizes.max_source_tokens
-    assert cache.num_bytes == 2 * sizes.num_layers * positions * position
+    assert cache.num_bytes == sizes.num_tensors * positions * position

@@ -101,7 +101,7 @@ def random_call(rng, vocab_size):
 
 def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
     rng = random.Random(11)
-    wanted = [random_call(rng, model.sizes.vocab_size) for _ in range(40)]
+    wanted = [random_call(rng, model.vocab_size) for _ in range(40)]
     scheduler, calls = new_scheduler(model), []
     for source, options in wanted:
         calls.append(TranslateCall([source], options))
@@ -117,8 +117,8 @@ def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
 
 def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, model):
     rng = random.Random(5)
-    short = [rng.randrange(4, model.sizes.vocab_size) for _ in range(6)] + [2]
-    long = [rng.randrange(4, model.sizes.vocab_size) for _ in range(60)] + [2]
+    short = [rng.randrange(4, model.vocab_size) for _ in range(6)] + [2]
+    long = [rng.randrange(4, model.vocab_size) for _ in range(60)] + [2]
     options = SearchOptions(30, min_output_tokens=30)
     [[alone]] = run(new_scheduler(model), TranslateCall([short], options))
     scheduler = new_scheduler(model)
@@ -213,8 +213,9 @@ def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
 
 def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
     wrong = read_bundle(translation_bundle, "fp32", "cpu")
-    wrong.manifest.translation_sizes.num_heads = 4
-    with pytest.raises(ValueError, match="translation_sizes"):
+    for state in (state for step in wrong.graphs.steps for state in step.states):
+        state.shape[0] = 4
+    with pytest.raises(ValueError, match="in the manifest has not the graph's shape"):
         OnnxTranslationModel(wrong, num_threads=1)
 
 
@@ -222,8 +223,8 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
 def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundle, missing):
     bundle, older = (read_bundle(translation_bundle, "fp32", "cpu") for _ in range(2))
     for graphs in older.manifest.precisions:
-        for name in missing:
-            graphs.ClearField(name)
+        for step in [step for step in graphs.steps if step.name in missing]:
+            graphs.steps.remove(step)
     source = [9, 8, 7, 2]
     found = []
     for each in (bundle, older):

@@ -11,7 +11,7 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
 from attendant_server.loading import ModelLoader
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.translation_model import SHORTLIST_GRAPHS, OnnxTranslationModel
+from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
 
 from tests.server.test_host_cache import Twins, search_at_random, source_of, without_greedy_graph
@@ -69,7 +69,7 @@ class WithAllTokens:
         self.new_cache = self.model.new_cache
 
     def encode(self, sources):
-        everything = np.arange(self.model.sizes.vocab_size)
+        everything = np.arange(self.model.vocab_size)
         return [replace(each, shortlist=everything) for each in self.model.encode(sources)]
 
 
@@ -97,7 +97,7 @@ def greedy(model, sources, num_steps=6, least=0):
     cache = model.new_cache(1, len(sources))
     for slot, encoded in enumerate(model.encode(sources)):
         cache.load(slot, encoded)
-    tokens = np.full(len(sources), model.bos_id)
+    tokens = np.full(len(sources), model.start_token_id)
     found = []
     for start in range(0, num_steps, cache.num_step_tokens):
         ends = np.array([(row, model.eos_id) for row in range(len(sources))])
@@ -137,8 +137,8 @@ def test_an_end_that_is_suppressed_does_not_come(model):
 
 def without_shortlists(bundle):
     for graphs in bundle.manifest.precisions:
-        for name in SHORTLIST_GRAPHS:
-            graphs.ClearField(name)
+        for step in [step for step in graphs.steps if step.inputs.shortlist]:
+            graphs.steps.remove(step)
     return bundle
 
 

@@ -9,6 +9,7 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.host_cache import HostDecoderCache
 from attendant_server.runtime.padding import pad
+from attendant_server.runtime.step import StepRunner
 from attendant_server.runtime.threads import RunCounter, ThreadedGraph
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
@@ -65,11 +66,12 @@ def test_a_session_for_lone_runs_is_kept_only_if_it_is_quicker(
 
 def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
     model = OnnxTranslationModel(bundle, 1)
-    graph = ThreadedGraph(bundle.graph_path("decoder_step"), 1, "cpu", RunCounter(2))
+    step = model.decoder_step.signature.step
+    graph = StepRunner(bundle.step_path(step), step, 1, "cpu", RunCounter(2))
     encoded = model.encode([[5, 9, 7, 2], [8, 2]])
     found = []
     for sessions in ([graph.shared] * 4, [graph.shared, graph.alone] * 2):
-        memory = HostDecoderCache(graph, model.cache_sizes, 1, 2, model.sizes.vocab_size)
+        memory = HostDecoderCache(graph, model.cache_sizes, 1, 2, model.vocab_size)
         for block, source in enumerate(encoded):
             memory.load(block, source)
         for position, session in enumerate(sessions):

@@ -85,7 +85,7 @@ class FakeCache:
 class FakeTranslationModel:
     """Remembers what it was asked to run."""
 
-    bos_id, eos_id = BOS, EOS
+    start_token_id, eos_id = BOS, EOS
 
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens

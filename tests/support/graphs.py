@@ -8,8 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
+from attendant.v1.bundle_pb2 import (
+    STATE_OWNER_ROW,
+    DecodingDefaults,
+    Graph,
+    Manifest,
+    PrecisionGraphs,
+    SpecialTokens,
+)
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.models.architectures import transformer_architecture
 from attendant_export.models.bert import Bert, BertConfig
 from attendant_export.models.transformer import Transformer, TransformerConfig
 from torch import nn
@@ -31,6 +39,15 @@ def tiny_transformer(norm_first: bool, num_heads: int = 2) -> Transformer:
     )
     torch.manual_seed(7)
     return _unsettle(Transformer(config))
+
+
+def manifest_of(model: Transformer) -> Manifest:
+    """What readers of the graphs of ``model`` must know."""
+    return Manifest(
+        architecture=transformer_architecture(model.config),
+        special_tokens=SpecialTokens(pad_id=0, eos_id=2),
+        decoding=DecodingDefaults(start_token_id=1),
+    )
 
 
 def tiny_bert(norm_first: bool) -> Bert:
@@ -73,9 +90,9 @@ def run(session: ort.InferenceSession, **inputs: np.ndarray) -> dict[str, np.nda
 
 def load_graphs(folder: Path, graphs: PrecisionGraphs) -> Iterator[onnx.GraphProto]:
     """The graphs as they are in their files, weights left aside."""
-    for _, graph in graphs.ListFields():
-        if isinstance(graph, Graph):
-            yield onnx.load(folder / graph.path, load_external_data=False).graph
+    fields = [value for _, value in graphs.ListFields() if isinstance(value, Graph)]
+    for graph in [*fields, *(step.graph for step in graphs.steps)]:
+        yield onnx.load(folder / graph.path, load_external_data=False).graph
 
 
 class TranslationGraphs:
@@ -93,19 +110,15 @@ class TranslationGraphs:
         self.model, self.folder = model, folder
         self.graphs = write_translation_graphs(model, precision, folder, max_positions=MAX_LENGTH)
         self.encoder = open_session(folder, self.graphs.encoder)
-        self.decoder_step = open_session(folder, self.graphs.decoder_step)
-        self.greedy_step = open_session(folder, self.graphs.greedy_step)
-        self.greedy_steps = open_session(folder, self.graphs.greedy_steps)
-        self.is_greedy_step = step == "greedy_step"
+        self.steps = {each.name: each for each in self.graphs.steps}
+        self.signature = self.steps[step]
+        self.sessions = {each.name: open_session(folder, each.graph) for each in self.graphs.steps}
         self.scorer = open_session(folder, self.graphs.scorer)
         self.dtype = np.float16 if precision == "fp16" else np.float32
         config = model.config
         shape = (max_rows, config.num_heads, MAX_LENGTH, config.head_dim)
-        self.caches = {
-            f"{kind}_{layer}": np.zeros(shape, self.dtype)
-            for layer in range(config.num_decoder_layers)
-            for kind in ("key", "value")
-        }
+        self.pasts = [s for s in self.signature.states if s.owner == STATE_OWNER_ROW]
+        self.caches = {state.input: np.zeros(shape, self.dtype) for state in self.pasts}
 
     def encode(self, source: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
         return run(self.encoder, source=source, source_lengths=lengths)
@@ -116,36 +129,40 @@ class TranslationGraphs:
         lengths: list[int],
         memory: dict[str, np.ndarray],
         source_lengths: np.ndarray,
-        adjustments: dict[tuple[int, int], float] | None = None,
+        biases: dict[tuple[int, int], float] | None = None,
     ) -> np.ndarray:
         """Log-probabilities (rows, vocab); the caches of the first rows are bound by pointer."""
-        adjusted = adjustments or {}
+        biased, names = biases or {}, self.signature.inputs
+        [bias] = names.token_biases
         inputs = {
-            "tokens": np.array(tokens, np.int64),
-            "lengths": np.array(lengths, np.int32),
-            "total_length": np.array([max(lengths) + 1], np.int32),
-            "num_candidates": np.array([self.model.config.vocab_size], np.int64),
-            "adjusted_positions": np.array(list(adjusted), np.int64).reshape(-1, 2),
-            "adjustments": np.array(list(adjusted.values()), np.float32),
-            "source_lengths": source_lengths,
+            names.tokens: np.array(tokens, np.int64),
+            names.lengths: np.array(lengths, np.int32),
+            names.total_length: np.array([max(lengths) + 1], np.int32),
+            names.num_candidates: np.array([self.model.config.vocab_size], np.int64),
+            bias.positions: np.array(list(biased), np.int64).reshape(-1, 2),
+            bias.values: np.array(list(biased.values()), np.float32),
+            names.source_lengths: source_lengths,
             **memory,
         }
-        session = self.greedy_step if self.is_greedy_step else self.decoder_step
-        if self.is_greedy_step:
-            inputs["total_source_length"] = source_lengths.max(keepdims=True).astype(np.int32)
+        if names.total_source_length:
+            longest = source_lengths.max(keepdims=True).astype(np.int32)
+            inputs[names.total_source_length] = longest
+        session = self.sessions[self.signature.name]
         binding = session.io_binding()
+        written = {state.input: state.outputs for state in self.signature.states}
         for name, value in inputs.items():
             value = np.ascontiguousarray(value)
-            if self.is_greedy_step and name.startswith("cross_"):
-                place = ("cpu", 0, self.dtype, value.shape, value.ctypes.data)
-                binding.bind_output(f"present_{name}", *place)
+            for output in written.get(name, ()):
+                where = ("cpu", 0, self.dtype, value.shape, value.ctypes.data)
+                binding.bind_output(output, *where)
             binding.bind_cpu_input(name, value)
         for name, cache in self.caches.items():
-            place = ("cpu", 0, self.dtype, (len(tokens), *cache.shape[1:]), cache.ctypes.data)
-            binding.bind_input(f"past_{name}", *place)
-            binding.bind_output(f"present_{name}", *place)
-        binding.bind_output("candidate_ids")
-        binding.bind_output("candidate_log_probabilities")
+            where = ("cpu", 0, self.dtype, (len(tokens), *cache.shape[1:]), cache.ctypes.data)
+            binding.bind_input(name, *where)
+            for output in written[name]:
+                binding.bind_output(output, *where)
+        binding.bind_output(self.signature.outputs.candidate_ids)
+        binding.bind_output(self.signature.outputs.candidate_log_probabilities)
         session.run_with_iobinding(binding)
         ids, log_probabilities = (value.numpy() for value in binding.get_outputs()[-2:])
         return by_id(ids, log_probabilities)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
-    EmbeddingSizes,
+    EmbeddingDefaults,
     Limits,
     Manifest,
     PrecisionGraphs,
@@ -24,6 +24,7 @@ from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import BERT_UNK, special_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
+from attendant_export.models.architectures import bert_architecture
 from attendant_export.models.bert import Bert
 from attendant_export.verify.embedding import (
     MIN_BATCHED_COSINE,
@@ -122,16 +123,7 @@ def open_embedding_graphs(
 def _describe(manifest: Manifest, model: Bert, tokenizer: Tokenizer, max_tokens: int) -> None:
     config = model.config
     manifest.kind = MODEL_KIND_EMBEDDING
-    manifest.embedding_sizes.CopyFrom(
-        EmbeddingSizes(
-            d_model=config.d_model,
-            num_heads=config.num_heads,
-            head_dim=config.d_model // config.num_heads,
-            d_feed_forward=config.d_ff,
-            num_layers=config.num_layers,
-            vocab_size=config.vocab_size,
-        )
-    )
+    manifest.architecture.CopyFrom(bert_architecture(config))
     manifest.special_tokens.CopyFrom(
         SpecialTokens(
             pad_id=config.pad_id,
@@ -142,8 +134,7 @@ def _describe(manifest: Manifest, model: Bert, tokenizer: Tokenizer, max_tokens:
         )
     )
     manifest.limits.CopyFrom(Limits(max_tokens=max_tokens))
-    manifest.default_pooling = POOLING_MEAN
-    manifest.default_normalize = True
+    manifest.embedding.CopyFrom(EmbeddingDefaults(pooling=POOLING_MEAN, normalize=True))
 
 
 def _warn_of_distance(parity: PrecisionParity) -> None:
@@ -204,7 +195,9 @@ def check_embedding_outputs(
             for text, output in zip(reference["masked"], stored["masked"], strict=True)
         ]
         bound = bounds.get(name, 0.0)
-        moved = batched_difference(graphs, masked, manifest.embedding_sizes.vocab_size)
+        moved = batched_difference(
+            graphs, masked, manifest.architecture.source_embeddings.vocab_size
+        )
         if not (moved <= bound + ROUNDING):
             raise ParityError(
                 f"{name}: log-probabilities of reference masks differ by {moved:.2g}; the bound "

@@ -13,12 +13,12 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
+from attendant_manifest import MANIFEST_VERSION
 
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
 from attendant_export.bundle.kinds import ModelExport, ModelKind, kind_of_run
 from attendant_export.bundle.manifest import (
-    MANIFEST_VERSION,
     BundleError,
     write_manifest,
 )

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+from attendant.v1 import bundle_pb2
+from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, PrecisionParity, QualityFigure
+from attendant_manifest.sizes import embedding_sizes, translation_sizes
+from google.protobuf.message import Message
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -14,6 +18,8 @@ from attendant_export.bundle.draft import Draft
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_bert_model, load_translation_model
+
+ModelKindNumber: TypeAlias = bundle_pb2.ModelKind.ValueType
 
 
 class ModelExport(Protocol):
@@ -44,8 +50,10 @@ class ModelKind:
 
     name: str
     """The kind in ``config.json`` of a run."""
-    sizes_field: str
-    """The field of the manifest that holds the sizes."""
+    value: ModelKindNumber
+    """The kind in the manifest."""
+    read_sizes: Callable[[Architecture], Message]
+    """The sizes of a network of this kind."""
     can_have_shortlists: bool
     example_output: str
     """Title of the outputs in the model card."""
@@ -62,13 +70,14 @@ class ModelKind:
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:
         """Sizes of the model, by the names of their fields."""
-        sizes = getattr(manifest, self.sizes_field)
+        sizes = self.read_sizes(manifest.architecture)
         return {field.name: value for field, value in sizes.ListFields()}
 
 
 TRANSLATION = ModelKind(
     name="translation",
-    sizes_field="translation_sizes",
+    value=bundle_pb2.MODEL_KIND_TRANSLATION,
+    read_sizes=translation_sizes,
     can_have_shortlists=True,
     example_output="greedy translation",
     set_languages=translation.set_languages,
@@ -81,7 +90,8 @@ TRANSLATION = ModelKind(
 )
 EMBEDDING = ModelKind(
     name="bert",
-    sizes_field="embedding_sizes",
+    value=bundle_pb2.MODEL_KIND_EMBEDDING,
+    read_sizes=embedding_sizes,
     can_have_shortlists=False,
     example_output="best guesses",
     set_languages=embedding.set_languages,
@@ -101,4 +111,4 @@ def kind_of_run(run_dir: Path) -> ModelKind:
 
 def kind_of_bundle(manifest: Manifest) -> ModelKind:
     """The kind of the model of a bundle."""
-    return next(kind for kind in _KINDS if manifest.HasField(kind.sizes_field))  # type: ignore[arg-type]
+    return next(kind for kind in _KINDS if kind.value == manifest.kind)

@@ -4,14 +4,24 @@ import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from attendant.v1.bundle_pb2 import BundleFile, CorpusParity, Graph, Manifest, PrecisionParity
-from google.protobuf import json_format
+from attendant.v1.architecture_pb2 import Architecture
+from attendant.v1.bundle_pb2 import (
+    BundleFile,
+    CorpusParity,
+    Graph,
+    Manifest,
+    ModelKind,
+    PrecisionParity,
+)
+from attendant_manifest import MANIFEST_VERSION, ManifestError, format_manifest, parse_manifest
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
 PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """What a path consists of between slashes; so it never begins with one and has no ``..``."""
 
@@ -31,8 +41,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest`` with the hashes of all files that ``folder`` holds now."""
     paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
-    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(format_manifest(manifest), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -40,10 +49,9 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
-    manifest = Manifest()
     try:
-        json_format.Parse(path.read_text(encoding="utf-8"), manifest)
-    except (json_format.ParseError, UnicodeDecodeError) as error:
+        manifest = parse_manifest(path.read_text(encoding="utf-8"))
+    except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: {error}") from error
     if manifest.manifest_version != MANIFEST_VERSION:
         raise BundleError(f"{path}: unknown manifest_version {manifest.manifest_version}")
@@ -75,7 +83,8 @@ def _used_paths(manifest: Manifest) -> Iterator[str]:
     yield manifest.source_tokenizer
     yield from filter(None, [manifest.target_tokenizer, manifest.reference_outputs])
     for precision in manifest.precisions:
-        yield precision.weights
+        yield from precision.weights
+        yield from (step.graph.path for step in precision.steps)
         for _, value in precision.ListFields():
             if isinstance(value, Graph):
                 yield value.path
@@ -100,14 +109,12 @@ def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 def describe_manifest(manifest: Manifest) -> str:
     """The manifest for people: one fact a line."""
-    kind = manifest.WhichOneof("sizes") or "unknown sizes"
-    sizes = getattr(manifest, kind) if manifest.WhichOneof("sizes") else None
-    languages = [manifest.source_language, manifest.target_language, *manifest.languages]
     lines = [
         f"{manifest.name}/{manifest.version}: {manifest.description}",
-        f"kind        {kind.removesuffix('_sizes')}, {' '.join(filter(None, languages))}",
+        f"kind        {ModelKind.Name(manifest.kind).removeprefix('MODEL_KIND_').lower()}",
+        f"languages   {_languages(manifest)}",
         f"license     {manifest.license}",
-        f"sizes       {_fields(sizes)}",
+        *_architecture_lines(manifest.architecture),
         f"limits      {_fields(manifest.limits)}",
         f"tokens      {_fields(manifest.special_tokens)}",
         f"trained     {manifest.provenance.recipe}",
@@ -122,9 +129,35 @@ def describe_manifest(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _fields(message: object) -> str:
-    fields = message.ListFields() if message is not None else []  # type: ignore[attr-defined]
-    return ", ".join(f"{field.name} {value}" for field, value in fields)
+def _languages(manifest: Manifest) -> str:
+    if manifest.languages:
+        return ", ".join(manifest.languages)
+    return f"{', '.join(manifest.source_languages)} to {', '.join(manifest.target_languages)}"
+
+
+def _architecture_lines(architecture: Architecture) -> Iterator[str]:
+    """The network, a line for each part."""
+    yield f"network     d_model {architecture.d_model}"
+    for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
+        if architecture.HasField(name):
+            yield f"            {name.replace('_', ' ')}: {_fields(getattr(architecture, name))}"
+
+
+def _fields(message: Message) -> str:
+    """Names and values of all fields, those of parts in brackets."""
+    return ", ".join(
+        f"{field.name} {_value(field, each)}"
+        for field, value in message.ListFields()
+        for each in ([value] if not field.is_repeated else value)
+    )
+
+
+def _value(field: FieldDescriptor, value: Any) -> str:
+    if field.message_type is not None:
+        return f"({_fields(value)})"
+    if field.enum_type is not None:
+        return str(field.enum_type.values_by_number[value].name).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _quality_lines(manifest: Manifest) -> Sequence[str]:

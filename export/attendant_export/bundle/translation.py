@@ -9,14 +9,15 @@ import torch
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_TRANSLATION,
     CorpusParity,
+    DecodingDefaults,
     Limits,
     Manifest,
     PrecisionGraphs,
     PrecisionParity,
     QualityFigure,
     SpecialTokens,
-    TranslationSizes,
 )
+from attendant_manifest.sizes import num_layers
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -33,6 +34,7 @@ from attendant_export.data.text_files import read_pairs
 from attendant_export.data.tokenizer import UNK, special_token_id
 from attendant_export.graphs.translation import KEYS_VALUES, POSITIONS, SHORTLIST_TABLES
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.models.architectures import transformer_architecture
 from attendant_export.models.transformer import Transformer
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -65,14 +67,18 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
     """Write the source and the target language of a data card into the manifest."""
     if len(languages) != 2:
         raise ValueError("the data card of a translation model needs two languages")
-    manifest.source_language, manifest.target_language = languages
+    source, target = languages
+    manifest.source_languages.append(source)
+    manifest.target_languages.append(target)
 
 
 def describe_use(manifest: Manifest) -> str:
     """Languages and limits for the model card."""
     limits = manifest.limits
+    sources = ", ".join(manifest.source_languages)
+    targets = ", ".join(manifest.target_languages)
     return (
-        f"Translates from {manifest.source_language} to {manifest.target_language}, sources of at "
+        f"Translates from {sources} to {targets}, sources of at "
         f"most {limits.max_source_tokens} and targets of at most {limits.max_target_tokens} tokens."
     )
 
@@ -83,9 +89,7 @@ def restore_parameters(parameters: dict[str, Tensor], manifest: Manifest) -> Non
         parameters.pop(name, None)
     for kind in ("weight", "bias"):
         layers = parameters.pop(f"{KEYS_VALUES}.{kind}")
-        for i, keys_values in enumerate(
-            layers.chunk(manifest.translation_sizes.num_decoder_layers)
-        ):
+        for i, keys_values in enumerate(layers.chunk(num_layers(manifest.architecture.decoder))):
             name = f"decoder.{i}.cross_attention"
             query = parameters.pop(f"{name}.query.{kind}")
             parameters[f"{name}.query_key_value.{kind}"] = torch.cat([query, keys_values])
@@ -181,8 +185,9 @@ def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
     pairs = pairs[:: len(pairs) // MAX_PAIRS + 1]
     sources, targets = (encode([pair[i] for pair in pairs], tokenizer) for i in range(2))
     special_tokens = draft.manifest.special_tokens
-    special_ids = [token_id for _, token_id in special_tokens.ListFields()]
-    vocab_size = draft.manifest.translation_sizes.vocab_size
+    start = draft.manifest.decoding.start_token_id
+    special_ids = sorted({start, *(token_id for _, token_id in special_tokens.ListFields())})
+    vocab_size = draft.manifest.architecture.target_embeddings.vocab_size
     return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
 
 
@@ -190,7 +195,7 @@ def open_translation_graphs(
     folder: Path, graphs: PrecisionGraphs, manifest: Manifest
 ) -> TranslationGraphs:
     """The graphs of one precision in ``folder``."""
-    return TranslationGraphs(folder, graphs, manifest.translation_sizes, manifest.special_tokens)
+    return TranslationGraphs(folder, graphs, manifest)
 
 
 def _describe(
@@ -198,21 +203,11 @@ def _describe(
 ) -> None:
     config = model.config
     manifest.kind = MODEL_KIND_TRANSLATION
-    manifest.translation_sizes.CopyFrom(
-        TranslationSizes(
-            d_model=config.d_model,
-            num_heads=config.num_heads,
-            head_dim=config.head_dim,
-            d_feed_forward=config.d_ff,
-            num_encoder_layers=config.num_encoder_layers,
-            num_decoder_layers=config.num_decoder_layers,
-            vocab_size=config.vocab_size,
-        )
-    )
+    manifest.architecture.CopyFrom(transformer_architecture(config))
+    manifest.decoding.CopyFrom(DecodingDefaults(start_token_id=config.bos_id))
     manifest.special_tokens.CopyFrom(
         SpecialTokens(
             pad_id=config.pad_id,
-            bos_id=config.bos_id,
             eos_id=config.eos_id,
             unk_id=special_token_id(tokenizer, UNK),
         )

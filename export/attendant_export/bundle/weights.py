@@ -33,11 +33,11 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
 
 def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
-    for _, graph in graphs.ListFields():
-        if isinstance(graph, Graph):
-            model = onnx.load(folder / graph.path, load_external_data=False)
-            for tensor in model.graph.initializer:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    array = numpy_helper.to_array(tensor, base_dir=str(folder))
-                    tensors[tensor.name] = torch.from_numpy(array.copy())
+    fields = [value for _, value in graphs.ListFields() if isinstance(value, Graph)]
+    for graph in [*fields, *(step.graph for step in graphs.steps)]:
+        model = onnx.load(folder / graph.path, load_external_data=False)
+        for tensor in model.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                array = numpy_helper.to_array(tensor, base_dir=str(folder))
+                tensors[tensor.name] = torch.from_numpy(array.copy())
     return tensors

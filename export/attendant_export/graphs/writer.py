@@ -1,31 +1,32 @@
 """Writes the graphs and weights of a model in one precision into a folder."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attendant.v1 import bundle_pb2
+from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.embedding import build_embedder, build_mlm_head, embedding_network
 from attendant_export.graphs.layers import Layers, Network
 from attendant_export.graphs.quantization import Int8Layers
-from attendant_export.graphs.translation import (
+from attendant_export.graphs.step_interface import SHORTLIST
+from attendant_export.graphs.steps import (
     build_decoder_step,
-    build_encoder,
     build_greedy_step,
     build_greedy_steps,
-    build_scorer,
-    translation_network,
 )
+from attendant_export.graphs.translation import build_encoder, build_scorer, translation_network
 from attendant_export.models.bert import Bert
 from attendant_export.models.transformer import Transformer
 
 PRECISIONS = ("fp32", "int8", "fp16")
 
-Builder = Callable[[Layers], None]
+Builder = Callable[[Layers], StepGraph | None]
+"""Builds a graph; returns the signature of a step."""
 
 
 def write_translation_graphs(
@@ -34,7 +35,7 @@ def write_translation_graphs(
     folder: Path,
     max_positions: int = 512,
     shortlists: Shortlists | None = None,
-) -> bundle_pb2.PrecisionGraphs:
+) -> PrecisionGraphs:
     """Write the graphs of ``model`` for texts up to ``max_positions`` tokens.
 
     ``precision`` is one of `PRECISIONS`. With ``shortlists``, steps that choose from them are
@@ -44,20 +45,26 @@ def write_translation_graphs(
     num_layers = config.num_decoder_layers
     builders: dict[str, Builder] = {
         "encoder": lambda g: build_encoder(g, config.num_encoder_layers, num_layers, shortlists),
-        "decoder_step": lambda g: build_decoder_step(g, num_layers),
-        "greedy_step": lambda g: build_greedy_step(g, num_layers),
-        "greedy_steps": lambda g: build_greedy_steps(g, num_layers),
+        "decoder_step": lambda g: build_decoder_step(g, "decoder_step", num_layers),
+        "greedy_step": lambda g: build_greedy_step(g, "greedy_step", num_layers),
+        "greedy_steps": lambda g: build_greedy_steps(g, "greedy_steps", num_layers),
         "scorer": lambda g: build_scorer(g, num_layers),
     }
     if shortlists is not None:
-        builders |= {
-            "shortlist_decoder_step": lambda g: build_decoder_step(g, num_layers, True),
-            "shortlist_greedy_steps": lambda g: build_greedy_steps(g, num_layers, True),
-        }
-    return _write(translation_network(model, max_positions), builders, precision, folder)
+        for name, build in (
+            ("shortlist_decoder_step", build_decoder_step),
+            ("shortlist_greedy_steps", build_greedy_steps),
+        ):
+            builders[name] = partial(
+                build, name=name, num_decoder_layers=num_layers, has_shortlist=True
+            )
+    graphs = _write(translation_network(model, max_positions), builders, precision, folder)
+    if shortlists is not None:
+        graphs.shortlist_output = SHORTLIST
+    return graphs
 
 
-def write_embedding_graphs(model: Bert, precision: str, folder: Path) -> bundle_pb2.PrecisionGraphs:
+def write_embedding_graphs(model: Bert, precision: str, folder: Path) -> PrecisionGraphs:
     """Write embedder and mlm_head of ``model``.
 
     ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
@@ -71,16 +78,22 @@ def write_embedding_graphs(model: Bert, precision: str, folder: Path) -> bundle_
 
 def _write(
     network: Network, builders: dict[str, Builder], precision: str, folder: Path
-) -> bundle_pb2.PrecisionGraphs:
+) -> PrecisionGraphs:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    graphs = {}
+    written = PrecisionGraphs(name=precision)
     with WeightFile(folder / f"weights.{precision}.bin") as weights:
+        written.weights.append(weights.path.name)
         for name, build in builders.items():
             layers = _layers(name, weights, network, precision)
-            build(layers)
-            graphs[name] = layers.write(folder / f"{name}.{precision}.onnx")
-        return bundle_pb2.PrecisionGraphs(name=precision, weights=weights.path.name, **graphs)
+            step = build(layers)
+            graph = layers.write(folder / f"{name}.{precision}.onnx")
+            if step is None:
+                getattr(written, name).CopyFrom(graph)
+            else:
+                step.graph.CopyFrom(graph)
+                written.steps.append(step)
+    return written
 
 
 def _layers(name: str, weights: WeightFile, network: Network, precision: str) -> Layers:

@@ -96,7 +96,7 @@ def search_all(
         if joining:
             cache.join([sources[search.number] for search in joining])
         running += joining
-        _step(cache, running, graphs.special_tokens.bos_id)
+        _step(cache, running, graphs.start_token_id)
         for slot in reversed(range(len(running))):
             search = running[slot]
             if search.is_over():
@@ -107,11 +107,11 @@ def search_all(
     return [traces[i] for i in range(len(sources))]
 
 
-def _step(cache: ReferenceCache, running: list[SentenceSearch], bos_id: int) -> None:
+def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
     tokens, lengths = [], []
     for search in running:
         # Before its first step a sentence has no hypotheses: all its rows begin alike.
-        begun = [h.token_ids[-1] for h in search.running] or [bos_id] * search.beam_size
+        begun = [h.token_ids[-1] for h in search.running] or [start_token_id] * search.beam_size
         tokens += begun
         lengths += [len(search.steps)] * len(begun)
     beam_size = running[0].beam_size
@@ -122,7 +122,7 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], bos_id: int) -> 
             cache.reorder(slot, search.advance(ids[slot], log_p[slot]))
             continue
         for i in range(ids.shape[2]):
-            if not search.is_over():  # What is behind an end means nothing.
+            if not search.is_over():  # Tokens after EOS are undefined.
                 check_finite(cache.graph, log_p[slot, :, i])
                 search.advance(ids[slot, :, i : i + 1], log_p[slot, :, i : i + 1])
 
@@ -135,12 +135,12 @@ def greedy_uncached(
     So every token follows from the whole prefix, and nothing of an earlier step is kept. ``step``
     is the graph that does the steps, of one token each.
     """
-    special_tokens = graphs.special_tokens
+    eos_id = graphs.special_tokens.eos_id
     found = ReferenceHypothesis((), ())
-    while len(found.token_ids) < max_tokens and special_tokens.eos_id not in found.token_ids:
+    while len(found.token_ids) < max_tokens and eos_id not in found.token_ids:
         cache = ReferenceCache(graphs, step, 1, 1, len(source), max_tokens)
         cache.join([source])
-        for length, token in enumerate([special_tokens.bos_id, *found.token_ids]):
+        for length, token in enumerate([graphs.start_token_id, *found.token_ids]):
             ids, log_p = cache.step([token], [length], 1)
         check_finite(step, log_p)
         found = found.followed_by(ids.item(), log_p.item())

@@ -8,25 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs, SpecialTokens, TranslationSizes
+from attendant.v1.bundle_pb2 import (
+    STATE_OWNER_SOURCE,
+    Graph,
+    Manifest,
+    PrecisionGraphs,
+    StateOwner,
+    StateTensor,
+    StepGraph,
+)
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
-GREEDY_STEPS = "greedy_steps"
-"""The graph that decodes several tokens in a run, for sentences of one row each."""
-GREEDY_STEP = "greedy_step"
-"""The graph that decodes one, for sentences of one row each."""
-DECODER_STEP = "decoder_step"
-"""The graph that decodes one, for sentences of any number of rows."""
-SHORTLIST = "shortlist_"
-"""What the names of graphs that choose from shortlists begin with."""
-STEPS = (
-    GREEDY_STEPS,
-    GREEDY_STEP,
-    DECODER_STEP,
-    SHORTLIST + GREEDY_STEPS,
-    SHORTLIST + DECODER_STEP,
-)
 
 
 class ParityError(ValueError):
@@ -57,60 +50,72 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
     return padded
 
 
+class StepSession:
+    """One graph of steps, open, with its signature."""
+
+    def __init__(self, folder: Path, signature: StepGraph) -> None:
+        self.signature, self.name = signature, signature.name
+        self.session = open_session(folder, signature.graph)
+
+    @property
+    def takes_shortlist(self) -> bool:
+        """Whether the graph chooses from shortlists."""
+        return bool(self.signature.inputs.shortlist)
+
+    def states(self, owner: StateOwner.ValueType) -> list[StateTensor]:
+        """The states that belong to a row, or those that belong to a source."""
+        return [state for state in self.signature.states if state.owner == owner]
+
+
 class TranslationGraphs:
     """The graphs of one precision of a translation bundle."""
 
-    def __init__(
-        self,
-        folder: Path,
-        graphs: PrecisionGraphs,
-        sizes: TranslationSizes,
-        special_tokens: SpecialTokens,
-    ) -> None:
-        self.sizes, self.special_tokens = sizes, special_tokens
-        self.cache_type = np.float16 if graphs.name == "fp16" else np.float32
+    def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
+        """``manifest`` gives the vocabulary, the special tokens and the start of a target."""
+        self.vocab_size = manifest.architecture.target_embeddings.vocab_size
+        self.special_tokens = manifest.special_tokens
+        self.start_token_id = manifest.decoding.start_token_id
         self.encoder = open_session(folder, graphs.encoder)
-        self.steps = {
-            name: open_session(folder, getattr(graphs, name))
-            for name in STEPS
-            if getattr(graphs, name).path  # Bundles of older versions have decoder_step alone.
-        }
+        # Those that a CPU prefers come first.
+        preferred = sorted(graphs.steps, key=lambda s: (-s.num_tokens, -s.rows_per_sentence))
+        self.steps = {step.name: StepSession(folder, step) for step in preferred}
         self.scorer = open_session(folder, graphs.scorer)
-        layers = range(sizes.num_decoder_layers)
-        self.cross_names = [f"cross_{kind}_{i}" for i in layers for kind in ("key", "value")]
-        self.cache_names = [f"{kind}_{i}" for i in layers for kind in ("key", "value")]
+        self._shortlist_output = graphs.shortlist_output
+        states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
+        self._source_outputs = [state.encoder_output for state in states]
 
     @property
     def has_shortlists(self) -> bool:
         """Whether there are graphs that choose from shortlists."""
-        return SHORTLIST + DECODER_STEP in self.steps
+        return any(step.takes_shortlist for step in self.steps.values())
 
     def steps_for(self, beam_size: int, uses_shortlists: bool = False) -> list[str]:
-        """The graphs that can do the steps of a search, first the one that a CPU uses.
+        """The graphs that can do the steps of a search, first the one that a CPU prefers.
 
         With ``uses_shortlists`` those that choose from them, otherwise all.
         """
         return [
             name
-            for name in self.steps
-            if (beam_size == 1 or name.endswith(DECODER_STEP))
-            and (name.startswith(SHORTLIST) or not uses_shortlists)
+            for name, step in self.steps.items()
+            if step.signature.rows_per_sentence in (0, beam_size)
+            and (step.takes_shortlist or not uses_shortlists)
         ]
 
     def num_step_tokens(self, step: str) -> int:
         """Tokens that one run of the graph ``step`` decodes for each row."""
-        if not step.endswith(GREEDY_STEPS):
-            return 1
-        (ids,) = (o for o in self.steps[step].get_outputs() if o.name == "candidate_ids")
-        return int(ids.shape[1])
+        return self.steps[step].signature.num_tokens
+
+    def encode_states(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
+        """What steps read of each source, by the name of the encoder's output."""
+        return dict(zip(self._source_outputs, self.encode(sources), strict=True))
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
         """Cross-attention keys and values of each layer, (batch, heads, source, head_dim) each."""
-        return self._run_encoder(self.cross_names, sources)
+        return self._run_encoder(self._source_outputs, sources)
 
     def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
         """The target tokens, not all different, that each source may become: (batch, listed)."""
-        (listed,) = self._run_encoder(["shortlist"], sources)
+        (listed,) = self._run_encoder([self._shortlist_output], sources)
         return listed
 
     def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
@@ -127,12 +132,12 @@ class TranslationGraphs:
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Log-probability of every token of each target, teacher-forced in one padded batch."""
-        pad_id, bos_id = self.special_tokens.pad_id, self.special_tokens.bos_id
+        pad_id, start = self.special_tokens.pad_id, self.start_token_id
         inputs = {
-            "target_in": pad([[bos_id, *t[:-1]] for t in targets], pad_id),
+            "target_in": pad([[start, *t[:-1]] for t in targets], pad_id),
             "target_out": pad(targets, pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
-            **dict(zip(self.cross_names, self.encode(sources), strict=True)),
+            **self.encode_states(sources),
         }
         (log_p,) = self.scorer.run(["log_probabilities"], inputs)  # (batch, target)
         rows = [row[: len(t)] for row, t in zip(log_p, targets, strict=True)]

@@ -1,22 +1,28 @@
-"""The caches of sentences that are searched with the graphs of a translation bundle."""
+"""The caches of sentences that are searched with the graphs of a translation bundle.
+
+Reads the signature of a step and binds what it says. Knows token ids only, no text and no search.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-
-from attendant_export.graphs.translation import step_suffix
-from attendant_export.verify.graph_sessions import (
-    DECODER_STEP,
-    GREEDY_STEPS,
-    SHORTLIST,
-    Array,
-    TranslationGraphs,
+from attendant.v1.bundle_pb2 import (
+    STATE_OWNER_ROW,
+    STATE_OWNER_SOURCE,
+    STATE_UPDATE_GROWS,
+    StateTensor,
 )
+from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
+
+from attendant_export.verify.graph_sessions import Array, ParityError, TranslationGraphs
+
+TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
 
 
 class ReferenceCache:
-    """Caches of running sentences, ``width`` rows each, packed from the first row on."""
+    """Caches of running sentences, ``width`` rows each, packed from the first slot on."""
 
     def __init__(
         self,
@@ -29,23 +35,23 @@ class ReferenceCache:
         uses_shortlists: bool = False,
     ) -> None:
         """``step`` is the graph of the steps; one with shortlists may be given all tokens."""
-        sizes = graphs.sizes
-        heads, head_dim = sizes.num_heads, sizes.head_dim
-        self._suffixes = [step_suffix(i) for i in range(graphs.num_step_tokens(step))]
-        # The last tokens of a step may lie behind the end of the longest output.
-        max_positions = max_target_tokens + len(self._suffixes) - 1
-        own = (max_sentences, width, heads, max_positions, head_dim)
-        cross = (max_sentences, heads, max_source_tokens, head_dim)
-        self._graphs, self.graph, self._width, self._count = graphs, step, width, 0
-        self._past: list[Array] = [np.zeros(own, graphs.cache_type) for _ in graphs.cache_names]
-        self._cross: list[Array] = [np.zeros(cross, graphs.cache_type) for _ in graphs.cross_names]
+        self._graphs, self._step, self._width, self._count = graphs, graphs.steps[step], width, 0
+        self.graph = step
+        # The last tokens of a run may lie behind the end of the longest output.
+        max_positions = max_target_tokens + graphs.num_step_tokens(step) - 1
+        self._past = _memory(
+            self._step.states(STATE_OWNER_ROW), (max_sentences, width), max_positions
+        )
+        self._sources = _memory(
+            self._step.states(STATE_OWNER_SOURCE), (max_sentences,), max_source_tokens
+        )
         self._source_lengths = np.zeros(max_sentences, np.int64)
         self._uses_shortlists = uses_shortlists
-        self._may_use = np.ones((max_sentences, sizes.vocab_size), np.bool_)
+        self._may_use = np.ones((max_sentences, graphs.vocab_size), np.bool_)
 
     def join(self, sources: Sequence[Sequence[int]]) -> None:
         """Encode ``sources`` together and put them into the next free slots."""
-        encoded = self._graphs.encode(sources)
+        encoded = self._graphs.encode_states(sources)
         listed = self._graphs.shortlists(sources) if self._uses_shortlists else None
         for i, source in enumerate(sources):
             if listed is not None:
@@ -53,21 +59,22 @@ class ReferenceCache:
                 # A step is asked for as many candidates.
                 self._may_use[self._count, : 2 * self._width] = True
                 self._may_use[self._count, listed[i]] = True
-            for memory, new in zip(self._cross, encoded, strict=True):
-                memory[self._count, :, : len(source)] = new[i, :, : len(source)]
+            for state, memory in self._sources:
+                real = _first_positions(state, len(source))
+                memory[self._count][real] = encoded[state.encoder_output][i][real]
             self._source_lengths[self._count] = len(source)
             self._count += 1
 
     def leave(self, slot: int) -> None:
-        """Free ``slot`` and move the last one into the hole."""
+        """Free ``slot`` and move the last one into the gap."""
         self._count -= 1
-        memories: list[Array] = [*self._past, *self._cross, self._source_lengths, self._may_use]
-        for memory in memories:
+        states = [memory for _, memory in (*self._past, *self._sources)]
+        for memory in (*states, self._source_lengths, self._may_use):
             memory[slot] = memory[self._count]
 
     def reorder(self, slot: int, parents: Sequence[int]) -> None:
         """Make row i of ``slot`` continue what was its row ``parents[i]``."""
-        for memory in self._past:
+        for _, memory in self._past:
             memory[slot] = memory[slot, parents]
 
     def step(
@@ -76,50 +83,79 @@ class ReferenceCache:
         """Feed one token to every row; ``lengths`` tokens are in its cache already.
 
         Returns ids and log-probabilities of the best candidates, (slots, width, candidates) each;
-        of ``greedy_steps`` the best of each of its steps instead. Nothing is suppressed here.
+        of a graph of several tokens the best of each of them instead. Nothing is suppressed here.
         """
-        inputs = {
-            "tokens": np.array(tokens, np.int64),
-            "lengths": np.array(lengths, np.int32),
-            "total_length": np.array([max(lengths) + 1], np.int32),
-            "source_lengths": self._source_lengths[: self._count],
-        }
-        for suffix in self._suffixes:
-            inputs[f"adjusted_positions{suffix}"] = np.zeros((0, 2), np.int64)
-            inputs[f"adjustments{suffix}"] = np.zeros(0, np.float32)
-        if not self.graph.endswith(GREEDY_STEPS):
-            inputs["num_candidates"] = np.array([num_candidates], np.int64)
-        if self.graph.startswith(SHORTLIST):
-            may_use = self._may_use[: self._count]
-            inputs["shortlist"] = listed = np.flatnonzero(may_use.any(axis=0))
-            inputs["may_use"] = np.repeat(may_use[:, listed], self._width, axis=0)
-        if not self.graph.endswith(DECODER_STEP):
-            longest = self._source_lengths[: self._count].max()
-            inputs["total_source_length"] = np.array([longest], np.int32)
-        session = self._graphs.steps[self.graph]
-        binding = session.io_binding()
-        binding.bind_output("candidate_ids")
-        binding.bind_output("candidate_log_probabilities")
+        outputs = self._step.signature.outputs
+        binding = self._step.session.io_binding()
+        binding.bind_output(outputs.candidate_ids)
+        binding.bind_output(outputs.candidate_log_probabilities)
+        inputs = self._inputs(tokens, lengths, num_candidates)
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        self._bind_caches(binding)
-        session.run_with_iobinding(binding)
+        for state, memory in self._past:
+            _bind(binding, state, memory, self._count * self._width, memory.shape[2:])
+        for state, memory in self._sources:
+            _bind(binding, state, memory, self._count, memory.shape[1:])
+        self._step.session.run_with_iobinding(binding)
         ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
         shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 
-    def _bind_caches(self, binding: ort.IOBinding) -> None:
-        graphs, rows = self._graphs, self._count * self._width
-        for name, memory in zip(graphs.cross_names, self._cross, strict=True):
-            shape = (self._count, *memory.shape[1:])
-            where = ("cpu", 0, graphs.cache_type, shape, memory.ctypes.data)
-            binding.bind_input(name, *where)
-            if not self.graph.endswith(DECODER_STEP):
-                for suffix in self._suffixes:
-                    binding.bind_output(f"present_{name}{suffix}", *where)
-        for name, memory in zip(graphs.cache_names, self._past, strict=True):
-            # Past and present are one memory: the graph writes the new keys and values in place.
-            where = ("cpu", 0, graphs.cache_type, (rows, *memory.shape[2:]), memory.ctypes.data)
-            binding.bind_input(f"past_{name}", *where)
-            for suffix in self._suffixes:
-                binding.bind_output(f"present_{name}{suffix}", *where)
+    def _inputs(
+        self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
+    ) -> dict[str, Array]:
+        """The inputs that are not states, by the names of the signature."""
+        names = self._step.signature.inputs
+        source_lengths, may_use = self._source_lengths[: self._count], self._may_use[: self._count]
+        listed = np.flatnonzero(may_use.any(axis=0)) if names.shortlist else np.zeros(0, np.int64)
+        arrays: dict[str, Array] = {
+            names.tokens: np.array(tokens, np.int64),
+            names.lengths: np.array(lengths, np.int32),
+            names.total_length: np.array([max(lengths) + 1], np.int32),
+            names.source_lengths: source_lengths,
+            names.total_source_length: np.array([source_lengths.max()], np.int32),
+            names.num_candidates: np.array([num_candidates], np.int64),
+            names.shortlist: listed,
+            names.may_use: np.repeat(may_use[:, listed], self._width, axis=0),
+        }
+        for bias in names.token_biases:
+            arrays[bias.positions] = np.zeros((0, 2), np.int64)
+            arrays[bias.values] = np.zeros(0, np.float32)
+        arrays.pop("", None)  # what this graph does not take
+        return arrays
+
+
+def _memory(
+    states: Sequence[StateTensor], leading: tuple[int, ...], max_positions: int
+) -> list[tuple[StateTensor, np.ndarray[Any, Any]]]:
+    for state in states:
+        if state.update != STATE_UPDATE_GROWS:
+            raise ParityError(f"{state.input}: only states that grow can be run")
+    return [
+        (
+            state,
+            np.zeros(
+                (*leading, *(size or max_positions for size in state.shape)), TYPES[state.type]
+            ),
+        )
+        for state in states
+    ]
+
+
+def _first_positions(state: StateTensor, num_positions: int) -> tuple[slice, ...]:
+    """The index of the first positions of one entry."""
+    return tuple(slice(None) if size else slice(num_positions) for size in state.shape)
+
+
+def _bind(
+    binding: ort.IOBinding,
+    state: StateTensor,
+    memory: np.ndarray[Any, Any],
+    num_entries: int,
+    shape: tuple[int, ...],
+) -> None:
+    """Bind the first entries; the graph writes new keys and values in place."""
+    where = ("cpu", 0, memory.dtype.type, (num_entries, *shape), memory.ctypes.data)
+    binding.bind_input(state.input, *where)
+    for output in state.outputs:
+        binding.bind_output(output, *where)

@@ -93,7 +93,7 @@ class DecoderCache(Protocol):
 class TranslationModel(Protocol):
     """An encoder-decoder model."""
 
-    bos_id: int
+    start_token_id: int
     eos_id: int
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:

@@ -50,11 +50,11 @@ class RunningBatch:
     """Sentences that are searched with ``width`` rows each, at most ``max_slots`` at a time."""
 
     def __init__(
-        self, width: int, max_slots: int, cache: DecoderCache, bos_id: int, eos_id: int
+        self, width: int, max_slots: int, cache: DecoderCache, start_token_id: int, eos_id: int
     ) -> None:
         self.width, self.max_slots = width, max_slots
         self.sentences: list[Sentence] = []
-        self._cache, self._bos_id, self._eos_id = cache, bos_id, eos_id
+        self._cache, self._start_token_id, self._eos_id = cache, start_token_id, eos_id
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
 
@@ -68,7 +68,7 @@ class RunningBatch:
         assert len(self.sentences) < self.max_slots
         slot = len(self.sentences)
         self._cache.load(slot, source)
-        self._tokens[self._rows(slot)] = self._bos_id
+        self._tokens[self._rows(slot)] = self._start_token_id
         self._lengths[self._rows(slot)] = 0
         self.sentences.append(sentence)
 

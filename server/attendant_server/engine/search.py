@@ -50,11 +50,11 @@ def num_candidates(width: int) -> int:
     return 1 if width == 1 else 2 * width
 
 
-def new_search(options: SearchOptions, bos_id: int, eos_id: int) -> Search:
+def new_search(options: SearchOptions, start_token_id: int, eos_id: int) -> Search:
     """The search that ``options`` ask for."""
     if options.beam_size == 1:
-        return GreedySearch(options, bos_id, eos_id)
-    return BeamSearch(options, bos_id, eos_id)
+        return GreedySearch(options, start_token_id, eos_id)
+    return BeamSearch(options, start_token_id, eos_id)
 
 
 def length_penalized(log_probability: float, num_tokens: int, length_penalty: float) -> float:
@@ -67,8 +67,8 @@ class GreedySearch:
 
     width = 1
 
-    def __init__(self, options: SearchOptions, bos_id: int, eos_id: int) -> None:
-        self.next_tokens = [bos_id]
+    def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
+        self.next_tokens = [start_token_id]
         self.is_finished = False
         self._options, self._eos_id = options, eos_id
         self._token_ids: list[int] = []
@@ -162,9 +162,9 @@ class BeamSearch:
     finished.
     """
 
-    def __init__(self, options: SearchOptions, bos_id: int, eos_id: int) -> None:
+    def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.width = options.beam_size
-        self.next_tokens = [bos_id] * self.width
+        self.next_tokens = [start_token_id] * self.width
         self.is_finished = False
         self._options, self._eos_id = options, eos_id
         self._running = [Beam()] * self.width  # by row

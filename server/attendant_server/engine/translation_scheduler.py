@@ -190,7 +190,7 @@ class TranslationScheduler(Scheduler):
 
     def _sentence(self, text: TextToTranslate) -> Sentence:
         options = text.call.options.for_source(len(text.source))
-        search = new_search(options, self._model.bos_id, self._model.eos_id)
+        search = new_search(options, self._model.start_token_id, self._model.eos_id)
         return Sentence(text.call, text.index, search)
 
     def _admit(self) -> None:
@@ -212,7 +212,7 @@ class TranslationScheduler(Scheduler):
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(width, max_slots)
             self._batches[width] = RunningBatch(
-                width, max_slots, cache, self._model.bos_id, self._model.eos_id
+                width, max_slots, cache, self._model.start_token_id, self._model.eos_id
             )
         return self._batches[width]
 

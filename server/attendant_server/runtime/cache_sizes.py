@@ -13,24 +13,19 @@ A kernel's work may follow the length of the buffer."""
 class CacheSizes:
     """The shape of all caches of one model. Limits are inclusive."""
 
-    num_layers: int
+    num_tensors: int
+    """Tensors of each row, and of each source: keys and values of every layer."""
     num_heads: int
     head_dim: int
     max_source_tokens: int
     max_target_positions: int
     dtype: np.dtype[np.generic]
 
-    @property
-    def names(self) -> list[str]:
-        """Keys and values of every layer, in the order of the caches."""
-        layers = range(self.num_layers)
-        return [f"{kind}_{layer}" for layer in layers for kind in ("key", "value")]
-
     def most_bytes(self, width: int, max_slots: int) -> int:
         """Memory of caches for so many sentences of ``width`` rows, each as long as it may be."""
         positions = max_slots * (width * self.max_target_positions + self.max_source_tokens)
         position_bytes = self.num_heads * self.head_dim * self.dtype.itemsize
-        return len(self.names) * positions * position_bytes
+        return self.num_tensors * positions * position_bytes
 
 
 def doubled(smallest: int, wanted: int, most: int) -> int:

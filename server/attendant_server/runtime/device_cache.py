@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy, Candidates, StepInput
 from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes, doubled
 from attendant_server.runtime.host_cache import MAX_BINDINGS
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
-from attendant_server.runtime.step import BoundStep, StepInputs, StepSignature
+from attendant_server.runtime.step import BoundStep, StepInputs, StepRunner
 
 SMALLEST_NUM_SLOTS = 8
 """Slots of the smallest caches; each next size has twice as many."""
@@ -40,11 +39,11 @@ class KeyValueBuffer:
         if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
             raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
         self._words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
-        self._buffer = Buffer(len(sizes.names) * self._bytes_each // WORD_BYTES, device)
+        self._buffer = Buffer(sizes.num_tensors * self._bytes_each // WORD_BYTES, device)
         self.num_bytes = self._buffer.num_bytes
 
     def tensor(self, index: int, num_entries: int) -> Tensor:
-        """The first entries of tensor ``index`` of `CacheSizes.names`."""
+        """The first entries of tensor ``index`` of `CacheSizes.num_tensors`."""
         shape = (num_entries, *self._shape[1:])
         return self._buffer.tensor(self._sizes.dtype, shape, index * self._bytes_each)
 
@@ -90,12 +89,12 @@ class KeyValueBuffer:
 
     def _by_position(self) -> Tensor:
         """All of it as (positions, words): a row for each position of each head."""
-        num_rows = len(self._sizes.names) * prod(self._shape[:3])
+        num_rows = self._sizes.num_tensors * prod(self._shape[:3])
         return self._buffer.tensor(np.int64, (num_rows, self._words))
 
     def _strips(self) -> NDArray[np.int64]:
         """Where entry 0 begins for each tensor and head, in positions."""
-        tensors = np.arange(len(self._sizes.names))[:, None] * prod(self._shape[:3])
+        tensors = np.arange(self._sizes.num_tensors)[:, None] * prod(self._shape[:3])
         heads = np.arange(self._sizes.num_heads)[None] * self.num_positions
         return (tensors + heads).ravel()
 
@@ -124,14 +123,14 @@ class DeviceDecoderCache:
 
     def __init__(
         self,
-        decoder_step: onnxruntime.InferenceSession,
+        decoder_step: StepRunner,
         sizes: CacheSizes,
         width: int,
         max_slots: int,
         device: str,
     ) -> None:
-        self._session, self._sizes, self._device = decoder_step, sizes, device
-        self._signature = StepSignature.of(decoder_step)
+        self._session, self._sizes, self._device = decoder_step.shared, sizes, device
+        self._signature = decoder_step.signature
         self._width, self._max_slots = width, max_slots
         self._inputs = StepInputs(max_slots * width, max_slots, device)
         self._source_lengths = self._inputs.source_lengths
@@ -191,8 +190,11 @@ class DeviceDecoderCache:
         bound = BoundStep(
             self._session, self._inputs, num_rows, num_slots, num_candidates, self._signature
         )
-        for i, name in enumerate(self._sizes.names):
-            bound.bind_caches(name, past.tensor(i, num_rows), cross.tensor(i, num_slots))
+        tensors = range(self._sizes.num_tensors)
+        bound.bind_caches(
+            [past.tensor(i, num_rows) for i in tensors],
+            [cross.tensor(i, num_slots) for i in tensors],
+        )
         return bound
 
     def _rows(self, slot: int) -> range:

@@ -35,7 +35,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
     ) -> None:
         """Load the graphs; raises ValueError if they cannot be used like this."""
         super().__init__(bundle, num_threads, device, run_counter)
-        check_input_devices(self.decoder_step.shared, device)
+        check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -51,15 +51,15 @@ class DeviceTranslationModel(OnnxTranslationModel):
         binding = self.encoder.shared.io_binding()
         Tensor.of(source).bind_input(binding, "source")
         Tensor.of(lengths).bind_input(binding, "source_lengths")
-        for i, name in enumerate(self._cross_names):
+        for i, name in enumerate(self._source_outputs):
             batch.tensor(i, len(lengths)).bind_output(binding, name)
         self.encoder.shared.run_with_iobinding(binding)
         return batch
 
     def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """A memory for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
+        """A cache for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
         cache = DeviceDecoderCache(
-            self.decoder_step.shared, self.cache_sizes, width, max_slots, self._device
+            self.decoder_step, self.cache_sizes, width, max_slots, self._device
         )
         self._caches.append(cache)
         return cache
@@ -71,7 +71,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
         binding = self.scorer.shared.io_binding()
         for name, array in feeds.items():
             Tensor.of(array).bind_input(binding, name)
-        for i, name in enumerate(self._cross_names):
+        for i, name in enumerate(self._source_outputs):
             batch.tensor(i, len(source)).bind_input(binding, name)
         log_p = np.empty(feeds["target_out"].shape, dtype=np.float32)
         Tensor.of(log_p).bind_output(binding, "log_probabilities")

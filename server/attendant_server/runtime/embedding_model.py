@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
+from attendant_manifest.sizes import num_layers
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
@@ -29,7 +30,7 @@ class OnnxEmbeddingModel:
         """
         manifest = bundle.manifest
         run_counter = run_counter or RunCounter(num_threads)
-        self.num_layers = manifest.embedding_sizes.num_layers
+        self.num_layers = num_layers(manifest.architecture.encoder)
         self._pad_id = manifest.special_tokens.pad_id
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter

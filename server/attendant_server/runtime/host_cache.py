@@ -14,8 +14,7 @@ from attendant_server.engine.models import CacheCopy, Candidates, StepInput
 from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes, doubled
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.step import BoundStep, StepInputs, StepSignature
-from attendant_server.runtime.threads import ThreadedGraph
+from attendant_server.runtime.step import BoundStep, StepInputs, StepRunner
 
 MAX_BINDINGS = 256
 """Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
@@ -44,7 +43,7 @@ class HostDecoderCache:
 
     def __init__(
         self,
-        graph: ThreadedGraph,
+        graph: StepRunner,
         sizes: CacheSizes,
         width: int,
         max_slots: int,
@@ -54,12 +53,12 @@ class HostDecoderCache:
 
         ``graph`` is ``decoder_step`` or, for a width of 1, one of the greedy ones.
         """
-        self._graph, self._sizes, self._signature = graph, sizes, StepSignature.of(graph.shared)
+        self._graph, self._sizes, self._signature = graph, sizes, graph.signature
         self._width, self._max_slots = width, max_slots
         self.num_step_tokens = self._signature.num_tokens
         heads, head_dim = sizes.num_heads, sizes.head_dim
         shape = (max_slots * width, heads, sizes.max_target_positions, head_dim)
-        num_tensors = len(sizes.names)
+        num_tensors = sizes.num_tensors
         # One array for all layers, so that a row moves with one copy.
         self._past = np.zeros((num_tensors, *shape), dtype=sizes.dtype)
         size = max_slots * heads * sizes.max_source_tokens * head_dim
@@ -88,7 +87,7 @@ class HostDecoderCache:
         self._fit(slot + 1, int(self._source_lengths[: slot + 1].max()))
         for cross, keys_values in zip(self._cross, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
-            if not self._signature.takes_sources_as_pasts:
+            if not self._signature.writes_sources:
                 # Masked positions still enter products, with a weight of zero, and zero times
                 # what a broken source left there would be NaN for its successor.
                 cross[slot, :, source.num_tokens :] = 0
@@ -101,7 +100,7 @@ class HostDecoderCache:
         if self._shortlists is not None:
             self._shortlists.move(origin, slot)
         length = self._cross[0].shape[2]
-        if self._signature.takes_sources_as_pasts:
+        if self._signature.writes_sources:
             length = int(self._source_lengths[origin])
         for cross in self._cross:
             cross[slot, :, :length] = cross[origin, :, :length]
@@ -140,8 +139,10 @@ class HostDecoderCache:
         bound = BoundStep(
             session, self._inputs, num_rows, num_slots, num_candidates, self._signature
         )
-        for name, past, cross in zip(self._sizes.names, self._past, self._cross, strict=True):
-            bound.bind_caches(name, Tensor.of(past[:num_rows]), Tensor.of(cross[:num_slots]))
+        bound.bind_caches(
+            [Tensor.of(past[:num_rows]) for past in self._past],
+            [Tensor.of(cross[:num_slots]) for cross in self._cross],
+        )
         return bound
 
     def _rows(self, slot: int) -> slice:
@@ -157,7 +158,7 @@ class HostDecoderCache:
         """Lay the cross-attention buffers of the first slots out for their longest source."""
         size = doubled(SMALLEST_NUM_POSITIONS, longest, self._sizes.max_source_tokens)
         old = self._cross[0].shape[2]
-        if size == old or (size < old and self._signature.takes_sources_as_pasts):
+        if size == old or (size < old and self._signature.writes_sources):
             return
         resized = self._cross_view(size)
         kept = min(old, size)

@@ -1,14 +1,18 @@
 """One step of the decoder, bound to its inputs, its outputs and its caches."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
 from attendant_server.engine.models import Candidates, StepInput
 from attendant_server.runtime.sessions import Buffer, Tensor
 from attendant_server.runtime.shortlists import Listed
+from attendant_server.runtime.threads import RunCounter, ThreadedGraph
 
 
 class StepInputs:
@@ -46,47 +50,72 @@ class StepInputs:
         return self._buffer.tensor(part.dtype, part.shape, offset_bytes)
 
 
-def check_input_devices(decoder_step: onnxruntime.InferenceSession, device: str) -> None:
+def check_input_devices(
+    step: bundle_pb2.StepGraph, session: onnxruntime.InferenceSession, device: str
+) -> None:
     """Raise ValueError unless the graph reads in place what `StepInputs` writes in place.
 
-    What it reads elsewhere is copied once, when it is bound, and would never change again.
+    An input on another device is copied once, when it is bound, and would never change again.
     """
-    inputs = zip(decoder_step.get_inputs(), decoder_step.get_input_memory_infos(), strict=True)
-    places = {value.name: place.name.lower() for value, place in inputs}
-    for name in ("tokens", "lengths", "source_lengths"):
-        if places[name] != device:
-            raise ValueError(f"decoder_step reads {name} from {places[name]}, not from {device}")
-    if places["total_length"] == "cuda":
-        raise ValueError("decoder_step reads total_length from cuda, not from the host")
+    inputs = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+    devices = {value.name: info.name.lower() for value, info in inputs}
+    names = step.inputs
+    for name in (names.tokens, names.lengths, names.source_lengths):
+        if devices[name] != device:
+            raise ValueError(f"{step.name} reads {name} from {devices[name]}, not from {device}")
+    if devices[names.total_length] == "cuda":
+        raise ValueError(f"{step.name} reads {names.total_length} from cuda, not from the host")
 
 
 @dataclass(frozen=True, slots=True)
 class StepSignature:
-    """What one graph of steps wants and gives, as its inputs and outputs tell."""
+    """The interface of one step graph, as the manifest states it."""
 
-    num_tokens: int
-    """Tokens that it decodes for each row in one run."""
-    takes_num_candidates: bool
-    takes_sources_as_pasts: bool
-    """It binds the memory of the sources for writing, too, and reads no further than each."""
-    takes_shortlist: bool
-    """It scores the tokens that its rows may use and no others."""
-
-    @classmethod
-    def of(cls, session: onnxruntime.InferenceSession) -> "StepSignature":
-        """The kind of a step graph that is open."""
-        inputs = {value.name for value in session.get_inputs()}
-        (found,) = (v.shape for v in session.get_outputs() if v.name == "candidate_ids")
-        takes_num_candidates = "num_candidates" in inputs
-        num_tokens = 1 if takes_num_candidates else found[1]
-        return cls(
-            num_tokens, takes_num_candidates, "total_source_length" in inputs, "shortlist" in inputs
-        )
+    step: bundle_pb2.StepGraph
 
     @property
-    def suffixes(self) -> list[str]:
-        """What the names of the inputs and outputs for each of the tokens end with."""
-        return ["", *(f"_{i}" for i in range(1, self.num_tokens))]
+    def num_tokens(self) -> int:
+        """Tokens that it decodes for each row in one run."""
+        return self.step.num_tokens
+
+    @property
+    def takes_num_candidates(self) -> bool:
+        """Whether it is told how many candidates are wanted; otherwise one for each token."""
+        return bool(self.step.inputs.num_candidates)
+
+    @property
+    def takes_shortlist(self) -> bool:
+        """Whether it scores the tokens that its rows may use and no others."""
+        return bool(self.step.inputs.shortlist)
+
+    @property
+    def writes_sources(self) -> bool:
+        """Whether it binds the memory of the sources for writing, too.
+
+        Such a graph reads no further than each source.
+        """
+        return any(state.outputs for state in self.source_states)
+
+    @property
+    def row_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a row, in the order of their memory."""
+        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
+
+    @property
+    def source_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a source, in the order of their memory."""
+        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
+
+
+class StepRunner(ThreadedGraph):
+    """A step graph with its signature."""
+
+    def __init__(
+        self, path: Path, step: bundle_pb2.StepGraph, *graph: *tuple[int, str, RunCounter]
+    ) -> None:
+        """``graph`` holds the further arguments of `ThreadedGraph`."""
+        super().__init__(path, *graph)
+        self.signature = StepSignature(step)
 
 
 class BoundStep:
@@ -110,42 +139,48 @@ class BoundStep:
         self._num_candidates = np.array([num_candidates], dtype=np.int64)
         self._token_ids = np.zeros((num_rows, num_found), dtype=np.int64)
         self._log_probabilities = np.zeros((num_rows, num_found), dtype=np.float32)
-        self._adjusted = dict.fromkeys(signature.suffixes, True)
-        self._read("tokens", inputs.tensor(inputs.tokens[:num_rows]))
-        self._read("lengths", inputs.tensor(inputs.lengths[:num_rows]))
-        self._read("source_lengths", inputs.tensor(inputs.source_lengths[:num_slots]))
-        self._read("total_length", Tensor.of(inputs.total_length))
-        if signature.takes_sources_as_pasts:
-            self._read("total_source_length", Tensor.of(inputs.total_source_length))
+        names, outputs = signature.step.inputs, signature.step.outputs
+        self._inputs, self._is_biased = names, [True] * signature.num_tokens
+        self._read(names.tokens, inputs.tensor(inputs.tokens[:num_rows]))
+        self._read(names.lengths, inputs.tensor(inputs.lengths[:num_rows]))
+        self._read(names.source_lengths, inputs.tensor(inputs.source_lengths[:num_slots]))
+        self._read(names.total_length, Tensor.of(inputs.total_length))
+        if names.total_source_length:
+            self._read(names.total_source_length, Tensor.of(inputs.total_source_length))
         if signature.takes_num_candidates:
-            self._read("num_candidates", Tensor.of(self._num_candidates))
-        self._write("candidate_ids", Tensor.of(self._token_ids))
-        self._write("candidate_log_probabilities", Tensor.of(self._log_probabilities))
+            self._read(names.num_candidates, Tensor.of(self._num_candidates))
+        self._write(outputs.candidate_ids, Tensor.of(self._token_ids))
+        self._write(outputs.candidate_log_probabilities, Tensor.of(self._log_probabilities))
 
-    def bind_caches(self, name: str, past: Tensor, cross: Tensor) -> None:
-        """Bind the caches ``name``; what the step appends to ``past`` is written in place."""
-        self._read(f"past_{name}", past)
-        self._read(f"cross_{name}", cross)
-        for suffix in self._signature.suffixes:
-            self._write(f"present_{name}{suffix}", past)
-            if self._signature.takes_sources_as_pasts:
-                self._write(f"present_cross_{name}{suffix}", cross)
+    def bind_caches(self, pasts: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+        """Bind the memory of the states of rows and of sources; the step writes it in place."""
+        signature = self._signature
+        for states, tensors in (
+            (signature.row_states, pasts),
+            (signature.source_states, sources),
+        ):
+            for state, tensor in zip(states, tensors, strict=True):
+                self._read(state.input, tensor)
+                for output in state.outputs:
+                    self._write(output, tensor)
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
         """One step, with a graph that takes it among ``listed``; overwritten by the next."""
         # Bindings keep nothing alive: `positions` must live until the run has ended.
         positions = [each.positions for each in step_input.token_biases]
         if listed is not None:
-            self._read("shortlist", Tensor.of(listed.token_ids))
-            self._read("may_use", Tensor.of(listed.may_use))
+            self._read(self._inputs.shortlist, Tensor.of(listed.token_ids))
+            self._read(self._inputs.may_use, Tensor.of(listed.may_use))
             positions = [listed.columns(each) for each in positions]
-        biases = zip(self._signature.suffixes, positions, step_input.token_biases, strict=True)
-        for suffix, biased, token_bias in biases:
+        for i, (biased, token_bias) in enumerate(
+            zip(positions, step_input.token_biases, strict=True)
+        ):
             has_any = len(token_bias.values) > 0
-            if has_any or self._adjusted[suffix]:
-                self._read(f"adjusted_positions{suffix}", Tensor.of(biased))
-                self._read(f"adjustments{suffix}", Tensor.of(token_bias.values))
-                self._adjusted[suffix] = has_any
+            if has_any or self._is_biased[i]:
+                names = self._inputs.token_biases[i]
+                self._read(names.positions, Tensor.of(biased))
+                self._read(names.values, Tensor.of(token_bias.values))
+                self._is_biased[i] = has_any
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities)
 

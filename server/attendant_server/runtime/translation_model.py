@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from attendant.v1 import bundle_pb2, embedding_pb2
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
@@ -19,13 +20,14 @@ from attendant_server.runtime.device_cache import (
 )
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
 from attendant_server.runtime.padding import pad
-from attendant_server.runtime.step import StepSignature
+from attendant_server.runtime.step import StepRunner, StepSignature
 from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
-GREEDY_GRAPHS = "greedy_steps", "greedy_step"
-"""The steps of greedy search, the quickest first."""
-SHORTLIST_GRAPHS = "shortlist_decoder_step", "shortlist_greedy_steps"
-"""The steps of all searches and of greedy search, with outputs from shortlists."""
+TENSOR_TYPES = {
+    embedding_pb2.DATA_TYPE_FLOAT32: "tensor(float)",
+    embedding_pb2.DATA_TYPE_FLOAT16: "tensor(float16)",
+}
+"""ONNX Runtime's names of the types of states."""
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text with which sessions are compared, or as many as the model takes."""
 TRIAL_WIDTH = 4
@@ -53,49 +55,52 @@ class OnnxTranslationModel:
         """
         manifest = bundle.manifest
         run_counter = run_counter or RunCounter(num_threads)
-        self.uses_shortlists = uses_shortlists and all(map(bundle.has_graph, SHORTLIST_GRAPHS))
-        self.sizes, self.limits = manifest.translation_sizes, manifest.limits
+        general, greedy = self._choose_steps(bundle.graphs.steps, uses_shortlists)
+        self.uses_shortlists = bool(general.inputs.shortlist)
+        self.limits = manifest.limits
+        self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self.pad_id = manifest.special_tokens.pad_id
-        self.bos_id = manifest.special_tokens.bos_id
+        self.start_token_id = manifest.decoding.start_token_id
         self.eos_id = manifest.special_tokens.eos_id
 
-        def opened(name: str) -> ThreadedGraph:
-            return ThreadedGraph(bundle.graph_path(name), num_threads, device, run_counter)
+        def opened(step: bundle_pb2.StepGraph) -> StepRunner:
+            return StepRunner(bundle.step_path(step), step, num_threads, device, run_counter)
 
-        step, greedy = self._step_names(bundle)
-        self.encoder, self.decoder_step = opened("encoder"), opened(step)
-        self.greedy_graph = opened(greedy) if greedy else None
-        num_step_tokens = StepSignature.of(self._step_graph(1).shared).num_tokens
+        self.encoder = ThreadedGraph(bundle.graph_path("encoder"), num_threads, device, run_counter)
+        self.decoder_step = opened(general)
+        self.greedy_graph = None if greedy is None else opened(greedy)
         self.scorer = CountedGraph(bundle.graph_path("scorer"), num_threads, device, run_counter)
-        self._check_sizes()
-        is_half = self.encoder.shared.get_outputs()[0].type == "tensor(float16)"
-        self.cache_sizes = CacheSizes(
-            self.sizes.num_decoder_layers,
-            self.sizes.num_heads,
-            self.sizes.head_dim,
-            self.limits.max_source_tokens,
-            # The last tokens of a step may lie behind the end of the longest output.
-            self.limits.max_target_tokens + num_step_tokens - 1,
-            np.dtype(np.float16 if is_half else np.float32),
-        )
-        self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
-        self._encoded_names = [*self._cross_names]
+        for runner in filter(None, (self.decoder_step, self.greedy_graph)):
+            _check_states(runner)
+        self.cache_sizes = _cache_sizes(self._step_graph(1).signature, self.limits)
+        source_states = self.decoder_step.signature.source_states
+        self._source_outputs = [state.encoder_output for state in source_states]
+        self._encoded_names = [*self._source_outputs]
         if self.uses_shortlists:
-            self._encoded_names.append("shortlist")
+            self._encoded_names.append(bundle.graphs.shortlist_output)
         self._device = device
         self._caches: list[HostDecoderCache | DeviceDecoderCache] = []
         if self.encoder.has_choice:
             self._choose_threads()
 
-    def _step_names(self, bundle: Bundle) -> tuple[str, str]:
-        """The graphs of steps for all searches and for greedy search.
-
-        "" for none of greedy search, as with bundles of older versions.
-        """
-        if self.uses_shortlists:
-            return SHORTLIST_GRAPHS
-        greedy = filter(bundle.has_graph, GREEDY_GRAPHS if self._takes_greedy_graphs else ())
-        return "decoder_step", next(greedy, "")
+    def _choose_steps(
+        self, steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool
+    ) -> tuple[bundle_pb2.StepGraph, bundle_pb2.StepGraph | None]:
+        """The graphs of steps for all searches and, where there is one, for greedy search."""
+        general = [step for step in steps if not step.rows_per_sentence]
+        listed = [step for step in general if step.inputs.shortlist]
+        chosen = (listed if uses_shortlists else None) or [
+            step for step in general if not step.inputs.shortlist
+        ]
+        takes_shortlist = bool(chosen[0].inputs.shortlist)
+        greedy = [
+            step
+            for step in steps
+            if step.rows_per_sentence == 1 and bool(step.inputs.shortlist) == takes_shortlist
+        ]
+        if not (greedy and self._takes_greedy_graphs):
+            return chosen[0], None
+        return chosen[0], max(greedy, key=lambda step: step.num_tokens)
 
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
@@ -112,7 +117,7 @@ class OnnxTranslationModel:
         cache = self._new_host_cache(width, max_slots=1)
         cache.load(0, source)
         step_input = StepInput(
-            tokens=np.full(width, self.bos_id, dtype=np.int64),
+            tokens=np.full(width, self.start_token_id, dtype=np.int64),
             lengths=np.zeros(width, dtype=np.int32),
             num_candidates=1,
             token_biases=[NO_TOKEN_BIAS] * cache.num_step_tokens,
@@ -125,20 +130,6 @@ class OnnxTranslationModel:
         """Memory of all caches."""
         return sum(cache.num_bytes for cache in list(self._caches))
 
-    def _check_sizes(self) -> None:
-        """Raise ValueError if the graphs are not of the sizes that the manifest states."""
-        stated = [self.sizes.num_heads, self.sizes.head_dim]
-        num_caches = 4 * self.sizes.num_decoder_layers
-        for graph in filter(None, (self.decoder_step, self.greedy_graph)):
-            inputs = graph.shared.get_inputs()
-            caches = [i.shape for i in inputs if i.name.startswith(("past_", "cross_"))]
-            shapes = [[heads, head_dim] for _, heads, _, head_dim in caches]
-            if len(shapes) != num_caches or any(shape != stated for shape in shapes):
-                raise ValueError("translation_sizes in the manifest are not those of the graphs")
-        outputs = {value.name for value in self.encoder.shared.get_outputs()}
-        if self.uses_shortlists and "shortlist" not in outputs:
-            raise ValueError("the encoder gives no shortlist for the graphs that take one")
-
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
         return self._encode_padded(*pad(sources, self.pad_id))
@@ -147,7 +138,7 @@ class OnnxTranslationModel:
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> list[EncodedSource]:
         outputs = self._run_encoder(self._encoded_names, source, lengths)
-        num_cross = len(self._cross_names)
+        num_cross = len(self._source_outputs)
         shortlists = outputs[num_cross] if self.uses_shortlists else [None] * len(lengths)
         return [
             EncodedSentence([kv[i, :, :n] for kv in outputs[:num_cross]], n, shortlists[i])
@@ -169,10 +160,9 @@ class OnnxTranslationModel:
 
     def _new_host_cache(self, width: int, max_slots: int) -> HostDecoderCache:
         graph = self._step_graph(width)
-        vocab_size = self.sizes.vocab_size
-        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, vocab_size)
+        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size)
 
-    def _step_graph(self, width: int) -> ThreadedGraph:
+    def _step_graph(self, width: int) -> StepRunner:
         return (self.greedy_graph if width == 1 else None) or self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
@@ -180,7 +170,7 @@ class OnnxTranslationModel:
         source, source_lengths = pad([source for source, _ in pairs], self.pad_id)
         target_out, target_lengths = pad([target for _, target in pairs], self.pad_id)
         target_in = np.roll(target_out, 1, axis=1)
-        target_in[:, 0] = self.bos_id
+        target_in[:, 0] = self.start_token_id
         log_p = self._run_scorer(
             source,
             {"target_in": target_in, "target_out": target_out, "source_lengths": source_lengths},
@@ -193,8 +183,39 @@ class OnnxTranslationModel:
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]
     ) -> NDArray[np.float32]:
-        cross = self._run_encoder(self._cross_names, source, feeds["source_lengths"])
-        feeds_and_cross = {**feeds, **dict(zip(self._cross_names, cross, strict=True))}
+        cross = self._run_encoder(self._source_outputs, source, feeds["source_lengths"])
+        feeds_and_cross = {**feeds, **dict(zip(self._source_outputs, cross, strict=True))}
         with self.scorer.session() as session:
             (log_p,) = session.run(["log_probabilities"], feeds_and_cross)
         return log_p  # type: ignore[no-any-return]
+
+
+def _check_states(runner: StepRunner) -> None:
+    """Raise ValueError if states of the graph are not those that its signature states."""
+    shapes = {value.name: value.shape for value in runner.shared.get_inputs()}
+    types = {value.name: value.type for value in runner.shared.get_inputs()}
+    for state in runner.signature.step.states:
+        heads, _, width = state.shape
+        found = shapes.get(state.input, [])
+        if len(found) != 4 or [found[1], found[3]] != [heads, width]:
+            raise ValueError(f"state {state.input} in the manifest has not the graph's shape")
+        if types[state.input] != TENSOR_TYPES[state.type]:
+            raise ValueError(f"state {state.input} in the manifest has not the graph's type")
+
+
+def _cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
+    """Sizes of the caches; raises ValueError for states of several shapes."""
+    rows, sources = signature.row_states, signature.source_states
+    shapes = {(state.type, tuple(state.shape)) for state in (*rows, *sources)}
+    if len(shapes) != 1 or len(rows) != len(sources):
+        raise ValueError("the states of rows and of sources must be alike")
+    (type_, (heads, _, width)) = shapes.pop()
+    return CacheSizes(
+        len(rows),
+        heads,
+        width,
+        limits.max_source_tokens,
+        # The last tokens of a run may lie behind the end of the longest output.
+        limits.max_target_tokens + signature.num_tokens - 1,
+        np.dtype(np.float16 if type_ == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
+    )

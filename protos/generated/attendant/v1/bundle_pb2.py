@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from attendant.v1 import architecture_pb2 as attendant_dot_v1_dot_architecture__pb2
 from attendant.v1 import embedding_pb2 as attendant_dot_v1_dot_embedding__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ttendant/v1/bundle.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/embedding.proto\"\xbe\x06\n\x08Manifest\x12\x18\n\x10manifest_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.attendant.v1.ModelKind\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07license\x18\x06 \x01(\t\x12\x0f\n\x07\x63redits\x18\x07 \x03(\t\x12\x17\n\x0fsource_language\x18\x08 \x01(\t\x12\x17\n\x0ftarget_language\x18\t \x01(\t\x12\x11\n\tlanguages\x18\n \x03(\t\x12\'\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x18.attendant.v1.BundleFile\x12\x31\n\nprecisions\x18\x0c \x03(\x0b\x32\x1d.attendant.v1.PrecisionGraphs\x12\x18\n\x10source_tokenizer\x18\r \x01(\t\x12\x18\n\x10target_tokenizer\x18\x0e \x01(\t\x12\x33\n\x0especial_tokens\x18\x0f \x01(\x0b\x32\x1b.attendant.v1.SpecialTokens\x12;\n\x11translation_sizes\x18\x10 \x01(\x0b\x32\x1e.attendant.v1.TranslationSizesH\x00\x12\x37\n\x0f\x65mbedding_sizes\x18\x11 \x01(\x0b\x32\x1c.attendant.v1.EmbeddingSizesH\x00\x12$\n\x06limits\x18\x12 \x01(\x0b\x32\x14.attendant.v1.Limits\x12.\n\x0f\x64\x65\x66\x61ult_pooling\x18\x13 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x19\n\x11\x64\x65\x66\x61ult_normalize\x18\x14 \x01(\x08\x12,\n\nprovenance\x18\x15 \x01(\x0b\x32\x18.attendant.v1.Provenance\x12,\n\x07quality\x18\x16 \x03(\x0b\x32\x1b.attendant.v1.QualityFigure\x12*\n\x06parity\x18\x17 \x01(\x0b\x32\x1a.attendant.v1.ParityReport\x12\x19\n\x11reference_outputs\x18\x18 \x01(\tB\x07\n\x05sizes\">\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\r\"\xb3\x03\n\x0fPrecisionGraphs\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x01(\t\x12$\n\x07\x65ncoder\x18\x03 \x01(\x0b\x32\x13.attendant.v1.Graph\x12)\n\x0c\x64\x65\x63oder_step\x18\x04 \x01(\x0b\x32\x13.attendant.v1.Graph\x12#\n\x06scorer\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Graph\x12%\n\x08\x65mbedder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Graph\x12%\n\x08mlm_head\x18\x07 \x01(\x0b\x32\x13.attendant.v1.Graph\x12(\n\x0bgreedy_step\x18\x08 \x01(\x0b\x32\x13.attendant.v1.Graph\x12)\n\x0cgreedy_steps\x18\t \x01(\x0b\x32\x13.attendant.v1.Graph\x12\x33\n\x16shortlist_decoder_step\x18\n \x01(\x0b\x32\x13.attendant.v1.Graph\x12\x33\n\x16shortlist_greedy_steps\x18\x0b \x01(\x0b\x32\x13.attendant.v1.Graph\"6\n\x05Graph\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\x0f\n\x07outputs\x18\x03 \x03(\t\"\xf1\x01\n\rSpecialTokens\x12\x13\n\x06pad_id\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06\x62os_id\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06\x65os_id\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x13\n\x06unk_id\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x13\n\x06\x63ls_id\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x13\n\x06sep_id\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x14\n\x07mask_id\x18\x07 \x01(\rH\x06\x88\x01\x01\x42\t\n\x07_pad_idB\t\n\x07_bos_idB\t\n\x07_eos_idB\t\n\x07_unk_idB\t\n\x07_cls_idB\t\n\x07_sep_idB\n\n\x08_mask_id\"\xac\x01\n\x10TranslationSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x1a\n\x12num_encoder_layers\x18\x05 \x01(\r\x12\x1a\n\x12num_decoder_layers\x18\x06 \x01(\r\x12\x12\n\nvocab_size\x18\x07 \x01(\r\"\x86\x01\n\x0e\x45mbeddingSizes\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x11\n\tnum_heads\x18\x02 \x01(\r\x12\x10\n\x08head_dim\x18\x03 \x01(\r\x12\x16\n\x0e\x64_feed_forward\x18\x04 \x01(\r\x12\x12\n\nnum_layers\x18\x05 \x01(\r\x12\x12\n\nvocab_size\x18\x06 \x01(\r\"R\n\x06Limits\x12\x19\n\x11max_source_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_target_tokens\x18\x02 \x01(\r\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xaa\x01\n\nProvenance\x12(\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1a.attendant.v1.TrainingData\x12\x17\n\x0ftrainer_version\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\r\x12\x0e\n\x06recipe\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x10\n\x08hardware\x18\x06 \x01(\t\x12\x18\n\x10training_seconds\x18\x07 \x01(\x01\"=\n\x0cTrainingData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07license\x18\x02 \x01(\t\x12\x0e\n\x06\x63redit\x18\x03 \x01(\t\"b\n\rQualityFigure\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x0e\n\x06search\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\"A\n\x0cParityReport\x12\x31\n\nprecisions\x18\x01 \x03(\x0b\x32\x1d.attendant.v1.PrecisionParity\"\xf2\x02\n\x0fPrecisionParity\x12\x11\n\tprecision\x18\x01 \x01(\t\x12+\n\x1emax_log_probability_difference\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15log_probability_bound\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12)\n\x06tokens\x18\x04 \x03(\x0b\x32\x19.attendant.v1.TokenParity\x12*\n\x06\x63orpus\x18\x05 \x01(\x0b\x32\x1a.attendant.v1.CorpusParity\x12\x31\n\nembeddings\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.EmbeddingParity\x12\x34\n\x10shortlist_corpus\x18\x07 \x01(\x0b\x32\x1a.attendant.v1.CorpusParityB!\n\x1f_max_log_probability_differenceB\x18\n\x16_log_probability_bound\"\x8d\x01\n\x0bTokenParity\x12\x0e\n\x06search\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tching\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12\x15\n\rnum_sentences\x18\x04 \x01(\r\x12\x15\n\rnum_identical\x18\x05 \x01(\r\x12\x10\n\x08num_ties\x18\x06 \x01(\r\x12\x0c\n\x04step\x18\x07 \x01(\t\"\x80\x01\n\x0c\x43orpusParity\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06search\x18\x02 \x01(\t\x12\x15\n\rnum_sentences\x18\x03 \x01(\r\x12\x11\n\tfp32_bleu\x18\x04 \x01(\x01\x12\x0c\n\x04\x62leu\x18\x05 \x01(\x01\x12\x17\n\x0fsame_text_share\x18\x06 \x01(\x01\"M\n\x0f\x45mbeddingParity\x12\x11\n\tnum_texts\x18\x01 \x01(\r\x12\x12\n\nmin_cosine\x18\x02 \x01(\x01\x12\x13\n\x0bmean_cosine\x18\x03 \x01(\x01*]\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MODEL_KIND_TRANSLATION\x10\x01\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x02\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ttendant/v1/bundle.proto\x12\x0c\x61ttendant.v1\x1a\x1f\x61ttendant/v1/architecture.proto\x1a\x1c\x61ttendant/v1/embedding.proto\"\xd9\x07\n\x08Manifest\x12\x18\n\x10manifest_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12%\n\x04kind\x18\x04 \x01(\x0e\x32\x17.attendant.v1.ModelKind\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0f\n\x07license\x18\x06 \x01(\t\x12\x0f\n\x07\x63redits\x18\x07 \x03(\t\x12\x11\n\tlanguages\x18\n \x03(\t\x12\'\n\x05\x66iles\x18\x0b \x03(\x0b\x32\x18.attendant.v1.BundleFile\x12\x31\n\nprecisions\x18\x0c \x03(\x0b\x32\x1d.attendant.v1.PrecisionGraphs\x12\x18\n\x10source_tokenizer\x18\r \x01(\t\x12\x18\n\x10target_tokenizer\x18\x0e \x01(\t\x12\x33\n\x0especial_tokens\x18\x0f \x01(\x0b\x32\x1b.attendant.v1.SpecialTokens\x12$\n\x06limits\x18\x12 \x01(\x0b\x32\x14.attendant.v1.Limits\x12,\n\nprovenance\x18\x15 \x01(\x0b\x32\x18.attendant.v1.Provenance\x12,\n\x07quality\x18\x16 \x03(\x0b\x32\x1b.attendant.v1.QualityFigure\x12*\n\x06parity\x18\x17 \x01(\x0b\x32\x1a.attendant.v1.ParityReport\x12\x19\n\x11reference_outputs\x18\x18 \x01(\t\x12\x18\n\x10source_languages\x18\x19 \x03(\t\x12\x18\n\x10target_languages\x18\x1a \x03(\t\x12\x30\n\x0c\x61rchitecture\x18\x1b \x01(\x0b\x32\x1a.attendant.v1.Architecture\x12\x30\n\x08\x64\x65\x63oding\x18\x1c \x01(\x0b\x32\x1e.attendant.v1.DecodingDefaults\x12\x32\n\tembedding\x18\x1d \x01(\x0b\x32\x1f.attendant.v1.EmbeddingDefaults\x12;\n\x12text_normalization\x18\x1e \x01(\x0b\x32\x1f.attendant.v1.TextNormalizationJ\x04\x08\x08\x10\tJ\x04\x08\t\x10\nJ\x04\x08\x10\x10\x11J\x04\x08\x11\x10\x12J\x04\x08\x13\x10\x14J\x04\x08\x14\x10\x15R\x0fsource_languageR\x0ftarget_languageR\x11translation_sizesR\x0f\x65mbedding_sizesR\x0f\x64\x65\x66\x61ult_poolingR\x11\x64\x65\x66\x61ult_normalize\">\n\nBundleFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\"\xbf\x01\n\x10\x44\x65\x63odingDefaults\x12\x16\n\x0estart_token_id\x18\x01 \x01(\r\x12\x18\n\x10\x66orced_token_ids\x18\x02 \x03(\r\x12\x1c\n\x14suppressed_token_ids\x18\x03 \x03(\r\x12\x11\n\tbeam_size\x18\x04 \x01(\r\x12\x1b\n\x0elength_penalty\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x10max_output_ratio\x18\x06 \x01(\rB\x11\n\x0f_length_penalty\"\xd5\x01\n\x11\x45mbeddingDefaults\x12&\n\x07pooling\x18\x01 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12=\n\x07prompts\x18\x03 \x03(\x0b\x32,.attendant.v1.EmbeddingDefaults.PromptsEntry\x12\x16\n\x0e\x64\x65\x66\x61ult_prompt\x18\x04 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\x11TextNormalization\x12/\n\x0cunicode_form\x18\x01 \x01(\x0e\x32\x19.attendant.v1.UnicodeForm\x12\x19\n\x11removes_invisible\x18\x02 \x01(\x08\"\x8b\x02\n\x0fPrecisionGraphs\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07weights\x18\x02 \x03(\t\x12$\n\x07\x65ncoder\x18\x03 \x01(\x0b\x32\x13.attendant.v1.Graph\x12&\n\x05steps\x18\x04 \x03(\x0b\x32\x17.attendant.v1.StepGraph\x12#\n\x06scorer\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Graph\x12%\n\x08\x65mbedder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Graph\x12%\n\x08mlm_head\x18\x07 \x01(\x0b\x32\x13.attendant.v1.Graph\x12\x18\n\x10shortlist_output\x18\x08 \x01(\t\"\x87\x02\n\tStepGraph\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x05graph\x18\x02 \x01(\x0b\x32\x13.attendant.v1.Graph\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x18\n\x10max_given_tokens\x18\x04 \x01(\r\x12\x19\n\x11rows_per_sentence\x18\x05 \x01(\r\x12(\n\x06inputs\x18\x06 \x01(\x0b\x32\x18.attendant.v1.StepInputs\x12*\n\x07outputs\x18\x07 \x01(\x0b\x32\x19.attendant.v1.StepOutputs\x12)\n\x06states\x18\x08 \x03(\x0b\x32\x19.attendant.v1.StateTensor\"\xe9\x01\n\nStepInputs\x12\x0e\n\x06tokens\x18\x01 \x01(\t\x12\x0f\n\x07lengths\x18\x02 \x01(\t\x12\x14\n\x0ctotal_length\x18\x03 \x01(\t\x12\x16\n\x0esource_lengths\x18\x04 \x01(\t\x12\x1b\n\x13total_source_length\x18\x05 \x01(\t\x12\x16\n\x0enum_candidates\x18\x06 \x01(\t\x12\x11\n\tshortlist\x18\x07 \x01(\t\x12\x0f\n\x07may_use\x18\x08 \x01(\t\x12\x33\n\x0ctoken_biases\x18\t \x03(\x0b\x32\x1d.attendant.v1.TokenBiasInputs\"4\n\x0fTokenBiasInputs\x12\x11\n\tpositions\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\t\"w\n\x0bStepOutputs\x12\x15\n\rcandidate_ids\x18\x01 \x01(\t\x12#\n\x1b\x63\x61ndidate_log_probabilities\x18\x02 \x01(\t\x12\x19\n\x11log_probabilities\x18\x03 \x01(\t\x12\x11\n\tattention\x18\x04 \x01(\t\"\xce\x01\n\x0bStateTensor\x12\r\n\x05input\x18\x01 \x01(\t\x12\x0f\n\x07outputs\x18\x02 \x03(\t\x12$\n\x04type\x18\x03 \x01(\x0e\x32\x16.attendant.v1.DataType\x12\r\n\x05shape\x18\x04 \x03(\r\x12\'\n\x05owner\x18\x05 \x01(\x0e\x32\x18.attendant.v1.StateOwner\x12)\n\x06update\x18\x06 \x01(\x0e\x32\x19.attendant.v1.StateUpdate\x12\x16\n\x0e\x65ncoder_output\x18\x07 \x01(\t\"6\n\x05Graph\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x03(\t\x12\x0f\n\x07outputs\x18\x03 \x03(\t\"\xdf\x01\n\rSpecialTokens\x12\x13\n\x06pad_id\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06\x65os_id\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06unk_id\x18\x04 \x01(\rH\x02\x88\x01\x01\x12\x13\n\x06\x63ls_id\x18\x05 \x01(\rH\x03\x88\x01\x01\x12\x13\n\x06sep_id\x18\x06 \x01(\rH\x04\x88\x01\x01\x12\x14\n\x07mask_id\x18\x07 \x01(\rH\x05\x88\x01\x01\x42\t\n\x07_pad_idB\t\n\x07_eos_idB\t\n\x07_unk_idB\t\n\x07_cls_idB\t\n\x07_sep_idB\n\n\x08_mask_idJ\x04\x08\x02\x10\x03R\x06\x62os_id\"R\n\x06Limits\x12\x19\n\x11max_source_tokens\x18\x01 \x01(\r\x12\x19\n\x11max_target_tokens\x18\x02 \x01(\r\x12\x12\n\nmax_tokens\x18\x03 \x01(\r\"\xdd\x01\n\nProvenance\x12(\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1a.attendant.v1.TrainingData\x12\x17\n\x0ftrainer_version\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\r\x12\x0e\n\x06recipe\x18\x04 \x01(\t\x12\x0f\n\x07\x63reated\x18\x05 \x01(\t\x12\x10\n\x08hardware\x18\x06 \x01(\t\x12\x18\n\x10training_seconds\x18\x07 \x01(\x01\x12\x31\n\rimported_from\x18\x08 \x01(\x0b\x32\x1a.attendant.v1.ImportSource\"i\n\x0cImportSource\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\'\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x18.attendant.v1.BundleFile\"=\n\x0cTrainingData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07license\x18\x02 \x01(\t\x12\x0e\n\x06\x63redit\x18\x03 \x01(\t\"b\n\rQualityFigure\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x0e\n\x06search\x18\x04 \x01(\t\x12\r\n\x05value\x18\x05 \x01(\x01\"A\n\x0cParityReport\x12\x31\n\nprecisions\x18\x01 \x03(\x0b\x32\x1d.attendant.v1.PrecisionParity\"\x8b\x03\n\x0fPrecisionParity\x12\x11\n\tprecision\x18\x01 \x01(\t\x12+\n\x1emax_log_probability_difference\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15log_probability_bound\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12)\n\x06tokens\x18\x04 \x03(\x0b\x32\x19.attendant.v1.TokenParity\x12*\n\x06\x63orpus\x18\x05 \x01(\x0b\x32\x1a.attendant.v1.CorpusParity\x12\x31\n\nembeddings\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.EmbeddingParity\x12\x34\n\x10shortlist_corpus\x18\x07 \x01(\x0b\x32\x1a.attendant.v1.CorpusParity\x12\x17\n\x0fis_carried_over\x18\x08 \x01(\x08\x42!\n\x1f_max_log_probability_differenceB\x18\n\x16_log_probability_bound\"\x8d\x01\n\x0bTokenParity\x12\x0e\n\x06search\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61tching\x18\x02 \x01(\t\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08\x12\x15\n\rnum_sentences\x18\x04 \x01(\r\x12\x15\n\rnum_identical\x18\x05 \x01(\r\x12\x10\n\x08num_ties\x18\x06 \x01(\r\x12\x0c\n\x04step\x18\x07 \x01(\t\"\x80\x01\n\x0c\x43orpusParity\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x0e\n\x06search\x18\x02 \x01(\t\x12\x15\n\rnum_sentences\x18\x03 \x01(\r\x12\x11\n\tfp32_bleu\x18\x04 \x01(\x01\x12\x0c\n\x04\x62leu\x18\x05 \x01(\x01\x12\x17\n\x0fsame_text_share\x18\x06 \x01(\x01\"M\n\x0f\x45mbeddingParity\x12\x11\n\tnum_texts\x18\x01 \x01(\r\x12\x12\n\nmin_cosine\x18\x02 \x01(\x01\x12\x13\n\x0bmean_cosine\x18\x03 \x01(\x01*]\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16MODEL_KIND_TRANSLATION\x10\x01\x12\x18\n\x14MODEL_KIND_EMBEDDING\x10\x02*X\n\x0bUnicodeForm\x12\x1c\n\x18UNICODE_FORM_UNSPECIFIED\x10\x00\x12\x14\n\x10UNICODE_FORM_NFC\x10\x01\x12\x15\n\x11UNICODE_FORM_NFKC\x10\x02*V\n\nStateOwner\x12\x1b\n\x17STATE_OWNER_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_OWNER_ROW\x10\x01\x12\x16\n\x12STATE_OWNER_SOURCE\x10\x02*^\n\x0bStateUpdate\x12\x1c\n\x18STATE_UPDATE_UNSPECIFIED\x10\x00\x12\x16\n\x12STATE_UPDATE_GROWS\x10\x01\x12\x19\n\x15STATE_UPDATE_REPLACED\x10\x02\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,38 +34,62 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.bundle_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_MODELKIND']._serialized_start=3234
-  _globals['_MODELKIND']._serialized_end=3327
-  _globals['_MANIFEST']._serialized_start=74
-  _globals['_MANIFEST']._serialized_end=904
-  _globals['_BUNDLEFILE']._serialized_start=906
-  _globals['_BUNDLEFILE']._serialized_end=968
-  _globals['_PRECISIONGRAPHS']._serialized_start=971
-  _globals['_PRECISIONGRAPHS']._serialized_end=1406
-  _globals['_GRAPH']._serialized_start=1408
-  _globals['_GRAPH']._serialized_end=1462
-  _globals['_SPECIALTOKENS']._serialized_start=1465
-  _globals['_SPECIALTOKENS']._serialized_end=1706
-  _globals['_TRANSLATIONSIZES']._serialized_start=1709
-  _globals['_TRANSLATIONSIZES']._serialized_end=1881
-  _globals['_EMBEDDINGSIZES']._serialized_start=1884
-  _globals['_EMBEDDINGSIZES']._serialized_end=2018
-  _globals['_LIMITS']._serialized_start=2020
-  _globals['_LIMITS']._serialized_end=2102
-  _globals['_PROVENANCE']._serialized_start=2105
-  _globals['_PROVENANCE']._serialized_end=2275
-  _globals['_TRAININGDATA']._serialized_start=2277
-  _globals['_TRAININGDATA']._serialized_end=2338
-  _globals['_QUALITYFIGURE']._serialized_start=2340
-  _globals['_QUALITYFIGURE']._serialized_end=2438
-  _globals['_PARITYREPORT']._serialized_start=2440
-  _globals['_PARITYREPORT']._serialized_end=2505
-  _globals['_PRECISIONPARITY']._serialized_start=2508
-  _globals['_PRECISIONPARITY']._serialized_end=2878
-  _globals['_TOKENPARITY']._serialized_start=2881
-  _globals['_TOKENPARITY']._serialized_end=3022
-  _globals['_CORPUSPARITY']._serialized_start=3025
-  _globals['_CORPUSPARITY']._serialized_end=3153
-  _globals['_EMBEDDINGPARITY']._serialized_start=3155
-  _globals['_EMBEDDINGPARITY']._serialized_end=3232
+  _globals['_EMBEDDINGDEFAULTS_PROMPTSENTRY']._loaded_options = None
+  _globals['_EMBEDDINGDEFAULTS_PROMPTSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELKIND']._serialized_start=4500
+  _globals['_MODELKIND']._serialized_end=4593
+  _globals['_UNICODEFORM']._serialized_start=4595
+  _globals['_UNICODEFORM']._serialized_end=4683
+  _globals['_STATEOWNER']._serialized_start=4685
+  _globals['_STATEOWNER']._serialized_end=4771
+  _globals['_STATEUPDATE']._serialized_start=4773
+  _globals['_STATEUPDATE']._serialized_end=4867
+  _globals['_MANIFEST']._serialized_start=107
+  _globals['_MANIFEST']._serialized_end=1092
+  _globals['_BUNDLEFILE']._serialized_start=1094
+  _globals['_BUNDLEFILE']._serialized_end=1156
+  _globals['_DECODINGDEFAULTS']._serialized_start=1159
+  _globals['_DECODINGDEFAULTS']._serialized_end=1350
+  _globals['_EMBEDDINGDEFAULTS']._serialized_start=1353
+  _globals['_EMBEDDINGDEFAULTS']._serialized_end=1566
+  _globals['_EMBEDDINGDEFAULTS_PROMPTSENTRY']._serialized_start=1520
+  _globals['_EMBEDDINGDEFAULTS_PROMPTSENTRY']._serialized_end=1566
+  _globals['_TEXTNORMALIZATION']._serialized_start=1568
+  _globals['_TEXTNORMALIZATION']._serialized_end=1663
+  _globals['_PRECISIONGRAPHS']._serialized_start=1666
+  _globals['_PRECISIONGRAPHS']._serialized_end=1933
+  _globals['_STEPGRAPH']._serialized_start=1936
+  _globals['_STEPGRAPH']._serialized_end=2199
+  _globals['_STEPINPUTS']._serialized_start=2202
+  _globals['_STEPINPUTS']._serialized_end=2435
+  _globals['_TOKENBIASINPUTS']._serialized_start=2437
+  _globals['_TOKENBIASINPUTS']._serialized_end=2489
+  _globals['_STEPOUTPUTS']._serialized_start=2491
+  _globals['_STEPOUTPUTS']._serialized_end=2610
+  _globals['_STATETENSOR']._serialized_start=2613
+  _globals['_STATETENSOR']._serialized_end=2819
+  _globals['_GRAPH']._serialized_start=2821
+  _globals['_GRAPH']._serialized_end=2875
+  _globals['_SPECIALTOKENS']._serialized_start=2878
+  _globals['_SPECIALTOKENS']._serialized_end=3101
+  _globals['_LIMITS']._serialized_start=3103
+  _globals['_LIMITS']._serialized_end=3185
+  _globals['_PROVENANCE']._serialized_start=3188
+  _globals['_PROVENANCE']._serialized_end=3409
+  _globals['_IMPORTSOURCE']._serialized_start=3411
+  _globals['_IMPORTSOURCE']._serialized_end=3516
+  _globals['_TRAININGDATA']._serialized_start=3518
+  _globals['_TRAININGDATA']._serialized_end=3579
+  _globals['_QUALITYFIGURE']._serialized_start=3581
+  _globals['_QUALITYFIGURE']._serialized_end=3679
+  _globals['_PARITYREPORT']._serialized_start=3681
+  _globals['_PARITYREPORT']._serialized_end=3746
+  _globals['_PRECISIONPARITY']._serialized_start=3749
+  _globals['_PRECISIONPARITY']._serialized_end=4144
+  _globals['_TOKENPARITY']._serialized_start=4147
+  _globals['_TOKENPARITY']._serialized_end=4288
+  _globals['_CORPUSPARITY']._serialized_start=4291
+  _globals['_CORPUSPARITY']._serialized_end=4419
+  _globals['_EMBEDDINGPARITY']._serialized_start=4421
+  _globals['_EMBEDDINGPARITY']._serialized_end=4498
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,8 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Never sent."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes, little-endian."""
+    DATA_TYPE_FLOAT16: _DataType.ValueType  # 2
+    """IEEE 754 binary16, 2 bytes. In manifests only: answers never have it."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is the number format of a Tensor."""
@@ -67,6 +69,8 @@ DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 """Never sent."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes, little-endian."""
+DATA_TYPE_FLOAT16: DataType.ValueType  # 2
+"""IEEE 754 binary16, 2 bytes. In manifests only: answers never have it."""
 Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final

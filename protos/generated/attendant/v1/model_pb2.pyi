@@ -213,11 +213,11 @@ class GetModelResponse(google.protobuf.message.Message):
         """How large requests may be for this server."""
 
     @property
-    def translation_sizes(self) -> attendant.v1.bundle_pb2.TranslationSizes:
+    def translation_sizes(self) -> Global___TranslationSizes:
         """Set for a translation model."""
 
     @property
-    def embedding_sizes(self) -> attendant.v1.bundle_pb2.EmbeddingSizes:
+    def embedding_sizes(self) -> Global___EmbeddingSizes:
         """Set for an embedding model; its d_model is the dimension of the embeddings."""
 
     @property
@@ -243,8 +243,8 @@ class GetModelResponse(google.protobuf.message.Message):
         available_precisions: collections.abc.Iterable[builtins.str] | None = ...,
         limits: attendant.v1.bundle_pb2.Limits | None = ...,
         request_limits: Global___RequestLimits | None = ...,
-        translation_sizes: attendant.v1.bundle_pb2.TranslationSizes | None = ...,
-        embedding_sizes: attendant.v1.bundle_pb2.EmbeddingSizes | None = ...,
+        translation_sizes: Global___TranslationSizes | None = ...,
+        embedding_sizes: Global___EmbeddingSizes | None = ...,
         default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType = ...,
         default_normalize: builtins.bool = ...,
         license: builtins.str = ...,
@@ -365,3 +365,83 @@ class TokenizeResult(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "tokens", b"tokens"]) -> None: ...
 
 Global___TokenizeResult: typing_extensions.TypeAlias = TokenizeResult
+
+@typing.final
+class TranslationSizes(google.protobuf.message.Message):
+    """TranslationSizes is the shape of an encoder-decoder network."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    D_MODEL_FIELD_NUMBER: builtins.int
+    NUM_HEADS_FIELD_NUMBER: builtins.int
+    HEAD_DIM_FIELD_NUMBER: builtins.int
+    D_FEED_FORWARD_FIELD_NUMBER: builtins.int
+    NUM_ENCODER_LAYERS_FIELD_NUMBER: builtins.int
+    NUM_DECODER_LAYERS_FIELD_NUMBER: builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: builtins.int
+    d_model: builtins.int
+    """Width of the hidden states."""
+    num_heads: builtins.int
+    """Attention heads of every layer."""
+    head_dim: builtins.int
+    """Width of one head."""
+    d_feed_forward: builtins.int
+    """Width of the feed-forward layers."""
+    num_encoder_layers: builtins.int
+    """Layers of the encoder."""
+    num_decoder_layers: builtins.int
+    """Layers of the decoder."""
+    vocab_size: builtins.int
+    """Tokens of the vocabulary that source and target share."""
+    def __init__(
+        self,
+        *,
+        d_model: builtins.int = ...,
+        num_heads: builtins.int = ...,
+        head_dim: builtins.int = ...,
+        d_feed_forward: builtins.int = ...,
+        num_encoder_layers: builtins.int = ...,
+        num_decoder_layers: builtins.int = ...,
+        vocab_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_decoder_layers", b"num_decoder_layers", "num_encoder_layers", b"num_encoder_layers", "num_heads", b"num_heads", "vocab_size", b"vocab_size"]) -> None: ...
+
+Global___TranslationSizes: typing_extensions.TypeAlias = TranslationSizes
+
+@typing.final
+class EmbeddingSizes(google.protobuf.message.Message):
+    """EmbeddingSizes is the shape of a BERT-like encoder."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    D_MODEL_FIELD_NUMBER: builtins.int
+    NUM_HEADS_FIELD_NUMBER: builtins.int
+    HEAD_DIM_FIELD_NUMBER: builtins.int
+    D_FEED_FORWARD_FIELD_NUMBER: builtins.int
+    NUM_LAYERS_FIELD_NUMBER: builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: builtins.int
+    d_model: builtins.int
+    """Width of the hidden states, and so the dimension of the embeddings."""
+    num_heads: builtins.int
+    """Attention heads of every layer."""
+    head_dim: builtins.int
+    """Width of one head."""
+    d_feed_forward: builtins.int
+    """Width of the feed-forward layers."""
+    num_layers: builtins.int
+    """Layers of the encoder; hidden states are numbered 0 (input embeddings) to num_layers."""
+    vocab_size: builtins.int
+    """Tokens of the vocabulary."""
+    def __init__(
+        self,
+        *,
+        d_model: builtins.int = ...,
+        num_heads: builtins.int = ...,
+        head_dim: builtins.int = ...,
+        d_feed_forward: builtins.int = ...,
+        num_layers: builtins.int = ...,
+        vocab_size: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "vocab_size", b"vocab_size"]) -> None: ...
+
+Global___EmbeddingSizes: typing_extensions.TypeAlias = EmbeddingSizes

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc, text_pb2
+from attendant_manifest.sizes import num_layers
 from numpy.typing import NDArray
 
 from attendant_server import records
@@ -52,8 +53,8 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         """One vector for each text."""
         model = self._checked_model(request)
         manifest = model.manifest
-        output = OUTPUTS[validation.pooling(request.pooling, manifest.default_pooling)]
-        d_model = manifest.embedding_sizes.d_model
+        output = OUTPUTS[validation.pooling(request.pooling, manifest.embedding.pooling)]
+        d_model = manifest.architecture.d_model
         self._limits.check_response("texts", len(request.texts) * d_model * FLOAT_BYTES)
         tokenization = _tokenization_options(model, model.source_tokenizer, request.truncation)
         call_deadline = self._call_deadline(model, context)
@@ -68,7 +69,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         is_good = [not isinstance(text, InvalidRequest) for text in texts]
         if results:
             vectors[is_good] = np.stack([result[output] for result in results])
-        if request.normalize if request.HasField("normalize") else manifest.default_normalize:
+        if request.normalize if request.HasField("normalize") else manifest.embedding.normalize:
             _normalize(vectors)
         return embedding_pb2.EmbedResponse(
             embeddings=_tensor(vectors),
@@ -83,13 +84,13 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_pb2.EmbedTokensResponse:
         """One vector for each token of each text, from any layers."""
         model = self._checked_model(request)
-        sizes = model.manifest.embedding_sizes
-        layers = validation.layers(request.layers, sizes.num_layers)
+        architecture = model.manifest.architecture
+        layers = validation.layers(request.layers, num_layers(architecture.encoder))
         tokenization = _tokenization_options(model, model.source_tokenizer, request.truncation)
         call_deadline = self._call_deadline(model, context)
 
         texts = await self._tokenization.tokenize(tokenization, TEXTS, request.texts)
-        token_bytes = TOKEN_BYTES + len(layers) * sizes.d_model * FLOAT_BYTES
+        token_bytes = TOKEN_BYTES + len(layers) * architecture.d_model * FLOAT_BYTES
         num_tokens = sum(len(text) for text in good(texts))
         field = "layers" if request.layers else "texts"
         self._limits.check_response(field, num_tokens * token_bytes)
@@ -113,7 +114,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         """The likeliest tokens for every mask."""
         model = self._checked_model(request)
         manifest = model.manifest
-        top_k = validation.top_k(request, self._limits, manifest.embedding_sizes.vocab_size)
+        top_k = validation.top_k(
+            request, self._limits, manifest.architecture.source_embeddings.vocab_size
+        )
         if not model.bundle.has_graph("mlm_head"):
             raise ModelWithoutHead(f"{model.bundle.key} has no masked-language-model head")
         tokenization = _tokenization_options(model, model.mask_tokenizer, request.truncation)

@@ -1,6 +1,7 @@
 """ModelService: ListModels, GetModel and Tokenize."""
 
 from attendant.v1 import bundle_pb2, model_pb2, model_pb2_grpc
+from attendant_manifest.sizes import embedding_sizes, translation_sizes
 
 from attendant_server.application import validation
 from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog
@@ -37,8 +38,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             available_precisions=[precision.name for precision in manifest.precisions],
             limits=manifest.limits,
             request_limits=self._request_limits(manifest.kind),
-            default_pooling=manifest.default_pooling,
-            default_normalize=manifest.default_normalize,
+            default_pooling=manifest.embedding.pooling,
+            default_normalize=manifest.embedding.normalize,
             license=manifest.license,
             credits=manifest.credits,
             provenance=manifest.provenance,
@@ -46,9 +47,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             parity=manifest.parity,
         )
         if manifest.kind == TRANSLATION:
-            response.translation_sizes.CopyFrom(manifest.translation_sizes)
+            response.translation_sizes.CopyFrom(translation_sizes(manifest.architecture))
         else:
-            response.embedding_sizes.CopyFrom(manifest.embedding_sizes)
+            response.embedding_sizes.CopyFrom(embedding_sizes(manifest.architecture))
         return response
 
     async def Tokenize(
@@ -83,8 +84,8 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             kind=manifest.kind,
             state=model_pb2.MODEL_STATE_READY if is_ready else model_pb2.MODEL_STATE_LOADING,
             is_default=self._catalog.is_default(bundle),
-            source_language=manifest.source_language,
-            target_language=manifest.target_language,
+            source_language=", ".join(manifest.source_languages),
+            target_language=", ".join(manifest.target_languages),
             languages=manifest.languages,
             precision=bundle.precision,
             description=manifest.description,

@@ -1,0 +1,150 @@
+"""The inputs and outputs of a step graph, declared in the graph and in its signature at once.
+
+The only place that spells the names of a step. Readers take them from the signature, which the
+manifest holds.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from attendant.v1.bundle_pb2 import (
+    STATE_OWNER_ROW,
+    STATE_OWNER_SOURCE,
+    STATE_UPDATE_GROWS,
+    StateOwner,
+    StateTensor,
+    StepGraph,
+)
+from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
+
+from attendant_export.graphs.layers import Layers
+
+KINDS = ("key", "value")
+SHORTLIST = "shortlist"
+"""Output of the encoder, and input of steps."""
+
+
+def source_names(layer: int) -> tuple[str, str]:
+    """Names of the keys and values that a decoder layer reads of each source."""
+    return f"cross_key_{layer}", f"cross_value_{layer}"
+
+
+class StepInterface:
+    """Declares what a step graph takes and gives. Each method is called once, in any order."""
+
+    def __init__(
+        self, g: Layers, name: str, *, num_tokens: int = 1, rows_per_sentence: int = 0
+    ) -> None:
+        """``num_tokens`` and ``rows_per_sentence`` are as in `StepGraph`."""
+        self._g = g
+        self.signature = StepGraph(
+            name=name,
+            num_tokens=num_tokens,
+            max_given_tokens=1,
+            rows_per_sentence=rows_per_sentence,
+        )
+        self._sentences = "rows" if rows_per_sentence == 1 else "sentences"
+        self._states: dict[str, StateTensor] = {}
+
+    def rows(self) -> tuple[str, str, str]:
+        """Last tokens and lengths (rows), and one more than the longest length (1)."""
+        inputs = self.signature.inputs
+        inputs.tokens, inputs.lengths, inputs.total_length = "tokens", "lengths", "total_length"
+        tokens = self._g.input(inputs.tokens, np.int64, "rows")
+        lengths = self._g.input(inputs.lengths, np.int32, "rows")
+        return tokens, lengths, self._g.input(inputs.total_length, np.int32, 1)
+
+    def source_lengths(self) -> str:
+        """Tokens of each source (sentences)."""
+        self.signature.inputs.source_lengths = "source_lengths"
+        return self._g.input("source_lengths", np.int64, self._sentences)
+
+    def total_source_length(self) -> str:
+        """Tokens of the longest source (1)."""
+        self.signature.inputs.total_source_length = "total_source_length"
+        return self._g.input("total_source_length", np.int32, 1)
+
+    def num_candidates(self) -> str:
+        """Candidates wanted of each row (1)."""
+        self.signature.inputs.num_candidates = "num_candidates"
+        return self._g.input("num_candidates", np.int64, 1)
+
+    def shortlist(self) -> tuple[str, str]:
+        """Token ids (listed), and which of them each row may use (rows, listed)."""
+        inputs = self.signature.inputs
+        inputs.shortlist, inputs.may_use = SHORTLIST, "may_use"
+        return (
+            self._g.input(inputs.shortlist, np.int64, "listed"),
+            self._g.input(inputs.may_use, np.bool_, "rows", "listed"),
+        )
+
+    def token_bias(self) -> tuple[str, str]:
+        """Positions (biased, 2) and values (biased) for the next token of the run."""
+        biases = self.signature.inputs.token_biases
+        suffix = _suffix(len(biases))
+        names = biases.add(positions=f"bias_positions{suffix}", values=f"bias_values{suffix}")
+        return (
+            self._g.input(names.positions, np.int64, f"biased{suffix}", 2),
+            self._g.input(names.values, np.float32, f"biased{suffix}"),
+        )
+
+    def past(self, layer: int) -> tuple[str, str]:
+        """Keys and values of a layer's self-attention, (rows, heads, max_length, head_dim)."""
+        return self._keys_values([f"past_{name}_{layer}" for name in KINDS], STATE_OWNER_ROW)
+
+    def source(self, layer: int) -> tuple[str, str]:
+        """Keys and values of a layer's cross-attention, (sentences, heads, source, head_dim)."""
+        return self._keys_values(source_names(layer), STATE_OWNER_SOURCE)
+
+    def _keys_values(self, names: Sequence[str], owner: StateOwner.ValueType) -> tuple[str, str]:
+        keys, values = (self._state(name, owner) for name in names)
+        return keys, values
+
+    def _state(self, name: str, owner: StateOwner.ValueType) -> str:
+        heads, head_dim = self._g.network.num_heads, self._g.network.head_dim
+        self._states[name] = self.signature.states.add(
+            input=name,
+            type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
+            shape=[heads, 0, head_dim],
+            owner=owner,
+            update=STATE_UPDATE_GROWS,
+            encoder_output=name if owner == STATE_OWNER_SOURCE else "",
+        )
+        return self._g.input(name, self._g.dtype, *self._dimensions(owner))
+
+    def _dimensions(self, owner: StateOwner.ValueType) -> tuple[str | int, ...]:
+        heads, head_dim = self._g.network.num_heads, self._g.network.head_dim
+        if owner == STATE_OWNER_ROW:
+            return "rows", heads, "max_length", head_dim
+        return self._sentences, heads, "source", head_dim
+
+    def give_past(self, layer: int, presents: Sequence[str]) -> None:
+        """Keys and values of a layer after the next token of the run."""
+        for kind, present in zip(KINDS, presents, strict=True):
+            self._give(f"past_{kind}_{layer}", f"present_{kind}_{layer}", present)
+
+    def give_source(self, layer: int, presents: Sequence[str]) -> None:
+        """Outputs for the memory of a layer's cross-attention, unchanged by the next token."""
+        for name, present in zip(source_names(layer), presents, strict=True):
+            self._give(name, f"present_{name}", present)
+
+    def _give(self, state_name: str, output: str, value: str) -> None:
+        state = self._states[state_name]
+        name = f"{output}{_suffix(len(state.outputs))}"
+        state.outputs.append(name)
+        self._g.output(name, value, self._g.dtype, *self._dimensions(state.owner))
+
+    def give_candidates(self, ids: str, log_probabilities: str) -> None:
+        """The likeliest tokens, of each row or of each token of the run in turn."""
+        outputs, width = self.signature.outputs, self.signature.num_tokens
+        columns = width if width > 1 else "candidates"
+        outputs.candidate_ids = "candidate_ids"
+        outputs.candidate_log_probabilities = "candidate_log_probabilities"
+        self._g.output(outputs.candidate_ids, ids, np.int64, "rows", columns)
+        name = outputs.candidate_log_probabilities
+        self._g.output(name, log_probabilities, np.float32, "rows", columns)
+
+
+def _suffix(token: int) -> str:
+    """Ends the names that belong to a later token of a run."""
+    return f"_{token}" if token else ""

@@ -1,0 +1,58 @@
+"""Manifests of bundles as text: reading any version, writing the present one.
+
+Server and exporter share this package, as they share the schema in ``bundle.proto``. Whoever reads
+a manifest here gets one of version 2 and need not know that there was another.
+"""
+
+import json
+from typing import Any
+
+from attendant.v1.bundle_pb2 import Manifest
+from google.protobuf import json_format
+
+from attendant_manifest import version_1
+
+__version__ = "0.1.0"
+
+MANIFEST_VERSION = 2
+
+
+class ManifestError(ValueError):
+    """A text is not a manifest of a known version; the message says why."""
+
+
+def parse_manifest(text: str) -> Manifest:
+    """The manifest in ``text``, upgraded to `MANIFEST_VERSION`. Raises ManifestError.
+
+    Only the form is checked: unknown fields, wrong types, fields given twice.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_without_duplicates)
+        if not isinstance(content, dict):
+            raise ManifestError("is not a JSON object")
+        if content.get("manifest_version") == 1:
+            content = version_1.upgrade(content)
+        return json_format.ParseDict(content, Manifest())
+    except (json.JSONDecodeError, json_format.ParseError) as error:
+        raise ManifestError(str(error)) from error
+    except KeyError as error:
+        raise ManifestError(f"{error.args[0]} is missing") from error
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ManifestError(f"a field has a value of another type: {error}") from error
+    except RecursionError as error:
+        raise ManifestError("is nested too deeply") from error
+
+
+def format_manifest(manifest: Manifest) -> str:
+    """The text of ``manifest.json``: indented JSON with the field names of ``bundle.proto``."""
+    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1)
+    return text + "\n"
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ManifestError(f"{twice} is given twice")
+    return content

@@ -1,0 +1,36 @@
+"""The sizes of a network as a few numbers, from its description."""
+
+from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
+
+
+def translation_sizes(architecture: Architecture) -> TranslationSizes:
+    """Sizes of an encoder-decoder network; those of the first layers where layers differ."""
+    first = architecture.decoder.groups[0]
+    return TranslationSizes(
+        d_model=architecture.d_model,
+        num_heads=first.self_attention.num_heads,
+        head_dim=first.self_attention.head_dim,
+        d_feed_forward=first.feed_forward.d_feed_forward,
+        num_encoder_layers=num_layers(architecture.encoder),
+        num_decoder_layers=num_layers(architecture.decoder),
+        vocab_size=architecture.target_embeddings.vocab_size,
+    )
+
+
+def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
+    """Sizes of an encoder; those of the first layers where layers differ."""
+    first = architecture.encoder.groups[0]
+    return EmbeddingSizes(
+        d_model=architecture.d_model,
+        num_heads=first.self_attention.num_heads,
+        head_dim=first.self_attention.head_dim,
+        d_feed_forward=first.feed_forward.d_feed_forward,
+        num_layers=num_layers(architecture.encoder),
+        vocab_size=architecture.source_embeddings.vocab_size,
+    )
+
+
+def num_layers(stack: Stack) -> int:
+    """Layers of all groups."""
+    return sum(group.num_layers for group in stack.groups)
