@@ -133,18 +133,17 @@ class BoundStep:
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
         """One step, with a graph that takes it among ``listed``; overwritten by the next."""
-        # Bindings keep nothing alive: `positions` must live until the run has ended.
-        positions = [each.positions for each in step_input.token_biases]
+        # Bindings keep nothing alive: `biases` must live until the run has ended.
+        biases = step_input.token_biases
         if listed is not None:
             self._read("shortlist", Tensor.of(listed.token_ids))
             self._read("may_use", Tensor.of(listed.may_use))
-            positions = [listed.columns(each) for each in positions]
-        biases = zip(self._signature.suffixes, positions, step_input.token_biases, strict=True)
-        for suffix, biased, token_bias in biases:
-            has_any = len(token_bias.values) > 0
+            biases = [listed.by_column(each) for each in biases]
+        for suffix, (positions, values) in zip(self._signature.suffixes, biases, strict=True):
+            has_any = len(values) > 0
             if has_any or self._adjusted[suffix]:
-                self._read(f"adjusted_positions{suffix}", Tensor.of(biased))
-                self._read(f"adjustments{suffix}", Tensor.of(token_bias.values))
+                self._read(f"adjusted_positions{suffix}", Tensor.of(positions))
+                self._read(f"adjustments{suffix}", Tensor.of(values))
                 self._adjusted[suffix] = has_any
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities)
