@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
-from attendant_server.engine.token_rules import forbidden, rules_of
+from attendant_server.engine.row_bias import RowBias
+from attendant_server.engine.token_rules import rules_of
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from hypothesis import given, settings
@@ -88,7 +89,7 @@ class NoTokenTwice:
 
     def row_bias(self, num_tokens, token_ids):
         assert num_tokens == len(token_ids)
-        return forbidden(tuple(sorted({*token_ids}))) if token_ids else None
+        return RowBias.forbidding({*token_ids}) if token_ids else None
 
 
 MARK = 0.25

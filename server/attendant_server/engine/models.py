@@ -23,14 +23,6 @@ class TokenBias(NamedTuple):
     values: NDArray[np.float32]  # (biased)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RowBias:
-    """What is added to the log-probabilities of one row."""
-
-    token_ids: NDArray[np.int64]  # (biased)
-    values: NDArray[np.float32]  # (biased)
-
-
 NO_TOKEN_BIAS = TokenBias(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 

@@ -1,7 +1,7 @@
 """Token rules: each forbids, or makes more or less likely, some next tokens of one sentence.
 
-A rule is a class with one method. A new rule is such a class, its option in `SearchOptions`, and
-its line in `rules_of`.
+A rule is a class with one method. A new rule is such a class in a module of its own, its option in
+`SearchOptions` and its line in `rules_of`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.calls import SearchOptions
-from attendant_server.engine.models import NO_TOKEN_BIAS, RowBias, TokenBias
+from attendant_server.engine.models import NO_TOKEN_BIAS, TokenBias
+from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.search import Search
+
+# One object for the same tokens, so that `token_bias` handles the rows of many sentences at once.
+_forbidding = lru_cache(maxsize=32)(RowBias.forbidding)
 
 
 class TokenRule(Protocol):
@@ -50,7 +54,7 @@ class MinimumLength:
     needs_tokens: ClassVar[bool] = False
 
     def __init__(self, min_tokens: int, eos_id: int) -> None:
-        self._min_tokens, self._bias = min_tokens, forbidden((eos_id,))
+        self._min_tokens, self._bias = min_tokens, _forbidding((eos_id,))
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """Minus infinity for the end token while the hypothesis is too short."""
@@ -63,7 +67,7 @@ class SuppressedTokens:
     needs_tokens: ClassVar[bool] = False
 
     def __init__(self, token_ids: tuple[int, ...]) -> None:
-        self._bias = forbidden(token_ids)
+        self._bias = _forbidding(token_ids)
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """Minus infinity for each of the tokens."""
@@ -78,17 +82,6 @@ def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
     if options.suppressed_token_ids:
         rules.append(SuppressedTokens(options.suppressed_token_ids))
     return tuple(rules)
-
-
-@lru_cache(maxsize=32)
-def forbidden(token_ids: tuple[int, ...]) -> RowBias:
-    """Minus infinity for these tokens.
-
-    The same object for the same tokens, so that `token_bias` handles all of their rows at once.
-    """
-    return RowBias(
-        np.array(token_ids, dtype=np.int64), np.full(len(token_ids), -np.inf, dtype=np.float32)
-    )
 
 
 def token_bias(
