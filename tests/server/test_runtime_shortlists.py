@@ -52,13 +52,16 @@ def test_a_list_goes_where_its_sentence_goes_and_is_replaced_by_that_of_the_next
     assert shortlists.of_first(1).token_ids.tolist() == [0, 1, 12]
 
 
-def test_adjusted_tokens_are_found_in_the_list():
+def test_biased_tokens_are_found_in_the_list_and_left_out_if_they_are_not_on_it():
     shortlists = Shortlists(max_slots=1, width=1, vocab_size=20)
     shortlists.load(0, np.array([2, 9, 15]))
+    positions = np.array([[0, 2], [0, 3], [3, 15], [3, 19]])
+    values = np.array([-1, -2, -3, -4], np.float32)
 
-    columns = shortlists.of_first(1).columns(np.array([[0, 2], [3, 15]]))
+    found = shortlists.of_first(1).by_column(TokenBias(positions, values))
 
-    assert columns.tolist() == [[0, 2], [3, 4]]
+    assert found.positions.tolist() == [[0, 2], [3, 4]]
+    assert found.values.tolist() == [-1, -3]
 
 
 class WithAllTokens:

@@ -10,6 +10,7 @@ from attendant_server.errors import DeadlineExceeded, QueueFull
 from tests.support.fake_model import (
     BOS,
     EOS,
+    VOCAB,
     FakeCache,
     FakeTranslationModel,
     RecordingObserver,
@@ -55,17 +56,24 @@ def run(scheduler):
         assert rounds < 10_000, "the scheduler does not come to an end"
 
 
-def greedy(source, options):
-    tokens: list[int] = []
+def forbidden_tokens(options, tokens):
+    """Those that may not follow ``tokens``."""
+    is_too_short = len(tokens) < options.min_output_tokens
+    return {*options.suppressed_token_ids, *([EOS] if is_too_short else [])}
+
+
+def greedy(source, options, forbidden=forbidden_tokens):
+    tokens: tuple[int, ...] = ()
     while len(tokens) < options.max_output_tokens and (not tokens or tokens[-1] != EOS):
-        scores = list(log_probabilities(source, tuple(tokens)))
-        if len(tokens) < options.min_output_tokens:
-            scores[EOS] = float("-inf")
-        tokens.append(scores.index(max(scores)))
-    return [tuple(tokens)]
+        scores = log_probabilities(source, tokens)
+        allowed = set(range(VOCAB)) - forbidden(options, tokens)
+        if not allowed:
+            return []
+        tokens += (max(sorted(allowed), key=scores.__getitem__),)
+    return [tokens]
 
 
-def beam(source, options):
+def beam(source, options, forbidden=forbidden_tokens):
     """Beam search over whole prefixes, ranked in one list; no rows, no parents."""
 
     def score(hypothesis):
@@ -78,8 +86,9 @@ def beam(source, options):
     for num_tokens in range(1, options.max_output_tokens + 1):
         extended = []
         for tokens, total in running:
+            never = forbidden(options, tokens)
             for token, log_p in enumerate(log_probabilities(source, tokens)):
-                if token != EOS or len(tokens) >= options.min_output_tokens:
+                if token not in never:
                     extended.append(((*tokens, token), total + log_p))
         extended.sort(key=lambda h: -h[1])
         finished += [h for h in extended[:width] if h[0][-1] == EOS]
@@ -87,7 +96,7 @@ def beam(source, options):
         running = [h for h in extended if h[0][-1] != EOS][:width]
         if num_tokens == options.max_output_tokens:
             finished = sorted(finished + running, key=score, reverse=True)
-        elif len(finished) == width and score(running[0]) <= score(finished[-1]):
+        elif not running or (len(finished) == width and score(running[0]) <= score(finished[-1])):
             break
     return [tokens for tokens, _ in finished[: options.num_hypotheses]]
 
@@ -101,6 +110,7 @@ def random_options(rng):
         num_hypotheses=rng.randint(1, beam_size),
         length_penalty=rng.choice([0.0, 0.6, 1.0, 1.7]),
         min_output_tokens=rng.randint(0, max_output_tokens),
+        suppressed_token_ids=tuple(rng.sample(range(VOCAB), rng.choice([0, 0, 4, 18, 22]))),
     )
 
 
@@ -274,7 +284,7 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
             first_tokens.append(step_input.tokens.tolist())
             return super().step(num_slots, step_input)
 
-    model.new_cache = lambda width, max_slots: SpyingMemory(model, width, max_slots)
+    model.new_cache = lambda *arguments: SpyingMemory(model, *arguments)
     scheduler = TranslationScheduler(
         "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
     )

@@ -30,9 +30,16 @@ def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple
 class FakeCache:
     """Rows are lists of tokens instead of keys and values."""
 
-    def __init__(self, model: "FakeTranslationModel", width: int, max_slots: int) -> None:
+    def __init__(
+        self,
+        model: "FakeTranslationModel",
+        width: int,
+        max_slots: int,
+        one_token_steps: bool = False,
+    ) -> None:
         self.model, self.width = model, width
-        self.num_step_tokens = model.num_greedy_tokens if width == 1 else 1
+        is_greedy = width == 1 and not one_token_steps
+        self.num_step_tokens = model.num_greedy_tokens if is_greedy else 1
         self.sources: list[tuple[int, ...]] = [()] * max_slots
         self.rows: list[list[int]] = [[] for _ in range(max_slots * width)]
 
@@ -78,7 +85,7 @@ class FakeCache:
             self.rows[row] = [*self.rows[row][:length], token]
             assert len(self.rows[row]) == length + 1, "the cache lacks tokens"
             source = self.sources[row // self.width]
-            scores[row] = log_probabilities(source, tuple(self.rows[row][1:]))
+            scores[row] = self.model.log_probabilities(source, tuple(self.rows[row][1:]))
         return scores
 
 
@@ -101,8 +108,14 @@ class FakeTranslationModel:
         self.encoded.append([tuple(s) for s in sources])
         return self.encoded[-1]
 
-    def new_cache(self, width: int, max_slots: int) -> FakeCache:
-        return FakeCache(self, width, max_slots)
+    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> FakeCache:
+        return FakeCache(self, width, max_slots, one_token_steps)
+
+    def log_probabilities(
+        self, source: tuple[int, ...], prefix: tuple[int, ...]
+    ) -> Sequence[float]:
+        """Those of all tokens after ``prefix``."""
+        return log_probabilities(source, prefix)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TargetScore]:
         return [

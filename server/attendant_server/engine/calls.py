@@ -108,6 +108,8 @@ class SearchOptions:
     num_hypotheses: int = 1
     length_penalty: float = 1.0
     min_output_tokens: int = 0
+    suppressed_token_ids: tuple[int, ...] = ()
+    """Tokens of the model's vocabulary that no hypothesis may have."""
     max_output_ratio: int | None = None
     """If given, a text may have so many output tokens for each of its own, and `EXTRA_TOKENS`."""
 
@@ -132,7 +134,10 @@ class Hypothesis:
 
 
 class TranslateCall(Call[list[Hypothesis]]):
-    """Translate sources (token ids ending with the end token); best hypotheses first."""
+    """Translate sources (token ids ending with the end token); best hypotheses first.
+
+    A text has fewer hypotheses than it asks for, or none, where its options forbid too many tokens.
+    """
 
     def __init__(
         self,

@@ -14,10 +14,13 @@ EncodedSource: TypeAlias = Any
 
 
 class TokenBias(NamedTuple):
-    """What is added to log-probabilities before candidates are chosen."""
+    """What is added to log-probabilities before candidates are chosen.
 
-    positions: NDArray[np.int64]  # (adjusted, 2) row and token id
-    values: NDArray[np.float32]  # (adjusted)
+    Positions may repeat: all of their values are added.
+    """
+
+    positions: NDArray[np.int64]  # (biased, 2) row and token id
+    values: NDArray[np.float32]  # (biased)
 
 
 NO_TOKEN_BIAS = TokenBias(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
@@ -51,7 +54,8 @@ class CacheCopy(NamedTuple):
 class Candidates:
     """The likeliest next tokens of each row, best first.
 
-    Of a step that decodes several tokens, the likeliest of each in turn.
+    Of a step that decodes several tokens, the likeliest of each in turn. What has a log-probability
+    of minus infinity is no candidate: it fills the place of one where too few tokens are allowed.
     """
 
     token_ids: NDArray[np.int64]  # (rows, candidates) or (rows, num_step_tokens)
@@ -99,8 +103,11 @@ class TranslationModel(Protocol):
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
+    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
+        """Allocate the caches for ``max_slots`` sentences of ``width`` rows.
+
+        With ``one_token_steps`` their steps decode one token, whatever would be quicker.
+        """
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

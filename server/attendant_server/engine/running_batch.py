@@ -4,6 +4,7 @@ Slots in use are always the first ones, so a step runs over a contiguous part of
 sentence joins behind the last slot, and the last slot moves into the hole that another leaves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from attendant_server.engine.models import (
     TokenBias,
 )
 from attendant_server.engine.search import Search, num_candidates
+from attendant_server.engine.token_rules import TokenRule, token_bias
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +30,7 @@ class Sentence:
     call: TranslateCall
     index: int
     search: Search
+    rules: Sequence[TokenRule] = ()
     num_settled: int = field(default=0)
     """Tokens of the settled prefix that the caller has been told."""
 
@@ -35,6 +38,11 @@ class Sentence:
     def width(self) -> int:
         """Rows that it needs."""
         return self.search.width
+
+    @property
+    def one_token_steps(self) -> bool:
+        """Whether no step may decode several tokens, as it could in greedy search."""
+        return self.width == 1 and any(rule.needs_tokens for rule in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,11 @@ class RunningBatch:
     """Sentences that are searched with ``width`` rows each, at most ``max_slots`` at a time."""
 
     def __init__(
-        self, width: int, max_slots: int, cache: DecoderCache, start_token_id: int, eos_id: int
+        self, width: int, max_slots: int, cache: DecoderCache, start_token_id: int
     ) -> None:
         self.width, self.max_slots = width, max_slots
         self.sentences: list[Sentence] = []
-        self._cache, self._start_token_id, self._eos_id = cache, start_token_id, eos_id
+        self._cache, self._start_token_id = cache, start_token_id
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
 
@@ -66,6 +74,7 @@ class RunningBatch:
     def join(self, sentence: Sentence, source: EncodedSource) -> None:
         """Give the sentence the next slot."""
         assert len(self.sentences) < self.max_slots
+        assert not (sentence.one_token_steps and self._cache.num_step_tokens > 1)
         slot = len(self.sentences)
         self._cache.load(slot, source)
         self._tokens[self._rows(slot)] = self._start_token_id
@@ -99,7 +108,7 @@ class RunningBatch:
                 self._tokens[:num_rows],
                 self._lengths[:num_rows],
                 num_candidates(self.width),
-                [self._suppressed_ends(num_before) for num_before in range(num_tokens)],
+                self._token_biases(),
             ),
         )
         self._lengths[:num_rows] += num_tokens
@@ -148,22 +157,17 @@ class RunningBatch:
         if copies:
             self._cache.copy(copies)
 
-    def _suppressed_ends(self, num_before: int) -> TokenBias:
-        """Minus infinity for the end token of all rows that must not end yet.
-
-        ``num_before`` tokens of the step come before.
-        """
-        slots = [
-            slot
+    def _token_biases(self) -> list[TokenBias]:
+        """What the sentences' rules add, for each of the tokens that a step decodes."""
+        num_tokens = self._cache.num_step_tokens
+        ruled = [
+            (slot * self.width, sentence.search, sentence.rules)
             for slot, sentence in enumerate(self.sentences)
-            if (least := sentence.call.options.min_output_tokens)
-            and sentence.search.num_tokens + num_before < least
+            if sentence.rules
         ]
-        if not slots:
-            return NO_TOKEN_BIAS
-        rows = [b * self.width + i for b in slots for i in range(self.width)]
-        positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
-        return TokenBias(positions, np.full(len(rows), -np.inf, dtype=np.float32))
+        if not ruled:
+            return [NO_TOKEN_BIAS] * num_tokens
+        return [token_bias(ruled, self.width, num_before) for num_before in range(num_tokens)]
 
     def _rows(self, slot: int) -> slice:
         return slice(slot * self.width, (slot + 1) * self.width)

@@ -5,6 +5,7 @@ One object a sentence, fed once a step with the best candidates of each of its r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from os.path import commonprefix
 from typing import Protocol
 
@@ -24,6 +25,9 @@ class Search(Protocol):
     def num_tokens(self) -> int:
         """Tokens that every running hypothesis has."""
 
+    def prefixes(self) -> Sequence[Sequence[int]]:
+        """The tokens of each row's hypothesis, without the begin token."""
+
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """How many of the `Candidates` of each row `advance` would take, from the first on."""
 
@@ -32,14 +36,18 @@ class Search(Protocol):
     ) -> Sequence[CacheCopy]:
         """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
-        Returns what must be copied between rows before the next step.
+        A hypothesis without a candidate, all being minus infinity, is dropped; when the last one
+        is, the search is finished. Returns what must be copied between rows before the next step.
         """
 
     def settled_prefix(self) -> tuple[int, ...]:
         """The tokens with which every hypothesis that can still win begins, without the end."""
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The ``num_hypotheses`` best, best first, once the search is finished."""
+        """The ``num_hypotheses`` best, best first, once the search is finished.
+
+        Fewer, or none, if so many were dropped.
+        """
 
 
 def num_candidates(width: int) -> int:
@@ -71,6 +79,7 @@ class GreedySearch:
         self.next_tokens = [start_token_id]
         self.is_finished = False
         self._options, self._eos_id = options, eos_id
+        self._is_dropped = False
         self._token_ids: list[int] = []
         self._log_probabilities: list[float] = []
 
@@ -78,6 +87,10 @@ class GreedySearch:
     def num_tokens(self) -> int:
         """Tokens so far."""
         return len(self._token_ids)
+
+    def prefixes(self) -> Sequence[Sequence[int]]:
+        """All tokens so far."""
+        return [self._token_ids]
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """Those up to an end, or to the limit."""
@@ -89,8 +102,12 @@ class GreedySearch:
     ) -> Sequence[CacheCopy]:
         """Append the best candidate of each token that the step decoded, up to an end."""
         num_taken = self.num_taken(token_ids)
+        taken = log_probabilities[0][:num_taken]
+        if -inf in taken:
+            self.is_finished = self._is_dropped = True
+            return ()
         self._token_ids += token_ids[0][:num_taken]
-        self._log_probabilities += log_probabilities[0][:num_taken]
+        self._log_probabilities += taken
         token = self.next_tokens[0] = self._token_ids[-1]
         self.is_finished = (
             token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
@@ -102,7 +119,9 @@ class GreedySearch:
         return _without_end(tuple(self._token_ids), self._eos_id)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The only hypothesis."""
+        """The only hypothesis, unless it was dropped."""
+        if self._is_dropped:
+            return []
         score = length_penalized(
             sum(self._log_probabilities), self.num_tokens, self._options.length_penalty
         )
@@ -159,7 +178,8 @@ class BeamSearch:
     end within the first ``beam_size`` are finished; the best ``beam_size`` others run on. The
     search ends when ``beam_size`` have finished and the best running beam, were it to end now,
     would not beat the worst of them, or at ``max_output_tokens``, where what runs counts as
-    finished.
+    finished. Where fewer than ``beam_size`` beams can run on, the rows of the others keep beams
+    of probability zero until there are more.
     """
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
@@ -174,6 +194,10 @@ class BeamSearch:
     def num_tokens(self) -> int:
         """Tokens of every running beam."""
         return self._running[0].num_tokens
+
+    def prefixes(self) -> Sequence[Sequence[int]]:
+        """The tokens of each row's beam."""
+        return [beam.token_ids() for beam in self._running]
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """All of them."""
@@ -198,7 +222,7 @@ class BeamSearch:
             self._finished = sorted(self._finished, key=self._score, reverse=True)[: self.width]
         copies = self._settle(survivors)
         self.next_tokens = [beam.token for beam in self._running]
-        self.is_finished = self._is_decided(best=survivors[0][1])
+        self.is_finished = not survivors or self._is_decided(best=survivors[0][1])
         return copies
 
     def _best_continuations(
@@ -214,7 +238,10 @@ class BeamSearch:
             for row, beam in enumerate(beams)
             for candidate, log_p in enumerate(log_probabilities[row])
         )
-        return ranked[: 2 * self.width]
+        best = ranked[: 2 * self.width]
+        while best and best[-1][0] == inf:
+            best.pop()
+        return best
 
     def _settle(self, survivors: Sequence[tuple[int, Beam]]) -> list[CacheCopy]:
         """Give every survivor a row: the best child of a beam stays, others take free rows."""
@@ -222,7 +249,9 @@ class BeamSearch:
         moving = [(parent, b) for parent, b in survivors if rows.setdefault(parent, b) is not b]
         free = [row for row in range(self.width) if row not in rows]
         copies: list[CacheCopy] = []
-        for row, (parent, beam) in zip(free, moving, strict=True):
+        for row in free[len(moving) :]:  # nothing survived for it: its own past goes on in it
+            rows[row] = before[row].extended(self._eos_id, -inf)
+        for row, (parent, beam) in zip(free, moving, strict=False):
             rows[row] = beam
             # Of what led to a beam, its row holds the keys of the begin token and of all tokens.
             start = before[row].num_shared_tokens(before[parent]) + 1
@@ -243,15 +272,19 @@ class BeamSearch:
 
     def settled_prefix(self) -> tuple[int, ...]:
         """What the running beams and the best finished one begin with in common."""
-        can_win = [beam.token_ids() for beam in [*self._running, *self._finished[:1]]]
+        can_win = [beam.token_ids() for beam in [*self._possible(), *self._finished[:1]]]
         return _without_end(tuple(commonprefix(can_win)), self._eos_id)
 
     def hypotheses(self) -> list[Hypothesis]:
         """The best finished hypotheses; at the length limit also those that still ran."""
         beams = self._finished
         if self.num_tokens == self._options.max_output_tokens:
-            beams = sorted([*beams, *self._running], key=self._score, reverse=True)
+            beams = sorted([*beams, *self._possible()], key=self._score, reverse=True)
         return [self._hypothesis(beam) for beam in beams[: self._options.num_hypotheses]]
+
+    def _possible(self) -> list[Beam]:
+        """The running beams but those of probability zero."""
+        return [beam for beam in self._running if beam.log_probability > -inf]
 
     def _hypothesis(self, beam: Beam) -> Hypothesis:
         return Hypothesis(

@@ -21,6 +21,7 @@ from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.search import new_search
+from attendant_server.engine.token_rules import rules_of
 from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class TranslationScheduler(Scheduler):
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
-        self._batches: dict[int, RunningBatch] = {}
+        self._batches: dict[tuple[int, bool], RunningBatch] = {}
+        """By width and `Sentence.one_token_steps`."""
         self._queue: AdmissionQueue[TextToTranslate]
         self._pairs: AdmissionQueue[PairToScore]
         self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
@@ -191,7 +193,8 @@ class TranslationScheduler(Scheduler):
     def _sentence(self, text: TextToTranslate) -> Sentence:
         options = text.call.options.for_source(len(text.source))
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
-        return Sentence(text.call, text.index, search)
+        rules = rules_of(options, self._model.eos_id)
+        return Sentence(text.call, text.index, search, rules)
 
     def _admit(self) -> None:
         """Let encoded sentences join, in order, while a slot and enough rows are free."""
@@ -200,21 +203,20 @@ class TranslationScheduler(Scheduler):
         while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
             sentence, source = self._encoded[0]
             try:
-                self._batch_of_width(sentence.width).join(sentence, source)
+                self._batch_for(sentence).join(sentence, source)
                 num_free_rows -= sentence.width
                 num_free_slots -= 1
             except Exception:  # most likely no memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
 
-    def _batch_of_width(self, width: int) -> RunningBatch:
-        if width not in self._batches:
+    def _batch_for(self, sentence: Sentence) -> RunningBatch:
+        width, one_token_steps = key = sentence.width, sentence.one_token_steps
+        if key not in self._batches:
             max_slots = min(self.max_rows // width, self.max_sentences)
-            cache = self._model.new_cache(width, max_slots)
-            self._batches[width] = RunningBatch(
-                width, max_slots, cache, self._model.start_token_id, self._model.eos_id
-            )
-        return self._batches[width]
+            cache = self._model.new_cache(width, max_slots, one_token_steps)
+            self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
+        return self._batches[key]
 
     def _step(self) -> None:
         """One step for every running row."""

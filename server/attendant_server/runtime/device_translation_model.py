@@ -56,8 +56,11 @@ class DeviceTranslationModel(OnnxTranslationModel):
         self.encoder.shared.run_with_iobinding(binding)
         return batch
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """A cache for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
+    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
+        """A cache for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+
+        All steps here decode one token.
+        """
         cache = DeviceDecoderCache(
             self.decoder_step, self.cache_sizes, width, max_slots, self._device
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attendant_server.engine.models import TokenBias
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -17,12 +19,14 @@ class Listed:
     token_ids: NDArray[np.int64]  # (listed), sorted
     may_use: NDArray[np.bool_]  # (rows, listed)
 
-    def columns(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """``positions`` (biased, 2) of rows and token ids, as rows and columns of the list."""
-        if not len(positions):
-            return positions
-        columns = np.searchsorted(self.token_ids, positions[:, 1])
-        return np.stack([positions[:, 0], columns], axis=1)
+    def by_column(self, token_bias: TokenBias) -> TokenBias:
+        """The same with columns of the list for token ids, without the tokens that it lacks."""
+        (rows, token_ids), values = token_bias.positions.T, token_bias.values
+        if not len(values):
+            return token_bias
+        columns = np.searchsorted(self.token_ids, token_ids)
+        is_listed = self.token_ids.take(columns, mode="clip") == token_ids
+        return TokenBias(np.stack([rows, columns], axis=1)[is_listed], values[is_listed])
 
 
 class Shortlists:

@@ -166,20 +166,18 @@ class BoundStep:
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
         """One step, with a graph that takes it among ``listed``; overwritten by the next."""
-        # Bindings keep nothing alive: `positions` must live until the run has ended.
-        positions = [each.positions for each in step_input.token_biases]
+        # Bindings keep nothing alive: `biases` must live until the run has ended.
+        biases = step_input.token_biases
         if listed is not None:
             self._read(self._inputs.shortlist, Tensor.of(listed.token_ids))
             self._read(self._inputs.may_use, Tensor.of(listed.may_use))
-            positions = [listed.columns(each) for each in positions]
-        for i, (biased, token_bias) in enumerate(
-            zip(positions, step_input.token_biases, strict=True)
-        ):
-            has_any = len(token_bias.values) > 0
+            biases = [listed.by_column(each) for each in biases]
+        for i, (positions, values) in enumerate(biases):
+            has_any = len(values) > 0
             if has_any or self._is_biased[i]:
                 names = self._inputs.token_biases[i]
-                self._read(names.positions, Tensor.of(biased))
-                self._read(names.values, Tensor.of(token_bias.values))
+                self._read(names.positions, Tensor.of(positions))
+                self._read(names.values, Tensor.of(values))
                 self._is_biased[i] = has_any
         self._session.run_with_iobinding(self._binding)
         return Candidates(self._token_ids, self._log_probabilities)

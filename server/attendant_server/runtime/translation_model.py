@@ -152,18 +152,23 @@ class OnnxTranslationModel:
         with self.encoder.session() as session:
             return session.run(names, feeds)  # type: ignore[no-any-return]
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
+    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
         """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
-        cache = self._new_host_cache(width, max_slots)
+        cache = self._new_host_cache(width, max_slots, one_token_steps)
         self._caches.append(cache)
         return cache
 
-    def _new_host_cache(self, width: int, max_slots: int) -> HostDecoderCache:
-        graph = self._step_graph(width)
+    def _new_host_cache(
+        self, width: int, max_slots: int, one_token_steps: bool = False
+    ) -> HostDecoderCache:
+        graph = self._step_graph(width, one_token_steps)
         return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size)
 
-    def _step_graph(self, width: int) -> StepRunner:
-        return (self.greedy_graph if width == 1 else None) or self.decoder_step
+    def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
+        """The quickest graph that can do it."""
+        if width == 1 and not one_token_steps and self.greedy_graph is not None:
+            return self.greedy_graph
+        return self.decoder_step
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

@@ -34,6 +34,7 @@ from attendant_server.grpc.services.responses import (
 from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
 SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
+NO_TRANSLATION = "has no translation with the tokens that its options allow"
 TokenizedOrError = TokenizedText | InvalidRequest
 TokenizedPairOrError = tuple[TokenizedText, TokenizedText] | InvalidRequest
 
@@ -97,6 +98,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             answer.cancel()
 
         counts = _counts([text.token_ids], results)
+        if not results[0]:
+            raise InvalidRequest("text", NO_TRANSLATION)
         [translation] = await self._tokenization.build(
             counts.num_output_tokens,
             lambda: list(_translations(model, [text], results, tokenization.truncation)),
@@ -213,14 +216,17 @@ def _translations(
     truncation: Truncation,
 ) -> Iterator[translation_pb2.Translation]:
     remaining = iter(results)
-    for text in texts:
+    for i, text in enumerate(texts):
         if isinstance(text, InvalidRequest):
             yield translation_pb2.Translation(error=fault(text))
+        elif not (hypotheses := next(remaining)):
+            error = InvalidRequest(TEXTS.format(i), NO_TRANSLATION)
+            yield translation_pb2.Translation(error=fault(error))
         else:
             translation = translation_pb2.Translation(
                 truncation=truncation_report(text, truncation), num_source_tokens=len(text)
             )
-            for hypothesis in next(remaining):
+            for hypothesis in hypotheses:
                 _add_hypothesis(translation, model.target_tokenizer, hypothesis)
             yield translation
 
@@ -247,6 +253,7 @@ def _counts(
     lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
     record = records.current()
     record.num_output_tokens, record.longest_output = sum(lengths), max(lengths, default=0)
+    record.num_invalid_texts += sum(not hypotheses for hypotheses in results)
     return text_pb2.TokenCounts(
         num_input_tokens=sum(len(source) for source in sources),
         num_output_tokens=record.num_output_tokens,
