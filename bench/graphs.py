@@ -1,6 +1,5 @@
 """Graphs of a bundle, opened and run without a server."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,18 @@ from typing import Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line loads it
 import numpy as np
 import onnxruntime
+from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs
+from attendant_manifest import parse_manifest
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 
-def read_manifest(bundle: Path, precision: str) -> tuple[dict[str, Any], dict[str, Path]]:
-    """The manifest of a bundle, and the graphs of one precision by their names."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (described,) = (p for p in manifest["precisions"] if p["name"] == precision)
-    graphs = {name: value for name, value in described.items() if isinstance(value, dict)}
-    return manifest, {name: bundle / value["path"] for name, value in graphs.items()}
+def read_manifest(bundle: Path, precision: str) -> tuple[Manifest, PrecisionGraphs]:
+    """The manifest of a bundle, and the graphs of one precision."""
+    manifest = parse_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
+    (graphs,) = (p for p in manifest.precisions if p.name == precision)
+    return manifest, graphs
 
 
 def open_graph(path: Path, num_threads: int) -> Any:

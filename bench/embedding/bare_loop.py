@@ -28,12 +28,12 @@ class BareLoop:
 
     def __init__(self, bundle: Path, precision: str, num_threads: int) -> None:
         manifest, graphs = read_manifest(bundle, precision)
-        path = graphs["embedder"]
+        path = bundle / graphs.embedder.path
         self._on_all_threads, self._on_one = open_graph(path, num_threads), open_graph(path, 1)
         self._threads = ThreadPoolExecutor(num_threads)
-        self._tokenizer = Tokenizer.from_file(str(bundle / manifest["source_tokenizer"]))
-        self._pad_id = manifest["special_tokens"].get("pad_id", 0)
-        self._width = manifest["embedding_sizes"]["d_model"]
+        self._tokenizer = Tokenizer.from_file(str(bundle / manifest.source_tokenizer))
+        self._pad_id = manifest.special_tokens.pad_id
+        self._width = manifest.architecture.d_model
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of length 1 (texts, d), in the order of the texts."""

@@ -4,7 +4,6 @@ Takes the most exact weights that the bundle has (fp32, else fp16) and writes th
 that CTranslate2 can quantize from them as it likes when it loads the model.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from attendant.v1.bundle_pb2 import Manifest
+from attendant.v1.model_pb2 import TranslationSizes
+from attendant_manifest import parse_manifest
+from attendant_manifest.sizes import translation_sizes
 from ctranslate2.specs import TransformerSpec
 from numpy.typing import NDArray
 from onnx import numpy_helper
@@ -22,17 +25,17 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 def convert(bundle: Path, output: Path) -> Path:
     """Write the model into ``output``, replacing what is there; its path."""
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    tokenizer = Tokenizer.from_file(str(bundle / manifest["source_tokenizer"]))
-    spec = transformer_spec(read_weights(bundle, manifest), manifest["translation_sizes"])
+    manifest = parse_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(str(bundle / manifest.source_tokenizer))
+    sizes = translation_sizes(manifest.architecture)
+    spec = transformer_spec(read_weights(bundle, manifest), sizes)
     tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     spec.register_source_vocabulary(tokens)
     spec.register_target_vocabulary(tokens)
-    special = manifest["special_tokens"]
-    spec.config.bos_token = tokens[special["bos_id"]]
-    spec.config.eos_token = tokens[special["eos_id"]]
-    spec.config.unk_token = tokens[special["unk_id"]]
-    spec.config.decoder_start_token = tokens[special["bos_id"]]
+    start = tokens[manifest.decoding.start_token_id]
+    spec.config.bos_token = spec.config.decoder_start_token = start
+    spec.config.eos_token = tokens[manifest.special_tokens.eos_id]
+    spec.config.unk_token = tokens[manifest.special_tokens.unk_id]
     spec.config.add_source_bos = spec.config.add_source_eos = False  # the tokenizer adds them
     spec.validate()
     spec.optimize()  # stores the shared embedding once
@@ -42,24 +45,24 @@ def convert(bundle: Path, output: Path) -> Path:
     return output
 
 
-def read_weights(bundle: Path, manifest: Mapping[str, Any]) -> Weights:
+def read_weights(bundle: Path, manifest: Manifest) -> Weights:
     """The bundle's weights by the names that the graphs give them, which are PyTorch's."""
-    precisions = {p["name"]: p for p in manifest["precisions"]}
+    precisions = {p.name: p for p in manifest.precisions}
     graphs = precisions.get("fp32") or precisions["fp16"]
     weights = {}
-    for name in ("encoder", "decoder_step"):
-        model = onnx.load(bundle / graphs[name]["path"], load_external_data=False)
+    for graph in (graphs.encoder, graphs.steps[0].graph):
+        model = onnx.load(bundle / graph.path, load_external_data=False)
         for tensor in model.graph.initializer:
             array = numpy_helper.to_array(tensor, base_dir=str(bundle))
             weights[tensor.name] = array.astype(np.float32)
     return weights
 
 
-def transformer_spec(weights: Weights, sizes: Mapping[str, int]) -> TransformerSpec:
+def transformer_spec(weights: Weights, sizes: TranslationSizes) -> TransformerSpec:
     """CTranslate2's description of our Transformer, with its weights."""
-    num_layers = sizes["num_encoder_layers"], sizes["num_decoder_layers"]
+    num_layers = sizes.num_encoder_layers, sizes.num_decoder_layers
     pre_norm = "encoder_norm.weight" in weights
-    spec = TransformerSpec.from_config(num_layers, sizes["num_heads"], pre_norm=pre_norm)
+    spec = TransformerSpec.from_config(num_layers, sizes.num_heads, pre_norm=pre_norm)
     spec.encoder.scale_embeddings = spec.decoder.scale_embeddings = True
     spec.encoder.embeddings[0].weight = weights["embedding.weight"]
     spec.decoder.embeddings.weight = weights["embedding.weight"]

@@ -12,6 +12,7 @@ from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parse
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
 from attendant_export.models.bert import BertConfig
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "export": _export,
         "verify": _verify,
         "inspect": _inspect,
+        "upgrade": _upgrade,
     }
     try:
         commands[args.command](args)
@@ -243,6 +245,10 @@ def _export(args: argparse.Namespace) -> None:
 
 def _verify(args: argparse.Namespace) -> None:
     print("\n".join(verify_bundle(args.bundle)))
+
+
+def _upgrade(args: argparse.Namespace) -> None:
+    print(upgrade_bundle(args.bundle))
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in {
         "verify": "check a bundle's files and that it still gives its reference outputs",
         "inspect": "print a bundle's manifest for people",
+        "upgrade": "rewrite the manifest of an older bundle in the present version",
     }.items():
         bundle = _command(commands, name, text)
         bundle.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")

@@ -156,7 +156,8 @@ def _value(field: FieldDescriptor, value: Any) -> str:
     if field.message_type is not None:
         return f"({_fields(value)})"
     if field.enum_type is not None:
-        return str(field.enum_type.values_by_number[value].name).lower()
+        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
+        return str(field.enum_type.values_by_number[value].name).removeprefix(prefix).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -41,3 +41,9 @@ def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Tenso
                 array = numpy_helper.to_array(tensor, base_dir=str(folder))
                 tensors[tensor.name] = torch.from_numpy(array.copy())
     return tensors
+
+
+def initializer_names(folder: Path, graph: Graph) -> set[str]:
+    """Names of the weights and constants of a graph."""
+    model = onnx.load(folder / graph.path, load_external_data=False)
+    return {tensor.name for tensor in model.graph.initializer}

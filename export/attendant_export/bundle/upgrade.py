@@ -1,0 +1,46 @@
+"""Rewrites the manifest of an older bundle in the present version; other files stay as they are."""
+
+import json
+from pathlib import Path
+
+from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE, Architecture
+from attendant.v1.bundle_pb2 import Graph, Manifest
+from attendant_manifest import MANIFEST_VERSION, format_manifest
+
+from attendant_export.bundle.manifest import MANIFEST, check_files, read_manifest
+from attendant_export.bundle.weights import initializer_names
+
+
+def upgrade_bundle(folder: Path) -> str:
+    """Upgrade the manifest of the bundle in ``folder``; returns what was done, in one line.
+
+    Facts that the old manifest does not state are read from the graphs. Raises BundleError for a
+    damaged bundle, which stays as it is.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    path = folder / MANIFEST
+    found = json.loads(path.read_text(encoding="utf-8"))["manifest_version"]
+    name = f"{manifest.name}/{manifest.version}"
+    if found == MANIFEST_VERSION:
+        return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
+    _complete(manifest.architecture, folder, _encoder(manifest))
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(format_manifest(manifest), encoding="utf-8")
+    temporary.replace(path)
+    return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
+
+
+def _encoder(manifest: Manifest) -> Graph:
+    graphs = manifest.precisions[0]
+    return graphs.encoder if graphs.HasField("encoder") else graphs.embedder
+
+
+def _complete(architecture: Architecture, folder: Path, encoder: Graph) -> None:
+    """State where norms stand: only a pre-norm encoder has a norm of its own at the end."""
+    is_pre_norm = "encoder_norm.weight" in initializer_names(folder, encoder)
+    for name in ("encoder", "decoder"):
+        if architecture.HasField(name):
+            stack = getattr(architecture, name)
+            stack.norm_position = NORM_POSITION_PRE if is_pre_norm else NORM_POSITION_POST
+            stack.has_final_norm = is_pre_norm
