@@ -1,9 +1,14 @@
 """Servers give the recorded answers, and the comparison sees it when they do not."""
 
 import copy
+import dataclasses
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
+from attendant_export.bundle.upgrade import upgrade_bundle
 from google.protobuf.message import Message
 
 from tests.recorded.__main__ import recorded
@@ -26,6 +31,27 @@ UNSENT_FIELDS = {
 def test_every_call_gets_the_recorded_answer(server: RecordedServer):
     expected = read_recording(FOLDER / f"{server.name}.json")
     text = report(expected, recorded(server, installed_server()), server.bound)
+    if text:
+        pytest.fail(f"{server.name}: {text}", pytrace=False)
+
+
+def upgraded(server: RecordedServer) -> RecordedServer:
+    """The same server on copies of its bundles with manifests of version 2."""
+
+    def write_bundles(folder: Path) -> Path:
+        copies = Path(shutil.copytree(server.write_bundles(folder), folder / "upgraded"))
+        for manifest in copies.glob("*/*/manifest.json"):
+            upgrade_bundle(manifest.parent)
+            assert json.loads(manifest.read_text(encoding="utf-8"))["manifest_version"] == 2
+        return copies
+
+    return dataclasses.replace(server, write_bundles=write_bundles)
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+def test_bundles_of_both_versions_of_the_manifest_give_the_same_answers(server: RecordedServer):
+    expected = read_recording(FOLDER / f"{server.name}.json")
+    text = report(expected, recorded(upgraded(server), installed_server()), server.bound)
     if text:
         pytest.fail(f"{server.name}: {text}", pytrace=False)
 
