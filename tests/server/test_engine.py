@@ -266,11 +266,11 @@ def test_a_worker_stays_on_its_processor_if_that_is_there(is_there):
     processor = max(before) if is_there else 1023
     seen = []
 
-    class WatchingModel(FakeTranslationModel):
+    class ObservingModel(FakeTranslationModel):
         def before_step(self):
             seen.append(os.sched_getaffinity(0))
 
-    engine = new_engine(WatchingModel(), processors=[processor])
+    engine = new_engine(ObservingModel(), processors=[processor])
     engine.start()
     call = translate()
     engine.submit("mt", call)

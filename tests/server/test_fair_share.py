@@ -7,7 +7,7 @@ from attendant_server.engine.fair_share import FairShare
 from attendant_server.engine.scheduler import Scheduler
 
 
-class IdleLane(Scheduler):
+class IdleScheduler(Scheduler):
     """Only its identity matters."""
 
     num_waiting = num_active = 0
@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(self, **seconds):
         self.now = 0.0
-        self.schedulers = {name: IdleLane() for name in seconds}
+        self.schedulers = {name: IdleScheduler() for name in seconds}
         self.names: dict[Scheduler, str] = {
             scheduler: name for name, scheduler in self.schedulers.items()
         }

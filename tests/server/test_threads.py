@@ -71,9 +71,9 @@ def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
     encoded = model.encode([[5, 9, 7, 2], [8, 2]])
     found = []
     for sessions in ([graph.shared] * 4, [graph.shared, graph.alone] * 2):
-        memory = HostDecoderCache(graph, model.cache_sizes, 1, 2, model.vocab_size)
-        for block, source in enumerate(encoded):
-            memory.load(block, source)
+        cache = HostDecoderCache(graph, model.cache_sizes, 1, 2, model.vocab_size)
+        for slot, source in enumerate(encoded):
+            cache.load(slot, source)
         for position, session in enumerate(sessions):
             step_input = StepInput(
                 np.array([1 + position, 4]),
@@ -81,7 +81,7 @@ def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
                 3,
                 [NO_TOKEN_BIAS],
             )
-            candidates = memory.step_with(session, 2, step_input)
+            candidates = cache.step_with(session, 2, step_input)
             found.append((candidates.token_ids.copy(), candidates.log_probabilities.copy()))
     for (ids, log_p), (other_ids, other_log_p) in zip(found[:4], found[4:], strict=True):
         np.testing.assert_array_equal(ids, other_ids)

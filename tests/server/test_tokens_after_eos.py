@@ -12,7 +12,7 @@ from tests.server.test_translation_scheduler import greedy, run
 from tests.support.fake_model import EOS, FakeCache, FakeTranslationModel, RecordingObserver
 
 
-class HalfBrokenMemory(FakeCache):
+class HalfBrokenCache(FakeCache):
     """Gives no number for the second token of a step: always, or behind an end token alone."""
 
     def __init__(self, model, width, max_slots, is_broken_behind_ends_alone):
@@ -39,7 +39,7 @@ def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
 ):
     class HalfBrokenModel(FakeTranslationModel):
         def new_cache(self, width, max_slots, one_token_steps=False):
-            return HalfBrokenMemory(self, width, max_slots, is_broken_behind_ends_alone)
+            return HalfBrokenCache(self, width, max_slots, is_broken_behind_ends_alone)
 
     model = HalfBrokenModel(num_greedy_tokens=2)
     scheduler = TranslationScheduler(

@@ -279,12 +279,12 @@ def test_scoring_gives_the_log_probability_of_every_target_token(scheduler):
 def test_the_first_input_of_the_decoder_is_the_begin_token(model):
     first_tokens: list[list[int]] = []
 
-    class SpyingMemory(FakeCache):
+    class SpyingCache(FakeCache):
         def step(self, num_slots, step_input):
             first_tokens.append(step_input.tokens.tolist())
             return super().step(num_slots, step_input)
 
-    model.new_cache = lambda *arguments: SpyingMemory(model, *arguments)
+    model.new_cache = lambda *arguments: SpyingCache(model, *arguments)
     scheduler = TranslationScheduler(
         "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
     )
