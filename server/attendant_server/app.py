@@ -22,6 +22,7 @@ from attendant.v1 import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attendant_server.addresses import joined, listen
+from attendant_server.application.admission import CallAdmission
 from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
 from attendant_server.application.tokenization import TokenizationRunner
 from attendant_server.application.validation import RequestLimits
@@ -85,7 +86,7 @@ class Server:
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
         self._loader = ModelLoader(settings, self._metrics)
         self._catalog = Catalog(self._loader.read_bundles(), self._metrics.on_refused)
-        self._admission = AdmissionInterceptor(
+        self._admission = CallAdmission(
             settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
         )
         self._drain = DrainInterceptor()
@@ -267,7 +268,7 @@ class Server:
                 RecordInterceptor(self._call_reporter),
                 StatusInterceptor(),
                 self._drain,
-                self._admission,
+                AdmissionInterceptor(self._admission),
             ],
             options=_options(settings),
         )
