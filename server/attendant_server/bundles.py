@@ -117,13 +117,6 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
     return Bundle(directory, manifest, _choose_precision(manifest, directory, precision, device))
 
 
-def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which 1.10 comes after 1.9, and 1.0 after 1.0-rc1 but before 1.0.1."""
-    parts = re.findall(r"\d+|[A-Za-z]+", version)
-    keys = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
-    return (*keys, (1, 0, ""))  # the end comes after a word and before a number
-
-
 def _matches(model: str, key: str) -> bool:
     return model in (key, key.partition("/")[0])
 
@@ -259,6 +252,8 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _limit_problems(manifest, ("max_tokens",))
     if manifest.default_pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "default_pooling is missing"
+    elif manifest.default_pooling not in embedding_pb2.Pooling.values():
+        yield f"default_pooling has no value {manifest.default_pooling}"
     yield from _graph_problems(manifest, ("embedder",))
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):

@@ -61,6 +61,15 @@ def test_more_or_fewer_layers_than_the_graphs_have_are_refused(
     assert reason == ": translation_sizes in the manifest are not those of the graphs"
 
 
+def test_a_pooling_that_does_not_exist_is_refused(embedding_bundle: Path, tmp_path: Path):
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["default_pooling"] = 7
+
+    root = with_manifest(embedding_bundle, tmp_path, change)
+    with pytest.raises(BundleError, match="default_pooling has no value 7$"):
+        load(root)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

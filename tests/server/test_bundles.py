@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.bundles import BundleError, find_bundles, read_bundle, version_order
+from attendant_server.bundles import BundleError, find_bundles, read_bundle
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -353,9 +353,3 @@ def test_all_bundles_of_a_folder_are_found_or_those_asked_for(tmp_path: Path):
 def test_a_folder_without_bundles_is_said(tmp_path: Path):
     with pytest.raises(BundleError, match="no bundles"):
         find_bundles(tmp_path / "nothing", ())
-
-
-def test_versions_are_ordered_by_their_numbers():
-    versions = ["10", "1.10", "2", "1.9", "2-beta", "1.9-rc2", "1.9.1", "1.9-rc1", "1"]
-    ordered = ["1", "1.9-rc1", "1.9-rc2", "1.9", "1.9.1", "1.10", "2-beta", "2", "10"]
-    assert sorted(versions, key=version_order) == ordered
