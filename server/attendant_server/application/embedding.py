@@ -120,10 +120,7 @@ class Embedder:
         call = EmbedCall([text.token_ids for text in good(texts)], (output,), deadline)
         results = await model.answer(call) if call.texts else []
 
-        vectors = np.zeros((len(texts), description.d_model), np.float32)  # (texts, d)
-        if results:
-            is_good = [not isinstance(text, InvalidRequest) for text in texts]
-            vectors[is_good] = np.stack([result[output] for result in results])
+        vectors = _stacked(texts, [result[output] for result in results], description.d_model)
         default = description.default_normalize
         if default if request.normalize is None else request.normalize:
             _normalize(vectors)
@@ -200,6 +197,17 @@ def _embedded_text(
     if isinstance(text, InvalidRequest):
         return text
     return EmbeddedText(len(text), tokenization.report(text))
+
+
+def _stacked(
+    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], d_model: int
+) -> NDArray[np.float32]:  # (texts, d)
+    """The vectors of the texts without a fault, among zeros for the others."""
+    stacked = np.zeros((len(texts), d_model), np.float32)
+    if vectors:
+        is_good = [not isinstance(text, InvalidRequest) for text in texts]
+        stacked[is_good] = np.stack(vectors)
+    return stacked
 
 
 def _token_embeddings(

@@ -83,16 +83,7 @@ class MaskFiller:
 
         ``seconds_left`` until the caller's deadline; None for a caller without one.
         """
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
-        model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
-        top_k = self._top_k(request, model)
-        mask_id = _mask_id(model)
-        tokenization = TokenizationOptions(
-            model.mask_tokenizer,
-            model.description.max_tokens,
-            known_value("truncation", request.truncation, Truncation.REFUSE),
-        )
+        model, top_k, mask_id, tokenization = self._prepare(request)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         tokenized = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -117,10 +108,22 @@ class MaskFiller:
             size=size,
         )
 
-    def _top_k(self, request: MaskFillingRequest, model: ServedModel) -> int:
+    def _prepare(
+        self, request: MaskFillingRequest
+    ) -> tuple[ServedModel, int, int, TokenizationOptions]:
+        """The model, the checked ``top_k``, the id of the mask token and how texts are tokenized."""
+        self._limits.check_count("texts", len(request.texts))
+        self._limits.check_characters(TEXTS, request.texts)
+        model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         wanted = DEFAULT_TOP_K if request.top_k is None else request.top_k
         check_range("top_k", wanted, 1, self._limits.max_top_k)
-        return min(wanted, model.description.vocab_size)
+        mask_id = _mask_id(model)
+        tokenization = TokenizationOptions(
+            model.mask_tokenizer,
+            model.description.max_tokens,
+            known_value("truncation", request.truncation, Truncation.REFUSE),
+        )
+        return model, min(wanted, model.description.vocab_size), mask_id, tokenization
 
 
 def _mask_id(model: ServedModel) -> int:
