@@ -4,45 +4,36 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 
-import grpc
-from attendant.v1 import (
-    embedding_pb2,
-    embedding_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
-    translation_pb2,
-    translation_pb2_grpc,
-)
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from attendant_server.addresses import joined, listen
-from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog, ServedModel
-from attendant_server.application.tokenization import TokenizationRunner
+from attendant_server.application.admission import CallAdmission
+from attendant_server.application.application import new_application
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.validation import RequestLimits
-from attendant_server.bundles import Bundle
 from attendant_server.engine.engine import Engine
-from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
-from attendant_server.grpc.interceptors.record import RecordInterceptor
-from attendant_server.grpc.interceptors.status import StatusInterceptor
-from attendant_server.grpc.services.embedding import EmbeddingService
+from attendant_server.grpc.server import (
+    MODEL_SERVICE,
+    SERVICES_OF_KINDS,
+    STATUS_NAMES,
+    all_methods,
+    new_grpc_server,
+)
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.grpc.services.model import ModelService
-from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
-from attendant_server.grpc.services.translation import TranslationService
 from attendant_server.loading import LoadedModel, ModelLoader
+from attendant_server.manifest_description import describe_model
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.observability.start_log import log_start
-from attendant_server.records import CallObserver, Method
+from attendant_server.records import CallObserver
 from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
@@ -51,20 +42,6 @@ from attendant_server.system.memory import host_memory
 SETTLE_SECONDS = 0.5
 """How long the last refusals are held back, so that no caller asks again as the port closes."""
 WHOLE_SERVER = ""
-MODEL_SERVICE = "attendant.v1.ModelService"
-SERVICES_OF_KINDS = {
-    TRANSLATION: "attendant.v1.TranslationService",
-    EMBEDDING: "attendant.v1.EmbeddingService",
-}
-KIND_NAMES = {TRANSLATION: "translation", EMBEDDING: "embedding"}
-DESCRIPTORS = (
-    translation_pb2.DESCRIPTOR,
-    embedding_pb2.DESCRIPTOR,
-    model_pb2.DESCRIPTOR,
-    health_pb2.DESCRIPTOR,
-    V1_FILE,
-    V1ALPHA_FILE,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +61,18 @@ class Server:
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
         self._loader = ModelLoader(settings, self._metrics)
-        self._catalog = Catalog(self._loader.read_bundles(), self._metrics.on_refused)
-        self._admission = AdmissionInterceptor(
+        self._bundles = {bundle.key: bundle for bundle in self._loader.read_bundles()}
+        self._catalog = Catalog(
+            [describe_model(bundle) for bundle in self._bundles.values()], self._metrics.on_refused
+        )
+        self._admission = CallAdmission(
             settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
         )
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
+        self._application = new_application(
+            self._catalog, self._admission, _request_limits(settings), self._pool
+        )
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []
         self.engine: Engine | None = None
@@ -127,7 +110,9 @@ class Server:
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
         self._start_call_reporter()
-        self._grpc = self._new_grpc_server()
+        self._grpc = new_grpc_server(
+            self._application, self._health, self._drain, self._call_reporter, settings
+        )
         try:
             self.port, self.address = listen(
                 self._grpc.add_insecure_port, settings.host, settings.port
@@ -140,7 +125,8 @@ class Server:
 
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
-        loaded = [await run_blocking(self._loader.load, b) for b in self._catalog.bundles]
+        bundles = [self._bundles[d.key] for d in self._catalog.descriptions]
+        loaded = [await run_blocking(self._loader.load, bundle) for bundle in bundles]
         schedulers = {model.bundle.key: model.schedulers for model in loaded}
         engine = Engine(schedulers, self._loader.clock, self._loader.worker_processors)
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
@@ -192,18 +178,17 @@ class Server:
 
     def models(self) -> str:
         """The models and their precisions, in one line."""
-        return ",".join(f"{b.key}:{b.precision}" for b in self._catalog.bundles)
+        return ",".join(f"{d.key}:{d.precision}" for d in self._catalog.descriptions)
 
     def _start_series(self) -> None:
         """Let every series exist before the first of them can be asked for."""
-        codes = [code.name for code in grpc.StatusCode]
         self._metrics.describe_server(
             version=version("attendant-server"),
             python=platform.python_version(),
             onnxruntime=RUNTIME_VERSION,
             device=self._settings.device,
         )
-        self._metrics.add_methods(_methods(), codes)
+        self._metrics.add_methods(all_methods(), STATUS_NAMES)
         self._metrics.watch(
             {
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
@@ -213,20 +198,19 @@ class Server:
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }
         )
-        for bundle in self._catalog.bundles:
-            kind = KIND_NAMES[bundle.manifest.kind]
-            self._metrics.add_model(bundle.key, kind, bundle.precision, codes)
+        for model in self._catalog.descriptions:
+            self._metrics.add_model(model.key, model.kind.value, model.precision, STATUS_NAMES)
             self._metrics.watch_model(
-                bundle.key,
+                model.key,
                 {
-                    "attendant_model_serving": partial(self._is_serving, bundle),
+                    "attendant_model_serving": partial(self._is_serving, model),
                     "attendant_max_queued_texts": lambda: self._settings.max_queued_texts,
                 },
             )
 
-    def _is_serving(self, bundle: Bundle) -> bool:
-        service = SERVICES_OF_KINDS[bundle.manifest.kind]
-        return self._catalog.is_ready(bundle) and self._health.is_serving(service)
+    def _is_serving(self, model: ModelDescription) -> bool:
+        service = SERVICES_OF_KINDS[model.kind]
+        return self._catalog.is_ready(model) and self._health.is_serving(service)
 
     def _start_call_reporter(self) -> None:
         observers: list[CallObserver] = [self._metrics, CallLog()]
@@ -260,38 +244,9 @@ class Server:
         self.metrics_address = joined(settings.metrics_host, self.metrics_port)
         self._closers.append(close)
 
-    def _new_grpc_server(self) -> grpc.aio.Server:
-        settings = self._settings
-        server = grpc.aio.server(
-            interceptors=[
-                RecordInterceptor(self._call_reporter),
-                StatusInterceptor(),
-                self._drain,
-                self._admission,
-            ],
-            options=_options(settings),
-        )
-        limits = RequestLimits(
-            max_texts=settings.max_texts,
-            max_text_characters=settings.max_text_characters,
-            max_beam_size=settings.max_beam_size,
-            max_top_k=settings.max_top_k,
-            max_response_bytes=settings.max_response_bytes,
-            max_request_seconds=settings.max_request_seconds,
-        )
-        parts = (self._catalog, TokenizationRunner(self._pool), limits)
-        translation_pb2_grpc.add_TranslationServiceServicer_to_server(
-            TranslationService(*parts), server
-        )
-        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(*parts), server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(*parts), server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(DESCRIPTORS, server)
-        return server
-
     def _served(self, model: LoadedModel, engine: Engine) -> ServedModel:
         return ServedModel(
-            bundle=model.bundle,
+            description=self._catalog.find(model.bundle.key),
             source_tokenizer=model.source_tokenizer,
             target_tokenizer=model.target_tokenizer,
             mask_tokenizer=model.mask_tokenizer,
@@ -307,33 +262,16 @@ class Server:
         self.engine_has_died.set()
 
     def _services_with_models(self) -> list[str]:
-        kinds = {bundle.manifest.kind for bundle in self._catalog.bundles}
+        kinds = {description.kind for description in self._catalog.descriptions}
         return [WHOLE_SERVER, MODEL_SERVICE, *(SERVICES_OF_KINDS[kind] for kind in kinds)]
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
-    return [
-        # A second server on the same port must fail, and not take half of the connections.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", settings.max_response_bytes),
-        ("grpc.max_metadata_size", 8192),
-        # Far above the calls that are admitted: refusing at once is the interceptor's work.
-        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls),
-        # Callers may keep quiet connections alive with a ping every 10 seconds or more.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.server_handshake_timeout_ms", 5_000),
-        # So that callers behind a balancer find servers that were added.
-        ("grpc.max_connection_age_ms", 600_000),
-        ("grpc.max_connection_age_grace_ms", 1000 * (int(settings.max_request_seconds) + 1)),
-    ]
-
-
-def _methods() -> Iterator[Method]:
-    for file in DESCRIPTORS:
-        for service in file.services_by_name.values():
-            for method in service.methods:
-                yield Method.of(
-                    service.full_name, method.name, method.client_streaming, method.server_streaming
-                )
+def _request_limits(settings: Settings) -> RequestLimits:
+    return RequestLimits(
+        max_texts=settings.max_texts,
+        max_text_characters=settings.max_text_characters,
+        max_beam_size=settings.max_beam_size,
+        max_top_k=settings.max_top_k,
+        max_response_bytes=settings.max_response_bytes,
+        max_request_seconds=settings.max_request_seconds,
+    )

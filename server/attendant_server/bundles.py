@@ -6,7 +6,6 @@ runtime and runs nothing that a bundle contains.
 
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,13 +105,6 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
     if problem is not None:
         raise BundleError(f"{directory / MANIFEST_NAME}: {problem}")
     return Bundle(directory, manifest, _choose_precision(manifest, directory, precision, device))
-
-
-def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which 1.10 comes after 1.9, and 1.0 after 1.0-rc1 but before 1.0.1."""
-    parts = re.findall(r"\d+|[A-Za-z]+", version)
-    keys = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
-    return (*keys, (1, 0, ""))  # the end comes after a word and before a number
 
 
 def _matches(model: str, key: str) -> bool:

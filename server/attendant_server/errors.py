@@ -9,7 +9,7 @@ AttendantError
 ├── DeadlineExceeded      the server's own time limit for a call has passed
 └── ModelFailed           the model raised while it ran this request
 
-`interceptors/status.py` holds the one table from these classes to gRPC status codes.
+`grpc/interceptors/status.py` holds the one table from these classes to gRPC status codes.
 """
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from attendant_server.application.catalog import TRANSLATION
+from attendant.v1 import bundle_pb2
+
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.scheduler import Scheduler
@@ -90,7 +91,7 @@ class ModelLoader:
 
     def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
-        is_translation = bundle.manifest.kind == TRANSLATION
+        is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None

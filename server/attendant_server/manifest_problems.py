@@ -42,6 +42,21 @@ def problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
     else:
         yield "kind is missing"
     yield from _reference_problems(manifest)
+    yield from _unsupported_fields(manifest)
+
+
+def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    """Fields that change outputs and that this server does not apply: ignoring them is wrong."""
+    defaults = ("beam_size", "length_penalty", "max_output_ratio")
+    for part, names in (
+        (manifest.decoding, ("forced_token_ids", *defaults)),
+        (manifest.embedding, ("prompts", "default_prompt")),
+        (manifest.text_normalization, ("unicode_form", "removes_invisible")),
+    ):
+        present = {field.name for field, _ in part.ListFields()}
+        for name in names:
+            if name in present:
+                yield f"{name} is set, which this version of the server does not apply"
 
 
 def _name_problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
@@ -78,8 +93,10 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _token_problems(manifest, _TRANSLATION_TOKENS, vocab_size)
     if not manifest.HasField("decoding"):
         yield "decoding is missing"
-    if manifest.decoding.start_token_id >= vocab_size:
-        yield "decoding.start_token_id is outside the vocabulary"
+    for name in ("start_token_id", "suppressed_token_ids"):
+        value = getattr(manifest.decoding, name)
+        if max([value] if isinstance(value, int) else [*value, 0]) >= vocab_size:
+            yield f"decoding.{name} is outside the vocabulary"
     yield from _limit_problems(manifest, ("max_source_tokens", "max_target_tokens"))
     for name in ("source_languages", "target_languages"):
         if not getattr(manifest, name):
@@ -181,6 +198,8 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _limit_problems(manifest, ("max_tokens",))
     if manifest.embedding.pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "embedding.pooling is missing"
+    elif manifest.embedding.pooling not in embedding_pb2.Pooling.values():
+        yield f"embedding.pooling has no value {manifest.embedding.pooling}"
     yield from _graph_problems(manifest, ("embedder",))
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):

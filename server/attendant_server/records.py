@@ -1,8 +1,8 @@
 """What is known of a call to a method while it is being answered.
 
-The outermost interceptor makes the record, services note in it what they learn, and whoever watches
-calls reads it when the call has ended. It holds counts, names, times and the caller's address, and
-never any text of the caller.
+The front door makes the record, the application notes in it what it learns, and observers read it
+when the call has ended. It holds counts, names, times and the caller's address, and never any text
+of the caller.
 """
 
 import time

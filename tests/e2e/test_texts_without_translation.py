@@ -5,7 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateOptions, TranslateRequest
-from attendant_server.application.validation import MAX_OUTPUT_RATIO
+from attendant_server.application.translation_options import MAX_OUTPUT_RATIO
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import EXTRA_TOKENS, SearchOptions
 from attendant_server.engine.token_rules import SuppressedTokens, TokenRule

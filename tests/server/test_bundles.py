@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.bundles import BundleError, find_bundles, read_bundle, version_order
+from attendant_server.bundles import BundleError, find_bundles, read_bundle
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -200,6 +200,10 @@ def set_step(**changes: Any) -> Change:
     return lambda manifest: first_step(manifest).update(changes)
 
 
+def set_decoding(**changes: Any) -> Change:
+    return lambda manifest: manifest["decoding"].update(changes)
+
+
 def set_state(**changes: Any) -> Change:
     return lambda manifest: first_step(manifest)["states"][0].update(changes)
 
@@ -218,6 +222,11 @@ DEFECTS: dict[str, Change] = {
     "a network without a decoder": drop("architecture", "decoder"),
     "no languages to read": set_key("source_languages", []),
     "no start of targets": drop("decoding"),
+    "a suppressed token outside the vocabulary": set_decoding(suppressed_token_ids=[5, 100]),
+    "a forced token": set_decoding(forced_token_ids=[5]),
+    "a default beam": set_decoding(beam_size=4),
+    "a default length penalty": set_decoding(length_penalty=0.0),
+    "a normalization of texts": set_key("text_normalization", {"removes_invisible": True}),
     "a start outside the vocabulary": set_key("decoding", {"start_token_id": 100}),
     "no step": lambda m: m["precisions"][0].pop("steps"),
     "a step twice": lambda m: m["precisions"][0]["steps"].append(m["precisions"][0]["steps"][0]),
@@ -451,9 +460,3 @@ def test_all_bundles_of_a_folder_are_found_or_those_asked_for(tmp_path: Path):
 def test_a_folder_without_bundles_is_said(tmp_path: Path):
     with pytest.raises(BundleError, match="no bundles"):
         find_bundles(tmp_path / "nothing", ())
-
-
-def test_versions_are_ordered_by_their_numbers():
-    versions = ["10", "1.10", "2", "1.9", "2-beta", "1.9-rc2", "1.9.1", "1.9-rc1", "1"]
-    ordered = ["1", "1.9-rc1", "1.9-rc2", "1.9", "1.9.1", "1.10", "2-beta", "2", "10"]
-    assert sorted(versions, key=version_order) == ordered

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from attendant_server.application.admission import CallAdmission
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
@@ -39,12 +40,16 @@ class Endless:
 
 
 @contextmanager
-def unread_call(endless: Endless, admission: AdmissionInterceptor) -> Iterator[Any]:
+def unread_call(endless: Endless, admission: CallAdmission) -> Iterator[Any]:
     """A call of a client that reads nothing, for which a piece waits to be sent."""
 
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
-            interceptors=[RecordInterceptor(endless), StatusInterceptor(), admission]
+            interceptors=[
+                RecordInterceptor(endless),
+                StatusInterceptor(),
+                AdmissionInterceptor(admission),
+            ]
         )
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Write": grpc.unary_stream_rpc_method_handler(endless.write)
@@ -73,7 +78,7 @@ def unread_call(endless: Endless, admission: AdmissionInterceptor) -> Iterator[A
 def test_a_caller_that_cancels_while_it_is_written_to_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ):
-    endless, admission = Endless(), AdmissionInterceptor(4, 60.0, lambda _: None)
+    endless, admission = Endless(), CallAdmission(4, 60.0, lambda _: None)
     with caplog.at_level(logging.INFO), unread_call(endless, admission) as call:
         call.cancel()
     assert endless.codes == ["CANCELLED"]
@@ -83,7 +88,7 @@ def test_a_caller_that_cancels_while_it_is_written_to_is_no_error(
 def test_a_caller_that_goes_before_its_status_is_sent_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ):
-    endless, admission = Endless(), AdmissionInterceptor(4, 0.2, lambda _: None)
+    endless, admission = Endless(), CallAdmission(4, 0.2, lambda _: None)
     with caplog.at_level(logging.INFO), unread_call(endless, admission) as call:
         wait_until(lambda: admission.num_calls == 0)  # the status waits behind the piece
         call.cancel()

@@ -1,16 +1,13 @@
-from pathlib import Path
-
 import pytest
-from attendant.v1.bundle_pb2 import Manifest
-from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog
-from attendant_server.bundles import Bundle
+from attendant_server.application.catalog import Catalog, version_order
+from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.errors import InvalidRequest, ModelNotFound, Unavailable
 
+TRANSLATION, EMBEDDING = ModelKind.TRANSLATION, ModelKind.EMBEDDING
 
-def bundle(name: str, version: str, kind: int = TRANSLATION) -> Bundle:
-    manifest = Manifest(name=name, version=version)
-    manifest.kind = kind  # type: ignore[assignment]
-    return Bundle(Path("/bundles"), manifest, "int8")
+
+def model(name: str, version: str, kind: ModelKind = TRANSLATION) -> ModelDescription:
+    return ModelDescription(name=name, version=version, kind=kind, precision="int8")
 
 
 @pytest.fixture
@@ -20,22 +17,25 @@ def refusals() -> list[str]:
 
 @pytest.fixture
 def catalog(refusals: list[str]) -> Catalog:
-    bundles = [
-        bundle("en-de", "1.9"),
-        bundle("en-de", "1.10"),
-        bundle("bert", "1", EMBEDDING),
+    models = [
+        model("en-de", "1.9"),
+        model("en-de", "1.10"),
+        model("bert", "1", EMBEDDING),
     ]
-    return Catalog(bundles, refusals.append)
+    return Catalog(models, refusals.append)
 
 
 def test_models_are_sorted_by_name_and_then_by_version(catalog: Catalog):
-    assert [b.key for b in catalog.bundles] == ["bert/1", "en-de/1.9", "en-de/1.10"]
+    assert [d.key for d in catalog.descriptions] == ["bert/1", "en-de/1.9", "en-de/1.10"]
 
 
 def test_a_name_without_a_version_means_the_highest(catalog: Catalog):
     assert catalog.find("en-de").key == "en-de/1.10"
     assert catalog.find("en-de/1.9").key == "en-de/1.9"
-    assert [b.key for b in catalog.bundles if catalog.is_default(b)] == ["bert/1", "en-de/1.10"]
+    assert [d.key for d in catalog.descriptions if catalog.is_default(d)] == [
+        "bert/1",
+        "en-de/1.10",
+    ]
 
 
 def test_no_name_means_the_only_name_of_the_kind(catalog: Catalog):
@@ -46,14 +46,14 @@ def test_no_name_means_the_only_name_of_the_kind(catalog: Catalog):
 
 
 def test_no_name_among_several_of_the_kind_is_refused(refusals: list[str]):
-    catalog = Catalog([bundle("en-de", "1"), bundle("de-en", "1")], refusals.append)
+    catalog = Catalog([model("en-de", "1"), model("de-en", "1")], refusals.append)
     with pytest.raises(InvalidRequest, match="^model: must name one of de-en/1, en-de/1$"):
         catalog.find("", TRANSLATION)
 
 
 def test_a_kind_without_models_has_none_to_find(refusals: list[str]):
     with pytest.raises(ModelNotFound, match="there are en-de/1$"):
-        Catalog([bundle("en-de", "1")], refusals.append).find("", EMBEDDING)
+        Catalog([model("en-de", "1")], refusals.append).find("", EMBEDDING)
 
 
 def test_a_model_of_another_kind_is_refused(catalog: Catalog):
@@ -65,3 +65,9 @@ def test_a_model_that_is_not_loaded_is_unavailable(catalog: Catalog, refusals: l
     with pytest.raises(Unavailable, match=r"en-de/1\.10 is loading"):
         catalog.serving("en-de")
     assert refusals == ["unavailable"]
+
+
+def test_versions_are_ordered_by_their_numbers():
+    versions = ["10", "1.10", "2", "1.9", "2-beta", "1.9-rc2", "1.9.1", "1.9-rc1", "1"]
+    ordered = ["1", "1.9-rc1", "1.9-rc2", "1.9", "1.9.1", "1.10", "2-beta", "2", "10"]
+    assert sorted(versions, key=version_order) == ordered

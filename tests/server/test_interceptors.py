@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from attendant_server import errors
+from attendant_server.application.admission import CallAdmission
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
@@ -106,18 +107,18 @@ def max_request_seconds() -> float:
 
 
 @pytest.fixture
-def admission(calls: Calls, max_request_seconds: float) -> AdmissionInterceptor:
-    return AdmissionInterceptor(1, max_request_seconds, calls.refused.append)
+def admission(calls: Calls, max_request_seconds: float) -> CallAdmission:
+    return CallAdmission(1, max_request_seconds, calls.refused.append)
 
 
 @pytest.fixture
-def channel(loop: LoopThread, calls: Calls, admission: AdmissionInterceptor) -> Iterator[Any]:
+def channel(loop: LoopThread, calls: Calls, admission: CallAdmission) -> Iterator[Any]:
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             interceptors=[
                 RecordInterceptor(calls),
                 StatusInterceptor(),
-                admission,
+                AdmissionInterceptor(admission),
             ]
         )
         for service in ("attendant.Test", "other.Test"):
@@ -303,7 +304,7 @@ def test_a_cancelled_call_leaves_its_place_to_others(channel: Any, calls: Calls)
 
 
 def test_a_stopping_server_refuses_calls_but_not_those_of_other_packages(
-    channel: Any, calls: Calls, admission: AdmissionInterceptor
+    channel: Any, calls: Calls, admission: CallAdmission
 ):
     admission.refuse_calls()
     found = failure(channel, "fine")
@@ -314,7 +315,7 @@ def test_a_stopping_server_refuses_calls_but_not_those_of_other_packages(
 
 
 def test_refusals_that_are_held_come_when_the_hold_ends(
-    channel: Any, calls: Calls, loop: LoopThread, admission: AdmissionInterceptor
+    channel: Any, calls: Calls, loop: LoopThread, admission: CallAdmission
 ):
     async def hold_until_refused() -> bool:
         with admission.held_refusals():

@@ -3,11 +3,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from attendant_server.application.jobs import MAX_INLINE_TOKENS, JobRunner
 from attendant_server.application.tokenization import (
-    MAX_INLINE_TOKENS,
     MAX_JOB_CHARACTERS,
     TokenizationOptions,
-    TokenizationRunner,
+    tokenize,
 )
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TextTokenizer
@@ -20,9 +20,7 @@ from tokenizers import Tokenizer, models
 )
 def test_only_long_answers_are_built_on_the_threads_of_the_pool(num_tokens: int, thread: str):
     with ThreadPoolExecutor(1, "pool") as pool:
-        building = TokenizationRunner(pool).build(
-            num_tokens, lambda: threading.current_thread().name
-        )
+        building = JobRunner(pool).run_for(num_tokens, lambda: threading.current_thread().name)
         assert asyncio.run(building) == thread
 
 
@@ -32,6 +30,6 @@ def test_faults_number_the_texts_of_the_call_and_not_of_a_job(num_characters: in
     options = TokenizationOptions(TextTokenizer(library.to_str()), max_tokens=MAX_JOB_CHARACTERS)
     texts = ["a" * num_characters, "", "a" * num_characters, ""]
     with ThreadPoolExecutor(1) as pool:
-        tokenized = asyncio.run(TokenizationRunner(pool).tokenize(options, "texts[{}]", texts))
+        tokenized = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", texts))
     faults = [text.field for text in tokenized if isinstance(text, InvalidRequest)]
     assert faults == ["texts[1]", "texts[3]"]

@@ -1,1 +1,1 @@
-"""What the server does for a caller, without a word about transport."""
+"""The methods of the server, independent of transport: plain requests in, plain answers out."""

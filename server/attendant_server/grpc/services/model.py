@@ -1,106 +1,100 @@
 """ModelService: ListModels, GetModel and Tokenize."""
 
-from attendant.v1 import bundle_pb2, model_pb2, model_pb2_grpc
-from attendant_manifest.sizes import embedding_sizes, translation_sizes
+from typing import cast
 
-from attendant_server.application import validation
-from attendant_server.application.catalog import EMBEDDING, TRANSLATION, Catalog
-from attendant_server.application.tokenization import TokenizationOptions, TokenizationRunner
-from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
-from attendant_server.bundles import Bundle
+from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, model_pb2_grpc
+from google.protobuf import json_format
+
+from attendant_server.application.application import Application
+from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.models import ListedModel, TokenizationAnswer, TokenizationRequest
+from attendant_server.application.tokenization import TokenizedOrError
+from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.services.responses import Context, fault, good, token_message
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.grpc.services.responses import Context, fault, tokens
+
+KINDS = {
+    ModelKind.TRANSLATION: bundle_pb2.MODEL_KIND_TRANSLATION,
+    ModelKind.EMBEDDING: bundle_pb2.MODEL_KIND_EMBEDDING,
+}
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
     """Describes the models and shows their tokens."""
 
-    def __init__(
-        self, catalog: Catalog, tokenization: TokenizationRunner, limits: RequestLimits
-    ) -> None:
-        self._catalog, self._tokenization, self._limits = catalog, tokenization, limits
+    def __init__(self, application: Application) -> None:
+        self._models, self._jobs = application.models, application.jobs
 
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         """All models, those that are still loading included."""
-        return model_pb2.ListModelsResponse(models=map(self._info, self._catalog.bundles))
+        return model_pb2.ListModelsResponse(models=map(_info, self._models.list()))
 
     async def GetModel(
         self, request: model_pb2.GetModelRequest, context: Context
     ) -> model_pb2.GetModelResponse:
         """Everything about one model."""
-        bundle = self._catalog.find(request.model)
-        manifest = bundle.manifest
-        response = model_pb2.GetModelResponse(
-            model=self._info(bundle),
-            available_precisions=[precision.name for precision in manifest.precisions],
-            limits=manifest.limits,
-            request_limits=self._request_limits(manifest.kind),
-            default_pooling=manifest.embedding.pooling,
-            default_normalize=manifest.embedding.normalize,
-            license=manifest.license,
-            credits=manifest.credits,
-            provenance=manifest.provenance,
-            quality=manifest.quality,
-            parity=manifest.parity,
-        )
-        if manifest.kind == TRANSLATION:
-            response.translation_sizes.CopyFrom(translation_sizes(manifest.architecture))
-        else:
-            response.embedding_sizes.CopyFrom(embedding_sizes(manifest.architecture))
-        return response
+        return _get_model_response(self._models.get(request.model), self._models.limits)
 
     async def Tokenize(
         self, request: model_pb2.TokenizeRequest, context: Context
     ) -> model_pb2.TokenizeResponse:
         """The tokens that the model would read."""
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
-        side = validation.side(request.side)
-        model = self._catalog.serving(request.model)
-        if side == model_pb2.TEXT_SIDE_TARGET and model.manifest.kind == EMBEDDING:
-            raise InvalidRequest("side", f"{model.bundle.key} has no target side")
-        is_target = side == model_pb2.TEXT_SIDE_TARGET
-        tokenizer = model.target_tokenizer if is_target else model.source_tokenizer
-
-        max_total_tokens = self._limits.max_response_bytes // TOKEN_BYTES
-        tokenization = TokenizationOptions(
-            tokenizer, max_tokens=None, max_total_tokens=max_total_tokens
+        answer = await self._models.tokenize(
+            TokenizationRequest(texts=list(request.texts), model=request.model, side=request.side)
         )
-        texts = await self._tokenization.tokenize(tokenization, TEXTS, request.texts)
-        return await self._tokenization.build(
-            sum(len(text) for text in good(texts)),
-            lambda: model_pb2.TokenizeResponse(results=map(_result, texts), model=model.bundle.key),
-        )
-
-    def _info(self, bundle: Bundle) -> model_pb2.ModelInfo:
-        manifest = bundle.manifest
-        is_ready = self._catalog.is_ready(bundle)
-        return model_pb2.ModelInfo(
-            name=manifest.name,
-            version=manifest.version,
-            kind=manifest.kind,
-            state=model_pb2.MODEL_STATE_READY if is_ready else model_pb2.MODEL_STATE_LOADING,
-            is_default=self._catalog.is_default(bundle),
-            source_language=", ".join(manifest.source_languages),
-            target_language=", ".join(manifest.target_languages),
-            languages=manifest.languages,
-            precision=bundle.precision,
-            description=manifest.description,
-        )
-
-    def _request_limits(self, kind: bundle_pb2.ModelKind.ValueType) -> model_pb2.RequestLimits:
-        return model_pb2.RequestLimits(
-            max_texts=self._limits.max_texts,
-            max_text_characters=self._limits.max_text_characters,
-            max_beam_size=self._limits.max_beam_size if kind == TRANSLATION else 0,
-            max_top_k=self._limits.max_top_k if kind == EMBEDDING else 0,
-        )
+        return await self._jobs.run_for(answer.size, lambda: _tokenize_response(answer))
 
 
-def _result(text: TokenizedText | InvalidRequest) -> model_pb2.TokenizeResult:
+def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.GetModelResponse:
+    description = model.description
+    response = model_pb2.GetModelResponse(
+        model=_info(model),
+        available_precisions=description.available_precisions,
+        request_limits=_request_limits(description.kind, limits),
+        default_pooling=_pooling(description),
+        default_normalize=description.default_normalize,
+    )
+    return json_format.ParseDict(description.published, response)
+
+
+def _pooling(description: ModelDescription) -> "embedding_pb2.Pooling.ValueType":
+    if description.kind is not ModelKind.EMBEDDING:
+        return embedding_pb2.POOLING_UNSPECIFIED
+    return cast("embedding_pb2.Pooling.ValueType", description.default_pooling.value)
+
+
+def _info(model: ListedModel) -> model_pb2.ModelInfo:
+    description = model.description
+    return model_pb2.ModelInfo(
+        name=description.name,
+        version=description.version,
+        kind=KINDS[description.kind],
+        state=model_pb2.MODEL_STATE_READY if model.is_ready else model_pb2.MODEL_STATE_LOADING,
+        is_default=model.is_default,
+        source_language=description.source_language,
+        target_language=description.target_language,
+        languages=description.languages,
+        precision=description.precision,
+        description=description.description,
+    )
+
+
+def _request_limits(kind: ModelKind, limits: RequestLimits) -> model_pb2.RequestLimits:
+    return model_pb2.RequestLimits(
+        max_texts=limits.max_texts,
+        max_text_characters=limits.max_text_characters,
+        max_beam_size=limits.max_beam_size if kind is ModelKind.TRANSLATION else 0,
+        max_top_k=limits.max_top_k if kind is ModelKind.EMBEDDING else 0,
+    )
+
+
+def _tokenize_response(answer: TokenizationAnswer) -> model_pb2.TokenizeResponse:
+    return model_pb2.TokenizeResponse(results=map(_result, answer.texts), model=answer.model)
+
+
+def _result(text: TokenizedOrError) -> model_pb2.TokenizeResult:
     if isinstance(text, InvalidRequest):
         return model_pb2.TokenizeResult(error=fault(text))
-    return model_pb2.TokenizeResult(tokens=[token_message(token) for token in text])
+    return model_pb2.TokenizeResult(tokens=tokens(text))

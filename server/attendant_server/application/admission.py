@@ -1,0 +1,89 @@
+"""How many calls may be in progress at once, and for how long; calls beyond are refused at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
+
+RETRY_AFTER_SECONDS = 0.1
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+class CallAdmission:
+    """Bounds the calls of all front doors together, and the time of each call."""
+
+    def __init__(
+        self,
+        max_concurrent_calls: int,
+        max_request_seconds: float,
+        on_refused: Callable[[str], None],
+    ) -> None:
+        """``on_refused`` is told why a call was refused: ``concurrency`` or ``unavailable``."""
+        self._max_concurrent_calls = max_concurrent_calls
+        self._max_request_seconds = max_request_seconds
+        self._on_refused = on_refused
+        self._num_calls = 0
+        self._refuses_all = False
+        self._may_refuse = asyncio.Event()
+        self._may_refuse.set()
+
+    @property
+    def num_calls(self) -> int:
+        """Calls in progress."""
+        return self._num_calls
+
+    def refuse_calls(self) -> None:
+        """Refuse every call from now on with Unavailable."""
+        self._refuses_all = True
+
+    @contextmanager
+    def held_refusals(self) -> Iterator[None]:
+        """Send refusals with Unavailable only at the end of the block."""
+        self._may_refuse.clear()
+        try:
+            yield
+        finally:
+            self._may_refuse.set()
+
+    async def run(
+        self,
+        call: Callable[Arguments, Awaitable[Answer]],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Answer:
+        """Await a call and return its answer.
+
+        Raises QueueFull or Unavailable before the call begins, and DeadlineExceeded when its time
+        is over.
+        """
+        await self._admit()
+        self._num_calls += 1
+        limit = asyncio.timeout(self._max_request_seconds)
+        try:
+            async with limit:
+                return await call(*arguments, **options)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # raised by the call itself
+            raise DeadlineExceeded(
+                f"the call took more than {self._max_request_seconds:g} seconds"
+            ) from error
+        finally:
+            self._num_calls -= 1
+
+    async def _admit(self) -> None:
+        """Raise the refusal, if there is one."""
+        if self._refuses_all:
+            self._on_refused("unavailable")
+            await self._may_refuse.wait()
+            raise Unavailable("the server is stopping")
+        if self._num_calls >= self._max_concurrent_calls:
+            self._on_refused("concurrency")
+            raise QueueFull(
+                f"{self._num_calls} calls are in progress, at most {self._max_concurrent_calls}",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )

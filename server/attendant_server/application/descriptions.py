@@ -1,0 +1,65 @@
+"""The description of a model, independent of the format of its bundle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from functools import cached_property
+from typing import Any
+
+
+class ModelKind(Enum):
+    """What a model does."""
+
+    TRANSLATION = "translation"
+    EMBEDDING = "embedding"
+
+
+class Pooling(IntEnum):
+    """How the vectors of a text's tokens become one vector; numbered as in the contract."""
+
+    MEAN = 1
+    CLS = 2
+    MAX = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """One model. Fields that do not apply to its kind have their default."""
+
+    name: str
+    version: str
+    kind: ModelKind
+    precision: str
+    """The precision that the server runs."""
+    available_precisions: Sequence[str] = ()
+    description: str = ""
+    """One sentence for people."""
+    source_language: str = ""
+    target_language: str = ""
+    languages: Sequence[str] = ()
+    """The languages of an embedding model."""
+    max_source_tokens: int = 0
+    max_target_tokens: int = 0
+    suppressed_token_ids: Sequence[int] = ()
+    """Tokens that no translation of the model has."""
+    max_tokens: int = 0
+    """Most tokens of a text to embed."""
+    d_model: int = 0
+    """Width of an embedding."""
+    num_layers: int = 0
+    """Layers of an embedding model."""
+    vocab_size: int = 0
+    """Tokens of an embedding model's vocabulary."""
+    mask_id: int | None = None
+    has_mask_head: bool = False
+    """Whether the model can fill masks."""
+    default_pooling: Pooling = Pooling.MEAN
+    default_normalize: bool = False
+    published: dict[str, Any] = field(default_factory=dict)
+    """Facts that only callers read, as JSON values by their names in the manifest: limits, sizes,
+    licence, credits, provenance, quality, parity."""
+
+    @cached_property
+    def key(self) -> str:
+        """The full name of the model: ``name/version``."""
+        return f"{self.name}/{self.version}"

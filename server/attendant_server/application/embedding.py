@@ -1,0 +1,227 @@
+"""Vectors of texts and of their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attendant_server import records
+from attendant_server.application.answers import Answer
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import ModelKind, Pooling
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.tokenization import (
+    TokenizationOptions,
+    TokenizedOrError,
+    Truncation,
+    TruncationReport,
+    good,
+    num_tokens,
+    tokenize,
+)
+from attendant_server.application.validation import (
+    TEXTS,
+    TOKEN_BYTES,
+    RequestLimits,
+    check_range,
+    known_value,
+)
+from attendant_server.engine.calls import EmbedCall
+from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import TokenizedText
+
+FLOAT_BYTES = 4
+OUTPUTS = {
+    Pooling.MEAN: "mean_pooled",
+    Pooling.CLS: "cls_pooled",
+    Pooling.MAX: "max_pooled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts to embed. ``pooling`` and ``truncation`` are numbers of their enums, 0 for default."""
+
+    texts: Sequence[str]
+    model: str = ""
+    pooling: int = 0
+    normalize: bool | None = None
+    truncation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedText:
+    """How one text was read."""
+
+    num_tokens: int
+    truncation: TruncationReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingAnswer(Answer):
+    """A vector for each text, in the order of the request."""
+
+    vectors: NDArray[np.float32]  # (texts, d); zeros for a text with a fault
+    texts: Sequence[EmbeddedText | InvalidRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEmbeddingRequest:
+    """Texts whose tokens are embedded. Layers count from 0, negative ones from the end."""
+
+    texts: Sequence[str]
+    model: str = ""
+    layers: Sequence[int] = ()
+    truncation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEmbeddings:
+    """The tokens of one text with their vectors."""
+
+    tokens: TokenizedText
+    layers: Sequence[NDArray[np.float32]]
+    """For each wanted layer: (tokens, d)."""
+    truncation: TruncationReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEmbeddingAnswer(Answer):
+    """Vectors, or a fault, for each text, in the order of the request."""
+
+    texts: Sequence[TokenEmbeddings | InvalidRequest]
+
+
+AnyRequest: TypeAlias = EmbeddingRequest | TokenEmbeddingRequest
+
+
+class Embedder:
+    """Embeds texts with all embedding models."""
+
+    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._catalog, self._jobs, self._limits = catalog, jobs, limits
+
+    async def embed(self, request: EmbeddingRequest, seconds_left: float | None) -> EmbeddingAnswer:
+        """One vector for each text.
+
+        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        """
+        model = self._checked_model(request)
+        description = model.description
+        output = OUTPUTS[known_value("pooling", request.pooling, description.default_pooling)]
+        num_bytes = len(request.texts) * description.d_model * FLOAT_BYTES
+        self._limits.check_response("texts", num_bytes)
+        tokenization = text_tokenization(model, request.truncation)
+        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+
+        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
+        call = EmbedCall([text.token_ids for text in good(texts)], (output,), deadline)
+        results = await model.answer(call) if call.texts else []
+
+        vectors = _stacked(texts, [result[output] for result in results], description.d_model)
+        default = description.default_normalize
+        if default if request.normalize is None else request.normalize:
+            _normalize(vectors)
+        return EmbeddingAnswer(
+            model=description.key,
+            vectors=vectors,
+            texts=[_embedded_text(tokenization, text) for text in texts],
+            num_input_tokens=num_tokens(texts),
+            phases=records.current().phases(),
+            size=len(texts),
+        )
+
+    async def embed_tokens(
+        self, request: TokenEmbeddingRequest, seconds_left: float | None
+    ) -> TokenEmbeddingAnswer:
+        """One vector for each token of each text, from any layers."""
+        model = self._checked_model(request)
+        description = model.description
+        layers = chosen_layers(request.layers, description.num_layers)
+        tokenization = text_tokenization(model, request.truncation)
+        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+
+        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
+        token_bytes = TOKEN_BYTES + len(layers) * description.d_model * FLOAT_BYTES
+        size = num_tokens(texts)
+        self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
+        outputs = tuple(f"hidden_{layer}" for layer in layers)
+        call = EmbedCall([text.token_ids for text in good(texts)], outputs, deadline)
+        results = iter(await model.answer(call) if call.texts else [])
+
+        return TokenEmbeddingAnswer(
+            model=description.key,
+            texts=[
+                text
+                if isinstance(text, InvalidRequest)
+                else _token_embeddings(tokenization, text, outputs, next(results))
+                for text in texts
+            ],
+            num_input_tokens=size,
+            phases=records.current().phases(),
+            size=size,
+        )
+
+    def _checked_model(self, request: AnyRequest) -> ServedModel:
+        self._limits.check_count("texts", len(request.texts))
+        self._limits.check_characters(TEXTS, request.texts)
+        return self._catalog.serving(request.model, ModelKind.EMBEDDING)
+
+
+def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
+    """The wanted layers, counted from 0, in the order of the request; raises InvalidRequest."""
+    if len(requested) > num_layers + 1:
+        raise InvalidRequest("layers", f"at most {num_layers + 1}, got {len(requested)}")
+    for layer in requested:
+        check_range("layers", layer, -(num_layers + 1), num_layers)
+    chosen = [layer % (num_layers + 1) for layer in requested or (-1,)]
+    if len(set(chosen)) < len(chosen):
+        raise InvalidRequest("layers", "each layer at most once")
+    return chosen
+
+
+def text_tokenization(model: ServedModel, truncation: int) -> TokenizationOptions:
+    """How an embedding model's texts are tokenized; raises InvalidRequest."""
+    return TokenizationOptions(
+        model.source_tokenizer,
+        model.description.max_tokens,
+        known_value("truncation", truncation, Truncation.REFUSE),
+    )
+
+
+def _embedded_text(
+    tokenization: TokenizationOptions, text: TokenizedOrError
+) -> EmbeddedText | InvalidRequest:
+    if isinstance(text, InvalidRequest):
+        return text
+    return EmbeddedText(len(text), tokenization.report(text))
+
+
+def _stacked(
+    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], d_model: int
+) -> NDArray[np.float32]:  # (texts, d)
+    """The vectors of the texts without a fault, among zeros for the others."""
+    stacked = np.zeros((len(texts), d_model), np.float32)
+    if vectors:
+        is_good = [not isinstance(text, InvalidRequest) for text in texts]
+        stacked[is_good] = np.stack(vectors)
+    return stacked
+
+
+def _token_embeddings(
+    tokenization: TokenizationOptions,
+    text: TokenizedText,
+    outputs: Sequence[str],
+    result: dict[str, NDArray[np.float32]],
+) -> TokenEmbeddings:
+    layers = [result[output] for output in outputs]
+    return TokenEmbeddings(text, layers, tokenization.report(text))
+
+
+def _normalize(vectors: NDArray[np.float32]) -> None:
+    """Scale each row to length 1 in place; rows of zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)  # (texts, 1)
+    lengths[lengths == 0] = 1
+    vectors /= lengths

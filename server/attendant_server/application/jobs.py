@@ -1,0 +1,26 @@
+"""Work of calls that takes the processor: short work at once, long work off the event loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TypeVar
+
+MAX_INLINE_TOKENS = 300
+"""About a millisecond of building an answer."""
+
+Value = TypeVar("Value")
+
+
+class JobRunner:
+    """Runs jobs on the threads of a pool."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+
+    async def run(self, work: Callable[[], Value]) -> Value:
+        """Run long work on a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def run_for(self, num_tokens: int, work: Callable[[], Value]) -> Value:
+        """Run work over about ``num_tokens`` tokens or candidates: on a thread if they are many."""
+        return work() if num_tokens <= MAX_INLINE_TOKENS else await self.run(work)

@@ -1,0 +1,94 @@
+"""Descriptions of the models, and their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from attendant_server.application.catalog import Catalog
+from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.tokenization import (
+    TokenizationOptions,
+    TokenizedOrError,
+    num_tokens,
+    tokenize,
+)
+from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.errors import InvalidRequest
+
+
+class TextSide(IntEnum):
+    """Which tokenizer of a translation model reads a text; numbered as in the contract."""
+
+    SOURCE = 1
+    TARGET = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model and its state now."""
+
+    description: ModelDescription
+    is_ready: bool
+    is_default: bool
+    """Whether requests that name the model without a version get this version."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizationRequest:
+    """Texts to tokenize. ``side`` is a number of `TextSide`, 0 for the source."""
+
+    texts: Sequence[str]
+    model: str = ""
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizationAnswer:
+    """The tokens, or the fault, of each text, in the order of the request."""
+
+    model: str
+    texts: Sequence[TokenizedOrError]
+    size: int
+    """Tokens of all texts, for `JobRunner.run_for`."""
+
+
+class ModelInspector:
+    """Describes the models and shows their tokens."""
+
+    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._catalog, self._jobs = catalog, jobs
+        self.limits = limits
+        """The limits of requests to any model."""
+
+    def list(self) -> Sequence[ListedModel]:
+        """All models, loading models included."""
+        return [self._listed(description) for description in self._catalog.descriptions]
+
+    def get(self, model: str) -> ListedModel:
+        """One model; raises ModelNotFound or InvalidRequest."""
+        return self._listed(self._catalog.find(model))
+
+    async def tokenize(self, request: TokenizationRequest) -> TokenizationAnswer:
+        """The tokens that the model would read."""
+        self.limits.check_count("texts", len(request.texts))
+        self.limits.check_characters(TEXTS, request.texts)
+        side = known_value("side", request.side, TextSide.SOURCE)
+        model = self._catalog.serving(request.model)
+        key, is_target = model.description.key, side is TextSide.TARGET
+        if is_target and model.description.kind is ModelKind.EMBEDDING:
+            raise InvalidRequest("side", f"{key} has no target side")
+        options = TokenizationOptions(
+            model.target_tokenizer if is_target else model.source_tokenizer,
+            max_tokens=None,
+            max_total_tokens=self.limits.max_response_bytes // TOKEN_BYTES,
+        )
+        texts = await tokenize(self._jobs, options, TEXTS, request.texts)
+        return TokenizationAnswer(key, texts, size=num_tokens(texts))
+
+    def _listed(self, description: ModelDescription) -> ListedModel:
+        return ListedModel(
+            description,
+            is_ready=self._catalog.is_ready(description),
+            is_default=self._catalog.is_default(description),
+        )

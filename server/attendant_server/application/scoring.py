@@ -1,0 +1,151 @@
+"""Scores that a translation model gives to translations which the caller already has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from attendant_server import records
+from attendant_server.application.answers import Answer
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import ModelKind
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.tokenization import (
+    TokenizationOptions,
+    TokenizedOrError,
+    Truncation,
+    TruncationReport,
+    good,
+    tokenize,
+)
+from attendant_server.application.translation_options import checked_length_penalty
+from attendant_server.application.validation import TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.engine.calls import ScoreCall, TargetScore
+from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import TokenizedText
+
+SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
+"""The names of the sides of a pair in messages."""
+TokenizedPairOrError: TypeAlias = tuple[TokenizedText, TokenizedText] | InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRequest:
+    """Sources with one translation each. ``truncation`` of the sources as in `Truncation`, or 0."""
+
+    sources: Sequence[str]
+    targets: Sequence[str]
+    model: str = ""
+    length_penalty: float | None = None
+    truncation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """The score of one pair."""
+
+    score: float
+    """``log_probability`` divided by the length of the target to the power of the penalty."""
+    log_probability: float
+    log_probabilities: Sequence[float]
+    """One for each token of the target."""
+    target: TokenizedText
+    num_source_tokens: int
+    truncation: TruncationReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoringAnswer(Answer):
+    """A score, or a fault, for each pair, in the order of the request."""
+
+    scores: Sequence[PairScore | InvalidRequest]
+
+
+class Scorer:
+    """Scores translations with all translation models."""
+
+    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._catalog, self._jobs, self._limits = catalog, jobs, limits
+
+    async def score(self, request: ScoringRequest, seconds_left: float | None) -> ScoringAnswer:
+        """Score all pairs; returns when all are done.
+
+        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        """
+        self._limits.check_count("pairs", len(request.sources))
+        self._limits.check_characters(SOURCES, request.sources)
+        self._limits.check_characters(TARGETS, request.targets)
+        model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
+        penalty = checked_length_penalty("length_penalty", request.length_penalty)
+        source_options, target_options = _tokenization(model, request.truncation)
+        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+
+        sources = await tokenize(self._jobs, source_options, SOURCES, request.sources)
+        targets = await tokenize(self._jobs, target_options, TARGETS, request.targets)
+        pairs = [_pair(*sides) for sides in zip(sources, targets, strict=True)]
+        num_target_tokens = sum(len(target) for _, target in good(pairs))
+        self._limits.check_response("pairs", num_target_tokens * TOKEN_BYTES)
+        call = ScoreCall([(s.token_ids, t.token_ids) for s, t in good(pairs)], deadline)
+        results = await model.answer(call) if call.pairs else []
+
+        scores = await self._jobs.run_for(
+            num_target_tokens, lambda: _scores(pairs, results, penalty, source_options)
+        )
+        return ScoringAnswer(
+            model=model.description.key,
+            scores=scores,
+            num_input_tokens=sum(len(source) + len(target) for source, target in good(pairs)),
+            phases=records.current().phases(),
+            size=num_target_tokens,
+        )
+
+
+def _tokenization(
+    model: ServedModel, truncation: int
+) -> tuple[TokenizationOptions, TokenizationOptions]:
+    """How sources and targets are tokenized; only sources are ever truncated."""
+    description = model.description
+    return (
+        TokenizationOptions(
+            model.source_tokenizer,
+            description.max_source_tokens,
+            known_value("truncation", truncation, Truncation.REFUSE),
+        ),
+        TokenizationOptions(model.target_tokenizer, description.max_target_tokens),
+    )
+
+
+def _pair(source: TokenizedOrError, target: TokenizedOrError) -> TokenizedPairOrError:
+    if isinstance(source, InvalidRequest):
+        return source
+    if isinstance(target, InvalidRequest):
+        return target
+    return source, target
+
+
+def _scores(
+    pairs: Sequence[TokenizedPairOrError],
+    results: Sequence[TargetScore],
+    length_penalty: float,
+    tokenization: TokenizationOptions,
+) -> list[PairScore | InvalidRequest]:
+    remaining, scores = iter(results), list[PairScore | InvalidRequest]()
+    for pair in pairs:
+        if isinstance(pair, InvalidRequest):
+            scores.append(pair)
+            continue
+        source, target = pair
+        log_probabilities = next(remaining).log_probabilities  # (target)
+        total = float(np.sum(log_probabilities, dtype=np.float64))
+        scores.append(
+            PairScore(
+                score=total / len(target) ** length_penalty,
+                log_probability=total,
+                log_probabilities=log_probabilities.tolist(),
+                target=target,
+                num_source_tokens=len(source),
+                truncation=tokenization.report(source),
+            )
+        )
+    return scores

@@ -1,0 +1,248 @@
+"""Translation of texts, whole or as a stream."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from attendant_server import records
+from attendant_server.application.answers import Answer
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import ModelKind
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.tokenization import (
+    TokenizationOptions,
+    TokenizedOrError,
+    Truncation,
+    TruncationReport,
+    good,
+    num_tokens,
+    tokenize,
+)
+from attendant_server.application.translation_options import TranslationOptions, search_options
+from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall
+from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import TextTokenizer, TokenizedText
+
+NO_TRANSLATION = "has no translation with the tokens that its options allow"
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationRequest:
+    """Texts to translate. ``truncation`` is a number of `Truncation`, 0 for the default."""
+
+    texts: Sequence[str]
+    model: str = ""
+    options: TranslationOptions = TranslationOptions()
+    truncation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """One text to translate; the rest as in `TranslationRequest`."""
+
+    text: str
+    model: str = ""
+    options: TranslationOptions = TranslationOptions()
+    truncation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationHypothesis:
+    """One translation of a text, with its tokens and their log-probabilities."""
+
+    text: str
+    score: float
+    is_complete: bool
+    """True when the end token came, False when the length limit did."""
+    token_ids: Sequence[int]
+    token_texts: Sequence[str]
+    """The tokens as the vocabulary writes them."""
+    log_probabilities: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The result for one text; the best hypotheses first."""
+
+    hypotheses: Sequence[TranslationHypothesis]
+    num_source_tokens: int
+    truncation: TruncationReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranslationAnswer(Answer):
+    """A result, or a fault, for each text, in the order of the request."""
+
+    translations: Sequence[Translation | InvalidRequest]
+    num_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPiece:
+    """A part of a streamed translation. The deltas add up to the text of the best hypothesis."""
+
+    delta: str
+    answer: TranslationAnswer | None = None
+    """The whole answer; in the last piece only."""
+
+
+SearchRequest: TypeAlias = TranslationRequest | StreamRequest
+
+
+class Translator:
+    """Translates texts with all translation models."""
+
+    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._catalog, self._jobs, self._limits = catalog, jobs, limits
+
+    async def translate(
+        self, request: TranslationRequest, seconds_left: float | None
+    ) -> TranslationAnswer:
+        """Translate all texts; returns when all are done.
+
+        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        """
+        self._limits.check_count("texts", len(request.texts))
+        self._limits.check_characters(TEXTS, request.texts)
+        model, options, tokenization = self._prepare(request, len(request.texts))
+        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
+        call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
+        results = await model.answer(call) if call.sources else []
+        return await self._answer(model, tokenization, texts, results)
+
+    async def stream(
+        self, request: StreamRequest, seconds_left: float | None
+    ) -> AsyncGenerator[StreamPiece, None]:
+        """Translate one text; yields complete words as soon as they are settled."""
+        self._limits.check_characters("text", [request.text])
+        model, options, tokenization = self._prepare(request, 1)
+        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+        [text] = await tokenize(self._jobs, tokenization, "text", [request.text])
+        if isinstance(text, InvalidRequest):
+            raise text
+        prefixes, sent = _SettledPrefixes(), ""
+        call = TranslateCall([text.token_ids], options, deadline, prefixes.put)
+        running = asyncio.ensure_future(model.answer(call))
+        running.add_done_callback(lambda _: prefixes.close())
+        try:
+            while (token_ids := await prefixes.next()) is not None:
+                words = model.target_tokenizer.decode_words(token_ids)
+                if len(words) > len(sent):
+                    yield StreamPiece(words[len(sent) :])
+                    sent = words
+            results = await running
+        finally:
+            running.cancel()
+        if not results[0]:
+            raise InvalidRequest("text", NO_TRANSLATION)
+        answer = await self._answer(model, tokenization, [text], results)
+        yield StreamPiece(_best_text(answer)[len(sent) :], answer)
+
+    def _prepare(
+        self, request: SearchRequest, num_texts: int
+    ) -> tuple[ServedModel, SearchOptions, TokenizationOptions]:
+        """Find the model and check the options."""
+        model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
+        description = model.description
+        options = search_options(request.options, self._limits, description)
+        max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
+        self._limits.check_response("options", max_tokens * TOKEN_BYTES)
+        truncation = known_value("truncation", request.truncation, Truncation.REFUSE)
+        tokenization = TokenizationOptions(
+            model.source_tokenizer, description.max_source_tokens, truncation
+        )
+        return model, options, tokenization
+
+    async def _answer(
+        self,
+        model: ServedModel,
+        tokenization: TokenizationOptions,
+        texts: Sequence[TokenizedOrError],
+        results: Sequence[list[Hypothesis]],
+    ) -> TranslationAnswer:
+        lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
+        record, num_output_tokens = records.current(), sum(lengths)
+        record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
+        record.num_invalid_texts += sum(not hypotheses for hypotheses in results)
+        translations = await self._jobs.run_for(
+            num_output_tokens,
+            lambda: _translations(model.target_tokenizer, tokenization, texts, results),
+        )
+        return TranslationAnswer(
+            model=model.description.key,
+            translations=translations,
+            num_input_tokens=num_tokens(texts),
+            num_output_tokens=num_output_tokens,
+            phases=record.phases(),
+            size=num_output_tokens,
+        )
+
+
+class _SettledPrefixes:
+    """Hands the settled tokens of a translation from the engine's thread to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[int, ...] | None] = asyncio.Queue()
+
+    def put(self, token_ids: tuple[int, ...]) -> None:
+        """More tokens are settled. Any thread."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, token_ids)
+
+    def close(self) -> None:
+        """Nothing will be added. On the event loop."""
+        self._queue.put_nowait(None)
+
+    async def next(self) -> tuple[int, ...] | None:
+        """Wait for more; None at the end."""
+        return await self._queue.get()
+
+
+def _best_text(answer: TranslationAnswer) -> str:
+    [translation] = answer.translations
+    assert isinstance(translation, Translation)
+    return translation.hypotheses[0].text
+
+
+def _translations(
+    tokenizer: TextTokenizer,
+    tokenization: TokenizationOptions,
+    texts: Sequence[TokenizedOrError],
+    results: Sequence[list[Hypothesis]],
+) -> list[Translation | InvalidRequest]:
+    remaining = iter(results)
+    return [
+        text
+        if isinstance(text, InvalidRequest)
+        else _translation(tokenizer, tokenization, TEXTS.format(i), text, next(remaining))
+        for i, text in enumerate(texts)
+    ]
+
+
+def _translation(
+    tokenizer: TextTokenizer,
+    tokenization: TokenizationOptions,
+    field: str,
+    source: TokenizedText,
+    hypotheses: Sequence[Hypothesis],
+) -> Translation | InvalidRequest:
+    if not hypotheses:
+        return InvalidRequest(field, NO_TRANSLATION)
+    return Translation(
+        [
+            TranslationHypothesis(
+                text=tokenizer.decode(h.token_ids),
+                score=h.score,
+                is_complete=h.is_complete,
+                token_ids=h.token_ids,
+                token_texts=[tokenizer.token(i) for i in h.token_ids],
+                log_probabilities=h.log_probabilities,
+            )
+            for h in hypotheses
+        ],
+        num_source_tokens=len(source),
+        truncation=tokenization.report(source),
+    )

@@ -1,0 +1,66 @@
+"""The options of a translation: as callers give them, checked, and with their defaults."""
+
+import math
+from dataclasses import dataclass
+
+from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.validation import RequestLimits, check_range
+from attendant_server.engine.calls import SearchOptions
+from attendant_server.errors import InvalidRequest
+
+MAX_LENGTH_PENALTY = 10.0
+DEFAULT_LENGTH_PENALTY = 1.0
+MAX_OUTPUT_RATIO = 3
+"""Tokens of a translation for each of its source, beyond which it most likely repeats itself. Of
+164,110 English-German pairs none has more than 1.5 times and 16, in either direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationOptions:
+    """The options of one call; None stands for the default."""
+
+    beam_size: int | None = None
+    num_hypotheses: int | None = None
+    length_penalty: float | None = None
+    max_output_tokens: int | None = None
+    min_output_tokens: int | None = None
+
+
+def search_options(
+    options: TranslationOptions, limits: RequestLimits, model: ModelDescription
+) -> SearchOptions:
+    """The options of a search with all defaults filled in; raises InvalidRequest.
+
+    Without ``max_output_tokens``, each text has a limit of `MAX_OUTPUT_RATIO` times its tokens.
+    """
+    max_target_tokens = model.max_target_tokens
+    beam_size = _or_default(options.beam_size, 1)
+    check_range("options.beam_size", beam_size, 1, limits.max_beam_size)
+    num_hypotheses = _or_default(options.num_hypotheses, 1)
+    check_range("options.num_hypotheses", num_hypotheses, 1, beam_size)
+    max_output_tokens = _or_default(options.max_output_tokens, max_target_tokens)
+    check_range("options.max_output_tokens", max_output_tokens, 1, max_target_tokens)
+    min_output_tokens = _or_default(options.min_output_tokens, 0)
+    check_range("options.min_output_tokens", min_output_tokens, 0, max_output_tokens)
+    return SearchOptions(
+        max_output_tokens=max_output_tokens,
+        beam_size=beam_size,
+        num_hypotheses=num_hypotheses,
+        length_penalty=checked_length_penalty("options.length_penalty", options.length_penalty),
+        min_output_tokens=min_output_tokens,
+        max_output_ratio=MAX_OUTPUT_RATIO if options.max_output_tokens is None else None,
+        suppressed_token_ids=tuple(model.suppressed_token_ids),
+    )
+
+
+def checked_length_penalty(field: str, length_penalty: float | None) -> float:
+    """The length penalty, 1.0 when it is not given; raises InvalidRequest."""
+    if length_penalty is None:
+        return DEFAULT_LENGTH_PENALTY
+    if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):
+        raise InvalidRequest(field, f"must be between 0 and {MAX_LENGTH_PENALTY:g}, and finite")
+    return length_penalty
+
+
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value

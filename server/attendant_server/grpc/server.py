@@ -1,0 +1,99 @@
+"""The gRPC front door: its services, its interceptors and the options of its library."""
+
+from collections.abc import Iterator
+
+import grpc
+from attendant.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
+)
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from attendant_server.application.application import Application
+from attendant_server.application.descriptions import ModelKind
+from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.status import StatusInterceptor
+from attendant_server.grpc.services.embedding import EmbeddingService
+from attendant_server.grpc.services.health import HealthService
+from attendant_server.grpc.services.model import ModelService
+from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
+from attendant_server.grpc.services.translation import TranslationService
+from attendant_server.records import CallObserver, Method
+from attendant_server.settings import Settings
+
+MODEL_SERVICE = "attendant.v1.ModelService"
+SERVICES_OF_KINDS = {
+    ModelKind.TRANSLATION: "attendant.v1.TranslationService",
+    ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
+}
+STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
+DESCRIPTORS = (
+    translation_pb2.DESCRIPTOR,
+    embedding_pb2.DESCRIPTOR,
+    model_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    V1_FILE,
+    V1ALPHA_FILE,
+)
+
+
+def new_grpc_server(
+    application: Application,
+    health: HealthService,
+    drain: DrainInterceptor,
+    observer: CallObserver,
+    settings: Settings,
+) -> grpc.aio.Server:
+    """A server without ports that answers for the application; ``observer`` is shown each call."""
+    server = grpc.aio.server(
+        interceptors=[
+            RecordInterceptor(observer),
+            StatusInterceptor(),
+            drain,
+            AdmissionInterceptor(application.admission),
+        ],
+        options=_options(settings),
+    )
+    translation_pb2_grpc.add_TranslationServiceServicer_to_server(
+        TranslationService(application), server
+    )
+    embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add_reflection(DESCRIPTORS, server)
+    return server
+
+
+def all_methods() -> Iterator[Method]:
+    """Every method that the server answers."""
+    for file in DESCRIPTORS:
+        for service in file.services_by_name.values():
+            for method in service.methods:
+                yield Method.of(
+                    service.full_name, method.name, method.client_streaming, method.server_streaming
+                )
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # A second server on the same port must fail, and not take half of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        ("grpc.max_metadata_size", 8192),
+        # Far above the calls that are admitted: refusing at once is the interceptor's work.
+        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls),
+        # Callers may keep quiet connections alive with a ping every 10 seconds or more.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.server_handshake_timeout_ms", 5_000),
+        # So that callers behind a balancer find servers that were added.
+        ("grpc.max_connection_age_ms", 600_000),
+        ("grpc.max_connection_age_grace_ms", 1000 * (int(settings.max_request_seconds) + 1)),
+    ]

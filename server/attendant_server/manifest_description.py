@@ -1,0 +1,68 @@
+"""From the manifest of a bundle to the description of a model that the application uses."""
+
+from typing import Any
+
+from attendant.v1 import bundle_pb2
+from attendant_manifest.sizes import embedding_sizes, num_layers, translation_sizes
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
+from attendant_server.bundles import Bundle
+
+KINDS = {
+    bundle_pb2.MODEL_KIND_TRANSLATION: ModelKind.TRANSLATION,
+    bundle_pb2.MODEL_KIND_EMBEDDING: ModelKind.EMBEDDING,
+}
+PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
+"""Fields of the manifest that callers can read; beside them the sizes of the model's kind."""
+
+
+def describe_model(bundle: Bundle) -> ModelDescription:
+    """The description of a bundle's model."""
+    manifest, special_tokens = bundle.manifest, bundle.manifest.special_tokens
+    architecture = manifest.architecture
+    return ModelDescription(
+        name=manifest.name,
+        version=manifest.version,
+        kind=KINDS[manifest.kind],
+        precision=bundle.precision,
+        available_precisions=tuple(precision.name for precision in manifest.precisions),
+        description=manifest.description,
+        source_language=", ".join(manifest.source_languages),
+        target_language=", ".join(manifest.target_languages),
+        languages=tuple(manifest.languages),
+        max_source_tokens=manifest.limits.max_source_tokens,
+        max_target_tokens=manifest.limits.max_target_tokens,
+        max_tokens=manifest.limits.max_tokens,
+        suppressed_token_ids=tuple(manifest.decoding.suppressed_token_ids),
+        d_model=architecture.d_model,
+        num_layers=num_layers(architecture.encoder),
+        vocab_size=architecture.source_embeddings.vocab_size,
+        mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,
+        has_mask_head=bundle.has_graph("mlm_head"),
+        default_pooling=_default_pooling(manifest),
+        default_normalize=manifest.embedding.normalize,
+        published=_published(manifest),
+    )
+
+
+def _default_pooling(manifest: bundle_pb2.Manifest) -> Pooling:
+    is_embedding = manifest.kind == bundle_pb2.MODEL_KIND_EMBEDDING
+    return Pooling(manifest.embedding.pooling) if is_embedding else Pooling.MEAN
+
+
+def _published(manifest: bundle_pb2.Manifest) -> dict[str, Any]:
+    if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
+        sizes = {"translation_sizes": _json_value(translation_sizes(manifest.architecture))}
+    else:
+        sizes = {"embedding_sizes": _json_value(embedding_sizes(manifest.architecture))}
+    return {name: _json_value(getattr(manifest, name)) for name in PUBLISHED} | sizes
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Message):
+        return json_format.MessageToDict(value, preserving_proto_field_name=True)
+    if isinstance(value, str):
+        return value
+    return [_json_value(item) for item in value]

@@ -1,0 +1,67 @@
+"""The application over real tiny models, without any front door."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attendant_server.application.admission import CallAdmission
+from attendant_server.application.application import Application, new_application
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.validation import RequestLimits
+from attendant_server.engine.engine import Engine
+from attendant_server.loading import ModelLoader
+from attendant_server.manifest_description import describe_model
+from attendant_server.observability.metrics import NoMetrics
+from attendant_server.settings import Settings
+
+TINY_BUNDLES = Path(__file__).parents[1] / "recorded" / "bundles"
+
+
+def request_limits(**changed: Any) -> RequestLimits:
+    """Limits of requests, some of them changed."""
+    defaults: dict[str, Any] = {
+        "max_texts": 4,
+        "max_text_characters": 100,
+        "max_beam_size": 8,
+        "max_top_k": 100,
+        "max_response_bytes": 1_000_000,
+        "max_request_seconds": 60.0,
+    }
+    return RequestLimits(**(defaults | changed))
+
+
+def ignore_refusal(reason: str) -> None:
+    """An observer of refusals."""
+
+
+@contextmanager
+def running_application(limits: RequestLimits) -> Iterator[Application]:
+    """An application whose models have been loaded and run."""
+    settings = Settings(bundles=TINY_BUNDLES, precision="fp32", num_threads=1)
+    metrics = NoMetrics()
+    loader = ModelLoader(settings, metrics)
+    bundles = loader.read_bundles()
+    catalog = Catalog([describe_model(bundle) for bundle in bundles], ignore_refusal)
+    for model in catalog.descriptions:
+        metrics.add_model(model.key, model.kind.value, model.precision, [])
+    loaded = [loader.load(bundle) for bundle in bundles]
+    engine = Engine({model.bundle.key: model.schedulers for model in loaded}, loader.clock)
+    engine.start()
+    catalog.open(
+        {
+            model.bundle.key: ServedModel(
+                catalog.find(model.bundle.key),
+                model.source_tokenizer,
+                model.target_tokenizer,
+                model.mask_tokenizer,
+                engine,
+                ignore_refusal,
+            )
+            for model in loaded
+        }
+    )
+    with ThreadPoolExecutor(1, "pool") as pool:
+        yield new_application(catalog, CallAdmission(8, 60.0, ignore_refusal), limits, pool)
+    engine.drain(60.0)
