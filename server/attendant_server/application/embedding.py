@@ -113,7 +113,7 @@ class Embedder:
         output = OUTPUTS[known_value("pooling", request.pooling, description.default_pooling)]
         num_bytes = len(request.texts) * description.d_model * FLOAT_BYTES
         self._limits.check_response("texts", num_bytes)
-        tokenization = text_tokenization(model, request.truncation)
+        tokenization = _text_tokenization(model, request.truncation)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -140,7 +140,7 @@ class Embedder:
         model = self._checked_model(request)
         description = model.description
         layers = chosen_layers(request.layers, description.num_layers)
-        tokenization = text_tokenization(model, request.truncation)
+        tokenization = _text_tokenization(model, request.truncation)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -182,8 +182,8 @@ def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
     return chosen
 
 
-def text_tokenization(model: ServedModel, truncation: int) -> TokenizationOptions:
-    """How an embedding model's texts are tokenized; raises InvalidRequest."""
+def _text_tokenization(model: ServedModel, truncation: int) -> TokenizationOptions:
+    """How texts to embed are tokenized; raises InvalidRequest."""
     return TokenizationOptions(
         model.source_tokenizer,
         model.description.max_tokens,

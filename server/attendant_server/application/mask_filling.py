@@ -111,7 +111,7 @@ class MaskFiller:
     def _prepare(
         self, request: MaskFillingRequest
     ) -> tuple[ServedModel, int, int, TokenizationOptions]:
-        """The model, the checked ``top_k``, the id of the mask token, and the tokenization."""
+        """The model, the checked ``top_k``, the id of the mask token, and how texts are read."""
         self._limits.check_count("texts", len(request.texts))
         self._limits.check_characters(TEXTS, request.texts)
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
