@@ -7,14 +7,14 @@ few that the model's greedy search decodes in a run.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
 
-from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.admission import Admission, AdmissionQueue
 from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
 from attendant_server.engine.models import EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
@@ -78,18 +78,19 @@ class TranslationScheduler(Scheduler):
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._batches: dict[int, RunningBatch] = {}
+        self._admission: Admission
+        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
         self._queue: AdmissionQueue[TextToTranslate]
         self._pairs: AdmissionQueue[PairToScore]
-        self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
-        self._pairs = sibling._pairs if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
+        self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
         self._siblings: list[TranslationScheduler] = sibling._siblings if sibling else []
         self._siblings.append(self)
 
     @property
     def num_waiting(self) -> int:
-        """Texts admitted to the model that have no rows yet."""
-        num_encoded = sum(len(scheduler._encoded) for scheduler in self._siblings)
-        return len(self._queue) + len(self._pairs) + num_encoded
+        """Texts admitted to the model that have no rows yet, and pairs that no run has."""
+        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -136,7 +137,9 @@ class TranslationScheduler(Scheduler):
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
-        return [t.call for t in self._queue.take()] + [t.call for t in self._pairs.take()]
+        now = self._clock()
+        calls: list[Call[Any]] = [text.call for text in self._queue.take_all(now)]
+        return calls + [pair.call for pair in self._pairs.take_all(now)]
 
     def _drop_abandoned(self) -> None:
         now = self._clock()
@@ -181,7 +184,7 @@ class TranslationScheduler(Scheduler):
         own = self.num_active_sentences + len(self._encoded)
         return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
-    def _join_encoded(self, texts: list[TextToTranslate], sources: list[EncodedSource]) -> None:
+    def _join_encoded(self, texts: Sequence[TextToTranslate], sources: list[EncodedSource]) -> None:
         """Begin the searches of texts that have just been encoded."""
         now = self._clock()
         for text, source in zip(texts, sources, strict=True):
@@ -206,6 +209,7 @@ class TranslationScheduler(Scheduler):
             except Exception:  # most likely no memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
+            self._admission.start([sentence])
 
     def _batch_of_width(self, width: int) -> RunningBatch:
         if width not in self._batches:
@@ -289,6 +293,7 @@ class TranslationScheduler(Scheduler):
             ceil(len(self._pairs) / len(self._siblings)),
         )
         if batch:
+            self._admission.start(batch)
             pairs = [p.call.pairs[p.index] for p in batch]
             lengths = [len(target) for _, target in pairs]
             scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
