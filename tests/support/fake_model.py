@@ -33,13 +33,16 @@ class FakeCache:
     def __init__(self, model: "FakeTranslationModel", width: int, max_slots: int) -> None:
         self.model, self.width = model, width
         self.num_step_tokens = model.num_greedy_tokens if width == 1 else 1
+        self.is_released = True
         self.sources: list[tuple[int, ...]] = [()] * max_slots
         self.rows: list[list[int]] = [[] for _ in range(max_slots * width)]
 
     def load(self, slot: int, source: tuple[int, ...]) -> None:
+        self.is_released = False
         self.sources[slot] = source
 
     def release(self) -> None:
+        self.is_released = True
         self.rows = [[] for _ in self.rows]
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
@@ -82,6 +85,15 @@ class FakeCache:
         return scores
 
 
+class FakeCachePool:
+    """Counts how often its memory was asked back."""
+
+    needed_bytes = allocated_bytes = num_releases = 0
+
+    def release(self) -> None:
+        self.num_releases += 1
+
+
 class FakeTranslationModel:
     """Remembers what it was asked to run."""
 
@@ -101,7 +113,15 @@ class FakeTranslationModel:
         self.encoded.append([tuple(s) for s in sources])
         return self.encoded[-1]
 
-    def new_cache(self, width: int, max_slots: int) -> FakeCache:
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        return num_sentences * (width * longest_output + longest_source)
+
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> "FakeCachePool":
+        return FakeCachePool()
+
+    def new_cache(self, width: int, max_slots: int, pool: "FakeCachePool") -> FakeCache:
         return FakeCache(self, width, max_slots)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TargetScore]:

@@ -88,6 +88,9 @@ class EmbeddingScheduler(Scheduler):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
         self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
 
+    def release_memory(self) -> None:
+        """Nothing is kept between batches."""
+
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
         budget = self._limits.max_batch_tokens if is_alone else self._timely_budget

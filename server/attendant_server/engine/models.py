@@ -80,7 +80,7 @@ class DecoderCache(Protocol):
         """Copy pasts between rows; none that is read is written as well."""
 
     def release(self) -> None:
-        """No slot is in use any more: others may need the memory."""
+        """No slot is in use any more: other widths may need the memory."""
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         """Append a token to each row of the first ``num_slots`` slots and rank the next.
@@ -88,6 +88,21 @@ class DecoderCache(Protocol):
         Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the one
         before. The answer may be overwritten by the next step.
         """
+
+
+class CachePool(Protocol):
+    """The memory of all caches of one worker."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """What running sentences need: rows x longest row, and sentences x longest source."""
+
+    @property
+    def allocated_bytes(self) -> int:
+        """What the caches take."""
+
+    def release(self) -> None:
+        """Give back the memory of caches of which no slot is in use."""
 
 
 class TranslationModel(Protocol):
@@ -99,8 +114,19 @@ class TranslationModel(Protocol):
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        """What so many running sentences of ``width`` rows need when they are as long as this."""
+
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
+        """Memory of at most ``max_bytes``, if what runs together never needs more.
+
+        It takes at most 1.5 times what is needed, and ``spare_bytes``.
+        """
+
+    def new_cache(self, width: int, max_slots: int, pool: Any) -> DecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, in one of its pools."""
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""

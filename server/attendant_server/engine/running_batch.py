@@ -28,6 +28,8 @@ class Sentence:
     call: TranslateCall
     index: int
     search: Search
+    num_source_tokens: int
+    max_output_tokens: int
     num_settled: int = field(default=0)
     """Tokens of the settled prefix that the caller has been told."""
 
@@ -67,7 +69,11 @@ class RunningBatch:
         """Give the sentence the next slot."""
         assert len(self.sentences) < self.max_slots
         slot = len(self.sentences)
-        self._cache.load(slot, source)
+        try:
+            self._cache.load(slot, source)
+        except Exception:
+            self._release_if_empty()
+            raise
         self._tokens[self._rows(slot)] = self._bos_id
         self._lengths[self._rows(slot)] = 0
         self.sentences.append(sentence)
@@ -81,8 +87,12 @@ class RunningBatch:
             self._lengths[self._rows(slot)] = self._lengths[self._rows(last)]
             self.sentences[slot] = self.sentences[last]
         self.sentences.pop()
-        if not self.sentences:
-            self._cache.release()
+        self._release_if_empty()
+
+    def clear(self) -> None:
+        """Free all slots."""
+        self.sentences.clear()
+        self._release_if_empty()
 
     def drop(self, unwanted: set[Sentence]) -> None:
         """Free the slots of these sentences."""
@@ -164,6 +174,10 @@ class RunningBatch:
         rows = [b * self.width + i for b in slots for i in range(self.width)]
         positions = np.array([(row, self._eos_id) for row in rows], dtype=np.int64).reshape(-1, 2)
         return TokenBias(positions, np.full(len(rows), -np.inf, dtype=np.float32))
+
+    def _release_if_empty(self) -> None:
+        if not self.sentences:
+            self._cache.release()
 
     def _rows(self, slot: int) -> slice:
         return slice(slot * self.width, (slot + 1) * self.width)

@@ -65,6 +65,10 @@ class Scheduler(ABC):
         """The round of this kind of scheduler."""
 
     @abstractmethod
+    def release_memory(self) -> None:
+        """Give back what is kept for the next work, when there was none for some time."""
+
+    @abstractmethod
     def _take_running(self) -> list[Call[Any]]:
         """Forget everything that runs; returns the calls."""
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
-from attendant_server.engine.models import EncodedSource, TranslationModel
+from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.scheduler import Scheduler
@@ -37,6 +38,10 @@ class TranslationLimits:
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
+    max_cache_bytes: int = 2**62
+    """Memory that the caches of one worker may take."""
+    spare_cache_bytes: int = 8_000_000
+    """Memory that they may take beyond 1.5 times what the running sentences need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,11 @@ class TranslationScheduler(Scheduler):
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._batches: dict[int, RunningBatch] = {}
+        self._budget = CacheBudget(limits.max_cache_bytes, model.needed_cache_bytes)
+        self.pool: CachePool = model.new_cache_pool(
+            limits.max_cache_bytes, limits.spare_cache_bytes
+        )
+        """The memory of the caches of this worker."""
         self._admission: Admission
         self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
         self._queue: AdmissionQueue[TextToTranslate]
@@ -108,12 +118,16 @@ class TranslationScheduler(Scheduler):
         return sum(len(batch.sentences) for batch in list(self._batches.values()))
 
     def submit(self, call: Call[Any]) -> None:
-        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread."""
+        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
+
+        Raises InvalidRequest for a search whose caches could never fit.
+        """
         indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
             self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
+            self._budget.check(call.options, map(len, call.sources))
             self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
@@ -126,6 +140,10 @@ class TranslationScheduler(Scheduler):
         self._step()
         self._score()
 
+    def release_memory(self) -> None:
+        """Give the memory of the caches back."""
+        self.pool.release()
+
     def _take_running(self) -> list[Call[Any]]:
         calls: list[Call[Any]] = [
             s.call for batch in self._batches.values() for s in batch.sentences
@@ -133,7 +151,7 @@ class TranslationScheduler(Scheduler):
         calls += [sentence.call for sentence, _ in self._encoded]
         self._encoded.clear()
         for batch in self._batches.values():
-            batch.sentences.clear()
+            batch.clear()
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
@@ -159,6 +177,8 @@ class TranslationScheduler(Scheduler):
         if self.num_active + wanted_rows >= self.max_rows:
             return
         if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
+            return
+        if self._encoded and not self._has_room(self._encoded[0][0]):
             return
         share = self._share()
         if not share:
@@ -194,14 +214,16 @@ class TranslationScheduler(Scheduler):
     def _sentence(self, text: TextToTranslate) -> Sentence:
         options = text.call.options.for_source(len(text.source))
         search = new_search(options, self._model.bos_id, self._model.eos_id)
-        return Sentence(text.call, text.index, search)
+        return Sentence(text.call, text.index, search, len(text.source), options.max_output_tokens)
 
     def _admit(self) -> None:
-        """Let encoded sentences join, in order, while a slot and enough rows are free."""
+        """Let encoded sentences join, in order, while a slot, rows and cache memory are free."""
         num_free_rows = self.max_rows - self.num_active
         num_free_slots = self.max_sentences - self.num_active_sentences
         while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
             sentence, source = self._encoded[0]
+            if not self._has_room(sentence):
+                break
             try:
                 self._batch_of_width(sentence.width).join(sentence, source)
                 num_free_rows -= sentence.width
@@ -211,10 +233,14 @@ class TranslationScheduler(Scheduler):
             self._encoded.popleft()
             self._admission.start([sentence])
 
+    def _has_room(self, sentence: Sentence) -> bool:
+        running = {width: batch.sentences for width, batch in self._batches.items()}
+        return self._budget.has_room(running, sentence)
+
     def _batch_of_width(self, width: int) -> RunningBatch:
         if width not in self._batches:
             max_slots = min(self.max_rows // width, self.max_sentences)
-            cache = self._model.new_cache(width, max_slots)
+            cache = self._model.new_cache(width, max_slots, self.pool)
             self._batches[width] = RunningBatch(
                 width, max_slots, cache, self._model.bos_id, self._model.eos_id
             )
@@ -244,7 +270,7 @@ class TranslationScheduler(Scheduler):
         try:
             ended = batch.step()
         except Exception:
-            batch.sentences.clear()
+            batch.clear()
             self._fail_run("step", [sentence.call for sentence in running])
             return 0
         for sentence in ended.without_result:

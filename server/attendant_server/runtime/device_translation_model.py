@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TokenIds
-from attendant_server.engine.models import DecoderCache, EncodedSource
+from attendant_server.engine.models import EncodedSource
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.device_cache import (
     DeviceDecoderCache,
     DeviceEncodedSentence,
@@ -56,13 +57,13 @@ class DeviceTranslationModel(OnnxTranslationModel):
         self.encoder.shared.run_with_iobinding(binding)
         return batch
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """A memory for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
-        cache = DeviceDecoderCache(
-            self.decoder_step.shared, self.cache_sizes, width, max_slots, self._device
+    def new_cache(
+        self, width: int, max_slots: int, pool: CachePool | None = None
+    ) -> DeviceDecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet."""
+        return DeviceDecoderCache(
+            self.decoder_step.shared, self.cache_sizes, width, max_slots, self._device, pool
         )
-        self._caches.append(cache)
-        return cache
 
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]

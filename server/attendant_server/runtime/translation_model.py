@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TargetScore, TokenIds
-from attendant_server.engine.models import NO_TOKEN_BIAS, DecoderCache, EncodedSource, StepInput
+from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.device_cache import (
     DeviceDecoderCache,
@@ -65,7 +66,7 @@ class OnnxTranslationModel:
         step, greedy = self._step_names(bundle)
         self.encoder, self.decoder_step = opened("encoder"), opened(step)
         self.greedy_graph = opened(greedy) if greedy else None
-        num_step_tokens = StepSignature.of(self._step_graph(1).shared).num_tokens
+        self.num_greedy_tokens = StepSignature.of(self._step_graph(1).shared).num_tokens
         self.scorer = CountedGraph(bundle.graph_path("scorer"), num_threads, device, run_counter)
         self._check_sizes()
         is_half = self.encoder.shared.get_outputs()[0].type == "tensor(float16)"
@@ -75,7 +76,7 @@ class OnnxTranslationModel:
             self.sizes.head_dim,
             self.limits.max_source_tokens,
             # The last tokens of a step may lie behind the end of the longest output.
-            self.limits.max_target_tokens + num_step_tokens - 1,
+            self.limits.max_target_tokens + self.num_greedy_tokens - 1,
             np.dtype(np.float16 if is_half else np.float32),
         )
         self._cross_names = [f"cross_{name}" for name in self.cache_sizes.names]
@@ -83,7 +84,6 @@ class OnnxTranslationModel:
         if self.uses_shortlists:
             self._encoded_names.append("shortlist")
         self._device = device
-        self._caches: list[HostDecoderCache | DeviceDecoderCache] = []
         if self.encoder.has_choice:
             self._choose_threads()
 
@@ -120,10 +120,14 @@ class OnnxTranslationModel:
         graph = self._step_graph(width)
         graph.keep_what_pays(lambda session: cache.step_with(session, 1, step_input))
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of all caches."""
-        return sum(cache.num_bytes for cache in list(self._caches))
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        """What so many running sentences of ``width`` rows need when they are as long as this."""
+        num_step_tokens = self.num_greedy_tokens if width == 1 else 1
+        # Of an output, the last token is never written; of a run, all tokens are.
+        longest_row = longest_output + num_step_tokens - 1
+        return self.cache_sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
     def _check_sizes(self) -> None:
         """Raise ValueError if the graphs are not of the sizes that the manifest states."""
@@ -161,16 +165,25 @@ class OnnxTranslationModel:
         with self.encoder.session() as session:
             return session.run(names, feeds)  # type: ignore[no-any-return]
 
-    def new_cache(self, width: int, max_slots: int) -> DecoderCache:
-        """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
-        cache = self._new_host_cache(width, max_slots)
-        self._caches.append(cache)
-        return cache
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
+        """The memory of the caches of one worker, none as yet."""
+        return CachePool(self.cache_sizes, max_bytes, spare_bytes)
 
-    def _new_host_cache(self, width: int, max_slots: int) -> HostDecoderCache:
+    def new_cache(
+        self, width: int, max_slots: int, pool: CachePool | None = None
+    ) -> HostDecoderCache | DeviceDecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+
+        Without a ``pool`` they have one of their own, without a limit.
+        """
+        return self._new_host_cache(width, max_slots, pool)
+
+    def _new_host_cache(
+        self, width: int, max_slots: int, pool: CachePool | None = None
+    ) -> HostDecoderCache:
         graph = self._step_graph(width)
         vocab_size = self.sizes.vocab_size
-        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, vocab_size)
+        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, vocab_size, pool)
 
     def _step_graph(self, width: int) -> ThreadedGraph:
         return (self.greedy_graph if width == 1 else None) or self.decoder_step
