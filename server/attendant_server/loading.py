@@ -11,6 +11,7 @@ from typing import TypeVar
 from attendant_server.application.catalog import TRANSLATION
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.models import CacheFigures, CachePool
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
 from attendant_server.observability.metrics import Metrics
@@ -50,6 +51,28 @@ class LoadedModel:
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer
+
+
+class CacheReader:
+    """What the caches of a model need and take, over its workers.
+
+    Metrics are read one after the other, and these two must be of one moment to be compared.
+    """
+
+    def __init__(self, pools: Sequence[CachePool]) -> None:
+        self._pools = pools
+        self._last: CacheFigures | None = None
+
+    def read(self) -> CacheFigures:
+        """The figures of now."""
+        all_figures = [pool.figures for pool in self._pools]
+        self._last = CacheFigures(*map(sum, zip(*all_figures, strict=True)))
+        return self._last
+
+    def last_read(self) -> CacheFigures:
+        """The figures that `read` gave last, once; else those of now."""
+        last, self._last = self._last, None
+        return last or self.read()
 
 
 class ModelLoader:
@@ -128,6 +151,7 @@ class ModelLoader:
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._metrics, self.clock)
         )
+        caches = CacheReader([scheduler.pool for scheduler in schedulers])
         self._metrics.watch_model(
             bundle.key,
             {
@@ -141,12 +165,8 @@ class ModelLoader:
                 ),
                 "attendant_max_rows": lambda: sum(scheduler.max_rows for scheduler in schedulers),
                 "attendant_max_step_rows": lambda: schedulers[0].max_rows,
-                "attendant_cache_needed_bytes": lambda: sum(
-                    scheduler.pool.needed_bytes for scheduler in schedulers
-                ),
-                "attendant_cache_bytes": lambda: sum(
-                    scheduler.pool.allocated_bytes for scheduler in schedulers
-                ),
+                "attendant_cache_needed_bytes": lambda: caches.read().needed,
+                "attendant_cache_bytes": lambda: caches.last_read().allocated,
                 "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
         )

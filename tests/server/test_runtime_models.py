@@ -244,13 +244,14 @@ def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
         for _ in range(rng.choice([1, 5, 1000])):
             if scheduler.has_work:
                 scheduler.advance()
-            assert pool.allocated_bytes <= 1.5 * pool.needed_bytes + spare_bytes
-            most = max(most, pool.allocated_bytes)
+            needed, allocated = pool.figures
+            assert needed <= allocated <= 1.5 * needed + spare_bytes
+            most = max(most, allocated)
     run(scheduler)
-    assert pool.needed_bytes == 0
-    assert pool.allocated_bytes <= spare_bytes < most
+    assert pool.figures.needed == 0
+    assert pool.figures.allocated <= spare_bytes < most
     scheduler.release_memory()
-    assert pool.allocated_bytes == 0
+    assert pool.figures.allocated == 0
 
 
 @pytest.fixture(

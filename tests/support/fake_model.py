@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 from attendant_server.engine.calls import MaskCandidates, TargetScore
-from attendant_server.engine.models import CacheCopy, Candidates, StepInput
+from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
 from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
@@ -88,7 +88,8 @@ class FakeCache:
 class FakeCachePool:
     """Counts how often its memory was asked back."""
 
-    needed_bytes = allocated_bytes = num_releases = 0
+    figures = CacheFigures(0, 0)
+    num_releases = 0
 
     def release(self) -> None:
         self.num_releases += 1
@@ -102,9 +103,13 @@ class FakeTranslationModel:
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens
         """Tokens that a step decodes where one row searches for a sentence."""
+        self.num_releases = 0
         self.encoded: list[list[tuple[int, ...]]] = []
         self.steps: list[tuple[int, int]] = []
         """(width, slots) of every step."""
+
+    def release_memory(self) -> None:
+        self.num_releases += 1
 
     def before_step(self) -> None:
         """For subclasses that fail or wait."""
@@ -145,6 +150,7 @@ class FakeEmbeddingModel:
     num_layers = 2
 
     def __init__(self) -> None:
+        self.num_releases = 0
         self.batches: list[list[int]] = []
         """Text lengths of every batch."""
 
@@ -158,6 +164,9 @@ class FakeEmbeddingModel:
             hidden[row, : len(text), 0] = text
         pooled = np.array([[sum(text), len(text)] for text in texts], dtype=np.float32)
         return {name: hidden if name.startswith("hidden") else pooled for name in outputs}
+
+    def release_memory(self) -> None:
+        self.num_releases += 1
 
     def fill(self, hidden: np.ndarray, top_k: int) -> MaskCandidates:
         ids = hidden[:, :1].astype(np.int64) + np.arange(top_k)  # (masks, top_k)

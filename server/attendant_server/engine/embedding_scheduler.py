@@ -89,7 +89,8 @@ class EmbeddingScheduler(Scheduler):
         self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
 
     def release_memory(self) -> None:
-        """Nothing is kept between batches."""
+        """Let the model give back what its runs took."""
+        self._model.release_memory()
 
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""

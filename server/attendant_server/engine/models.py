@@ -90,16 +90,19 @@ class DecoderCache(Protocol):
         """
 
 
+class CacheFigures(NamedTuple):
+    """What the caches of one worker needed and took when its last step began, in bytes."""
+
+    needed: int
+    """Rows x longest row, and sentences x longest source, over the running sentences."""
+    allocated: int
+
+
 class CachePool(Protocol):
     """The memory of all caches of one worker."""
 
-    @property
-    def needed_bytes(self) -> int:
-        """What running sentences need: rows x longest row, and sentences x longest source."""
-
-    @property
-    def allocated_bytes(self) -> int:
-        """What the caches take."""
+    figures: CacheFigures
+    """Both of the same moment, for any thread."""
 
     def release(self) -> None:
         """Give back the memory of caches of which no slot is in use."""
@@ -131,6 +134,9 @@ class TranslationModel(Protocol):
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
 
+    def release_memory(self) -> None:
+        """Give back what earlier runs took for their work."""
+
 
 class EmbeddingModel(Protocol):
     """An encoder with pooled and per-token outputs."""
@@ -144,3 +150,6 @@ class EmbeddingModel(Protocol):
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""
+
+    def release_memory(self) -> None:
+        """Give back what earlier runs took for their work."""

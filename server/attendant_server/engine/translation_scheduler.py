@@ -141,8 +141,9 @@ class TranslationScheduler(Scheduler):
         self._score()
 
     def release_memory(self) -> None:
-        """Give the memory of the caches back."""
+        """Give back the memory of the caches, and let the model give back what its runs took."""
         self.pool.release()
+        self._model.release_memory()
 
     def _take_running(self) -> list[Call[Any]]:
         calls: list[Call[Any]] = [

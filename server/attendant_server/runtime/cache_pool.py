@@ -8,6 +8,7 @@ it need not be copied whenever a sentence joins or grows, and less than a bound 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from attendant_server.engine.models import CacheFigures
 from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps
 
 SPARE_BYTES = 8_000_000
@@ -31,22 +32,13 @@ class CachePool:
         self.needed = self.allocated = 0
         self.buffers: list[CacheBuffer] = []
         self._spare = spare_bytes // sizes.position_bytes
-
-    @property
-    def needed_bytes(self) -> int:
-        """What the running sentences needed when their last step began, or when they joined."""
-        return self.needed * self.sizes.position_bytes
-
-    @property
-    def allocated_bytes(self) -> int:
-        """Memory of all buffers."""
-        return self.allocated * self.sizes.position_bytes
+        self.figures = CacheFigures(0, 0)
+        """Of the last step, or of now if nothing runs."""
 
     def release(self) -> None:
         """Give back the memory of all buffers that nothing needs."""
-        for buffer in self.buffers:
-            if not buffer.needed:
-                buffer.resize(0)
+        self._release_unused()
+        self._publish()
 
     def settle(self) -> None:
         """Give back what is too much for what is needed now.
@@ -55,9 +47,10 @@ class CachePool:
         """
         most = self.needed * 3 // 2 + self._spare
         if self.allocated > most:
-            self.release()
+            self._release_unused()
         if self.allocated > most:
             self._tighten(_with_quarter)
+        self._publish()
 
     def grant(self, buffer: "CacheBuffer") -> int:
         """The new capacity of a buffer that needs more than it has."""
@@ -67,12 +60,21 @@ class CachePool:
                 return capacity
         roomy = _with_quarter(needed)
         if not self._is_comfortable(buffer, roomy):
-            self.release()
+            self._release_unused()
             self._tighten(_with_quarter, growing=buffer)
         if self._is_comfortable(buffer, roomy):
             return roomy
         self._tighten(_exactly, growing=buffer)  # the limit of the pool is near
         return needed
+
+    def _publish(self) -> None:
+        each = self.sizes.position_bytes
+        self.figures = CacheFigures(self.needed * each, self.allocated * each)
+
+    def _release_unused(self) -> None:
+        for buffer in self.buffers:
+            if not buffer.needed:
+                buffer.resize(0)
 
     def _is_comfortable(self, buffer: "CacheBuffer", capacity: int) -> bool:
         """Whether `settle` would have nothing to do for a while, were this its capacity."""

@@ -38,6 +38,9 @@ class DeviceTranslationModel(OnnxTranslationModel):
         super().__init__(bundle, num_threads, device, run_counter)
         check_input_devices(self.decoder_step.shared, device)
 
+    def release_memory(self) -> None:
+        """Nothing: all models share the arena of the device, which keeps what it has."""
+
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
         source, lengths = pad(sources, self.pad_id)

@@ -4,7 +4,7 @@ Knows graphs and arrays, and nothing of requests, search or scheduling. Graph in
 are those that ``attendant-export`` writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,15 +100,21 @@ class OnnxTranslationModel:
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
+        for graph, run in self._short_runs(num_tokens):
+            graph.keep_what_pays(run)
+
+    def _short_runs(
+        self, num_tokens: int
+    ) -> Iterator[tuple[ThreadedGraph, Callable[[Any], object]]]:
+        """The graphs of translations, each with a run of one text in one of its sessions."""
         source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
-        self.encoder.keep_what_pays(lambda session: session.run(self._encoded_names, feeds))
+        yield self.encoder, lambda session: session.run(self._encoded_names, feeds)
         (encoded,) = self._encode_padded(source, lengths)
-        self._choose_step_threads(encoded, width=1)
-        if self.greedy_graph is not None:
-            self._choose_step_threads(encoded, width=TRIAL_WIDTH)
+        for width in (1, TRIAL_WIDTH) if self.greedy_graph is not None else (1,):
+            yield self._step_graph(width), self._short_step(encoded, width)
 
-    def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
+    def _short_step(self, source: EncodedSentence, width: int) -> Callable[[Any], object]:
         cache = self._new_host_cache(width, max_slots=1)
         cache.load(0, source)
         step_input = StepInput(
@@ -117,8 +123,17 @@ class OnnxTranslationModel:
             num_candidates=1,
             token_biases=[NO_TOKEN_BIAS] * cache.num_step_tokens,
         )
-        graph = self._step_graph(width)
-        graph.keep_what_pays(lambda session: cache.step_with(session, 1, step_input))
+        return lambda session: cache.step_with(session, 1, step_input)
+
+    def release_memory(self) -> None:
+        """Give back what runs took for their work."""
+        for graph, run in self._short_runs(num_tokens=1):
+            graph.shrink(run)
+        end = np.array([[self.eos_id]])
+        feeds = {"target_in": end, "target_out": end, "source_lengths": np.ones(1, np.int64)}
+        cross = self._run_encoder(self._cross_names, end, feeds["source_lengths"])
+        feeds |= dict(zip(self._cross_names, cross, strict=True))
+        self.scorer.shrink(lambda session: session.run(["log_probabilities"], feeds))
 
     def needed_cache_bytes(
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
