@@ -37,7 +37,7 @@ from attendant_server.records import CallObserver
 from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
-from attendant_server.system.memory import host_memory
+from attendant_server.system.memory import host_memory, return_freed_memory
 
 SETTLE_SECONDS = 0.5
 """How long the last refusals are held back, so that no caller asks again as the port closes."""
@@ -128,7 +128,12 @@ class Server:
         bundles = [self._bundles[d.key] for d in self._catalog.descriptions]
         loaded = [await run_blocking(self._loader.load, bundle) for bundle in bundles]
         schedulers = {model.bundle.key: model.schedulers for model in loaded}
-        engine = Engine(schedulers, self._loader.clock, self._loader.worker_processors)
+        engine = Engine(
+            schedulers,
+            self._loader.clock,
+            self._loader.worker_processors,
+            on_idle=return_freed_memory,
+        )
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()
         self.engine = engine

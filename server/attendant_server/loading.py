@@ -1,6 +1,7 @@
 """From bundles on disk to models that the engine can run. Knows no gRPC and no requests."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,16 +12,19 @@ from attendant.v1 import bundle_pb2
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.models import CacheFigures, CachePool
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
 from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
+from attendant_server.system.memory import host_memory
 from attendant_server.system.processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
@@ -35,6 +39,9 @@ sentence of a small model, and a long one pays for each sentence beside it at ev
 MAX_WORKERS = 4
 """Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
 
+CACHES_SHARE_OF_MEMORY = 0.5
+"""What the caches of all models may take of the memory, unless that is set for each model."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
@@ -45,6 +52,28 @@ class LoadedModel:
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer
+
+
+class CacheReader:
+    """What the caches of a model need and take, over its workers.
+
+    Metrics are read one after the other, and these two must be of one moment to be compared.
+    """
+
+    def __init__(self, pools: Sequence[CachePool]) -> None:
+        self._pools = pools
+        self._last: CacheFigures | None = None
+
+    def read(self) -> CacheFigures:
+        """The figures of now."""
+        all_figures = [pool.figures for pool in self._pools]
+        self._last = CacheFigures(*map(sum, zip(*all_figures, strict=True)))
+        return self._last
+
+    def last_read(self) -> CacheFigures:
+        """The figures that `read` gave last, once; else those of now."""
+        last, self._last = self._last, None
+        return last or self.read()
 
 
 class ModelLoader:
@@ -62,6 +91,7 @@ class ModelLoader:
         # Workers run the same sessions at the same time, each with a thread of its own.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
         self._run_counter = RunCounter(self.num_threads)
+        self._num_translation = 1  # models that share the memory for caches
 
     def open_device(self) -> None:
         """Make the device ready; raises RuntimeError where it cannot be used."""
@@ -77,7 +107,10 @@ class ModelLoader:
         """The manifests of the wanted bundles; raises BundleError."""
         directories = find_bundles(self._settings.bundles, self._settings.models)
         settings = self._settings
-        return [read_bundle(d, settings.precision, settings.device) for d in directories]
+        bundles = [read_bundle(d, settings.precision, settings.device) for d in directories]
+        translation = bundle_pb2.MODEL_KIND_TRANSLATION
+        self._num_translation = sum(b.manifest.kind == translation for b in bundles)
+        return bundles
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
@@ -107,17 +140,20 @@ class ModelLoader:
 
     def _translation_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
         settings = self._settings
+        model = self._translation_model(bundle)
+        max_cache_bytes = self._max_cache_bytes(model)
         limits = TranslationLimits(
             max_rows=settings.max_rows // self.num_workers,
             max_sentences=self._max_sentences,
             max_queued_texts=settings.max_queued_texts,
             max_encode_tokens=settings.max_encode_tokens,
+            max_cache_bytes=max_cache_bytes // self.num_workers,
+            spare_cache_bytes=SPARE_BYTES // self.num_workers,
         )
-        model = self._translation_model(bundle)
-        max_cache_bytes = self._max_cache_bytes(model)
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._metrics, self.clock)
         )
+        caches = CacheReader([scheduler.pool for scheduler in schedulers])
         self._metrics.watch_model(
             bundle.key,
             {
@@ -131,7 +167,8 @@ class ModelLoader:
                 ),
                 "attendant_max_rows": lambda: sum(scheduler.max_rows for scheduler in schedulers),
                 "attendant_max_step_rows": lambda: schedulers[0].max_rows,
-                "attendant_cache_bytes": lambda: model.cache_bytes,
+                "attendant_cache_needed_bytes": lambda: caches.read().needed,
+                "attendant_cache_bytes": lambda: caches.last_read().allocated,
                 "attendant_max_cache_bytes": lambda: max_cache_bytes,
             },
         )
@@ -148,18 +185,33 @@ class ModelLoader:
         return model
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
-        """What the caches of one model take when every search width is as full as it can be."""
-        settings = self._settings
-        most = sum(
-            model.cache_sizes.most_bytes(
-                width, min(settings.max_rows // width, self._max_sentences * self.num_workers)
+        """The limit for the caches of one model, over all workers."""
+        settings, sizes, limits = self._settings, model.cache_sizes, model.limits
+        longest = limits.max_target_tokens, limits.max_source_tokens
+        largest_sentence = model.needed_cache_bytes(settings.max_beam_size, 1, *longest)
+        smallest = self.num_workers * largest_sentence
+        if not settings.max_cache_bytes:
+            rows = sizes.needed_bytes(1, settings.max_rows, sizes.max_target_positions, 0)
+            num_sentences = self.num_workers * self._max_sentences
+            sources = sizes.needed_bytes(0, num_sentences, 0, limits.max_source_tokens)
+            share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self._num_translation
+            return int(max(smallest, min(rows + sources, share)))
+        if settings.max_cache_bytes < smallest:
+            logger.warning(
+                "event=caches_refuse_texts max_bytes=%d needed_bytes=%d",
+                settings.max_cache_bytes,
+                smallest,
             )
-            for width in range(1, settings.max_beam_size + 1)
-        )
-        limit = settings.max_device_memory_bytes
-        if settings.device == "cuda" and 0 < limit < most:
-            logger.warning("event=caches_may_not_fit max_bytes=%d limit_bytes=%d", most, limit)
-        return most
+        return settings.max_cache_bytes
+
+    def _memory_bytes(self) -> float:
+        """The memory that models, caches and work share, as far as it is known."""
+        try:
+            if self._settings.device == "cuda":
+                return self._settings.max_device_memory_bytes or gpu_memory()[1]
+            return host_memory().limit
+        except (OSError, RuntimeError):
+            return math.inf
 
     def _embedding_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
         settings = self._settings

@@ -104,6 +104,12 @@ class Settings:
         min=0,
         max=65536,
     )
+    max_cache_bytes: int = _setting(
+        0,
+        "Memory that the caches of one translation model may take, over all workers; texts that "
+        "could exceed it wait; 0 for what all rows can need, within a share of the memory",
+        min=0,
+    )
     max_encode_tokens: int = _setting(
         256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
     )

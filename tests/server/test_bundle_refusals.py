@@ -73,10 +73,10 @@ def test_states_that_the_graphs_do_not_have_are_refused(
 
 def test_a_pooling_that_does_not_exist_is_refused(embedding_bundle: Path, tmp_path: Path):
     def change(manifest: dict[str, Any]) -> None:
-        manifest["default_pooling"] = 7
+        manifest["embedding"]["pooling"] = 7
 
     root = with_manifest(embedding_bundle, tmp_path, change)
-    with pytest.raises(BundleError, match="default_pooling has no value 7$"):
+    with pytest.raises(BundleError, match="embedding.pooling has no value 7$"):
         load(root)
 
 

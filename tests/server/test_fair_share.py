@@ -22,6 +22,9 @@ class IdleScheduler(Scheduler):
     def _advance(self, is_alone):
         raise NotImplementedError
 
+    def release_memory(self):
+        raise NotImplementedError
+
     def _take_running(self):
         raise NotImplementedError
 

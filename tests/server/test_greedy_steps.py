@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
+from attendant_server.runtime import host_cache
 from attendant_server.runtime.host_cache import HostDecoderCache
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
@@ -49,11 +50,8 @@ def model(request, translation_bundle):
     return model_of(translation_bundle, *request.param)
 
 
-def new_cache(model, max_slots, left_there=0.0):
-    """A cache as new, or in which earlier sentences have left something."""
-    cache = HostDecoderCache(model.greedy_graph, model.cache_sizes, 1, max_slots, model.vocab_size)
-    cache._cross_buffer[...] = left_there
-    return cache
+def new_cache(model, max_slots):
+    return HostDecoderCache(model.greedy_graph, model.cache_sizes, 1, max_slots, model.vocab_size)
 
 
 def load(cache, model, *sources):
@@ -61,10 +59,15 @@ def load(cache, model, *sources):
         cache.load(slot, encoded)
 
 
-def test_a_greedy_step_reads_nothing_behind_a_source(model):
+def test_a_greedy_step_reads_nothing_behind_a_source(model, monkeypatch):
     found = []
     for left_there in (0, np.nan):
-        cache = new_cache(model, 3, left_there)
+
+        def used_memory(shape, dtype, left_there=left_there):
+            return np.full(shape, left_there, dtype)
+
+        monkeypatch.setattr(host_cache, "new_memory", used_memory)
+        cache = new_cache(model, 3)
         load(cache, model, source_of(5), source_of(40), source_of(3))
         cache.move(2, 1, 0)
         found.append(cache.step(2, step_of(cache, 9, 8)).log_probabilities.copy())
@@ -80,7 +83,7 @@ def test_a_longer_source_that_joins_sources_of_one_token_changes_nothing_for_the
     together = cache.step(3, step_of(cache, 9, 8, 7)).log_probabilities.copy()
     np.testing.assert_allclose(together[:2], alone, atol=1e-5)
     cache.step(3, step_of(cache, 9, 8, 7))
-    for cross, keys_values in zip(cache._cross, longer.keys_values, strict=True):
+    for cross, keys_values in zip(cache._cross.tensors, longer.keys_values, strict=True):
         np.testing.assert_array_equal(cross[2, :, :20], keys_values)
 
 

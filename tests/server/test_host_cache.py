@@ -9,10 +9,11 @@ import pytest
 from attendant.v1.bundle_pb2 import StepGraph
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, TokenBias
-from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes
-from attendant_server.runtime.device_cache import SMALLEST_NUM_SLOTS, KeyValueBuffer
+from attendant_server.runtime.cache_pool import CachePool
+from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.device_cache import KeyValueBuffer
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
-from attendant_server.runtime.host_cache import MAX_BINDINGS, HostDecoderCache
+from attendant_server.runtime.host_cache import MAX_BINDINGS
 from attendant_server.runtime.step import check_input_devices
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
@@ -48,12 +49,13 @@ def without_greedy_graph(bundle):
 
 
 class Twins:
-    """The same sentences in a memory on the host and in one on the device."""
+    """The same sentences in caches on the host and on the device, which grow and shrink at once."""
 
     def __init__(self, models, width, max_slots=MAX_BLOCKS):
         self.models, self.width = models, width
-        self.host = models.host.new_cache(width, max_slots)
-        self.device = models.device.new_cache(width, max_slots)
+        self.pools = [CachePool(m.cache_sizes, spare_bytes=0) for m in (models.host, models.device)]
+        self.host = models.host.new_cache(width, max_slots, self.pools[0])
+        self.device = models.device.new_cache(width, max_slots, self.pools[1])
         self.tokens = np.zeros(0, np.int64)
         self.lengths = np.zeros(0, np.int32)
 
@@ -78,6 +80,9 @@ class Twins:
                 cache.move(last, slot, int(self.lengths[end]))
             self.tokens[rows], self.lengths[rows] = self.tokens[end:], self.lengths[end:]
         self.tokens, self.lengths = self.tokens[:end], self.lengths[:end]
+        if not self.num_slots:
+            for cache in (self.host, self.device):
+                cache.release()
 
     def step(self, suppressed=()):
         positions = np.array(suppressed, np.int64).reshape(-1, 2)
@@ -86,6 +91,8 @@ class Twins:
         step_input = StepInput(self.tokens, self.lengths, 5, biases)
         expected = self.host.step(self.num_slots, step_input)
         found = self.device.step(self.num_slots, step_input)
+        for pool in self.pools:
+            assert pool.needed <= pool.allocated <= 1.5 * pool.needed
         assert np.allclose(
             found.log_probabilities,
             expected.log_probabilities,
@@ -138,67 +145,38 @@ def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(m
     twins = Twins(models, 2)
     twins.join(source_of(5))
     twins.step()
-    small = twins.device.num_bytes
+    small = twins.host.num_bytes, twins.device.num_bytes
     twins.join(source_of(64))
     twins.step()
-    assert twins.device.num_bytes > small
+    assert twins.host.num_bytes > small[0]
+    assert twins.device.num_bytes > small[1]
     twins.leave(1)
     for _ in range(3):
         twins.step()
-    assert twins.device.num_bytes == small
+    assert (twins.host.num_bytes, twins.device.num_bytes) == small
 
 
 def test_a_long_output_widens_the_buffers_and_goes_on_as_before(models):
     twins = Twins(models, 2)
     twins.join(source_of(5), source_of(7))
     twins.step()
-    small = twins.device.num_bytes
+    small = twins.host.num_bytes, twins.device.num_bytes
     for _ in range(63):
         twins.step()
-    assert twins.device.num_bytes > small
-
-
-def test_caches_on_a_device_are_less_than_four_times_what_is_in_use(models):
-    twins = Twins(models, 2)
-
-    def slots():
-        return twins.device._past.num_entries // 2
-
-    for joined in range(1, MAX_BLOCKS + 1):
-        twins.join(source_of(4))
-        twins.step()
-        assert joined <= slots() <= max(2 * joined, SMALLEST_NUM_SLOTS)
-    while twins.num_slots > 1:
-        twins.leave(0)
-        twins.step()
-        assert twins.num_slots <= slots() <= max(4 * twins.num_slots, SMALLEST_NUM_SLOTS)
-        assert twins.device._cross.num_entries == slots()
+    assert twins.host.num_bytes > small[0]
+    assert twins.device.num_bytes > small[1]
 
 
 def test_memory_is_given_back_when_nothing_is_in_use_and_taken_again(models):
     twins = Twins(models, 1)
-    for num_slots, is_kept in ((2, True), (SMALLEST_NUM_SLOTS + 1, False)):
-        twins.join(*(source_of(n + 1) for n in range(num_slots)))
+    for _ in range(2):
+        twins.join(*(source_of(n + 1) for n in range(9)))
         twins.step()
-        for _ in range(num_slots):
-            twins.leave(0)
+        assert twins.host.num_bytes > 0
         assert twins.device.num_bytes > 0
-        twins.device.release()
-        assert (twins.device.num_bytes > 0) == is_kept
-    twins.join(source_of(9))
-    twins.step()
-
-
-def test_cache_bytes_are_those_of_all_widths(models):
-    before = models.device.cache_bytes
-    all_twins = [Twins(models, width) for width in (1, 3)]
-    for twins in all_twins:
-        twins.join(source_of(5))
-    taken = sum(twins.device.num_bytes for twins in all_twins)
-    assert models.device.cache_bytes - before == taken
-    sizes, per_position = models.device.cache_sizes, SMALLEST_NUM_POSITIONS * SMALLEST_NUM_SLOTS
-    tensor = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize * per_position
-    assert taken == sizes.num_tensors * tensor * (1 + 1 + 3 + 1)
+        for _ in range(9):
+            twins.leave(0)
+        assert twins.host.num_bytes == twins.device.num_bytes == 0
 
 
 def test_scores_are_those_of_the_host(models):
@@ -271,11 +249,3 @@ def test_heads_that_do_not_fill_words_are_refused():
     sizes = CacheSizes(1, 2, 3, 16, 16, np.dtype(np.float16))
     with pytest.raises(ValueError, match="head_dim 3"):
         KeyValueBuffer(sizes, 1, 16, "cpu")
-
-
-def test_the_host_takes_all_memory_at_once(models):
-    sizes = models.host.cache_sizes
-    cache = HostDecoderCache(models.host.decoder_step, sizes, 2, 3, vocab_size=200)
-    position = sizes.num_heads * sizes.head_dim * sizes.dtype.itemsize
-    positions = 3 * 2 * sizes.max_target_positions + 3 * sizes.max_source_tokens
-    assert cache.num_bytes == sizes.num_tensors * positions * position

@@ -234,19 +234,25 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
     assert is_same_or_tied(found[1], found[0], TOLERANCES["fp32"])
 
 
-def test_caches_do_not_grow_under_load(model):
-    scheduler = new_scheduler(model)
-    rng = random.Random(2)
-    options = [SearchOptions(5), SearchOptions(5, beam_size=4)]
-
-    def flood(length):
-        source = [*[9] * length, 2]
-        run(scheduler, *(TranslateCall([source] * 20, option) for option in options))
-        return model.cache_bytes
-
-    most = max(flood(60) for _ in range(2))
-    assert most > 0
-    assert all(flood(rng.randint(1, 60)) <= most for _ in range(5))
+@pytest.mark.parametrize("spare_bytes", [0, 20_000])
+def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
+    limits = TranslationLimits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
+    scheduler = TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
+    rng, pool, most = random.Random(2), scheduler.pool, 0
+    for _ in range(40):
+        for source, options in (random_call(rng, model.vocab_size) for _ in range(2)):
+            scheduler.submit(TranslateCall([source], options))
+        for _ in range(rng.choice([1, 5, 1000])):
+            if scheduler.has_work:
+                scheduler.advance()
+            needed, allocated = pool.figures
+            assert needed <= allocated <= 1.5 * needed + spare_bytes
+            most = max(most, allocated)
+    run(scheduler)
+    assert pool.figures.needed == 0
+    assert pool.figures.allocated <= spare_bytes < most
+    scheduler.release_memory()
+    assert pool.figures.allocated == 0
 
 
 @pytest.fixture(

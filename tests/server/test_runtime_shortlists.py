@@ -69,7 +69,7 @@ class WithAllTokens:
 
     def __init__(self, bundle):
         self.model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
-        self.new_cache = self.model.new_cache
+        self.new_cache, self.cache_sizes = self.model.new_cache, self.model.cache_sizes
 
     def encode(self, sources):
         everything = np.arange(self.model.vocab_size)

@@ -135,9 +135,9 @@ def test_only_greedy_searches_whose_rules_need_tokens_run_in_steps_of_one_token(
     made = []
 
     class Model(FakeTranslationModel):
-        def new_cache(self, width, max_slots, one_token_steps=False):
+        def new_cache(self, width, max_slots, pool=None, one_token_steps=False):
             made.append((width, one_token_steps))
-            return super().new_cache(width, max_slots, one_token_steps)
+            return super().new_cache(width, max_slots, pool, one_token_steps)
 
     options = [
         SearchOptions(4, beam_size, 1, penalty) for beam_size in (1, 3) for penalty in (0.5, MARK)

@@ -38,7 +38,7 @@ def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
     max_output_tokens, is_broken_behind_ends_alone, fails
 ):
     class HalfBrokenModel(FakeTranslationModel):
-        def new_cache(self, width, max_slots, one_token_steps=False):
+        def new_cache(self, width, max_slots, pool=None, one_token_steps=False):
             return HalfBrokenCache(self, width, max_slots, is_broken_behind_ends_alone)
 
     model = HalfBrokenModel(num_greedy_tokens=2)

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 from attendant_server.engine.calls import MaskCandidates, TargetScore
-from attendant_server.engine.models import CacheCopy, Candidates, StepInput
+from attendant_server.engine.models import CacheCopy, CacheFigures, Candidates, StepInput
 from attendant_server.engine.reports import BatchReport, StepReport
 
 BOS, EOS, VOCAB = 1, 2, 24
@@ -40,13 +40,16 @@ class FakeCache:
         self.model, self.width = model, width
         is_greedy = width == 1 and not one_token_steps
         self.num_step_tokens = model.num_greedy_tokens if is_greedy else 1
+        self.is_released = True
         self.sources: list[tuple[int, ...]] = [()] * max_slots
         self.rows: list[list[int]] = [[] for _ in range(max_slots * width)]
 
     def load(self, slot: int, source: tuple[int, ...]) -> None:
+        self.is_released = False
         self.sources[slot] = source
 
     def release(self) -> None:
+        self.is_released = True
         self.rows = [[] for _ in self.rows]
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
@@ -89,6 +92,16 @@ class FakeCache:
         return scores
 
 
+class FakeCachePool:
+    """Counts how often its memory was asked back."""
+
+    figures = CacheFigures(0, 0)
+    num_releases = 0
+
+    def release(self) -> None:
+        self.num_releases += 1
+
+
 class FakeTranslationModel:
     """Remembers what it was asked to run."""
 
@@ -97,9 +110,13 @@ class FakeTranslationModel:
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens
         """Tokens that a step decodes where one row searches for a sentence."""
+        self.num_releases = 0
         self.encoded: list[list[tuple[int, ...]]] = []
         self.steps: list[tuple[int, int]] = []
         """(width, slots) of every step."""
+
+    def release_memory(self) -> None:
+        self.num_releases += 1
 
     def before_step(self) -> None:
         """For subclasses that fail or wait."""
@@ -108,7 +125,21 @@ class FakeTranslationModel:
         self.encoded.append([tuple(s) for s in sources])
         return self.encoded[-1]
 
-    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> FakeCache:
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        return num_sentences * (width * longest_output + longest_source)
+
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> "FakeCachePool":
+        return FakeCachePool()
+
+    def new_cache(
+        self,
+        width: int,
+        max_slots: int,
+        pool: "FakeCachePool | None" = None,
+        one_token_steps: bool = False,
+    ) -> FakeCache:
         return FakeCache(self, width, max_slots, one_token_steps)
 
     def log_probabilities(
@@ -138,6 +169,7 @@ class FakeEmbeddingModel:
     num_layers = 2
 
     def __init__(self) -> None:
+        self.num_releases = 0
         self.batches: list[list[int]] = []
         """Text lengths of every batch."""
 
@@ -151,6 +183,9 @@ class FakeEmbeddingModel:
             hidden[row, : len(text), 0] = text
         pooled = np.array([[sum(text), len(text)] for text in texts], dtype=np.float32)
         return {name: hidden if name.startswith("hidden") else pooled for name in outputs}
+
+    def release_memory(self) -> None:
+        self.num_releases += 1
 
     def fill(self, hidden: np.ndarray, top_k: int) -> MaskCandidates:
         ids = hidden[:, :1].astype(np.int64) + np.arange(top_k)  # (masks, top_k)

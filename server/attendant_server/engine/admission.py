@@ -1,12 +1,15 @@
-"""The bounded queue in front of a model. What the threads of callers and workers share."""
+"""The bounded queues in front of a model: the state that callers' threads and workers share."""
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from attendant_server.engine.calls import Answer, Call
 from attendant_server.errors import QueueFull
+
+LEAST_RETRY_SECONDS = 0.05
 
 
 class Waiting(Protocol):
@@ -20,81 +23,149 @@ class Waiting(Protocol):
 Text = TypeVar("Text", bound=Waiting)
 
 
-class AdmissionQueue(Generic[Text]):
-    """Texts that wait for a model, first come first served, never more than ``max_texts``.
+@dataclass(slots=True)
+class _WaitingCall:
+    submitted: float
+    num_texts: int
 
-    All texts of a call are admitted or none. Texts of calls that are over count no longer, even
-    before the engine has come across them.
+
+class Admission:
+    """Counts the texts that wait for one model, over all its queues: never more than ``max_texts``.
+
+    A text waits from its admission until `start`: while it is queued, and while a worker that took
+    it encodes it or has no rows for it. Texts of calls that are over do not count.
     """
 
     def __init__(self, max_texts: int) -> None:
         self.max_texts = max_texts
-        self.lock = threading.RLock()
-        """For whoever must not be seen between taking texts and putting some of them back."""
-        self._texts: deque[Text] = deque()
+        self._lock = threading.Lock()  # guards these counts and all queues of the model
         # By future: a key that leads back to the call would keep it alive with its results.
-        self._waiting: Counter[Answer[Any]] = Counter()
-        self._num_waiting = 0  # all of `_waiting` together
+        self._calls: dict[Answer[Any], _WaitingCall] = {}  # oldest first
+        self._num_waiting = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Texts waiting."""
+        return self._num_waiting
+
+    def _admit(self, call: Call[Any], now: float) -> None:
+        """Count all texts of ``call``; raises QueueFull. The caller holds the lock."""
+        if self._num_waiting + call.num_texts > self.max_texts:
+            raise QueueFull(
+                f"{self._num_waiting} texts are waiting and {call.num_texts} more would exceed the "
+                f"limit of {self.max_texts}",
+                retry_after_seconds=self._oldest_age(now),
+            )
+        self._calls[call.future] = _WaitingCall(now, call.num_texts)
+        self._num_waiting += call.num_texts
+
+    def start(self, texts: Iterable[Waiting]) -> None:
+        """Count these texts no longer: a model run includes them now."""
+        with self._lock:
+            for text in texts:
+                waiting = self._calls.get(text.call.future)
+                if waiting is None:  # the call is over
+                    continue
+                waiting.num_texts -= 1
+                self._num_waiting -= 1
+                if not waiting.num_texts:
+                    del self._calls[text.call.future]
+
+    def _forget(self, future: Answer[Any]) -> None:
+        """Count nothing of a call that is over. The caller holds the lock."""
+        waiting = self._calls.pop(future, None)
+        if waiting is not None:
+            self._num_waiting -= waiting.num_texts
+
+    def _oldest_age(self, now: float) -> float:
+        """How long the oldest text has waited, which a newcomer may expect as well."""
+        oldest = next(iter(self._calls.values()), None)
+        return max(LEAST_RETRY_SECONDS, now - oldest.submitted) if oldest else LEAST_RETRY_SECONDS
+
+
+class AdmissionQueue(Generic[Text]):
+    """Texts of one kind that no worker has taken yet, first come first served.
+
+    All texts of a call are admitted or none. Texts of calls that are over are not counted, even
+    before a worker has come across them.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        """``admission`` bounds the queue, together with the other queues of the model."""
+        self._admission = admission
+        self._texts: deque[Text] = deque()
+        self._queued: Counter[Answer[Any]] = Counter()
+        self._num_queued = 0  # all of `_queued` together
 
     def __len__(self) -> int:
-        """Texts waiting whose calls are not over."""
-        return self._num_waiting
+        """Texts that a worker may take; never the state between taking some and keeping others."""
+        return self._num_queued
 
     def put(self, call: Call[Any], texts: Iterable[Text], now: float) -> None:
         """Queue all ``num_texts`` texts of ``call``.
 
         Raises QueueFull, without asking for any of ``texts``, when they do not fit.
         """
-        with self.lock:
-            num_waiting = self._num_waiting
-            if num_waiting + call.num_texts > self.max_texts:
-                raise QueueFull(
-                    f"{num_waiting} texts are waiting and {call.num_texts} more would exceed the "
-                    f"limit of {self.max_texts}",
-                    retry_after_seconds=self._head_age(now),
-                )
+        with self._admission._lock:
+            self._admission._admit(call, now)
             call.timings.submitted = now
-            if len(self._texts) > 2 * self.max_texts:  # mostly texts of calls that are over
-                self._texts = deque(t for t in self._texts if t.call.future in self._waiting)
+            if len(self._texts) > 2 * self._admission.max_texts:  # mostly of calls that are over
+                self._texts = deque(t for t in self._texts if t.call.future in self._queued)
             self._texts.extend(texts)
-            self._waiting[call.future] += call.num_texts
-            self._num_waiting += call.num_texts
+            self._queued[call.future] += call.num_texts
+            self._num_queued += call.num_texts
         call.future.add_done_callback(self._forget)
 
-    def take(self) -> Iterator[Text]:
-        """Remove and yield texts in order until the queue is empty or the caller stops asking."""
-        while (text := self._take_one()) is not None:
-            yield text
+    def take(
+        self, now: float, choose: Callable[[Iterator[Text]], Sequence[Text]]
+    ) -> tuple[Sequence[Text], Sequence[Text]]:
+        """Remove the texts that ``choose`` picks from those in line; the others keep their places.
 
-    def put_back(self, text: Text) -> None:
-        """Return a text that was taken but did not fit to the head of the queue."""
-        with self.lock:
-            if not text.call.is_over():
-                self._texts.appendleft(text)
-                self._waiting[text.call.future] += 1
-                self._num_waiting += 1
+        Nothing is removed before ``choose`` has returned, and no other thread sees anything in
+        between. Returns the chosen texts and those that were found expired, which are removed too.
+        """
+        with self._admission._lock:
+            seen: list[Text] = []
+            expired: list[Text] = []
 
-    def _take_one(self) -> Text | None:
-        with self.lock:
-            while self._texts:
-                text = self._texts.popleft()
-                future = text.call.future
-                if future in self._waiting:
-                    self._num_waiting -= 1
-                    self._waiting[future] -= 1
-                    if not self._waiting[future]:
-                        del self._waiting[future]
-                    return text
-            return None
+            def in_line() -> Iterator[Text]:
+                for text in self._texts:
+                    seen.append(text)
+                    if text.call.is_expired(now):
+                        expired.append(text)
+                    elif not text.call.is_over():
+                        yield text
+
+            chosen = choose(in_line())
+            gone = set(map(id, [*chosen, *expired]))
+            for _ in seen:
+                self._texts.popleft()
+            self._texts.extendleft(
+                text
+                for text in reversed(seen)
+                if id(text) not in gone and text.call.future in self._queued
+            )
+            self._count_out(chosen)
+            self._count_out(expired)
+        return chosen, expired
+
+    def take_all(self, now: float) -> list[Text]:
+        """Empty the queue."""
+        chosen, expired = self.take(now, list)
+        return [*chosen, *expired]
+
+    def _count_out(self, texts: Iterable[Text]) -> None:
+        for text in texts:
+            future = text.call.future
+            if future in self._queued:
+                self._num_queued -= 1
+                self._queued[future] -= 1
+                if not self._queued[future]:
+                    del self._queued[future]
 
     def _forget(self, future: Any) -> None:
-        with self.lock:
-            self._num_waiting -= self._waiting.pop(future, 0)
-            if not self._waiting:
+        with self._admission._lock:
+            self._admission._forget(future)
+            self._num_queued -= self._queued.pop(future, 0)
+            if not self._queued:
                 self._texts.clear()
-
-    def _head_age(self, now: float) -> float:
-        """How long the text at the head has waited: what a newcomer may expect, at least 50 ms."""
-        head = next((t for t in self._texts if t.call.future in self._waiting), None)
-        submitted = head.call.timings.submitted if head else None
-        return max(0.05, now - submitted) if submitted is not None else 0.05

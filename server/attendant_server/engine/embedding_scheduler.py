@@ -5,7 +5,7 @@ translation scheduler has work on the same worker, measured time bounds it as we
 are never far apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.admission import Admission, AdmissionQueue
 from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
@@ -59,8 +59,10 @@ class EmbeddingScheduler(Scheduler):
         """``sibling`` is another worker's scheduler of the same model; they share the queue."""
         super().__init__(name, observer, clock)
         self._model, self._limits = model, limits
+        self._admission: Admission
+        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
         self._queue: AdmissionQueue[TextToEncode]
-        self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
         self._siblings: list[EmbeddingScheduler] = sibling._siblings if sibling else []
         self._siblings.append(self)
         self._seconds_per_token = 0.0
@@ -68,7 +70,7 @@ class EmbeddingScheduler(Scheduler):
     @property
     def num_waiting(self) -> int:
         """Texts admitted and not yet run."""
-        return len(self._queue)
+        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -86,6 +88,10 @@ class EmbeddingScheduler(Scheduler):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
         self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
 
+    def release_memory(self) -> None:
+        """Let the model give back what its runs took."""
+        self._model.release_memory()
+
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
         budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
@@ -93,6 +99,7 @@ class EmbeddingScheduler(Scheduler):
         batch = self._take_similar(self._queue, lambda text: text.length, budget, share)
         if not batch:
             return
+        self._admission.start(batch)
         started = self._clock()
         lengths = [text.length for text in batch]
         outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
@@ -104,7 +111,7 @@ class EmbeddingScheduler(Scheduler):
         return []
 
     def _take_waiting(self) -> list[Call[Any]]:
-        return [text.call for text in self._queue.take()]
+        return [text.call for text in self._queue.take_all(self._clock())]
 
     @property
     def _timely_budget(self) -> int:
@@ -119,7 +126,9 @@ class EmbeddingScheduler(Scheduler):
         old = self._seconds_per_token or per_token
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
-    def _answer(self, batch: list[TextToEncode], outputs: dict[str, NDArray[np.float32]]) -> bool:
+    def _answer(
+        self, batch: Sequence[TextToEncode], outputs: dict[str, NDArray[np.float32]]
+    ) -> bool:
         """Give each text's call what it wants; whether no masked-word head failed.
 
         Each text has a head run of its own, which fails the text's own call alone.
@@ -140,7 +149,7 @@ class EmbeddingScheduler(Scheduler):
                 self._fail_result(text.call)
         return not has_failed
 
-    def _embed(self, batch: list[TextToEncode]) -> dict[str, NDArray[np.float32]]:
+    def _embed(self, batch: Sequence[TextToEncode]) -> dict[str, NDArray[np.float32]]:
         """All outputs that any text of the batch wants, with a batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))

@@ -17,6 +17,8 @@ from attendant_server.errors import ModelFailed, Unavailable
 
 logger = logging.getLogger(__name__)
 
+IDLE_SECONDS = 10.0
+"""How long a worker without work keeps the memory of caches for the next."""
 LAST_RUN_SECONDS = 5.0
 """How long draining waits for the model run in progress when its time is over."""
 
@@ -38,12 +40,16 @@ class Engine:
         schedulers: Mapping[str, Sequence[Scheduler]],
         clock: Callable[[], float] = time.monotonic,
         processors: Sequence[int] = (),
+        idle_seconds: float = IDLE_SECONDS,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         """``schedulers`` by the model's name, one for each worker; ``clock`` is that of deadlines.
 
-        ``processors`` has one for each worker to stay on, or none.
+        ``processors`` has one for each worker to stay on, or none. A worker that had no work for
+        ``idle_seconds`` gives its memory back and then calls ``on_idle``, on its thread.
         """
         self.clock = clock
+        self._idle_seconds, self._on_idle = idle_seconds, on_idle
         self.on_death: Callable[[], None] | None = None
         """Called when a worker has died of an error, on its thread, after everyone was answered."""
         self._schedulers = {name: group[0] for name, group in schedulers.items()}
@@ -101,7 +107,7 @@ class Engine:
                 with suppress(OSError):  # It may have been taken from the process since.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
             fair_share = FairShare(own, time.monotonic)
-            while at_work := self._wait_for_work(own):
+            while at_work := self._next_work(own):
                 scheduler, is_alone = fair_share.next(at_work), len(at_work) == 1
                 fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
             self._fail_all(own)
@@ -122,8 +128,27 @@ class Engine:
                 if self.on_death is not None:
                     self.on_death()
 
-    def _wait_for_work(self, own: Sequence[Scheduler]) -> list[Scheduler]:
+    def _next_work(self, own: Sequence[Scheduler]) -> list[Scheduler]:
         """Block until schedulers have work and return them; none when the worker should end."""
+        at_work = self._wait_for_work(own, self._idle_seconds)
+        if at_work is None:
+            self._release_memory(own)
+            at_work = self._wait_for_work(own, None)
+        return at_work or []
+
+    def _release_memory(self, own: Sequence[Scheduler]) -> None:
+        for scheduler in own:
+            try:
+                scheduler.release_memory()
+            except Exception:  # a model that cannot run
+                logger.exception("event=release_failed model=%s", scheduler.name)
+        self._on_idle()
+
+    def _wait_for_work(
+        self, own: Sequence[Scheduler], max_seconds: float | None
+    ) -> list[Scheduler] | None:
+        """The same; None when there was no work for ``max_seconds`` of the engine's clock."""
+        seconds_left, started = max_seconds, None
         with self._changed:
             while True:
                 if self._state is EngineState.STOPPED:
@@ -131,7 +156,13 @@ class Engine:
                 at_work = [scheduler for scheduler in own if scheduler.has_work]
                 if at_work or self._state is EngineState.DRAINING:
                     return at_work
-                self._changed.wait()
+                if max_seconds is not None:
+                    now = self.clock()
+                    started = now if started is None else started
+                    seconds_left = started + max_seconds - now
+                    if seconds_left <= 0:
+                        return None
+                self._changed.wait(seconds_left)
 
     def _advance(self, scheduler: Scheduler, is_alone: bool) -> None:
         try:

@@ -84,7 +84,7 @@ class DecoderCache(Protocol):
         """Copy pasts between rows; none that is read is written as well."""
 
     def release(self) -> None:
-        """No slot is in use any more: others may need the memory."""
+        """No slot is in use any more: other widths may need the memory."""
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         """Append a token to each row of the first ``num_slots`` slots and rank the next.
@@ -92,6 +92,24 @@ class DecoderCache(Protocol):
         Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the one
         before. The answer may be overwritten by the next step.
         """
+
+
+class CacheFigures(NamedTuple):
+    """What the caches of one worker needed and took when its last step began, in bytes."""
+
+    needed: int
+    """Rows x longest row, and sentences x longest source, over the running sentences."""
+    allocated: int
+
+
+class CachePool(Protocol):
+    """The memory of all caches of one worker."""
+
+    figures: CacheFigures
+    """Both of the same moment, for any thread."""
+
+    def release(self) -> None:
+        """Give back the memory of caches of which no slot is in use."""
 
 
 class TranslationModel(Protocol):
@@ -103,14 +121,30 @@ class TranslationModel(Protocol):
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
 
-    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
-        """Allocate the caches for ``max_slots`` sentences of ``width`` rows.
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        """What so many running sentences of ``width`` rows need when they are as long as this."""
+
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
+        """Memory of at most ``max_bytes``, if what runs together never needs more.
+
+        It takes at most 1.5 times what is needed, and ``spare_bytes``.
+        """
+
+    def new_cache(
+        self, width: int, max_slots: int, pool: Any, one_token_steps: bool = False
+    ) -> DecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, in one of its pools.
 
         With ``one_token_steps`` their steps decode one token, whatever would be quicker.
         """
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
+
+    def release_memory(self) -> None:
+        """Give back what earlier runs took for their work."""
 
 
 class EmbeddingModel(Protocol):
@@ -125,3 +159,6 @@ class EmbeddingModel(Protocol):
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""
+
+    def release_memory(self) -> None:
+        """Give back what earlier runs took for their work."""

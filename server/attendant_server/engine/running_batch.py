@@ -30,6 +30,8 @@ class Sentence:
     call: TranslateCall
     index: int
     search: Search
+    num_source_tokens: int
+    max_output_tokens: int
     rules: Sequence[TokenRule] = ()
     num_settled: int = field(default=0)
     """Tokens of the settled prefix that the caller has been told."""
@@ -76,7 +78,11 @@ class RunningBatch:
         assert len(self.sentences) < self.max_slots
         assert not (sentence.one_token_steps and self._cache.num_step_tokens > 1)
         slot = len(self.sentences)
-        self._cache.load(slot, source)
+        try:
+            self._cache.load(slot, source)
+        except Exception:
+            self._release_if_empty()
+            raise
         self._tokens[self._rows(slot)] = self._start_token_id
         self._lengths[self._rows(slot)] = 0
         self.sentences.append(sentence)
@@ -90,8 +96,12 @@ class RunningBatch:
             self._lengths[self._rows(slot)] = self._lengths[self._rows(last)]
             self.sentences[slot] = self.sentences[last]
         self.sentences.pop()
-        if not self.sentences:
-            self._cache.release()
+        self._release_if_empty()
+
+    def clear(self) -> None:
+        """Free all slots."""
+        self.sentences.clear()
+        self._release_if_empty()
 
     def drop(self, unwanted: set[Sentence]) -> None:
         """Free the slots of these sentences."""
@@ -168,6 +178,10 @@ class RunningBatch:
         if not ruled:
             return [NO_TOKEN_BIAS] * num_tokens
         return [token_bias(ruled, self.width, num_before) for num_before in range(num_tokens)]
+
+    def _release_if_empty(self) -> None:
+        if not self.sentences:
+            self._cache.release()
 
     def _rows(self, slot: int) -> slice:
         return slice(slot * self.width, (slot + 1) * self.width)

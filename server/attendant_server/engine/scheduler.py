@@ -6,7 +6,7 @@ thread; the schedulers of a model, one for each worker, take texts from the same
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -65,6 +65,10 @@ class Scheduler(ABC):
         """The round of this kind of scheduler."""
 
     @abstractmethod
+    def release_memory(self) -> None:
+        """Give back what is kept for the next work, when there was none for some time."""
+
+    @abstractmethod
     def _take_running(self) -> list[Call[Any]]:
         """Forget everything that runs; returns the calls."""
 
@@ -114,26 +118,8 @@ class Scheduler(ABC):
     def _is_abandoned(self, call: Call[Any], now: float) -> bool:
         """Whether a text of ``call`` must not run any more; fails the call if it is too late."""
         if call.is_expired(now):
-            call.fail(DeadlineExceeded("the deadline passed before the call was done"))
+            call.fail(_too_late())
         return call.is_over()
-
-    def _take_batch(
-        self, queue: AdmissionQueue[Text], length_of: Callable[[Text], int], max_tokens: int
-    ) -> list[Text]:
-        """Live texts from the head of ``queue`` that fit ``max_tokens`` when padded, or one."""
-        now = self._clock()
-        batch: list[Text] = []
-        self._in_flight = batch
-        longest = 0
-        for text in queue.take():
-            if self._is_abandoned(text.call, now):
-                continue
-            longest = max(longest, length_of(text))
-            if batch and longest * (len(batch) + 1) > max_tokens:
-                queue.put_back(text)
-                break
-            batch.append(text)
-        return batch
 
     def _take_similar(
         self,
@@ -141,32 +127,28 @@ class Scheduler(ABC):
         length_of: Callable[[Text], int],
         max_tokens: int,
         max_texts: int,
-    ) -> list[Text]:
+    ) -> Sequence[Text]:
         """The oldest text and those next in length to it that fit ``max_tokens`` when padded.
 
         No more than ``max_texts``, which leaves the rest to other workers.
         """
-        with queue.lock:
-            window = self._take_batch(queue, length_of, LOOK_AHEAD * max_tokens)
+
+        def choose(texts: Iterator[Text]) -> Sequence[Text]:
+            window = _fitting(texts, length_of, LOOK_AHEAD * max_tokens)
             if not window:
                 return []
             head = length_of(window[0])
             by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
-            batch, longest = window[:1], head
-            for text in by_distance[: max_texts - 1]:
-                longest = max(longest, length_of(text))
-                if longest * (len(batch) + 1) > max_tokens:
-                    break
-                batch.append(text)
-            self._in_flight = batch
-            chosen = set(map(id, batch))
-            for text in reversed(window):
-                if id(text) not in chosen:
-                    queue.put_back(text)
-        return batch
+            nearest = iter([window[0], *by_distance[: max_texts - 1]])
+            return _fitting(nearest, length_of, max_tokens)
+
+        self._in_flight, expired = queue.take(self._clock(), choose)
+        for text in expired:
+            text.call.fail(_too_late())
+        return self._in_flight
 
     def _run(
-        self, graph: str, batch: list[Text], lengths: list[int], run: Callable[[], Output]
+        self, graph: str, batch: Sequence[Text], lengths: list[int], run: Callable[[], Output]
     ) -> Output | None:
         """Run a batch of texts with these token counts, and report it; None if that failed."""
         started = self._clock()
@@ -186,3 +168,21 @@ class Scheduler(ABC):
             self.name, BatchReport(graph, len(batch), sum(lengths), num_padded_tokens, seconds)
         )
         return output
+
+
+def _fitting(
+    texts: Iterator[Text], length_of: Callable[[Text], int], max_tokens: int
+) -> list[Text]:
+    """The first texts that fit ``max_tokens`` when padded to the longest of them, or one."""
+    fitting: list[Text] = []
+    longest = 0
+    for text in texts:
+        longest = max(longest, length_of(text))
+        if fitting and longest * (len(fitting) + 1) > max_tokens:
+            break
+        fitting.append(text)
+    return fitting
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the call was done")

@@ -7,16 +7,17 @@ few that the model's greedy search decodes in a run.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
 
-from attendant_server.engine.admission import AdmissionQueue
+from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
-from attendant_server.engine.models import EncodedSource, TranslationModel
+from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.scheduler import Scheduler
@@ -38,6 +39,10 @@ class TranslationLimits:
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
+    max_cache_bytes: int = 2**62
+    """Memory that the caches of one worker may take."""
+    spare_cache_bytes: int = 8_000_000
+    """Memory that they may take beyond 1.5 times what the running sentences need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +85,24 @@ class TranslationScheduler(Scheduler):
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._batches: dict[tuple[int, bool], RunningBatch] = {}
         """By width and `Sentence.one_token_steps`."""
+        self._budget = CacheBudget(limits.max_cache_bytes, model.needed_cache_bytes)
+        self.pool: CachePool = model.new_cache_pool(
+            limits.max_cache_bytes, limits.spare_cache_bytes
+        )
+        """The memory of the caches of this worker."""
+        self._admission: Admission
+        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
         self._queue: AdmissionQueue[TextToTranslate]
         self._pairs: AdmissionQueue[PairToScore]
-        self._queue = sibling._queue if sibling else AdmissionQueue(limits.max_queued_texts)
-        self._pairs = sibling._pairs if sibling else AdmissionQueue(limits.max_queued_texts)
+        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
+        self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
         self._siblings: list[TranslationScheduler] = sibling._siblings if sibling else []
         self._siblings.append(self)
 
     @property
     def num_waiting(self) -> int:
-        """Texts admitted to the model that have no rows yet."""
-        num_encoded = sum(len(scheduler._encoded) for scheduler in self._siblings)
-        return len(self._queue) + len(self._pairs) + num_encoded
+        """Texts admitted to the model that have no rows yet, and pairs that no run has."""
+        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -109,12 +120,16 @@ class TranslationScheduler(Scheduler):
         return sum(len(batch.sentences) for batch in list(self._batches.values()))
 
     def submit(self, call: Call[Any]) -> None:
-        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread."""
+        """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
+
+        Raises InvalidRequest for a search whose caches could never fit.
+        """
         indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
             self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
+            self._budget.check(call.options, map(len, call.sources))
             self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
@@ -127,6 +142,11 @@ class TranslationScheduler(Scheduler):
         self._step()
         self._score()
 
+    def release_memory(self) -> None:
+        """Give back the memory of the caches, and let the model give back what its runs took."""
+        self.pool.release()
+        self._model.release_memory()
+
     def _take_running(self) -> list[Call[Any]]:
         calls: list[Call[Any]] = [
             s.call for batch in self._batches.values() for s in batch.sentences
@@ -134,11 +154,13 @@ class TranslationScheduler(Scheduler):
         calls += [sentence.call for sentence, _ in self._encoded]
         self._encoded.clear()
         for batch in self._batches.values():
-            batch.sentences.clear()
+            batch.clear()
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
-        return [t.call for t in self._queue.take()] + [t.call for t in self._pairs.take()]
+        now = self._clock()
+        calls: list[Call[Any]] = [text.call for text in self._queue.take_all(now)]
+        return calls + [pair.call for pair in self._pairs.take_all(now)]
 
     def _drop_abandoned(self) -> None:
         now = self._clock()
@@ -158,6 +180,8 @@ class TranslationScheduler(Scheduler):
         if self.num_active + wanted_rows >= self.max_rows:
             return
         if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
+            return
+        if self._encoded and not self._has_room(self._encoded[0][0]):
             return
         share = self._share()
         if not share:
@@ -183,7 +207,7 @@ class TranslationScheduler(Scheduler):
         own = self.num_active_sentences + len(self._encoded)
         return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
-    def _join_encoded(self, texts: list[TextToTranslate], sources: list[EncodedSource]) -> None:
+    def _join_encoded(self, texts: Sequence[TextToTranslate], sources: list[EncodedSource]) -> None:
         """Begin the searches of texts that have just been encoded."""
         now = self._clock()
         for text, source in zip(texts, sources, strict=True):
@@ -194,14 +218,19 @@ class TranslationScheduler(Scheduler):
         options = text.call.options.for_source(len(text.source))
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
         rules = rules_of(options, self._model.eos_id)
-        return Sentence(text.call, text.index, search, rules)
+        num_source_tokens = len(text.source)
+        return Sentence(
+            text.call, text.index, search, num_source_tokens, options.max_output_tokens, rules
+        )
 
     def _admit(self) -> None:
-        """Let encoded sentences join, in order, while a slot and enough rows are free."""
+        """Let encoded sentences join, in order, while a slot, rows and cache memory are free."""
         num_free_rows = self.max_rows - self.num_active
         num_free_slots = self.max_sentences - self.num_active_sentences
         while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
             sentence, source = self._encoded[0]
+            if not self._has_room(sentence):
+                break
             try:
                 self._batch_for(sentence).join(sentence, source)
                 num_free_rows -= sentence.width
@@ -209,12 +238,18 @@ class TranslationScheduler(Scheduler):
             except Exception:  # most likely no memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
+            self._admission.start([sentence])
+
+    def _has_room(self, sentence: Sentence) -> bool:
+        running = {key: batch.sentences for key, batch in self._batches.items()}
+        key = (sentence.width, sentence.one_token_steps)
+        return self._budget.has_room(running, key, sentence)
 
     def _batch_for(self, sentence: Sentence) -> RunningBatch:
         width, one_token_steps = key = sentence.width, sentence.one_token_steps
         if key not in self._batches:
             max_slots = min(self.max_rows // width, self.max_sentences)
-            cache = self._model.new_cache(width, max_slots, one_token_steps)
+            cache = self._model.new_cache(width, max_slots, self.pool, one_token_steps)
             self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
         return self._batches[key]
 
@@ -242,7 +277,7 @@ class TranslationScheduler(Scheduler):
         try:
             ended = batch.step()
         except Exception:
-            batch.sentences.clear()
+            batch.clear()
             self._fail_run("step", [sentence.call for sentence in running])
             return 0
         for sentence in ended.without_result:
@@ -291,6 +326,7 @@ class TranslationScheduler(Scheduler):
             ceil(len(self._pairs) / len(self._siblings)),
         )
         if batch:
+            self._admission.start(batch)
             pairs = [p.call.pairs[p.index] for p in batch]
             lengths = [len(target) for _, target in pairs]
             scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))

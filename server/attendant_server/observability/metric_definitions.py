@@ -157,8 +157,9 @@ class MetricDefinitions:
             "attendant_rows_used": "Hypotheses that are being decoded",
             "attendant_max_rows": "Hypotheses that can be decoded together",
             "attendant_max_step_rows": "Hypotheses that one step can decode",
+            "attendant_cache_needed_bytes": "Memory that the running sentences need of the caches",
             "attendant_cache_bytes": "Memory of the caches",
-            "attendant_max_cache_bytes": "Memory of the caches when all widths are full",
+            "attendant_max_cache_bytes": "Memory that the caches may take",
         }
         self.gauges = {name: self.gauge(name, text) for name, text in of_server.items()}
         self.gauges_of_all = {name: self.gauge(name, text, MODEL) for name, text in of_all.items()}

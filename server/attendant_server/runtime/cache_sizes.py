@@ -1,12 +1,11 @@
-"""The shape of the caches of a model."""
+"""The shape of the caches of a model, and what sentences need of them."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-SMALLEST_NUM_POSITIONS = 16
-"""Positions of the smallest buffer that grows with what it holds; each next size is twice as long.
-A kernel's work may follow the length of the buffer."""
+POSITION_STEP = 16
+"""Needs are counted in multiples of so many positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +20,20 @@ class CacheSizes:
     max_target_positions: int
     dtype: np.dtype[np.generic]
 
-    def most_bytes(self, width: int, max_slots: int) -> int:
-        """Memory of caches for so many sentences of ``width`` rows, each as long as it may be."""
-        positions = max_slots * (width * self.max_target_positions + self.max_source_tokens)
-        position_bytes = self.num_heads * self.head_dim * self.dtype.itemsize
-        return self.num_tensors * positions * position_bytes
+    @property
+    def position_bytes(self) -> int:
+        """Keys and values of one position in all layers."""
+        return 2 * self.num_tensors * self.num_heads * self.head_dim * self.dtype.itemsize
+
+    def needed_bytes(
+        self, width: int, num_sentences: int, longest_row: int, longest_source: int
+    ) -> int:
+        """Memory that so many sentences of ``width`` rows need, all as long as the longest."""
+        row = in_steps(longest_row, self.max_target_positions)
+        source = in_steps(longest_source, self.max_source_tokens)
+        return num_sentences * (width * row + source) * self.position_bytes
 
 
-def doubled(smallest: int, wanted: int, most: int) -> int:
-    """The first of ``smallest``, twice that, and so on, that is enough; no more than ``most``."""
-    size = smallest
-    while size < wanted:
-        size *= 2
-    return min(size, most)
+def in_steps(num_positions: int, most: int) -> int:
+    """``num_positions`` rounded up to `POSITION_STEP`, but no more than ``most``."""
+    return min(-(-num_positions // POSITION_STEP) * POSITION_STEP, most)

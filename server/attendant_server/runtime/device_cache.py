@@ -4,7 +4,7 @@ What joins, moves or changes its parent is copied by a small graph on the device
 docs/decisions/0005-keep-caches-on-the-device.md tells why it is done like this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy, Candidates, StepInput
-from attendant_server.runtime.cache_sizes import SMALLEST_NUM_POSITIONS, CacheSizes, doubled
+from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
+from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import MAX_BINDINGS
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
 from attendant_server.runtime.step import BoundStep, StepInputs, StepRunner
 
-SMALLEST_NUM_SLOTS = 8
-"""Slots of the smallest caches; each next size has twice as many."""
 WORD_BYTES = 8
 
 
@@ -112,11 +111,46 @@ class DeviceEncodedSentence:
     num_tokens: int
 
 
+class DeviceBuffer(CacheBuffer):
+    """One buffer of a `CachePool` in memory of a device."""
+
+    entries: KeyValueBuffer | None = None
+
+    def __init__(
+        self,
+        device: str,
+        pool: CachePool,
+        max_entries: int,
+        max_positions: int,
+        most_excess: int,
+        on_moved: Callable[[], None],
+    ) -> None:
+        """Take no memory of ``device`` yet."""
+        super().__init__(pool, max_entries, max_positions, most_excess, on_moved)
+        self._device = device
+
+    def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
+        """Copy what is kept to new memory, of which everything else is zero."""
+        self._has_moved()
+        before, self.entries = self.entries, None
+        if not capacity:
+            return
+        try:
+            fitting = capacity // num_positions
+            entries = KeyValueBuffer(self.sizes, fitting, num_positions, self._device)
+            entries.zero()
+            if before is not None and num_entries:
+                entries.copy(range(num_entries), before, range(num_entries), num_kept)
+            before = entries
+        finally:
+            self.entries = before
+
+
 class DeviceDecoderCache:
     """The caches of sentences searched with one width, on a device, and the steps over them.
 
-    Slots and positions double when they no longer suffice, and shrink when a quarter would do:
-    each is less than four times what is needed, or at its smallest. What is in use is copied.
+    Kernels split their work by the length of the buffer of sources, which therefore is at most
+    twice as long as the longest source.
     """
 
     num_step_tokens = 1
@@ -128,65 +162,87 @@ class DeviceDecoderCache:
         width: int,
         max_slots: int,
         device: str,
+        pool: CachePool | None = None,
     ) -> None:
+        """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet.
+
+        Without a ``pool`` the cache has one of its own, without a limit.
+        """
         self._session, self._sizes, self._device = decoder_step.shared, sizes, device
         self._signature = decoder_step.signature
         self._width, self._max_slots = width, max_slots
         self._inputs = StepInputs(max_slots * width, max_slots, device)
         self._source_lengths = self._inputs.source_lengths
-        self._past: KeyValueBuffer | None = None
-        self._cross: KeyValueBuffer | None = None
         self._bindings: dict[tuple[int, int], BoundStep] = {}
+        pool = pool or CachePool(sizes)
+        self._past = DeviceBuffer(
+            device,
+            pool,
+            max_slots * width,
+            sizes.max_target_positions,
+            NO_LIMIT,
+            self._bindings.clear,
+        )
+        self._cross = DeviceBuffer(
+            device, pool, max_slots, sizes.max_source_tokens, 2, self._bindings.clear
+        )
+        self._buffers = WidthBuffers(pool, width, self._past, self._cross)
 
     @property
     def num_bytes(self) -> int:
         """Memory of all caches at this moment."""
-        return sum(cache.num_bytes for cache in (self._past, self._cross) if cache is not None)
+        return self._buffers.num_bytes
 
     def release(self) -> None:
-        """Give the memory back, but for caches of the smallest size: they will soon be of use."""
-        if self._cross is not None and self._cross.num_entries > SMALLEST_NUM_SLOTS:
-            self._past = self._cross = None
-            self._bindings.clear()
+        """No slot is in use any more."""
+        self._buffers.release()
 
     def load(self, slot: int, source: DeviceEncodedSentence) -> None:
         """Put an encoded source into a slot."""
         self._source_lengths[slot] = source.num_tokens
-        _, cross = self._fit(slot, slot + 1, max(int(self._inputs.total_length[0]), 1))
+        self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
+        cross = self._cross.entries
+        assert cross is not None
         # Zero behind the end: masked positions still enter products, with a weight of zero, and
         # zero times what a broken source left there would be NaN for its successor.
         cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
         """Move a slot whose rows hold ``num_positions`` tokens."""
-        assert self._past is not None
-        assert self._cross is not None
+        past, cross = self._past.entries, self._cross.entries
+        assert past is not None
+        assert cross is not None
         if num_positions:
-            self._past.copy(self._rows(slot), self._past, self._rows(origin), num_positions)
+            past.copy(self._rows(slot), past, self._rows(origin), num_positions)
         self._source_lengths[slot] = self._source_lengths[origin]
-        self._cross.copy([slot], self._cross, [origin], self._cross.num_positions)
+        cross.copy([slot], cross, [origin], cross.num_positions)
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy pasts between rows, all in one run and from their beginning."""
-        assert self._past is not None
+        past = self._past.entries
+        assert past is not None
         rows, parents, _, stops = zip(*copies, strict=True)
-        self._past.copy(rows, self._past, parents, max(stops))
+        past.copy(rows, past, parents, max(stops))
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         """Run the decoder over the first ``num_slots`` slots; the answer lives until the next."""
-        self._inputs.write(num_slots, step_input)
-        past, cross = self._fit(num_slots, num_slots, int(self._inputs.total_length[0]))
+        inputs = self._inputs
+        inputs.write(num_slots, step_input)
+        self._buffers.fit_step(
+            num_slots, int(inputs.total_length[0]), int(inputs.total_source_length[0])
+        )
         key = (num_slots, step_input.num_candidates)
         if key not in self._bindings:
             if len(self._bindings) == MAX_BINDINGS:
                 self._bindings.clear()
-            self._bindings[key] = self._bind(past, cross, *key)
+            self._bindings[key] = self._bind(*key)
         return self._bindings[key].run(step_input)
 
-    def _bind(
-        self, past: KeyValueBuffer, cross: KeyValueBuffer, num_slots: int, num_candidates: int
-    ) -> BoundStep:
+    def _bind(self, num_slots: int, num_candidates: int) -> BoundStep:
         num_rows = num_slots * self._width
+        past, cross = self._past.entries, self._cross.entries
+        assert past is not None
+        assert cross is not None
         bound = BoundStep(
             self._session, self._inputs, num_rows, num_slots, num_candidates, self._signature
         )
@@ -199,39 +255,3 @@ class DeviceDecoderCache:
 
     def _rows(self, slot: int) -> range:
         return range(slot * self._width, (slot + 1) * self._width)
-
-    def _fit(
-        self, num_used: int, num_slots: int, num_target_positions: int
-    ) -> tuple[KeyValueBuffer, KeyValueBuffer]:
-        """Caches that hold ``num_slots`` slots, of which ``num_used`` are in use already."""
-        sizes = self._sizes
-        longest = int(self._source_lengths[:num_slots].max())
-        slots = doubled(SMALLEST_NUM_SLOTS, num_slots, self._max_slots)
-        targets = doubled(SMALLEST_NUM_POSITIONS, num_target_positions, sizes.max_target_positions)
-        sources = doubled(SMALLEST_NUM_POSITIONS, longest, sizes.max_source_tokens)
-        rows_used, rows = num_used * self._width, slots * self._width
-        self._past = self._resized(self._past, rows_used, rows, targets)
-        self._cross = self._resized(self._cross, num_used, slots, sources)
-        return self._past, self._cross
-
-    def _resized(
-        self, cache: KeyValueBuffer | None, num_used: int, num_entries: int, num_positions: int
-    ) -> KeyValueBuffer:
-        """``cache``, or one of a better size, to which the entries in use are copied."""
-        if cache is not None:
-            num_entries = _steady(cache.num_entries, num_entries)
-            num_positions = _steady(cache.num_positions, num_positions)
-            if (cache.num_entries, cache.num_positions) == (num_entries, num_positions):
-                return cache
-        resized = KeyValueBuffer(self._sizes, num_entries, num_positions, self._device)
-        resized.zero()
-        if cache is not None and num_used:
-            kept = min(cache.num_positions, num_positions)
-            resized.copy(range(num_used), cache, range(num_used), kept)
-        self._bindings.clear()
-        return resized
-
-
-def _steady(current: int, wanted: int) -> int:
-    """The current size unless it is too small, or more than twice what is wanted."""
-    return current if wanted <= current <= 2 * wanted else wanted

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TokenIds
-from attendant_server.engine.models import DecoderCache, EncodedSource
+from attendant_server.engine.models import EncodedSource
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.device_cache import (
     DeviceDecoderCache,
     DeviceEncodedSentence,
@@ -37,6 +38,9 @@ class DeviceTranslationModel(OnnxTranslationModel):
         super().__init__(bundle, num_threads, device, run_counter)
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
+    def release_memory(self) -> None:
+        """Nothing: all models share the arena of the device, which keeps what it has."""
+
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
         source, lengths = pad(sources, self.pad_id)
@@ -56,16 +60,20 @@ class DeviceTranslationModel(OnnxTranslationModel):
         self.encoder.shared.run_with_iobinding(binding)
         return batch
 
-    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
-        """A cache for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+    def new_cache(
+        self,
+        width: int,
+        max_slots: int,
+        pool: CachePool | None = None,
+        one_token_steps: bool = False,
+    ) -> DeviceDecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
 
         All steps here decode one token.
         """
-        cache = DeviceDecoderCache(
-            self.decoder_step, self.cache_sizes, width, max_slots, self._device
+        return DeviceDecoderCache(
+            self.decoder_step, self.cache_sizes, width, max_slots, self._device, pool
         )
-        self._caches.append(cache)
-        return cache
 
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]

@@ -49,6 +49,7 @@ class OnnxEmbeddingModel:
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
+        self._is_on_host = device == "cpu"
 
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
@@ -68,3 +69,16 @@ class OnnxEmbeddingModel:
         with self.mlm_head.session() as session:
             token_ids, probabilities = session.run(names, feeds)
         return MaskCandidates(token_ids, probabilities)
+
+    def release_memory(self) -> None:
+        """Give back what runs took for their work; the arena of a GPU keeps what it has."""
+        if not self._is_on_host:
+            return
+        token_ids, lengths = pad([[self._pad_id]], self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        last = f"hidden_{self.num_layers}"
+        self._embedder.shrink(lambda session: session.run([last], feeds))
+        if self.mlm_head is not None:
+            (hidden,) = self.embed([[self._pad_id]], [last]).values()
+            head_feeds = {"hidden": hidden[0], "top_k": np.array([1], dtype=np.int64)}
+            self.mlm_head.shrink(lambda session: session.run(["candidate_ids"], head_feeds))

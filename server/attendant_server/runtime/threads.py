@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import onnxruntime
 
-from attendant_server.runtime.sessions import open_session
+from attendant_server.runtime.sessions import ShrinkingSession, open_session
 
 LEAST_GAIN = 1.15
 """How much quicker a lone run on all threads must be to be worth a second copy of the weights, and
@@ -57,6 +58,10 @@ class CountedGraph:
         with self._run_counter.run():
             yield self.shared
 
+    def shrink(self, run: Callable[[Any], object]) -> None:
+        """Give back what runs took for their work, with short runs."""
+        run(ShrinkingSession(self.shared))
+
 
 class ThreadedGraph(CountedGraph):
     """One graph with a session for runs beside others and, where it pays, one for lone runs."""
@@ -78,6 +83,12 @@ class ThreadedGraph(CountedGraph):
         """The session to use for one run, which ends with the block."""
         with self._run_counter.run() as is_alone:
             yield self.alone if is_alone else self.shared
+
+    def shrink(self, run: Callable[[Any], object]) -> None:
+        """Give back what runs took for their work, with short runs of both sessions."""
+        super().shrink(run)
+        if self.has_choice:
+            run(ShrinkingSession(self.alone))
 
     def keep_what_pays(self, run: Callable[[onnxruntime.InferenceSession], object]) -> None:
         """Time short runs of both sessions; give up the one for lone runs if it gains little."""

@@ -4,7 +4,7 @@ Knows graphs and arrays, and nothing of requests, search or scheduling. Graph in
 are those that ``attendant-export`` writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TargetScore, TokenIds
-from attendant_server.engine.models import NO_TOKEN_BIAS, DecoderCache, EncodedSource, StepInput
+from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.device_cache import (
     DeviceDecoderCache,
@@ -69,6 +70,7 @@ class OnnxTranslationModel:
         self.encoder = ThreadedGraph(bundle.graph_path("encoder"), num_threads, device, run_counter)
         self.decoder_step = opened(general)
         self.greedy_graph = None if greedy is None else opened(greedy)
+        self.num_greedy_tokens = self._step_graph(1).signature.num_tokens
         self.scorer = CountedGraph(bundle.graph_path("scorer"), num_threads, device, run_counter)
         for runner in filter(None, (self.decoder_step, self.greedy_graph)):
             _check_states(runner)
@@ -79,7 +81,6 @@ class OnnxTranslationModel:
         if self.uses_shortlists:
             self._encoded_names.append(bundle.graphs.shortlist_output)
         self._device = device
-        self._caches: list[HostDecoderCache | DeviceDecoderCache] = []
         if self.encoder.has_choice:
             self._choose_threads()
 
@@ -105,16 +106,24 @@ class OnnxTranslationModel:
     def _choose_threads(self) -> None:
         """Find out whether a lone run of one short text is quicker on all threads."""
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
+        for graph, run in self._short_runs(num_tokens):
+            graph.keep_what_pays(run)
+
+    def _short_runs(
+        self, num_tokens: int
+    ) -> Iterator[tuple[ThreadedGraph, Callable[[Any], object]]]:
+        """The graphs of translations, each with a run of one text in one of its sessions."""
         source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
         feeds = {"source": source, "source_lengths": lengths}
-        self.encoder.keep_what_pays(lambda session: session.run(self._encoded_names, feeds))
+        yield self.encoder, lambda session: session.run(self._encoded_names, feeds)
         (encoded,) = self._encode_padded(source, lengths)
-        self._choose_step_threads(encoded, width=1)
-        if self.greedy_graph is not None:
-            self._choose_step_threads(encoded, width=TRIAL_WIDTH)
+        for width in (1, TRIAL_WIDTH) if self.greedy_graph is not None else (1,):
+            yield self._step_graph(width), self._short_step(encoded, width)
 
-    def _choose_step_threads(self, source: EncodedSentence, width: int) -> None:
-        cache = self._new_host_cache(width, max_slots=1)
+    def _short_step(self, source: EncodedSentence, width: int) -> Callable[[Any], object]:
+        cache = HostDecoderCache(
+            self._step_graph(width), self.cache_sizes, width, 1, self.vocab_size
+        )
         cache.load(0, source)
         step_input = StepInput(
             tokens=np.full(width, self.start_token_id, dtype=np.int64),
@@ -122,13 +131,26 @@ class OnnxTranslationModel:
             num_candidates=1,
             token_biases=[NO_TOKEN_BIAS] * cache.num_step_tokens,
         )
-        graph = self._step_graph(width)
-        graph.keep_what_pays(lambda session: cache.step_with(session, 1, step_input))
+        return lambda session: cache.step_with(session, 1, step_input)
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of all caches."""
-        return sum(cache.num_bytes for cache in list(self._caches))
+    def release_memory(self) -> None:
+        """Give back what runs took for their work."""
+        for graph, run in self._short_runs(num_tokens=1):
+            graph.shrink(run)
+        end = np.array([[self.eos_id]])
+        feeds = {"target_in": end, "target_out": end, "source_lengths": np.ones(1, np.int64)}
+        cross = self._run_encoder(self._source_outputs, end, feeds["source_lengths"])
+        feeds |= dict(zip(self._source_outputs, cross, strict=True))
+        self.scorer.shrink(lambda session: session.run(["log_probabilities"], feeds))
+
+    def needed_cache_bytes(
+        self, width: int, num_sentences: int, longest_output: int, longest_source: int
+    ) -> int:
+        """What so many running sentences of ``width`` rows need when they are as long as this."""
+        num_step_tokens = self.num_greedy_tokens if width == 1 else 1
+        # Of an output, the last token is never written; of a run, all tokens are.
+        longest_row = longest_output + num_step_tokens - 1
+        return self.cache_sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -152,17 +174,23 @@ class OnnxTranslationModel:
         with self.encoder.session() as session:
             return session.run(names, feeds)  # type: ignore[no-any-return]
 
-    def new_cache(self, width: int, max_slots: int, one_token_steps: bool = False) -> DecoderCache:
-        """Allocate the caches for ``max_slots`` sentences of ``width`` rows."""
-        cache = self._new_host_cache(width, max_slots, one_token_steps)
-        self._caches.append(cache)
-        return cache
+    def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
+        """The memory of the caches of one worker, none as yet."""
+        return CachePool(self.cache_sizes, max_bytes, spare_bytes)
 
-    def _new_host_cache(
-        self, width: int, max_slots: int, one_token_steps: bool = False
-    ) -> HostDecoderCache:
+    def new_cache(
+        self,
+        width: int,
+        max_slots: int,
+        pool: CachePool | None = None,
+        one_token_steps: bool = False,
+    ) -> HostDecoderCache | DeviceDecoderCache:
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+
+        Without a ``pool`` they have one of their own, without a limit.
+        """
         graph = self._step_graph(width, one_token_steps)
-        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size)
+        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
 
     def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
         """The quickest graph that can do it."""

@@ -1,5 +1,6 @@
 """How much memory is in use and how much may be: of the control group, else of the machine."""
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,13 @@ class _Names(NamedTuple):
 
 _V1 = _Names("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 _V2 = _Names("memory.max", "memory.current", "inactive_file")
+
+
+def return_freed_memory() -> None:
+    """Give what malloc keeps for later back to the system, where the C library can (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:

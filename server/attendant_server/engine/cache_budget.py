@@ -1,0 +1,69 @@
+"""Which sentences may run together, so that the caches of a worker never exceed their limit."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias, TypeVar
+
+from attendant_server.engine.calls import SearchOptions
+from attendant_server.engine.running_batch import Sentence
+from attendant_server.errors import InvalidRequest
+
+NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
+"""`TranslationModel.needed_cache_bytes`."""
+Key = TypeVar("Key")
+"""The key of a batch."""
+
+
+class CacheBudget:
+    """Reserves, for each running sentence, what it can grow to.
+
+    A sentence can grow to its output limit, and then every row of its width takes as much. So
+    nothing that runs can find no room later, whatever becomes of its neighbours.
+    """
+
+    def __init__(self, max_bytes: int, needed_bytes: NeededBytes) -> None:
+        """``max_bytes`` is for all widths of one worker together."""
+        self.max_bytes = max_bytes
+        self._needed_bytes = needed_bytes
+
+    def has_room(
+        self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
+    ) -> bool:
+        """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
+        batches = {**running, key: [*running.get(key, ()), sentence]}
+        return sum(map(self._most_bytes, batches.values())) <= self.max_bytes
+
+    def _most_bytes(self, sentences: Sequence[Sentence]) -> int:
+        if not sentences:
+            return 0
+        return self._needed_bytes(
+            sentences[0].width,
+            len(sentences),
+            max(sentence.max_output_tokens for sentence in sentences),
+            max(sentence.num_source_tokens for sentence in sentences),
+        )
+
+    def check(self, options: SearchOptions, source_lengths: Iterable[int]) -> None:
+        """Raise InvalidRequest if one of the sources could not even be translated alone."""
+        for num_source_tokens in sorted(set(source_lengths), reverse=True):
+            self._check(options.for_source(num_source_tokens), num_source_tokens)
+
+    def _check(self, options: SearchOptions, num_source_tokens: int) -> None:
+        width, longest = options.beam_size, options.max_output_tokens
+
+        def fits(width: int, longest: int) -> bool:
+            return self._needed_bytes(width, 1, longest, num_source_tokens) <= self.max_bytes
+
+        if fits(width, longest):
+            return
+        why = (
+            f"for a text of {num_source_tokens} tokens, whose search must fit into "
+            f"{self.max_bytes} bytes of caches"
+        )
+        if fits(1, longest):
+            most = max(w for w in range(1, width) if fits(w, longest))
+            problem = f"at most {most} with {longest} output tokens {why}, got {width}"
+            raise InvalidRequest("options.beam_size", problem)
+        shorter = [n for n in range(1, longest) if fits(width, n)]
+        most = max(shorter, default=0)
+        problem = f"at most {most} with a beam of {width} {why}, got {longest}"
+        raise InvalidRequest("options.max_output_tokens", problem)

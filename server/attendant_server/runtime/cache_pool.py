@@ -1,0 +1,225 @@
+"""How much memory the caches of one worker take: one policy for all widths, on host and device.
+
+A buffer holds *entries*, which are rows or sources, of equally many positions each. What sentences
+need of it is entries x longest, in steps of 16 positions. What it takes is more than that, so that
+it need not be copied whenever a sentence joins or grows, and less than a bound over all buffers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from attendant_server.engine.models import CacheFigures
+from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps
+
+SPARE_BYTES = 8_000_000
+"""Memory that all caches of a model may take beyond 1.5 times what they need. Buffers within it
+are not worth the time of making them smaller."""
+NO_LIMIT = 2**62
+
+
+class CachePool:
+    """The buffers of all caches of one worker.
+
+    ``allocated`` is at most 1.5 x ``needed`` and a spare, and at most the limit, if the engine lets
+    no sentences join whose need can exceed that. All counts are in positions of all layers.
+    """
+
+    def __init__(
+        self, sizes: CacheSizes, max_bytes: int = NO_LIMIT, spare_bytes: int = SPARE_BYTES
+    ) -> None:
+        self.sizes = sizes
+        self.max_positions = max_bytes // sizes.position_bytes
+        self.needed = self.allocated = 0
+        self.buffers: list[CacheBuffer] = []
+        self._spare = spare_bytes // sizes.position_bytes
+        self.figures = CacheFigures(0, 0)
+        """Of the last step, or of now if nothing runs."""
+
+    def release(self) -> None:
+        """Give back the memory of all buffers that nothing needs."""
+        self._release_unused()
+        self._publish()
+
+    def settle(self) -> None:
+        """Give back what is too much for what is needed now.
+
+        Far more than is kept afterwards may be allocated before that, so that it is rare.
+        """
+        most = self.needed * 3 // 2 + self._spare
+        if self.allocated > most:
+            self._release_unused()
+        if self.allocated > most:
+            self._tighten(_with_quarter)
+        self._publish()
+
+    def grant(self, buffer: "CacheBuffer") -> int:
+        """The new capacity of a buffer that needs more than it has."""
+        needed = buffer.needed
+        for capacity in (4 * needed, 2 * needed):
+            if self._is_comfortable(buffer, capacity):
+                return capacity
+        roomy = _with_quarter(needed)
+        if not self._is_comfortable(buffer, roomy):
+            self._release_unused()
+            self._tighten(_with_quarter, growing=buffer)
+        if self._is_comfortable(buffer, roomy):
+            return roomy
+        self._tighten(_exactly, growing=buffer)  # the limit of the pool is near
+        return needed
+
+    def _publish(self) -> None:
+        each = self.sizes.position_bytes
+        self.figures = CacheFigures(self.needed * each, self.allocated * each)
+
+    def _release_unused(self) -> None:
+        for buffer in self.buffers:
+            if not buffer.needed:
+                buffer.resize(0)
+
+    def _is_comfortable(self, buffer: "CacheBuffer", capacity: int) -> bool:
+        """Whether `settle` would have nothing to do for a while, were this its capacity."""
+        allocated = self.allocated - buffer.capacity + capacity
+        return allocated <= min(_with_quarter(self.needed) + self._spare // 2, self.max_positions)
+
+    def _tighten(
+        self, capacity_for: Callable[[int], int], growing: "CacheBuffer | None" = None
+    ) -> None:
+        """Leave to each buffer, but to the one that grows, a capacity that follows its need."""
+        for buffer in self.buffers:
+            if buffer is not growing:
+                buffer.resize(min(buffer.capacity, capacity_for(buffer.needed)))
+
+
+def _with_quarter(needed: int) -> int:
+    return needed + needed // 4
+
+
+def _exactly(needed: int) -> int:
+    return needed
+
+
+class CacheBuffer(ABC):
+    """Keys and values, in all layers, of the rows or of the sources of one width.
+
+    The memory of each tensor is laid out as (entries, heads, positions, head_dim); how many entries
+    have room follows from ``num_positions``.
+    """
+
+    def __init__(
+        self,
+        pool: CachePool,
+        max_entries: int,
+        max_positions: int,
+        most_excess: int,
+        on_moved: Callable[[], None],
+    ) -> None:
+        """Take no memory yet.
+
+        The layout has at most ``most_excess`` times the positions that are needed. ``on_moved`` is
+        called when the memory is another one, or none, so that nobody uses the old one any more.
+        """
+        self.sizes = pool.sizes
+        self.needed = self.capacity = 0
+        """Positions of all entries together."""
+        self.num_positions = 0
+        """Of each entry, in the present layout."""
+        self._pool, self._max_positions = pool, max_positions
+        self._max_entries = max_entries
+        self._most_excess, self._has_moved = most_excess, on_moved
+        self._num_used = self._num_entries = self._longest = 0
+        pool.buffers.append(self)
+
+    def fit(self, num_used: int, num_entries: int, longest: int) -> None:
+        """Make room for ``num_entries`` entries of ``longest`` positions.
+
+        The content of the first ``num_used`` is kept.
+        """
+        self._longest = in_steps(longest, self._max_positions)
+        self._num_used, self._num_entries = num_used, num_entries
+        self._pool.needed -= self.needed
+        self.needed = num_entries * self._longest
+        self._pool.needed += self.needed
+        if self.needed > self.capacity:
+            self._change(min(self._pool.grant(self), self._max_entries * self._max_positions))
+        elif not self._is_laid_out_well():
+            self._lay_out_again(self.capacity)
+
+    def clear(self) -> None:
+        """Nothing is needed any more."""
+        self._pool.needed -= self.needed
+        self.needed = self._num_used = self._num_entries = 0
+
+    def resize(self, capacity: int) -> None:
+        """Take less memory; 0 only if nothing is needed."""
+        if capacity != self.capacity:
+            self._change(capacity)
+
+    def _change(self, capacity: int) -> None:
+        self._lay_out_again(capacity)
+        self._pool.allocated += capacity - self.capacity
+        self.capacity = capacity
+
+    def _is_laid_out_well(self) -> bool:
+        is_wide_enough = self._num_entries * self.num_positions <= self.capacity
+        most = self._most_excess * self._longest
+        return is_wide_enough and self._longest <= self.num_positions <= most
+
+    def _lay_out_again(self, capacity: int) -> None:
+        """Choose the positions of an entry so that entries and positions can both grow."""
+        num_positions = 0
+        if capacity:
+            num_entries = min(_with_quarter(self._num_entries), self._max_entries)
+            roomy = capacity // num_entries // POSITION_STEP * POSITION_STEP
+            most = min(self._most_excess * self._longest, self._max_positions)
+            num_positions = max(self._longest, min(roomy, most))
+        num_kept = min(self.num_positions, num_positions, self._longest)
+        self.lay_out(capacity, num_positions, self._num_used if num_kept else 0, num_kept)
+        self.num_positions = num_positions
+
+    @abstractmethod
+    def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
+        """Lay memory of ``capacity`` positions, or none, out for entries of ``num_positions``.
+
+        Entries keep their first ``num_kept`` positions, as far as they are in use: the first
+        ``num_entries`` of them. If it is not the memory of before, `_has_moved` is to be called.
+        """
+
+
+class WidthBuffers:
+    """The two buffers of one search width, and for what they were last made to fit."""
+
+    def __init__(
+        self, pool: CachePool, width: int, rows: CacheBuffer, sources: CacheBuffer
+    ) -> None:
+        self._pool, self._width, self._rows, self._sources = pool, width, rows, sources
+        self._fitted = (0, 0, 0)  # slots, and the longest row and source in steps of positions
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of both buffers."""
+        return (self._rows.capacity + self._sources.capacity) * self._pool.sizes.position_bytes
+
+    def fit_source(self, slot: int, longest_source: int) -> None:
+        """Make room for one more sentence, in ``slot``; the longest source includes its own."""
+        longest_row = max(self._fitted[1] * POSITION_STEP, 1)
+        self._fitted = (0, *self._fitted[1:])
+        self._fit(slot, slot + 1, longest_row, longest_source)
+
+    def fit_step(self, num_slots: int, longest_row: int, longest_source: int) -> None:
+        """Make room for a step; give back what is too much for it."""
+        fitted = (num_slots, -(-longest_row // POSITION_STEP), -(-longest_source // POSITION_STEP))
+        if fitted != self._fitted:
+            self._fit(num_slots, num_slots, longest_row, longest_source)
+            self._pool.settle()
+            self._fitted = fitted
+
+    def release(self) -> None:
+        """Need nothing any more; a little memory stays for the next sentence."""
+        self._rows.clear()
+        self._sources.clear()
+        self._fitted = (0, 0, 0)
+        self._pool.settle()
+
+    def _fit(self, num_used: int, num_slots: int, longest_row: int, longest_source: int) -> None:
+        self._rows.fit(num_used * self._width, num_slots * self._width, longest_row)
+        self._sources.fit(num_used, num_slots, longest_source)
