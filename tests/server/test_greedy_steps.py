@@ -115,7 +115,7 @@ class OneByOne:
 def one_by_one_and_together(request, translation_bundle):
     graphs = ("greedy_step", "greedy_steps")
     models = [model_of(translation_bundle, request.param, graph) for graph in graphs]
-    caches = [model.new_cache(1, 3) for model in models]
+    caches = [model.new_cache(model.step_for(1), 1, 3) for model in models]
     for model, cache in zip(models, caches, strict=True):
         load(cache, model, source_of(5), source_of(40), source_of(3))
     # To the last bit, but for fp16, whose conversions ONNX Runtime places as it likes.

@@ -54,8 +54,12 @@ class Twins:
     def __init__(self, models, width, max_slots=MAX_BLOCKS):
         self.models, self.width = models, width
         self.pools = [CachePool(m.cache_sizes, spare_bytes=0) for m in (models.host, models.device)]
-        self.host = models.host.new_cache(width, max_slots, self.pools[0])
-        self.device = models.device.new_cache(width, max_slots, self.pools[1])
+        self.host = models.host.new_cache(
+            models.host.step_for(width), width, max_slots, self.pools[0]
+        )
+        self.device = models.device.new_cache(
+            models.device.step_for(width), width, max_slots, self.pools[1]
+        )
         self.tokens = np.zeros(0, np.int64)
         self.lengths = np.zeros(0, np.int32)
 
@@ -213,7 +217,7 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
     graph.shared = graph.alone = counting
     whole, model.decoder_step = model.decoder_step, graph
     try:
-        cache = model.new_cache(2, MAX_BINDINGS)
+        cache = model.new_cache(model.step_for(2), 2, MAX_BINDINGS)
     finally:
         model.decoder_step = whole
     for slot, encoded in enumerate(model.encode([source_of(5)] * 4)):

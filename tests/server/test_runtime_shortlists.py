@@ -70,6 +70,7 @@ class WithAllTokens:
     def __init__(self, bundle):
         self.model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
         self.new_cache, self.cache_sizes = self.model.new_cache, self.model.cache_sizes
+        self.step_for = self.model.step_for
 
     def encode(self, sources):
         everything = np.arange(self.model.vocab_size)
@@ -97,7 +98,7 @@ def greedy(model, sources, num_steps=6, least=0):
 
     The first ``least`` tokens are no end.
     """
-    cache = model.new_cache(1, len(sources))
+    cache = model.new_cache(model.step_for(1), 1, len(sources))
     for slot, encoded in enumerate(model.encode(sources)):
         cache.load(slot, encoded)
     tokens = np.full(len(sources), model.start_token_id)

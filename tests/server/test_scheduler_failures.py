@@ -130,7 +130,7 @@ def test_a_refused_call_and_an_answered_one_count_no_dropped_texts(scheduler, ob
 def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(scheduler, model, caplog):
     caplog.set_level(logging.CRITICAL)
 
-    def without_memory(width, max_slots, pool, one_token_steps):
+    def without_memory(step, width, max_slots, pool):
         raise MemoryError
 
     new_cache = model.new_cache

@@ -135,15 +135,15 @@ def test_only_greedy_searches_whose_rules_need_tokens_run_in_steps_of_one_token(
     made = []
 
     class Model(FakeTranslationModel):
-        def new_cache(self, width, max_slots, pool=None, one_token_steps=False):
-            made.append((width, one_token_steps))
-            return super().new_cache(width, max_slots, pool, one_token_steps)
+        def new_cache(self, step, width, max_slots, pool=None):
+            made.append((width, step))
+            return super().new_cache(step, width, max_slots, pool)
 
     options = [
         SearchOptions(4, beam_size, 1, penalty) for beam_size in (1, 3) for penalty in (0.5, MARK)
     ]
     search_together(Model(2), [((5, 6), each) for each in options])
-    assert made == [(1, False), (1, True), (3, False)]
+    assert made == [(1, "greedy"), (1, "general"), (3, "general")]
 
 
 @EVERY_SEARCH
@@ -252,8 +252,9 @@ class NoRule:
 
 
 def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
-    assert model.new_cache(1, 1).num_step_tokens > 1
-    assert model.new_cache(1, 1, one_token_steps=True).num_step_tokens == 1
+    quick, slow = (model.step_for(1, one_token_steps) for one_token_steps in (False, True))
+    assert model.new_cache(quick, 1, 1).num_step_tokens > 1
+    assert model.new_cache(slow, 1, 1).num_step_tokens == 1
     wanted = [(source, SearchOptions(12)) for source in SOURCES]
     expected = search_together(model, wanted)
     monkeypatch.setattr(RULES, lambda options, eos_id: (NoRule(),))

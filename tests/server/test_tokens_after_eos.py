@@ -15,8 +15,8 @@ from tests.support.fake_model import EOS, FakeCache, FakeTranslationModel, Recor
 class HalfBrokenCache(FakeCache):
     """Gives no number for the second token of a step: always, or behind an end token alone."""
 
-    def __init__(self, model, width, max_slots, is_broken_behind_ends_alone):
-        super().__init__(model, width, max_slots)
+    def __init__(self, model, width, max_slots, step, is_broken_behind_ends_alone):
+        super().__init__(model, width, max_slots, step)
         self.is_broken_behind_ends_alone = is_broken_behind_ends_alone
 
     def step(self, num_slots, step_input):
@@ -38,8 +38,8 @@ def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
     max_output_tokens, is_broken_behind_ends_alone, fails
 ):
     class HalfBrokenModel(FakeTranslationModel):
-        def new_cache(self, width, max_slots, pool=None, one_token_steps=False):
-            return HalfBrokenCache(self, width, max_slots, is_broken_behind_ends_alone)
+        def new_cache(self, step, width, max_slots, pool=None):
+            return HalfBrokenCache(self, width, max_slots, step, is_broken_behind_ends_alone)
 
     model = HalfBrokenModel(num_greedy_tokens=2)
     scheduler = TranslationScheduler(

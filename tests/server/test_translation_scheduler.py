@@ -284,7 +284,7 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
             first_tokens.append(step_input.tokens.tolist())
             return super().step(num_slots, step_input)
 
-    model.new_cache = lambda width, max_slots, *_: SpyingCache(model, width, max_slots)
+    model.new_cache = lambda step, width, max_slots, _: SpyingCache(model, width, max_slots, step)
     scheduler = TranslationScheduler(
         "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
     )

@@ -35,11 +35,10 @@ class FakeCache:
         model: "FakeTranslationModel",
         width: int,
         max_slots: int,
-        one_token_steps: bool = False,
+        step: str,
     ) -> None:
         self.model, self.width = model, width
-        is_greedy = width == 1 and not one_token_steps
-        self.num_step_tokens = model.num_greedy_tokens if is_greedy else 1
+        self.num_step_tokens = model.num_greedy_tokens if step == "greedy" else 1
         self.is_released = True
         self.sources: list[tuple[int, ...]] = [()] * max_slots
         self.rows: list[list[int]] = [[] for _ in range(max_slots * width)]
@@ -133,14 +132,14 @@ class FakeTranslationModel:
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> "FakeCachePool":
         return FakeCachePool()
 
+    def step_for(self, width: int, one_token_steps: bool) -> str:
+        is_greedy = width == 1 and (self.num_greedy_tokens == 1 or not one_token_steps)
+        return "greedy" if is_greedy else "general"
+
     def new_cache(
-        self,
-        width: int,
-        max_slots: int,
-        pool: "FakeCachePool | None" = None,
-        one_token_steps: bool = False,
+        self, step: str, width: int, max_slots: int, pool: "FakeCachePool | None" = None
     ) -> FakeCache:
-        return FakeCache(self, width, max_slots, one_token_steps)
+        return FakeCache(self, width, max_slots, step)
 
     def log_probabilities(
         self, source: tuple[int, ...], prefix: tuple[int, ...]

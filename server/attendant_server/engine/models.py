@@ -132,12 +132,16 @@ class TranslationModel(Protocol):
         It takes at most 1.5 times what is needed, and ``spare_bytes``.
         """
 
-    def new_cache(
-        self, width: int, max_slots: int, pool: Any, one_token_steps: bool = False
-    ) -> DecoderCache:
+    def step_for(self, width: int, one_token_steps: bool) -> str:
+        """Name of the quickest step graph for sentences of ``width`` rows.
+
+        With ``one_token_steps`` the graph decodes one token in a run.
+        """
+
+    def new_cache(self, step: str, width: int, max_slots: int, pool: Any) -> DecoderCache:
         """The caches for at most ``max_slots`` sentences of ``width`` rows, in one of its pools.
 
-        With ``one_token_steps`` their steps decode one token, whatever would be quicker.
+        ``step`` is the name of the graph that steps over them.
         """
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:

@@ -83,8 +83,8 @@ class TranslationScheduler(Scheduler):
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
-        self._batches: dict[tuple[int, bool], RunningBatch] = {}
-        """By width and `Sentence.one_token_steps`."""
+        self._batches: dict[tuple[str, int], RunningBatch] = {}
+        """By the name of the step graph, and the width."""
         self._budget = CacheBudget(limits.max_cache_bytes, model.needed_cache_bytes)
         self.pool: CachePool = model.new_cache_pool(
             limits.max_cache_bytes, limits.spare_cache_bytes
@@ -242,14 +242,18 @@ class TranslationScheduler(Scheduler):
 
     def _has_room(self, sentence: Sentence) -> bool:
         running = {key: batch.sentences for key, batch in self._batches.items()}
-        key = (sentence.width, sentence.one_token_steps)
-        return self._budget.has_room(running, key, sentence)
+        return self._budget.has_room(running, self._key_for(sentence), sentence)
+
+    def _key_for(self, sentence: Sentence) -> tuple[str, int]:
+        """The batch of a sentence: with those of its width that the same graph decodes."""
+        step = self._model.step_for(sentence.width, sentence.one_token_steps)
+        return step, sentence.width
 
     def _batch_for(self, sentence: Sentence) -> RunningBatch:
-        width, one_token_steps = key = sentence.width, sentence.one_token_steps
+        step, width = key = self._key_for(sentence)
         if key not in self._batches:
             max_slots = min(self.max_rows // width, self.max_sentences)
-            cache = self._model.new_cache(width, max_slots, self.pool, one_token_steps)
+            cache = self._model.new_cache(step, width, max_slots, self.pool)
             self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
         return self._batches[key]
 

@@ -61,15 +61,11 @@ class DeviceTranslationModel(OnnxTranslationModel):
         return batch
 
     def new_cache(
-        self,
-        width: int,
-        max_slots: int,
-        pool: CachePool | None = None,
-        one_token_steps: bool = False,
+        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
     ) -> DeviceDecoderCache:
         """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
 
-        All steps here decode one token.
+        One graph takes all steps here.
         """
         return DeviceDecoderCache(
             self.decoder_step, self.cache_sizes, width, max_slots, self._device, pool

@@ -178,18 +178,20 @@ class OnnxTranslationModel:
         """The memory of the caches of one worker, none as yet."""
         return CachePool(self.cache_sizes, max_bytes, spare_bytes)
 
+    def step_for(self, width: int, one_token_steps: bool = False) -> str:
+        """Name of the quickest step graph for sentences of ``width`` rows."""
+        return self._step_graph(width, one_token_steps).signature.step.name
+
     def new_cache(
-        self,
-        width: int,
-        max_slots: int,
-        pool: CachePool | None = None,
-        one_token_steps: bool = False,
+        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
     ) -> HostDecoderCache | DeviceDecoderCache:
         """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
 
-        Without a ``pool`` they have one of their own, without a limit.
+        ``step`` is the name of the graph that steps over them. Without a ``pool`` they have one of
+        their own, without a limit.
         """
-        graph = self._step_graph(width, one_token_steps)
+        runners = (self.decoder_step, self.greedy_graph)
+        (graph,) = (r for r in runners if r is not None and r.signature.step.name == step)
         return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
 
     def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
