@@ -18,8 +18,8 @@ from attendant_client.connection import channel_options
 from grpc_health.v1 import health_pb2
 
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
-MODULES = {"asyncio_client", "client", "closing", "connection", "errors", "messages", "options"}
-MODULES |= {"parsing", "results", "retries", "streams"}
+MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
+MODULES |= {"messages", "options", "parsing", "results", "retries", "streams"}
 
 
 def public_methods(cls):
