@@ -32,6 +32,7 @@ PROSE = {
         "; may be used from several threads"
     ),
     r" A call is cancelled with its task\.": "",
+    r" Use `async with`, `async for`, `await close\(\)`\.": "",
 }
 FORMATTERS = (["check", "--select", "I", "--fix"], ["format"])
 

@@ -21,8 +21,8 @@ from attendant_client.retries import Attempts
 class AsyncTranslationStream(AsyncIterator[str]):
     """The pieces of one translation, in order; together they are its text.
 
-    Use it with `async with`, or close it, to cancel a translation that is not read to its end.
-    Iterating with `async for` raises CallError when the call fails.
+    Use it as a context manager, or close it, to cancel a translation that is not read to its end.
+    Iterating raises CallError when the call fails. Use `async with`, `async for`, `await close()`.
     """
 
     def __init__(

@@ -22,8 +22,8 @@ from attendant_client.retries import Attempts
 class TranslationStream(Iterator[str]):
     """The pieces of one translation, in order; together they are its text.
 
-    Use it with `with`, or close it, to cancel a translation that is not read to its end.
-    Iterating with `for` raises CallError when the call fails.
+    Use it as a context manager, or close it, to cancel a translation that is not read to its end.
+    Iterating raises CallError when the call fails.
     """
 
     def __init__(
