@@ -13,6 +13,7 @@ from tests.client.blocking import Blocking
 from tests.client.scripted_server import Script, start_server
 
 QUICK = RetryPolicy(max_attempts=3, initial_backoff_seconds=0.001, max_backoff_seconds=0.01)
+SETTINGS: dict[str, Any] = {"retry": QUICK, "timeout_seconds": 10.0}
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def connect(
     """Open clients of either class, which are all called as Client is."""
 
     def connect(target: str = address, **settings: Any) -> Any:
-        settings = {"retry": QUICK, "timeout_seconds": 10.0} | settings
+        settings = SETTINGS | settings
         client = (
             Client(target, **settings)
             if request.param is Client
