@@ -71,7 +71,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
 
-.PHONY: help serve test test-tools test-all check protos graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,12 +101,15 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	build/buf/node_modules/.bin/buf lint protos
 	cmp protos/google/rpc/status.proto $(VENV_PROTOS)/lib/python3*/site-packages/google/rpc/status.proto
 	$(call generate,build/generated)
-	$(VENV)/bin/pytest --quiet tests/deploy/test_dashboards.py tests/protos
+	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
 protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract again
 	$(call generate,protos/generated)
+
+clients: $(VENV)/.installed ## Generate the synchronous Python client from the asyncio client again
+	$(VENV)/bin/python -m clients.generate_sync
 
 graphs: $(VENV)/.installed ## Write the graphs again that the server moves its caches with
 	$(VENV)/bin/python -m attendant_export.graphs.cache_copies server/attendant_server/runtime/graphs

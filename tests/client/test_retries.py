@@ -1,15 +1,11 @@
 """When failed calls are tried again: the policy with a clock of its own, and both clients."""
 
-import asyncio
 import itertools
 import math
-import threading
 
 import pytest
 from attendant_client import (
-    AsyncClient,
     CallCancelledError,
-    Client,
     DeadlineExceededError,
     OverloadedError,
     ServerError,
@@ -151,75 +147,47 @@ def test_a_policy_that_makes_no_sense_is_refused(settings):
 
 def test_an_unavailable_server_is_tried_again(client, script):
     script.faults = [UNAVAILABLE, UNAVAILABLE]
-    assert client.call("translate", "a").text == "A"
+    assert client.translate("a").text == "A"
     assert script.calls == ["Translate"] * 3
 
 
 def test_a_call_that_the_server_cancels_is_tried_again(client, script):
     script.faults = [CANCELLED, CANCELLED]
-    assert client.call("translate", "a").text == "A"
+    assert client.translate("a").text == "A"
     assert script.calls == ["Translate"] * 3
 
 
 def test_a_server_that_always_cancels_is_given_up(client, script):
     script.faults = [CANCELLED] * 9
     with pytest.raises(CallCancelledError, match="as scripted"):
-        client.call("translate", "a")
+        client.translate("a")
     assert len(script.calls) == 3
-
-
-def test_a_call_that_closing_the_client_cancels_is_not_tried_again(address, script):
-    client = Client(address)
-
-    def close_early():
-        assert script.reached.wait(30)
-        client.close()
-
-    closer = threading.Thread(target=close_early)
-    closer.start()
-    with pytest.raises(CallCancelledError):
-        client.translate("a slow text")
-    closer.join()
-    assert script.calls == ["Translate"]
-
-
-def test_a_call_that_closing_the_asyncio_client_cancels_is_not_tried_again(address, script):
-    async def close_early():
-        client = AsyncClient(address)
-        call = asyncio.create_task(client.translate("a slow text"))
-        assert await asyncio.to_thread(script.reached.wait, 30)
-        await client.close()
-        with pytest.raises(CallCancelledError):
-            await call
-
-    asyncio.run(close_early())
-    assert script.calls == ["Translate"]
 
 
 def test_a_server_that_stays_unavailable_is_given_up(client, script):
     script.faults = [UNAVAILABLE] * 9
     with pytest.raises(UnavailableError, match="as scripted"):
-        client.call("translate", "a")
+        client.translate("a")
     assert len(script.calls) == 3
 
 
 def test_an_overloaded_server_is_tried_again_after_its_retry_info(client, script):
     script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=0.02)]
-    assert client.call("translate", "a").text == "A"
+    assert client.translate("a").text == "A"
     assert script.calls == ["Translate"] * 2
 
 
 def test_an_overloaded_server_is_tried_again_after_its_pushback(client, script):
     pushback = (("grpc-retry-pushback-ms", "20"),)
     script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, metadata=pushback)]
-    assert client.call("translate", "a").text == "A"
+    assert client.translate("a").text == "A"
     assert script.calls == ["Translate"] * 2
 
 
 def test_an_overloaded_server_that_names_no_time_is_not_tried_again(client, script):
     script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, "the queue is full")]
     with pytest.raises(OverloadedError) as caught:
-        client.call("translate", "a")
+        client.translate("a")
     assert caught.value.retry_after_seconds is None
     assert len(script.calls) == 1
 
@@ -227,7 +195,7 @@ def test_an_overloaded_server_that_names_no_time_is_not_tried_again(client, scri
 def test_a_time_past_the_deadline_is_not_waited_for(client, script):
     script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=3600.5)]
     with pytest.raises(OverloadedError) as caught:
-        client.call("translate", "a")
+        client.translate("a")
     assert caught.value.retry_after_seconds == 3600.5
     assert len(script.calls) == 1
 
@@ -235,7 +203,7 @@ def test_a_time_past_the_deadline_is_not_waited_for(client, script):
 def test_a_negative_pushback_forbids_retries(client, script):
     script.faults = [Fault(code_pb2.UNAVAILABLE, metadata=(("grpc-retry-pushback-ms", "-1"),))]
     with pytest.raises(UnavailableError):
-        client.call("translate", "a")
+        client.translate("a")
     assert len(script.calls) == 1
 
 
@@ -243,50 +211,50 @@ def test_details_that_cannot_be_read_are_no_advice(client, script):
     broken = (("grpc-status-details-bin", b"\x01broken"),)
     script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, metadata=broken)]
     with pytest.raises(OverloadedError) as caught:
-        client.call("translate", "a")
+        client.translate("a")
     assert caught.value.retry_after_seconds is None
 
 
 def test_an_internal_error_is_not_tried_again(client, script):
     script.faults = [Fault(code_pb2.INTERNAL)]
     with pytest.raises(ServerError):
-        client.call("translate", "a")
+        client.translate("a")
     assert len(script.calls) == 1
 
 
 def test_a_slow_call_ends_at_its_deadline(client):
     with pytest.raises(DeadlineExceededError):
-        client.call("translate", "a slow text", timeout_seconds=0.2)
+        client.translate("a slow text", timeout_seconds=0.2)
 
 
-def test_every_attempt_gets_what_is_left_of_the_time(client, script):
+def test_every_attempt_gets_what_is_left_of_the_time(connect, script):
     script.faults = [UNAVAILABLE]
-    client.call("translate", "a", timeout_seconds=5000)
-    client.with_settings(timeout_seconds=300).call("models")
+    client = connect(timeout_seconds=300)
+    client.translate("a", timeout_seconds=5000)
+    client.models()
     assert [round(seconds, -2) for seconds in script.time_left] == [5000, 300]
 
 
-def test_a_server_that_is_not_there_is_unavailable(client, address):
+def test_a_server_that_is_not_there_is_unavailable(connect):
     with pytest.raises(UnavailableError):
-        type(client)(client.kind, "127.0.0.1:1").call("models")
+        connect("127.0.0.1:1").models()
 
 
 def test_a_stream_that_fails_before_its_first_piece_is_tried_again(client, script):
     script.faults = [CANCELLED, Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=0.02)]
-    pieces, stream = client.stream("one two")
-    assert pieces == ["ONE ", "TWO"]
+    assert list(client.stream_translate("one two")) == ["ONE ", "TWO"]
     assert script.calls == ["StreamTranslate"] * 3
 
 
 def test_a_stream_that_fails_after_its_first_piece_is_not_tried_again(client, script):
     with pytest.raises(UnavailableError, match="broken in the middle"):
-        client.stream("this breaks here")
+        list(client.stream_translate("this breaks here"))
     assert script.calls == ["StreamTranslate"]
 
 
 def test_a_stream_ends_at_its_deadline(client):
     with pytest.raises(DeadlineExceededError):
-        client.stream("a slow text", timeout_seconds=0.2)
+        list(client.stream_translate("a slow text", timeout_seconds=0.2))
 
 
 def test_waits_with_jitter_differ():

@@ -7,19 +7,28 @@ import re
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads
 
 import attendant_client
 import grpc
 import pytest
 from attendant.v1 import embedding_pb2, model_pb2, translation_pb2
-from attendant_client import AsyncClient, AttendantError, Client, TextError, errors, messages
+from attendant_client import (
+    AsyncClient,
+    AsyncTranslationStream,
+    AttendantError,
+    Client,
+    TextError,
+    TranslationStream,
+    errors,
+    messages,
+)
 from attendant_client.connection import channel_options
 from grpc_health.v1 import health_pb2
 
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
-MODULES = {"asyncio_client", "client", "closing", "connection", "errors", "messages", "options"}
-MODULES |= {"parsing", "results", "retries", "streams"}
+MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
+MODULES |= {"messages", "options", "parsing", "results", "retries", "streams"}
 
 
 def public_methods(cls):
@@ -27,6 +36,21 @@ def public_methods(cls):
         name: member
         for name, member in inspect.getmembers(cls, inspect.isfunction)
         if not name.startswith("_")
+    }
+
+
+def without_asyncio(text):
+    return re.sub("asyncio_|Async|async |await ", "", text)
+
+
+def described_methods(cls):
+    """The signature and the docstring of every method and overload."""
+    return {
+        name: [
+            (without_asyncio(str(inspect.signature(form))), without_asyncio(form.__doc__ or ""))
+            for form in (*get_overloads(method), method)
+        ]
+        for name, method in {"__init__": cls.__init__, **public_methods(cls)}.items()
     }
 
 
@@ -44,11 +68,15 @@ def test_every_public_name_is_documented(name):
         assert inspect.getdoc(method)
 
 
-def test_both_clients_have_the_same_methods_and_signatures():
-    synchronous, asynchronous = public_methods(Client), public_methods(AsyncClient)
-    assert list(synchronous) == list(asynchronous)
-    for name in synchronous.keys() - {"stream_translate"}:
-        assert inspect.signature(synchronous[name]) == inspect.signature(asynchronous[name]), name
+@pytest.mark.parametrize(
+    ("synchronous", "asynchronous"),
+    [(Client, AsyncClient), (TranslationStream, AsyncTranslationStream)],
+)
+def test_both_clients_have_the_same_methods_signatures_and_docstrings(synchronous, asynchronous):
+    assert described_methods(synchronous) == described_methods(asynchronous)
+    assert not any(map(inspect.iscoroutinefunction, public_methods(synchronous).values()))
+    for name, method in public_methods(asynchronous).items():
+        assert inspect.iscoroutinefunction(method) == (name != "stream_translate")
 
 
 def test_every_status_code_has_an_error_class():

@@ -1,6 +1,7 @@
 """Python client of the attendant server, and the `attendant` command."""
 
 from attendant_client.asyncio_client import AsyncClient
+from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
 from attendant_client.errors import (
     AttendantError,
@@ -46,7 +47,7 @@ from attendant_client.results import (
     TruncationReport,
 )
 from attendant_client.retries import RetryPolicy
-from attendant_client.streams import AsyncTranslationStream, TranslationStream
+from attendant_client.streams import TranslationStream
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""The asyncio client, method for method the same as the synchronous one.
+"""The asyncio client; `make clients` generates the synchronous one from this module.
 
 Knows how to wait for a call; what is sent and what comes back is the business of `messages`.
 """
@@ -10,6 +10,7 @@ from typing import Literal, Self, TypeVar, Unpack, overload
 import grpc
 
 from attendant_client import messages, results
+from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import (
     DEFAULT_RETRY,
@@ -29,7 +30,6 @@ from attendant_client.options import (
     TranslateOptions,
 )
 from attendant_client.retries import RetryPolicy
-from attendant_client.streams import AsyncTranslationStream
 
 Result = TypeVar("Result")
 
@@ -39,8 +39,15 @@ class AsyncClient:
 
         async with AsyncClient("localhost:50051") as client:
             translation = await client.translate("The dog is barking.", model="en-de")
+            print(translation.text)
 
-    Arguments, options, results and errors are those of Client. A call is cancelled with its task.
+    `target` is the server's "host:port". `timeout_seconds` is the time that a call may take with
+    all its attempts, unless the call says otherwise. `retry` says which failures are tried again.
+    `metadata` goes with every call. A call is cancelled with its task.
+
+    Every method that takes texts takes one string, and returns one result, or a sequence of them,
+    and returns a list in the same order. All methods raise CallError when the call fails,
+    TextError when one of its texts fails, and ValueError for options that do not exist.
     """
 
     def __init__(
