@@ -49,7 +49,7 @@ class BareLoop:
         bound: dict[str, Array] = {
             **encoded,
             names.tokens: tokens,
-            names.lengths: lengths,
+            names.past_lengths: lengths,
             names.total_length: total_length,
             names.source_lengths: source_lengths,
             names.total_source_length: source_lengths.max(keepdims=True).astype(np.int32),
@@ -74,7 +74,7 @@ class BareLoop:
     def _bind(self, arrays: dict[str, Array], best: Array) -> Any:
         """A step on memory that the caller keeps; states are written where they are read."""
         for bias in self._signature.inputs.token_biases:
-            arrays[bias.positions] = np.zeros((0, 2), np.int64)
+            arrays[bias.indices] = np.zeros((0, 2), np.int64)
             arrays[bias.values] = np.zeros(0, np.float32)
         binding = self._step.io_binding()
         for name in self._signature.graph.inputs:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from attendant.v1 import bundle_pb2
 from attendant_manifest import ManifestError, parse_manifest
+from attendant_manifest.rules import MANIFEST_NAME, NAME, VERSION, problems
 
-from attendant_server.manifest_problems import MANIFEST_NAME, NAME, VERSION, problems
 from attendant_server.reasons import reason_of
 
-MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """What each device can run, best first. ONNX Runtime's kernels that keep caches in place on a GPU
 take fp16 only, and its int8 products run on the host."""
@@ -101,10 +101,35 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
         manifest = parse_manifest(_read_manifest(directory))
     except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{directory / MANIFEST_NAME}: {reason_of(error)}") from error
-    problem = next(problems(manifest, directory), None)
+    problem = next(_problems(manifest, directory), None)
     if problem is not None:
         raise BundleError(f"{directory / MANIFEST_NAME}: {problem}")
     return Bundle(directory, manifest, _choose_precision(manifest, directory, precision, device))
+
+
+def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
+    """Broken rules, and facts of the manifest that this server cannot serve."""
+    yield from problems(manifest)
+    if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
+        folder = f"{directory.parent.name}/{directory.name}"
+        yield f"name and version must be those of the folder, {folder}"
+    yield from _unsupported_fields(manifest)
+
+
+def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    """Fields that change outputs and that the server does not apply: ignoring them is wrong."""
+    applied = {
+        "decoding": {"start_token_id", "suppressed_token_ids"},
+        "embedding": {"pooling", "normalize"},
+        "text_normalization": set[str](),
+    }
+    for name, fields in applied.items():
+        for field, _ in getattr(manifest, name).ListFields():
+            if field.name not in fields:
+                yield f"{name}.{field.name} is set, which this server does not apply"
+    for language in (*manifest.source_languages, *manifest.target_languages):
+        if [field.name for field, _ in language.ListFields()] != ["tag"]:
+            yield f"language {language.tag} has tokens of its own, which this server does not apply"
 
 
 def _matches(model: str, key: str) -> bool:

@@ -1,5 +1,6 @@
 """From the manifest of a bundle to the description of a model that the application uses."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from attendant.v1 import bundle_pb2
@@ -29,8 +30,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         precision=bundle.precision,
         available_precisions=tuple(precision.name for precision in manifest.precisions),
         description=manifest.description,
-        source_language=", ".join(manifest.source_languages),
-        target_language=", ".join(manifest.target_languages),
+        source_language=_only_tag(manifest.source_languages),
+        target_language=_only_tag(manifest.target_languages),
         languages=tuple(manifest.languages),
         max_source_tokens=manifest.limits.max_source_tokens,
         max_target_tokens=manifest.limits.max_target_tokens,
@@ -45,6 +46,11 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         default_normalize=manifest.embedding.normalize,
         published=_published(manifest),
     )
+
+
+def _only_tag(languages: Sequence[bundle_pb2.Language]) -> str:
+    """The tag of the only language; "" if there are none or several."""
+    return languages[0].tag if len(languages) == 1 else ""
 
 
 def _default_pooling(manifest: bundle_pb2.Manifest) -> Pooling:

@@ -40,7 +40,8 @@ def test_a_manifest_describes_a_translation_bundle_completely(translation_bundle
 
     assert manifest.kind == MODEL_KIND_TRANSLATION
     assert (manifest.name, manifest.version) == ("tiny-en-de", "1")
-    assert [*manifest.source_languages, *manifest.target_languages] == ["en", "de"]
+    assert [language.tag for language in manifest.source_languages] == ["en"]
+    assert [language.tag for language in manifest.target_languages] == ["de"]
     assert [p.name for p in manifest.precisions] == PRECISIONS
     assert [p.precision for p in manifest.parity.precisions] == PRECISIONS
     assert manifest.architecture.decoder.groups[0].num_layers == 2

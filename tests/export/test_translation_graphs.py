@@ -207,10 +207,10 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
     real = "tensor(float16)" if precision == "fp16" else "tensor(float)"
     expected = {
         "tokens": (["rows"], "tensor(int64)"),
-        "lengths": (["rows"], "tensor(int32)"),
+        "past_lengths": (["rows"], "tensor(int32)"),
         "total_length": ([1], "tensor(int32)"),
         "num_candidates": ([1], "tensor(int64)"),
-        "bias_positions": (["biased", 2], "tensor(int64)"),
+        "bias_indices": (["biased", 2], "tensor(int64)"),
         "bias_values": (["biased"], "tensor(float)"),
         "source_lengths": (["sentences"], "tensor(int64)"),
         "candidate_ids": (["rows", "candidates"], "tensor(int64)"),
@@ -232,7 +232,7 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
     del expected["num_candidates"]
     for name in [n for n in expected if n.startswith("present_")]:
         expected[f"{name}_1"] = expected[name]
-    expected["bias_positions_1"] = (["biased_1", 2], "tensor(int64)")
+    expected["bias_indices_1"] = (["biased_1", 2], "tensor(int64)")
     expected["bias_values_1"] = (["biased_1"], "tensor(float)")
     expected["candidate_ids"] = (["rows", 2], "tensor(int64)")
     expected["candidate_log_probabilities"] = (["rows", 2], "tensor(float)")

@@ -43,7 +43,12 @@ def test_only_facts_that_version_1_does_not_state_are_added(bundle: Path):
     is_pre_norm = written.architecture.HasField("decoder")  # by the defaults of the trainer
     expected = NORM_POSITION_PRE if is_pre_norm else NORM_POSITION_POST
     assert written.architecture.encoder.norm_position == expected
+    positions = written.architecture.source_embeddings.positions
+    assert positions.num_positions == (0 if is_pre_norm else 64)
+    assert written.architecture.source_embeddings.num_token_types == (0 if is_pre_norm else 2)
     for manifest in (in_memory, written):
+        manifest.architecture.source_embeddings.positions.ClearField("num_positions")
+        manifest.architecture.source_embeddings.ClearField("num_token_types")
         for name in ("encoder", "decoder"):
             stack = getattr(manifest.architecture, name)
             stack.ClearField("norm_position")

@@ -7,12 +7,13 @@ import pytest
 from attendant.v1 import bundle_pb2
 from attendant.v1.architecture_pb2 import NORM_POSITION_UNSPECIFIED
 from attendant_manifest import ManifestError, format_manifest, parse_manifest
+from attendant_manifest.rules import problems
 from attendant_manifest.sizes import embedding_sizes, num_layers, translation_sizes
 
 ROOT = Path(__file__).parents[2]
 VERSION_1 = [
     path
-    for folder in ("tests/data", "tests/recorded/bundles")
+    for folder in ("bundles", "tests/data", "tests/recorded/bundles")
     for path in sorted((ROOT / folder).rglob("manifest.json"))
 ]
 WITH_ALL_STEPS = ROOT / "tests/recorded/bundles/tiny-en-de/1/manifest.json"
@@ -24,6 +25,11 @@ def read(path: Path) -> str:
 
 def changed(**changes: object) -> str:
     return json.dumps(json.loads(read(WITH_ALL_STEPS)) | changes)
+
+
+def with_sizes(**changes: object) -> str:
+    sizes = json.loads(read(WITH_ALL_STEPS))["translation_sizes"]
+    return changed(translation_sizes=sizes | changes)
 
 
 @pytest.mark.parametrize("path", VERSION_1, ids=lambda p: "/".join(p.parts[-4:-1]))
@@ -60,16 +66,27 @@ def test_the_signatures_of_the_steps_of_version_1_are_those_of_its_rules():
 
 
 @pytest.mark.parametrize("path", VERSION_1, ids=lambda p: "/".join(p.parts[-4:-1]))
-def test_signatures_name_every_input_and_output_of_a_step(path: Path):
-    for precision in parse_manifest(read(path)).precisions:
-        for step in precision.steps:
-            inputs = [value for _, value in step.inputs.ListFields() if isinstance(value, str)]
-            inputs += [n for b in step.inputs.token_biases for n in (b.positions, b.values)]
-            inputs += [state.input for state in step.states]
-            outputs = [value for _, value in step.outputs.ListFields()]
-            outputs += [name for state in step.states for name in state.outputs]
-            assert sorted(inputs) == sorted(step.graph.inputs)
-            assert sorted(outputs) == sorted(step.graph.outputs)
+def test_a_manifest_of_version_1_keeps_the_rules_of_version_2(path: Path):
+    assert list(problems(parse_manifest(read(path)))) == []
+
+
+def test_the_states_of_version_1_are_those_of_its_graphs():
+    precision = parse_manifest(read(WITH_ALL_STEPS)).precisions[0]
+    steps = {step.name: step for step in precision.steps}
+    rows = [f"{kind}_{layer}" for layer in (0, 1) for kind in ("key", "value")]
+    for name, step in steps.items():
+        owned = {bundle_pb2.STATE_OWNER_ROW: "past", bundle_pb2.STATE_OWNER_SOURCE: "cross"}
+        for owner, prefix in owned.items():
+            states = [state for state in step.states if state.owner == owner]
+            assert [state.input for state in states] == [f"{prefix}_{each}" for each in rows]
+        for state in step.states:
+            is_row = state.owner == bundle_pb2.STATE_OWNER_ROW
+            is_written = is_row or "greedy" in name
+            suffixes = ["", "_1"][: step.num_tokens] if is_written else []
+            written = f"present_{state.input.removeprefix('past_')}"
+            assert list(state.outputs) == [f"{written}{suffix}" for suffix in suffixes]
+            assert state.encoder_output == ("" if is_row else state.input)
+            assert state.reads_padding is not is_written
 
 
 def test_facts_that_version_1_does_not_state_stay_unspecified():
@@ -89,7 +106,15 @@ def test_facts_that_version_1_does_not_state_stay_unspecified():
         (changed(surprise=1), "surprise"),
         (changed(special_tokens={}), "bos_id is missing"),
         (changed(precisions=3), "a field has a value of another type"),
-        (changed(translation_sizes={"d_model": "wide"}), "vocab_size is missing"),
+        (changed(translation_sizes={"d_model": 32}), "vocab_size is missing"),
+        (with_sizes(d_model="wide"), "d_model must be a number from 1 to 16777216"),
+        (with_sizes(d_model=True), "d_model must be a number from 1 to 16777216"),
+        (with_sizes(num_heads=-1), "num_heads must be a number from 1 to 16777216"),
+        (with_sizes(num_decoder_layers=10**12), "num_decoder_layers must be a number"),
+        ('{"manifest_version": %s}' % ("9" * 5000), "integer string conversion"),
+        (changed(special_tokens="ab"), "a field has a value of another type|dictionary update"),
+        (changed(manifest_version=True), "manifest_version"),
+        (changed(manifestVersion=1), "version 1 has no field manifestVersion"),
         ("[" * 100_000, "is nested too deeply"),
     ],
 )

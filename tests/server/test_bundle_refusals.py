@@ -55,7 +55,7 @@ def test_a_tokenizer_that_the_library_refuses_is_refused_by_its_name(
     [
         ({"shape": [2, 0, 65_536]}, "shape"),
         ({"shape": [65_536, 0, 16]}, "shape"),
-        ({"type": "DATA_TYPE_FLOAT16"}, "type"),
+        ({"data_type": "DATA_TYPE_FLOAT16"}, "type"),
     ],
 )
 def test_states_that_the_graphs_do_not_have_are_refused(
@@ -68,7 +68,7 @@ def test_states_that_the_graphs_do_not_have_are_refused(
                 state.update(changes)
 
     found = refusal(with_manifest(translation_bundle, tmp_path, change))
-    assert found == f": state past_key_0 in the manifest has not the graph's {reason}"
+    assert found == f": state past_key_0: {reason} differs between manifest and graph"
 
 
 def test_a_pooling_that_does_not_exist_is_refused(embedding_bundle: Path, tmp_path: Path):

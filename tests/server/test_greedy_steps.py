@@ -104,8 +104,8 @@ class OneByOne:
     def step(self, num_slots, step_input):
         tokens, lengths = step_input.tokens, step_input.lengths
         found = []
-        for adjusted in step_input.token_biases:
-            best = self.cache.step(num_slots, StepInput(tokens, lengths, 1, [adjusted]))
+        for bias in step_input.token_biases:
+            best = self.cache.step(num_slots, StepInput(tokens, lengths, 1, [bias]))
             tokens, lengths = best.token_ids[:, 0].copy(), lengths + 1
             found.append((tokens, best.log_probabilities[:, 0].copy()))
         return [np.stack(each, axis=1) for each in zip(*found, strict=True)]

@@ -232,7 +232,8 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
     ("name", "device"), [("tokens", "Cpu"), ("source_lengths", "Cpu"), ("total_length", "Cuda")]
 )
 def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, device):
-    devices = {"tokens": "Cuda", "lengths": "Cuda", "source_lengths": "Cuda", "total_length": "Cpu"}
+    devices = dict.fromkeys(("tokens", "past_lengths", "source_lengths"), "Cuda")
+    devices["total_length"] = "Cpu"
 
     def session():
         return SimpleNamespace(

@@ -215,7 +215,7 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
     wrong = read_bundle(translation_bundle, "fp32", "cpu")
     for state in (state for step in wrong.graphs.steps for state in step.states):
         state.shape[0] = 4
-    with pytest.raises(ValueError, match="in the manifest has not the graph's shape"):
+    with pytest.raises(ValueError, match="shape differs between manifest and graph"):
         OnnxTranslationModel(wrong, num_threads=1)
 
 

@@ -106,11 +106,11 @@ def greedy(model, sources, num_steps=6, least=0):
     for start in range(0, num_steps, cache.num_step_tokens):
         ends = np.array([(row, model.eos_id) for row in range(len(sources))])
         no_ends = TokenBias(ends, np.full(len(sources), -np.inf, np.float32))
-        adjusted = [
+        biases = [
             no_ends if start + i < least else NO_TOKEN_BIAS for i in range(cache.num_step_tokens)
         ]
         lengths = np.full(len(sources), start, np.int32)
-        step = cache.step(len(sources), StepInput(tokens, lengths, 1, adjusted))
+        step = cache.step(len(sources), StepInput(tokens, lengths, 1, biases))
         found.append((step.token_ids.T.copy(), step.log_probabilities.T.copy()))
         tokens = step.token_ids[:, -1]
     ids, log_p = zip(*found, strict=True)

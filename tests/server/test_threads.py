@@ -151,4 +151,4 @@ def test_sessions_are_compared_on_no_longer_text_than_the_model_takes(bundle, mo
 
     monkeypatch.setattr("attendant_server.runtime.translation_model.pad", recording_pad)
     OnnxTranslationModel(replace(bundle, manifest=manifest), 1, "cpu", RunCounter(2))
-    assert lengths == [5]
+    assert max(lengths) == 5

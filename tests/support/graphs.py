@@ -136,10 +136,10 @@ class TranslationGraphs:
         [bias] = names.token_biases
         inputs = {
             names.tokens: np.array(tokens, np.int64),
-            names.lengths: np.array(lengths, np.int32),
+            names.past_lengths: np.array(lengths, np.int32),
             names.total_length: np.array([max(lengths) + 1], np.int32),
             names.num_candidates: np.array([self.model.config.vocab_size], np.int64),
-            bias.positions: np.array(list(biased), np.int64).reshape(-1, 2),
+            bias.indices: np.array(list(biased), np.int64).reshape(-1, 2),
             bias.values: np.array(list(biased.values()), np.float32),
             names.source_lengths: source_lengths,
             **memory,

@@ -5,7 +5,6 @@ verified.
 """
 
 import logging
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
-from attendant_manifest import MANIFEST_VERSION
+from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.draft import Draft
@@ -33,10 +32,6 @@ logger = logging.getLogger(__name__)
 MODEL_CARD = "MODEL_CARD.md"
 MAX_PARITY_SENTENCES = 2000
 MAX_TOKENS = 256
-LARGEST_MAX_TOKENS = 65_536
-"""A server takes no bundle with a larger limit."""
-NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
-VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +59,18 @@ class ExportOptions:
     """Text to learn shortlists from; without it the bundle has none."""
 
     def __post_init__(self) -> None:
-        if not NAME.fullmatch(self.name):
+        if not rules.NAME.fullmatch(self.name):
             raise ValueError(
                 f"name {self.name!r} is not 1 to 100 lower-case letters, digits, hyphens"
             )
-        if not VERSION.fullmatch(self.version):
+        if not rules.VERSION.fullmatch(self.version):
             raise ValueError(
                 f"version {self.version!r} is not 1 to 100 letters, digits, dots, hyphens"
             )
         if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
             raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
-        if self.max_tokens is not None and not 1 <= self.max_tokens <= LARGEST_MAX_TOKENS:
-            raise ValueError(f"max_tokens must be between 1 and {LARGEST_MAX_TOKENS}")
+        if self.max_tokens is not None and not 1 <= self.max_tokens <= rules.MAX_TOKENS:
+            raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
 
 
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:

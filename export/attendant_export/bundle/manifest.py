@@ -16,14 +16,13 @@ from attendant.v1.bundle_pb2 import (
     PrecisionParity,
 )
 from attendant_manifest import MANIFEST_VERSION, ManifestError, format_manifest, parse_manifest
+from attendant_manifest.rules import PATH_PART, problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 
 MANIFEST = "manifest.json"
-PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-"""What a path consists of between slashes; so it never begins with one and has no ``..``."""
 
 
 class BundleError(ValueError):
@@ -38,9 +37,14 @@ def describe_file(folder: Path, path: str) -> BundleFile:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest`` with the hashes of all files that ``folder`` holds now."""
+    """Write ``manifest`` with the hashes of all files that ``folder`` holds now.
+
+    Raises BundleError, and writes nothing, if the manifest breaks a rule.
+    """
     paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
+    if problem := next(problems(manifest), None):
+        raise BundleError(f"{folder}: the manifest that would be written is wrong: {problem}")
     (folder / MANIFEST).write_text(format_manifest(manifest), encoding="utf-8")
 
 
@@ -117,6 +121,7 @@ def describe_manifest(manifest: Manifest) -> str:
         *_architecture_lines(manifest.architecture),
         f"limits      {_fields(manifest.limits)}",
         f"tokens      {_fields(manifest.special_tokens)}",
+        *_optional_lines(manifest),
         f"trained     {manifest.provenance.recipe}",
         f"            {manifest.provenance.training_seconds / 60:.0f} minutes on "
         f"{manifest.provenance.hardware or 'unknown hardware'}, seed {manifest.provenance.seed}, "
@@ -132,7 +137,21 @@ def describe_manifest(manifest: Manifest) -> str:
 def _languages(manifest: Manifest) -> str:
     if manifest.languages:
         return ", ".join(manifest.languages)
-    return f"{', '.join(manifest.source_languages)} to {', '.join(manifest.target_languages)}"
+    sources, targets = (
+        ", ".join(language.tag for language in languages)
+        for languages in (manifest.source_languages, manifest.target_languages)
+    )
+    return f"{sources} to {targets}"
+
+
+def _optional_lines(manifest: Manifest) -> Iterator[str]:
+    """Defaults and normalization, and the signature of each step, as far as there are any."""
+    for name in ("target_special_tokens", "decoding", "embedding", "text_normalization"):
+        if manifest.HasField(name):
+            yield f"{name.split('_')[0]:<11} {_fields(getattr(manifest, name))}"
+    for step in manifest.precisions[0].steps:
+        rows = step.rows_per_sentence or "any number of"
+        yield f"step        {step.name}: {step.num_tokens} tokens a run, {rows} rows a sentence"
 
 
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:

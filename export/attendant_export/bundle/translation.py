@@ -68,15 +68,15 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
     if len(languages) != 2:
         raise ValueError("the data card of a translation model needs two languages")
     source, target = languages
-    manifest.source_languages.append(source)
-    manifest.target_languages.append(target)
+    manifest.source_languages.add(tag=source)
+    manifest.target_languages.add(tag=target)
 
 
 def describe_use(manifest: Manifest) -> str:
     """Languages and limits for the model card."""
     limits = manifest.limits
-    sources = ", ".join(manifest.source_languages)
-    targets = ", ".join(manifest.target_languages)
+    sources = ", ".join(language.tag for language in manifest.source_languages)
+    targets = ", ".join(language.tag for language in manifest.target_languages)
     return (
         f"Translates from {sources} to {targets}, sources of at "
         f"most {limits.max_source_tokens} and targets of at most {limits.max_target_tokens} tokens."

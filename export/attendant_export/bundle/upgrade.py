@@ -3,12 +3,20 @@
 import json
 from pathlib import Path
 
-from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE, Architecture
+from attendant.v1.architecture_pb2 import (
+    NORM_POSITION_POST,
+    NORM_POSITION_PRE,
+    POSITION_KIND_LEARNED,
+    Architecture,
+)
 from attendant.v1.bundle_pb2 import Graph, Manifest
-from attendant_manifest import MANIFEST_VERSION, format_manifest
+from attendant_manifest import MANIFEST_VERSION, format_manifest, version_of
 
 from attendant_export.bundle.manifest import MANIFEST, check_files, read_manifest
-from attendant_export.bundle.weights import initializer_names
+from attendant_export.bundle.weights import initializer_shapes
+
+NUM_TOKEN_TYPES = 2
+"""Token types of all BERTs that were exported with manifests of version 1."""
 
 
 def upgrade_bundle(folder: Path) -> str:
@@ -20,14 +28,18 @@ def upgrade_bundle(folder: Path) -> str:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     path = folder / MANIFEST
-    found = json.loads(path.read_text(encoding="utf-8"))["manifest_version"]
+    found = version_of(json.loads(path.read_text(encoding="utf-8")))
     name = f"{manifest.name}/{manifest.version}"
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
     _complete(manifest.architecture, folder, _encoder(manifest))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(format_manifest(manifest), encoding="utf-8")
-    temporary.replace(path)
+    # Beside the bundle: a file that the manifest does not list would make the bundle a bad one.
+    temporary = folder.with_name(f".{folder.name}.{MANIFEST}")
+    try:
+        temporary.write_text(format_manifest(manifest), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
 
 
@@ -37,8 +49,17 @@ def _encoder(manifest: Manifest) -> Graph:
 
 
 def _complete(architecture: Architecture, folder: Path, encoder: Graph) -> None:
-    """State where norms stand: only a pre-norm encoder has a norm of its own at the end."""
-    is_pre_norm = "encoder_norm.weight" in initializer_names(folder, encoder)
+    """State the facts that version 1 does not: norms, learned positions and token types.
+
+    Only a pre-norm encoder has a norm of its own at the end. Embedding graphs hold the embedding of
+    their one token type inside the positions.
+    """
+    shapes = initializer_shapes(folder, encoder)
+    is_pre_norm = "encoder_norm.weight" in shapes
+    if architecture.source_embeddings.positions.kind == POSITION_KIND_LEARNED:
+        num_positions, _ = shapes["position_embedding.weight"]
+        architecture.source_embeddings.positions.num_positions = num_positions
+        architecture.source_embeddings.num_token_types = NUM_TOKEN_TYPES
     for name in ("encoder", "decoder"):
         if architecture.HasField(name):
             stack = getattr(architecture, name)

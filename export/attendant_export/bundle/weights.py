@@ -43,7 +43,7 @@ def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Tenso
     return tensors
 
 
-def initializer_names(folder: Path, graph: Graph) -> set[str]:
-    """Names of the weights and constants of a graph."""
+def initializer_shapes(folder: Path, graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights and constants of a graph, by their names."""
     model = onnx.load(folder / graph.path, load_external_data=False)
-    return {tensor.name for tensor in model.graph.initializer}
+    return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

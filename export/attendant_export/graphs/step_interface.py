@@ -10,6 +10,7 @@ import numpy as np
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_OWNER_SOURCE,
+    STATE_UPDATE_CONSTANT,
     STATE_UPDATE_GROWS,
     StateOwner,
     StateTensor,
@@ -30,7 +31,10 @@ def source_names(layer: int) -> tuple[str, str]:
 
 
 class StepInterface:
-    """Declares what a step graph takes and gives. Each method is called once, in any order."""
+    """Declares what a step graph takes and gives.
+
+    A state is declared before its outputs. The order of states is that of their memory.
+    """
 
     def __init__(
         self, g: Layers, name: str, *, num_tokens: int = 1, rows_per_sentence: int = 0
@@ -40,7 +44,7 @@ class StepInterface:
         self.signature = StepGraph(
             name=name,
             num_tokens=num_tokens,
-            max_given_tokens=1,
+            max_prefill_tokens=1,
             rows_per_sentence=rows_per_sentence,
         )
         self._sentences = "rows" if rows_per_sentence == 1 else "sentences"
@@ -49,9 +53,10 @@ class StepInterface:
     def rows(self) -> tuple[str, str, str]:
         """Last tokens and lengths (rows), and one more than the longest length (1)."""
         inputs = self.signature.inputs
-        inputs.tokens, inputs.lengths, inputs.total_length = "tokens", "lengths", "total_length"
+        inputs.tokens, inputs.past_lengths = "tokens", "past_lengths"
+        inputs.total_length = "total_length"
         tokens = self._g.input(inputs.tokens, np.int64, "rows")
-        lengths = self._g.input(inputs.lengths, np.int32, "rows")
+        lengths = self._g.input(inputs.past_lengths, np.int32, "rows")
         return tokens, lengths, self._g.input(inputs.total_length, np.int32, 1)
 
     def source_lengths(self) -> str:
@@ -72,19 +77,19 @@ class StepInterface:
     def shortlist(self) -> tuple[str, str]:
         """Token ids (listed), and which of them each row may use (rows, listed)."""
         inputs = self.signature.inputs
-        inputs.shortlist, inputs.may_use = SHORTLIST, "may_use"
+        inputs.shortlist, inputs.shortlist_mask = SHORTLIST, "shortlist_mask"
         return (
             self._g.input(inputs.shortlist, np.int64, "listed"),
-            self._g.input(inputs.may_use, np.bool_, "rows", "listed"),
+            self._g.input(inputs.shortlist_mask, np.bool_, "rows", "listed"),
         )
 
     def token_bias(self) -> tuple[str, str]:
-        """Positions (biased, 2) and values (biased) for the next token of the run."""
+        """Indices (biased, 2) and values (biased) for the next token of the run."""
         biases = self.signature.inputs.token_biases
         suffix = _suffix(len(biases))
-        names = biases.add(positions=f"bias_positions{suffix}", values=f"bias_values{suffix}")
+        names = biases.add(indices=f"bias_indices{suffix}", values=f"bias_values{suffix}")
         return (
-            self._g.input(names.positions, np.int64, f"biased{suffix}", 2),
+            self._g.input(names.indices, np.int64, f"biased{suffix}", 2),
             self._g.input(names.values, np.float32, f"biased{suffix}"),
         )
 
@@ -102,13 +107,15 @@ class StepInterface:
 
     def _state(self, name: str, owner: StateOwner.ValueType) -> str:
         heads, head_dim = self._g.network.num_heads, self._g.network.head_dim
+        is_row = owner == STATE_OWNER_ROW
         self._states[name] = self.signature.states.add(
             input=name,
-            type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
+            data_type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
             shape=[heads, 0, head_dim],
             owner=owner,
-            update=STATE_UPDATE_GROWS,
-            encoder_output=name if owner == STATE_OWNER_SOURCE else "",
+            update=STATE_UPDATE_GROWS if is_row else STATE_UPDATE_CONSTANT,
+            encoder_output="" if is_row else name,
+            reads_padding=not is_row,
         )
         return self._g.input(name, self._g.dtype, *self._dimensions(owner))
 
@@ -132,6 +139,7 @@ class StepInterface:
         state = self._states[state_name]
         name = f"{output}{_suffix(len(state.outputs))}"
         state.outputs.append(name)
+        state.reads_padding = False  # The kernels that write a state know where it ends.
         self._g.output(name, value, self._g.dtype, *self._dimensions(state.owner))
 
     def give_candidates(self, ids: str, log_probabilities: str) -> None:

@@ -1,6 +1,6 @@
-"""The graphs of a translation bundle, and the caches of sentences that are searched with them.
+"""The graphs of a translation bundle, run in ONNX Runtime.
 
-Owns the sessions and all that is bound to them. Knows token ids only, no text and no search.
+Owns the sessions and what is bound to them. Knows token ids only, no text and no search.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from attendant.v1.bundle_pb2 import (
     StateTensor,
     StepGraph,
 )
+from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
 Array = NDArray[np.generic]
@@ -54,7 +55,7 @@ class StepSession:
     """One graph of steps, open, with its signature."""
 
     def __init__(self, folder: Path, signature: StepGraph) -> None:
-        self.signature, self.name = signature, signature.name
+        self.signature = signature
         self.session = open_session(folder, signature.graph)
 
     @property
@@ -73,7 +74,8 @@ class TranslationGraphs:
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
         """``manifest`` gives the vocabulary, the special tokens and the start of a target."""
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
-        self.special_tokens = manifest.special_tokens
+        self.special_tokens = target_tokens(manifest)
+        self._source_pad_id = manifest.special_tokens.pad_id
         self.start_token_id = manifest.decoding.start_token_id
         self.encoder = open_session(folder, graphs.encoder)
         # Those that a CPU prefers come first.
@@ -120,7 +122,7 @@ class TranslationGraphs:
 
     def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
         inputs = {
-            "source": pad(sources, self.special_tokens.pad_id),
+            "source": pad(sources, self._source_pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
         }
         # Looking up shortlists must not encode.

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_OWNER_SOURCE,
-    STATE_UPDATE_GROWS,
+    STATE_UPDATE_REPLACED,
     StateTensor,
 )
 from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
@@ -110,16 +110,16 @@ class ReferenceCache:
         listed = np.flatnonzero(may_use.any(axis=0)) if names.shortlist else np.zeros(0, np.int64)
         arrays: dict[str, Array] = {
             names.tokens: np.array(tokens, np.int64),
-            names.lengths: np.array(lengths, np.int32),
+            names.past_lengths: np.array(lengths, np.int32),
             names.total_length: np.array([max(lengths) + 1], np.int32),
             names.source_lengths: source_lengths,
             names.total_source_length: np.array([source_lengths.max()], np.int32),
             names.num_candidates: np.array([num_candidates], np.int64),
             names.shortlist: listed,
-            names.may_use: np.repeat(may_use[:, listed], self._width, axis=0),
+            names.shortlist_mask: np.repeat(may_use[:, listed], self._width, axis=0),
         }
         for bias in names.token_biases:
-            arrays[bias.positions] = np.zeros((0, 2), np.int64)
+            arrays[bias.indices] = np.zeros((0, 2), np.int64)
             arrays[bias.values] = np.zeros(0, np.float32)
         arrays.pop("", None)  # what this graph does not take
         return arrays
@@ -129,13 +129,13 @@ def _memory(
     states: Sequence[StateTensor], leading: tuple[int, ...], max_positions: int
 ) -> list[tuple[StateTensor, np.ndarray[Any, Any]]]:
     for state in states:
-        if state.update != STATE_UPDATE_GROWS:
-            raise ParityError(f"{state.input}: only states that grow can be run")
+        if state.update == STATE_UPDATE_REPLACED:
+            raise ParityError(f"{state.input}: states that are replaced are not supported")
     return [
         (
             state,
             np.zeros(
-                (*leading, *(size or max_positions for size in state.shape)), TYPES[state.type]
+                (*leading, *(size or max_positions for size in state.shape)), TYPES[state.data_type]
             ),
         )
         for state in states

@@ -1,7 +1,7 @@
 """Manifests of bundles as text: reading any version, writing the present one.
 
-Server and exporter share this package, as they share the schema in ``bundle.proto``. Whoever reads
-a manifest here gets one of version 2 and need not know that there was another.
+Server and exporter share this package, as they share the schema in ``bundle.proto``. Readers always
+get a manifest of version 2.
 """
 
 import json
@@ -24,23 +24,32 @@ class ManifestError(ValueError):
 def parse_manifest(text: str) -> Manifest:
     """The manifest in ``text``, upgraded to `MANIFEST_VERSION`. Raises ManifestError.
 
-    Only the form is checked: unknown fields, wrong types, fields given twice.
+    Only the form is checked: unknown fields, wrong types, fields given twice. `rules.problems`
+    checks the content.
     """
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates)
         if not isinstance(content, dict):
             raise ManifestError("is not a JSON object")
-        if content.get("manifest_version") == 1:
+        if version_of(content) == 1:
             content = version_1.upgrade(content)
         return json_format.ParseDict(content, Manifest())
-    except (json.JSONDecodeError, json_format.ParseError) as error:
-        raise ManifestError(str(error)) from error
+    except ManifestError:
+        raise
     except KeyError as error:
         raise ManifestError(f"{error.args[0]} is missing") from error
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise ManifestError(f"a field has a value of another type: {error}") from error
     except RecursionError as error:
         raise ManifestError("is nested too deeply") from error
+    except (ValueError, json_format.ParseError) as error:
+        raise ManifestError(str(error)) from error
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise ManifestError(f"a field has a value of another type: {error}") from error
+
+
+def version_of(content: dict[str, Any]) -> int | None:
+    """The version that the content of a manifest states; None if it states none."""
+    version = content.get("manifest_version")
+    return version if type(version) is int else None  # a bool is an int, but not a version
 
 
 def format_manifest(manifest: Manifest) -> str:

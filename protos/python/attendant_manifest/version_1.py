@@ -1,8 +1,8 @@
 """Upgrades manifests of version 1. The only module that knows the names of that version.
 
 Version 1 named the inputs and outputs of its graphs by rules; version 2 states them. Facts that
-version 1 did not state are those of the exporter of that time; the position of norms differed and
-stays unspecified.
+version 1 did not state are those of the exporter of that time. Three differed from model to model
+and stay unspecified: the position of norms, the number of learned positions and of token types.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,36 +26,78 @@ _MOVED = (
     "default_pooling",
     "default_normalize",
 )
+_KEPT = (
+    "manifest_version",
+    "name",
+    "version",
+    "kind",
+    "description",
+    "license",
+    "credits",
+    "languages",
+    "files",
+    "precisions",
+    "source_tokenizer",
+    "target_tokenizer",
+    "special_tokens",
+    "limits",
+    "provenance",
+    "quality",
+    "parity",
+    "reference_outputs",
+)
+_INPUTS = {
+    "tokens": "tokens",
+    "past_lengths": "lengths",
+    "total_length": "total_length",
+    "source_lengths": "source_lengths",
+    "total_source_length": "total_source_length",
+    "num_candidates": "num_candidates",
+    "shortlist": "shortlist",
+    "shortlist_mask": "may_use",
+}
+"""Roles of inputs, and their names in version 1."""
 _EPSILON = 1e-5
+_MAX_SIZE = 2**24
 
 
 def upgrade(manifest: Json) -> Json:
     """The content of a manifest of version 1, as parsed from JSON, in version 2.
 
-    Names that version 1 does not have stay as they are, for a strict reader to refuse. Raises
-    KeyError, TypeError or AttributeError if a part that every manifest has is missing or of
-    another type.
+    Raises ValueError for a field that version 1 does not have, KeyError if a field is missing that
+    every manifest has, and TypeError or AttributeError if one is of another type.
     """
-    upgraded = {name: value for name, value in manifest.items() if name not in _MOVED}
+    if unknown := sorted(manifest.keys() - set(_KEPT) - set(_MOVED)):
+        raise ValueError(f"version 1 has no field {unknown[0]}")
+    upgraded = {name: manifest[name] for name in _KEPT if name in manifest}
     upgraded["manifest_version"] = 2
-    if "translation_sizes" in manifest:
-        sizes = manifest["translation_sizes"]
+    is_translation = "translation_sizes" in manifest
+    if is_translation and "embedding_sizes" in manifest:
+        raise ValueError("has the sizes of two kinds of models")
+    stated = manifest["translation_sizes" if is_translation else "embedding_sizes"]
+    sizes = {name: _size(name, stated[name]) for name in stated}
+    if is_translation:
         tokens = dict(manifest["special_tokens"])
         upgraded |= {
-            "source_languages": [manifest["source_language"]],
-            "target_languages": [manifest["target_language"]],
+            "source_languages": [{"tag": manifest["source_language"]}],
+            "target_languages": [{"tag": manifest["target_language"]}],
             "decoding": {"start_token_id": tokens.pop("bos_id")},
             "special_tokens": tokens,
             "architecture": _transformer(sizes),
         }
     else:
-        sizes = manifest["embedding_sizes"]
         upgraded |= {
             "embedding": _embedding_defaults(manifest),
             "architecture": _bert(sizes, manifest),
         }
     upgraded["precisions"] = [_precision(p, sizes) for p in manifest["precisions"]]
     return upgraded
+
+
+def _size(name: str, value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+        raise ValueError(f"{name} must be a number from 1 to {_MAX_SIZE}")
+    return value
 
 
 def _embedding_defaults(manifest: Json) -> Json:
@@ -79,56 +121,53 @@ def _step(name: str, precision: Json, sizes: Json) -> Json:
     inputs = set(graph["inputs"])
     num_tokens = sum(each.startswith("adjusted_positions") for each in graph["inputs"])
     suffixes = ["", *(f"_{i}" for i in range(1, num_tokens))]
-    known = (
-        "tokens",
-        "lengths",
-        "total_length",
-        "source_lengths",
-        "total_source_length",
-        "num_candidates",
-        "shortlist",
-        "may_use",
-    )
     biases = [
-        {"positions": f"adjusted_positions{suffix}", "values": f"adjustments{suffix}"}
+        {"indices": f"adjusted_positions{suffix}", "values": f"adjustments{suffix}"}
         for suffix in suffixes
     ]
     return {
         "name": name,
         "graph": graph,
         "num_tokens": num_tokens,
-        "max_given_tokens": 1,
+        "max_prefill_tokens": 1,
         "rows_per_sentence": 1 if "total_source_length" in inputs else 0,
-        "inputs": {each: each for each in known if each in inputs} | {"token_biases": biases},
+        "inputs": {role: each for role, each in _INPUTS.items() if each in inputs}
+        | {"token_biases": biases},
         "outputs": {each: each for each in ("candidate_ids", "candidate_log_probabilities")},
-        "states": list(_states(set(graph["outputs"]), suffixes, precision["name"], sizes)),
+        "states": list(_states(graph, suffixes, precision["name"], sizes)),
     }
 
 
-def _states(
-    outputs: set[str], suffixes: Iterable[str], precision: str, sizes: Json
-) -> Iterator[Json]:
-    layers = range(sizes["num_decoder_layers"])
-    for name in (f"{kind}_{layer}" for layer in layers for kind in ("key", "value")):
-        shared = {
-            "type": "DATA_TYPE_FLOAT16" if precision == "fp16" else "DATA_TYPE_FLOAT32",
-            "shape": [sizes["num_heads"], 0, sizes["head_dim"]],
-            "update": "STATE_UPDATE_GROWS",
-        }
-        yield {
-            "input": f"past_{name}",
-            "outputs": [f"present_{name}{suffix}" for suffix in suffixes],
-            "owner": "STATE_OWNER_ROW",
-            **shared,
-        }
-        written = [f"present_cross_{name}{suffix}" for suffix in suffixes]
-        yield {
-            "input": f"cross_{name}",
-            "outputs": [each for each in written if each in outputs],
-            "owner": "STATE_OWNER_SOURCE",
-            "encoder_output": f"cross_{name}",
-            **shared,
-        }
+def _states(graph: Json, suffixes: Iterable[str], precision: str, sizes: Json) -> Iterator[Json]:
+    """The states that the inputs of the graph name, in their order."""
+    outputs = set(graph["outputs"])
+    shared = {
+        "data_type": "DATA_TYPE_FLOAT16" if precision == "fp16" else "DATA_TYPE_FLOAT32",
+        "shape": [sizes["num_heads"], 0, sizes["head_dim"]],
+    }
+    for name in graph["inputs"]:
+        if name.startswith("past_"):
+            written = [f"{name.replace('past_', 'present_')}{suffix}" for suffix in suffixes]
+            yield {
+                "input": name,
+                "outputs": written,
+                "owner": "STATE_OWNER_ROW",
+                "update": "STATE_UPDATE_GROWS",
+                **shared,
+            }
+        elif name.startswith("cross_"):
+            written = [f"present_{name}{suffix}" for suffix in suffixes]
+            written = [each for each in written if each in outputs]
+            yield {
+                "input": name,
+                "outputs": written,
+                "owner": "STATE_OWNER_SOURCE",
+                "update": "STATE_UPDATE_CONSTANT",
+                "encoder_output": name,
+                # Only a kernel that writes the state knows the end of each source.
+                "reads_padding": not written,
+                **shared,
+            }
 
 
 def _transformer(sizes: Json) -> Json:
@@ -153,10 +192,7 @@ def _bert(sizes: Json, manifest: Json) -> Json:
         "d_model": sizes["d_model"],
         "source_embeddings": {
             "vocab_size": sizes["vocab_size"],
-            "positions": {
-                "kind": "POSITION_KIND_LEARNED",
-                "num_positions": manifest["limits"]["max_tokens"],
-            },
+            "positions": {"kind": "POSITION_KIND_LEARNED"},
             "has_norm": True,
         },
         "encoder": _stack(sizes, sizes["num_layers"], "ACTIVATION_GELU"),

@@ -16,7 +16,7 @@ from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import MAX_BINDINGS
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
-from attendant_server.runtime.step import BoundStep, StepInputs, StepRunner
+from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
 
 WORD_BYTES = 8
 
@@ -171,7 +171,7 @@ class DeviceDecoderCache:
         self._session, self._sizes, self._device = decoder_step.shared, sizes, device
         self._signature = decoder_step.signature
         self._width, self._max_slots = width, max_slots
-        self._inputs = StepInputs(max_slots * width, max_slots, device)
+        self._inputs = StepInputBuffers(max_slots * width, max_slots, device)
         self._source_lengths = self._inputs.source_lengths
         self._bindings: dict[tuple[int, int], BoundStep] = {}
         pool = pool or CachePool(sizes)

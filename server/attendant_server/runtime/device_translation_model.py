@@ -43,7 +43,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
-        source, lengths = pad(sources, self.pad_id)
+        source, lengths = pad(sources, self._source_tokens.pad_id)
         batch = self._encode_to_device(source, lengths)
         return [DeviceEncodedSentence(batch, i, n) for i, n in enumerate(lengths.tolist())]
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TokenIds
 from attendant_server.runtime.padding import pad
+from attendant_server.runtime.signatures import check_interface
 from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 from attendant_server.runtime.translation_model import NUM_TRIAL_TOKENS
 
@@ -40,6 +41,9 @@ class OnnxEmbeddingModel:
             if bundle.has_graph("mlm_head")
             else None
         )
+        check_interface(self._embedder.shared, bundle.graphs.embedder)
+        if self.mlm_head is not None:
+            check_interface(self.mlm_head.shared, bundle.graphs.mlm_head)
         # Hidden layers that nobody asked for must not be computed.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True

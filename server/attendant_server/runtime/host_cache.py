@@ -17,7 +17,7 @@ from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.step import BoundStep, StepInputs, StepRunner
+from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
 
 MAX_BINDINGS = 256
 """Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
@@ -105,7 +105,7 @@ class HostDecoderCache:
         self.num_step_tokens = self._signature.num_tokens
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         pool = pool or CachePool(sizes)
-        as_pasts = self._signature.writes_sources
+        reads_padding = self._signature.reads_source_padding
         self._past = HostBuffer(
             pool, max_slots * width, sizes.max_target_positions, NO_LIMIT, self._bindings.clear
         )
@@ -113,12 +113,12 @@ class HostDecoderCache:
             pool,
             max_slots,
             sizes.max_source_tokens,
-            NO_LIMIT if as_pasts else 1,
+            1 if reads_padding else NO_LIMIT,
             self._bindings.clear,
         )
-        self._cross.has_zeros_behind = not as_pasts
+        self._cross.has_zeros_behind = reads_padding
         self._buffers = WidthBuffers(pool, width, self._past, self._cross)
-        self._inputs = StepInputs(max_slots * width, max_slots)
+        self._inputs = StepInputBuffers(max_slots * width, max_slots)
         self._source_lengths = self._inputs.source_lengths
         takes_shortlist = self._signature.takes_shortlist
         self._shortlists = Shortlists(max_slots, width, vocab_size) if takes_shortlist else None
@@ -141,7 +141,7 @@ class HostDecoderCache:
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
-            if not self._signature.writes_sources:
+            if self._signature.reads_source_padding:
                 # Masked positions still enter products, with a weight of zero, and zero times
                 # what a broken source left there would be NaN for its successor.
                 cross[slot, :, source.num_tokens :] = 0
@@ -155,7 +155,7 @@ class HostDecoderCache:
         if self._shortlists is not None:
             self._shortlists.move(origin, slot)
         length = self._cross.num_positions
-        if self._signature.writes_sources:
+        if not self._signature.reads_source_padding:
             length = int(self._source_lengths[origin])
         cross = self._cross.tensors
         cross[:, slot, :, :length] = cross[:, origin, :, :length]

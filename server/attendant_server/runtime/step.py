@@ -15,7 +15,7 @@ from attendant_server.runtime.shortlists import Listed
 from attendant_server.runtime.threads import RunCounter, ThreadedGraph
 
 
-class StepInputs:
+class StepInputBuffers:
     """The small inputs of the decoder step, at addresses that stay, for all rows of a memory."""
 
     def __init__(self, max_rows: int, max_slots: int, device: str | None = None) -> None:
@@ -53,14 +53,14 @@ class StepInputs:
 def check_input_devices(
     step: bundle_pb2.StepGraph, session: onnxruntime.InferenceSession, device: str
 ) -> None:
-    """Raise ValueError unless the graph reads in place what `StepInputs` writes in place.
+    """Raise ValueError unless the graph reads in place what `StepInputBuffers` writes in place.
 
     An input on another device is copied once, when it is bound, and would never change again.
     """
     inputs = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
     devices = {value.name: info.name.lower() for value, info in inputs}
     names = step.inputs
-    for name in (names.tokens, names.lengths, names.source_lengths):
+    for name in (names.tokens, names.past_lengths, names.source_lengths):
         if devices[name] != device:
             raise ValueError(f"{step.name} reads {name} from {devices[name]}, not from {device}")
     if devices[names.total_length] == "cuda":
@@ -89,12 +89,9 @@ class StepSignature:
         return bool(self.step.inputs.shortlist)
 
     @property
-    def writes_sources(self) -> bool:
-        """Whether it binds the memory of the sources for writing, too.
-
-        Such a graph reads no further than each source.
-        """
-        return any(state.outputs for state in self.source_states)
+    def reads_source_padding(self) -> bool:
+        """Whether it reads the states of sources beyond the end of a source."""
+        return any(state.reads_padding for state in self.source_states)
 
     @property
     def row_states(self) -> list[bundle_pb2.StateTensor]:
@@ -111,10 +108,15 @@ class StepRunner(ThreadedGraph):
     """A step graph with its signature."""
 
     def __init__(
-        self, path: Path, step: bundle_pb2.StepGraph, *graph: *tuple[int, str, RunCounter]
+        self,
+        path: Path,
+        step: bundle_pb2.StepGraph,
+        num_threads: int,
+        device: str,
+        run_counter: RunCounter,
     ) -> None:
-        """``graph`` holds the further arguments of `ThreadedGraph`."""
-        super().__init__(path, *graph)
+        """Open the graph of ``step`` in ``path``; the rest as in `ThreadedGraph`."""
+        super().__init__(path, num_threads, device, run_counter)
         self.signature = StepSignature(step)
 
 
@@ -128,7 +130,7 @@ class BoundStep:
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
-        inputs: StepInputs,
+        inputs: StepInputBuffers,
         num_rows: int,
         num_slots: int,
         num_candidates: int,
@@ -140,9 +142,9 @@ class BoundStep:
         self._token_ids = np.zeros((num_rows, num_found), dtype=np.int64)
         self._log_probabilities = np.zeros((num_rows, num_found), dtype=np.float32)
         names, outputs = signature.step.inputs, signature.step.outputs
-        self._inputs, self._is_biased = names, [True] * signature.num_tokens
+        self._input_names, self._is_biased = names, [True] * signature.num_tokens
         self._read(names.tokens, inputs.tensor(inputs.tokens[:num_rows]))
-        self._read(names.lengths, inputs.tensor(inputs.lengths[:num_rows]))
+        self._read(names.past_lengths, inputs.tensor(inputs.lengths[:num_rows]))
         self._read(names.source_lengths, inputs.tensor(inputs.source_lengths[:num_slots]))
         self._read(names.total_length, Tensor.of(inputs.total_length))
         if names.total_source_length:
@@ -165,18 +167,18 @@ class BoundStep:
                     self._write(output, tensor)
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
-        """One step, with a graph that takes it among ``listed``; overwritten by the next."""
+        """One step; the next overwrites its answer. ``listed`` is for graphs with a shortlist."""
         # Bindings keep nothing alive: `biases` must live until the run has ended.
         biases = step_input.token_biases
         if listed is not None:
-            self._read(self._inputs.shortlist, Tensor.of(listed.token_ids))
-            self._read(self._inputs.may_use, Tensor.of(listed.may_use))
+            self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))
+            self._read(self._input_names.shortlist_mask, Tensor.of(listed.may_use))
             biases = [listed.by_column(each) for each in biases]
         for i, (positions, values) in enumerate(biases):
             has_any = len(values) > 0
             if has_any or self._is_biased[i]:
-                names = self._inputs.token_biases[i]
-                self._read(names.positions, Tensor.of(positions))
+                names = self._input_names.token_biases[i]
+                self._read(names.indices, Tensor.of(positions))
                 self._read(names.values, Tensor.of(values))
                 self._is_biased[i] = has_any
         self._session.run_with_iobinding(self._binding)

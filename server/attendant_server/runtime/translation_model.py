@@ -8,27 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from attendant.v1 import bundle_pb2, embedding_pb2
+from attendant.v1 import bundle_pb2
+from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TargetScore, TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
 from attendant_server.runtime.cache_pool import CachePool
-from attendant_server.runtime.cache_sizes import CacheSizes
-from attendant_server.runtime.device_cache import (
-    DeviceDecoderCache,
-)
+from attendant_server.runtime.device_cache import DeviceDecoderCache
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
 from attendant_server.runtime.padding import pad
-from attendant_server.runtime.step import StepRunner, StepSignature
+from attendant_server.runtime.signatures import (
+    cache_sizes,
+    check_interface,
+    check_states,
+    choose_steps,
+)
+from attendant_server.runtime.step import StepRunner
 from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
-TENSOR_TYPES = {
-    embedding_pb2.DATA_TYPE_FLOAT32: "tensor(float)",
-    embedding_pb2.DATA_TYPE_FLOAT16: "tensor(float16)",
-}
-"""ONNX Runtime's names of the types of states."""
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text with which sessions are compared, or as many as the model takes."""
 TRIAL_WIDTH = 4
@@ -51,69 +50,67 @@ class OnnxTranslationModel:
         """Load the graphs of ``bundle`` in its chosen precision.
 
         A run takes ``num_threads``, or all of ``run_counter`` if it is alone and that is quicker.
-        With ``uses_shortlists``, if the bundle has any, each translation is made of the target
-        tokens that its source may become.
+        With ``uses_shortlists``, if the bundle has any, each translation is restricted to its
+        source's shortlist. Raises ValueError, or an error of ONNX Runtime, for a graph that is not
+        the one of the manifest or cannot run.
         """
-        manifest = bundle.manifest
+        manifest, graphs = bundle.manifest, bundle.graphs
         run_counter = run_counter or RunCounter(num_threads)
-        general, greedy = self._choose_steps(bundle.graphs.steps, uses_shortlists)
-        self.uses_shortlists = bool(general.inputs.shortlist)
         self.limits = manifest.limits
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
-        self.pad_id = manifest.special_tokens.pad_id
+        self._source_tokens, targets = manifest.special_tokens, target_tokens(manifest)
         self.start_token_id = manifest.decoding.start_token_id
-        self.eos_id = manifest.special_tokens.eos_id
+        self.eos_id, self._target_pad_id = targets.eos_id, targets.pad_id
+        self._device = device
+        self._open(bundle, num_threads, run_counter, uses_shortlists)
+        self.cache_sizes = cache_sizes(self._step_graph(1).signature, self.limits)
+        source_states = self.decoder_step.signature.source_states
+        self._source_outputs = [state.encoder_output for state in source_states]
+        listed = [graphs.shortlist_output] if self.uses_shortlists else []
+        self._encoded_names = [*self._source_outputs, *listed]
+        if device == "cpu":
+            self._try_out()
+
+    def _open(
+        self, bundle: Bundle, num_threads: int, run_counter: RunCounter, uses_shortlists: bool
+    ) -> None:
+        """Open the graphs and hold them against the manifest; raises ValueError."""
+        graphs, how = bundle.graphs, (num_threads, self._device, run_counter)
 
         def opened(step: bundle_pb2.StepGraph) -> StepRunner:
-            return StepRunner(bundle.step_path(step), step, num_threads, device, run_counter)
+            runner = StepRunner(bundle.step_path(step), step, *how)
+            check_interface(runner.shared, step.graph)
+            check_states(runner.shared, step)
+            return runner
 
-        self.encoder = ThreadedGraph(bundle.graph_path("encoder"), num_threads, device, run_counter)
+        general, greedy = choose_steps(graphs.steps, uses_shortlists, self._takes_greedy_graphs)
+        self.uses_shortlists = bool(general.inputs.shortlist)
+        self.encoder = ThreadedGraph(bundle.graph_path("encoder"), *how)
         self.decoder_step = opened(general)
         self.greedy_graph = None if greedy is None else opened(greedy)
         self.num_greedy_tokens = self._step_graph(1).signature.num_tokens
-        self.scorer = CountedGraph(bundle.graph_path("scorer"), num_threads, device, run_counter)
-        for runner in filter(None, (self.decoder_step, self.greedy_graph)):
-            _check_states(runner)
-        self.cache_sizes = _cache_sizes(self._step_graph(1).signature, self.limits)
-        source_states = self.decoder_step.signature.source_states
-        self._source_outputs = [state.encoder_output for state in source_states]
-        self._encoded_names = [*self._source_outputs]
-        if self.uses_shortlists:
-            self._encoded_names.append(bundle.graphs.shortlist_output)
-        self._device = device
-        if self.encoder.has_choice:
-            self._choose_threads()
+        self.scorer = CountedGraph(bundle.graph_path("scorer"), *how)
+        check_interface(self.encoder.shared, graphs.encoder)
+        check_interface(self.scorer.shared, graphs.scorer)
 
-    def _choose_steps(
-        self, steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool
-    ) -> tuple[bundle_pb2.StepGraph, bundle_pb2.StepGraph | None]:
-        """The graphs of steps for all searches and, where there is one, for greedy search."""
-        general = [step for step in steps if not step.rows_per_sentence]
-        listed = [step for step in general if step.inputs.shortlist]
-        chosen = (listed if uses_shortlists else None) or [
-            step for step in general if not step.inputs.shortlist
-        ]
-        takes_shortlist = bool(chosen[0].inputs.shortlist)
-        greedy = [
-            step
-            for step in steps
-            if step.rows_per_sentence == 1 and bool(step.inputs.shortlist) == takes_shortlist
-        ]
-        if not (greedy and self._takes_greedy_graphs):
-            return chosen[0], None
-        return chosen[0], max(greedy, key=lambda step: step.num_tokens)
+    def _try_out(self) -> None:
+        """Run every graph once: one that cannot run is refused when it is loaded.
 
-    def _choose_threads(self) -> None:
-        """Find out whether a lone run of one short text is quicker on all threads."""
+        Finds out as well whether a lone run of one short text is quicker on all threads.
+        """
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
         for graph, run in self._short_runs(num_tokens):
+            run(graph.shared)
             graph.keep_what_pays(run)
+        self.score([([self._source_tokens.eos_id], [self.eos_id])])
 
     def _short_runs(
         self, num_tokens: int
     ) -> Iterator[tuple[ThreadedGraph, Callable[[Any], object]]]:
         """The graphs of translations, each with a run of one text in one of its sessions."""
-        source, lengths = pad([[self.eos_id] * num_tokens], self.pad_id)
+        source, lengths = pad(
+            [[self._source_tokens.eos_id] * num_tokens], self._source_tokens.pad_id
+        )
         feeds = {"source": source, "source_lengths": lengths}
         yield self.encoder, lambda session: session.run(self._encoded_names, feeds)
         (encoded,) = self._encode_padded(source, lengths)
@@ -137,9 +134,9 @@ class OnnxTranslationModel:
         """Give back what runs took for their work."""
         for graph, run in self._short_runs(num_tokens=1):
             graph.shrink(run)
-        end = np.array([[self.eos_id]])
+        source, end = np.array([[self._source_tokens.eos_id]]), np.array([[self.eos_id]])
         feeds = {"target_in": end, "target_out": end, "source_lengths": np.ones(1, np.int64)}
-        cross = self._run_encoder(self._source_outputs, end, feeds["source_lengths"])
+        cross = self._run_encoder(self._source_outputs, source, feeds["source_lengths"])
         feeds |= dict(zip(self._source_outputs, cross, strict=True))
         self.scorer.shrink(lambda session: session.run(["log_probabilities"], feeds))
 
@@ -154,7 +151,7 @@ class OnnxTranslationModel:
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
-        return self._encode_padded(*pad(sources, self.pad_id))
+        return self._encode_padded(*pad(sources, self._source_tokens.pad_id))
 
     def _encode_padded(
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
@@ -202,8 +199,8 @@ class OnnxTranslationModel:
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
-        source, source_lengths = pad([source for source, _ in pairs], self.pad_id)
-        target_out, target_lengths = pad([target for _, target in pairs], self.pad_id)
+        source, source_lengths = pad([source for source, _ in pairs], self._source_tokens.pad_id)
+        target_out, target_lengths = pad([target for _, target in pairs], self._target_pad_id)
         target_in = np.roll(target_out, 1, axis=1)
         target_in[:, 0] = self.start_token_id
         log_p = self._run_scorer(
@@ -223,34 +220,3 @@ class OnnxTranslationModel:
         with self.scorer.session() as session:
             (log_p,) = session.run(["log_probabilities"], feeds_and_cross)
         return log_p  # type: ignore[no-any-return]
-
-
-def _check_states(runner: StepRunner) -> None:
-    """Raise ValueError if states of the graph are not those that its signature states."""
-    shapes = {value.name: value.shape for value in runner.shared.get_inputs()}
-    types = {value.name: value.type for value in runner.shared.get_inputs()}
-    for state in runner.signature.step.states:
-        heads, _, width = state.shape
-        found = shapes.get(state.input, [])
-        if len(found) != 4 or [found[1], found[3]] != [heads, width]:
-            raise ValueError(f"state {state.input} in the manifest has not the graph's shape")
-        if types[state.input] != TENSOR_TYPES[state.type]:
-            raise ValueError(f"state {state.input} in the manifest has not the graph's type")
-
-
-def _cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
-    """Sizes of the caches; raises ValueError for states of several shapes."""
-    rows, sources = signature.row_states, signature.source_states
-    shapes = {(state.type, tuple(state.shape)) for state in (*rows, *sources)}
-    if len(shapes) != 1 or len(rows) != len(sources):
-        raise ValueError("the states of rows and of sources must be alike")
-    (type_, (heads, _, width)) = shapes.pop()
-    return CacheSizes(
-        len(rows),
-        heads,
-        width,
-        limits.max_source_tokens,
-        # The last tokens of a run may lie behind the end of the longest output.
-        limits.max_target_tokens + signature.num_tokens - 1,
-        np.dtype(np.float16 if type_ == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
-    )

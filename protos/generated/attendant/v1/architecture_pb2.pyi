@@ -30,9 +30,11 @@ class _PositionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     POSITION_KIND_UNSPECIFIED: _PositionKind.ValueType  # 0
     """Positions do not enter the embeddings."""
     POSITION_KIND_SINUSOIDAL_HALVED: _PositionKind.ValueType  # 1
-    """Sinusoids, sines in the first half of the channels and cosines in the second."""
+    """Sinusoids of position x 10000^(-2i / d_model) for i = 0 to d_model / 2 - 1: sines in the first half of the channels,
+    cosines in the second.
+    """
     POSITION_KIND_SINUSOIDAL_INTERLEAVED: _PositionKind.ValueType  # 2
-    """Sinusoids, sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
+    """The same with sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
     POSITION_KIND_LEARNED: _PositionKind.ValueType  # 3
     """A learned table."""
 
@@ -42,9 +44,11 @@ class PositionKind(_PositionKind, metaclass=_PositionKindEnumTypeWrapper):
 POSITION_KIND_UNSPECIFIED: PositionKind.ValueType  # 0
 """Positions do not enter the embeddings."""
 POSITION_KIND_SINUSOIDAL_HALVED: PositionKind.ValueType  # 1
-"""Sinusoids, sines in the first half of the channels and cosines in the second."""
+"""Sinusoids of position x 10000^(-2i / d_model) for i = 0 to d_model / 2 - 1: sines in the first half of the channels,
+cosines in the second.
+"""
 POSITION_KIND_SINUSOIDAL_INTERLEAVED: PositionKind.ValueType  # 2
-"""Sinusoids, sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
+"""The same with sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
 POSITION_KIND_LEARNED: PositionKind.ValueType  # 3
 """A learned table."""
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
@@ -63,7 +67,7 @@ class _NormPositionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """After each sublayer and its residual connection."""
 
 class NormPosition(_NormPosition, metaclass=_NormPositionEnumTypeWrapper):
-    """NormPosition says where the norm of a sublayer stands."""
+    """NormPosition is pre-norm or post-norm."""
 
 NORM_POSITION_UNSPECIFIED: NormPosition.ValueType  # 0
 """Not known: the manifest was upgraded from version 1, which does not state it."""
@@ -178,10 +182,10 @@ class Embeddings(google.protobuf.message.Message):
     num_token_types: builtins.int
     """Kinds of tokens ("segments") with embeddings of their own, which are added; 0 for none."""
     has_norm: builtins.bool
-    """Whether a norm follows the sum of the embeddings. Its kind and epsilon are those of the stack."""
+    """Whether a layer norm follows the sum of the embeddings. Its epsilon is that of the stack."""
     @property
     def positions(self) -> Global___Positions:
-        """How the position of a token enters."""
+        """Position encoding."""
 
     def __init__(
         self,
@@ -199,7 +203,7 @@ Global___Embeddings: typing_extensions.TypeAlias = Embeddings
 
 @typing.final
 class Positions(google.protobuf.message.Message):
-    """Positions says how the position of a token enters the embeddings."""
+    """Positions is the position encoding that is added to the embeddings."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -211,7 +215,7 @@ class Positions(google.protobuf.message.Message):
     num_positions: builtins.int
     """Learned positions: rows of the table; the longest text has num_positions - offset tokens. 0 for computed positions."""
     offset: builtins.int
-    """Row of the table that the first token takes."""
+    """Position of the first token: its row of the table, or the number that its sinusoids are of."""
     def __init__(
         self,
         *,
@@ -234,7 +238,7 @@ class Stack(google.protobuf.message.Message):
     NORM_EPSILON_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
     norm_position: Global___NormPosition.ValueType
-    """Where norms stand."""
+    """Pre-norm or post-norm."""
     norm_epsilon: builtins.float
     """Added to the variance by each layer norm."""
     has_final_norm: builtins.bool

@@ -1,0 +1,183 @@
+"""The rules that a manifest must keep, beyond the form that `parse_manifest` checks.
+
+Nothing in a manifest is believed before it was checked: names, paths, sizes, signatures. The
+exporter writes no manifest that breaks a rule, and the server loads none.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from attendant.v1 import bundle_pb2, embedding_pb2
+from attendant.v1.architecture_pb2 import Architecture
+
+from attendant_manifest import MANIFEST_VERSION
+from attendant_manifest.sizes import num_layers
+from attendant_manifest.step_rules import steps_problems
+
+MANIFEST_NAME = "manifest.json"
+MAX_TOKENS = 65_536
+"""Largest limit of tokens that a manifest may give; memory is taken for that many."""
+MAX_VOCAB_SIZE = 2**24
+MAX_LAYERS = 10_000
+PRECISIONS = ("fp32", "int8", "fp16")
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
+VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
+PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+"""What a path consists of between slashes; so it never begins with one and has no ``..``."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TRANSLATION_TOKENS = ("pad_id", "eos_id", "unk_id")
+_EMBEDDING_TOKENS = ("pad_id", "cls_id", "sep_id", "unk_id")
+_POOLED_OUTPUTS = ("mean_pooled", "cls_pooled", "max_pooled")
+
+
+def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    """Broken rules, in an order in which later checks may trust earlier ones."""
+    if manifest.manifest_version != MANIFEST_VERSION:
+        yield f"manifest_version {manifest.manifest_version} is not {MANIFEST_VERSION}"
+    yield from _name_problems(manifest)
+    yield from _file_problems(manifest)
+    if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
+        yield from _translation_problems(manifest)
+    elif manifest.kind == bundle_pb2.MODEL_KIND_EMBEDDING:
+        yield from _embedding_problems(manifest)
+    else:
+        yield "kind is missing"
+    yield from _reference_problems(manifest)
+
+
+def _name_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    if not NAME.fullmatch(manifest.name):
+        yield "name has other characters than lower-case letters, digits and hyphens"
+    if not VERSION.fullmatch(manifest.version):
+        yield "version has other characters than letters, digits, dots and hyphens"
+
+
+def _file_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    seen: set[str] = set()
+    for file in manifest.files:
+        if not all(PATH_PART.fullmatch(part) for part in file.path.split("/")):
+            yield f"files: the path {file.path!r} is not a plain path inside the bundle"
+        if file.path in seen or file.path == MANIFEST_NAME:
+            yield f"files: {file.path} is listed twice or is the manifest itself"
+        if not _SHA256.fullmatch(file.sha256):
+            yield f"files: sha256 of {file.path} is not 64 lower-case hexadecimal digits"
+        seen.add(file.path)
+    names = [precision.name for precision in manifest.precisions]
+    if not names or len(set(names)) != len(names) or not set(names) <= set(PRECISIONS):
+        yield f"precisions must have one or more of {', '.join(PRECISIONS)}, each once"
+
+
+def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    architecture, decoding = manifest.architecture, manifest.decoding
+    yield from _network_problems(architecture, ("source", "target"))
+    source_size = architecture.source_embeddings.vocab_size
+    target_size = architecture.target_embeddings.vocab_size
+    yield from _token_problems("special_tokens", manifest, _TRANSLATION_TOKENS, source_size)
+    has_own = manifest.HasField("target_special_tokens")
+    part = "target_special_tokens" if has_own else "special_tokens"
+    yield from _token_problems(part, manifest, ("pad_id", "eos_id"), target_size)
+    if not decoding.HasField("start_token_id"):
+        yield "decoding.start_token_id is missing"
+    token_ids = [
+        decoding.start_token_id,
+        *decoding.suppressed_token_ids,
+        *decoding.forced_token_ids,
+    ]
+    if max(token_ids) >= target_size:
+        yield "a token id in decoding is outside the vocabulary"
+    yield from _limit_problems(manifest, ("max_source_tokens", "max_target_tokens"))
+    for name in ("source_languages", "target_languages"):
+        languages = getattr(manifest, name)
+        if not languages or not all(language.tag for language in languages):
+            yield f"{name} must have one or more languages, each with its tag"
+    if not manifest.target_tokenizer:
+        yield "target_tokenizer is missing"
+    yield from _graph_problems(manifest, ("encoder", "scorer"))
+    for precision in manifest.precisions:
+        for problem in steps_problems(precision):
+            yield f"the {precision.name} precision: {problem}"
+
+
+def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Iterator[str]:
+    """Problems of the parts that a reader uses: sizes of the vocabularies, and the layers."""
+    stacks = {"source": "encoder", "target": "decoder"}
+    for side in sides:
+        embeddings, stack = f"{side}_embeddings", stacks[side]
+        for name in (embeddings, stack):
+            if not architecture.HasField(name):  # type: ignore[arg-type]
+                yield f"architecture.{name} is missing"
+        if not 1 <= getattr(architecture, embeddings).vocab_size <= MAX_VOCAB_SIZE:
+            yield f"architecture.{embeddings}.vocab_size must be between 1 and {MAX_VOCAB_SIZE}"
+        counts = [group.num_layers for group in getattr(architecture, stack).groups]
+        if not counts or min(counts) < 1 or sum(counts) > MAX_LAYERS:
+            yield f"architecture.{stack} must have 1 to {MAX_LAYERS} layers"
+
+
+def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    yield from _network_problems(manifest.architecture, ("source",))
+    vocab_size = manifest.architecture.source_embeddings.vocab_size
+    yield from _token_problems("special_tokens", manifest, _EMBEDDING_TOKENS, vocab_size)
+    yield from _limit_problems(manifest, ("max_tokens",))
+    defaults = manifest.embedding
+    if defaults.pooling == embedding_pb2.POOLING_UNSPECIFIED:
+        yield "embedding.pooling is missing"
+    elif defaults.pooling not in embedding_pb2.Pooling.values():
+        yield f"embedding.pooling has no value {defaults.pooling}"
+    if defaults.default_prompt and defaults.default_prompt not in defaults.prompts:
+        yield "embedding.default_prompt is not among embedding.prompts"
+    yield from _graph_problems(manifest, ("embedder",))
+    layers = range(num_layers(manifest.architecture.encoder) + 1)
+    outputs = {*_POOLED_OUTPUTS, *(f"hidden_{layer}" for layer in layers)}
+    for precision in manifest.precisions:
+        if missing := sorted(outputs ^ set(precision.embedder.outputs)):
+            yield f"the {precision.name} precision: embedder has other outputs: {missing[0]}"
+    with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
+    if with_head and not manifest.special_tokens.HasField("mask_id"):
+        yield "special_tokens.mask_id is missing, but there is an mlm_head"
+
+
+def _limit_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
+    for name in required:
+        if not 1 <= getattr(manifest.limits, name) <= MAX_TOKENS:
+            yield f"limits.{name} must be between 1 and {MAX_TOKENS}"
+
+
+def _token_problems(
+    part: str, manifest: bundle_pb2.Manifest, required: Sequence[str], vocab_size: int
+) -> Iterator[str]:
+    special_tokens: bundle_pb2.SpecialTokens = getattr(manifest, part)
+    for name in required:
+        if not special_tokens.HasField(name):  # type: ignore[arg-type]
+            yield f"{part}.{name} is missing"
+    for field, token_id in special_tokens.ListFields():
+        if token_id >= vocab_size:
+            yield f"{part}.{field.name} is outside the vocabulary"
+
+
+def _graph_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
+    for precision in manifest.precisions:
+        for graph in required:
+            if not precision.HasField(graph):  # type: ignore[arg-type]
+                yield f"the {precision.name} precision has no graph {graph}"
+
+
+def _reference_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    listed = {file.path for file in manifest.files}
+    for path in _referred_paths(manifest):
+        if path not in listed:
+            yield f"{path!r} is used but not among files"
+
+
+def _referred_paths(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    yield manifest.source_tokenizer
+    if manifest.target_tokenizer:
+        yield manifest.target_tokenizer
+    if manifest.reference_outputs:
+        yield manifest.reference_outputs
+    for precision in manifest.precisions:
+        yield from precision.weights
+        yield from (step.graph.path for step in precision.steps)
+        for _, value in precision.ListFields():
+            if isinstance(value, bundle_pb2.Graph):
+                yield value.path

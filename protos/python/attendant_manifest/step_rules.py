@@ -1,0 +1,139 @@
+"""The rules that the signatures of step graphs must keep.
+
+A signature that keeps them names every input and output of its graph once, so that a reader binds
+all of them and none twice.
+"""
+
+from collections.abc import Iterator
+
+from attendant.v1 import bundle_pb2, embedding_pb2
+
+MAX_DIMENSION = 65_536
+"""Largest size of a dimension of a state."""
+MAX_STEP_TOKENS = 16
+"""Most tokens that one run of a step may decode."""
+_INPUTS = ("tokens", "past_lengths", "total_length", "source_lengths")
+_OUTPUTS = ("candidate_ids", "candidate_log_probabilities")
+_UPDATES = {
+    bundle_pb2.STATE_OWNER_ROW: bundle_pb2.STATE_UPDATE_GROWS,
+    bundle_pb2.STATE_OWNER_SOURCE: bundle_pb2.STATE_UPDATE_CONSTANT,
+}
+_TYPES = (embedding_pb2.DATA_TYPE_FLOAT32, embedding_pb2.DATA_TYPE_FLOAT16)
+
+
+def steps_problems(precision: bundle_pb2.PrecisionGraphs) -> Iterator[str]:
+    """Broken rules of all steps of one precision."""
+    steps = precision.steps
+    names = [step.name for step in steps]
+    if not all(names) or len(set(names)) != len(names):
+        yield "steps must have names, each once"
+    for step in steps:
+        for problem in _step_problems(step, precision):
+            yield f"step {step.name}: {problem}"
+    if not any(not s.rows_per_sentence and not s.inputs.shortlist for s in steps):
+        yield "no step takes sentences of any number of rows without a shortlist"
+    if len({_states_key(step) for step in steps}) > 1:
+        yield "all steps must have the same states"
+    state_outputs = {state.encoder_output for step in steps for state in step.states}
+    takes_shortlist = any(step.inputs.shortlist for step in steps)
+    free_outputs = set(precision.encoder.outputs) - state_outputs
+    if takes_shortlist and precision.shortlist_output not in free_outputs:
+        yield "shortlist_output must be an output of the encoder that no state begins as"
+
+
+def _states_key(step: bundle_pb2.StepGraph) -> tuple[object, ...]:
+    """What the memory of the states of rows, and of sources, depends on."""
+    return tuple(
+        tuple(
+            (state.data_type, tuple(state.shape), state.encoder_output)
+            for state in step.states
+            if state.owner == owner
+        )
+        for owner in _UPDATES
+    )
+
+
+def _step_problems(
+    step: bundle_pb2.StepGraph, precision: bundle_pb2.PrecisionGraphs
+) -> Iterator[str]:
+    if not 1 <= step.num_tokens <= MAX_STEP_TOKENS:
+        yield f"num_tokens must be between 1 and {MAX_STEP_TOKENS}"
+    if step.max_prefill_tokens != 1 or step.inputs.num_prefill_tokens:
+        yield "max_prefill_tokens must be 1"
+    if len(step.inputs.token_biases) != step.num_tokens:
+        yield "token_biases must have an entry for each of num_tokens"
+    if step.rows_per_sentence not in (0, 1):
+        yield "rows_per_sentence must be 0 or 1"
+    if (step.num_tokens == 1) != bool(step.inputs.num_candidates):
+        yield "num_candidates is for steps of one token, and must be there"
+    if step.num_tokens > 1 and step.rows_per_sentence != 1:
+        yield "a step of several tokens must have rows_per_sentence 1"
+    if bool(step.inputs.shortlist) != bool(step.inputs.shortlist_mask):
+        yield "shortlist and shortlist_mask belong together"
+    for part, names in ((step.inputs, _INPUTS), (step.outputs, _OUTPUTS)):
+        for name in names:
+            if not getattr(part, name):
+                yield f"{name} is missing"
+    if step.outputs.log_probabilities or step.outputs.attention:
+        yield "outputs other than candidates are not supported"
+    for state in step.states:
+        for problem in _state_problems(state, step, precision):
+            yield f"state {state.input}: {problem}"
+    encoder_outputs = [state.encoder_output for state in step.states if state.encoder_output]
+    if len(set(encoder_outputs)) != len(encoder_outputs):
+        yield "two states begin as the same output of the encoder"
+    yield from _interface_problems(step)
+
+
+def _interface_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
+    """Inputs and outputs that are not named, or named twice, or that the graph does not have."""
+    for kind, named, there in (
+        ("input", input_names(step), list(step.graph.inputs)),
+        ("output", output_names(step), list(step.graph.outputs)),
+    ):
+        twice = {name for name in named if named.count(name) > 1}
+        for name in sorted(twice):
+            yield f"{kind} {name!r} has two roles"
+        for name in sorted(set(named) - set(there)):
+            yield f"the graph has no {kind} {name!r}"
+        for name in sorted(set(there) - set(named)):
+            yield f"{kind} {name!r} of the graph has no role"
+
+
+def input_names(step: bundle_pb2.StepGraph) -> list[str]:
+    """Names of all inputs that the signature gives a role."""
+    names = [value for _, value in step.inputs.ListFields() if isinstance(value, str)]
+    names += [name for bias in step.inputs.token_biases for name in (bias.indices, bias.values)]
+    return names + [state.input for state in step.states]
+
+
+def output_names(step: bundle_pb2.StepGraph) -> list[str]:
+    """Names of all outputs that the signature gives a role."""
+    names = [value for _, value in step.outputs.ListFields()]
+    return names + [name for state in step.states for name in state.outputs]
+
+
+def _state_problems(
+    state: bundle_pb2.StateTensor,
+    step: bundle_pb2.StepGraph,
+    precision: bundle_pb2.PrecisionGraphs,
+) -> Iterator[str]:
+    if state.owner not in _UPDATES:
+        yield "owner is missing"
+    elif state.update != _UPDATES[state.owner]:
+        wanted = bundle_pb2.StateUpdate.Name(_UPDATES[state.owner])
+        yield f"only {wanted} is supported for this owner"
+    if state.data_type not in _TYPES:
+        yield "data_type must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16"
+    if len(state.shape) != 3 or state.shape[1] != 0:
+        yield "shape must be [heads, 0, width]"
+    elif not all(1 <= state.shape[i] <= MAX_DIMENSION for i in (0, 2)):
+        yield f"sizes in shape must be between 1 and {MAX_DIMENSION}"
+    is_row = state.owner == bundle_pb2.STATE_OWNER_ROW
+    counts = (step.num_tokens,) if is_row else (0, step.num_tokens)
+    if len(state.outputs) not in counts:
+        yield "outputs must have an entry for each of num_tokens"
+    if is_row and state.encoder_output:
+        yield "a state of a row that begins as an output of the encoder is not supported"
+    if not is_row and state.encoder_output not in precision.encoder.outputs:
+        yield "encoder_output is not an output of the encoder"

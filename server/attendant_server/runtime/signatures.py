@@ -1,0 +1,81 @@
+"""The signatures of graphs against the graphs themselves, and the choice among step graphs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from attendant.v1 import bundle_pb2, embedding_pb2
+
+from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.step import StepSignature
+
+TENSOR_TYPES = {
+    embedding_pb2.DATA_TYPE_FLOAT32: "tensor(float)",
+    embedding_pb2.DATA_TYPE_FLOAT16: "tensor(float16)",
+}
+"""ONNX Runtime's names of the types of states."""
+
+
+def choose_steps(
+    steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool, takes_greedy: bool
+) -> tuple[bundle_pb2.StepGraph, bundle_pb2.StepGraph | None]:
+    """The graphs of steps for all searches and, where there is one, for greedy search.
+
+    With ``uses_shortlists`` those with a shortlist, if there are any. Of several that can do the
+    same, the one that decodes most tokens in a run and gives the fewest outputs.
+    """
+
+    def best(rows_per_sentence: int, takes_shortlist: bool) -> bundle_pb2.StepGraph | None:
+        able = [
+            step
+            for step in steps
+            if step.rows_per_sentence == rows_per_sentence
+            and bool(step.inputs.shortlist) == takes_shortlist
+        ]
+        return max(able, key=lambda s: (s.num_tokens, -len(s.graph.outputs)), default=None)
+
+    general = (best(0, True) if uses_shortlists else None) or best(0, False)
+    assert general is not None, "a rule of manifests"
+    greedy = best(1, bool(general.inputs.shortlist)) if takes_greedy else None
+    return general, greedy
+
+
+def check_interface(session: onnxruntime.InferenceSession, graph: bundle_pb2.Graph) -> None:
+    """Raise ValueError unless the graph has the inputs and outputs that the manifest states."""
+    for kind, stated, values in (
+        ("inputs", graph.inputs, session.get_inputs()),
+        ("outputs", graph.outputs, session.get_outputs()),
+    ):
+        different = set(stated) ^ {value.name for value in values}
+        if different:
+            raise ValueError(f"{graph.path}: {kind} differ from the manifest: {min(different)}")
+
+
+def check_states(session: onnxruntime.InferenceSession, step: bundle_pb2.StepGraph) -> None:
+    """Raise ValueError unless the states of the graph have the stated shapes and types."""
+    values = {value.name: value for value in session.get_inputs()}
+    for state in step.states:
+        heads, _, width = state.shape
+        found = values[state.input]
+        if len(found.shape) != 4 or [found.shape[1], found.shape[3]] != [heads, width]:
+            raise ValueError(f"state {state.input}: shape differs between manifest and graph")
+        if found.type != TENSOR_TYPES[state.data_type]:
+            raise ValueError(f"state {state.input}: type differs between manifest and graph")
+
+
+def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
+    """Sizes of the caches; raises ValueError for states of several shapes."""
+    rows, sources = signature.row_states, signature.source_states
+    shapes = {(state.data_type, tuple(state.shape)) for state in (*rows, *sources)}
+    if len(shapes) != 1 or len(rows) != len(sources):
+        raise ValueError("states of rows and of sources must have equal counts, types and shapes")
+    (data_type, (heads, _, width)) = shapes.pop()
+    return CacheSizes(
+        len(rows),
+        heads,
+        width,
+        limits.max_source_tokens,
+        # The last tokens of a run may lie behind the end of the longest output.
+        limits.max_target_tokens + signature.num_tokens - 1,
+        np.dtype(np.float16 if data_type == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
+    )

@@ -1,0 +1,309 @@
+"""Each rule of manifests finds the manifests that break it, and says which."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attendant_manifest import ManifestError, parse_manifest
+from attendant_manifest.rules import problems
+
+from tests.support.manifests import decoder_step, translation_manifest
+
+Json = dict[str, Any]
+Change = Callable[[Json], object]
+BERT = Path(__file__).parents[2] / "tests/recorded/bundles/tiny-bert/1/manifest.json"
+
+
+def problem_of(change: Change) -> str:
+    """The first problem of the small manifest with this change."""
+    manifest = translation_manifest()
+    change(manifest)
+    try:
+        return next(problems(parse_manifest(json.dumps(manifest))), "none")
+    except ManifestError as error:
+        return str(error)
+
+
+def embedding_manifest() -> Json:
+    content: Json = json.loads(BERT.read_text(encoding="utf-8"))
+    return content
+
+
+def set_path(path: str) -> Change:
+    def change(manifest: Json) -> None:
+        manifest["files"][0]["path"] = path
+        manifest["source_tokenizer"] = manifest["target_tokenizer"] = path
+
+    return change
+
+
+def set_key(key: str, value: Any) -> Change:
+    return lambda manifest: manifest.update({key: value})
+
+
+def set_part(*keys: str, **changes: Any) -> Change:
+    return lambda manifest: _part(manifest, keys).update(changes)
+
+
+def drop(*keys: str) -> Change:
+    return lambda manifest: _part(manifest, keys[:-1]).pop(keys[-1])
+
+
+def _part(manifest: Json, keys: tuple[str, ...]) -> Json:
+    for key in keys:
+        manifest = manifest[key]
+    return manifest
+
+
+def first_step(manifest: Json) -> Json:
+    step: Json = manifest["precisions"][0]["steps"][0]
+    return step
+
+
+def set_step(**changes: Any) -> Change:
+    return lambda manifest: first_step(manifest).update(changes)
+
+
+def set_state(number: int, **changes: Any) -> Change:
+    return lambda manifest: first_step(manifest)["states"][number].update(changes)
+
+
+def set_inputs(**changes: Any) -> Change:
+    return lambda manifest: first_step(manifest)["inputs"].update(changes)
+
+
+def set_file(**changes: Any) -> Change:
+    return lambda manifest: manifest["files"][0].update(changes)
+
+
+def set_layers(**changes: Any) -> Change:
+    return lambda m: m["architecture"]["decoder"]["groups"][0].update(changes)
+
+
+def add_shortlist(output: str) -> Change:
+    """Give the step a shortlist, which the encoder's ``output`` holds."""
+
+    def change(manifest: Json) -> None:
+        step = first_step(manifest)
+        step["inputs"] |= {"shortlist": "shortlist", "shortlist_mask": "mask"}
+        step["graph"]["inputs"] += ["shortlist", "mask"]
+        general = decoder_step(step["graph"]["path"]) | {"name": "general"}
+        manifest["precisions"][0] |= {"steps": [general, step], "shortlist_output": output}
+
+    return change
+
+
+def two_tokens(manifest: Json) -> None:
+    """Make the step one of two tokens, without the second of its outputs and biases."""
+    first_step(manifest).update(num_tokens=2, rows_per_sentence=1)
+
+
+def two_states_of_one_output(manifest: Json) -> None:
+    step = first_step(manifest)
+    step["states"].append(step["states"][1] | {"input": "cross_value_0"})
+    step["graph"]["inputs"].append("cross_value_0")
+
+
+def other_states(manifest: Json) -> None:
+    """Add a step whose state of rows is wider."""
+    step = decoder_step(first_step(manifest)["graph"]["path"]) | {"name": "other"}
+    step["states"][0]["shape"] = [2, 0, 32]
+    manifest["precisions"][0]["steps"].append(step)
+
+
+def swapped_outputs(manifest: Json) -> None:
+    step = first_step(manifest)
+    step["outputs"]["candidate_ids"] = "present_key_0"
+
+
+RULES: dict[str, tuple[Change, str]] = {
+    "unknown field": (set_key("nested", {}), 'no field named "nested"'),
+    "no version of the manifest": (drop("manifest_version"), "manifest_version 0 is not 2"),
+    "a later version": (set_key("manifest_version", 3), "manifest_version 3 is not 2"),
+    "a bad name": (set_key("name", "En"), "name has other characters"),
+    "a bad version": (set_key("version", "../2"), "version has other characters"),
+    "no kind": (drop("kind"), "kind is missing"),
+    "an unknown kind": (set_key("kind", "MODEL_KIND_NOTHING"), "MODEL_KIND_NOTHING"),
+    "a field of version 1": (set_key("source_language", "en"), "source_language"),
+    "version 1 without sizes": (set_key("manifest_version", 1), "version 1 has no field"),
+    "no network": (drop("architecture"), "architecture.source_embeddings is missing"),
+    "no decoder": (drop("architecture", "decoder"), "architecture.decoder is missing"),
+    "a decoder of no layers": (
+        set_part("architecture", "decoder", groups=[]),
+        "architecture.decoder must have 1 to 10000 layers",
+    ),
+    "a group of no layers": (set_layers(num_layers=0), "architecture.decoder must have 1 to"),
+    "billions of layers": (set_layers(num_layers=2**32 - 1), "architecture.decoder must have"),
+    "a huge vocabulary": (
+        set_part("architecture", "target_embeddings", vocab_size=2**32 - 1),
+        "architecture.target_embeddings.vocab_size must be between 1 and",
+    ),
+    "no source language": (set_key("source_languages", []), "source_languages must have"),
+    "a language without a tag": (set_key("target_languages", [{}]), "target_languages must have"),
+    "no start token": (drop("decoding"), "decoding.start_token_id is missing"),
+    "a start outside the vocabulary": (
+        set_part("decoding", start_token_id=100),
+        "a token id in decoding is outside the vocabulary",
+    ),
+    "a suppressed token outside the vocabulary": (
+        set_part("decoding", suppressed_token_ids=[5, 100]),
+        "a token id in decoding is outside the vocabulary",
+    ),
+    "a forced token outside the vocabulary": (
+        set_part("decoding", forced_token_ids=[100]),
+        "a token id in decoding is outside the vocabulary",
+    ),
+    "no end of targets": (
+        set_key("target_special_tokens", {"pad_id": 0}),
+        "target_special_tokens.eos_id is missing",
+    ),
+    "no step": (lambda m: m["precisions"][0].pop("steps"), "no step takes sentences of any"),
+    "a step twice": (
+        lambda m: m["precisions"][0]["steps"].append(first_step(m)),
+        "steps must have names, each once",
+    ),
+    "no step for beams": (set_step(rows_per_sentence=1), "no step takes sentences of any"),
+    "two rows a sentence": (set_step(rows_per_sentence=2), "rows_per_sentence must be 0 or 1"),
+    "no tokens": (set_step(num_tokens=0), "num_tokens must be between 1 and 16"),
+    "many tokens": (set_step(num_tokens=1000), "num_tokens must be between 1 and 16"),
+    "a prefill": (set_step(max_prefill_tokens=2), "max_prefill_tokens must be 1"),
+    "two tokens, one bias": (two_tokens, "token_biases must have an entry for each"),
+    "no tokens to read": (
+        lambda m: first_step(m)["inputs"].pop("tokens"),
+        "tokens is missing",
+    ),
+    "no candidates": (
+        lambda m: first_step(m)["outputs"].pop("candidate_ids"),
+        "candidate_ids is missing",
+    ),
+    "no number of candidates": (
+        lambda m: first_step(m)["inputs"].pop("num_candidates"),
+        "num_candidates is for steps of one token",
+    ),
+    "an input that the graph lacks": (set_inputs(tokens="other"), "graph has no input 'other'"),
+    "an input without a role": (
+        lambda m: first_step(m)["graph"]["inputs"].append("other"),
+        "input 'other' of the graph has no role",
+    ),
+    "an input of two roles": (
+        set_inputs(source_lengths="lengths"),
+        "input 'lengths' has two roles",
+    ),
+    "an output that the graph lacks": (
+        lambda m: first_step(m)["graph"].pop("outputs"),
+        "the graph has no output 'candidate_ids'",
+    ),
+    "an output of two roles": (swapped_outputs, "output 'present_key_0' has two roles"),
+    "a shortlist without its mask": (
+        set_inputs(shortlist="shortlist"),
+        "shortlist and shortlist_mask belong together",
+    ),
+    "a shortlist that the encoder does not give": (
+        add_shortlist("shortlist"),
+        "shortlist_output must be an output of the encoder",
+    ),
+    "a shortlist that a state begins as": (
+        add_shortlist("cross_key_0"),
+        "shortlist_output must be an output of the encoder",
+    ),
+    "log-probabilities of the vocabulary": (
+        lambda m: first_step(m)["outputs"].update(log_probabilities="all"),
+        "outputs other than candidates are not supported",
+    ),
+    "a state of no type": (
+        set_state(0, data_type="DATA_TYPE_UNSPECIFIED"),
+        "data_type must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16",
+    ),
+    "a state of nobody": (set_state(0, owner="STATE_OWNER_UNSPECIFIED"), "owner is missing"),
+    "a state that is replaced": (
+        set_state(0, update="STATE_UPDATE_REPLACED"),
+        "state past_key_0: only STATE_UPDATE_GROWS is supported",
+    ),
+    "a state of a source that grows": (
+        set_state(1, update="STATE_UPDATE_GROWS"),
+        "state cross_key_0: only STATE_UPDATE_CONSTANT is supported",
+    ),
+    "a state without positions": (set_state(0, shape=[2, 4, 16]), "shape must be [heads, 0"),
+    "a huge state": (set_state(0, shape=[2**31, 0, 16]), "sizes in shape must be between 1 and"),
+    "a state that no step writes": (
+        set_state(0, outputs=[]),
+        "state past_key_0: outputs must have an entry for each of num_tokens",
+    ),
+    "a state that is written twice": (
+        set_state(0, outputs=["present_key_0", "present_key_0"]),
+        "state past_key_0: outputs must have an entry for each of num_tokens",
+    ),
+    "a state that nobody begins": (
+        set_state(1, encoder_output="other"),
+        "encoder_output is not an output of the encoder",
+    ),
+    "two states that begin as one": (
+        two_states_of_one_output,
+        "two states begin as the same output of the encoder",
+    ),
+    "steps of different states": (
+        other_states,
+        "all steps must have the same states",
+    ),
+    "no limits": (drop("limits"), "limits.max_source_tokens must be between 1 and 65536"),
+    "no limit of targets": (
+        drop("limits", "max_target_tokens"),
+        "limits.max_target_tokens must be between 1 and 65536",
+    ),
+    "a huge limit of sources": (
+        set_part("limits", max_source_tokens=65_537),
+        "limits.max_source_tokens must be between 1 and 65536",
+    ),
+    "no end token": (drop("special_tokens", "eos_id"), "special_tokens.eos_id is missing"),
+    "a token outside the vocabulary": (
+        set_part("special_tokens", eos_id=100),
+        "special_tokens.eos_id is outside the vocabulary",
+    ),
+    "no tokenizer of targets": (drop("target_tokenizer"), "target_tokenizer is missing"),
+    "no precision": (drop("precisions"), "precisions must have one or more of fp32, int8, fp16"),
+    "a precision without a graph": (
+        lambda m: m["precisions"][0].pop("scorer"),
+        "the int8 precision has no graph scorer",
+    ),
+    "a precision twice": (
+        lambda m: m["precisions"].append(m["precisions"][0]),
+        "precisions must have one or more of",
+    ),
+    "an unknown precision": (
+        lambda m: m["precisions"][0].update(name="int4"),
+        "precisions must have one or more of",
+    ),
+    "a file used but not listed": (lambda m: m["files"].pop(), "is used but not among files"),
+    "a file listed twice": (lambda m: m["files"].append(m["files"][0]), "is listed twice"),
+    "the manifest among its files": (set_path("manifest.json"), "is the manifest itself"),
+    "an absolute path": (set_path("/etc/passwd"), "is not a plain path inside the bundle"),
+    "a path to the parent": (set_path("../2/tokenizer.json"), "is not a plain path"),
+    "a path through the parent": (set_path("sub/../../tokenizer.json"), "is not a plain path"),
+    "a path with a dot": (set_path("./tokenizer.json"), "is not a plain path"),
+    "an empty path": (set_path(""), "is not a plain path"),
+    "an empty part of a path": (set_path("sub//tokenizer.json"), "is not a plain path"),
+    "a path with a backslash": (set_path("..\\tokenizer.json"), "is not a plain path"),
+    "a path with NUL": (set_path("tokenizer.json\u0000"), "is not a plain path"),
+    "a path with a newline": (set_path("tokenizer\n.json"), "is not a plain path"),
+    "a hash in capitals": (set_file(sha256="A" * 64), "is not 64 lower-case hexadecimal"),
+    "a short hash": (set_file(sha256="ab"), "is not 64 lower-case hexadecimal"),
+    "a negative size": (set_file(size_bytes=-1), "size_bytes"),
+}
+
+
+@pytest.mark.parametrize(("change", "problem"), RULES.values(), ids=RULES.keys())
+def test_a_manifest_that_breaks_a_rule_is_found(change: Change, problem: str):
+    assert problem in problem_of(change)
+
+
+def test_the_manifest_that_these_tests_change_breaks_no_rule():
+    assert problem_of(lambda _: None) == "none"
+
+
+def test_a_prompt_by_default_must_be_one_of_the_prompts():
+    manifest = parse_manifest(json.dumps(embedding_manifest()))
+    assert not list(problems(manifest))
+    manifest.embedding.default_prompt = "query"
+    assert list(problems(manifest)) == ["embedding.default_prompt is not among embedding.prompts"]
