@@ -55,17 +55,12 @@ class CachePool:
     def grant(self, buffer: "CacheBuffer") -> int:
         """The new capacity of a buffer that needs more than it has."""
         needed = buffer.needed
-        for capacity in (4 * needed, 2 * needed):
-            if self._is_comfortable(buffer, capacity):
-                return capacity
-        roomy = _with_quarter(needed)
-        if not self._is_comfortable(buffer, roomy):
+        if self._room(buffer) < _with_quarter(needed):
             self._release_unused()
             self._tighten(_with_quarter, growing=buffer)
-        if self._is_comfortable(buffer, roomy):
-            return roomy
-        self._tighten(_exactly, growing=buffer)  # the limit of the pool is near
-        return needed
+        if self._room(buffer) < needed:  # the limit of the pool is near
+            self._tighten(_exactly, growing=buffer)
+        return max(needed, min(4 * needed, self._room(buffer)))
 
     def _publish(self) -> None:
         each = self.sizes.position_bytes
@@ -76,10 +71,10 @@ class CachePool:
             if not buffer.needed:
                 buffer.resize(0)
 
-    def _is_comfortable(self, buffer: "CacheBuffer", capacity: int) -> bool:
-        """Whether `settle` would have nothing to do for a while, were this its capacity."""
-        allocated = self.allocated - buffer.capacity + capacity
-        return allocated <= min(_with_quarter(self.needed) + self._spare // 2, self.max_positions)
+    def _room(self, buffer: "CacheBuffer") -> int:
+        """The capacity that a buffer may have without `settle` soon taking it back."""
+        most = min(self.needed * 11 // 8 + self._spare * 3 // 4, self.max_positions)
+        return most - (self.allocated - buffer.capacity)
 
     def _tighten(
         self, capacity_for: Callable[[int], int], growing: "CacheBuffer | None" = None
@@ -111,13 +106,8 @@ class CacheBuffer(ABC):
         max_entries: int,
         max_positions: int,
         most_excess: int,
-        on_moved: Callable[[], None],
     ) -> None:
-        """Take no memory yet.
-
-        The layout has at most ``most_excess`` times the positions that are needed. ``on_moved`` is
-        called when the memory is another one, or none, so that nobody uses the old one any more.
-        """
+        """Take no memory yet; the layout has at most ``most_excess`` x the needed positions."""
         self.sizes = pool.sizes
         self.needed = self.capacity = 0
         """Positions of all entries together."""
@@ -125,7 +115,7 @@ class CacheBuffer(ABC):
         """Of each entry, in the present layout."""
         self._pool, self._max_positions = pool, max_positions
         self._max_entries = max_entries
-        self._most_excess, self._has_moved = most_excess, on_moved
+        self._most_excess = most_excess
         self._num_used = self._num_entries = self._longest = 0
         pool.buffers.append(self)
 
@@ -143,6 +133,7 @@ class CacheBuffer(ABC):
             self._change(min(self._pool.grant(self), self._max_entries * self._max_positions))
         elif not self._is_laid_out_well():
             self._lay_out_again(self.capacity)
+        self._num_used = num_entries  # the caller is about to fill the others
 
     def clear(self) -> None:
         """Nothing is needed any more."""
@@ -181,7 +172,7 @@ class CacheBuffer(ABC):
         """Lay memory of ``capacity`` positions, or none, out for entries of ``num_positions``.
 
         Entries keep their first ``num_kept`` positions, as far as they are in use: the first
-        ``num_entries`` of them. If it is not the memory of before, `_has_moved` is to be called.
+        ``num_entries`` of them.
         """
 
 
