@@ -1,6 +1,6 @@
 """Which sentences may run together, so that the caches of a worker never exceed their limit."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from attendant_server.engine.calls import SearchOptions
@@ -25,23 +25,24 @@ class CacheBudget:
 
     def has_room(self, running: Mapping[int, Sequence[Sentence]], sentence: Sentence) -> bool:
         """Whether ``sentence`` may join the sentences that run, by their widths."""
-        widths = {**running, sentence.width: [*running.get(sentence.width, ()), sentence]}
-        return sum(self._most_bytes(width, widths[width]) for width in widths) <= self.max_bytes
+        own = [*running.get(sentence.width, ()), sentence]
+        most_bytes = self._most_bytes(sentence.width, own)
+        for width, sentences in running.items():
+            if width != sentence.width and sentences:
+                most_bytes += self._most_bytes(width, sentences)
+        return most_bytes <= self.max_bytes
 
     def _most_bytes(self, width: int, sentences: Sequence[Sentence]) -> int:
-        if not sentences:
-            return 0
-        return self._needed_bytes(
-            width,
-            len(sentences),
-            max(sentence.max_output_tokens for sentence in sentences),
-            max(sentence.num_source_tokens for sentence in sentences),
-        )
+        longest_output = max([sentence.max_output_tokens for sentence in sentences])
+        longest_source = max([sentence.num_source_tokens for sentence in sentences])
+        return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
-    def check(self, options: SearchOptions, source_lengths: Iterable[int]) -> None:
+    def check(self, options: SearchOptions, source_lengths: Collection[int]) -> None:
         """Raise InvalidRequest if one of the sources could not even be translated alone."""
-        for num_source_tokens in sorted(set(source_lengths), reverse=True):
-            self._check(options.for_source(num_source_tokens), num_source_tokens)
+        width, longest = options.beam_size, options.max_output_tokens
+        if self._needed_bytes(width, 1, longest, max(source_lengths)) > self.max_bytes:
+            for num_source_tokens in sorted(set(source_lengths), reverse=True):
+                self._check(options.for_source(num_source_tokens), num_source_tokens)
 
     def _check(self, options: SearchOptions, num_source_tokens: int) -> None:
         width, longest = options.beam_size, options.max_output_tokens
