@@ -2,6 +2,7 @@
 
 import random
 from copy import copy
+from operator import gt
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,15 +150,16 @@ def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(m
     twins = Twins(models, 2)
     twins.join(source_of(5))
     twins.step()
-    small = twins.host.num_bytes, twins.device.num_bytes
+    caches = twins.host, twins.device
+    small = [cache.num_bytes for cache in caches]
     twins.join(source_of(64))
     twins.step()
-    assert twins.host.num_bytes > small[0]
-    assert twins.device.num_bytes > small[1]
+    large = [cache.num_bytes for cache in caches]
+    assert all(map(gt, large, small))
     twins.leave(1)
     for _ in range(3):
         twins.step()
-    assert (twins.host.num_bytes, twins.device.num_bytes) == small
+    assert all(map(gt, large, [2 * cache.num_bytes for cache in caches]))
 
 
 def test_a_long_output_widens_the_buffers_and_goes_on_as_before(models):

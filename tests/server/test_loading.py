@@ -3,6 +3,7 @@ from attendant_server import loading
 from attendant_server.loading import ModelLoader, worker_processors, workers_and_sentences
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.settings import Settings
+from attendant_server.system.memory import HostMemory
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,42 @@ def test_threads_and_workers_follow_the_processors_that_may_be_used(
 def test_threads_that_are_set_are_not_bounded_by_the_processors(monkeypatch):
     monkeypatch.setattr(loading, "num_processors", lambda: 1)
     assert ModelLoader(Settings(num_threads=3), NoMetrics()).num_threads == 3
+
+
+POSITION_BYTES = 2 * 2 * 32 * 4
+"""Keys and values of one position of the tiny model; sources have up to 64, rows as many, or one
+more where two tokens are decoded in a run."""
+ALL_ROWS = 128 * 65 + 2 * 16 * 64
+LARGEST_SENTENCE = 8 * 64 + 64
+
+
+@pytest.mark.parametrize(
+    ("given", "memory_positions", "expected_positions"),
+    [
+        ({}, 10**9, ALL_ROWS),
+        ({}, 20_000, 10_000),
+        ({}, 100, 2 * LARGEST_SENTENCE),
+        ({"max_rows": 64, "max_sentences": 10}, 10**9, 64 * 65 + 10 * 64),
+        ({"max_cache_bytes": 5 * POSITION_BYTES}, 10**9, 5),
+    ],
+)
+def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
+    monkeypatch, translation_bundle, given, memory_positions, expected_positions
+):
+    memory = HostMemory(used=0, limit=memory_positions * POSITION_BYTES)
+    monkeypatch.setattr(loading, "host_memory", lambda: memory)
+    settings = Settings(bundles=translation_bundle.parents[1], num_threads=2, **given)
+    loader = ModelLoader(settings, NoMetrics())
+    (bundle,) = loader.read_bundles()
+    model = loader._translation_model(bundle)
+    assert loader._max_cache_bytes(model) == expected_positions * POSITION_BYTES
+
+
+def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bundle, caplog):
+    bundles = translation_bundle.parents[1]
+    settings = Settings(bundles=bundles, num_threads=2, max_cache_bytes=1000)
+    loader = ModelLoader(settings, NoMetrics())
+    (bundle,) = loader.read_bundles()
+    loader._max_cache_bytes(loader._translation_model(bundle))
+    needed = 2 * LARGEST_SENTENCE * POSITION_BYTES
+    assert f"event=caches_refuse_texts max_bytes=1000 needed_bytes={needed}" in caplog.text

@@ -1,6 +1,6 @@
 """Which sentences may run together, so that the caches of a worker never exceed their limit."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
 from attendant_server.engine.calls import SearchOptions
@@ -29,23 +29,24 @@ class CacheBudget:
         self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
     ) -> bool:
         """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
-        batches = {**running, key: [*running.get(key, ()), sentence]}
-        return sum(map(self._most_bytes, batches.values())) <= self.max_bytes
+        most_bytes = self._most_bytes([*running.get(key, ()), sentence])
+        for other_key, sentences in running.items():
+            if other_key != key and sentences:
+                most_bytes += self._most_bytes(sentences)
+        return most_bytes <= self.max_bytes
 
     def _most_bytes(self, sentences: Sequence[Sentence]) -> int:
-        if not sentences:
-            return 0
-        return self._needed_bytes(
-            sentences[0].width,
-            len(sentences),
-            max(sentence.max_output_tokens for sentence in sentences),
-            max(sentence.num_source_tokens for sentence in sentences),
-        )
+        longest_output = max([sentence.max_output_tokens for sentence in sentences])
+        longest_source = max([sentence.num_source_tokens for sentence in sentences])
+        width = sentences[0].width
+        return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
-    def check(self, options: SearchOptions, source_lengths: Iterable[int]) -> None:
+    def check(self, options: SearchOptions, source_lengths: Collection[int]) -> None:
         """Raise InvalidRequest if one of the sources could not even be translated alone."""
-        for num_source_tokens in sorted(set(source_lengths), reverse=True):
-            self._check(options.for_source(num_source_tokens), num_source_tokens)
+        width, longest = options.beam_size, options.max_output_tokens
+        if self._needed_bytes(width, 1, longest, max(source_lengths)) > self.max_bytes:
+            for num_source_tokens in sorted(set(source_lengths), reverse=True):
+                self._check(options.for_source(num_source_tokens), num_source_tokens)
 
     def _check(self, options: SearchOptions, num_source_tokens: int) -> None:
         width, longest = options.beam_size, options.max_output_tokens

@@ -129,7 +129,7 @@ class TranslationScheduler(Scheduler):
             self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
-            self._budget.check(call.options, map(len, call.sources))
+            self._budget.check(call.options, [len(source) for source in call.sources])
             self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")

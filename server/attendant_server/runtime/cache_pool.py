@@ -37,61 +37,59 @@ class CachePool:
 
     def release(self) -> None:
         """Give back the memory of all buffers that nothing needs."""
-        self._release_unused()
+        for buffer in self.buffers:
+            if not buffer.needed:
+                buffer.resize(0)
         self._publish()
 
     def settle(self) -> None:
-        """Give back what is too much for what is needed now.
-
-        Far more than is kept afterwards may be allocated before that, so that it is rare.
-        """
-        most = self.needed * 3 // 2 + self._spare
-        if self.allocated > most:
-            self._release_unused()
-        if self.allocated > most:
-            self._tighten(_with_quarter)
+        """Give back what is too much for what is needed now."""
+        if self.allocated > self.needed * 3 // 2 + self._spare:
+            self._shrink(self.allocated - self._most_to_grow(), _with_half)
         self._publish()
 
     def grant(self, buffer: "CacheBuffer") -> int:
         """The new capacity of a buffer that needs more than it has."""
         needed = buffer.needed
-        for capacity in (4 * needed, 2 * needed):
-            if self._is_comfortable(buffer, capacity):
-                return capacity
-        roomy = _with_quarter(needed)
-        if not self._is_comfortable(buffer, roomy):
-            self._release_unused()
-            self._tighten(_with_quarter, growing=buffer)
-        if self._is_comfortable(buffer, roomy):
-            return roomy
-        self._tighten(_exactly, growing=buffer)  # the limit of the pool is near
-        return needed
+        self._shrink(_with_half(needed) - self._room(buffer), _with_half, growing=buffer)
+        # This finds nothing to do unless the limit of the pool is near.
+        self._shrink(needed - self._room(buffer), _exactly, growing=buffer)
+        return max(needed, min(4 * needed, self._room(buffer)))
+
+    def _most_to_grow(self) -> int:
+        """How much buffers may grow to: so much less than `settle` bears that it is rare."""
+        return min(self.needed * 11 // 8 + self._spare * 3 // 4, self.max_positions)
+
+    def _room(self, buffer: "CacheBuffer") -> int:
+        """What a buffer may grow to."""
+        return self._most_to_grow() - (self.allocated - buffer.capacity)
+
+    def _shrink(
+        self,
+        surplus: int,
+        least: Callable[[int], int],
+        growing: "CacheBuffer | None" = None,
+    ) -> None:
+        """Take ``surplus`` from the buffers that do not grow, as far as they have so much.
+
+        A buffer keeps at least what ``least`` says of its need. Those that nothing needs come
+        first, then those that have most without need.
+        """
+        if surplus <= 0:
+            return
+        for buffer in sorted(self.buffers, key=lambda b: (b.needed > 0, b.needed - b.capacity)):
+            capacity = max(buffer.capacity - surplus, least(buffer.needed))
+            if buffer is not growing and capacity < buffer.capacity:
+                surplus -= buffer.capacity - capacity
+                buffer.resize(capacity)
 
     def _publish(self) -> None:
         each = self.sizes.position_bytes
         self.figures = CacheFigures(self.needed * each, self.allocated * each)
 
-    def _release_unused(self) -> None:
-        for buffer in self.buffers:
-            if not buffer.needed:
-                buffer.resize(0)
 
-    def _is_comfortable(self, buffer: "CacheBuffer", capacity: int) -> bool:
-        """Whether `settle` would have nothing to do for a while, were this its capacity."""
-        allocated = self.allocated - buffer.capacity + capacity
-        return allocated <= min(_with_quarter(self.needed) + self._spare // 2, self.max_positions)
-
-    def _tighten(
-        self, capacity_for: Callable[[int], int], growing: "CacheBuffer | None" = None
-    ) -> None:
-        """Leave to each buffer, but to the one that grows, a capacity that follows its need."""
-        for buffer in self.buffers:
-            if buffer is not growing:
-                buffer.resize(min(buffer.capacity, capacity_for(buffer.needed)))
-
-
-def _with_quarter(needed: int) -> int:
-    return needed + needed // 4
+def _with_half(needed: int) -> int:
+    return needed + needed // 2
 
 
 def _exactly(needed: int) -> int:
@@ -111,13 +109,8 @@ class CacheBuffer(ABC):
         max_entries: int,
         max_positions: int,
         most_excess: int,
-        on_moved: Callable[[], None],
     ) -> None:
-        """Take no memory yet.
-
-        The layout has at most ``most_excess`` times the positions that are needed. ``on_moved`` is
-        called when the memory is another one, or none, so that nobody uses the old one any more.
-        """
+        """Take no memory yet; the layout has at most ``most_excess`` x the needed positions."""
         self.sizes = pool.sizes
         self.needed = self.capacity = 0
         """Positions of all entries together."""
@@ -125,7 +118,7 @@ class CacheBuffer(ABC):
         """Of each entry, in the present layout."""
         self._pool, self._max_positions = pool, max_positions
         self._max_entries = max_entries
-        self._most_excess, self._has_moved = most_excess, on_moved
+        self._most_excess = most_excess
         self._num_used = self._num_entries = self._longest = 0
         pool.buffers.append(self)
 
@@ -136,13 +129,14 @@ class CacheBuffer(ABC):
         """
         self._longest = in_steps(longest, self._max_positions)
         self._num_used, self._num_entries = num_used, num_entries
-        self._pool.needed -= self.needed
-        self.needed = num_entries * self._longest
-        self._pool.needed += self.needed
+        needed = num_entries * self._longest
+        self._pool.needed += needed - self.needed
+        self.needed = needed
         if self.needed > self.capacity:
             self._change(min(self._pool.grant(self), self._max_entries * self._max_positions))
-        elif not self._is_laid_out_well():
+        elif not self._is_laid_out_well(self.capacity):
             self._lay_out_again(self.capacity)
+        self._num_used = num_entries  # the caller is about to fill the others
 
     def clear(self) -> None:
         """Nothing is needed any more."""
@@ -150,7 +144,9 @@ class CacheBuffer(ABC):
         self.needed = self._num_used = self._num_entries = 0
 
     def resize(self, capacity: int) -> None:
-        """Take less memory; 0 only if nothing is needed."""
+        """Take less memory, but not less than is needed; none rather than a part of an entry."""
+        if not self.needed and capacity < self.num_positions:
+            capacity = 0
         if capacity != self.capacity:
             self._change(capacity)
 
@@ -159,29 +155,34 @@ class CacheBuffer(ABC):
         self._pool.allocated += capacity - self.capacity
         self.capacity = capacity
 
-    def _is_laid_out_well(self) -> bool:
-        is_wide_enough = self._num_entries * self.num_positions <= self.capacity
+    def _is_laid_out_well(self, capacity: int) -> bool:
+        is_wide_enough = self._num_entries * self.num_positions <= capacity
         most = self._most_excess * self._longest
         return is_wide_enough and self._longest <= self.num_positions <= most
 
     def _lay_out_again(self, capacity: int) -> None:
-        """Choose the positions of an entry so that entries and positions can both grow."""
-        num_positions = 0
-        if capacity:
-            num_entries = min(_with_quarter(self._num_entries), self._max_entries)
-            roomy = capacity // num_entries // POSITION_STEP * POSITION_STEP
-            most = min(self._most_excess * self._longest, self._max_positions)
-            num_positions = max(self._longest, min(roomy, most))
+        num_positions = self._best_num_positions(capacity)
         num_kept = min(self.num_positions, num_positions, self._longest)
         self.lay_out(capacity, num_positions, self._num_used if num_kept else 0, num_kept)
         self.num_positions = num_positions
+
+    def _best_num_positions(self, capacity: int) -> int:
+        """Those of now if possible; else so many that entries and positions can both grow."""
+        if not capacity:
+            return 0
+        if self._is_laid_out_well(capacity):
+            return self.num_positions
+        num_entries = min(_with_half(self._num_entries), self._max_entries)
+        roomy = capacity // num_entries // POSITION_STEP * POSITION_STEP
+        most = min(self._most_excess * self._longest, self._max_positions)
+        return max(self._longest, min(roomy, most))
 
     @abstractmethod
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
         """Lay memory of ``capacity`` positions, or none, out for entries of ``num_positions``.
 
         Entries keep their first ``num_kept`` positions, as far as they are in use: the first
-        ``num_entries`` of them. If it is not the memory of before, `_has_moved` is to be called.
+        ``num_entries`` of them.
         """
 
 

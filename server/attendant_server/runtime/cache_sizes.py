@@ -22,8 +22,8 @@ class CacheSizes:
 
     @property
     def position_bytes(self) -> int:
-        """Keys and values of one position in all layers."""
-        return 2 * self.num_tensors * self.num_heads * self.head_dim * self.dtype.itemsize
+        """One position of all tensors."""
+        return self.num_tensors * self.num_heads * self.head_dim * self.dtype.itemsize
 
     def needed_bytes(
         self, width: int, num_sentences: int, longest_row: int, longest_source: int

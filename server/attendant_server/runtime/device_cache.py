@@ -125,9 +125,9 @@ class DeviceBuffer(CacheBuffer):
         most_excess: int,
         on_moved: Callable[[], None],
     ) -> None:
-        """Take no memory of ``device`` yet."""
-        super().__init__(pool, max_entries, max_positions, most_excess, on_moved)
-        self._device = device
+        """``on_moved`` is called before the memory is replaced, so that nobody uses it longer."""
+        super().__init__(pool, max_entries, max_positions, most_excess)
+        self._device, self._has_moved = device, on_moved
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
         """Copy what is kept to new memory, of which everything else is zero."""

@@ -3,7 +3,6 @@
 Knows graphs and arrays, and nothing of requests, search or scheduling.
 """
 
-import math
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,10 @@ from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunne
 MAX_BINDINGS = 256
 """Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
 
+MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+ELEMENTS_TOGETHER = 65_536
+"""Elements that are copied aside at a time, so that they stay in the caches of the processor."""
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedSentence:
@@ -34,46 +37,83 @@ class EncodedSentence:
 
 
 class HostBuffer(CacheBuffer):
-    """One buffer in memory of the host."""
+    """One buffer in memory of the host.
 
-    _memory: NDArray[np.generic]  # (tensors, capacity * heads * head_dim)
-    tensors: NDArray[np.generic]
-    """(tensors, entries, heads, positions, head_dim); the first entries of each are contiguous."""
-    has_zeros_behind = False
-    """Whether what is behind the content of an entry must be zero."""
+    Addresses are reserved for the largest capacity and never change, so that a buffer that grows is
+    copied only if its entries get longer. Of each tensor the beginning is in use, and what lies
+    behind goes back to the system when the capacity falls: memory that nobody touches is none.
+    """
+
+    def __init__(
+        self,
+        pool: CachePool,
+        max_entries: int,
+        max_positions: int,
+        most_excess: int,
+        has_zeros_behind: bool = False,
+    ) -> None:
+        """``has_zeros_behind`` if what is behind the content of an entry must be zero."""
+        super().__init__(pool, max_entries, max_positions, most_excess)
+        sizes = pool.sizes
+        self._num_tensors, self._size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
+        num_bytes = max_entries * max_positions * self._size * sizes.dtype.itemsize
+        self._stride = _in_pages(num_bytes)
+        # Not from malloc, which keeps memory of this size when it is given back.
+        self._map = mmap.mmap(-1, self._num_tensors * self._stride, flags=MAP_FLAGS)
+        self.memory: NDArray[np.generic] = np.frombuffer(self._map, sizes.dtype).reshape(
+            self._num_tensors, -1
+        )
+        """(tensors, elements)"""
+        self._has_zeros_behind = has_zeros_behind
+        self._set_tensors(0, 0)
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
-        """Copy, tensor by tensor, what is kept."""
-        sizes, before = self.sizes, self.tensors if self.capacity else None
-        num_tensors, size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
-        if before is None or capacity != self.capacity:
-            self._has_moved()
-            self._memory = new_memory((num_tensors, capacity * size), sizes.dtype)
-        fitting = capacity // num_positions if capacity else 0
-        self.tensors = self._memory[:, : fitting * num_positions * size].reshape(
-            num_tensors, fitting, sizes.num_heads, num_positions, sizes.head_dim
+        """Move, tensor by tensor, what is kept."""
+        before = self.tensors
+        self._set_tensors(capacity // num_positions if capacity else 0, num_positions)
+        if num_entries and num_positions != before.shape[3]:
+            for old, new in zip(before, self.tensors, strict=True):
+                self._move(old, new, num_entries, num_kept)
+        if capacity < self.capacity:
+            self._give_back(capacity)
+
+    def _set_tensors(self, num_entries: int, num_positions: int) -> None:
+        sizes, used = self.sizes, num_entries * num_positions * self._size
+        self.tensors: NDArray[np.generic] = self.memory[:, :used].reshape(
+            self._num_tensors, num_entries, sizes.num_heads, num_positions, sizes.head_dim
         )
-        if before is None or not num_entries:
-            return
-        for old, new in zip(before, self.tensors, strict=True):
-            kept = old[:num_entries, :, :num_kept]
-            # Both layouts may share the memory of a tensor.
-            new[:num_entries, :, :num_kept] = kept.copy() if capacity == self.capacity else kept
-            if self.has_zeros_behind:
-                new[:num_entries, :, num_kept:] = 0
+        """(tensors, entries, heads, positions, head_dim); the first entries of each lie together"""
+
+    def _move(
+        self,
+        old: NDArray[np.generic],
+        new: NDArray[np.generic],
+        num_entries: int,
+        num_kept: int,
+    ) -> None:
+        """Lay one tensor out again in the same memory, some entries at a time.
+
+        A growing layout is written from its end, a shrinking one from its beginning, so that no
+        entry is overwritten before it has moved.
+        """
+        num_together = max(1, ELEMENTS_TOGETHER // (num_kept * self._size))
+        starts = range(0, num_entries, num_together)
+        for start in starts if new.shape[2] < old.shape[2] else reversed(starts):
+            entries = slice(start, min(start + num_together, num_entries))
+            new[entries, :, :num_kept] = old[entries, :, :num_kept].copy()
+            if self._has_zeros_behind:
+                new[entries, :, num_kept:] = 0
+
+    def _give_back(self, capacity: int) -> None:
+        each = self._size * self.sizes.dtype.itemsize
+        start, end = _in_pages(capacity * each), _in_pages(self.capacity * each)
+        if start < end:
+            for tensor in range(self._num_tensors):
+                self._map.madvise(mmap.MADV_DONTNEED, tensor * self._stride + start, end - start)
 
 
-def new_memory(shape: tuple[int, int], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-    """Zeros that go back to the system at once when nothing refers to them any more.
-
-    What malloc gives back may stay with the process: it keeps what is smaller than the largest
-    piece that was ever given back.
-    """
-    num_bytes = math.prod(shape) * dtype.itemsize
-    if not num_bytes:
-        return np.zeros(shape, dtype)
-    memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.frombuffer(memory, dtype).reshape(shape)
+def _in_pages(num_bytes: int) -> int:
+    return -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class HostDecoderCache:
@@ -106,17 +146,15 @@ class HostDecoderCache:
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         pool = pool or CachePool(sizes)
         reads_padding = self._signature.reads_source_padding
-        self._past = HostBuffer(
-            pool, max_slots * width, sizes.max_target_positions, NO_LIMIT, self._bindings.clear
-        )
+        rows = max_slots * width
+        self._past = HostBuffer(pool, rows, sizes.max_target_positions, NO_LIMIT)
         self._cross = HostBuffer(
             pool,
             max_slots,
             sizes.max_source_tokens,
             1 if reads_padding else NO_LIMIT,
-            self._bindings.clear,
+            has_zeros_behind=reads_padding,
         )
-        self._cross.has_zeros_behind = reads_padding
         self._buffers = WidthBuffers(pool, width, self._past, self._cross)
         self._inputs = StepInputBuffers(max_slots * width, max_slots)
         self._source_lengths = self._inputs.source_lengths

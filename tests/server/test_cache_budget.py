@@ -1,0 +1,202 @@
+"""Which sentences run together when the memory of the caches is limited."""
+
+import logging
+import random
+
+import pytest
+from attendant_server.engine.cache_budget import CacheBudget
+from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.running_batch import Sentence
+from attendant_server.engine.search import new_search
+from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.errors import InvalidRequest, ModelFailed
+
+from tests.support.fake_model import BOS, EOS, FakeTranslationModel, RecordingObserver
+
+
+@pytest.fixture
+def model():
+    return FakeTranslationModel()
+
+
+def new_scheduler(model, max_cache_bytes):
+    limits = TranslationLimits(max_rows=32, max_sentences=32, max_cache_bytes=max_cache_bytes)
+    return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
+
+
+def run(scheduler):
+    for _ in range(10_000):
+        if not scheduler.has_work:
+            return
+        scheduler.advance()
+    raise AssertionError("the scheduler does not come to an end")
+
+
+def exactly(num_tokens, beam_size=1):
+    return SearchOptions(num_tokens, beam_size, min_output_tokens=num_tokens)
+
+
+def reserved(scheduler):
+    """What the sentences that run can grow to, as `FakeTranslationModel` counts it."""
+    return sum(
+        len(batch.sentences)
+        * (
+            batch.sentences[0].width * max(s.max_output_tokens for s in batch.sentences)
+            + max(s.num_source_tokens for s in batch.sentences)
+        )
+        for batch in scheduler._batches.values()
+        if batch.sentences
+    )
+
+
+def test_sentences_wait_until_those_that_run_leave_them_room(model):
+    scheduler = new_scheduler(model, max_cache_bytes=3 * (10 + 2))
+    calls = [TranslateCall([(5, n)], exactly(10)) for n in range(3, 10)]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    assert all(call.future.result() for call in calls)
+    assert max(num_slots for _, num_slots in model.steps) == 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_mixture_ends_and_never_can_exceed_the_limit(model, seed):
+    rng = random.Random(seed)
+    scheduler = new_scheduler(model, max_cache_bytes=150)
+    calls = []
+    for _ in range(60):
+        source = (5,) * rng.randint(1, 9)
+        options = SearchOptions(rng.randint(1, 30), rng.choice([1, 1, 2, 4]))
+        calls.append(TranslateCall([source], options))
+        scheduler.submit(calls[-1])
+        for _ in range(rng.randint(0, 3)):
+            scheduler.advance()
+            assert reserved(scheduler) <= 150
+    while scheduler.has_work:
+        scheduler.advance()
+        assert reserved(scheduler) <= 150
+    assert all(call.future.result() for call in calls)
+
+
+def test_nothing_overtakes_a_large_sentence_that_waits_for_room(model):
+    scheduler = new_scheduler(model, max_cache_bytes=100)
+    scheduler.submit(TranslateCall([(5,)], exactly(30)))
+    scheduler.advance()
+    large = TranslateCall([(6,)], exactly(20, beam_size=4))
+    scheduler.submit(large)
+    small = [TranslateCall([(7, n)], exactly(2)) for n in range(3, 20)]
+    for call in small:
+        scheduler.submit(call)
+    while 4 not in {width for width, _ in model.steps}:
+        assert not any(call.future.done() for call in small)
+        scheduler.advance()
+    run(scheduler)
+    assert large.future.result()
+    assert all(call.future.result() for call in small)
+
+
+def test_no_sources_are_encoded_ahead_of_one_that_waits_for_room(model):
+    scheduler = new_scheduler(model, max_cache_bytes=100)
+    scheduler.submit(TranslateCall([(5,)], exactly(90)))
+    scheduler.advance()
+    scheduler.submit(TranslateCall([(6,)], exactly(90)))
+    scheduler.advance()
+    scheduler.submit(TranslateCall([(7,)], exactly(2)))
+    for _ in range(10):
+        scheduler.advance()
+    assert model.encoded == [[(5,)], [(6,)]]
+
+
+@pytest.mark.parametrize(
+    ("beam_size", "max_output_tokens", "field", "problem"),
+    [
+        (4, 30, "options.beam_size", "at most 3 with 30 output tokens"),
+        (2, 200, "options.max_output_tokens", "at most 47 with a beam of 2"),
+        (1, 96, "options.max_output_tokens", "at most 95 with a beam of 1"),
+    ],
+)
+def test_a_search_that_could_never_fit_is_refused_before_any_work(
+    model, beam_size, max_output_tokens, field, problem
+):
+    scheduler = new_scheduler(model, max_cache_bytes=100)
+    sources = [(5,), (5,) * 5]
+    with pytest.raises(InvalidRequest) as refusal:
+        scheduler.submit(TranslateCall(sources, SearchOptions(max_output_tokens, beam_size)))
+    assert refusal.value.field == field
+    assert problem in refusal.value.problem
+    assert "a text of 5 tokens, whose search must fit into 100 bytes" in refusal.value.problem
+    assert not scheduler.has_work
+    assert scheduler.num_waiting == 0
+
+
+def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model):
+    scheduler = new_scheduler(model, max_cache_bytes=100)
+    call = TranslateCall([(5,) * 10, (6,)], SearchOptions(1000, max_output_ratio=3))
+    scheduler.submit(call)
+    run(scheduler)
+    assert call.future.result()
+    with pytest.raises(InvalidRequest, match="at most 79 with a beam of 1 for a text of 21"):
+        scheduler.submit(TranslateCall([(6,), (5,) * 21], SearchOptions(1000, max_output_ratio=4)))
+
+
+def test_all_widths_are_counted_together():
+    def needed_bytes(width, num_sentences, longest_output, longest_source):
+        return num_sentences * (width * longest_output + longest_source)
+
+    def sentence(width, longest_output, num_source_tokens):
+        options = SearchOptions(longest_output, width)
+        call = TranslateCall([(5,) * num_source_tokens], options)
+        search = new_search(options, BOS, EOS)
+        return Sentence(call, 0, search, num_source_tokens, longest_output)
+
+    running = {1: [sentence(1, 10, 5)], 2: [sentence(2, 20, 3)], 4: []}
+    joining = sentence(2, 5, 8)
+    needed = (10 + 5) + 2 * (2 * 20 + 8)
+    assert CacheBudget(needed, needed_bytes).has_room(running, 2, joining)
+    assert not CacheBudget(needed - 1, needed_bytes).has_room(running, 2, joining)
+
+
+def caches_of(scheduler):
+    return [batch._cache for batch in scheduler._batches.values()]
+
+
+def test_a_failed_step_gives_its_caches_back(model, caplog):
+    caplog.set_level(logging.CRITICAL)
+    scheduler = new_scheduler(model, max_cache_bytes=1000)
+    failed = TranslateCall([(5,)], exactly(10))
+    scheduler.submit(failed)
+    scheduler.advance()
+    assert not any(cache.is_released for cache in caches_of(scheduler))
+    model.before_step = None
+    scheduler.advance()
+    assert isinstance(failed.future.exception(), ModelFailed)
+    assert all(cache.is_released for cache in caches_of(scheduler))
+
+
+def test_a_failed_scheduler_gives_its_caches_back(model):
+    scheduler = new_scheduler(model, max_cache_bytes=1000)
+    for beam_size in (1, 2):
+        scheduler.submit(TranslateCall([(5,)], exactly(10, beam_size)))
+    scheduler.advance()
+    scheduler.fail(ModelFailed("it failed"))
+    assert len(caches_of(scheduler)) == 2
+    assert all(cache.is_released for cache in caches_of(scheduler))
+
+
+def test_a_source_that_cannot_be_loaded_leaves_nothing_behind(model, caplog):
+    caplog.set_level(logging.CRITICAL)
+    scheduler = new_scheduler(model, max_cache_bytes=1000)
+    new_cache = model.new_cache
+
+    def broken_cache(width, max_slots, pool):
+        cache = new_cache(width, max_slots, pool)
+        cache.is_released = False
+        cache.sources = None
+        return cache
+
+    model.new_cache = broken_cache
+    call = TranslateCall([(5,)], exactly(10))
+    scheduler.submit(call)
+    scheduler.advance()
+    assert isinstance(call.future.exception(), ModelFailed)
+    assert all(cache.is_released for cache in caches_of(scheduler))

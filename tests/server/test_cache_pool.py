@@ -1,0 +1,221 @@
+"""How much memory the caches of one worker take, for any course of what runs."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
+from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.host_cache import HostBuffer
+
+SIZES = CacheSizes(
+    num_tensors=2,
+    num_heads=1,
+    head_dim=2,
+    max_source_tokens=256,
+    max_target_positions=257,
+    dtype=np.dtype(np.float32),
+)
+SPARE = 1000 * SIZES.position_bytes
+WIDTHS = (1, 2, 4, 8)
+
+
+class CountingBuffer(CacheBuffer):
+    """Has no memory; checks what it is asked to do, and counts how much it would copy."""
+
+    num_copied = 0
+    num_filled = 0
+    """Entries that hold something."""
+
+    def lay_out(self, capacity, num_positions, num_entries, num_kept):
+        assert num_entries * num_positions <= capacity
+        assert not capacity or 1 <= num_positions <= capacity
+        assert num_entries >= self.num_filled
+        assert num_kept <= num_positions
+        self.num_copied += num_entries * num_kept
+
+
+class Worker:
+    """The buffers of all widths of a pool, and the sentences that run in them."""
+
+    def __init__(self, max_bytes=NO_LIMIT, spare_bytes=SPARE, max_rows=64, max_slots=16):
+        self.pool = CachePool(SIZES, max_bytes, spare_bytes)
+        self.counting: list[CountingBuffer] = []
+        self.buffers: dict[int, WidthBuffers] = {}
+        self.sources: dict[int, CountingBuffer] = {}
+        self.running: dict[int, list[list[int]]] = {}
+        """By width, (row, source, limit) of each sentence."""
+        for width in WIDTHS:
+            slots = min(max_slots, max_rows // width)
+            rows = CountingBuffer(self.pool, slots * width, 257, NO_LIMIT)
+            sources = CountingBuffer(self.pool, slots, 256, NO_LIMIT if width == 1 else 1)
+            self.counting += rows, sources
+            self.sources[width] = sources
+            self.buffers[width] = WidthBuffers(self.pool, width, rows, sources)
+            self.running[width] = []
+
+    @property
+    def num_copied(self):
+        return sum(buffer.num_copied for buffer in self.counting)
+
+    def needed(self):
+        return sum(
+            SIZES.needed_bytes(
+                width, len(sentences), max(s[0] for s in sentences), max(s[1] for s in sentences)
+            )
+            for width, sentences in self.running.items()
+            if sentences
+        )
+
+    def join(self, width, source, limit):
+        sentences = self.running[width]
+        sentences.append([1, source, limit])
+        longest = max(s[1] for s in sentences)
+        self.buffers[width].fit_source(len(sentences) - 1, longest)
+        self.sources[width].num_filled = len(sentences)
+
+    def step(self):
+        """A step of every width, after which the sentences at their limit leave."""
+        for width, sentences in self.running.items():
+            if sentences:
+                longest = max(s[0] for s in sentences), max(s[1] for s in sentences)
+                self.buffers[width].fit_step(len(sentences), *longest)
+        needed = self.needed()
+        for width, sentences in self.running.items():
+            for sentence in sentences:
+                sentence[0] += 1
+            kept = [s for s in sentences if s[0] <= s[2]]
+            self.sources[width].num_filled = len(kept)
+            if sentences and not kept:
+                self.buffers[width].release()
+            self.running[width] = kept
+        return needed
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spare_bytes", [0, SPARE])
+def test_what_is_allocated_is_bounded_by_what_is_needed(seed, spare_bytes):
+    rng = random.Random(seed)
+    worker = Worker(spare_bytes=spare_bytes)
+    for _ in range(2000):
+        for width in WIDTHS:
+            if len(worker.running[width]) < 8 and rng.random() < 0.1:
+                worker.join(width, rng.choice([5, 20, 60, 256]), rng.choice([8, 30, 100, 257]))
+        needed = worker.step()
+        figures = worker.pool.figures
+        if any(worker.running.values()):
+            assert figures.needed <= needed
+            assert figures.allocated >= figures.needed
+        assert figures.allocated <= 1.5 * figures.needed + spare_bytes
+    while any(worker.running.values()):
+        worker.step()
+    assert worker.pool.figures.needed == 0
+    assert worker.pool.figures.allocated <= spare_bytes
+    worker.pool.release()
+    assert worker.pool.figures.allocated == 0
+
+
+def test_what_is_needed_is_rows_times_the_longest_and_sentences_times_the_longest_source():
+    worker = Worker()
+    worker.join(1, source=5, limit=257)
+    worker.join(4, source=17, limit=257)
+    worker.join(4, source=100, limit=257)
+    worker.step()
+    positions = (1 * 16 + 16) + (8 * 16 + 2 * 112)
+    assert worker.pool.figures.needed == positions * SIZES.position_bytes
+    for _ in range(16):
+        worker.step()
+    positions = (1 * 32 + 16) + (8 * 32 + 2 * 112)
+    assert worker.pool.figures.needed == positions * SIZES.position_bytes
+
+
+def test_the_limit_holds_as_long_as_what_runs_needs_no_more():
+    rng = random.Random(3)
+    most = 30_000 * SIZES.position_bytes
+    worker = Worker(max_bytes=most)
+    for _ in range(3000):
+        width, limit, source = rng.choice(WIDTHS), rng.choice([30, 257]), rng.choice([9, 200])
+        everything = sum(
+            SIZES.needed_bytes(w, len(s) + (w == width), 257, 256)
+            for w, s in worker.running.items()
+        )
+        if len(worker.running[width]) < 8 and everything <= most:
+            worker.join(width, source, limit)
+        worker.step()
+        assert worker.pool.allocated * SIZES.position_bytes <= most
+
+
+def test_a_need_that_goes_up_and_down_is_not_copied_each_time():
+    rng = random.Random(4)
+    worker, num_tokens = Worker(), 0
+    for _ in range(3000):
+        while len(worker.running[1]) < 16:
+            worker.join(1, source=rng.randint(4, 60), limit=rng.choice([8, 12, 20, 40, 90]))
+        num_tokens += 16
+        worker.step()
+    # Much less than one position for each that is decoded.
+    assert worker.num_copied < 0.5 * num_tokens
+
+
+def test_a_width_that_is_used_no_more_makes_room_for_others():
+    worker = Worker(spare_bytes=0)
+    worker.join(8, source=200, limit=1)
+    worker.step()
+    worker.join(1, source=16, limit=100)
+    worker.step()
+    assert worker.pool.figures.allocated <= 1.5 * 32 * SIZES.position_bytes
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
+    sizes = CacheSizes(2, 8, 64, 256, 256, np.dtype(np.float32))
+    pool = CachePool(sizes, spare_bytes=0)
+    before = resident_bytes()
+    buffer = HostBuffer(pool, max_entries=1000, max_positions=256, most_excess=NO_LIMIT)
+    assert resident_bytes() - before < 5e6  # reserved only
+    buffer.fit(0, 32, 256)
+    buffer.tensors[...] = 1
+    full = resident_bytes()
+    assert full - before > 0.9 * 32 * 256 * sizes.position_bytes
+    buffer.fit(8, 8, 256)
+    pool.settle()
+    assert (buffer.tensors[:, :8] == 1).all()
+    assert full - resident_bytes() > 0.9 * 20 * 256 * sizes.position_bytes
+    buffer.clear()
+    pool.settle()
+    assert resident_bytes() - before < 5e6
+    buffer.fit(0, 8, 256)
+    assert not buffer.tensors.any()
+
+
+@pytest.mark.parametrize("has_zeros_behind", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_entries_keep_their_content_however_the_buffer_is_laid_out(seed, has_zeros_behind):
+    rng = random.Random(seed)
+    pool = CachePool(SIZES, spare_bytes=0)
+    most_excess = 1 if has_zeros_behind else NO_LIMIT
+    buffer = HostBuffer(pool, 50, 256, most_excess, has_zeros_behind)
+    lengths: list[int] = []
+    for step in range(300):
+        lengths = lengths[: rng.randint(1, 50)]
+        used = len(lengths)
+        if not used or (used < 50 and rng.random() < 0.6):
+            lengths.append(rng.choice([3, 16, 40, 200]))
+        buffer.fit(used, len(lengths), max(lengths))
+        pool.settle()
+        entries = buffer.tensors[:, :, 0]  # (tensors, entries, positions, head_dim)
+        if used < len(lengths):
+            length, number = lengths[-1], np.arange(2)[:, None, None]
+            entries[:, used, :length] = 1000 * number + length
+            if has_zeros_behind:
+                entries[:, used, length:] = 0
+        for entry, length in enumerate(lengths):
+            for tensor in range(2):
+                content = entries[tensor, entry]
+                assert (content[:length] == 1000 * tensor + length).all(), step
+                assert not has_zeros_behind or not content[length:].any()
