@@ -1,16 +1,23 @@
 import pytest
 import torch
-from attendant_export.models.bert import Bert, BertConfig, pool
+from attendant_export.models.encoder import Encoder, pool
+from attendant_export.models.shapes import bert
 
 
-def small_bert(**changes) -> Bert:
+def small_bert(**changes) -> Encoder:
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 2, "max_positions": 12}
-    return Bert(BertConfig(**({"vocab_size": 50} | sizes | changes))).eval()
+    sizes = {
+        "d_model": 16,
+        "num_heads": 2,
+        "d_feed_forward": 32,
+        "num_layers": 2,
+        "max_positions": 12,
+    }
+    return Encoder(bert(**({"vocab_size": 50} | sizes | changes))).eval()
 
 
 @pytest.fixture(params=[False, True], ids=["post-norm", "pre-norm"])
-def model(request) -> Bert:
+def model(request) -> Encoder:
     return small_bert(norm_first=request.param)
 
 

@@ -1,11 +1,12 @@
 import itertools
 import signal
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from attendant_export.data.bert_text import BertData, TextSource, read_mlm_text
-from attendant_export.models.bert import BertConfig
+from attendant_export.models.shapes import bert
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_bert_model
 from attendant_export.train.bert import (
@@ -22,7 +23,7 @@ from attendant_export.verify.metrics import retrieval_accuracy
 SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
 VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
 TIMES = {"today": "heute", "here": "hier", "often": "oft", "now": "jetzt"}
-CONFIG = BertConfig(1, d_model=32, num_heads=2, d_ff=64, num_layers=1, dropout=0.0)
+SIZES: dict[str, Any] = {"d_model": 32, "num_heads": 2, "d_feed_forward": 64, "num_layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +55,16 @@ def train(
     mlm_steps: int = 40,
     steps: int = 80,
     embedding_training: TrainingOptions | None = None,
-    config: BertConfig = CONFIG,
+    num_heads: int = 2,
     **changes,
 ):
     return train_bert(
-        config,
+        bert(1, **(SIZES | {"num_heads": num_heads})),
         data,
         MlmOptions(options(mlm_steps), max_batch_tokens=256),
         ContrastiveOptions(options(steps), max_pairs=32, embedding_training=embedding_training),
         run_dir,
+        dropout=0.0,
         device="cpu",
         **changes,
     )
@@ -105,7 +107,7 @@ def test_embeddings_do_not_depend_on_the_batch(run_dir):
 def test_the_run_folder_says_what_it_holds(run_dir):
     config = checkpoint.read_json(run_dir / "config.json")
     assert config["kind"] == "bert"
-    assert config["vocab_size"] == 150
+    assert config["architecture"]["source_embeddings"]["vocab_size"] == 150
     assert (config["pad_id"], config["cls_id"], config["sep_id"], config["mask_id"]) == (0, 2, 3, 4)
 
 
@@ -142,7 +144,7 @@ def test_a_stopped_phase_is_not_followed_by_the_next(data, tmp_path, monkeypatch
 def test_a_run_is_not_continued_as_another_model(data, run_dir):
     before = (run_dir / "config.json").read_bytes()
     with pytest.raises(ValueError, match="num_heads 2, not 4"):
-        train(data, run_dir, config=replace(CONFIG, num_heads=4))
+        train(data, run_dir, num_heads=4)
     assert (run_dir / "config.json").read_bytes() == before
 
 
