@@ -54,6 +54,17 @@ def test_segments_default_to_the_first(model):
     assert not torch.allclose(model(token_ids), model(token_ids, torch.ones_like(token_ids)))
 
 
+def test_names_of_parameters_are_those_of_earlier_checkpoints(model):
+    names = {name for name in model.state_dict() if not name.startswith("encoder")}
+
+    assert names == {
+        *("embedding.weight", "position_embedding.weight", "segment_embedding.weight"),
+        *("embedding_norm.weight", "embedding_norm.bias", "mask_head.bias"),
+        *("mask_head.dense.weight", "mask_head.dense.bias"),
+        *("mask_head.norm.weight", "mask_head.norm.bias"),
+    }
+
+
 def test_more_tokens_than_positions_are_an_error(model):
     with pytest.raises(ValueError, match="13 tokens exceed the 12 positions"):
         model(torch.full((1, 13), 7))

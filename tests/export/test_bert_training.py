@@ -1,13 +1,20 @@
 import itertools
+import json
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.weights import read_parameters
 from attendant_export.data.bert_text import BertData, TextSource, read_mlm_text
+from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import bert
+from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import BERT, RunConfig
 from attendant_export.runs.models import load_bert_model
 from attendant_export.train.bert import (
     ContrastiveOptions,
@@ -18,7 +25,9 @@ from attendant_export.train.bert import (
 )
 from attendant_export.train.bert_losses import contrastive_loss
 from attendant_export.train.loop import TrainingOptions, TrainingStopped
+from attendant_export.train.start import check_start, load_start
 from attendant_export.verify.metrics import retrieval_accuracy
+from attendant_manifest.sizes import embedding_sizes
 
 SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
 VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
@@ -158,6 +167,25 @@ def test_training_starts_from_another_run(data, run_dir, tmp_path):
     train(data, tmp_path, mlm_steps=1, steps=1, init_from=run_dir)
     assert (tmp_path / "tokenizer.json").read_text() == (run_dir / "tokenizer.json").read_text()
     assert history(tmp_path)[-1]["retrieval_accuracy"] > 0.8
+
+
+def test_training_may_start_from_a_bundle_whose_manifest_is_of_version_1():
+    bundle = Path(__file__).parents[1] / "recorded/bundles/tiny-bert/1"
+    assert json.loads((bundle / "manifest.json").read_text())["manifest_version"] == 1
+    found = read_manifest(bundle).architecture
+    sizes = embedding_sizes(found)
+    network = bert(
+        *(sizes.vocab_size, sizes.d_model, sizes.num_heads, sizes.d_feed_forward),
+        *(sizes.num_layers, found.source_embeddings.positions.num_positions),
+    )
+    model = Encoder(network)
+
+    check_start(bundle, RunConfig(BERT, network, EncoderTokens(), dropout=0.1))
+    load_start(bundle, model)
+
+    assert not model.segment_embedding.weight.any()
+    trained = read_parameters(bundle)["encoder.0.feed_forward.0.weight"]
+    assert torch.equal(model.encoder[0].feed_forward[0].weight, trained)
 
 
 def test_held_out_documents_are_never_trained_on(data):

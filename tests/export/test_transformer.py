@@ -67,6 +67,24 @@ def test_texts_may_be_longer_than_the_precomputed_positions(model):
     assert hidden.shape == (1, length, model.architecture.d_model)
 
 
+def test_names_of_parameters_are_those_of_earlier_checkpoints():
+    layer = {
+        *("self_attention.query_key_value", "self_attention.output"),
+        *("self_attention_residual.norm", "feed_forward.0", "feed_forward.2"),
+        "feed_forward_residual.norm",
+    }
+    cross = {"cross_attention.query_key_value", "cross_attention.output"}
+    cross |= {"cross_attention_residual.norm"}
+    modules = {f"encoder.{i}.{name}" for i in range(2) for name in layer}
+    modules |= {f"decoder.{i}.{name}" for i in range(2) for name in layer | cross}
+    modules |= {"encoder_norm", "decoder_norm"}
+    expected = {f"{name}.{kind}" for name in modules for kind in ("weight", "bias")}
+
+    names = tiny_transformer(norm_first=True).state_dict().keys()
+
+    assert names == expected | {"embedding.weight"}
+
+
 def test_only_pre_norm_has_a_norm_at_the_top_of_its_stacks():
     names = {name for name, _ in tiny_transformer(norm_first=True).named_parameters()}
     post_norm_names = {name for name, _ in tiny_transformer(norm_first=False).named_parameters()}

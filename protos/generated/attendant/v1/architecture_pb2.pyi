@@ -211,7 +211,7 @@ class Positions(google.protobuf.message.Message):
     num_positions: builtins.int
     """Learned positions: rows of the table; the longest text has num_positions - offset tokens. 0 for computed positions."""
     offset: builtins.int
-    """Row of the table that the first token takes."""
+    """Row of the table that the first token takes; of computed positions, the position of the first token."""
     def __init__(
         self,
         *,
@@ -371,7 +371,7 @@ class Head(google.protobuf.message.Message):
     has_bias: builtins.bool
     """Whether the scores have a bias for each token."""
     scale: builtins.float
-    """Factor of the scores. 0 means 1."""
+    """Factor of the products of hidden states and projection, to which the bias is added. 0 means 1."""
     transform: Global___Activation.ValueType
     """Masked language model: the layer between the hidden states and the projection, a linear layer of the model's width
     with this activation and a norm. ACTIVATION_UNSPECIFIED if there is none.
