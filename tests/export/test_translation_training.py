@@ -130,6 +130,10 @@ def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
     vocab_size = load_tokenizer(translation_bundle / "tokenizer.json").get_vocab_size()
     config = RunConfig(TRANSLATION, tiny(vocab_size), TranslationTokens(), dropout=0.0)
     check_start(translation_bundle, config)
+    with pytest.raises(ValueError, match="NORM_POSITION_PRE, not NORM_POSITION_POST"):
+        check_start(
+            translation_bundle, replace(config, architecture=tiny(vocab_size, norm_first=False))
+        )
     for field, value in {"num_heads": 2, "d_feed_forward": 64}.items():
         other = replace(config, architecture=tiny(vocab_size, **{field: 4}))
         with pytest.raises(ValueError, match=f"{field} {value}, not 4"):

@@ -63,7 +63,12 @@ class EmbeddingExport:
     """An embedding model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer, draft: Draft) -> None:
-        """Complete the draft's manifest and embed the reference texts with the model itself."""
+        """Complete the draft's manifest and embed the reference texts with the model itself.
+
+        Raises ValueError for a model without a head.
+        """
+        if not model.architecture.HasField("head"):
+            raise ValueError("Architecture.head: missing, and an embedding bundle needs it")
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from attendant.v1.architecture_pb2 import NORM_POSITION_UNSPECIFIED
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -20,8 +21,10 @@ from attendant_export.runs.sizes import check_same_config
 
 FREE = frozenset({"dropout"})
 """What may differ from the model whose weights a training starts from."""
-NOT_IN_BUNDLES = frozenset({"norm_position", "has_final_norm", "num_positions", "num_token_types"})
-"""Fields that manifests of version 1 lack. The names and shapes of weights decide instead."""
+FREE_IN_BUNDLES = frozenset({"num_positions", "num_token_types"})
+"""Fields that version 1 of manifests lacks. The shapes of weights decide instead."""
+NORMS = frozenset({"norm_position", "has_final_norm"})
+"""Fields that version 1 lacks, unless `attendant-export upgrade` stated them."""
 EMBEDDING = f"{SOURCE.tokens}.weight"
 SEGMENTS = f"{SOURCE.token_types}.weight"
 """Embedding graphs hold segment 0 inside the positions."""
@@ -50,7 +53,9 @@ def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
         manifest = read_manifest(folder)
         kind = kind_of_bundle(manifest).name
         found = replace(config, kind=kind, architecture=manifest.architecture)
-        free = free | NOT_IN_BUNDLES
+        free = free | FREE_IN_BUNDLES
+        if manifest.architecture.encoder.norm_position == NORM_POSITION_UNSPECIFIED:
+            free = free | NORMS
     else:
         found = read_config(folder)
     check_same_config(
