@@ -91,7 +91,7 @@ test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; 
 	$(VENV)/bin/pytest -m "prometheus or podman" -s
 
 test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
-	$(VENV)/bin/pytest -m ""
+	$(VENV)/bin/pytest -m "" --hypothesis-profile=thorough
 
 check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .

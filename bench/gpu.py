@@ -92,9 +92,9 @@ def export_bundles(words: Sequence[str]) -> Path:
         runs.export_run(run_dir, translation, "fp16", ["en", "en"], texts_of(words, 32))
     if not embedding.exists():
         run_dir = FOLDER / "runs/bert-base"
-        config = encoders.SIZES["bert-base"]
-        tokenizer = encoders.train_tokenizer(training, config.vocab_size)
-        runs.write_run(run_dir, config, runs.random_weights(config), tokenizer)
+        network = encoders.SIZES["bert-base"]
+        tokenizer = encoders.train_tokenizer(training, encoders.VOCAB_SIZE)
+        runs.write_run(run_dir, network, runs.random_weights(network), tokenizer)
         runs.export_run(run_dir, embedding, "fp16", ["en"], texts_of(words, 32))
     return bundles
 

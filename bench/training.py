@@ -23,7 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from attendant_export.models.transformer import TransformerConfig
+from attendant.v1.model_pb2 import TranslationSizes
+from attendant_export.models.shapes import transformer
+from attendant_manifest.sizes import translation_sizes
 from tokenizers import Tokenizer
 
 from bench.arguments import bench_parser
@@ -37,12 +39,12 @@ MAX_BATCH_TOKENS = 2048
 NUM_THREADS = len(os.sched_getaffinity(0))
 
 
-def flops_per_pair(sizes: TransformerConfig, num_source: int, num_target: int) -> float:
+def flops_per_pair(sizes: TranslationSizes, num_source: int, num_target: int) -> float:
     """Multiplications and additions to learn from one pair: a backward pass is two forward ones.
 
     Counts the products with weights, and those of attention to positions that are not masked.
     """
-    d, ff = sizes.d_model, sizes.d_ff
+    d, ff = sizes.d_model, sizes.d_feed_forward
     encoder = num_source * (4 * d * d + 2 * d * ff) + 2 * num_source**2 * d
     self_attention = num_target * 4 * d * d + num_target * (num_target + 1) * d
     cross = num_target * 2 * d * d + num_source * 2 * d * d + 2 * num_target * num_source * d
@@ -71,7 +73,7 @@ def sample_pairs(path: Path, num_pairs: int) -> list[str]:
 def mean_flops(lines: Sequence[str]) -> float:
     """Of a pair, encoded as the trainer does: by the bundle's tokenizer."""
     tokenizer = Tokenizer.from_file(str(BUNDLE / "tokenizer.json"))
-    sizes = TransformerConfig(tokenizer.get_vocab_size())
+    sizes = translation_sizes(transformer(tokenizer.get_vocab_size()))
     sides = zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)
     sources, targets = ([len(e) for e in tokenizer.encode_batch(list(side))] for side in sides)
     return sum(map(lambda s, t: flops_per_pair(sizes, s, t), sources, targets)) / len(lines)

@@ -1,6 +1,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# What `make test-all` chooses; tests/support/architectures.py reads which one is loaded.
+settings.register_profile("thorough", max_examples=300)
 
 
 @pytest.fixture(scope="session")

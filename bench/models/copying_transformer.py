@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from attendant_export.models.transformer import TransformerConfig, sinusoidal_positions
+from attendant.v1.architecture_pb2 import Architecture
+from attendant_export.models.embeddings import sinusoids
+from attendant_export.models.shapes import transformer
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, trainers
 
@@ -56,20 +58,21 @@ def embeddings(vocab_size: int) -> NDArray[np.float32]:
     tokens *= math.sqrt(D_MODEL) / np.linalg.norm(tokens, axis=1, keepdims=True)
     # Slow cosines are nearly 1 everywhere. Without them layer norm has next to no mean to subtract,
     # which would shift the position channels.
-    tokens -= sinusoidal_positions(MAX_POSITION, D_MODEL).numpy().mean(axis=0)[free]
+    part = copying_architecture(vocab_size).source_embeddings.positions
+    tokens -= sinusoids(part, MAX_POSITION, D_MODEL).numpy().mean(axis=0)[free]
     scaled = np.zeros((vocab_size, D_MODEL), np.float32)
     scaled[:, free] = tokens
     return scaled / np.float32(math.sqrt(D_MODEL))  # the model multiplies by it
 
 
-def copying_config(vocab_size: int) -> TransformerConfig:
-    """The sizes of a Transformer base, pre-norm."""
-    return TransformerConfig(vocab_size, D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS, NUM_LAYERS)
+def copying_architecture(vocab_size: int) -> Architecture:
+    """A Transformer base, pre-norm."""
+    return transformer(vocab_size, D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS, NUM_LAYERS)
 
 
 def copying_weights(vocab_size: int) -> Weights:
     """All weights of the model by their names in a checkpoint."""
-    weights = random_weights(copying_config(vocab_size))
+    weights = random_weights(copying_architecture(vocab_size))
     for name in weights:
         if name.endswith(QUIET_OUTPUTS):
             weights[name] *= np.float32(QUIET)
@@ -104,7 +107,7 @@ def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int = VOCAB_
 def write_copying_run(run_dir: Path, tokenizer: Tokenizer) -> None:
     """Write the model as a run folder, with a vocabulary of the tokenizer's size."""
     vocab_size = tokenizer.get_vocab_size()
-    write_run(run_dir, copying_config(vocab_size), copying_weights(vocab_size), tokenizer)
+    write_run(run_dir, copying_architecture(vocab_size), copying_weights(vocab_size), tokenizer)
 
 
 def build(bundle: Path, data_dir: Path) -> None:

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from attendant_export.models.bert import BertConfig
+from attendant.v1.architecture_pb2 import Architecture
+from attendant_export.models.shapes import bert
+from attendant_export.models.special_tokens import EncoderTokens
+from attendant_manifest.sizes import embedding_sizes
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 from bench.models.build import HUGGING_FACE
@@ -25,15 +28,14 @@ from bench.models.runs import (
 from bench.texts import paragraphs, sample_texts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""In the order of their ids, which are the defaults of `BertConfig`."""
-LAYER_NORM_EPSILON = 1e-5
+"""In the order of their ids, which are the defaults of `EncoderTokens`."""
 NUM_TOKENIZER_TEXTS = 60_000
 NUM_VERIFIED_TEXTS = 200
 VOCAB_SIZE = 30_522
 # Post-norm BERTs with GELU.
 SIZES = {
-    "minilm": BertConfig(VOCAB_SIZE, d_model=384, num_heads=12, d_ff=1536, num_layers=6),
-    "bert-base": BertConfig(VOCAB_SIZE, d_model=768, num_heads=12, d_ff=3072, num_layers=12),
+    "minilm": bert(VOCAB_SIZE, d_model=384, num_heads=12, d_feed_forward=1536, num_layers=6),
+    "bert-base": bert(VOCAB_SIZE, d_model=768, num_heads=12, d_feed_forward=3072, num_layers=12),
 }
 
 
@@ -102,26 +104,28 @@ def _hugging_face_layer(weights: Weights, layer: int, kind: str) -> Weights:
 
 
 def write_hugging_face(
-    folder: Path, config: BertConfig, weights: Weights, tokenizer: Tokenizer
+    folder: Path, architecture: Architecture, weights: Weights, tokenizer: Tokenizer
 ) -> None:
     """Write a model that ``SentenceTransformer(folder)`` loads."""
+    sizes, embeddings = embedding_sizes(architecture), architecture.source_embeddings
+    max_positions = embeddings.positions.num_positions
     described = {
         "architectures": ["BertModel"],
         "model_type": "bert",
         "hidden_act": "gelu",
-        "hidden_size": config.d_model,
-        "intermediate_size": config.d_ff,
-        "layer_norm_eps": LAYER_NORM_EPSILON,
-        "max_position_embeddings": config.max_positions,
-        "num_attention_heads": config.num_heads,
-        "num_hidden_layers": config.num_layers,
-        "pad_token_id": config.pad_id,
-        "type_vocab_size": config.num_segments,
-        "vocab_size": config.vocab_size,
+        "hidden_size": sizes.d_model,
+        "intermediate_size": sizes.d_feed_forward,
+        "layer_norm_eps": architecture.encoder.norm_epsilon,
+        "max_position_embeddings": max_positions,
+        "num_attention_heads": sizes.num_heads,
+        "num_hidden_layers": sizes.num_layers,
+        "pad_token_id": EncoderTokens().pad_id,
+        "type_vocab_size": embeddings.num_token_types,
+        "vocab_size": embeddings.vocab_size,
     }
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": config.max_positions,
+        "model_max_length": max_positions,
         "model_input_names": ["input_ids", "attention_mask"],
         **{f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS},
     }
@@ -130,13 +134,13 @@ def write_hugging_face(
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, path) in enumerate(modules)
     ]
-    pooling = {"word_embedding_dimension": config.d_model, "pooling_mode_mean_tokens": True}
+    pooling = {"word_embedding_dimension": sizes.d_model, "pooling_mode_mean_tokens": True}
     write_json(folder / "config.json", described)
     write_json(folder / "tokenizer_config.json", tokenizer_config)
     write_json(folder / "modules.json", parts)
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": config.max_positions})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_positions})
     write_json(folder / "1_Pooling/config.json", pooling)
     (folder / "2_Normalize").mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    renamed = hugging_face_weights(weights, config.num_layers)
+    renamed = hugging_face_weights(weights, sizes.num_layers)
     save_weights(folder / "model.safetensors", renamed, format="pt")

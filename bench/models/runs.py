@@ -7,27 +7,29 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from attendant_export.models.bert import Bert, BertConfig
-from attendant_export.models.transformer import Transformer, TransformerConfig
+from attendant.v1.architecture_pb2 import Architecture
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.runs.config import BERT, TRANSLATION, RunConfig, write_config
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 Weights = dict[str, NDArray[np.float32]]
-Config = BertConfig | TransformerConfig
 STD = 0.02
 
 
-def random_weights(config: Config, seed: int = 1) -> Weights:
+def random_weights(architecture: Architecture, seed: int = 1) -> Weights:
     """BERT's initialization (normal, deviation 0.02) by the names of our model's parameters."""
     with torch.device("meta"):
-        model = Bert(config) if isinstance(config, BertConfig) else Transformer(config)
+        model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
+        model = model_of(architecture)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     rng = np.random.default_rng(seed)
     return {name: _initial(rng, name, shape) for name, shape in sorted(shapes.items())}
@@ -41,14 +43,18 @@ def _initial(rng: np.random.Generator, name: str, shape: Sequence[int]) -> NDArr
     return rng.normal(0, STD, shape).astype(np.float32)
 
 
-def write_run(run_dir: Path, config: Config, weights: Weights, tokenizer: Tokenizer) -> None:
+def write_run(
+    run_dir: Path, architecture: Architecture, weights: Weights, tokenizer: Tokenizer
+) -> None:
     """Write a run folder."""
-    is_bert = isinstance(config, BertConfig)
-    kind = {"kind": "bert" if is_bert else "translation"}
-    write_json(run_dir / "config.json", kind | asdict(config))
-    if isinstance(config, BertConfig):
-        record = {"recipe": "random weights", "max_tokens": config.max_positions}
-        write_json(run_dir / "run.json", record)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if architecture.HasField("decoder"):
+        config = RunConfig(TRANSLATION, architecture, TranslationTokens(), dropout=0.0)
+    else:
+        config = RunConfig(BERT, architecture, EncoderTokens(), dropout=0.0)
+        max_tokens = architecture.source_embeddings.positions.num_positions
+        write_json(run_dir / "run.json", {"recipe": "random weights", "max_tokens": max_tokens})
+    write_config(run_dir, config)
     tokenizer.save(str(run_dir / "tokenizer.json"))
     save_weights(run_dir / "best/weights.safetensors", weights)
 

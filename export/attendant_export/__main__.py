@@ -15,8 +15,7 @@ from attendant_export.bundle.manifest import BundleError, describe_manifest, rea
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
-from attendant_export.models.bert import BertConfig
-from attendant_export.models.transformer import TransformerConfig
+from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
 from attendant_export.train.distributed import ProcessGroup, join_processes
@@ -131,14 +130,13 @@ def _record(
 
 
 def _train_translation(args: argparse.Namespace) -> None:
-    config = TransformerConfig(
+    architecture = transformer(
         vocab_size=args.vocab_size,
         d_model=args.d_model,
         num_heads=args.num_heads,
-        d_ff=args.d_feed_forward,
+        d_feed_forward=args.d_feed_forward,
         num_encoder_layers=args.num_encoder_layers,
         num_decoder_layers=args.num_decoder_layers,
-        dropout=args.dropout,
         norm_first=not args.post_norm,
     )
     data = TranslationData(
@@ -149,13 +147,14 @@ def _train_translation(args: argparse.Namespace) -> None:
         max_batch_tokens=args.max_batch_tokens,
     )
     options = _training_options(args)
-    recipe = translation_recipe(config, data, options, args.label_smoothing)
+    recipe = translation_recipe(architecture, args.dropout, data, options, args.label_smoothing)
     with _recorded(args, recipe) as processes:
         progress = train_translation(
-            config,
+            architecture,
             data,
             options,
             args.run_dir,
+            dropout=args.dropout,
             device=args.device,
             label_smoothing=args.label_smoothing,
             init_from=args.init_from,
@@ -179,13 +178,12 @@ def _text_source(args: argparse.Namespace, text: str) -> TextSource:
 
 
 def _train_bert(args: argparse.Namespace) -> None:
-    config = BertConfig(
+    architecture = bert(
         vocab_size=args.vocab_size,
         d_model=args.d_model,
         num_heads=args.num_heads,
-        d_ff=args.d_feed_forward,
+        d_feed_forward=args.d_feed_forward,
         num_layers=args.num_layers,
-        dropout=args.dropout,
         norm_first=args.pre_norm,
     )
     data = BertData(
@@ -204,14 +202,15 @@ def _train_bert(args: argparse.Namespace) -> None:
         mlm_weight=args.mlm_weight,
         embedding_training=_optional_phase(args, "embeddings_"),
     )
-    recipe = bert_recipe(config, data, mlm, contrastive)
+    recipe = bert_recipe(architecture, args.dropout, data, mlm, contrastive)
     with _recorded(args, recipe, args.max_tokens) as processes:
         progress = train_bert(
-            config,
+            architecture,
             data,
             mlm,
             contrastive,
             args.run_dir,
+            dropout=args.dropout,
             device=args.device,
             init_from=args.init_from,
             processes=processes,

@@ -2,16 +2,18 @@ import gzip
 
 import pytest
 import torch
-from attendant_export.models.transformer import Transformer, TransformerConfig
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.shapes import transformer
+from attendant_manifest.sizes import translation_sizes
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.training import flops_per_pair, sample_pairs
 
-SMALL = TransformerConfig(50, 16, 2, 32, num_encoder_layers=2, num_decoder_layers=1, dropout=0.0)
+SMALL = transformer(50, 16, 2, 32, num_encoder_layers=2, num_decoder_layers=1)
 
 
 def test_the_products_with_weights_are_those_that_pytorch_counts():
-    model = Transformer(SMALL)
+    model = EncoderDecoder(SMALL)
     source, target = torch.full((1, 4), 5), torch.full((1, 6), 6)
 
     with FlopCounterMode(display=False) as counter:
@@ -19,7 +21,9 @@ def test_the_products_with_weights_are_those_that_pytorch_counts():
 
     products = [counter.get_flop_counts()["Global"].get(op, 0) for op in weight_products()]
     attention = 3 * 2 * (2 * 2 * 4 * 4 * 16 + (6 * 7 + 2 * 6 * 4) * 16)
-    assert flops_per_pair(SMALL, 4, 6) - attention == pytest.approx(sum(products), rel=0.01)
+    assert flops_per_pair(translation_sizes(SMALL), 4, 6) - attention == pytest.approx(
+        sum(products), rel=0.01
+    )
 
 
 def weight_products():

@@ -1,16 +1,23 @@
 import pytest
 import torch
-from attendant_export.models.bert import Bert, BertConfig, pool
+from attendant_export.models.encoder import Encoder, pool
+from attendant_export.models.shapes import bert
 
 
-def small_bert(**changes) -> Bert:
+def small_bert(**changes) -> Encoder:
     torch.manual_seed(0)
-    sizes = {"d_model": 16, "num_heads": 2, "d_ff": 32, "num_layers": 2, "max_positions": 12}
-    return Bert(BertConfig(**({"vocab_size": 50} | sizes | changes))).eval()
+    sizes = {
+        "d_model": 16,
+        "num_heads": 2,
+        "d_feed_forward": 32,
+        "num_layers": 2,
+        "max_positions": 12,
+    }
+    return Encoder(bert(**({"vocab_size": 50} | sizes | changes))).eval()
 
 
 @pytest.fixture(params=[False, True], ids=["post-norm", "pre-norm"])
-def model(request) -> Bert:
+def model(request) -> Encoder:
     return small_bert(norm_first=request.param)
 
 
@@ -45,6 +52,17 @@ def test_segments_default_to_the_first(model):
     token_ids = torch.tensor([[2, 7, 3, 8, 3]])
     torch.testing.assert_close(model(token_ids), model(token_ids, torch.zeros_like(token_ids)))
     assert not torch.allclose(model(token_ids), model(token_ids, torch.ones_like(token_ids)))
+
+
+def test_names_of_parameters_are_those_of_earlier_checkpoints(model):
+    names = {name for name in model.state_dict() if not name.startswith("encoder")}
+
+    assert names == {
+        *("embedding.weight", "position_embedding.weight", "segment_embedding.weight"),
+        *("embedding_norm.weight", "embedding_norm.bias", "mask_head.bias"),
+        *("mask_head.dense.weight", "mask_head.dense.bias"),
+        *("mask_head.norm.weight", "mask_head.norm.bias"),
+    }
 
 
 def test_more_tokens_than_positions_are_an_error(model):

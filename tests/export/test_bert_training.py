@@ -1,12 +1,20 @@
 import itertools
+import json
 import signal
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.weights import read_parameters
 from attendant_export.data.bert_text import BertData, TextSource, read_mlm_text
-from attendant_export.models.bert import BertConfig
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.shapes import bert
+from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import BERT, RunConfig
 from attendant_export.runs.models import load_bert_model
 from attendant_export.train.bert import (
     ContrastiveOptions,
@@ -17,12 +25,14 @@ from attendant_export.train.bert import (
 )
 from attendant_export.train.bert_losses import contrastive_loss
 from attendant_export.train.loop import TrainingOptions, TrainingStopped
+from attendant_export.train.start import check_start, load_start
 from attendant_export.verify.metrics import retrieval_accuracy
+from attendant_manifest.sizes import embedding_sizes
 
 SUBJECTS = {"The dog": "Der Hund", "The cat": "Die Katze", "A man": "Ein Mann", "Mary": "Maria"}
 VERBS = {"sleeps": "schläft", "eats": "isst", "sings": "singt", "waits": "wartet", "sees": "sieht"}
 TIMES = {"today": "heute", "here": "hier", "often": "oft", "now": "jetzt"}
-CONFIG = BertConfig(1, d_model=32, num_heads=2, d_ff=64, num_layers=1, dropout=0.0)
+SIZES: dict[str, Any] = {"d_model": 32, "num_heads": 2, "d_feed_forward": 64, "num_layers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +64,16 @@ def train(
     mlm_steps: int = 40,
     steps: int = 80,
     embedding_training: TrainingOptions | None = None,
-    config: BertConfig = CONFIG,
+    num_heads: int = 2,
     **changes,
 ):
     return train_bert(
-        config,
+        bert(1, **(SIZES | {"num_heads": num_heads})),
         data,
         MlmOptions(options(mlm_steps), max_batch_tokens=256),
         ContrastiveOptions(options(steps), max_pairs=32, embedding_training=embedding_training),
         run_dir,
+        dropout=0.0,
         device="cpu",
         **changes,
     )
@@ -105,7 +116,7 @@ def test_embeddings_do_not_depend_on_the_batch(run_dir):
 def test_the_run_folder_says_what_it_holds(run_dir):
     config = checkpoint.read_json(run_dir / "config.json")
     assert config["kind"] == "bert"
-    assert config["vocab_size"] == 150
+    assert config["architecture"]["source_embeddings"]["vocab_size"] == 150
     assert (config["pad_id"], config["cls_id"], config["sep_id"], config["mask_id"]) == (0, 2, 3, 4)
 
 
@@ -142,7 +153,7 @@ def test_a_stopped_phase_is_not_followed_by_the_next(data, tmp_path, monkeypatch
 def test_a_run_is_not_continued_as_another_model(data, run_dir):
     before = (run_dir / "config.json").read_bytes()
     with pytest.raises(ValueError, match="num_heads 2, not 4"):
-        train(data, run_dir, config=replace(CONFIG, num_heads=4))
+        train(data, run_dir, num_heads=4)
     assert (run_dir / "config.json").read_bytes() == before
 
 
@@ -156,6 +167,25 @@ def test_training_starts_from_another_run(data, run_dir, tmp_path):
     train(data, tmp_path, mlm_steps=1, steps=1, init_from=run_dir)
     assert (tmp_path / "tokenizer.json").read_text() == (run_dir / "tokenizer.json").read_text()
     assert history(tmp_path)[-1]["retrieval_accuracy"] > 0.8
+
+
+def test_training_may_start_from_a_bundle_whose_manifest_is_of_version_1():
+    bundle = Path(__file__).parents[1] / "recorded/bundles/tiny-bert/1"
+    assert json.loads((bundle / "manifest.json").read_text())["manifest_version"] == 1
+    manifest = read_manifest(bundle)
+    sizes = embedding_sizes(manifest.architecture)
+    network = bert(
+        *(sizes.vocab_size, sizes.d_model, sizes.num_heads, sizes.d_feed_forward),
+        *(sizes.num_layers, manifest.limits.max_tokens),
+    )
+    model = Encoder(network)
+
+    check_start(bundle, RunConfig(BERT, network, EncoderTokens(), dropout=0.1))
+    load_start(bundle, model)
+
+    weights = model.state_dict()
+    assert not weights.pop("segment_embedding.weight").any()
+    torch.testing.assert_close(weights, read_parameters(bundle), check_dtype=False)
 
 
 def test_held_out_documents_are_never_trained_on(data):

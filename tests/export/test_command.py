@@ -213,7 +213,10 @@ def test_other_flags_neither_change_a_run_nor_its_record(data_dir, tmp_path, cap
         run(f"{TRAIN} --max-steps 1 --device cpu {SMALL} --num-heads 4 --seed 2", **folders)
 
     assert exit_.value.code == 2
-    assert "is the run of a model with num_heads 2, not 4" in capsys.readouterr().err
+    assert (
+        "is the run of a model with encoder.groups.0.self_attention.num_heads 2, not 4"
+        in capsys.readouterr().err
+    )
     assert {p: p.read_bytes() for p in folders["run"].iterdir() if p.is_file()} == before
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import onnx
 import pytest
+from attendant.v1.architecture_pb2 import ACTIVATION_RELU
 from attendant_export.graphs.builder import WeightFile
-from attendant_export.graphs.layers import Network
 from attendant_export.graphs.quantization import Int8Layers, quantize_columns
 
 from tests.support.graphs import open_session, run
@@ -30,18 +30,10 @@ class Product:
     """A graph of nothing but int8 linear layers of one input."""
 
     def __init__(self, folder, parameters, layers=("layer",), relu=False):
-        network = Network(
-            parameters=parameters,
-            d_model=INPUTS,
-            num_heads=1,
-            norm_first=True,
-            layer_norm_epsilon=1e-5,
-            activation="Relu",
-        )
         with WeightFile(folder / "weights.bin") as weights:
-            g = Int8Layers("product", weights, network)
+            g = Int8Layers("product", weights, parameters)
             x = g.input("x", np.float32, "rows", INPUTS)
-            x = g.activated(x) if relu else x
+            x = g.activation_between(x, ACTIVATION_RELU) if relu else x
             for name in layers:
                 g.output(name, g.linear(x, name), np.float32, "rows", OUTPUTS)
             graph = g.write(folder / "product.onnx")
@@ -134,9 +126,8 @@ def test_an_input_is_quantized_once_for_all_products(tmp_path, parameters):
 
 
 def test_an_embedding_is_its_column_of_the_table(tmp_path, parameters):
-    network = Network(parameters, INPUTS, 1, True, 1e-5, "Relu")
     with WeightFile(tmp_path / "weights.bin") as weights:
-        g = Int8Layers("lookup", weights, network)
+        g = Int8Layers("lookup", weights, parameters)
         token_ids = g.input("token_ids", np.int64, "rows")
         g.output("x", g.embed(token_ids, "layer.weight"), np.float32, "rows", INPUTS)
         graph = g.write(tmp_path / "lookup.onnx")

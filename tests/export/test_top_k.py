@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from attendant_export.graphs.builder import WeightFile
-from attendant_export.graphs.layers import Layers, Network
+from attendant_export.graphs.layers import Layers
 
 from tests.support.graphs import open_session, run
 
@@ -10,7 +10,7 @@ from tests.support.graphs import open_session, run
 def top_k(request, tmp_path_factory):
     width, folder = request.param, tmp_path_factory.mktemp("top_k")
     with WeightFile(folder / "weights.bin") as weights:
-        g = Layers("top_k", weights, Network({}, 1, 1, True, 1e-5, "Relu"), np.float32)
+        g = Layers("top_k", weights, {}, np.float32)
         best, places = g.top_k(
             g.input("x", np.float32, "rows", width), g.input("k", np.int64, 1), width
         )

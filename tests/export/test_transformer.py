@@ -1,6 +1,8 @@
 import pytest
 import torch
-from attendant_export.models.transformer import TransformerConfig, sinusoidal_positions
+from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_HALVED, Positions
+from attendant_export.models.embeddings import sinusoids
+from attendant_export.models.shapes import transformer
 
 from tests.support.graphs import tiny_transformer
 
@@ -57,11 +59,30 @@ def test_several_tokens_can_follow_a_cache_at_once(model):
 
 @torch.inference_mode()
 def test_texts_may_be_longer_than_the_precomputed_positions(model):
-    length = len(model.positions) + 1
+    length = len(model.position_embedding.table) + 1
+    memory, mask = model.encode(SOURCE[:1])
 
-    embedded = model.embed(torch.ones(1, length, dtype=torch.long))
+    hidden, _ = model.decode(torch.ones(1, length, dtype=torch.long), memory, mask)
 
-    assert embedded.shape == (1, length, model.config.d_model)
+    assert hidden.shape == (1, length, model.architecture.d_model)
+
+
+def test_names_of_parameters_are_those_of_earlier_checkpoints():
+    layer = {
+        *("self_attention.query_key_value", "self_attention.output"),
+        *("self_attention_residual.norm", "feed_forward.0", "feed_forward.2"),
+        "feed_forward_residual.norm",
+    }
+    cross = {"cross_attention.query_key_value", "cross_attention.output"}
+    cross |= {"cross_attention_residual.norm"}
+    modules = {f"encoder.{i}.{name}" for i in range(2) for name in layer}
+    modules |= {f"decoder.{i}.{name}" for i in range(2) for name in layer | cross}
+    modules |= {"encoder_norm", "decoder_norm"}
+    expected = {f"{name}.{kind}" for name in modules for kind in ("weight", "bias")}
+
+    names = tiny_transformer(norm_first=True).state_dict().keys()
+
+    assert names == expected | {"embedding.weight"}
 
 
 def test_only_pre_norm_has_a_norm_at_the_top_of_its_stacks():
@@ -75,18 +96,18 @@ def test_only_pre_norm_has_a_norm_at_the_top_of_its_stacks():
 
 
 def test_source_target_and_output_share_one_embedding(model):
-    sizes = [p.shape for p in model.parameters() if p.shape[0] == model.config.vocab_size]
+    sizes = [p.shape for p in model.parameters() if p.shape[0] == 50]
 
-    assert sizes == [(model.config.vocab_size, model.config.d_model)]
+    assert sizes == [(50, 32)]
 
 
 def test_heads_must_divide_the_width_evenly():
     with pytest.raises(ValueError, match="multiple of"):
-        TransformerConfig(vocab_size=10, d_model=30, num_heads=4)
+        transformer(vocab_size=10, d_model=30, num_heads=4)
 
 
 def test_positions_are_distinct_and_bounded():
-    positions = sinusoidal_positions(512, 32)
+    positions = sinusoids(Positions(kind=POSITION_KIND_SINUSOIDAL_HALVED), 512, 32)
 
     assert positions.abs().max() <= 1
     assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 0.1

@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,8 +7,10 @@ from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.weights import read_parameters
 from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch
-from attendant_export.models.transformer import Transformer
-from attendant_export.runs import checkpoint
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.shapes import transformer, with_vocab_size
+from attendant_export.models.special_tokens import TranslationTokens
+from attendant_export.runs.config import TRANSLATION, RunConfig, read_config
 from attendant_export.runs.models import load_translation_model
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.start import check_start, load_start
@@ -23,6 +25,16 @@ from tests.support.bundles import TINY_TRANSFORMER, train_tiny_translation, writ
 from tests.support.graphs import tiny_transformer
 
 OPTIONS = TrainingOptions(max_steps=1)
+
+
+def tiny(vocab_size: int, **changes):
+    """`TINY_TRANSFORMER` with other sizes."""
+    sizes = {"d_model": 32, "num_heads": 2, "d_feed_forward": 64, "num_encoder_layers": 2}
+    return transformer(vocab_size, **(sizes | changes))
+
+
+def with_heads(num_heads: int):
+    return tiny(200, num_heads=num_heads)
 
 
 def test_label_smoothed_loss_is_that_computed_by_hand():
@@ -59,8 +71,7 @@ def run_dir(tmp_path_factory):
 def test_a_translation_run_leaves_its_best_model_and_its_curve(run_dir):
     model, tokenizer = load_translation_model(run_dir)
 
-    assert model.config.vocab_size == tokenizer.get_vocab_size()
-    assert model.config.d_model == TINY_TRANSFORMER.d_model
+    assert model.architecture == with_vocab_size(TINY_TRANSFORMER, tokenizer.get_vocab_size())
     assert "bleu" in (run_dir / "history.csv").read_text().splitlines()[0]
     assert (run_dir / "history.png").stat().st_size > 0
 
@@ -70,10 +81,9 @@ def test_a_run_is_not_continued_as_another_model(run_dir):
     texts = TranslationData(data / "train.tsv", data / "valid.tsv")
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
 
-    with pytest.raises(ValueError, match="num_heads 2, not 4; dropout 0.0, not 0.1"):
-        train_translation(
-            replace(TINY_TRANSFORMER, num_heads=4, dropout=0.1), texts, OPTIONS, run_dir
-        )
+    problem = r"self_attention.num_heads 2, not 4; .*dropout 0.0, not 0.1"
+    with pytest.raises(ValueError, match=problem):
+        train_translation(with_heads(4), texts, OPTIONS, run_dir)
 
     after = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     assert after == before
@@ -82,39 +92,52 @@ def test_a_run_is_not_continued_as_another_model(run_dir):
 def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(run_dir, tmp_path):
     data = run_dir.parent / "data"
     texts = TranslationData(data / "train.tsv", data / "valid.tsv", vocab_size=100)
-    config = replace(TINY_TRANSFORMER, num_heads=4)
+    architecture = with_heads(4)
 
     with pytest.raises(ValueError, match="num_heads 2, not 4"):
-        train_translation(config, texts, OPTIONS, tmp_path, device="cpu", init_from=run_dir)
-    train_translation(config, texts, OPTIONS, tmp_path, device="cpu")
+        train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu", init_from=run_dir)
+    train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu")
 
-    assert load_translation_model(tmp_path)[0].config.vocab_size == 100
+    assert load_translation_model(tmp_path)[0].embedding.num_embeddings == 100
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"num_heads": 4}, "num_heads 2, not 4"),
-        ({"norm_first": False}, "norm_first True, not False"),
-        ({"kind": "bert"}, "kind translation, not bert"),
+        ({"num_heads": 4}, "encoder.groups.0.self_attention.num_heads 2, not 4"),
+        ({"norm_first": False}, "norm_position NORM_POSITION_PRE, not NORM_POSITION_POST"),
+        ({"d_feed_forward": 4}, "feed_forward.d_feed_forward 64, not 4"),
     ],
 )
 def test_a_start_of_other_sizes_is_refused(run_dir, change, problem):
+    config = read_config(run_dir)
+    architecture = tiny(config.architecture.source_embeddings.vocab_size, **change)
+
     with pytest.raises(ValueError, match=problem):
-        check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | change)
+        check_start(run_dir, replace(config, architecture=architecture))
+
+
+def test_a_start_of_another_kind_is_refused(run_dir):
+    with pytest.raises(ValueError, match="kind translation, not bert"):
+        check_start(run_dir, replace(read_config(run_dir), kind="bert"))
 
 
 def test_a_start_may_have_another_dropout(run_dir):
-    check_start(run_dir, checkpoint.read_json(run_dir / "config.json") | {"dropout": 0.5})
+    check_start(run_dir, replace(read_config(run_dir), dropout=0.5))
 
 
 def test_a_bundle_of_other_sizes_is_refused_as_start(translation_bundle):
     vocab_size = load_tokenizer(translation_bundle / "tokenizer.json").get_vocab_size()
-    config = {"kind": "translation", **asdict(TINY_TRANSFORMER), "vocab_size": vocab_size}
+    config = RunConfig(TRANSLATION, tiny(vocab_size), TranslationTokens(), dropout=0.0)
     check_start(translation_bundle, config)
-    for change, problem in {"num_heads": "num_heads 2, not 4", "d_ff": "d_ff 64, not 4"}.items():
-        with pytest.raises(ValueError, match=problem):
-            check_start(translation_bundle, config | {change: 4})
+    with pytest.raises(ValueError, match="NORM_POSITION_PRE, not NORM_POSITION_POST"):
+        check_start(
+            translation_bundle, replace(config, architecture=tiny(vocab_size, norm_first=False))
+        )
+    for field, value in {"num_heads": 2, "d_feed_forward": 64}.items():
+        other = replace(config, architecture=tiny(vocab_size, **{field: 4}))
+        with pytest.raises(ValueError, match=f"{field} {value}, not 4"):
+            check_start(translation_bundle, other)
 
 
 def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, caplog):
@@ -131,7 +154,7 @@ def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, 
 
 def test_training_can_start_from_the_weights_of_a_run(run_dir):
     trained, _ = load_translation_model(run_dir)
-    model = type(trained)(trained.config)
+    model = type(trained)(trained.architecture)
 
     load_start(run_dir, model)
 
@@ -141,7 +164,7 @@ def test_training_can_start_from_the_weights_of_a_run(run_dir):
 def test_training_can_start_from_the_weights_of_a_translation_bundle(translation_bundle):
     run_dir = translation_bundle.parents[1] / ".tiny-en-de-1" / "run"
     trained, _ = load_translation_model(run_dir)
-    model = type(trained)(trained.config)
+    model = type(trained)(trained.architecture)
 
     load_start(translation_bundle, model)
 
@@ -152,8 +175,7 @@ def test_a_start_for_other_languages_keeps_what_both_vocabularies_have(translati
     texts = ("the man sees the dog", "l'homme voit le chien", "the dog runs", "le chien court")
     tokenizer = train_translation_tokenizer(texts, 60)
     start = load_tokenizer(translation_bundle / "tokenizer.json")
-    config = replace(TINY_TRANSFORMER, vocab_size=tokenizer.get_vocab_size())
-    model = Transformer(config)
+    model = EncoderDecoder(with_vocab_size(TINY_TRANSFORMER, tokenizer.get_vocab_size()))
     untouched = model.embedding.weight.detach().clone()
 
     load_start(translation_bundle, model, tokenizer)

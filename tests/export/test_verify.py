@@ -296,7 +296,7 @@ def test_embedding_graphs_follow_the_model(norm_first, precision, tmp_path):
     )
 
     assert verified.parity.embeddings.min_cosine > (0.99999 if precision == "fp32" else 0.99)
-    assert verified.mean_pooled.shape == (4, model.config.d_model)
+    assert verified.mean_pooled.shape == (4, model.architecture.d_model)
     assert [len(text.candidate_ids) for text in verified.masked] == [5] * 4
 
 

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,11 @@ from attendant_export.data.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
-from attendant_export.models.bert import Bert, BertConfig
-from attendant_export.models.transformer import TransformerConfig
+from attendant_export.models.shapes import bert, transformer
+from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import BERT, RunConfig, write_config
+from attendant_export.runs.models import new_bert_model
 from attendant_export.runs.records import DataSource
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.translation import TranslationData, train_translation
@@ -32,14 +33,13 @@ NOUNS = {"dog": "Hund", "man": "Mann", "teacher": "Lehrer", "baker": "Bäcker", 
 VERBS = {"sees": "sieht", "finds": "findet", "calls": "ruft", "greets": "grüßt"}
 ADJECTIVES = {"": "", "old ": "alte ", "little ": "kleine ", "good ": "gute "}
 
-TINY_TRANSFORMER = TransformerConfig(
+TINY_TRANSFORMER = transformer(
     vocab_size=200,
     d_model=32,
     num_heads=2,
-    d_ff=64,
+    d_feed_forward=64,
     num_encoder_layers=2,
     num_decoder_layers=2,
-    dropout=0.0,
 )
 
 
@@ -90,7 +90,7 @@ def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> P
         data / "train.tsv", data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
     )
     with one_thread():
-        train_translation(TINY_TRANSFORMER, texts, options, run_dir, device="cpu")
+        train_translation(TINY_TRANSFORMER, texts, options, run_dir, dropout=0.0, device="cpu")
     return run_dir
 
 
@@ -109,23 +109,26 @@ def write_tiny_bert(run_dir: Path) -> Path:
     """A run folder of a tiny BERT with random weights; returns ``run_dir``."""
     texts = [text for pair in sentence_pairs() for text in pair]
     tokenizer = train_bert_tokenizer(texts, 200)
-    config = BertConfig(
+    architecture = bert(
         vocab_size=tokenizer.get_vocab_size(),
         d_model=32,
         num_heads=2,
-        d_ff=64,
+        d_feed_forward=64,
         num_layers=2,
         max_positions=MAX_TOKENS,
+    )
+    tokens = EncoderTokens(
         pad_id=special_token_id(tokenizer, BERT_PAD),
         cls_id=special_token_id(tokenizer, BERT_CLS),
         sep_id=special_token_id(tokenizer, BERT_SEP),
         mask_id=special_token_id(tokenizer, BERT_MASK),
     )
+    config = RunConfig(BERT, architecture, tokens, dropout=0.1)
     torch.manual_seed(7)
-    model = Bert(config).eval()
+    model = new_bert_model(config).eval()
     (run_dir / "best").mkdir(parents=True)
     tokenizer.save(str(run_dir / "tokenizer.json"))
-    checkpoint.write_json(run_dir / checkpoint.CONFIG, {"kind": "bert", **asdict(config)})
+    write_config(run_dir, config)
     checkpoint.save_weights(run_dir / "best" / checkpoint.WEIGHTS, model)
     return run_dir
 

@@ -17,9 +17,9 @@ from attendant.v1.bundle_pb2 import (
     SpecialTokens,
 )
 from attendant_export.graphs.writer import write_translation_graphs
-from attendant_export.models.architectures import transformer_architecture
-from attendant_export.models.bert import Bert, BertConfig
-from attendant_export.models.transformer import Transformer, TransformerConfig
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.shapes import bert, transformer
 from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -27,44 +27,44 @@ MAX_LENGTH = 24
 """Positions in the caches, more than any test uses."""
 
 
-def tiny_transformer(norm_first: bool, num_heads: int = 2) -> Transformer:
-    config = TransformerConfig(
+def tiny_transformer(norm_first: bool, num_heads: int = 2) -> EncoderDecoder:
+    architecture = transformer(
         vocab_size=50,
         d_model=32,
         num_heads=num_heads,
-        d_ff=64,
+        d_feed_forward=64,
         num_encoder_layers=2,
         num_decoder_layers=2,
         norm_first=norm_first,
     )
     torch.manual_seed(7)
-    return _unsettle(Transformer(config))
+    return unsettle(EncoderDecoder(architecture))
 
 
-def manifest_of(model: Transformer) -> Manifest:
+def manifest_of(model: EncoderDecoder) -> Manifest:
     """What readers of the graphs of ``model`` must know."""
     return Manifest(
-        architecture=transformer_architecture(model.config),
+        architecture=model.architecture,
         special_tokens=SpecialTokens(pad_id=0, eos_id=2),
         decoding=DecodingDefaults(start_token_id=1),
     )
 
 
-def tiny_bert(norm_first: bool) -> Bert:
-    config = BertConfig(
+def tiny_bert(norm_first: bool) -> Encoder:
+    architecture = bert(
         vocab_size=50,
         d_model=32,
         num_heads=2,
-        d_ff=64,
+        d_feed_forward=64,
         num_layers=2,
         max_positions=32,
         norm_first=norm_first,
     )
     torch.manual_seed(7)
-    return _unsettle(Bert(config))
+    return unsettle(Encoder(architecture))
 
 
-def _unsettle(model: Model) -> Model:
+def unsettle(model: Model) -> Model:
     """Move all biases and norms from their 0 and 1, so that none can be left out unnoticed."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -100,7 +100,7 @@ class TranslationGraphs:
 
     def __init__(
         self,
-        model: Transformer,
+        model: EncoderDecoder,
         precision: str,
         folder: Path,
         max_rows: int = 8,
@@ -115,10 +115,13 @@ class TranslationGraphs:
         self.sessions = {each.name: open_session(folder, each.graph) for each in self.graphs.steps}
         self.scorer = open_session(folder, self.graphs.scorer)
         self.dtype = np.float16 if precision == "fp16" else np.float32
-        config = model.config
-        shape = (max_rows, config.num_heads, MAX_LENGTH, config.head_dim)
-        self.pasts = [s for s in self.signature.states if s.owner == STATE_OWNER_ROW]
-        self.caches = {state.input: np.zeros(shape, self.dtype) for state in self.pasts}
+        self.caches = {
+            state.input: np.zeros(
+                (max_rows, *(size or MAX_LENGTH for size in state.shape)), self.dtype
+            )
+            for state in self.signature.states
+            if state.owner == STATE_OWNER_ROW
+        }
 
     def encode(self, source: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
         return run(self.encoder, source=source, source_lengths=lengths)
@@ -138,7 +141,9 @@ class TranslationGraphs:
             names.tokens: np.array(tokens, np.int64),
             names.past_lengths: np.array(lengths, np.int32),
             names.total_length: np.array([max(lengths) + 1], np.int32),
-            names.num_candidates: np.array([self.model.config.vocab_size], np.int64),
+            names.num_candidates: np.array(
+                [self.model.architecture.target_embeddings.vocab_size], np.int64
+            ),
             bias.indices: np.array(list(biased), np.int64).reshape(-1, 2),
             bias.values: np.array(list(biased.values()), np.float32),
             names.source_lengths: source_lengths,
@@ -202,7 +207,9 @@ def padded(sequences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @torch.inference_mode()
-def model_log_probabilities(model: Transformer, source: list[int], target: list[int]) -> np.ndarray:
+def model_log_probabilities(
+    model: EncoderDecoder, source: list[int], target: list[int]
+) -> np.ndarray:
     """What the PyTorch model gives for one sentence alone, without cache: (target, vocab)."""
     hidden = model(torch.tensor([source]), torch.tensor([target]))
     return model.logits(hidden)[0].log_softmax(-1).numpy()

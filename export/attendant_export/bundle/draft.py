@@ -52,10 +52,10 @@ class Draft:
         tokenizer.save(str(self.folder / TOKENIZER))
         self.manifest.source_tokenizer = TOKENIZER
 
-    def reference_texts(self, tokenizer: Tokenizer) -> dict[str, list[int]]:
-        """Texts of the validation set and their token ids."""
+    def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
+        """Texts of the validation set that are not too long, and their token ids."""
         texts = self.valid.sources[: 2 * NUM_REFERENCE_TEXTS]
-        limit = min(MAX_REFERENCE_TOKENS, self.max_tokens)
+        limit = min(MAX_REFERENCE_TOKENS, max_tokens)
         encoded = {text: tokenizer.encode(text).ids for text in texts}
         short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]
         return dict(short[:NUM_REFERENCE_TEXTS])

@@ -24,8 +24,8 @@ from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import BERT_UNK, special_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
-from attendant_export.models.architectures import bert_architecture
-from attendant_export.models.bert import Bert
+from attendant_export.models.embeddings import longest_text
+from attendant_export.models.encoder import Encoder
 from attendant_export.verify.embedding import (
     MIN_BATCHED_COSINE,
     MIN_MEAN_COSINE,
@@ -62,19 +62,25 @@ def describe_use(manifest: Manifest) -> str:
 class EmbeddingExport:
     """An embedding model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
 
-    def __init__(self, model: Bert, tokenizer: Tokenizer, draft: Draft) -> None:
-        """Complete the draft's manifest and embed the reference texts with the model itself."""
+    def __init__(self, model: Encoder, tokenizer: Tokenizer, draft: Draft) -> None:
+        """Complete the draft's manifest and embed the reference texts with the model itself.
+
+        Raises ValueError for a model without a head.
+        """
+        if not model.architecture.HasField("head"):
+            raise ValueError("Architecture.head: missing, and an embedding bundle needs it")
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
-        self._max_tokens = min(draft.max_tokens, model.config.max_positions)
+        self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)
         draft.add_tokenizer(tokenizer)
-        self._texts = draft.reference_texts(tokenizer)
+        self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         self._verifier = EmbeddingVerifier(model, list(self._texts.values()))
         self._verified: dict[str, VerifiedEmbeddings] = {}
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
-        return write_embedding_graphs(self._model, precision, self._draft.folder_of(precision))
+        folder = self._draft.folder_of(precision)
+        return write_embedding_graphs(self._model, precision, folder, self._max_tokens)
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model."""
@@ -104,11 +110,11 @@ class EmbeddingExport:
 
 
 @torch.inference_mode()
-def _best_guesses(model: Bert, tokenizer: Tokenizer, text: str) -> str:
+def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
     token_ids = tokenizer.encode(text).ids
-    if model.config.mask_id not in token_ids:
+    if model.tokens.mask_id not in token_ids:
         raise ValueError(f"an example of the data card has no [MASK]: {text}")
-    hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.config.mask_id)]
+    hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.tokens.mask_id)]
     best = model.mask_logits(hidden[None]).topk(NUM_GUESSES).indices[0]
     return ", ".join(str(tokenizer.id_to_token(int(i))) for i in best)
 
@@ -120,16 +126,16 @@ def open_embedding_graphs(
     return EmbeddingGraphs(folder, graphs, manifest.special_tokens.pad_id)
 
 
-def _describe(manifest: Manifest, model: Bert, tokenizer: Tokenizer, max_tokens: int) -> None:
-    config = model.config
+def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_tokens: int) -> None:
+    tokens = model.tokens
     manifest.kind = MODEL_KIND_EMBEDDING
-    manifest.architecture.CopyFrom(bert_architecture(config))
+    manifest.architecture.CopyFrom(model.architecture)
     manifest.special_tokens.CopyFrom(
         SpecialTokens(
-            pad_id=config.pad_id,
-            cls_id=config.cls_id,
-            sep_id=config.sep_id,
-            mask_id=config.mask_id,
+            pad_id=tokens.pad_id,
+            cls_id=tokens.cls_id,
+            sep_id=tokens.sep_id,
+            mask_id=tokens.mask_id,
             unk_id=special_token_id(tokenizer, BERT_UNK),
         )
     )

@@ -22,6 +22,7 @@ from attendant_export.bundle.manifest import (
     write_manifest,
 )
 from attendant_export.bundle.model_card import write_model_card
+from attendant_export.bundle.weights import check_weights
 from attendant_export.data.corpus import Corpus
 from attendant_export.graphs.writer import PRECISIONS
 from attendant_export.runs import checkpoint
@@ -123,6 +124,7 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
     )
     written = {precision: export.write(precision) for precision in draft.all_precisions()}
+    check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
     for precision, graphs in written.items():
         logger.info("verifying %s", precision)
         manifest.parity.precisions.append(export.verify(graphs))

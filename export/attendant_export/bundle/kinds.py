@@ -11,12 +11,13 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, PrecisionParity, 
 from attendant_manifest.sizes import embedding_sizes, translation_sizes
 from google.protobuf.message import Message
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from attendant_export.bundle import embedding, translation
 from attendant_export.bundle.draft import Draft
 from attendant_export.data.corpus import Corpus
-from attendant_export.runs import checkpoint
+from attendant_export.runs.config import BERT as BERT_RUN
+from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
+from attendant_export.runs.config import read_config
 from attendant_export.runs.models import load_bert_model, load_translation_model
 
 ModelKindNumber: TypeAlias = bundle_pb2.ModelKind.ValueType
@@ -65,8 +66,6 @@ class ModelKind:
     """Load the best model of a run folder for export."""
     check_outputs: Callable[[Path, Manifest, Tokenizer, dict[str, Any]], list[str]]
     """Compare the graphs of a bundle with its reference outputs; raises ParityError."""
-    restore_parameters: Callable[[dict[str, Tensor], Manifest], None]
-    """Undo in place what graphs do to the parameters of the model."""
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:
         """Sizes of the model, by the names of their fields."""
@@ -75,7 +74,7 @@ class ModelKind:
 
 
 TRANSLATION = ModelKind(
-    name="translation",
+    name=TRANSLATION_RUN,
     value=bundle_pb2.MODEL_KIND_TRANSLATION,
     read_sizes=translation_sizes,
     can_have_shortlists=True,
@@ -86,10 +85,9 @@ TRANSLATION = ModelKind(
         *load_translation_model(run_dir), draft
     ),
     check_outputs=translation.check_translation_outputs,
-    restore_parameters=translation.restore_parameters,
 )
 EMBEDDING = ModelKind(
-    name="bert",
+    name=BERT_RUN,
     value=bundle_pb2.MODEL_KIND_EMBEDDING,
     read_sizes=embedding_sizes,
     can_have_shortlists=False,
@@ -98,14 +96,13 @@ EMBEDDING = ModelKind(
     describe_use=embedding.describe_use,
     new_export=lambda run_dir, draft: embedding.EmbeddingExport(*load_bert_model(run_dir), draft),
     check_outputs=embedding.check_embedding_outputs,
-    restore_parameters=lambda parameters, manifest: None,
 )
 _KINDS = (TRANSLATION, EMBEDDING)
 
 
 def kind_of_run(run_dir: Path) -> ModelKind:
     """The kind of the model that a run folder trains."""
-    name = checkpoint.read_json(run_dir / checkpoint.CONFIG)["kind"]
+    name = read_config(run_dir).kind
     return next(kind for kind in _KINDS if kind.name == name)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_TRANSLATION,
     CorpusParity,
@@ -17,9 +16,7 @@ from attendant.v1.bundle_pb2 import (
     QualityFigure,
     SpecialTokens,
 )
-from attendant_manifest.sizes import num_layers
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.data.batches import encode
@@ -32,10 +29,9 @@ from attendant_export.data.shortlists import (
 )
 from attendant_export.data.text_files import read_pairs
 from attendant_export.data.tokenizer import UNK, special_token_id
-from attendant_export.graphs.translation import KEYS_VALUES, POSITIONS, SHORTLIST_TABLES
 from attendant_export.graphs.writer import write_translation_graphs
-from attendant_export.models.architectures import transformer_architecture
-from attendant_export.models.transformer import Transformer
+from attendant_export.models.embeddings import longest_text
+from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.quality import (
@@ -83,30 +79,19 @@ def describe_use(manifest: Manifest) -> str:
     )
 
 
-def restore_parameters(parameters: dict[str, Tensor], manifest: Manifest) -> None:
-    """Leave out tables that are computed, and fuse projections as the model has them, in place."""
-    for name in (POSITIONS, *SHORTLIST_TABLES):
-        parameters.pop(name, None)
-    for kind in ("weight", "bias"):
-        layers = parameters.pop(f"{KEYS_VALUES}.{kind}")
-        for i, keys_values in enumerate(layers.chunk(num_layers(manifest.architecture.decoder))):
-            name = f"decoder.{i}.cross_attention"
-            query = parameters.pop(f"{name}.query.{kind}")
-            parameters[f"{name}.query_key_value.{kind}"] = torch.cat([query, keys_values])
-
-
 class TranslationExport:
     """A translation model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, draft: Draft) -> None:
+    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, draft: Draft) -> None:
         """Complete the draft's manifest and search the reference texts with the model itself."""
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
-        _describe(draft.manifest, model, tokenizer, draft.max_tokens)
+        self._max_tokens = longest_text(model.architecture, draft.max_tokens)
+        _describe(draft.manifest, model, tokenizer, self._max_tokens)
         draft.add_tokenizer(tokenizer)
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
-        self._texts = draft.reference_texts(tokenizer)
+        self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         sources = list(self._texts.values())
-        limits = [max_output_tokens(ids, draft.max_tokens) for ids in sources]
+        limits = [max_output_tokens(ids, self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = _learn_shortlists(draft, tokenizer)
         self._verifier = TranslationVerifier(model, self._sample)
@@ -117,7 +102,7 @@ class TranslationExport:
         """Write the graphs and weights of one precision."""
         folder = self._draft.folder_of(precision)
         return write_translation_graphs(
-            self._model, precision, folder, self._draft.max_tokens, self._shortlists
+            self._model, precision, folder, self._max_tokens, self._shortlists
         )
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
@@ -140,7 +125,7 @@ class TranslationExport:
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
         """BLEU and chrF of the translations of ``corpus`` by one precision."""
         return measure_translation(
-            written.name, self._open(written), self._tokenizer, corpus, self._draft.max_tokens
+            written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
         )
 
     def reference_outputs(self) -> dict[str, Any]:
@@ -160,7 +145,7 @@ class TranslationExport:
         self, graphs: TranslationGraphs, uses_shortlists: bool = False
     ) -> list[str]:
         return translate_by_graphs(
-            *(graphs, self._tokenizer, self._draft.valid.sources, self._draft.max_tokens),
+            *(graphs, self._tokenizer, self._draft.valid.sources, self._max_tokens),
             uses_shortlists=uses_shortlists,
         )
 
@@ -199,16 +184,16 @@ def open_translation_graphs(
 
 
 def _describe(
-    manifest: Manifest, model: Transformer, tokenizer: Tokenizer, max_tokens: int
+    manifest: Manifest, model: EncoderDecoder, tokenizer: Tokenizer, max_tokens: int
 ) -> None:
-    config = model.config
+    tokens = model.tokens
     manifest.kind = MODEL_KIND_TRANSLATION
-    manifest.architecture.CopyFrom(transformer_architecture(config))
-    manifest.decoding.CopyFrom(DecodingDefaults(start_token_id=config.bos_id))
+    manifest.architecture.CopyFrom(model.architecture)
+    manifest.decoding.CopyFrom(DecodingDefaults(start_token_id=tokens.bos_id))
     manifest.special_tokens.CopyFrom(
         SpecialTokens(
-            pad_id=config.pad_id,
-            eos_id=config.eos_id,
+            pad_id=tokens.pad_id,
+            eos_id=tokens.eos_id,
             unk_id=special_token_id(tokenizer, UNK),
         )
     )

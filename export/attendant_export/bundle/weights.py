@@ -7,12 +7,19 @@ from pathlib import Path
 
 import onnx
 import torch
+from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
 from onnx import numpy_helper
 from torch import Tensor
 
-from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import BundleError, check_files, read_manifest
+from attendant_export.graphs.builder import Array
+from attendant_export.graphs.parameters import model_parameters
+from attendant_export.models.embeddings import SOURCE
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
+
+TOKEN_TYPES = f"{SOURCE.token_types}.weight"
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:
@@ -26,20 +33,40 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
     graphs = by_name.get("fp32", by_name.get("fp16"))
     if graphs is None:
         raise BundleError(f"{folder} has neither fp32 nor fp16 weights to start from")
-    parameters = _read_initializers(folder, graphs)
-    kind_of_bundle(manifest).restore_parameters(parameters, manifest)
-    return parameters
+    parameters = model_parameters(_read_initializers(folder, graphs), manifest.architecture)
+    return {name: torch.from_numpy(array) for name, array in parameters.items()}
 
 
-def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+def check_weights(folder: Path, graphs: PrecisionGraphs, architecture: Architecture) -> None:
+    """Raise BundleError unless fp32 or fp16 graphs hold the weights that ``architecture`` needs.
+
+    Lists every weight that is missing, left over or of another shape.
+    """
+    found = model_parameters(_read_initializers(folder, graphs), architecture)
+    with torch.device("meta"):
+        model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
+        wanted = {n: tuple(t.shape) for n, t in model_of(architecture).state_dict().items()}
+    # The embeddings of token types may be part of the positions.
+    wanted = {n: s for n, s in wanted.items() if n in found or not n.endswith(TOKEN_TYPES)}
+    shapes = {name: found[name].shape for name in found}
+    problems = [
+        f"{name} is {shapes.get(name, 'missing')}, and the architecture's is {wanted.get(name)}"
+        for name in sorted(shapes.keys() | wanted.keys())
+        if shapes.get(name) != wanted.get(name)
+    ]
+    if problems:
+        raise BundleError("the weights do not fit the architecture: " + "; ".join(problems))
+
+
+def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Array]:
+    tensors: dict[str, Array] = {}
     fields = [value for _, value in graphs.ListFields() if isinstance(value, Graph)]
     for graph in [*fields, *(step.graph for step in graphs.steps)]:
         model = onnx.load(folder / graph.path, load_external_data=False)
         for tensor in model.graph.initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 array = numpy_helper.to_array(tensor, base_dir=str(folder))
-                tensors[tensor.name] = torch.from_numpy(array.copy())
+                tensors[tensor.name] = array.copy()
     return tensors
 
 

@@ -127,6 +127,12 @@ class GraphBuilder:
         """``x`` cut into equal parts along ``axis``."""
         return self.ops("Split", x, num_results=num_parts, num_outputs=num_parts, axis=axis)
 
+    def split_into(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """``x`` cut into parts of these sizes along ``axis``."""
+        if len(set(sizes)) == 1:
+            return self.split(x, len(sizes), axis)
+        return self.ops("Split", x, self.integers(*sizes), num_results=len(sizes), axis=axis)
+
     def integer(self, value: int) -> str:
         """A constant int64 scalar: an index or a bound."""
         return self.constant(np.array(value, np.int64))

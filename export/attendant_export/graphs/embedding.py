@@ -1,56 +1,34 @@
-"""The two graphs of a BERT: embedder and mlm_head.
+"""The two graphs of an encoder: embedder and mlm_head.
 
 Owns their inputs and outputs. Knows no precision: the layers it is given do.
 """
 
 import numpy as np
+from attendant.v1.architecture_pb2 import Architecture
 
-from attendant_export.graphs.layers import (
-    Layers,
-    Network,
-    Packing,
-    fp32_parameters,
-    layer_norm_epsilon,
-)
-from attendant_export.models.bert import Bert
-
-TABLE = "embedding.weight"
-POSITIONS = "position_embedding.weight"
+from attendant_export.graphs.embeddings import source_embeddings
+from attendant_export.graphs.head import vocabulary_scores
+from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.packing import Packing
+from attendant_export.graphs.stack import final_norm, run_stack
+from attendant_export.models.embeddings import SOURCE
 
 
-def embedding_network(model: Bert) -> Network:
-    """The parameters of ``model``; tokens are of segment 0, whose vector joins the positions."""
-    parameters = fp32_parameters(model)
-    parameters[POSITIONS] = parameters[POSITIONS] + parameters.pop("segment_embedding.weight")[0]
-    return Network(
-        parameters=parameters,
-        d_model=model.config.d_model,
-        num_heads=model.config.num_heads,
-        norm_first=model.config.norm_first,
-        layer_norm_epsilon=layer_norm_epsilon(model),
-        activation="Gelu",
-    )
-
-
-def build_embedder(g: Layers, num_layers: int) -> None:
+def build_embedder(g: Layers, architecture: Architecture) -> None:
     """Tokens to the hidden states of every layer and to pooled vectors that leave out padding."""
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
     packing = Packing(g, batch, lengths)
-    x = packing.add_positions(g.embed(packing.pack(g.flat(token_ids)), TABLE), POSITIONS)
-    x = g.layer_norm(x, "embedding_norm")
-    states = [x]
-    for layer in range(num_layers):
-        x = g.block(x, f"encoder.{layer}", packing.attend)
-        states.append(x)
-    if g.network.norm_first:
-        states[-1] = g.layer_norm(x, "encoder_norm")
+    embeddings, stack = source_embeddings(architecture), architecture.encoder
+    x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions)
+    states = [x, *run_stack(g, stack, "encoder", x, packing.attend)]
+    states[-1] = final_norm(g, stack, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
     for name, vector in _pooled(g, hidden[-1], batch, lengths).items():
-        g.output(f"{name}_pooled", vector, np.float32, "batch", g.network.d_model)
+        g.output(f"{name}_pooled", vector, np.float32, "batch", architecture.d_model)
     for layer, state in enumerate(hidden):
-        g.output(f"hidden_{layer}", state, np.float32, "batch", "length", g.network.d_model)
+        g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)
 
 
 def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
@@ -67,14 +45,14 @@ def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
     }
 
 
-def build_mlm_head(g: Layers) -> None:
+def build_mlm_head(g: Layers, architecture: Architecture) -> None:
     """Last hidden states at masked positions to the most probable tokens."""
-    hidden = g.input("hidden", np.float32, "masks", g.network.d_model)
+    hidden = g.input("hidden", np.float32, "masks", architecture.d_model)
     top_k = g.input("top_k", np.int64, 1)
     x = hidden if g.dtype == np.float32 else g.cast(hidden, g.dtype)
-    x = g.layer_norm(g.op("Gelu", g.linear(x, "mask_head.dense")), "mask_head.norm")
-    scores = g.vocabulary_scores(x, TABLE)
-    scores = g.op("Add", scores, g.weight("mask_head.bias", g.network.parameters["mask_head.bias"]))
-    best, ids = g.top_k(g.op("Softmax", scores), top_k, g.network.parameters[TABLE].shape[0])
+    epsilon, table = architecture.encoder.norm_epsilon, f"{SOURCE.tokens}.weight"
+    scores = vocabulary_scores(g, architecture.head, "mask_head", x, table, epsilon)
+    vocab_size = architecture.source_embeddings.vocab_size
+    best, ids = g.top_k(g.op("Softmax", scores), top_k, vocab_size)
     g.output("candidate_ids", ids, np.int64, "masks", "candidates")
     g.output("candidate_probabilities", best, np.float32, "masks", "candidates")

@@ -4,13 +4,14 @@ Each row has a scale of its own, so no neighbour in the batch enters a row's ari
 integer products are exact. docs/decisions/0002-per-row-int8.md tells why it is done like this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from attendant.v1.architecture_pb2 import ACTIVATION_RELU
 
 from attendant_export.graphs.builder import MICROSOFT, Array, WeightFile
-from attendant_export.graphs.layers import Layers, Network
+from attendant_export.graphs.layers import Activation, Layers
 
 ZERO_POINT = 128
 """The byte that stands for 0 in activations that can be negative."""
@@ -48,21 +49,22 @@ class _Rows:
 class Int8Layers(Layers):
     """A graph whose products with weights are of bytes; all else is fp32."""
 
-    def __init__(self, name: str, weights: WeightFile, network: Network) -> None:
-        super().__init__(name, weights, network, np.float32)
+    def __init__(self, name: str, weights: WeightFile, parameters: Mapping[str, Array]) -> None:
+        super().__init__(name, weights, parameters, np.float32)
         self._quantized: dict[str, _Rows] = {}
         self._rectified: set[str] = set()
         self._zero_points = ""
 
     def linear(self, x: str, name: str) -> str:
-        """`nn.Linear`: (rows, inputs) to (rows, outputs)."""
+        """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
         values, scales = self._weight(f"{name}.weight", np.transpose)
-        return self.op("Add", self._product(x, values, scales), self.parameter(f"{name}.bias"))
+        product, bias = self._product(x, values, scales), f"{name}.bias"
+        return self.op("Add", product, self.parameter(bias)) if bias in self.parameters else product
 
-    def activated(self, x: str) -> str:
-        """``x`` (rows, d_feed_forward) through the activation between two linear layers."""
-        if self.network.activation != "Relu":
-            return super().activated(x)
+    def activation_between(self, x: str, kind: Activation) -> str:
+        """``x`` (rows, width) through an activation; only linear layers use the result."""
+        if kind != ACTIVATION_RELU:
+            return super().activation_between(x, kind)
         self._rectified.add(x)  # Unsigned bytes leave out what is negative.
         return x
 
@@ -72,8 +74,8 @@ class Int8Layers(Layers):
         scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
         return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
 
-    def vocabulary_scores(self, x: str, table: str, listed: str = "") -> str:
-        """Products of ``x`` (rows, d_model) with all embeddings: fp32 (rows, vocab).
+    def vocabulary_products(self, x: str, table: str, listed: str = "") -> str:
+        """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
         Or with those of the token ids ``listed`` alone: (rows, listed).
         """
@@ -100,7 +102,7 @@ class Int8Layers(Layers):
         )
 
     def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
-        values, scales = quantize_columns(self.network.parameters[name])
+        values, scales = quantize_columns(self.parameters[name])
         return self.weight(name, layout(values)), self.weight(f"{name}.scales", scales)
 
     def _quantize_rows(self, x: str) -> _Rows:

@@ -7,6 +7,7 @@ manifest holds.
 from collections.abc import Sequence
 
 import numpy as np
+from attendant.v1.architecture_pb2 import Attention
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_OWNER_SOURCE,
@@ -93,35 +94,37 @@ class StepInterface:
             self._g.input(names.values, np.float32, f"biased{suffix}"),
         )
 
-    def past(self, layer: int) -> tuple[str, str]:
+    def past(self, layer: int, part: Attention) -> tuple[str, str]:
         """Keys and values of a layer's self-attention, (rows, heads, max_length, head_dim)."""
-        return self._keys_values([f"past_{name}_{layer}" for name in KINDS], STATE_OWNER_ROW)
+        names = [f"past_{name}_{layer}" for name in KINDS]
+        return self._keys_values(names, part, STATE_OWNER_ROW)
 
-    def source(self, layer: int) -> tuple[str, str]:
+    def source(self, layer: int, part: Attention) -> tuple[str, str]:
         """Keys and values of a layer's cross-attention, (sentences, heads, source, head_dim)."""
-        return self._keys_values(source_names(layer), STATE_OWNER_SOURCE)
+        return self._keys_values(source_names(layer), part, STATE_OWNER_SOURCE)
 
-    def _keys_values(self, names: Sequence[str], owner: StateOwner.ValueType) -> tuple[str, str]:
-        keys, values = (self._state(name, owner) for name in names)
+    def _keys_values(
+        self, names: Sequence[str], part: Attention, owner: StateOwner.ValueType
+    ) -> tuple[str, str]:
+        keys, values = (self._state(name, part, owner) for name in names)
         return keys, values
 
-    def _state(self, name: str, owner: StateOwner.ValueType) -> str:
-        heads, head_dim = self._g.network.num_heads, self._g.network.head_dim
+    def _state(self, name: str, part: Attention, owner: StateOwner.ValueType) -> str:
         is_row = owner == STATE_OWNER_ROW
-        self._states[name] = self.signature.states.add(
+        state = self._states[name] = self.signature.states.add(
             input=name,
             data_type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
-            shape=[heads, 0, head_dim],
+            shape=[part.num_heads, 0, part.head_dim],
             owner=owner,
             update=STATE_UPDATE_GROWS if is_row else STATE_UPDATE_CONSTANT,
             encoder_output="" if is_row else name,
             reads_padding=not is_row,
         )
-        return self._g.input(name, self._g.dtype, *self._dimensions(owner))
+        return self._g.input(name, self._g.dtype, *self._dimensions(state))
 
-    def _dimensions(self, owner: StateOwner.ValueType) -> tuple[str | int, ...]:
-        heads, head_dim = self._g.network.num_heads, self._g.network.head_dim
-        if owner == STATE_OWNER_ROW:
+    def _dimensions(self, state: StateTensor) -> tuple[str | int, ...]:
+        heads, _, head_dim = state.shape
+        if state.owner == STATE_OWNER_ROW:
             return "rows", heads, "max_length", head_dim
         return self._sentences, heads, "source", head_dim
 
@@ -140,7 +143,7 @@ class StepInterface:
         name = f"{output}{_suffix(len(state.outputs))}"
         state.outputs.append(name)
         state.reads_padding = False  # The kernels that write a state know where it ends.
-        self._g.output(name, value, self._g.dtype, *self._dimensions(state.owner))
+        self._g.output(name, value, self._g.dtype, *self._dimensions(state))
 
     def give_candidates(self, ids: str, log_probabilities: str) -> None:
         """The likeliest tokens, of each row or of each token of the run in turn."""

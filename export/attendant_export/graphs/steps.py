@@ -1,24 +1,23 @@
-"""The graphs that take steps of a Transformer's decoder. Knows no precision: the layers do."""
-
-from collections.abc import Callable
-from functools import partial
+"""The graphs that take steps of a decoder. Knows no precision: the layers do."""
 
 import numpy as np
+from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 from attendant.v1.bundle_pb2 import StepGraph
 
+from attendant_export.graphs.attention import attend_memory, attend_past, inner_width
+from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import StepInterface
-from attendant_export.graphs.translation import POSITIONS, TABLE, embedded, vocabulary_scores
+from attendant_export.graphs.translation import target_scores
+from attendant_export.models.stack import each_layer
 
 NUM_GREEDY_TOKENS = 2
 """Tokens of one run of ``greedy_steps``."""
 
-AttendSource = Callable[[int, str], str]
-"""Cross-attention: a layer and its queries (rows, d_model) to weighted values (rows, d_model)."""
-
 
 def build_decoder_step(
-    g: Layers, name: str, num_decoder_layers: int, has_shortlist: bool = False
+    g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
     """One more token for rows of any age, in caches that are bound as past and present at once.
 
@@ -27,15 +26,18 @@ def build_decoder_step(
     """
     interface = StepInterface(g, name)
     source_lengths = interface.source_lengths()
-    sources = [interface.source(layer) for layer in range(num_decoder_layers)]
+    sources = [
+        interface.source(layer, group.cross_attention)
+        for layer, group in enumerate(each_layer(architecture.decoder))
+    ]
 
-    def attend_source(layer: int, query: str) -> str:
-        return g.attend_memory(query, *sources[layer], source_lengths)
+    def attend_source(layer: int, part: Attention, query: str) -> str:
+        return attend_memory(g, part, query, *sources[layer], source_lengths)
 
-    return _build_step(interface, g, num_decoder_layers, attend_source, has_shortlist)
+    return _build_step(interface, g, architecture, attend_source, has_shortlist)
 
 
-def build_greedy_step(g: Layers, name: str, num_decoder_layers: int) -> StepGraph:
+def build_greedy_step(g: Layers, name: str, architecture: Architecture) -> StepGraph:
     """`build_decoder_step` for one row per sentence, with cross-attention as if to a past.
 
     Its kernel takes a past of a length of its own for each row. That of ``decoder_step`` computes
@@ -43,24 +45,24 @@ def build_greedy_step(g: Layers, name: str, num_decoder_layers: int) -> StepGrap
     the past is the source's last one, which is there already.
     """
     interface = StepInterface(g, name, rows_per_sentence=1)
-    sources = _SourcesAsPasts(g, interface, num_decoder_layers)
-    return _build_step(interface, g, num_decoder_layers, sources.attend)
+    sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
+    return _build_step(interface, g, architecture, sources.attend)
 
 
 def _build_step(
     interface: StepInterface,
     g: Layers,
-    num_decoder_layers: int,
-    attend_source: AttendSource,
+    architecture: Architecture,
+    attend_source: Attend,
     has_shortlist: bool = False,
 ) -> StepGraph:
     """A step of one token that ranks as many candidates as are wanted."""
-    choice = _Choice(g, interface, has_shortlist)
+    choice = _Choice(g, architecture, interface, has_shortlist)
     rows = interface.rows()
     num_candidates = interface.num_candidates()
     bias = interface.token_bias()
-    past = [interface.past(layer) for layer in range(num_decoder_layers)]
-    x, presents = _decode(g, *rows, past, attend_source)
+    past = _pasts(interface, architecture)
+    x, presents = _decode(g, architecture, *rows, past, attend_source)
     _give_pasts(interface, presents)
     best, ids = choice.best(x, bias, num_candidates)
     interface.give_candidates(ids, best)
@@ -68,7 +70,7 @@ def _build_step(
 
 
 def build_greedy_steps(
-    g: Layers, name: str, num_decoder_layers: int, has_shortlist: bool = False
+    g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
     """`NUM_GREEDY_TOKENS` of `build_greedy_step`; each appends the best token of the one before.
 
@@ -77,18 +79,19 @@ def build_greedy_steps(
     `build_decoder_step`.
     """
     interface = StepInterface(g, name, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
-    sources = _SourcesAsPasts(g, interface, num_decoder_layers)
-    choice = _Choice(g, interface, has_shortlist)
+    sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
+    choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()
-    past = [interface.past(layer) for layer in range(num_decoder_layers)]
-    last_position = g.constant(np.array(g.network.parameters[POSITIONS].shape[0] - 1, np.int32))
+    past = _pasts(interface, architecture)
+    last_position = _last_position(g, architecture)
     one = g.constant(np.array(1, np.int32))
     found: list[tuple[str, str]] = []
     for number in range(NUM_GREEDY_TOKENS):
         bias = interface.token_bias()
         # Tokens after the last position of a full row are of no use, but must not fail.
-        positions = g.op("Min", lengths, last_position) if number else lengths
-        x, past = _decode(g, tokens, lengths, total_length, past, sources.attend, positions)
+        positions = g.op("Min", lengths, last_position) if number and last_position else lengths
+        rows = (tokens, lengths, total_length)
+        x, past = _decode(g, architecture, *rows, past, sources.attend, positions)
         _give_pasts(interface, past)
         found.append(choice.best(x, bias, g.integers(1)))
         tokens = g.flat(found[-1][1])
@@ -101,25 +104,35 @@ def build_greedy_steps(
 class _SourcesAsPasts:
     """Cross-attention of one row per sentence to its source as if that were its past."""
 
-    def __init__(self, g: Layers, interface: StepInterface, num_decoder_layers: int) -> None:
+    def __init__(self, g: Layers, interface: StepInterface, layers: list[LayerGroup]) -> None:
         source_lengths = interface.source_lengths()
         self._g, self._interface = g, interface
         self._total_length = interface.total_source_length()
+        parts = [group.cross_attention for group in layers]
         last = g.op("Sub", source_lengths, g.integer(1))  # (rows)
-        by_head = g.op("Unsqueeze", last, g.integers(1, 2))
-        by_head = g.op("Expand", by_head, g.integers(1, g.network.num_heads, 1))
+        by_row = g.op("Unsqueeze", last, g.integers(1, 2))
+        by_head = {
+            heads: g.op("Expand", by_row, g.integers(1, heads, 1))
+            for heads in dict.fromkeys(part.num_heads for part in parts)
+        }
         self._lengths = g.cast(last, np.int32)
-        self._sources = [interface.source(layer) for layer in range(num_decoder_layers)]
+        self._sources = [interface.source(layer, part) for layer, part in enumerate(parts)]
         self._last = [
-            [g.rows(g.op("GatherND", each, by_head, batch_dims=2)) for each in source]
-            for source in self._sources
-        ]  # keys and values of each layer: (rows, d_model)
+            [
+                g.rows(
+                    g.op("GatherND", x, by_head[part.num_heads], batch_dims=2), inner_width(part)
+                )
+                for x in source
+            ]
+            for part, source in zip(parts, self._sources, strict=True)
+        ]  # keys and values of each layer: (rows, inner)
 
-    def attend(self, layer: int, query: str) -> str:
-        """Queries (rows, d_model) of a layer to weighted values (rows, d_model)."""
+    def attend(self, layer: int, part: Attention, query: str) -> str:
+        """Queries (rows, inner) of a layer to weighted values (rows, inner)."""
         key, value = self._last[layer]
-        weighted, presents = self._g.attend_past(
-            (query, key, value), self._sources[layer], self._lengths, self._total_length
+        weighted, presents = attend_past(
+            *(self._g, part, (query, key, value), self._sources[layer]),
+            *(self._lengths, self._total_length),
         )
         self._interface.give_source(layer, presents)
         return weighted
@@ -128,8 +141,10 @@ class _SourcesAsPasts:
 class _Choice:
     """Hidden states to the best tokens, of the whole vocabulary or of a shortlist."""
 
-    def __init__(self, g: Layers, interface: StepInterface, has_shortlist: bool) -> None:
-        self._g, self._listed, self._may_use = g, "", ""
+    def __init__(
+        self, g: Layers, architecture: Architecture, interface: StepInterface, has_shortlist: bool
+    ) -> None:
+        self._g, self._architecture, self._listed, self._may_use = g, architecture, "", ""
         if has_shortlist:
             self._listed, self._may_use = interface.shortlist()
 
@@ -139,16 +154,21 @@ class _Choice:
         Each (rows, k). ``bias`` holds positions and values.
         """
         g = self._g
-        scores = vocabulary_scores(g, x, self._listed)  # (rows, vocab) or (rows, listed)
+        scores = target_scores(g, self._architecture, x, self._listed)  # (rows, vocab or listed)
         if self._listed:
             never = g.constant(np.array(-np.inf, np.float32))
             scores = g.op("Where", self._may_use, scores, never)
         # After the softmax: the tokens that are left keep their probabilities.
         log_p = g.op("ScatterND", g.op("LogSoftmax", scores), *bias, reduction="add")
         if not self._listed:
-            return g.top_k(log_p, k, g.network.parameters[TABLE].shape[0])
+            return g.top_k(log_p, k, self._architecture.target_embeddings.vocab_size)
         best, columns = g.ops("TopK", log_p, k, num_results=2)
         return best, g.op("Gather", self._listed, columns)
+
+
+def _pasts(interface: StepInterface, architecture: Architecture) -> list[tuple[str, str]]:
+    layers = each_layer(architecture.decoder)
+    return [interface.past(layer, group.self_attention) for layer, group in enumerate(layers)]
 
 
 def _give_pasts(interface: StepInterface, presents: list[tuple[str, str]]) -> None:
@@ -156,13 +176,20 @@ def _give_pasts(interface: StepInterface, presents: list[tuple[str, str]]) -> No
         interface.give_past(layer, present)
 
 
+def _last_position(g: Layers, architecture: Architecture) -> str:
+    """The last row of the table of positions; "" without positions."""
+    table = target_embeddings(architecture).positions
+    return table and g.constant(np.array(g.parameters[table].shape[0] - 1, np.int32))
+
+
 def _decode(
     g: Layers,
+    architecture: Architecture,
     tokens: str,
     lengths: str,
     total_length: str,
     past: list[tuple[str, str]],
-    attend_source: AttendSource,
+    attend_source: Attend,
     positions: str = "",
 ) -> tuple[str, list[tuple[str, str]]]:
     """Hidden states after the last layer, (rows, d_model), and the presents of each layer.
@@ -171,16 +198,15 @@ def _decode(
     """
     presents: list[tuple[str, str]] = []
 
-    def attend_past(layer: int, query_key_value: str) -> str:
+    def attend(layer: int, part: Attention, query_key_value: str) -> str:
         fused = (query_key_value, "", "")
-        weighted, present = g.attend_past(fused, past[layer], lengths, total_length)
-        presents.append((present[0], present[1]))
+        weighted, present = attend_past(g, part, fused, past[layer], lengths, total_length)
+        presents.append(present)
         return weighted
 
-    x = embedded(g, tokens)
-    x = g.op("Add", x, g.op("Gather", g.parameter(POSITIONS), positions or lengths))
-    for layer in range(len(past)):
-        x = g.block(
-            x, f"decoder.{layer}", partial(attend_past, layer), partial(attend_source, layer)
-        )
-    return x, presents
+    def add_positions(x: str, table: str) -> str:
+        return g.op("Add", x, g.op("Gather", g.parameter(table), positions or lengths))
+
+    x = target_embeddings(architecture).run(g, tokens, add_positions)
+    *_, x = run_stack(g, architecture.decoder, "decoder", x, attend, attend_source)
+    return final_norm(g, architecture.decoder, "decoder", x), presents

@@ -1,63 +1,29 @@
-"""The encoder and the scorer of a Transformer, and what its steps share with them.
+"""The encoder and the scorer of an encoder-decoder, and what its steps share with them.
 
 Owns their inputs and outputs. Knows no precision: the layers it is given do.
 """
 
-import math
-from functools import partial
-
 import numpy as np
+from attendant.v1.architecture_pb2 import Architecture, Attention
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs.builder import Array
-from attendant_export.graphs.layers import (
-    Layers,
-    Network,
-    Packing,
-    fp32_parameters,
-    layer_norm_epsilon,
+from attendant_export.graphs import head
+from attendant_export.graphs.attention import attend_memory, attend_sequence, inner_width
+from attendant_export.graphs.embeddings import (
+    add_first_positions,
+    source_embeddings,
+    target_embeddings,
 )
+from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.packing import Packing
+from attendant_export.graphs.parameters import KEYS_VALUES, SHORTLIST_TABLES
+from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.step_interface import SHORTLIST, source_names
-from attendant_export.models.transformer import Transformer, sinusoidal_positions
-
-TABLE = "embedding.weight"
-POSITIONS = "positions"
-KEYS_VALUES = "decoder.cross_attention.keys_values"
-SHORTLIST_TABLES = "shortlist.translations", "shortlist.frequent"
-
-
-def translation_network(model: Transformer, max_positions: int) -> Network:
-    """The parameters of ``model``, with positions 0 to ``max_positions`` - 1 among them.
-
-    The projection of the encoder's output to keys and values is one layer for all of the decoder.
-    """
-    config = model.config
-    parameters = fp32_parameters(model)
-    memory: dict[str, list[Array]] = {"weight": [], "bias": []}
-    for layer in range(config.num_decoder_layers):
-        name = f"decoder.{layer}.cross_attention"
-        for kind, pieces in memory.items():
-            fused = parameters.pop(f"{name}.query_key_value.{kind}")
-            parameters[f"{name}.query.{kind}"] = fused[: config.d_model]
-            pieces.append(fused[config.d_model :])
-    for kind, pieces in memory.items():
-        parameters[f"{KEYS_VALUES}.{kind}"] = np.concatenate(pieces)
-    parameters[POSITIONS] = sinusoidal_positions(max_positions, config.d_model).numpy()
-    return Network(
-        parameters=parameters,
-        d_model=config.d_model,
-        num_heads=config.num_heads,
-        norm_first=config.norm_first,
-        layer_norm_epsilon=layer_norm_epsilon(model),
-        activation="Relu",
-    )
+from attendant_export.models.stack import each_layer
 
 
 def build_encoder(
-    g: Layers,
-    num_encoder_layers: int,
-    num_decoder_layers: int,
-    shortlists: Shortlists | None = None,
+    g: Layers, architecture: Architecture, shortlists: Shortlists | None = None
 ) -> None:
     """Source tokens to the cross-attention keys and values of every decoder layer.
 
@@ -67,19 +33,23 @@ def build_encoder(
     lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", source)
     packing = Packing(g, batch, lengths)
-    x = packing.add_positions(embedded(g, packing.pack(g.flat(source))), POSITIONS)
-    for layer in range(num_encoder_layers):
-        x = g.block(x, f"encoder.{layer}", packing.attend)
-    if g.network.norm_first:
-        x = g.layer_norm(x, "encoder_norm")
+    embeddings, stack = source_embeddings(architecture), architecture.encoder
+    x = embeddings.run(g, packing.pack(g.flat(source)), packing.add_positions)
+    *_, x = run_stack(g, stack, "encoder", x, packing.attend)
+    x = final_norm(g, stack, "encoder", x)
     keys_values = packing.pad(g.linear(x, KEYS_VALUES))
-    pieces = g.split(keys_values, 2 * num_decoder_layers, axis=1)
-    heads, head_dim = g.network.num_heads, g.network.head_dim
-    shape = g.op("Concat", batch, g.integers(heads, head_dim), axis=0)
+    parts = [group.cross_attention for group in each_layer(architecture.decoder)]
+    pieces = g.split_into(keys_values, [inner_width(p) for p in parts for _ in range(2)], axis=1)
+    shapes = {
+        shape: g.op("Concat", batch, g.integers(*shape), axis=0)
+        for shape in dict.fromkeys((part.num_heads, part.head_dim) for part in parts)
+    }
     for i, piece in enumerate(pieces):
+        part = parts[i // 2]
+        shape = shapes[part.num_heads, part.head_dim]
         split = g.op("Transpose", g.op("Reshape", piece, shape), perm=(0, 2, 1, 3))
         name = source_names(i // 2)[i % 2]
-        g.output(name, split, g.dtype, "batch", heads, "source", head_dim)
+        g.output(name, split, g.dtype, "batch", part.num_heads, "source", part.head_dim)
     if shortlists is not None:
         _give_shortlist(g, shortlists, source)
 
@@ -101,43 +71,44 @@ def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
     g.output(SHORTLIST, listed, np.int32, "batch", "listed")
 
 
-def build_scorer(g: Layers, num_decoder_layers: int) -> None:
+def build_scorer(g: Layers, architecture: Architecture) -> None:
     """Log-probabilities of the tokens of given targets, all positions at once."""
     target_in = g.input("target_in", np.int64, "batch", "target")
     target_out = g.input("target_out", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
     batch = g.op("Shape", target_in)
-    x = embedded(g, g.flat(target_in))
-    x = g.add_positions(x, batch, POSITIONS)
-    for layer in range(num_decoder_layers):
+    width, stack = architecture.d_model, architecture.decoder
+
+    def add_positions(x: str, table: str) -> str:
+        return add_first_positions(g, x, batch, table, width)
+
+    def attend(_: int, part: Attention, query_key_value: str) -> str:
+        # Padding is on the right, where no earlier position attends to it.
+        return attend_sequence(g, part, query_key_value, batch)
+
+    def attend_source(layer: int, part: Attention, query: str) -> str:
         keys, values = (
-            g.input(name, g.dtype, "batch", g.network.num_heads, "source", g.network.head_dim)
+            g.input(name, g.dtype, "batch", part.num_heads, "source", part.head_dim)
             for name in source_names(layer)
         )
-        # Padding is on the right, where no earlier position attends to it.
-        x = g.block(
-            x,
-            f"decoder.{layer}",
-            lambda qkv: g.attend_sequence(qkv, batch, causal=True),
-            partial(g.attend_memory, keys=keys, values=values, lengths=source_lengths),
-        )
-    log_probabilities = g.op("LogSoftmax", vocabulary_scores(g, x))  # (rows, vocab)
+        return attend_memory(g, part, query, keys, values, source_lengths)
+
+    x = target_embeddings(architecture).run(g, g.flat(target_in), add_positions)
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source)
+    x = final_norm(g, stack, "decoder", x)
+    scores = target_scores(g, architecture, x)
+    log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)
     chosen = g.op("Reshape", target_out, g.integers(-1, 1))
     chosen = g.op("GatherElements", log_probabilities, chosen, axis=1)  # (rows, 1)
     result = g.op("Reshape", chosen, batch)
     g.output("log_probabilities", result, np.float32, "batch", "target")
 
 
-def embedded(g: Layers, token_ids: str) -> str:
-    """Embeddings of ``token_ids`` (rows) as the first layer wants them: (rows, d_model)."""
-    return g.embed(token_ids, TABLE, math.sqrt(g.network.d_model))
-
-
-def vocabulary_scores(g: Layers, x: str, listed: str = "") -> str:
-    """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
+def target_scores(g: Layers, architecture: Architecture, x: str, listed: str = "") -> str:
+    """Last hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
 
     Or of the token ids ``listed`` alone: (rows, listed).
     """
-    if g.network.norm_first:
-        x = g.layer_norm(x, "decoder_norm")
-    return g.vocabulary_scores(x, TABLE, listed)
+    table = f"{target_embeddings(architecture).names.tokens}.weight"
+    epsilon = architecture.decoder.norm_epsilon
+    return head.vocabulary_scores(g, architecture.head, "head", x, table, epsilon, listed)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
+from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs.builder import WeightFile
-from attendant_export.graphs.embedding import build_embedder, build_mlm_head, embedding_network
-from attendant_export.graphs.layers import Layers, Network
+from attendant_export.graphs.builder import Array, WeightFile
+from attendant_export.graphs.embedding import build_embedder, build_mlm_head
+from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.parameters import graph_parameters
 from attendant_export.graphs.quantization import Int8Layers
 from attendant_export.graphs.step_interface import SHORTLIST
 from attendant_export.graphs.steps import (
@@ -19,73 +22,84 @@ from attendant_export.graphs.steps import (
     build_greedy_step,
     build_greedy_steps,
 )
-from attendant_export.graphs.translation import build_encoder, build_scorer, translation_network
-from attendant_export.models.bert import Bert
-from attendant_export.models.transformer import Transformer
+from attendant_export.graphs.translation import build_encoder, build_scorer
+from attendant_export.models.embeddings import longest_text
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
 
 PRECISIONS = ("fp32", "int8", "fp16")
+MAX_POSITIONS = 512
+"""Tokens of the longest text, unless said otherwise."""
 
 Builder = Callable[[Layers], StepGraph | None]
 """Builds a graph; returns the signature of a step."""
 
 
 def write_translation_graphs(
-    model: Transformer,
+    model: EncoderDecoder,
     precision: str,
     folder: Path,
-    max_positions: int = 512,
+    max_positions: int | None = None,
     shortlists: Shortlists | None = None,
 ) -> PrecisionGraphs:
     """Write the graphs of ``model`` for texts up to ``max_positions`` tokens.
 
-    ``precision`` is one of `PRECISIONS`. With ``shortlists``, steps that choose from them are
-    written as well. The paths of the answer are relative to ``folder``.
+    ``precision`` is one of `PRECISIONS`. By default, texts may have `MAX_POSITIONS` tokens, or as
+    many as the model has positions. With ``shortlists``, steps that choose from them are written as
+    well. The paths of the answer are relative to ``folder``. Raises ValueError that names a field
+    of the architecture that graphs do not support.
     """
-    config = model.config
-    num_layers = config.num_decoder_layers
+    network = model.architecture
     builders: dict[str, Builder] = {
-        "encoder": lambda g: build_encoder(g, config.num_encoder_layers, num_layers, shortlists),
-        "decoder_step": lambda g: build_decoder_step(g, "decoder_step", num_layers),
-        "greedy_step": lambda g: build_greedy_step(g, "greedy_step", num_layers),
-        "greedy_steps": lambda g: build_greedy_steps(g, "greedy_steps", num_layers),
-        "scorer": lambda g: build_scorer(g, num_layers),
+        "encoder": lambda g: build_encoder(g, network, shortlists),
+        "decoder_step": lambda g: build_decoder_step(g, "decoder_step", network),
+        "greedy_step": lambda g: build_greedy_step(g, "greedy_step", network),
+        "greedy_steps": lambda g: build_greedy_steps(g, "greedy_steps", network),
+        "scorer": lambda g: build_scorer(g, network),
     }
     if shortlists is not None:
         for name, build in (
             ("shortlist_decoder_step", build_decoder_step),
             ("shortlist_greedy_steps", build_greedy_steps),
         ):
-            builders[name] = partial(
-                build, name=name, num_decoder_layers=num_layers, has_shortlist=True
-            )
-    graphs = _write(translation_network(model, max_positions), builders, precision, folder)
+            builders[name] = partial(build, name=name, architecture=network, has_shortlist=True)
+    graphs = _write(model, network, builders, precision, folder, max_positions)
     if shortlists is not None:
         graphs.shortlist_output = SHORTLIST
     return graphs
 
 
-def write_embedding_graphs(model: Bert, precision: str, folder: Path) -> PrecisionGraphs:
-    """Write embedder and mlm_head of ``model``.
+def write_embedding_graphs(
+    model: Encoder, precision: str, folder: Path, max_positions: int | None = None
+) -> PrecisionGraphs:
+    """Write embedder and, for a model with a head, mlm_head.
 
-    ``precision`` is one of `PRECISIONS`. The paths of the answer are relative to ``folder``.
+    The arguments are those of `write_translation_graphs`.
     """
-    builders: dict[str, Builder] = {
-        "embedder": lambda g: build_embedder(g, model.config.num_layers),
-        "mlm_head": build_mlm_head,
-    }
-    return _write(embedding_network(model), builders, precision, folder)
+    network = model.architecture
+    builders: dict[str, Builder] = {"embedder": lambda g: build_embedder(g, network)}
+    if network.HasField("head"):
+        builders["mlm_head"] = lambda g: build_mlm_head(g, network)
+    return _write(model, network, builders, precision, folder, max_positions)
 
 
 def _write(
-    network: Network, builders: dict[str, Builder], precision: str, folder: Path
+    model: nn.Module,
+    architecture: Architecture,
+    builders: dict[str, Builder],
+    precision: str,
+    folder: Path,
+    max_positions: int | None,
 ) -> PrecisionGraphs:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    max_positions = max_positions or longest_text(architecture, MAX_POSITIONS)
+    parameters = graph_parameters(model, architecture, max_positions)
     written = PrecisionGraphs(name=precision)
     with WeightFile(folder / f"weights.{precision}.bin") as weights:
         written.weights.append(weights.path.name)
         for name, build in builders.items():
-            layers = _layers(name, weights, network, precision)
+            layers = _layers(name, weights, parameters, precision)
             step = build(layers)
             graph = layers.write(folder / f"{name}.{precision}.onnx")
             if step is None:
@@ -96,8 +110,8 @@ def _write(
     return written
 
 
-def _layers(name: str, weights: WeightFile, network: Network, precision: str) -> Layers:
+def _layers(name: str, weights: WeightFile, parameters: dict[str, Array], precision: str) -> Layers:
     if precision == "int8":
-        return Int8Layers(name, weights, network)
+        return Int8Layers(name, weights, parameters)
     dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
-    return Layers(name, weights, network, dtype)
+    return Layers(name, weights, parameters, dtype)

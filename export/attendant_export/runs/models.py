@@ -5,24 +5,34 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
-from attendant_export.models.bert import Bert, BertConfig
-from attendant_export.models.transformer import Transformer, TransformerConfig
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import RunConfig, read_config
 
 
-def load_translation_model(run_dir: Path) -> tuple[Transformer, Tokenizer]:
+def new_translation_model(config: RunConfig) -> EncoderDecoder:
+    """An untrained translation model."""
+    assert isinstance(config.tokens, TranslationTokens)
+    return EncoderDecoder(config.architecture, config.tokens, config.dropout)
+
+
+def new_bert_model(config: RunConfig) -> Encoder:
+    """An untrained encoder."""
+    assert isinstance(config.tokens, EncoderTokens)
+    return Encoder(config.architecture, config.tokens, config.dropout)
+
+
+def load_translation_model(run_dir: Path) -> tuple[EncoderDecoder, Tokenizer]:
     """The best model of a run folder, in evaluation mode, and its tokenizer."""
-    config = checkpoint.read_json(run_dir / checkpoint.CONFIG)
-    config.pop("kind")
-    model = Transformer(TransformerConfig(**config)).eval()
+    model = new_translation_model(read_config(run_dir)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
     return model, load_tokenizer(run_dir / TOKENIZER)
 
 
-def load_bert_model(run_dir: Path) -> tuple[Bert, Tokenizer]:
+def load_bert_model(run_dir: Path) -> tuple[Encoder, Tokenizer]:
     """The best model of a run folder, in evaluation mode, and its tokenizer."""
-    config = checkpoint.read_json(run_dir / checkpoint.CONFIG)
-    config.pop("kind")
-    model = Bert(BertConfig(**config)).eval()
+    model = new_bert_model(read_config(run_dir)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
     return model, load_tokenizer(run_dir / TOKENIZER)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import RunConfig, read_config
 
 
-def check_run(run_dir: Path, config: Mapping[str, Any]) -> None:
+def check_run(run_dir: Path, config: RunConfig) -> None:
     """ValueError that lists where ``config`` differs from the run's ``config.json``, if any."""
     if has_started(run_dir):
-        found = checkpoint.read_json(run_dir / checkpoint.CONFIG)
-        check_same_config(f"{run_dir} is the run", found, config)
+        found = read_config(run_dir)
+        check_same_config(f"{run_dir} is the run", found.values(), config.values())
 
 
 def has_started(run_dir: Path) -> bool:

@@ -5,12 +5,13 @@ Token embeddings alone, masked language model, sentence embeddings. The loop is 
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -33,8 +34,11 @@ from attendant_export.data.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
-from attendant_export.models.bert import Bert, BertConfig, Pooling
-from attendant_export.runs import checkpoint
+from attendant_export.models.encoder import Encoder, Pooling
+from attendant_export.models.shapes import with_vocab_size
+from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.runs.config import BERT, RunConfig, write_config
+from attendant_export.runs.models import new_bert_model
 from attendant_export.runs.sizes import check_run, has_started
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
@@ -83,7 +87,7 @@ class ContrastiveOptions:
 
 @torch.inference_mode()
 def embed_texts(
-    model: Bert,
+    model: Encoder,
     tokenizer: Tokenizer,
     texts: list[str],
     pooling: Pooling = "mean",
@@ -93,14 +97,14 @@ def embed_texts(
 ) -> Tensor:
     """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
 
-    ``num_layers`` is that of `Bert.hidden_states`.
+    ``num_layers`` is that of `Encoder.hidden_states`.
     """
     sequences = encode_whole(texts, tokenizer, max_tokens)
     lengths = [len(ids) for ids in sequences]
     device = model.embedding.weight.device
-    embeddings = torch.empty(len(texts), model.config.d_model, device=device)
+    embeddings = torch.empty(len(texts), model.architecture.d_model, device=device)
     for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
-        token_ids = pad_arrays([sequences[i] for i in indices], model.config.pad_id)
+        token_ids = pad_arrays([sequences[i] for i in indices], model.tokens.pad_id)
         embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
     return embeddings
 
@@ -110,7 +114,7 @@ class MlmTask:
 
     def __init__(
         self,
-        model: Bert,
+        model: Encoder,
         tokenizer: Tokenizer,
         text: MlmText,
         data: BertData,
@@ -172,12 +176,12 @@ class ContrastiveTask:
 
     With ``mlm`` each step also learns from that task, so that its head stays in tune. A sentence
     is compared with those of all ``processes``.
-    ``num_layers`` is that of `Bert.hidden_states`.
+    ``num_layers`` is that of `Encoder.hidden_states`.
     """
 
     def __init__(
         self,
-        model: Bert,
+        model: Encoder,
         tokenizer: Tokenizer,
         pairs: SimilarPairs,
         valid: Sequence[tuple[str, str]],
@@ -241,19 +245,20 @@ class ContrastiveTask:
 
 
 def train_bert(
-    config: BertConfig,
+    architecture: Architecture,
     data: BertData,
     mlm_options: MlmOptions,
     contrastive_options: ContrastiveOptions,
     run_dir: Path,
     *,
+    dropout: float = 0.1,
     device: str = "auto",
     init_from: Path | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
     """Train a BERT into ``run_dir``, resuming what is there; gives the last phase's progress.
 
-    ``config.vocab_size`` and its special ids are replaced by the tokenizer's. ``init_from`` is a
+    The size of the vocabulary and the special ids become the tokenizer's. ``init_from`` is a
     run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
     ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
     the phases before it are in ``embeddings/`` and ``mlm/``. A phase that is finished is not
@@ -264,17 +269,17 @@ def train_bert(
     torch.manual_seed(data.seed)
     text = read_mlm_text(data)
     tokenizer = _tokenizer(text, data, run_dir, init_from, processes)
-    sizes = asdict(config) | _vocabulary(tokenizer)
-    described = {"kind": "bert", **sizes}
-    check_run(run_dir, described)
-    model = Bert(BertConfig(**sizes)).to(pick_device(device))
+    network = with_vocab_size(architecture, tokenizer.get_vocab_size())
+    config = RunConfig(BERT, network, _special_tokens(tokenizer), dropout)
+    check_run(run_dir, config)
+    model = new_bert_model(config).to(pick_device(device))
     if init_from is not None:
-        check_start(init_from, described)
+        check_start(init_from, config)
         load_start(init_from, model)
-    elif config.norm_first:
+    elif network.encoder.norm_position == NORM_POSITION_PRE:
         model.begin_as_averages()
     if processes.is_first:
-        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+        write_config(run_dir, config)
     for trainer in _phases(
         model, tokenizer, text, data, mlm_options, contrastive_options, run_dir, processes
     ):
@@ -283,7 +288,7 @@ def train_bert(
 
 
 def _phases(
-    model: Bert,
+    model: Encoder,
     tokenizer: Tokenizer,
     text: MlmText,
     data: BertData,
@@ -318,10 +323,10 @@ def _phases(
     yield Trainer(model, task.as_task(), options.training, run_dir, processes=processes)
 
 
-def _vocabulary(tokenizer: Tokenizer) -> dict[str, int]:
+def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:
     names = {"pad_id": BERT_PAD, "cls_id": BERT_CLS, "sep_id": BERT_SEP, "mask_id": BERT_MASK}
     ids = {name: special_token_id(tokenizer, token) for name, token in names.items()}
-    return {"vocab_size": tokenizer.get_vocab_size(), **ids}
+    return EncoderTokens(**ids)
 
 
 def _tokenizer(

@@ -1,14 +1,14 @@
-"""What a BERT learns by and is measured by. Knows the model, not its data or its training."""
+"""What an encoder learns by and is measured by. Knows the model, not its data or its training."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attendant_export.data.masked_text import MaskedBatch
-from attendant_export.models.bert import Bert
+from attendant_export.models.encoder import Encoder
 
 
-def masked_loss(model: Bert, batch: MaskedBatch) -> Tensor:
+def masked_loss(model: Encoder, batch: MaskedBatch) -> Tensor:
     """Mean cross-entropy of the masked tokens; only they are projected to the vocabulary.
 
     Of a share of a batch: its sum over the masked tokens of the whole.

@@ -3,10 +3,9 @@
 import os
 
 import torch
+from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, Architecture
 
 from attendant_export.data.bert_text import BertData
-from attendant_export.models.bert import BertConfig
-from attendant_export.models.transformer import TransformerConfig
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.translation import TranslationData
@@ -29,15 +28,16 @@ def describe_schedule(options: TrainingOptions) -> str:
 
 
 def translation_recipe(
-    config: TransformerConfig,
+    architecture: Architecture,
+    dropout: float,
     data: TranslationData,
     options: TrainingOptions,
     label_smoothing: float,
 ) -> str:
     """How a translation model is trained, for the manifest and the model card."""
-    norm = "pre" if config.norm_first else "post"
+    norm = "pre" if architecture.encoder.norm_position == NORM_POSITION_PRE else "post"
     return (
-        f"Transformer with {norm}-norm, dropout {config.dropout:g} and one embedding for source, "
+        f"Transformer with {norm}-norm, dropout {dropout:g} and one embedding for source, "
         f"target and output; joint BPE. {describe_schedule(options)}; batches of "
         f"{data.max_batch_tokens:,} padded tokens, label smoothing {label_smoothing:g}. The "
         f"checkpoint with the best greedy BLEU on {data.num_valid_sources} sentences of "
@@ -46,12 +46,16 @@ def translation_recipe(
 
 
 def bert_recipe(
-    config: BertConfig, data: BertData, mlm: MlmOptions, contrastive: ContrastiveOptions
+    architecture: Architecture,
+    dropout: float,
+    data: BertData,
+    mlm: MlmOptions,
+    contrastive: ContrastiveOptions,
 ) -> str:
     """How an embedding model is trained, for the manifest and the model card."""
-    norm = "pre" if config.norm_first else "post"
+    norm = "pre" if architecture.encoder.norm_position == NORM_POSITION_PRE else "post"
     phases = [
-        f"BERT with {norm}-norm, dropout {config.dropout:g} and WordPiece, on texts of at most "
+        f"BERT with {norm}-norm, dropout {dropout:g} and WordPiece, on texts of at most "
         f"{data.max_tokens} tokens."
     ]
     if contrastive.embedding_training is not None:

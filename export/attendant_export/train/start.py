@@ -1,10 +1,11 @@
 """The weights that a training starts from: those of another run or of a bundle."""
 
 from collections.abc import Mapping, Set
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from attendant.v1.architecture_pb2 import NORM_POSITION_UNSPECIFIED
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -12,14 +13,20 @@ from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import MANIFEST, read_manifest
 from attendant_export.bundle.weights import read_parameters
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
+from attendant_export.models.embeddings import SOURCE
 from attendant_export.runs import checkpoint
+from attendant_export.runs.config import RunConfig, read_config
 from attendant_export.runs.records import DataSource, read_run_record
 from attendant_export.runs.sizes import check_same_config
 
 FREE = frozenset({"dropout"})
 """What may differ from the model whose weights a training starts from."""
-EMBEDDING = "embedding.weight"
-SEGMENTS = "segment_embedding.weight"
+FREE_IN_BUNDLES = frozenset({"num_positions", "num_token_types"})
+"""Fields that version 1 of manifests lacks. The shapes of weights decide instead."""
+NORMS = frozenset({"norm_position", "has_final_norm"})
+"""Fields that version 1 lacks, unless `attendant-export upgrade` stated them."""
+EMBEDDING = f"{SOURCE.tokens}.weight"
+SEGMENTS = f"{SOURCE.token_types}.weight"
 """Embedding graphs hold segment 0 inside the positions."""
 
 
@@ -37,28 +44,31 @@ def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
     ), sources
 
 
-def check_start(folder: Path, config: Mapping[str, Any], free: Set[str] = FREE) -> None:
+def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
     """ValueError that lists where ``config`` differs from a run folder or bundle to start from.
 
-    What is named in ``free`` may differ.
+    Fields that are named in ``free`` may differ.
     """
     if (folder / MANIFEST).exists():
-        found = _bundle_config(folder)
+        manifest = read_manifest(folder)
+        kind = kind_of_bundle(manifest).name
+        found = replace(config, kind=kind, architecture=manifest.architecture)
+        free = free | FREE_IN_BUNDLES
+        if manifest.architecture.encoder.norm_position == NORM_POSITION_UNSPECIFIED:
+            free = free | NORMS
     else:
-        found = checkpoint.read_json(folder / checkpoint.CONFIG)
-    known = [name for name in config if name in found and name not in free]
+        found = read_config(folder)
     check_same_config(
         f"{folder} has the weights",
-        {name: found[name] for name in known},
-        {name: config[name] for name in known},
+        *(
+            {
+                path: value
+                for path, value in each.values().items()
+                if path.split(".")[-1] not in free
+            }
+            for each in (found, config)
+        ),
     )
-
-
-def _bundle_config(folder: Path) -> dict[str, Any]:
-    manifest = read_manifest(folder)
-    kind = kind_of_bundle(manifest)
-    sizes = kind.sizes(manifest)
-    return {"kind": kind.name, "d_ff": sizes["d_feed_forward"], **sizes}
 
 
 def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> None:

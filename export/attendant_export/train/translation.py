@@ -2,20 +2,24 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch, PairDataset
-from attendant_export.models.transformer import Transformer, TransformerConfig
-from attendant_export.runs import checkpoint
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.shapes import with_vocab_size
+from attendant_export.models.special_tokens import TranslationTokens
+from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
+from attendant_export.runs.models import new_translation_model
 from attendant_export.runs.sizes import check_run, has_started
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
@@ -43,13 +47,13 @@ class TranslationData:
     """Sentences of the validation text, drawn at random once, that each validation translates."""
 
 
-def label_smoothed_loss(model: Transformer, batch: PairBatch, label_smoothing: float) -> Tensor:
+def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per real target token with label smoothing (section 5.4).
 
     Of a share of a batch: its sum over the real tokens of the whole.
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
-    real = batch.target_out != model.config.pad_id
+    real = batch.target_out != model.tokens.pad_id
     # Padding is dropped before the largest product of the model, the one with the vocabulary.
     logits = model.logits(hidden[real])  # (tokens, vocab)
     targets = batch.target_out[real]
@@ -62,7 +66,7 @@ class TranslationTask:
 
     def __init__(
         self,
-        model: Transformer,
+        model: EncoderDecoder,
         tokenizer: Tokenizer,
         data: TranslationData,
         label_smoothing: float,
@@ -108,11 +112,12 @@ class TranslationTask:
 
 
 def train_translation(
-    config: TransformerConfig,
+    architecture: Architecture,
     data: TranslationData,
     options: TrainingOptions,
     run_dir: Path,
     *,
+    dropout: float = 0.1,
     device: str = "auto",
     label_smoothing: float = 0.1,
     init_from: Path | None = None,
@@ -121,7 +126,7 @@ def train_translation(
 ) -> Progress:
     """Train a translation model into ``run_dir``, resuming what is there.
 
-    ``config.vocab_size`` is replaced by the tokenizer's. ``init_from`` is a run folder or a bundle
+    The size of the vocabulary becomes the tokenizer's. ``init_from`` is a run folder or a bundle
     whose weights are the start, and whose tokenizer the run takes over unless it is to have a
     ``new_tokenizer``, of its own training text. Writes ``config.json``, ``tokenizer.json``,
     ``last/``, ``best/`` and the history. All ``processes`` call it alike. Raises ValueError if the
@@ -133,17 +138,17 @@ def train_translation(
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     tokenizer = _tokenizer(data, run_dir, None if new_tokenizer else init_from, processes)
-    sizes = asdict(config) | {"vocab_size": tokenizer.get_vocab_size()}
-    described = {"kind": "translation", **sizes}
-    check_run(run_dir, described)
-    model = Transformer(TransformerConfig(**sizes)).to(pick_device(device))
+    network = with_vocab_size(architecture, tokenizer.get_vocab_size())
+    config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
+    check_run(run_dir, config)
+    model = new_translation_model(config).to(pick_device(device))
     if init_from is not None:
-        check_start(init_from, described, FREE | {"vocab_size"} if new_tokenizer else FREE)
+        check_start(init_from, config, FREE | {"vocab_size"} if new_tokenizer else FREE)
         load_start(init_from, model, tokenizer if new_tokenizer else None)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, processes)
     trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes)
     if processes.is_first:
-        checkpoint.write_json(run_dir / checkpoint.CONFIG, described)
+        write_config(run_dir, config)
     return trainer.train()
 
 

@@ -13,7 +13,7 @@ from attendant.v1.bundle_pb2 import EmbeddingParity, PrecisionGraphs, PrecisionP
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
-from attendant_export.models.bert import Bert, pool
+from attendant_export.models.encoder import Encoder, pool
 from attendant_export.verify.graph_sessions import ParityError, check_finite, open_session
 from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
@@ -95,7 +95,7 @@ class EmbeddingGraphs:
 class EmbeddingVerifier:
     """Runs the original model once; then compares precision by precision."""
 
-    def __init__(self, model: Bert, texts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Encoder, texts: Sequence[Sequence[int]]) -> None:
         self._model, self._texts = model, texts
         self._hidden = [self._hidden_states(ids) for ids in texts]
         self._pooled = np.stack([self._pool(states[-1]) for states in self._hidden], axis=1)
@@ -141,7 +141,7 @@ class EmbeddingVerifier:
     def _fill(self, graphs: EmbeddingGraphs, token_ids: Sequence[int]) -> MaskedText:
         """Mask the middle token."""
         position = len(token_ids) // 2
-        masked = [*token_ids[:position], self._model.config.mask_id, *token_ids[position + 1 :]]
+        masked = [*token_ids[:position], self._model.tokens.mask_id, *token_ids[position + 1 :]]
         return graphs.fill(masked, position)
 
     @torch.inference_mode()
@@ -159,7 +159,9 @@ class EmbeddingVerifier:
         self, precision: str, graphs: EmbeddingGraphs, masked: Sequence[MaskedText]
     ) -> float:
         """How far candidates' log-probabilities move when the texts are in one batch."""
-        moved = batched_difference(graphs, masked, self._model.config.vocab_size)
+        moved = batched_difference(
+            graphs, masked, self._model.architecture.source_embeddings.vocab_size
+        )
         bound = stated_bound(precision, moved)
         if not (moved <= bound <= MAX_BOUNDS[precision]):
             raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")

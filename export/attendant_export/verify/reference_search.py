@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.batches import pad
-from attendant_export.models.transformer import KeyValue, Transformer
+from attendant_export.models.attention import KeyValue
+from attendant_export.models.encoder_decoder import EncoderDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,16 @@ class SearchTrace:
 
 @torch.inference_mode()
 def greedy(
-    model: Transformer, sources: Sequence[Sequence[int]], max_tokens: int, cached: bool = True
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int, cached: bool = True
 ) -> list[ReferenceHypothesis]:
     """Greedy search over a padded batch of source token ids; ``cached`` reuses past keys/values.
 
     Hypotheses that reach ``max_tokens`` end there without the end token.
     """
-    config = model.config
+    special = model.tokens
     device = model.embedding.weight.device
-    memory, mask = model.encode(pad(sources, config.pad_id).to(device))
-    target = torch.full((len(sources), 1), config.bos_id, device=device)
+    memory, mask = model.encode(pad(sources, special.pad_id).to(device))
+    target = torch.full((len(sources), 1), special.bos_id, device=device)
     log_probabilities = torch.empty(len(sources), 0, device=device)
     finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
     past: list[KeyValue] | None = None
@@ -74,35 +75,35 @@ def greedy(
         best, token = log_p.max(-1)
         target = torch.cat([target, token[:, None]], dim=1)
         log_probabilities = torch.cat([log_probabilities, best[:, None]], dim=1)
-        finished |= token == config.eos_id
+        finished |= token == special.eos_id
         if finished.all():
             break
     return [
-        _until_end(ids, values, config.eos_id)
+        _until_end(ids, values, special.eos_id)
         for ids, values in zip(target[:, 1:].tolist(), log_probabilities.tolist(), strict=True)
     ]
 
 
 @torch.inference_mode()
 def teacher_forced(
-    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> Tensor:
     """Log-probabilities of every next token along given targets: (batch, target, vocab).
 
     Computed in one padded batch, uncached; what stands behind the end of a target is meaningless.
     """
-    config = model.config
-    target_in = pad([[config.bos_id, *ids[:-1]] for ids in targets], config.pad_id)
-    hidden = model(pad(sources, config.pad_id), target_in)
+    special = model.tokens
+    target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.pad_id)
+    hidden = model(pad(sources, special.pad_id), target_in)
     return model.logits(hidden).float().log_softmax(-1)
 
 
 def score(
-    model: Transformer, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[list[float]]:
     """Log-probability of every token of each target."""
     log_p = teacher_forced(model, sources, targets)
-    chosen = log_p.gather(2, pad(targets, model.config.pad_id)[:, :, None])[:, :, 0]
+    chosen = log_p.gather(2, pad(targets, model.tokens.pad_id)[:, :, None])[:, :, 0]
     return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
 
 
@@ -113,7 +114,7 @@ def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypo
 
 @torch.inference_mode()
 def beam(
-    model: Transformer,
+    model: EncoderDecoder,
     source: Sequence[int],
     beam_size: int,
     max_tokens: int,
@@ -127,16 +128,16 @@ def beam(
     best running beam, were it to end at its present length, would not beat the worst of them, or
     at ``max_tokens``, where what still runs counts as finished.
     """
-    config = model.config
+    special = model.tokens
     memory, mask = model.encode(torch.tensor([list(source)]))
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
     steps: list[SearchStep] = []
     for _ in range(max_tokens):
         expanded = _expand(model, running, memory, mask, 2 * beam_size)
-        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == config.eos_id]
+        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == special.eos_id]
         finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
-        running = [h for h in expanded if h.token_ids[-1] != config.eos_id][:beam_size]
+        running = [h for h in expanded if h.token_ids[-1] != special.eos_id][:beam_size]
         steps.append(SearchStep(expanded[:beam_size], running))
         best_running = max(h.score(length_penalty) for h in running)
         if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
@@ -147,7 +148,7 @@ def beam(
 
 
 def _expand(
-    model: Transformer,
+    model: EncoderDecoder,
     running: list[ReferenceHypothesis],
     memory: list[KeyValue],
     mask: Tensor,
@@ -155,7 +156,7 @@ def _expand(
 ) -> list[ReferenceHypothesis]:
     """The ``num_candidates`` best one-token continuations of all beams, best sum first."""
     beams = len(running)
-    target = torch.tensor([[model.config.bos_id, *h.token_ids] for h in running])
+    target = torch.tensor([[model.tokens.bos_id, *h.token_ids] for h in running])
     shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
     hidden, _ = model.decode(target, shared, mask)
     log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (beams, vocab)
@@ -169,7 +170,7 @@ def _expand(
 
 
 def translate(
-    model: Transformer, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
+    model: EncoderDecoder, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
 ) -> list[str]:
     """Greedy translations in the order of ``texts``.
 

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 
-from attendant_export.models.transformer import Transformer
+from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.graph_search import greedy_uncached, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -72,7 +72,7 @@ class VerifiedPrecision:
 class TranslationVerifier:
     """Searches once with the original model, uncached; then compares precision by precision."""
 
-    def __init__(self, model: Transformer, sample: SampleSentences) -> None:
+    def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
         self._model, self._sample = model, sample
         pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
         best = [search.greedy(model, [s], limit, cached=False)[0] for s, limit in pairs]

@@ -50,7 +50,7 @@ def test_the_model_copies_its_source_and_ends_where_it_ends(
 
     for text in texts:
         ids = loaded.encode(text).ids
-        target_in = torch.tensor([[model.config.bos_id, *ids[:-1]]])
+        target_in = torch.tensor([[model.tokens.bos_id, *ids[:-1]]])
         with torch.inference_mode():
             logits = model.logits(model(torch.tensor([ids]), target_in))  # (1, target, vocab)
         assert logits.argmax(-1)[0].tolist() == ids

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from attendant_export.models.bert import BertConfig
+from attendant_export.models.shapes import bert
 from attendant_export.runs.models import load_bert_model
+from attendant_manifest.sizes import num_layers
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
@@ -19,12 +20,20 @@ from bench.models.encoders import (
 from bench.models.runs import Weights, random_weights, write_run
 
 TEXTS = ["The dog is barking at the cat.", "A cat.", "Dogs and cats bark and run at night."]
-TINY = BertConfig(60, d_model=16, num_heads=4, d_ff=32, num_layers=2, max_positions=24)
+NUM_LAYERS, VOCAB_SIZE = 2, 60
+TINY = bert(
+    VOCAB_SIZE,
+    d_model=16,
+    num_heads=4,
+    d_feed_forward=32,
+    num_layers=NUM_LAYERS,
+    max_positions=24,
+)
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer(TEXTS * 20, TINY.vocab_size)
+    return train_tokenizer(TEXTS * 20, VOCAB_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +58,7 @@ def test_a_run_folder_is_a_finished_training(
 ):
     write_run(tmp_path, TINY, weights, tokenizer)
     model, loaded_tokenizer = load_bert_model(tmp_path)
-    assert model.config.num_layers == TINY.num_layers
+    assert model.architecture == TINY
     assert loaded_tokenizer.encode(TEXTS[0]).tokens[0] == "[CLS]"
     assert np.array_equal(model.embedding.weight.detach().numpy(), weights["embedding.weight"])
 
@@ -92,7 +101,7 @@ def test_no_weight_but_the_mask_head_is_lost(
 
 
 def test_query_key_and_value_are_the_thirds_of_the_fused_projection(weights: Weights):
-    renamed = hugging_face_weights(weights, TINY.num_layers)
+    renamed = hugging_face_weights(weights, NUM_LAYERS)
     parts = [renamed[f"encoder.layer.1.attention.self.{n}.bias"] for n in ("query", "key", "value")]
     assert np.array_equal(
         np.concatenate(parts), weights["encoder.1.self_attention.query_key_value.bias"]
@@ -112,6 +121,6 @@ def test_sizes_are_those_of_the_models_they_are_named_after(name: str, millions:
         key: np.broadcast_to(np.float32(0), array.shape)
         for key, array in random_weights(sizes).items()
     }
-    renamed = hugging_face_weights(weights, sizes.num_layers)
+    renamed = hugging_face_weights(weights, num_layers(sizes.encoder))
     num_values = sum(array.size for array in renamed.values())
     assert num_values / 1e6 == pytest.approx(millions, abs=0.1)

@@ -375,7 +375,7 @@ class Head(google.protobuf.message.Message):
     has_bias: builtins.bool
     """Whether the scores have a bias for each token."""
     scale: builtins.float
-    """Factor of the scores. 0 means 1."""
+    """Factor of the products of hidden states and projection, to which the bias is added. 0 means 1."""
     transform: Global___Activation.ValueType
     """Masked language model: the layer between the hidden states and the projection, a linear layer of the model's width
     with this activation and a norm. ACTIVATION_UNSPECIFIED if there is none.

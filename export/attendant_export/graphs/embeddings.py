@@ -1,0 +1,77 @@
+"""Embeddings as graph nodes. The twin of `models.embeddings`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attendant.v1.architecture_pb2 import Architecture, Embeddings
+
+from attendant_export.graphs.layers import Layers
+from attendant_export.models.embeddings import (
+    SINUSOIDS,
+    SOURCE,
+    EmbeddingNames,
+    max_text_tokens,
+    target_names,
+)
+
+AddPositions = Callable[[str, str], str]
+"""Adds to rows (rows, d_model) the vectors of a table (positions, d_model)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingsOfGraphs:
+    """The embeddings of one side of a network, and the names of their parameters in graphs."""
+
+    part: Embeddings
+    names: EmbeddingNames
+    norm_epsilon: float
+    positions: str
+    """The table of position vectors. Empty without positions."""
+
+    @property
+    def folds_token_types(self) -> bool:
+        """Whether the vector of token type 0 is in the table of positions."""
+        return self.positions == f"{self.names.positions}.weight"
+
+    def run(self, g: Layers, token_ids: str, add_positions: AddPositions) -> str:
+        """Token ids (rows), all of type 0, to the input of the first layer: (rows, d_model)."""
+        x = g.embed(token_ids, f"{self.names.tokens}.weight", self.part.scale or 1.0)
+        if self.positions:
+            x = add_positions(x, self.positions)
+        if self.part.num_token_types and not self.folds_token_types:
+            x = g.op("Add", x, g.parameter(f"{self.names.token_types}.weight"))
+        if self.part.has_norm:
+            x = g.layer_norm(x, self.names.norm, self.norm_epsilon)
+        return x
+
+
+def source_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
+    """The embeddings of the encoder."""
+    part = architecture.source_embeddings
+    table = _positions(part, SOURCE, "positions")
+    return EmbeddingsOfGraphs(part, SOURCE, architecture.encoder.norm_epsilon, table)
+
+
+def target_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
+    """The embeddings of the decoder. Computed positions that equal the encoder's share a table."""
+    part, names = architecture.target_embeddings, target_names(architecture.shares_embeddings)
+    is_same = part.positions == architecture.source_embeddings.positions
+    table = _positions(part, names, "positions" if is_same else "target_positions")
+    return EmbeddingsOfGraphs(part, names, architecture.decoder.norm_epsilon, table)
+
+
+def _positions(part: Embeddings, names: EmbeddingNames, computed: str) -> str:
+    if part.positions.kind in SINUSOIDS:
+        return computed
+    return "" if max_text_tokens(part.positions) is None else f"{names.positions}.weight"
+
+
+def add_first_positions(g: Layers, x: str, batch: str, table: str, d_model: int) -> str:
+    """``x`` (rows, d_model) of whole texts plus the first vectors of ``table``.
+
+    ``batch`` is the shape (batch, length) of the rows.
+    """
+    length = g.op("Gather", batch, g.integers(1))
+    first = g.integers(0)
+    positions = g.op("Slice", g.parameter(table), first, length, first)
+    return g.rows(g.op("Add", g.by_text(x, batch), positions), d_model)

@@ -1,0 +1,33 @@
+"""Heads as graph nodes. The twin of `models.head`."""
+
+import numpy as np
+from attendant.v1.architecture_pb2 import Head
+
+from attendant_export.graphs.layers import Layers
+
+
+def vocabulary_scores(
+    g: Layers,
+    part: Head,
+    name: str,
+    x: str,
+    embedding: str,
+    norm_epsilon: float,
+    listed: str = "",
+) -> str:
+    """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
+
+    Or of the token ids ``listed`` alone: (rows, listed). A tied projection is the parameter
+    ``embedding``.
+    """
+    if part.transform:
+        x = g.activation(g.linear(x, f"{name}.dense"), part.transform)
+        x = g.layer_norm(x, f"{name}.norm", norm_epsilon)
+    table = embedding if part.is_tied else f"{name}.projection.weight"
+    scores = g.vocabulary_products(x, table, listed)
+    if part.scale not in (0, 1):
+        scores = g.op("Mul", scores, g.constant(np.array(part.scale, np.float32)))
+    if part.has_bias:
+        bias = g.weight(f"{name}.bias", g.parameters[f"{name}.bias"])
+        scores = g.op("Add", scores, g.chosen(bias, listed))
+    return scores

@@ -1,0 +1,128 @@
+"""Parameters as graphs hold them, from those of a model, and back.
+
+Graphs hold the first rows that positions use, the vector of token type 0, and the projections of
+the encoder's output to keys and values as one layer for all of the decoder.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from attendant.v1.architecture_pb2 import Architecture, Attention
+from torch import nn
+
+from attendant_export.graphs.attention import inner_width
+from attendant_export.graphs.builder import Array
+from attendant_export.graphs.embeddings import (
+    EmbeddingsOfGraphs,
+    source_embeddings,
+    target_embeddings,
+)
+from attendant_export.models.embeddings import SINUSOIDS, max_text_tokens, sinusoids
+from attendant_export.models.stack import each_layer
+from attendant_export.models.unsupported import unsupported
+
+KEYS_VALUES = "decoder.cross_attention.keys_values"
+SHORTLIST_TABLES = "shortlist.translations", "shortlist.frequent"
+KINDS = ("weight", "bias")
+
+
+def graph_parameters(
+    model: nn.Module, architecture: Architecture, max_positions: int
+) -> dict[str, Array]:
+    """The fp32 parameters of graphs for texts up to ``max_positions`` tokens.
+
+    Raises ValueError if the learned positions are fewer.
+    """
+    parameters = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
+    _join_cross_attention(parameters, architecture)
+    for side in _sides(architecture):
+        _write_positions(parameters, side, architecture.d_model, max_positions)
+    return parameters
+
+
+def model_parameters(
+    parameters: Mapping[str, Array], architecture: Architecture
+) -> dict[str, Array]:
+    """The parameters of the model by its names, from those of float graphs.
+
+    Rows of tables that no graph uses are 0; embeddings of token types are missing where their
+    vector is part of the positions.
+    """
+    restored = {name: a for name, a in parameters.items() if name not in SHORTLIST_TABLES}
+    _part_cross_attention(restored, architecture)
+    for side in _sides(architecture):
+        positions = side.part.positions
+        if positions.kind in SINUSOIDS:
+            restored.pop(side.positions, None)
+        elif side.positions and positions.offset:
+            table = restored[side.positions]
+            restored[side.positions] = np.pad(table, ((positions.offset, 0), (0, 0)))
+        types = f"{side.names.token_types}.weight"
+        if types in restored:
+            missing = side.part.num_token_types - 1
+            restored[types] = np.pad(restored[types], ((0, missing), (0, 0)))
+    return restored
+
+
+def _sides(architecture: Architecture) -> list[EmbeddingsOfGraphs]:
+    sides = [source_embeddings(architecture)]
+    if architecture.HasField("decoder"):
+        sides.append(target_embeddings(architecture))
+    return sides
+
+
+def _write_positions(
+    parameters: dict[str, Array], side: EmbeddingsOfGraphs, d_model: int, max_positions: int
+) -> None:
+    part, types = side.part.positions, f"{side.names.token_types}.weight"
+    if part.kind in SINUSOIDS:
+        parameters[side.positions] = sinusoids(part, max_positions, d_model).numpy()
+    elif side.positions:
+        limit = max_text_tokens(part)
+        if limit is not None and limit < max_positions:
+            problem = f"with the offset {part.offset} is too few for texts of {max_positions}"
+            raise unsupported(part, "num_positions", problem)
+        parameters[side.positions] = parameters[side.positions][part.offset :]
+    if types in parameters:
+        first = parameters[types][:1]
+        if side.folds_token_types:
+            parameters[side.positions] = parameters[side.positions] + first[0]
+            del parameters[types]
+        else:
+            parameters[types] = first
+
+
+def _cross_attention(architecture: Architecture) -> Iterator[tuple[str, Attention]]:
+    for i, group in enumerate(each_layer(architecture.decoder)):
+        yield f"decoder.{i}.cross_attention", group.cross_attention
+
+
+def _join_cross_attention(parameters: dict[str, Array], architecture: Architecture) -> None:
+    layers = list(_cross_attention(architecture))
+    for kind in KINDS:
+        pieces: list[Array] = []
+        for name, part in layers:
+            inner = inner_width(part)
+            fused = parameters.pop(f"{name}.query_key_value.{kind}", None)
+            if fused is None:  # no bias
+                pieces.append(np.zeros(2 * inner, np.float32))
+                continue
+            parameters[f"{name}.query.{kind}"] = fused[:inner]
+            pieces.append(fused[inner:])
+        if pieces and (kind == "weight" or any(part.has_bias for _, part in layers)):
+            parameters[f"{KEYS_VALUES}.{kind}"] = np.concatenate(pieces)
+
+
+def _part_cross_attention(parameters: dict[str, Array], architecture: Architecture) -> None:
+    for kind in KINDS:
+        joined = parameters.pop(f"{KEYS_VALUES}.{kind}", None)
+        if joined is None:
+            continue
+        first = 0
+        for name, part in _cross_attention(architecture):
+            last = first + 2 * inner_width(part)
+            query = parameters.pop(f"{name}.query.{kind}", None)
+            if query is not None:
+                fused = np.concatenate([query, joined[first:last]])
+                parameters[f"{name}.query_key_value.{kind}"] = fused
+            first = last

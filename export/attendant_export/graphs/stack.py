@@ -1,0 +1,81 @@
+"""Stacks of layers as graph nodes. The twin of `models.stack`, `models.norm` and feed-forward."""
+
+from collections.abc import Callable, Iterator
+
+from attendant.v1.architecture_pb2 import (
+    NORM_POSITION_PRE,
+    Attention,
+    FeedForward,
+    LayerGroup,
+    Stack,
+)
+
+from attendant_export.graphs.layers import Layers
+from attendant_export.models.stack import each_layer
+
+Sublayer = Callable[[str], str]
+"""Adds nodes behind one value and returns their result."""
+Attend = Callable[[int, Attention, str], str]
+"""Attention of the layer of a number between its linear layers: of (rows, 3 inner) for
+self-attention and of queries (rows, inner) for cross-attention, to (rows, inner)."""
+
+
+def run_stack(
+    g: Layers, part: Stack, name: str, x: str, attend: Attend, attend_memory: Attend | None = None
+) -> Iterator[str]:
+    """The output (rows, d_model) of each layer in turn; the norm at the end is not among them.
+
+    ``name`` is that of the stack in the model. A decoder has an ``attend_memory``.
+    """
+    for number, group in enumerate(each_layer(part)):
+        layer = _Layer(g, part, group, f"{name}.{number}", number)
+        x = layer.self_attention(x, attend)
+        if attend_memory is not None:
+            x = layer.cross_attention(x, attend_memory)
+        x = layer.feed_forward(x)
+        yield x
+
+
+def final_norm(g: Layers, part: Stack, name: str, x: str) -> str:
+    """``x`` after the norm at the end of the stack ``name``, if there is one."""
+    return g.layer_norm(x, f"{name}_norm", part.norm_epsilon) if part.has_final_norm else x
+
+
+def feed_forward(g: Layers, part: FeedForward, name: str, x: str) -> str:
+    """The twin of `models.feed_forward.FeedForward`: (rows, d_model) to (rows, d_model)."""
+    inner = g.activation_between(g.linear(x, f"{name}.0"), part.activation)
+    return g.linear(inner, f"{name}.2")
+
+
+class _Layer:
+    def __init__(self, g: Layers, part: Stack, group: LayerGroup, name: str, number: int) -> None:
+        self._g, self._part, self._group = g, part, group
+        self._name, self._number = name, number
+
+    def self_attention(self, x: str, attend: Attend) -> str:
+        def sublayer(y: str) -> str:
+            fused = self._g.linear(y, f"{self._name}.self_attention.query_key_value")
+            weighted = attend(self._number, self._group.self_attention, fused)
+            return self._g.linear(weighted, f"{self._name}.self_attention.output")
+
+        return self._residual(x, "self_attention_residual", sublayer)
+
+    def cross_attention(self, x: str, attend: Attend) -> str:
+        def sublayer(y: str) -> str:
+            query = self._g.linear(y, f"{self._name}.cross_attention.query")
+            weighted = attend(self._number, self._group.cross_attention, query)
+            return self._g.linear(weighted, f"{self._name}.cross_attention.output")
+
+        return self._residual(x, "cross_attention_residual", sublayer)
+
+    def feed_forward(self, x: str) -> str:
+        def sublayer(y: str) -> str:
+            return feed_forward(self._g, self._group.feed_forward, f"{self._name}.feed_forward", y)
+
+        return self._residual(x, "feed_forward_residual", sublayer)
+
+    def _residual(self, x: str, name: str, sublayer: Sublayer) -> str:
+        g, norm, epsilon = self._g, f"{self._name}.{name}.norm", self._part.norm_epsilon
+        if self._part.norm_position == NORM_POSITION_PRE:
+            return g.op("Add", x, sublayer(g.layer_norm(x, norm, epsilon)))
+        return g.layer_norm(g.op("Add", x, sublayer(x)), norm, epsilon)

@@ -1,0 +1,90 @@
+"""Multi-head attention. Past keys and values are explicit arguments and results.
+
+So cached and uncached decoding are the same code.
+"""
+
+import torch
+import torch.nn.functional as F
+from attendant.v1 import architecture_pb2
+from torch import Tensor, nn
+
+from attendant_export.models.unsupported import check_at_least_one
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one attention layer, each (batch, heads, length, head_dim)."""
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head scaled dot-product attention, self or cross ("Attention Is All You Need", 3.2).
+
+    One fused projection holds query, key and value weights in this order; cross-attention uses
+    its first third on the decoder's stream and the rest, once, on the encoder's output.
+    """
+
+    def __init__(self, part: architecture_pb2.Attention, d_model: int) -> None:
+        super().__init__()
+        check_at_least_one(part, "num_heads", "head_dim")
+        self.num_heads, self.is_causal = part.num_heads, part.is_causal
+        self.inner = part.num_heads * part.head_dim
+        self.scale = part.scale or None
+        self.query_key_value = nn.Linear(d_model, 3 * self.inner, bias=part.has_bias)
+        self.output = nn.Linear(self.inner, d_model, bias=part.has_bias)
+        for weight in self.query_key_value.weight.data.split(self.inner):
+            nn.init.xavier_uniform_(weight)
+        nn.init.xavier_uniform_(self.output.weight)
+        if part.has_bias:
+            nn.init.zeros_(self.query_key_value.bias)
+            nn.init.zeros_(self.output.bias)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
+        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        return heads.transpose(1, 2)
+
+    def project_memory(self, memory: Tensor) -> KeyValue:
+        """Keys and values of cross-attention from the encoder's output (batch, source, d_model)."""
+        keys, values = self._project(memory, slice(self.inner, None)).chunk(2, dim=-1)
+        return self.split_heads(keys), self.split_heads(values)
+
+    def attend(self, x: Tensor, memory: KeyValue, mask: Tensor | None) -> Tensor:
+        """Cross-attention of ``x`` (batch, target, d_model) over projected ``memory``."""
+        query = self.split_heads(self._project(x, slice(self.inner)))
+        return self._weighted_values(query, *memory, mask=mask)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, past: KeyValue | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """Self-attention of ``x`` (batch, length, d_model) over ``past`` followed by ``x``.
+
+        ``mask`` is boolean and broadcasts to (batch, heads, length, past + length): True attends.
+        Causal attention leaves out later positions as well. Returns the output, shaped as ``x``,
+        and the keys and values including the past.
+        """
+        query, keys, values = map(self.split_heads, self.query_key_value(x).chunk(3, dim=-1))
+        if past is not None:
+            keys = torch.cat([past[0], keys], dim=2)  # (batch, heads, past + length, head_dim)
+            values = torch.cat([past[1], values], dim=2)
+        if self.is_causal:
+            causal = _causal_mask(x.shape[1], keys.shape[2], x.device)
+            mask = causal if mask is None else mask & causal
+        return self._weighted_values(query, keys, values, mask), (keys, values)
+
+    def _project(self, x: Tensor, outputs: slice) -> Tensor:
+        bias = self.query_key_value.bias
+        return F.linear(
+            x, self.query_key_value.weight[outputs], None if bias is None else bias[outputs]
+        )
+
+    def _weighted_values(
+        self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        heads = F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=self.scale
+        )
+        return self.output(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _causal_mask(length: int, total_length: int, device: torch.device) -> Tensor:
+    """Which positions each of the last ``length`` ones attends to: (length, total_length)."""
+    mask = torch.ones(length, total_length, dtype=torch.bool, device=device)
+    return mask.tril(total_length - length)

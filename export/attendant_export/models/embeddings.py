@@ -1,0 +1,179 @@
+"""Embeddings: tokens, positions and token types, summed and optionally normalized."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from attendant.v1 import architecture_pb2
+from attendant.v1.architecture_pb2 import (
+    POSITION_KIND_LEARNED,
+    POSITION_KIND_SINUSOIDAL_HALVED,
+    POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+    POSITION_KIND_UNSPECIFIED,
+    Architecture,
+)
+from torch import Tensor, nn
+
+from attendant_export.models.unsupported import check_at_least_one, unsupported
+
+STD = 0.02
+"""Deviation of embeddings at the beginning, as in BERT; scaled ones have 1 after their factor."""
+SINUSOIDS = (POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingNames:
+    """Names that a model gives to the modules of its embeddings."""
+
+    tokens: str = "embedding"
+    positions: str = "position_embedding"
+    token_types: str = "segment_embedding"
+    norm: str = "embedding_norm"
+
+
+SOURCE = EmbeddingNames()
+
+
+def target_names(shares_embeddings: bool) -> EmbeddingNames:
+    """The names of the embeddings of a decoder, which may share the encoder's table of tokens."""
+    tokens = SOURCE.tokens if shares_embeddings else f"target_{SOURCE.tokens}"
+    rest = (f"target_{name}" for name in (SOURCE.positions, SOURCE.token_types, SOURCE.norm))
+    return EmbeddingNames(tokens, *rest)
+
+
+def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int) -> Tensor:
+    """Sinusoidal vectors of the first positions: (num_positions, d_model).
+
+    Interleaved as in "Attention Is All You Need", section 3.5, or with all sines in the first half
+    of the channels. A fixed permutation of the channels makes no difference to the layers above.
+    """
+    rates = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
+    rows = torch.arange(part.offset, part.offset + num_positions)
+    angles = rows.unsqueeze(1) * rates  # (positions, d_model / 2)
+    if part.kind == POSITION_KIND_SINUSOIDAL_INTERLEAVED:
+        return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)  # (positions, d_model)
+
+
+class SinusoidalPositions(nn.Module):
+    """Computed position vectors for texts of any length."""
+
+    def __init__(self, part: architecture_pb2.Positions, d_model: int) -> None:
+        super().__init__()
+        if d_model % 2:
+            raise unsupported(part, "kind", f"needs an even d_model, not {d_model}")
+        self._part = part
+        self.table: Tensor
+        self.register_buffer("table", sinusoids(part, 1024, d_model), persistent=False)
+
+    def vectors(self, first: int, length: int) -> Tensor:
+        """Those of ``length`` positions from ``first`` on: (length, d_model)."""
+        end = first + length
+        if end > len(self.table):
+            table = sinusoids(self._part, 2 * end, self.table.shape[1])
+            self.table = table.to(self.table.device)
+        return self.table[first:end]
+
+
+class LearnedPositions(nn.Embedding):
+    """A learned table of position vectors."""
+
+    def __init__(self, part: architecture_pb2.Positions, d_model: int) -> None:
+        if part.num_positions <= part.offset:
+            raise unsupported(part, "num_positions", f"is no more than the offset {part.offset}")
+        super().__init__(part.num_positions, d_model)
+        self._offset = part.offset
+
+    def vectors(self, first: int, length: int) -> Tensor:
+        """Those of ``length`` positions from ``first`` on: (length, d_model).
+
+        Raises ValueError beyond the last position.
+        """
+        end, limit = first + length, self.num_embeddings - self._offset
+        if end > limit:
+            raise ValueError(f"{end} tokens exceed the {limit} positions")
+        return self.weight[self._offset + first : self._offset + end]
+
+
+def max_text_tokens(part: architecture_pb2.Positions) -> int | None:
+    """Tokens of the longest text that the positions allow. None: no limit."""
+    return part.num_positions - part.offset if part.kind == POSITION_KIND_LEARNED else None
+
+
+def longest_text(architecture: Architecture, limit: int) -> int:
+    """Tokens of the longest text that all positions of a network allow, at most ``limit``."""
+    sides = (architecture.source_embeddings, architecture.target_embeddings)
+    return min([limit, *filter(None, (max_text_tokens(side.positions) for side in sides))])
+
+
+class Embeddings:
+    """The input of a stack from token ids. Its modules are children of the model, which names them.
+
+    So the names of parameters stay those of the time before there were parts.
+    """
+
+    def __init__(
+        self,
+        part: architecture_pb2.Embeddings,
+        d_model: int,
+        norm_epsilon: float,
+        dropout: nn.Dropout,
+        tokens: nn.Embedding | None = None,
+    ) -> None:
+        """``tokens`` is the table of other embeddings, to share it."""
+        check_at_least_one(part, "vocab_size")
+        self._scale, self._dropout = part.scale or 1.0, dropout
+        self.tokens = nn.Embedding(part.vocab_size, d_model) if tokens is None else tokens
+        self.positions = _positions(part.positions, d_model)
+        self.token_types = (
+            nn.Embedding(part.num_token_types, d_model) if part.num_token_types else None
+        )
+        if tokens is None:
+            nn.init.normal_(self.tokens.weight, std=1 / part.scale if part.scale else STD)
+        for table in (self.positions, self.token_types):
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=STD)
+        self.norm = nn.LayerNorm(d_model, eps=norm_epsilon) if part.has_norm else None
+
+    def add_to(self, model: nn.Module, names: EmbeddingNames) -> None:
+        """Make the modules children of ``model``."""
+        children: dict[str, nn.Module | None] = {
+            names.tokens: self.tokens,
+            names.positions: self.positions,
+            names.token_types: self.token_types,
+            names.norm: self.norm,
+        }
+        for name, module in children.items():
+            if module is not None:
+                model.add_module(name, module)
+
+    def __call__(
+        self, token_ids: Tensor, first_position: int = 0, token_types: Tensor | None = None
+    ) -> Tensor:
+        """(batch, length) to (batch, length, d_model). Tokens are of type 0 by default.
+
+        Raises ValueError beyond the last learned position.
+        """
+        x: Tensor = self.tokens(token_ids)
+        if self._scale != 1:
+            x = x * self._scale
+        if self.positions is not None:
+            x = x + self.positions.vectors(first_position, token_ids.shape[1])
+        if self.token_types is not None:
+            types = torch.zeros_like(token_ids) if token_types is None else token_types
+            x = x + self.token_types(types)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self._dropout(x)  # type: ignore[no-any-return]
+
+
+def _positions(
+    part: architecture_pb2.Positions, d_model: int
+) -> SinusoidalPositions | LearnedPositions | None:
+    if part.kind == POSITION_KIND_LEARNED:
+        return LearnedPositions(part, d_model)
+    if part.kind in SINUSOIDS:
+        return SinusoidalPositions(part, d_model)
+    if part.kind == POSITION_KIND_UNSPECIFIED:
+        return None
+    raise unsupported(part, "kind")

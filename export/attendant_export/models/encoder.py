@@ -1,0 +1,125 @@
+"""Encoders, such as BERT (Devlin et al., 2019), with a masked-language-model head and poolings.
+
+Knows tensors only: no tokenizer, no files, no training.
+"""
+
+from typing import Literal, cast
+
+from attendant.v1.architecture_pb2 import Architecture
+from torch import Tensor, nn
+
+from attendant_export.models.embeddings import SOURCE, Embeddings
+from attendant_export.models.head import Head
+from attendant_export.models.norm import final_norm
+from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.models.stack import Stack
+from attendant_export.models.unsupported import check_at_least_one
+
+Pooling = Literal["mean", "cls", "max"]
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """One vector per sequence, not normalized, from ``hidden`` (batch, length, d_model).
+
+    ``mask`` (batch, length) is True at real tokens, [CLS] and [SEP] included. ``mean`` and ``max``
+    run over the real tokens, ``cls`` takes the first one. Returns (batch, d_model).
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    mask = mask.unsqueeze(-1)  # (batch, length, 1)
+    if pooling == "max":
+        return hidden.masked_fill(~mask, float("-inf")).amax(dim=1)
+    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+
+
+class Encoder(nn.Module):
+    """The model that an architecture without a decoder describes."""
+
+    embedding: nn.Embedding
+    """The table of tokens."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        tokens: EncoderTokens | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """Raises ValueError that names the field that is not supported."""
+        super().__init__()
+        _check(architecture)
+        self.architecture = architecture
+        self.tokens = tokens or EncoderTokens()
+        part, width = architecture.encoder, architecture.d_model
+        self.dropout = nn.Dropout(dropout)
+        self.embed = Embeddings(
+            architecture.source_embeddings, width, part.norm_epsilon, self.dropout
+        )
+        self.embed.add_to(self, SOURCE)
+        self.encoder = Stack(part, width, dropout)
+        self.encoder_norm = final_norm(part, width)
+        if architecture.HasField("head"):
+            vocab_size = architecture.source_embeddings.vocab_size
+            self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
+
+    def begin_as_averages(self) -> None:
+        """Make every layer of a pre-norm model the identity, from which training departs.
+
+        Its sentence embeddings are then its averaged token embeddings: the layers go on from what
+        these have learned alone.
+        """
+        for layer in self.encoder.layers:
+            nn.init.zeros_(layer.self_attention.output.weight)
+            nn.init.zeros_(cast(nn.Linear, layer.feed_forward[-1]).weight)
+
+    def real_tokens(self, token_ids: Tensor) -> Tensor:
+        """True where ``token_ids`` (batch, length) is not padding."""
+        return token_ids != self.tokens.pad_id
+
+    def hidden_states(
+        self,
+        token_ids: Tensor,
+        token_types: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> list[Tensor]:
+        """The embeddings and each layer's output, num_layers + 1 of (batch, length, d_model).
+
+        ``token_ids`` (batch, length) are right-padded with ``pad_id``; ``token_types``, of the same
+        shape, are all 0 by default. ``num_layers`` limits the work to the first layers, 0 to the
+        embeddings. States at padding are undefined.
+        """
+        mask = self.real_tokens(token_ids)[:, None, None, :]  # (batch, 1, 1, length)
+        states = [self.embed(token_ids, token_types=token_types)]
+        for layer in self.encoder.layers[:num_layers]:
+            states.append(layer(states[-1], mask)[0])
+        states[-1] = self.encoder_norm(states[-1])
+        return states
+
+    def forward(self, token_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """The last hidden state (batch, length, d_model)."""
+        return self.hidden_states(token_ids, token_types)[-1]
+
+    def pooled(
+        self, token_ids: Tensor, pooling: Pooling = "mean", num_layers: int | None = None
+    ) -> Tensor:
+        """Sentence embeddings (batch, d_model) of ``token_ids`` (batch, length).
+
+        ``num_layers`` is that of `hidden_states`.
+        """
+        hidden = self.hidden_states(token_ids, num_layers=num_layers)[-1]
+        return pool(hidden, self.real_tokens(token_ids), pooling)
+
+    def mask_logits(self, hidden_rows: Tensor) -> Tensor:
+        """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""
+        return cast(Tensor, self.mask_head(hidden_rows, self.embedding.weight))
+
+
+def _check(architecture: Architecture) -> None:
+    check_at_least_one(architecture, "d_model")
+    for name in ("source_embeddings", "encoder"):
+        if not architecture.HasField(name):
+            raise ValueError(f"Architecture.{name}: missing, and an encoder needs it")
+    if architecture.HasField("decoder"):
+        raise ValueError("Architecture.decoder: is not for an encoder")
+    for group in architecture.encoder.groups:
+        if group.HasField("cross_attention"):
+            raise ValueError("LayerGroup.cross_attention: is not for an encoder")

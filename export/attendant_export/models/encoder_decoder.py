@@ -1,0 +1,116 @@
+"""Encoder-decoder models, such as the Transformer of "Attention Is All You Need".
+
+Knows tensors only: no tokenizer, no files, no training.
+"""
+
+from typing import cast
+
+from attendant.v1.architecture_pb2 import Architecture
+from torch import Tensor, nn
+
+from attendant_export.models.attention import KeyValue
+from attendant_export.models.embeddings import SOURCE, Embeddings, target_names
+from attendant_export.models.head import Head
+from attendant_export.models.norm import final_norm
+from attendant_export.models.special_tokens import TranslationTokens
+from attendant_export.models.stack import Stack
+from attendant_export.models.unsupported import check_at_least_one, unsupported
+
+
+class EncoderDecoder(nn.Module):
+    """The model that an architecture with a decoder describes."""
+
+    embedding: nn.Embedding
+    """The table of the source's tokens."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        tokens: TranslationTokens | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        """Raises ValueError that names the field that is not supported."""
+        super().__init__()
+        _check(architecture)
+        self.architecture = architecture
+        self.tokens = tokens or TranslationTokens()
+        encoder, decoder, width = architecture.encoder, architecture.decoder, architecture.d_model
+        self.dropout = nn.Dropout(dropout)
+        self._source = Embeddings(
+            architecture.source_embeddings, width, encoder.norm_epsilon, self.dropout
+        )
+        self._target = Embeddings(
+            *(architecture.target_embeddings, width, decoder.norm_epsilon, self.dropout),
+            tokens=self._source.tokens if architecture.shares_embeddings else None,
+        )
+        self._source.add_to(self, SOURCE)
+        self._target.add_to(self, target_names(architecture.shares_embeddings))
+        self.encoder = Stack(encoder, width, dropout)
+        self.decoder = Stack(decoder, width, dropout)
+        self.encoder_norm = final_norm(encoder, width)
+        self.decoder_norm = final_norm(decoder, width)
+        vocab_size = architecture.target_embeddings.vocab_size
+        self.head = Head(architecture.head, width, vocab_size, decoder.norm_epsilon)
+
+    def encode(self, source: Tensor) -> tuple[list[KeyValue], Tensor]:
+        """Encode ``source`` (batch, source), right-padded with ``pad_id``.
+
+        Returns the cross-attention keys and values of every decoder layer and the mask of real
+        source positions (batch, 1, 1, source).
+        """
+        mask = (source != self.tokens.pad_id)[:, None, None, :]  # (batch, 1, 1, source)
+        x = self._source(source)
+        for layer in self.encoder.layers:
+            x, _ = layer(x, mask)
+        x = self.encoder_norm(x)
+        return [layer.cross_attention.project_memory(x) for layer in self.decoder.layers], mask
+
+    def decode(
+        self,
+        target: Tensor,
+        memory: list[KeyValue],
+        memory_mask: Tensor,
+        past: list[KeyValue] | None = None,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Hidden states (batch, target, d_model) of ``target`` (batch, target) after ``past``.
+
+        Also returns each layer's self-attention keys and values, to be given as ``past`` next.
+        """
+        num_past = past[0][0].shape[2] if past else 0
+        x = self._target(target, num_past)
+        present = []
+        for i, layer in enumerate(self.decoder.layers):
+            x, kv = layer(x, None, past[i] if past else None, memory[i], memory_mask)
+            present.append(kv)
+        return self.decoder_norm(x), present
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the vocabulary: (..., d_model) to (..., vocab_size)."""
+        return cast(Tensor, self.head(hidden, self._target.tokens.weight))
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Teacher-forced hidden states (batch, target, d_model) of ``target`` given ``source``."""
+        memory, mask = self.encode(source)
+        return self.decode(target, memory, mask)[0]
+
+
+def _check(architecture: Architecture) -> None:
+    check_at_least_one(architecture, "d_model")
+    for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
+        if not architecture.HasField(name):
+            raise ValueError(f"Architecture.{name}: missing, and an encoder-decoder needs it")
+    source, target = architecture.source_embeddings, architecture.target_embeddings
+    if architecture.shares_embeddings and source.vocab_size != target.vocab_size:
+        raise unsupported(
+            target, "vocab_size", f"differs from the source's {source.vocab_size}, but is shared"
+        )
+    for group in architecture.encoder.groups:
+        if group.HasField("cross_attention"):
+            raise ValueError("LayerGroup.cross_attention: is not for an encoder")
+    for group in architecture.decoder.groups:
+        if not group.HasField("cross_attention"):
+            raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
+        if not group.self_attention.is_causal:
+            raise unsupported(group.self_attention, "is_causal", "is not for a decoder")
+        if group.cross_attention.is_causal:
+            raise unsupported(group.cross_attention, "is_causal", "is not for cross-attention")

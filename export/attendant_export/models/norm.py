@@ -1,0 +1,33 @@
+"""Layer norms, and where they stand around sublayers."""
+
+from attendant.v1 import architecture_pb2
+from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE
+from torch import Tensor, nn
+
+from attendant_export.models.unsupported import unsupported
+
+
+class Residual(nn.Module):
+    """Norm and dropped-out residual around a sublayer ("Attention Is All You Need", 3.1, 5.4)."""
+
+    def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
+        super().__init__()
+        if part.norm_position not in (NORM_POSITION_PRE, NORM_POSITION_POST):
+            raise unsupported(part, "norm_position")
+        self.norm = nn.LayerNorm(d_model, eps=part.norm_epsilon)
+        self.dropout = nn.Dropout(dropout)
+        self.is_pre_norm = part.norm_position == NORM_POSITION_PRE
+
+    def before(self, x: Tensor) -> Tensor:
+        """The input of the sublayer."""
+        return self.norm(x) if self.is_pre_norm else x
+
+    def after(self, x: Tensor, y: Tensor) -> Tensor:
+        """The stream after the sublayer answered ``y``."""
+        x = x + self.dropout(y)
+        return x if self.is_pre_norm else self.norm(x)
+
+
+def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
+    """The norm after the last layer, if there is one."""
+    return nn.LayerNorm(d_model, eps=part.norm_epsilon) if part.has_final_norm else nn.Identity()

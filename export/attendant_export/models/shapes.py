@@ -1,0 +1,119 @@
+"""The two shapes of networks that we train, as architectures."""
+
+from math import sqrt
+
+from attendant.v1.architecture_pb2 import (
+    ACTIVATION_GELU,
+    ACTIVATION_RELU,
+    NORM_POSITION_POST,
+    NORM_POSITION_PRE,
+    POSITION_KIND_LEARNED,
+    POSITION_KIND_SINUSOIDAL_HALVED,
+    Activation,
+    Architecture,
+    Attention,
+    Embeddings,
+    FeedForward,
+    Head,
+    LayerGroup,
+    Positions,
+    Stack,
+)
+
+NORM_EPSILON = 1e-5
+
+
+def transformer(
+    vocab_size: int,
+    d_model: int = 256,
+    num_heads: int = 8,
+    d_feed_forward: int = 1024,
+    num_encoder_layers: int = 6,
+    num_decoder_layers: int = 2,
+    norm_first: bool = True,
+) -> Architecture:
+    """An encoder-decoder with one embedding for source, target and output.
+
+    A deep encoder with a shallow decoder decodes fastest. ``norm_first`` is pre-norm; otherwise it
+    is post-norm, as in "Attention Is All You Need".
+    """
+    if d_model % (2 * num_heads):
+        raise ValueError(f"d_model ({d_model}) must be a multiple of 2 * num_heads ({num_heads})")
+    embeddings = Embeddings(
+        vocab_size=vocab_size,
+        scale=sqrt(d_model),
+        positions=Positions(kind=POSITION_KIND_SINUSOIDAL_HALVED),
+    )
+    layers = _layers(d_model, num_heads, d_feed_forward, ACTIVATION_RELU)
+    decoder = _stack(layers, num_decoder_layers, norm_first)
+    decoder.groups[0].cross_attention.CopyFrom(layers.self_attention)
+    decoder.groups[0].self_attention.is_causal = True
+    return Architecture(
+        d_model=d_model,
+        source_embeddings=embeddings,
+        target_embeddings=embeddings,
+        shares_embeddings=True,
+        encoder=_stack(layers, num_encoder_layers, norm_first),
+        decoder=decoder,
+        head=Head(is_tied=True),
+    )
+
+
+def bert(
+    vocab_size: int,
+    d_model: int = 256,
+    num_heads: int = 4,
+    d_feed_forward: int = 1024,
+    num_layers: int = 6,
+    max_positions: int = 512,
+    num_segments: int = 2,
+    norm_first: bool = False,
+) -> Architecture:
+    """A BERT with its masked-language-model head. ``norm_first`` is pre-norm; BERT is post-norm."""
+    if d_model % num_heads:
+        raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
+    layers = _layers(d_model, num_heads, d_feed_forward, ACTIVATION_GELU)
+    return Architecture(
+        d_model=d_model,
+        source_embeddings=Embeddings(
+            vocab_size=vocab_size,
+            positions=Positions(kind=POSITION_KIND_LEARNED, num_positions=max_positions),
+            num_token_types=num_segments,
+            has_norm=True,
+        ),
+        encoder=_stack(layers, num_layers, norm_first),
+        head=Head(is_tied=True, has_bias=True, transform=ACTIVATION_GELU),
+    )
+
+
+def with_vocab_size(architecture: Architecture, vocab_size: int) -> Architecture:
+    """The same network for a vocabulary of another size."""
+    changed = Architecture()
+    changed.CopyFrom(architecture)
+    changed.source_embeddings.vocab_size = vocab_size
+    if changed.HasField("target_embeddings"):
+        changed.target_embeddings.vocab_size = vocab_size
+    return changed
+
+
+def _layers(
+    d_model: int, num_heads: int, d_feed_forward: int, activation: Activation.ValueType
+) -> LayerGroup:
+    return LayerGroup(
+        self_attention=Attention(num_heads=num_heads, head_dim=d_model // num_heads, has_bias=True),
+        feed_forward=FeedForward(
+            d_feed_forward=d_feed_forward, activation=activation, has_bias=True
+        ),
+    )
+
+
+def _stack(layers: LayerGroup, num_layers: int, norm_first: bool) -> Stack:
+    stack = Stack(
+        groups=[layers],
+        norm_position=NORM_POSITION_PRE if norm_first else NORM_POSITION_POST,
+        norm_epsilon=NORM_EPSILON,
+        # Pre-norm leaves the stream unnormalized at the top; post-norm has already done it.
+        has_final_norm=norm_first,
+    )
+    stack.groups[0].num_layers = num_layers
+    return stack

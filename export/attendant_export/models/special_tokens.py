@@ -1,0 +1,22 @@
+"""Ids of the special tokens of our own vocabularies."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationTokens:
+    """Special tokens of a translation model."""
+
+    pad_id: int = 0
+    bos_id: int = 1
+    eos_id: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderTokens:
+    """Special tokens of an encoder."""
+
+    pad_id: int = 0
+    cls_id: int = 2
+    sep_id: int = 3
+    mask_id: int = 4

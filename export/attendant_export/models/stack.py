@@ -1,0 +1,83 @@
+"""Stacks of layers: token mixer, cross-attention in a decoder, channel mixer."""
+
+from collections.abc import Iterable
+from typing import cast
+
+from attendant.v1 import architecture_pb2
+from attendant.v1.architecture_pb2 import LayerGroup
+from torch import Tensor, nn
+
+from attendant_export.models.attention import KeyValue, MultiHeadAttention
+from attendant_export.models.feed_forward import FeedForward
+from attendant_export.models.norm import Residual
+from attendant_export.models.unsupported import check_at_least_one, unsupported
+
+
+def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
+    """The group of each layer, in order."""
+    return [group for group in part.groups for _ in range(group.num_layers)]
+
+
+class Layer(nn.Module):
+    """One layer of a group."""
+
+    def __init__(
+        self, group: LayerGroup, part: architecture_pb2.Stack, d_model: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.self_attention = MultiHeadAttention(group.self_attention, d_model)
+        self.self_attention_residual = Residual(part, d_model, dropout)
+        if group.HasField("cross_attention"):
+            self.cross_attention = MultiHeadAttention(group.cross_attention, d_model)
+            self.cross_attention_residual = Residual(part, d_model, dropout)
+        self.feed_forward = FeedForward(group.feed_forward, d_model)
+        self.feed_forward_residual = Residual(part, d_model, dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        past: KeyValue | None = None,
+        memory: KeyValue | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, KeyValue]:
+        """``x`` (batch, length, d_model) one layer further, and this layer's keys and values."""
+        residual = self.self_attention_residual
+        attended, present = self.self_attention(residual.before(x), mask, past)
+        x = residual.after(x, attended)
+        if memory is not None:
+            residual = self.cross_attention_residual
+            x = residual.after(
+                x, self.cross_attention.attend(residual.before(x), memory, memory_mask)
+            )
+        residual = self.feed_forward_residual
+        return residual.after(x, self.feed_forward(residual.before(x))), present
+
+
+class Stack(nn.ModuleList):
+    """The layers of an encoder or a decoder. The norm after the last one is `norm.final_norm`."""
+
+    def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
+        _check(part)
+        super().__init__(Layer(group, part, d_model, dropout) for group in each_layer(part))
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers, in order."""
+        return list(cast(Iterable[Layer], self))
+
+
+def _check(part: architecture_pb2.Stack) -> None:
+    if not part.groups:
+        raise ValueError("Stack.groups: none")
+    for group in part.groups:
+        check_at_least_one(group, "num_layers")
+        mixers = {
+            "token_mixer": group.WhichOneof("token_mixer"),
+            "channel_mixer": group.WhichOneof("channel_mixer"),
+        }
+        for name, mixer in mixers.items():
+            if mixer not in ("self_attention", "feed_forward"):
+                raise ValueError(f"LayerGroup.{name}: {mixer} is not supported")
+    if part.norm_epsilon <= 0:
+        raise unsupported(part, "norm_epsilon", "is not positive")

@@ -1,0 +1,88 @@
+"""``config.json`` of a run: the model that it trains, described."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attendant.v1.architecture_pb2 import Architecture
+from google.protobuf import json_format
+
+from attendant_export.models.shapes import bert, transformer
+from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.runs import checkpoint
+
+TRANSLATION, BERT = "translation", "bert"
+_TOKENS = {TRANSLATION: TranslationTokens, BERT: EncoderTokens}
+_SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BERT: bert}
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """The kind of a model, its network, its special tokens, and its dropout in training."""
+
+    kind: str
+    architecture: Architecture
+    tokens: TranslationTokens | EncoderTokens
+    dropout: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        network = json_format.MessageToDict(self.architecture, preserving_proto_field_name=True)
+        return {
+            "kind": self.kind,
+            "architecture": network,
+            **asdict(self.tokens),
+            "dropout": self.dropout,
+        }
+
+    def values(self) -> dict[str, Any]:
+        """Every value by its path, such as ``encoder.groups.0.num_layers``."""
+        content = self.as_json()
+        return dict(_leaves(content.pop("architecture"))) | content
+
+
+def read_config(run_dir: Path) -> RunConfig:
+    """The description of a run. Raises ValueError that names the file if it is not one."""
+    path = run_dir / checkpoint.CONFIG
+    try:
+        return _parse(upgrade(checkpoint.read_json(path)))
+    except (json_format.ParseError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not describe a run: {error}") from error
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Write ``config.json``."""
+    checkpoint.write_json(run_dir / checkpoint.CONFIG, config.as_json())
+
+
+def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of ``config.json`` as it is written now.
+
+    Earlier files had the sizes of one of our two shapes instead of an architecture.
+    """
+    sizes = dict(content)
+    if "architecture" in sizes:
+        return sizes
+    kind, dropout = sizes.pop("kind"), sizes.pop("dropout")
+    ids = {name: sizes.pop(name) for name in asdict(_TOKENS[kind]())}
+    sizes["d_feed_forward"] = sizes.pop("d_ff")
+    architecture = _SHAPES[kind](**sizes)
+    return RunConfig(kind, architecture, _TOKENS[kind](**ids), dropout).as_json()
+
+
+def _parse(content: dict[str, Any]) -> RunConfig:
+    kind, dropout = content.pop("kind"), content.pop("dropout")
+    architecture = json_format.ParseDict(content.pop("architecture"), Architecture())
+    return RunConfig(kind, architecture, _TOKENS[kind](**content), dropout)
+
+
+def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of a path and a value that is neither an object nor a list."""
+    if isinstance(content, list):
+        content = dict(enumerate(content))
+    if not isinstance(content, Mapping):
+        yield path, content
+        return
+    for name, value in content.items():
+        yield from _leaves(value, f"{path}.{name}" if path else str(name))

@@ -1,0 +1,257 @@
+"""Each part of a random network in PyTorch and its twin in a graph give the same values."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant_export.graphs import attention as graph_attention
+from attendant_export.graphs import embeddings as graph_embeddings
+from attendant_export.graphs import head as graph_head
+from attendant_export.graphs import stack as graph_stack
+from attendant_export.graphs.builder import WeightFile
+from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.packing import Packing
+from attendant_export.graphs.parameters import graph_parameters
+from attendant_export.models.attention import MultiHeadAttention
+from attendant_export.models.embeddings import SOURCE, Embeddings
+from attendant_export.models.feed_forward import FeedForward
+from attendant_export.models.head import Head
+from attendant_export.models.norm import final_norm
+from attendant_export.models.stack import Stack as StackModule
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.support import architectures as some
+from tests.support.graphs import MAX_LENGTH, open_session, run, unsettle
+
+LENGTHS = np.array([5, 1, 3])
+SHAPE = (3, 5)
+IS_REAL = np.arange(5) < LENGTHS[:, None]
+SEEDS = st.integers(0, 2**16)
+WIDTHS = st.sampled_from(some.WIDTHS)
+
+Parameters = dict[str, np.ndarray]
+
+
+def part_of(kind, seed: int, *arguments):
+    """A part with random parameters."""
+    torch.manual_seed(seed)
+    return unsettle(kind(*arguments))
+
+
+def run_graph(build: Callable[[Layers], None], parameters: Parameters, **inputs: np.ndarray):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with WeightFile(folder / "weights.bin") as weights:
+            g = Layers("part", weights, parameters, np.float32)
+            build(g)
+            graph = g.write(folder / "part.onnx")
+        return run(open_session(folder, graph), **inputs)
+
+
+def named(module: nn.Module, prefix: str) -> Parameters:
+    return {f"{prefix}.{name}": value.numpy() for name, value in module.state_dict().items()}
+
+
+def random_states(seed: int, *shape: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def assert_close(found: np.ndarray, expected: torch.Tensor) -> None:
+    np.testing.assert_allclose(found, expected.detach().numpy(), atol=2e-5, rtol=2e-5)
+
+
+@some.random_parts
+@given(st.data(), WIDTHS, some.EPSILONS, SEEDS)
+def test_embeddings(data, d_model, epsilon, seed):
+    part = data.draw(some.embeddings(d_model))
+    torch.manual_seed(seed)
+    embed, model = Embeddings(part, d_model, epsilon, nn.Dropout(0)), nn.Module()
+    embed.add_to(model, SOURCE)
+    unsettle(model)
+    network = Architecture(
+        d_model=d_model, source_embeddings=part, encoder=Stack(norm_epsilon=epsilon)
+    )
+    token_ids = np.random.default_rng(seed).integers(0, part.vocab_size, SHAPE)
+
+    def build(g: Layers) -> None:
+        twin = graph_embeddings.source_embeddings(network)
+        tokens = g.flat(g.input("token_ids", np.int64, *SHAPE))
+        batch = g.integers(*SHAPE)
+        packing = Packing(g, batch, g.input("lengths", np.int64, 3))
+        places = g.constant(np.tile(np.arange(5), 3))
+        found = {
+            "packed": twin.run(g, packing.pack(tokens), packing.add_positions),
+            "whole": twin.run(
+                g,
+                tokens,
+                lambda x, table: graph_embeddings.add_first_positions(g, x, batch, table, d_model),
+            ),
+            "indexed": twin.run(
+                g,
+                tokens,
+                lambda x, table: g.op("Add", x, g.op("Gather", g.parameter(table), places)),
+            ),
+        }
+        for name, value in found.items():
+            g.output(name, g.op("Identity", value), np.float32, name, d_model)
+
+    with torch.inference_mode():
+        expected = embed(torch.from_numpy(token_ids))
+    parameters = graph_parameters(model, network, MAX_LENGTH)
+    found = run_graph(build, parameters, token_ids=token_ids, lengths=LENGTHS)
+    assert_close(found["packed"], expected[torch.from_numpy(IS_REAL)])
+    assert_close(found["whole"], expected.flatten(0, 1))
+    assert_close(found["indexed"], expected.flatten(0, 1))
+
+
+@some.random_parts
+@given(WIDTHS, st.booleans().flatmap(some.attentions), SEEDS)
+def test_attention_of_whole_texts(d_model, part, seed):
+    module = part_of(MultiHeadAttention, seed, part, d_model)
+    x = random_states(seed, *SHAPE, d_model)
+
+    def build(g: Layers) -> None:
+        fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        lengths = g.input("lengths", np.int64, 3)
+        weighted = graph_attention.attend_sequence(g, part, fused, g.integers(*SHAPE), lengths)
+        g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
+
+    with torch.inference_mode():
+        expected, _ = module(x, torch.from_numpy(IS_REAL)[:, None, None, :])
+    rows = x.flatten(0, 1).numpy()
+    found = run_graph(build, named(module, "a"), x=rows, lengths=LENGTHS)["found"]
+    assert_close(found.reshape(*SHAPE, d_model)[IS_REAL], expected[torch.from_numpy(IS_REAL)])
+
+
+@some.random_parts
+@given(WIDTHS, some.attentions(is_causal=True, is_cached=True), SEEDS)
+def test_attention_to_a_cached_past(d_model, part, seed):
+    module = part_of(MultiHeadAttention, seed, part, d_model)
+    x = random_states(seed, *SHAPE, d_model)
+    cache = ("rows", part.num_heads, 5, part.head_dim)
+
+    def build(g: Layers) -> None:
+        fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        keys, values = (g.input(name, np.float32, *cache) for name in ("keys", "values"))
+        lengths, total = g.input("lengths", np.int32, "rows"), g.input("total", np.int32, 1)
+        weighted, presents = graph_attention.attend_past(
+            g, part, (fused, "", ""), (keys, values), lengths, total
+        )
+        g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
+        for name, present in zip(("new_keys", "new_values"), presents, strict=True):
+            g.output(name, present, np.float32, *cache)
+
+    with torch.inference_mode():
+        expected, _ = module(x)
+    parameters = named(module, "a")
+    keys = values = np.zeros((3, *cache[1:]), np.float32)
+    for i in range(5):
+        found = run_graph(
+            build,
+            parameters,
+            x=x[:, i].numpy(),
+            keys=keys,
+            values=values,
+            lengths=np.full(3, i, np.int32),
+            total=np.array([i + 1], np.int32),
+        )
+        keys, values = found["new_keys"], found["new_values"]
+        assert_close(found["found"], expected[:, i])
+
+
+@some.random_parts
+@given(WIDTHS, some.attentions(), SEEDS)
+def test_attention_to_the_encoder(d_model, part, seed):
+    module = part_of(MultiHeadAttention, seed, part, d_model)
+    x, encoded = random_states(seed, 3, 2, d_model), random_states(seed + 1, *SHAPE, d_model)
+    inner = part.num_heads * part.head_dim
+    parameters = {name: value[:inner] for name, value in named(module, "q").items()}
+    parameters |= named(module, "a")
+
+    def build(g: Layers) -> None:
+        query = g.linear(g.input("x", np.float32, "rows", d_model), "q.query_key_value")
+        keys, values = (
+            g.input(name, np.float32, 3, part.num_heads, 5, part.head_dim)
+            for name in ("keys", "values")
+        )
+        lengths = g.input("lengths", np.int64, 3)
+        weighted = graph_attention.attend_memory(g, part, query, keys, values, lengths)
+        g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
+
+    with torch.inference_mode():
+        keys, values = module.project_memory(encoded)
+        mask = torch.from_numpy(IS_REAL)[:, None, None, :]
+        expected = module.attend(x, (keys, values), mask)
+    found = run_graph(
+        build,
+        parameters,
+        x=x.flatten(0, 1).numpy(),
+        keys=keys.contiguous().numpy(),
+        values=values.contiguous().numpy(),
+        lengths=LENGTHS,
+    )
+    assert_close(found["found"], expected.flatten(0, 1))
+
+
+@some.random_parts
+@given(WIDTHS, some.feed_forwards(), SEEDS)
+def test_feed_forward(d_model, part, seed):
+    module = part_of(FeedForward, seed, part, d_model)
+    x = random_states(seed, 7, d_model)
+
+    def build(g: Layers) -> None:
+        inputs = g.input("x", np.float32, "rows", d_model)
+        found = graph_stack.feed_forward(g, part, "f", inputs)
+        g.output("found", found, np.float32, "rows", d_model)
+
+    found = run_graph(build, named(module, "f"), x=x.numpy())["found"]
+    assert_close(found, module(x))
+
+
+@some.random_parts
+@given(WIDTHS, some.stacks(), SEEDS)
+def test_stack(d_model, part, seed):
+    torch.manual_seed(seed)
+    model = nn.Module()
+    model.encoder, model.encoder_norm = StackModule(part, d_model, 0.0), final_norm(part, d_model)
+    unsettle(model)
+    x = random_states(seed, *SHAPE, d_model)
+
+    def build(g: Layers) -> None:
+        rows = g.input("x", np.float32, "rows", d_model)
+        packing = Packing(g, g.integers(*SHAPE), g.input("lengths", np.int64, 3))
+        *_, last = graph_stack.run_stack(g, part, "encoder", packing.pack(rows), packing.attend)
+        last = graph_stack.final_norm(g, part, "encoder", last)
+        g.output("found", g.op("Identity", last), np.float32, "packed", d_model)
+
+    expected = x
+    with torch.inference_mode():
+        for layer in model.encoder.layers:
+            expected, _ = layer(expected, torch.from_numpy(IS_REAL)[:, None, None, :])
+        expected = model.encoder_norm(expected)
+    parameters = {name: value.numpy() for name, value in model.state_dict().items()}
+    found = run_graph(build, parameters, x=x.flatten(0, 1).numpy(), lengths=LENGTHS)["found"]
+    assert_close(found, expected[torch.from_numpy(IS_REAL)])
+
+
+@some.random_parts
+@given(WIDTHS, some.heads(), some.EPSILONS, st.booleans(), SEEDS)
+def test_head(d_model, part, epsilon, has_list, seed):
+    module = part_of(Head, seed, part, d_model, 21, epsilon)
+    x, table = random_states(seed, 7, d_model), random_states(seed + 1, 21, d_model)
+    listed = np.array([3, 4, 20]) if has_list else np.arange(21)
+
+    def build(g: Layers) -> None:
+        inputs = g.input("x", np.float32, "rows", d_model)
+        chosen = g.constant(listed) if has_list else ""
+        found = graph_head.vocabulary_scores(g, part, "h", inputs, "table", epsilon, chosen)
+        g.output("found", found, np.float32, "rows", len(listed))
+
+    parameters = named(module, "h") | {"table": table.numpy()}
+    found = run_graph(build, parameters, x=x.numpy())["found"]
+    assert_close(found, module(x, table)[:, listed])

@@ -1,0 +1,155 @@
+"""Hypothesis strategies for random networks and their parts."""
+
+from attendant.v1.architecture_pb2 import (
+    ACTIVATION_GELU,
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_RELU,
+    ACTIVATION_SILU,
+    NORM_POSITION_POST,
+    NORM_POSITION_PRE,
+    POSITION_KIND_LEARNED,
+    POSITION_KIND_SINUSOIDAL_HALVED,
+    POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+    POSITION_KIND_UNSPECIFIED,
+    Architecture,
+    Attention,
+    Embeddings,
+    FeedForward,
+    Head,
+    LayerGroup,
+    Positions,
+    Stack,
+)
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tests.support.graphs import MAX_LENGTH
+
+THOROUGH = "thorough"
+"""The profile of ``make test-all``."""
+random_parts = settings(
+    deadline=None,
+    max_examples=300 if settings.get_current_profile_name() == THOROUGH else 25,
+)
+"""How many random networks a test tries."""
+
+ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
+WIDTHS = (8, 15, 20, 32)
+"""Of hidden states. Sinusoids need an even one."""
+EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
+
+
+def factors(*values: float) -> st.SearchStrategy[float]:
+    """No factor, or one of these."""
+    return st.sampled_from([0.0, *values])
+
+
+def attentions(is_causal: bool = False, is_cached: bool = False) -> st.SearchStrategy[Attention]:
+    """Heads of any width; those with a cache have the widths that its kernel takes."""
+    return st.builds(
+        Attention,
+        num_heads=st.integers(1, 3),
+        head_dim=st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10]),
+        has_bias=st.booleans(),
+        scale=factors(0.1, 0.4),
+        is_causal=st.just(is_causal),
+    )
+
+
+def feed_forwards() -> st.SearchStrategy[FeedForward]:
+    return st.builds(
+        FeedForward,
+        d_feed_forward=st.sampled_from([4, 13, 48]),
+        activation=st.sampled_from(ACTIVATIONS),
+        has_bias=st.booleans(),
+    )
+
+
+def positions(d_model: int) -> st.SearchStrategy[Positions]:
+    """Positions for texts of at least `MAX_LENGTH` tokens."""
+    kinds = [POSITION_KIND_UNSPECIFIED, POSITION_KIND_LEARNED]
+    if d_model % 2 == 0:
+        kinds += [POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED]
+    return st.builds(
+        lambda kind, offset, more: Positions(
+            kind=kind, num_positions=offset + MAX_LENGTH + more, offset=offset
+        ),
+        st.sampled_from(kinds),
+        st.integers(0, 3),
+        st.integers(0, 5),
+    )
+
+
+def embeddings(d_model: int) -> st.SearchStrategy[Embeddings]:
+    return st.builds(
+        Embeddings,
+        vocab_size=st.integers(12, 40),
+        scale=factors(1.0, d_model**0.5),
+        positions=positions(d_model),
+        num_token_types=st.integers(0, 2),
+        has_norm=st.booleans(),
+    )
+
+
+@st.composite
+def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
+    is_causal = is_decoder or draw(st.booleans())
+    return LayerGroup(
+        num_layers=draw(st.integers(1, 2)),
+        self_attention=draw(attentions(is_causal, is_cached=is_decoder)),
+        cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
+        feed_forward=draw(feed_forwards()),
+    )
+
+
+@st.composite
+def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups."""
+    groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
+    if len(groups) == 2:
+        groups[1].num_layers = 1
+    return Stack(
+        groups=groups,
+        norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
+        norm_epsilon=draw(EPSILONS),
+        has_final_norm=draw(st.booleans()),
+    )
+
+
+def heads() -> st.SearchStrategy[Head]:
+    return st.builds(
+        Head,
+        is_tied=st.booleans(),
+        has_bias=st.booleans(),
+        scale=factors(0.3, 1.5),
+        transform=st.sampled_from([0, *ACTIVATIONS]),
+    )
+
+
+@st.composite
+def encoders(draw: st.DrawFn) -> Architecture:
+    d_model = draw(st.sampled_from(WIDTHS))
+    return Architecture(
+        d_model=d_model,
+        source_embeddings=draw(embeddings(d_model)),
+        encoder=draw(stacks()),
+        head=draw(heads()),
+    )
+
+
+@st.composite
+def encoder_decoders(draw: st.DrawFn) -> Architecture:
+    d_model = draw(st.sampled_from(WIDTHS))
+    source, target = draw(embeddings(d_model)), draw(embeddings(d_model))
+    shares_embeddings = draw(st.booleans())
+    if shares_embeddings:
+        target.vocab_size = source.vocab_size
+    return Architecture(
+        d_model=d_model,
+        source_embeddings=source,
+        target_embeddings=target,
+        shares_embeddings=shares_embeddings,
+        encoder=draw(stacks()),
+        decoder=draw(stacks(is_decoder=True)),
+        head=draw(heads()),
+    )
