@@ -69,8 +69,7 @@ class AsyncClosing:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn the exceptions of a closed channel into CallCancelledError, but not a task's
-        cancellation."""
+        """Turn the exceptions of a closed channel, not of a cancelled task, into our error."""
         try:
             yield
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:

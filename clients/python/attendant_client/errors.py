@@ -100,8 +100,7 @@ class DeadlineExceededError(CallError):
 
 
 class CallCancelledError(CallError):
-    """The call was cancelled: the client was closed, or the server stopped before it began the
-    call."""
+    """The call was cancelled: the client was closed, or the server stopped before the call."""
 
 
 class ServerError(CallError):
