@@ -136,8 +136,7 @@ class RunningBatch:
 
     def _without_result(self, candidates: Candidates) -> list[Sentence]:
         """The sentences whose next candidates are NaN."""
-        if not np.isnan(candidates.log_probabilities.max()):  # the maximum of values with NaN is
-            # NaN
+        if not np.isnan(candidates.log_probabilities.max()):  # max() propagates NaN
             return []
         found = []
         for slot, sentence in enumerate(self.sentences):

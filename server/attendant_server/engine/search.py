@@ -232,8 +232,7 @@ class BeamSearch:
 
         Ties are ordered by row and then by rank, so that a search is deterministic.
         """
-        beams = self._running if self.num_tokens else self._running[:1]  # all beams are equal at
-        # first
+        beams = self._running if self.num_tokens else self._running[:1]  # at first all are equal
         ranked = sorted(
             (-(beam.log_probability + log_p), row, candidate)
             for row, beam in enumerate(beams)

@@ -137,8 +137,7 @@ class TranslationScheduler(Scheduler):
     def _advance(self, is_alone: bool) -> None:
         """Encode, admit, run one step of every batch, score."""
         self._encode()
-        self._drop_abandoned()  # after encoding, so that no step includes a call that ended
-        # meanwhile
+        self._drop_abandoned()  # after encoding, which takes time: calls may have ended
         self._admit()
         self._step()
         self._score()
