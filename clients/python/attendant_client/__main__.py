@@ -19,11 +19,11 @@ BATCH_SIZE = 32
 
 ENVIRONMENT = """\
 environment variables:
-  ATTENDANT_TARGET    the server, HOST:PORT, where --target is not given
+  ATTENDANT_TARGET    the server, HOST:PORT, if --target is not given
   http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
                       the proxy to servers on other machines, as gRPC reads them
 
-attendant COMMAND --help tells the options of a command.
+attendant COMMAND --help lists the options of a command.
 """
 
 Parser = argparse.ArgumentParser
@@ -31,7 +31,7 @@ Command = Callable[[Client, argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments, those of the process if None; return the exit code."""
+    """Run the command with these arguments, or the process's if None; return the exit code."""
     parser = build_parser()
     arguments = parser.parse_args(argv)
     _check_together(parser, arguments)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever reads has gone; what is still buffered must not fail at exit.
+        # The reader has gone; flushing the buffer at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except AttendantError as error:
@@ -76,13 +76,13 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_truncation(translate)
     _add_length_penalty(translate)
     translate.add_argument("--beam", type=_count, metavar="N", help="beam size; default 1, greedy")
-    translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="lines per text")
-    translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="longest output")
+    translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
+    translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
-    translate.add_argument("--stream", action="store_true", help="print words as they come")
+    translate.add_argument("--stream", action="store_true", help="print words while decoding")
 
     score = _add(subparsers, "score", commands.score, "score a given translation")
-    _add_texts(score, "a text and its translation; default: lines with a tab between the two")
+    _add_texts(score, "a text and its translation; default: input lines, tab-separated")
     _add_truncation(score)
     _add_length_penalty(score)
 
@@ -115,20 +115,20 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
 
     models = _add(subparsers, "models", commands.models, "list the models, or describe one")
     models.add_argument(
-        "name", nargs="?", metavar="MODEL", help="describe this model; with --json, all about it"
+        "name", nargs="?", metavar="MODEL", help="describe this model; --json prints all fields"
     )
 
-    health = _add(subparsers, "health", commands.health, "exit with 0 if the server serves")
-    health.add_argument("--service", default="", help="ask for one service, not the whole server")
+    health = _add(subparsers, "health", commands.health, "exit with 0 if the server is serving")
+    health.add_argument("--service", default="", help="check one service only")
 
 
 def _add(
     subparsers: "argparse._SubParsersAction[Parser]", name: str, run: Command, about: str
 ) -> Parser:
     parser = subparsers.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
-    # Suppressed defaults leave what was given before the command in place.
+    # Suppressed defaults keep the values given before the command.
     _add_connection_flags(parser, target=argparse.SUPPRESS, timeout=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print JSON, one value a line")
+    parser.add_argument("--json", action="store_true", help="print JSON, one value per line")
     parser.set_defaults(run=run)
     return parser
 
@@ -145,7 +145,7 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
         type=_seconds,
         default=timeout,
         metavar="SECONDS",
-        help=f"longest time for one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
+        help=f"time limit of one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
         f"for health {HEALTH_TIMEOUT_SECONDS:g}",
     )
 
@@ -184,17 +184,17 @@ def _check_together(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("score takes one text and its translation")
     if arguments.command == "translate" and arguments.stream:
         if arguments.json or arguments.scores or (arguments.num_hypotheses or 1) > 1:
-            parser.error("--stream goes without --json, --scores and --num-hypotheses")
+            parser.error("--stream does not work with --json, --scores or --num-hypotheses")
         arguments.run = commands.stream
     if arguments.command == "embed" and arguments.json and arguments.output is not None:
-        parser.error("--output goes without --json")
+        parser.error("--output does not work with --json")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     is_health = arguments.command == "health"
     if arguments.timeout is None:
         arguments.timeout = HEALTH_TIMEOUT_SECONDS if is_health else DEFAULT_TIMEOUT_SECONDS
-    # A health check that waits and asks again would not tell the health.
+    # A health check reports the present state, so it is not retried.
     retry = RetryPolicy(max_attempts=1) if is_health else DEFAULT_RETRY
     with Client(arguments.target, timeout_seconds=arguments.timeout, retry=retry) as client:
         code: int = arguments.run(client, arguments)
@@ -212,7 +212,7 @@ def _explain(error: AttendantError, arguments: argparse.Namespace) -> str:
 def _count(text: str) -> int:
     number = int(text)
     if not 1 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {2**32 - 1}")
     return number
 
 

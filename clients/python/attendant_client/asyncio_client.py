@@ -1,6 +1,6 @@
 """The asyncio client; `make clients` generates the synchronous one from this module.
 
-Knows how to wait for a call; what is sent and what comes back is the business of `messages`.
+Sends calls and waits for their answers; `messages` builds the requests and parses the responses.
 """
 
 from collections.abc import Sequence
@@ -41,13 +41,13 @@ class AsyncClient:
             translation = await client.translate("The dog is barking.", model="en-de")
             print(translation.text)
 
-    `target` is the server's "host:port". `timeout_seconds` is the time that a call may take with
-    all its attempts, unless the call says otherwise. `retry` says which failures are tried again.
-    `metadata` goes with every call. A call is cancelled with its task.
+    `target` is the server's "host:port". `timeout_seconds` is the default time limit of a call,
+    over all its attempts. `retry` decides which failures are retried. `metadata` is sent with every
+    call. A call is cancelled with its task.
 
-    Every method that takes texts takes one string, and returns one result, or a sequence of them,
-    and returns a list in the same order. All methods raise CallError when the call fails,
-    TextError when one of its texts fails, and ValueError for options that do not exist.
+    A method that takes texts returns one result for a string. For a sequence of strings it returns
+    a list of results in the same order. All methods raise CallError when the call fails, TextError
+    when one of its texts fails, and ValueError for a bad value of an option.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; its calls, running, waiting and later, fail: CallCancelledError."""
+        """Close the connection. Running, waiting and later calls raise CallCancelledError."""
         self._closing.close()
         await self._channel.close()
 
@@ -116,7 +116,7 @@ class AsyncClient:
     ) -> AsyncTranslationStream:
         """Translate one text piece by piece; the options are those of StreamOptions.
 
-        The call starts when the first piece is asked for.
+        The call starts when the first piece is requested.
         """
         call = messages.stream_translate(text, **options)
         send = self._channel.unary_stream(
@@ -135,7 +135,7 @@ class AsyncClient:
         timeout_seconds: float | None = None,
         **options: Unpack[TextOptions],
     ) -> list[results.TranslationScore]:
-        """Return how likely the model finds each (source, translation)."""
+        """Return the model's log-probabilities of (source, translation) pairs."""
         call = messages.score(pairs, length_penalty=length_penalty, **options)
         return await self._call(call, timeout_seconds)
 
@@ -167,8 +167,8 @@ class AsyncClient:
     ) -> results.FloatArray | results.Embeddings:
         """Return float32 vectors, shape (texts, dimension), or (dimension,) for one string.
 
-        With `errors="return"` an Embeddings says how every text fared. The other options are those
-        of EmbedOptions.
+        With `errors="return"` the result is an Embeddings, which has one EmbedResult for each text.
+        The other options are those of EmbedOptions.
         """
         call = messages.embed(texts, errors=errors, **options)
         return messages.vectors_of(texts, errors, await self._call(call, timeout_seconds))
@@ -199,9 +199,10 @@ class AsyncClient:
         timeout_seconds: float | None = None,
         **options: Unpack[TextOptions],
     ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
-        """Return a vector for every token, from the given layers; from the last if none is given.
+        """Return a float32 vector for every token, from the given layers or else from the last one.
 
-        Layer 0 is the output of the input embeddings; negative numbers count from the last, -1.
+        Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
+        the last layer.
         """
         call = messages.embed_tokens(texts, layers, **options)
         return messages.one_or_all(texts, await self._call(call, timeout_seconds))
@@ -275,11 +276,11 @@ class AsyncClient:
         return messages.one_or_all(texts, await self._call(call, timeout_seconds))
 
     async def models(self, *, timeout_seconds: float | None = None) -> list[results.ModelInfo]:
-        """Return all models of the server, those that are still loading included."""
+        """Return all models of the server, including models that are still loading."""
         return await self._call(messages.list_models(), timeout_seconds)
 
     async def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
-        """Return all about the model "name" or "name/version", or about the only one."""
+        """Return the description of a model: "name" or "name/version", or "" for the only one."""
         return await self._call(messages.get_model(name), timeout_seconds)
 
     async def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:

@@ -1,7 +1,7 @@
 """A translation in pieces; `make clients` generates the synchronous one from this module.
 
-A stream that fails before its first message is tried again like any call; later it is not, because
-pieces that were handed out cannot be taken back.
+A stream that fails before its first message is retried like any call. Later it is not retried,
+because delivered pieces cannot be taken back.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -44,7 +44,7 @@ class AsyncTranslationStream(AsyncIterator[str]):
 
     @property
     def translation(self) -> Translation:
-        """The whole result; RuntimeError before the stream was read to its end."""
+        """The whole result. Raises RuntimeError before the stream was read to its end."""
         if self._translation is None:
             raise RuntimeError("the stream was not read to its end")
         return self._translation

@@ -1,6 +1,6 @@
-"""A client that was closed: waits between its attempts end, and its calls fail with one error.
+"""Closing of clients: it ends the waits between attempts, and all calls fail with one error class.
 
-gRPC itself has another exception for each kind of channel, and cancels awaited calls as if their
+gRPC raises a different exception for each kind of channel. It cancels awaited calls as if their
 task had been cancelled.
 """
 
@@ -15,7 +15,7 @@ from attendant_client.errors import CallCancelledError
 
 
 class Closing:
-    """Whether a synchronous client was closed. May be used from several threads."""
+    """The closed state of a synchronous client. May be used from several threads."""
 
     def __init__(self) -> None:
         self._closed = threading.Event()
@@ -35,7 +35,7 @@ class Closing:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn what a closed channel raises into CallCancelledError."""
+        """Turn the exceptions of a closed channel into CallCancelledError."""
         try:
             yield
         except ValueError as error:
@@ -45,7 +45,7 @@ class Closing:
 
 
 class AsyncClosing:
-    """Whether an asyncio client was closed."""
+    """The closed state of an asyncio client."""
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
@@ -69,7 +69,7 @@ class AsyncClosing:
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Turn what a closed channel raises into CallCancelledError; tasks stay cancelled."""
+        """Turn the exceptions of a closed channel, not of a cancelled task, into our error."""
         try:
             yield
         except (grpc.aio.UsageError, asyncio.CancelledError) as error:

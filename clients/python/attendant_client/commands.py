@@ -1,6 +1,6 @@
-"""What the subcommands of `attendant` do with a client, the texts and the standard output.
+"""The subcommands of `attendant`: each reads texts, calls a client and prints the results.
 
-Knows nothing of flags and exit codes but the parsed arguments and 0 or 1.
+A subcommand takes the parsed arguments and returns the exit code, 0 or 1.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def complain(message: str) -> None:
 
 
 def translate(client: Client, arguments: argparse.Namespace) -> int:
-    """Print translations, line for line; a blank line for a blank line or one that failed."""
+    """Print translations, line by line; a blank line for a text that is blank or failed."""
     all_good = True
     for start, texts in _batches(_lines(arguments), arguments):
         translations = _translate_batch(client, texts, arguments)
@@ -41,7 +41,7 @@ def translate(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def stream(client: Client, arguments: argparse.Namespace) -> int:
-    """Print one translation after the other, each as it comes."""
+    """Print translations one after another, each while it is decoded."""
     for text in _lines(arguments):
         if text.strip():
             options = _search_options(arguments)
@@ -69,7 +69,7 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def embed(client: Client, arguments: argparse.Namespace) -> int:
-    """Print one vector for each text, or write all of them to a file of NumPy."""
+    """Print one vector for each text, or write all vectors to a NumPy file."""
     blocks = []
     for start, texts in _batches(_lines(arguments), arguments):
         embeddings = client.embed(
@@ -145,14 +145,14 @@ def models(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def health(client: Client, arguments: argparse.Namespace) -> int:
-    """Print the health of a service or of the whole server; 0 only if it serves."""
+    """Print the health of a service or of the whole server; return 0 only if it is serving."""
     status = client.health(arguments.service)
     print(_json({"status": status}) if arguments.json else status)
     return 0 if status == "serving" else 1
 
 
 def _lines(arguments: argparse.Namespace) -> Iterable[str]:
-    """Return the texts of the command line, or the lines of the standard input if it has none."""
+    """Return the texts of the command line, or else the lines of the standard input."""
     return arguments.texts or _standard_input()
 
 
@@ -185,7 +185,7 @@ def _standard_input() -> Iterator[str]:
 def _batches(
     items: Iterable[Item], arguments: argparse.Namespace
 ) -> Iterator[tuple[int, list[Item]]]:
-    """Cut items into lists for one call each, with the number of their first, from 1."""
+    """Cut items into one list per call, each with the number of its first item, from 1."""
     waits_for_lines = not arguments.texts and sys.stdin is not None and sys.stdin.isatty()
     size = 1 if waits_for_lines else arguments.batch_size
     remaining, number = iter(items), 1
@@ -197,7 +197,7 @@ def _batches(
 def _translate_batch(
     client: Client, texts: list[str], arguments: argparse.Namespace
 ) -> list[Translation | None]:
-    """Translate what is not blank; None stands for what is."""
+    """Translate the texts that are not blank; the result of a blank text is None."""
     wanted = [text for text in texts if text.strip()]
     if not wanted:
         return [None] * len(texts)
@@ -219,7 +219,7 @@ def _text_options(arguments: argparse.Namespace) -> TextOptions:
 
 
 def _are_good(start: int, errors: Iterable[TextError | None]) -> bool:
-    """Complain about the texts, numbered from `start`, that failed; say whether none did."""
+    """Print the errors of failed texts, numbered from `start`; return whether no text failed."""
     faults = [(number, error) for number, error in enumerate(errors, start) if error is not None]
     for number, error in faults:
         complain(f"text {number}: {error.message}")

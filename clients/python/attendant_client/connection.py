@@ -1,6 +1,6 @@
-"""What both clients know before the first call: where the server is, and how calls to it are made.
+"""Connection defaults of both clients: target, timeout, retries and channel options.
 
-Opens no channel, so that it serves the synchronous and the asyncio client alike.
+Opens no channel, so the synchronous and the asyncio client share it.
 """
 
 import math
@@ -18,10 +18,10 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # Hidden states of several layers for many texts are large.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
-    # Finds dead peers during a call; the server takes a ping every 10 seconds.
+    # Pings find dead peers during a call; the server accepts one every 10 seconds.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A restarted server is found again within the back-offs of RetryPolicy.
+    # The channel reconnects to a restarted server within the back-offs of RetryPolicy.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
@@ -29,7 +29,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def channel_options(target: str) -> list[tuple[str, int]]:
-    """Return the options of a channel to `target`: a proxy is never asked for this machine."""
+    """Return the options of a channel to `target`. Connections to this machine use no proxy."""
     host = target.removeprefix("dns:///").rpartition(":")[0]
     local = host in LOOPBACK_HOSTS or target.startswith("unix:")
     return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if local else 1)]
@@ -37,20 +37,20 @@ def channel_options(target: str) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class CallDefaults:
-    """How the calls of one client are made, unless a call says otherwise."""
+    """The defaults for the calls of one client."""
 
     timeout_seconds: float
     retry: RetryPolicy
     metadata: Metadata
     is_closed: Callable[[], bool]
-    """Whether the client was closed, which cancels its calls: those are not tried again."""
+    """Whether the client was closed. Closing cancels its calls, which must then not be retried."""
     throttle: RetryThrottle = field(default_factory=RetryThrottle)
 
     def __post_init__(self) -> None:
         _check_timeout(self.timeout_seconds)
 
     def attempts(self, timeout_seconds: float | None) -> Attempts:
-        """Begin a call, whose deadline counts from now."""
+        """Begin a call, whose deadline counts from now; raises ValueError for a bad timeout."""
         if timeout_seconds is None:
             timeout_seconds = self.timeout_seconds
         _check_timeout(timeout_seconds)

@@ -1,4 +1,4 @@
-"""The errors of the client, and what turns a gRPC status into one of them.
+"""The errors of the client, and their creation from gRPC statuses.
 
 AttendantError                  anything that went wrong between the client and the server
 ├── TextError                   one text of a call failed, the others did not
@@ -9,9 +9,9 @@ AttendantError                  anything that went wrong between the client and 
     ├── PermissionDeniedError   the caller may not do it
     ├── OverloadedError         the server has no room now
     ├── UnavailableError        no server answers, it is draining, or the model is still loading
-    ├── DeadlineExceededError   the time of the call is over
-    ├── CallCancelledError      the call was cancelled, here or by a server that stops
-    └── ServerError             the server failed, or its answer does not keep the contract
+    ├── DeadlineExceededError   the deadline of the call has passed
+    ├── CallCancelledError      the call was cancelled, here or by a stopping server
+    └── ServerError             the server failed, or its answer violates the contract
 """
 
 import math
@@ -31,8 +31,9 @@ Metadata = Iterable[tuple[str, str | bytes]]
 class AttendantError(Exception):
     """Root of the errors that the client raises.
 
-    `code` is the gRPC status, `message` is the server's text. `retry_after_seconds` says when the
-    server wants to be asked again: None if it does not say, infinite if it asks not to be.
+    `code` is the gRPC status, `message` is the server's text. `retry_after_seconds` is the wait
+    that the server asks for before a retry: None if it states none, infinity if the call must not
+    be retried.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class AttendantError(Exception):
 
 
 class TextError(AttendantError):
-    """One text of a call failed; `index` is its place in the call, from 0."""
+    """One text of a call failed; `index` is its index in the call, from 0."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class PermissionDeniedError(CallError):
 
 
 class OverloadedError(CallError):
-    """The server has no room now, or the message is larger than it takes."""
+    """The server has no room now, or the message exceeds a size limit."""
 
 
 class UnavailableError(CallError):
@@ -95,15 +96,15 @@ class UnavailableError(CallError):
 
 
 class DeadlineExceededError(CallError):
-    """The time of the call was over before the answer came."""
+    """The deadline of the call passed before the answer came."""
 
 
 class CallCancelledError(CallError):
-    """The call was cancelled: the client was closed, or the server stopped before it began."""
+    """The call was cancelled: the client was closed, or the server stopped before the call."""
 
 
 class ServerError(CallError):
-    """The server failed, or its answer does not keep the contract."""
+    """The server failed, or its answer violates the contract."""
 
 
 ERROR_BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
@@ -129,7 +130,7 @@ CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in gr
 
 
 def call_error(error: grpc.RpcError) -> CallError:
-    """Turn the error of a failed call, synchronous or asyncio, into one of ours."""
+    """Turn the gRPC error of a failed call, synchronous or asyncio, into a CallError."""
     code = error.code()
     message = error.details() or f"the call failed with {code.name}"
     return ERROR_BY_CODE[code](message, code, _retry_after_seconds(error))
@@ -142,7 +143,7 @@ def text_error(status: status_pb2.Status, index: int) -> TextError:
 
 
 def bad_answer(reason: str) -> ServerError:
-    """Return the error for an answer that does not keep the contract."""
+    """Return the error for an answer that violates the contract."""
     return ServerError(f"the server's answer is wrong: {reason}", grpc.StatusCode.INTERNAL)
 
 
@@ -154,12 +155,12 @@ def _retry_after_seconds(error: grpc.RpcError) -> float | None:
     try:
         status = rpc_status.from_call(call)
     except (ValueError, DecodeError):
-        return None  # details that do not belong to this status say nothing
+        return None  # ignore details that belong to another status
     return None if status is None else _retry_info_seconds(status)
 
 
 def _pushback_seconds(value: str | bytes) -> float:
-    """Read the push-back of gRFC A6: what is negative or no number means "do not try again"."""
+    """Parse the push-back of gRFC A6. A negative or malformed value means "do not retry"."""
     try:
         milliseconds = int(value)
     except ValueError:

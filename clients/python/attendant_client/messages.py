@@ -1,6 +1,6 @@
-"""Every RPC as a value: its name, its request, and how its answer is read.
+"""Every RPC as a value: its method, its request and the parser of its response.
 
-The two clients differ only in how they wait, so all they share is here. Knows no channel.
+Both clients share this module: they differ only in how they wait. Knows no channel.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +77,7 @@ def stream_translate(
     truncation: Truncation = "refuse",
     **search: Unpack[SearchOptions],
 ) -> Call[results.Translation | None]:
-    """Build a StreamTranslate call; every message parses to None but the last."""
+    """Build a StreamTranslate call. Only the last message parses to a Translation."""
     request = translation_pb2.StreamTranslateRequest(
         model=model,
         text=text,
@@ -235,16 +235,20 @@ def one_or_all(texts: str | Sequence[str], all_results: list[Result]) -> Result 
 def vectors_of(
     texts: str | Sequence[str], errors: Errors, embeddings: results.Embeddings
 ) -> results.FloatArray | results.Embeddings:
-    """Return what `embed` promises: everything, or the vectors, or the one vector of a string."""
+    """Return the result of `embed`: an Embeddings if `errors` is "return", else vectors.
+
+    The shape of the vectors is (texts, dimension), or (dimension,) if the texts were one string.
+    """
     if errors == "return":
         return embeddings
     return embeddings.vectors[0] if isinstance(texts, str) else embeddings.vectors
 
 
 def cosine(vectors: results.FloatArray) -> float:
-    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if one is 0.
+    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if either is
+    zero.
 
-    Never above 1 or below -1, whatever the rounding; NaN if a vector is not finite.
+    Clipped to [-1, 1]; NaN if a vector is not finite.
     """
     a, b = vectors.astype(np.float64)
     lengths = float(np.sqrt((a @ a) * (b @ b)))

@@ -1,7 +1,7 @@
-"""The page that `attendant models MODEL` prints: the facts of one model for people.
+"""The page that `attendant models MODEL` prints: the description of one model for people.
 
-Knows results only. Figures are those of the precision that the server runs; the rest, such as
-every comparison with the trained model, is in the JSON.
+Knows results only. Quality and parity are shown for the precision that the server runs; `--json`
+prints everything.
 """
 
 import textwrap
@@ -90,7 +90,7 @@ def _training(provenance: Any) -> Iterator[tuple[str, str]]:
 
 
 def _named_once(facts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Leave out what is empty, and the name of a fact that has the name of the one before it."""
+    """Drop facts without a value, and repeated names of consecutive facts."""
     before = ""
     for name, text in facts:
         if text:

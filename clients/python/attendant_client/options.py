@@ -1,6 +1,6 @@
-"""The options of the clients' methods, as keyword arguments with types.
+"""Options of the clients' methods, as typed keyword arguments.
 
-What an option does is said once, here; what is sent for it is the business of `messages`.
+This module documents each option once; `messages` writes the options into requests.
 """
 
 from typing import Literal, TypedDict
@@ -12,14 +12,14 @@ Errors = Literal["raise", "return"]
 
 
 class SearchOptions(TypedDict, total=False):
-    """How translations are searched for; an absent option takes the server's default.
+    """Search options of a translation. An absent option takes the server's default.
 
     `beam_size`: hypotheses kept at every step, 1 (greedy) if absent.
     `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
-    `length_penalty`: exponent of the length that divides the score, 0 to 10; 1.0 if absent.
-    `max_output_tokens`: the most tokens of a translation; if absent, three times those of the text
-    and 16 more, or the model's limit if that is less.
-    `min_output_tokens`: tokens before a translation may end; 0 if absent.
+    `length_penalty`: scores are divided by the length to this power, 0 to 10; 1.0 if absent.
+    `max_output_tokens`: maximum number of tokens of a translation; if absent, 3 x the source
+    tokens + 16, at most the model's limit.
+    `min_output_tokens`: minimum number of tokens of a translation; 0 if absent.
     """
 
     beam_size: int | None
@@ -33,8 +33,8 @@ class StreamOptions(SearchOptions, total=False):
     """Options of `stream_translate`: those of the search, the model, and truncation.
 
     `model`: "name" or "name/version"; empty for the default one.
-    `truncation`: what happens to a text that is too long: "refuse" (default), or cut tokens at its
-    end ("right") or its beginning ("left").
+    `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
+    or its beginning ("left").
     """
 
     model: str
@@ -42,7 +42,7 @@ class StreamOptions(SearchOptions, total=False):
 
 
 class TranslateOptions(StreamOptions, total=False):
-    """Options of `translate`: those of `stream_translate`, and what happens to errors of texts.
+    """Options of `translate`: those of `stream_translate`, and the treatment of errors of texts.
 
     `errors`: "raise" (default) raises the first text's TextError; "return" puts every error into
     the result of its text.
@@ -75,7 +75,7 @@ class EmbedOptions(TypedDict, total=False):
     """Options of `embed`.
 
     `pooling`: "mean", "cls" or "max"; the bundle's choice if absent.
-    `normalize`: whether vectors get length 1; the bundle's choice if absent.
+    `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
     `model` and `truncation`: as for `translate`.
     """
 

@@ -1,6 +1,6 @@
-"""Responses of the contract turned into results.
+"""Parses responses of the contract into results.
 
-Pure functions. Knows no channel, and refuses answers that do not keep the contract.
+Pure functions that know no channel. They raise ServerError for responses that violate the contract.
 """
 
 import math
@@ -36,7 +36,7 @@ def translations(
 def translation(
     item: translation_pb2.Translation, call: results.CallReport, error: TextError | None
 ) -> results.Translation:
-    """Parse the result for one text, whose error is known already."""
+    """Parse the result for one text; `error` is its error, already parsed."""
     if error is None and not item.hypotheses:
         raise bad_answer("a translation has neither hypotheses nor an error")
     hypotheses = tuple(_hypothesis(hypothesis) for hypothesis in item.hypotheses)
@@ -193,7 +193,7 @@ def _parse_all(
     errors: Errors,
     parse: Callable[[Any, TextError | None], Result],
 ) -> list[Result]:
-    """Parse the results of all texts; raise the first text's error unless it is to be returned."""
+    """Parse the results of all texts; raise the first text's error if `errors` is "raise"."""
     if len(items) != num_texts:
         raise bad_answer(f"{len(items)} results for {num_texts} texts")
     parsed = []

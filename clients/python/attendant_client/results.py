@@ -16,9 +16,9 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class CallReport:
-    """What the server says about a whole call; all results of the call share one.
+    """The server's report on a whole call; all results of the call share it.
 
-    Times are measured by the server; None where the call has no such phase.
+    Times are in seconds, measured by the server; None for a phase that the call does not have.
     """
 
     model: str
@@ -32,7 +32,7 @@ class CallReport:
 
 @dataclass(frozen=True, slots=True)
 class TruncationReport:
-    """How many tokens a text had and kept, and the side ("right" or "left") that lost some."""
+    """Tokens of a text before and after truncation, and the truncated side ("right" or "left")."""
 
     num_original_tokens: int
     num_kept_tokens: int
@@ -79,7 +79,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """The result for one text: hypotheses, best first, or the text's error and none."""
+    """The result for one text: hypotheses, best first, or an error and no hypotheses."""
 
     hypotheses: tuple[Hypothesis, ...]
     num_source_tokens: int
@@ -97,7 +97,7 @@ class Translation:
 
 @dataclass(frozen=True, slots=True)
 class TranslationScore:
-    """How likely the model finds a given translation.
+    """The log-probability that the model assigns to a given translation.
 
     `log_probabilities` has one natural logarithm for each of `tokens`, `log_probability` is their
     sum, and `score` that sum divided by their number to the power of the length penalty.
@@ -115,7 +115,7 @@ class TranslationScore:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """How one text of an `embed` call fared."""
+    """The result for one text of an `embed` call, except its vector."""
 
     num_tokens: int
     truncation: TruncationReport | None
@@ -139,7 +139,7 @@ class TokenEmbeddings:
     """The tokens of one text and a vector for each.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
-    were asked for, and (0, 0) if the text failed.
+    were requested, and (0, 0) if the text failed.
     """
 
     tokens: tuple[Token, ...]
@@ -169,7 +169,7 @@ class MaskFill:
 
 @dataclass(frozen=True, slots=True)
 class FilledText:
-    """The masks of one text in their order, or the text's error and none."""
+    """The masks of one text, in order, or an error and no masks."""
 
     masks: tuple[MaskFill, ...]
     truncation: TruncationReport | None
@@ -208,7 +208,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tokens the model takes, special ones included; 0 where it does not apply."""
+    """The token limits of a model, special tokens included; 0 if a limit does not apply."""
 
     max_source_tokens: int
     max_target_tokens: int
@@ -217,7 +217,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """How large the server lets a call to the model be; 0 where it does not apply."""
+    """The server's limits of a call to the model; 0 if a limit does not apply."""
 
     max_texts: int
     max_text_characters: int

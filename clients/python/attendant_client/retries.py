@@ -1,6 +1,6 @@
-"""When a failed call is tried again, and after how long.
+"""Decides whether and when a failed call is retried.
 
-Pure decisions: this module never sleeps and never calls a server; clock and chance are passed in.
+This module never sleeps and never calls a server. The clock and the random numbers are passed in.
 """
 
 import math
@@ -23,16 +23,16 @@ RETRIED_CODES = (
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Says which failures are worth another attempt.
+    """Decides which failures are retried.
 
-    UNAVAILABLE is tried again after an exponential back-off with full jitter: a random time
-    between 0 and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
-    `max_backoff_seconds`. Where the server says when to come back, that time is waited instead.
-    RESOURCE_EXHAUSTED is tried again only then. CANCELLED is treated like UNAVAILABLE: a server
-    that stops cancels calls that it has not begun, and no call changes anything, so each may be
-    made twice. Nothing else is tried again, and nothing once the client was closed.
+    UNAVAILABLE is retried after an exponential back-off with full jitter: a random time between 0
+    and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
+    `max_backoff_seconds`. If the server states a wait, the client waits that time instead.
+    RESOURCE_EXHAUSTED is retried only if the server states a wait. CANCELLED is retried like
+    UNAVAILABLE: a stopping server cancels calls that it has not begun, and calls change nothing, so
+    it is safe to repeat them. No other failure is retried, and none once the client was closed.
 
-    `max_attempts` counts the first one; 1 means no retries.
+    `max_attempts` includes the first attempt; 1 means no retries. Raises ValueError for bad values.
     """
 
     max_attempts: int = 4
@@ -51,7 +51,7 @@ class RetryPolicy:
             )
 
     def backoff_seconds(self, num_attempts: int, chance: float) -> float:
-        """Return the wait after `num_attempts` failures; `chance` is random in [0, 1)."""
+        """Return the wait in seconds after `num_attempts` failures; `chance` is in [0, 1)."""
         longest = self.initial_backoff_seconds * self.backoff_multiplier ** (num_attempts - 1)
         return chance * min(self.max_backoff_seconds, longest)
 
@@ -59,8 +59,8 @@ class RetryPolicy:
 class RetryThrottle:
     """Stops blind retries of one client while most of its calls fail (gRFC A6, "throttling").
 
-    A failure takes one token, a success gives `token_ratio` back; there are retries while more than
-    half of `max_tokens` is left. May be used from several threads.
+    A failure takes one token, a success returns `token_ratio` tokens. Retries are allowed while
+    more than half of `max_tokens` is left. May be used from several threads.
     """
 
     def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
@@ -70,12 +70,12 @@ class RetryThrottle:
         self._lock = threading.Lock()
 
     def record_success(self) -> None:
-        """Give a part of a token back."""
+        """Return `token_ratio` tokens."""
         with self._lock:
             self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
 
     def record_failure(self) -> bool:
-        """Take a token, and say whether another attempt is allowed."""
+        """Take one token; return whether a retry is allowed."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1)
             return self._tokens > self._max_tokens / 2
@@ -125,7 +125,7 @@ class Attempts:
         if failure.code not in RETRIED_CODES or self._is_closed():
             return None
         if failure.retry_after_seconds is not None:
-            # The server sets the pace itself, so the throttle has nothing to protect.
+            # The server sets the pace of these retries, so they need no throttle.
             return failure.retry_after_seconds
         if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return None

@@ -1,1 +1,1 @@
-"""The methods of the server, independent of transport: plain requests in, plain answers out."""
+"""The methods of the server, independent of transport: dataclasses for requests and answers."""

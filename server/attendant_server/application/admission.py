@@ -1,4 +1,4 @@
-"""How many calls may be in progress at once, and for how long; calls beyond are refused at once."""
+"""Admission of calls: limits of concurrent calls and of a call's time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 class CallAdmission:
-    """Bounds the calls of all front doors together, and the time of each call."""
+    """Limits the concurrent calls over all front doors, and the time of each call."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class CallAdmission:
         max_request_seconds: float,
         on_refused: Callable[[str], None],
     ) -> None:
-        """``on_refused`` is told why a call was refused: ``concurrency`` or ``unavailable``."""
+        """``on_refused`` receives the reason of a refusal: ``concurrency`` or ``unavailable``."""
         self._max_concurrent_calls = max_concurrent_calls
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
@@ -42,7 +42,7 @@ class CallAdmission:
 
     @contextmanager
     def held_refusals(self) -> Iterator[None]:
-        """Send refusals with Unavailable only at the end of the block."""
+        """Hold back Unavailable refusals until the end of the block."""
         self._may_refuse.clear()
         try:
             yield
@@ -57,8 +57,8 @@ class CallAdmission:
     ) -> Answer:
         """Await a call and return its answer.
 
-        Raises QueueFull or Unavailable before the call begins, and DeadlineExceeded when its time
-        is over.
+        Raises QueueFull or Unavailable before the call begins, and DeadlineExceeded when the call
+        exceeds its time limit.
         """
         await self._admit()
         self._num_calls += 1
@@ -76,7 +76,7 @@ class CallAdmission:
             self._num_calls -= 1
 
     async def _admit(self) -> None:
-        """Raise the refusal, if there is one."""
+        """Raise QueueFull or Unavailable if the call must be refused."""
         if self._refuses_all:
             self._on_refused("unavailable")
             await self._may_refuse.wait()

@@ -1,4 +1,4 @@
-"""The fields that the answers of all calls to a model have in common."""
+"""The common fields of all answers of models."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from attendant_server.records import Phase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The answer to a call that a model has run for."""
+    """The answer to a call that ran a model."""
 
     model: str
     """The model that answered, as ``name/version``."""
     num_input_tokens: int
     """Tokens that the model read."""
     phases: tuple[Phase, ...]
-    """Where the time of the call went so far."""
+    """The phases of the call so far, with their times."""
     size: int
-    """About how many tokens and candidates the answer holds. Doors give it to `JobRunner.run_for`
-    when they serialize the answer."""
+    """Approximate number of tokens and candidates in the answer. Front doors pass it to
+    `JobRunner.run_for` to serialize the answer."""

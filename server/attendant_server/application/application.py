@@ -1,4 +1,4 @@
-"""Everything that a front door needs, in one object."""
+"""The application: one object with all methods, for front doors."""
 
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from attendant_server.application.validation import RequestLimits
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The methods of the server. A door runs each call of them inside of `CallAdmission.run`."""
+    """The methods of the server. A front door runs each call inside `CallAdmission.run`."""
 
     admission: CallAdmission
     jobs: JobRunner
-    """Doors serialize long answers with it, off the event loop."""
+    """Front doors use it to serialize long answers off the event loop."""
     translator: Translator
     scorer: Scorer
     embedder: Embedder
@@ -31,7 +31,7 @@ class Application:
 def new_application(
     catalog: Catalog, admission: CallAdmission, limits: RequestLimits, pool: Executor
 ) -> Application:
-    """The application over the models of a catalog; long work runs on the threads of ``pool``."""
+    """A new application for the models of a catalog; long work runs on the threads of ``pool``."""
     jobs = JobRunner(pool)
     return Application(
         admission=admission,

@@ -1,6 +1,6 @@
-"""Which models there are, which of them can answer, and how requests name them.
+"""The catalog of models: descriptions, readiness and lookup by name.
 
-The app fills it in two steps: the descriptions at start, the models once loaded.
+The app fills it in two steps: descriptions at start, models after loading.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ class Submitting(Protocol):
     """The part of the engine that the application uses."""
 
     def submit(self, model: str, call: Call[Any]) -> None:
-        """Admit a call or raise QueueFull or Unavailable; never blocks."""
+        """Admit a call; raises QueueFull or Unavailable. Never blocks."""
 
     def clock(self) -> float:
-        """The time, in seconds, that deadlines of calls are on."""
+        """The clock of call deadlines, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that can answer."""
+    """A loaded model."""
 
     description: ModelDescription
     source_tokenizer: TextTokenizer
-    """Reads texts to translate or to embed."""
+    """Tokenizer of texts to translate or to embed."""
     target_tokenizer: TextTokenizer
-    """Reads and writes translations."""
+    """Tokenizer of translations."""
     mask_tokenizer: TextTokenizer
-    """Reads texts to embed, and recognizes the mask token in them."""
+    """Tokenizer of texts to embed that recognizes the mask token."""
     engine: Submitting
     on_refused: Callable[[str], None]
-    """Is told why a call was not admitted: ``queue_full`` or ``unavailable``."""
+    """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
 
     async def answer(self, call: Call[Result]) -> list[Result]:
-        """Let the engine answer a call; cancelling this abandons the call."""
+        """Let the engine answer a call; cancelling the coroutine abandons the call."""
         records.current().engine = call.timings
         try:
             self.engine.submit(self.description.key, call)
@@ -61,17 +61,17 @@ class Catalog:
     def __init__(
         self, descriptions: Sequence[ModelDescription], on_refused: Callable[[str], None]
     ) -> None:
-        """``on_refused`` is told ``unavailable`` for each call to a model that is loading."""
+        """``on_refused`` receives ``unavailable`` for each call to a model that is loading."""
         self._on_refused = on_refused
         self.descriptions = sorted(descriptions, key=lambda d: (d.name, version_order(d.version)))
-        """All models, by name and then by version."""
+        """All models, sorted by name and then by version."""
         self._of_kind = {
             kind: [d for d in self.descriptions if d.kind is kind] for kind in ModelKind
         }
         self._ready: dict[str, ServedModel] = {}
 
     def open(self, models: Mapping[str, ServedModel]) -> None:
-        """Let these models, by their keys, answer from now on."""
+        """Make these models, given by their keys, ready."""
         self._ready.update(models)
 
     def is_ready(self, description: ModelDescription) -> bool:
@@ -79,11 +79,11 @@ class Catalog:
         return description.key in self._ready
 
     def is_default(self, description: ModelDescription) -> bool:
-        """Whether requests that name no version get this one: the highest."""
+        """Whether this is the default version of its name: the highest."""
         return description is [d for d in self.descriptions if d.name == description.name][-1]
 
     def find(self, model: str, kind: ModelKind | None = None) -> ModelDescription:
-        """The model that a request's ``model`` means; raises ModelNotFound or InvalidRequest."""
+        """The model that a request names; raises ModelNotFound or InvalidRequest."""
         candidates = self.descriptions if model or kind is None else self._of_kind[kind]
         if model:
             candidates = [d for d in candidates if model in (d.key, d.name)]
@@ -98,7 +98,7 @@ class Catalog:
         return found
 
     def serving(self, model: str, kind: ModelKind | None = None) -> ServedModel:
-        """Like `find`, but the model itself; raises Unavailable while it is loading."""
+        """The loaded model that a request names; raises like `find`, or Unavailable if loading."""
         key = self.find(model, kind).key
         records.current().model = key
         if key not in self._ready:
@@ -108,7 +108,7 @@ class Catalog:
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which 1.10 comes after 1.9, and 1.0 after 1.0-rc1 but before 1.0.1."""
+    """Sort key of a version: 1.9 < 1.10 and 1.0-rc1 < 1.0 < 1.0.1."""
     parts = re.findall(r"\d+|[A-Za-z]+", version)
     keys = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
     return (*keys, (1, 0, ""))  # the end comes after a word and before a number

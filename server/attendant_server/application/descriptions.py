@@ -8,14 +8,14 @@ from typing import Any
 
 
 class ModelKind(Enum):
-    """What a model does."""
+    """The task of a model."""
 
     TRANSLATION = "translation"
     EMBEDDING = "embedding"
 
 
 class Pooling(IntEnum):
-    """How the vectors of a text's tokens become one vector; numbered as in the contract."""
+    """Poolings of a text's token vectors into one vector; numbered as in the contract."""
 
     MEAN = 1
     CLS = 2
@@ -24,7 +24,7 @@ class Pooling(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """One model. Fields that do not apply to its kind have their default."""
+    """The description of one model. Fields that do not apply to its kind have their defaults."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ class ModelDescription:
     """The precision that the server runs."""
     available_precisions: Sequence[str] = ()
     description: str = ""
-    """One sentence for people."""
+    """One sentence that describes the model."""
     source_language: str = ""
     target_language: str = ""
     languages: Sequence[str] = ()
@@ -41,23 +41,23 @@ class ModelDescription:
     max_source_tokens: int = 0
     max_target_tokens: int = 0
     suppressed_token_ids: Sequence[int] = ()
-    """Tokens that no translation of the model has."""
+    """Ids of tokens that the model never generates."""
     max_tokens: int = 0
-    """Most tokens of a text to embed."""
+    """Maximum number of tokens of a text to embed."""
     d_model: int = 0
-    """Width of an embedding."""
+    """Dimension of an embedding."""
     num_layers: int = 0
-    """Layers of an embedding model."""
+    """Number of layers of an embedding model."""
     vocab_size: int = 0
-    """Tokens of an embedding model's vocabulary."""
+    """Size of an embedding model's vocabulary."""
     mask_id: int | None = None
     has_mask_head: bool = False
     """Whether the model can fill masks."""
     default_pooling: Pooling = Pooling.MEAN
     default_normalize: bool = False
     published: dict[str, Any] = field(default_factory=dict)
-    """Facts that only callers read, as JSON values by their names in the manifest: limits, sizes,
-    licence, credits, provenance, quality, parity."""
+    """Facts that the server passes on to callers, as JSON values by their names in the manifest:
+    limits, sizes, licence, credits, provenance, quality, parity."""
 
     @cached_property
     def key(self) -> str:

@@ -53,7 +53,7 @@ class EmbeddingRequest:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
-    """How one text was read."""
+    """The token count and truncation of one text."""
 
     num_tokens: int
     truncation: TruncationReport | None
@@ -69,7 +69,7 @@ class EmbeddingAnswer(Answer):
 
 @dataclass(frozen=True, slots=True)
 class TokenEmbeddingRequest:
-    """Texts whose tokens are embedded. Layers count from 0, negative ones from the end."""
+    """Texts whose tokens to embed. Layers count from 0, negative layers from the end."""
 
     texts: Sequence[str]
     model: str = ""
@@ -83,7 +83,7 @@ class TokenEmbeddings:
 
     tokens: TokenizedText
     layers: Sequence[NDArray[np.float32]]
-    """For each wanted layer: (tokens, d)."""
+    """One array per requested layer: (tokens, d)."""
     truncation: TruncationReport | None
 
 
@@ -106,7 +106,7 @@ class Embedder:
     async def embed(self, request: EmbeddingRequest, seconds_left: float | None) -> EmbeddingAnswer:
         """One vector for each text.
 
-        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         model = self._checked_model(request)
         description = model.description
@@ -171,7 +171,7 @@ class Embedder:
 
 
 def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
-    """The wanted layers, counted from 0, in the order of the request; raises InvalidRequest."""
+    """The requested layers, counted from 0, in the order of the request; raises InvalidRequest."""
     if len(requested) > num_layers + 1:
         raise InvalidRequest("layers", f"at most {num_layers + 1}, got {len(requested)}")
     for layer in requested:
@@ -183,7 +183,7 @@ def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
 
 
 def _text_tokenization(model: ServedModel, truncation: int) -> TokenizationOptions:
-    """How texts to embed are tokenized; raises InvalidRequest."""
+    """The tokenization options of texts to embed; raises InvalidRequest."""
     return TokenizationOptions(
         model.source_tokenizer,
         model.description.max_tokens,
@@ -202,7 +202,7 @@ def _embedded_text(
 def _stacked(
     texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], d_model: int
 ) -> NDArray[np.float32]:  # (texts, d)
-    """The vectors of the texts without a fault, among zeros for the others."""
+    """The vectors of all texts, with zeros for texts with a fault."""
     stacked = np.zeros((len(texts), d_model), np.float32)
     if vectors:
         is_good = [not isinstance(text, InvalidRequest) for text in texts]
@@ -221,7 +221,7 @@ def _token_embeddings(
 
 
 def _normalize(vectors: NDArray[np.float32]) -> None:
-    """Scale each row to length 1 in place; rows of zeros stay."""
+    """Scale each row to length 1 in place, except rows of zeros."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)  # (texts, 1)
     lengths[lengths == 0] = 1
     vectors /= lengths

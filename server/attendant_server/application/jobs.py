@@ -1,4 +1,4 @@
-"""Work of calls that takes the processor: short work at once, long work off the event loop."""
+"""CPU-bound work of calls: short work runs at once, long work off the event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 MAX_INLINE_TOKENS = 300
-"""About a millisecond of building an answer."""
+"""Tokens that take about a millisecond to build an answer from."""
 
 Value = TypeVar("Value")
 
@@ -22,5 +22,5 @@ class JobRunner:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def run_for(self, num_tokens: int, work: Callable[[], Value]) -> Value:
-        """Run work over about ``num_tokens`` tokens or candidates: on a thread if they are many."""
+        """Run work over about ``num_tokens`` tokens or candidates; on a thread if they are many."""
         return work() if num_tokens <= MAX_INLINE_TOKENS else await self.run(work)

@@ -1,4 +1,4 @@
-"""The likeliest tokens for the masks of texts."""
+"""Mask filling: the likeliest tokens for the masks of texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ class MaskFillingRequest:
 
 @dataclass(frozen=True, slots=True)
 class FilledMask:
-    """The candidates for one mask, the likeliest first."""
+    """The candidates for one mask, likeliest first."""
 
     start: int
-    """First character of the mask in its text."""
+    """Index of the mask's first character in its text."""
     end: int
     token_ids: Sequence[int]
     token_texts: Sequence[str]
@@ -57,7 +57,7 @@ class FilledMask:
 
 @dataclass(frozen=True, slots=True)
 class FilledText:
-    """The masks of one text, in its order."""
+    """The masks of one text, in text order."""
 
     masks: Sequence[FilledMask]
     truncation: TruncationReport | None
@@ -71,7 +71,7 @@ class MaskFillingAnswer(Answer):
 
 
 class MaskFiller:
-    """Fills masks with all embedding models that have the head for it."""
+    """Fills masks with all embedding models that have a masked-language-model head."""
 
     def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
         self._catalog, self._jobs, self._limits = catalog, jobs, limits
@@ -81,7 +81,7 @@ class MaskFiller:
     ) -> MaskFillingAnswer:
         """The likeliest tokens for every mask.
 
-        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         model, top_k, mask_id, tokenization = self._prepare(request)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
@@ -111,7 +111,7 @@ class MaskFiller:
     def _prepare(
         self, request: MaskFillingRequest
     ) -> tuple[ServedModel, int, int, TokenizationOptions]:
-        """The model, the checked ``top_k``, the id of the mask token, and how texts are read."""
+        """The model, the checked ``top_k``, the mask token's id and the tokenization options."""
         self._limits.check_count("texts", len(request.texts))
         self._limits.check_characters(TEXTS, request.texts)
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)

@@ -18,7 +18,7 @@ from attendant_server.errors import InvalidRequest
 
 
 class TextSide(IntEnum):
-    """Which tokenizer of a translation model reads a text; numbered as in the contract."""
+    """The tokenizers of a translation model; numbered as in the contract."""
 
     SOURCE = 1
     TARGET = 2
@@ -26,12 +26,12 @@ class TextSide(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model and its state now."""
+    """A model and its present state."""
 
     description: ModelDescription
     is_ready: bool
     is_default: bool
-    """Whether requests that name the model without a version get this version."""
+    """Whether this is the default version of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class TokenizationAnswer:
     model: str
     texts: Sequence[TokenizedOrError]
     size: int
-    """Tokens of all texts, for `JobRunner.run_for`."""
+    """Number of tokens in all texts, for `JobRunner.run_for`."""
 
 
 class ModelInspector:
-    """Describes the models and shows their tokens."""
+    """Describes the models and tokenizes texts."""
 
     def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
         self._catalog, self._jobs = catalog, jobs

@@ -1,4 +1,4 @@
-"""Scores that a translation model gives to translations which the caller already has."""
+"""Scoring of given translations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,13 +26,16 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TokenizedText
 
 SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
-"""The names of the sides of a pair in messages."""
+"""The names of the two sides of a pair, for messages."""
 TokenizedPairOrError: TypeAlias = tuple[TokenizedText, TokenizedText] | InvalidRequest
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringRequest:
-    """Sources with one translation each. ``truncation`` of the sources as in `Truncation`, or 0."""
+    """Sources with one translation each.
+
+    ``truncation`` of the sources is a number of `Truncation`, 0 for the default.
+    """
 
     sources: Sequence[str]
     targets: Sequence[str]
@@ -46,7 +49,7 @@ class PairScore:
     """The score of one pair."""
 
     score: float
-    """``log_probability`` divided by the length of the target to the power of the penalty."""
+    """``log_probability`` divided by the target's length to the power of the length penalty."""
     log_probability: float
     log_probabilities: Sequence[float]
     """One for each token of the target."""
@@ -71,7 +74,7 @@ class Scorer:
     async def score(self, request: ScoringRequest, seconds_left: float | None) -> ScoringAnswer:
         """Score all pairs; returns when all are done.
 
-        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         self._limits.check_count("pairs", len(request.sources))
         self._limits.check_characters(SOURCES, request.sources)
@@ -104,7 +107,7 @@ class Scorer:
 def _tokenization(
     model: ServedModel, truncation: int
 ) -> tuple[TokenizationOptions, TokenizationOptions]:
-    """How sources and targets are tokenized; only sources are ever truncated."""
+    """The tokenization options of sources and of targets. Targets are never truncated."""
     description = model.description
     return (
         TokenizationOptions(

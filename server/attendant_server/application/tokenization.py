@@ -1,4 +1,4 @@
-"""Texts of a call to tokens, within limits; long texts off the event loop."""
+"""Tokenization of a call's texts, within limits; long texts off the event loop."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,16 +14,17 @@ from attendant_server.records import CallRecord
 from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
 
 MAX_INLINE_CHARACTERS = 1000
-"""About a millisecond of tokenization; a thread switch would cost more than it frees."""
+"""Characters that take about a millisecond to tokenize. For fewer, a thread switch costs more than
+it saves."""
 MAX_JOB_CHARACTERS = 10_000
-"""Long calls are cut into jobs, so that others come in between and a cancelled one ends soon."""
+"""Long calls are split into jobs, so that other calls run in between and cancelling works."""
 
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 Result = TypeVar("Result")
 
 
 class Truncation(IntEnum):
-    """How a text of too many tokens is treated; numbered as in the contract."""
+    """The treatment of texts with too many tokens; numbered as in the contract."""
 
     REFUSE = 1
     RIGHT = 2
@@ -34,7 +35,7 @@ class Truncation(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TruncationReport:
-    """The tokens that a text had, and those that the model read."""
+    """The number of tokens before and after truncation."""
 
     num_original_tokens: int
     num_kept_tokens: int
@@ -43,14 +44,15 @@ class TruncationReport:
 
 @dataclass(frozen=True, slots=True)
 class TokenizationOptions:
-    """How the texts of a call are tokenized."""
+    """Tokenization options of a call's texts."""
 
     tokenizer: TextTokenizer
     max_tokens: int | None
-    """Most tokens of one text, special tokens included; None: no limit, and a text may be empty."""
+    """Maximum tokens of one text, including special tokens. None: no limit, and empty texts are
+    allowed."""
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
-    """Most tokens of the whole call."""
+    """Maximum tokens of the whole call."""
 
     def report(self, text: TokenizedText) -> TruncationReport | None:
         """The truncation of a text; None when no tokens were dropped."""
@@ -62,9 +64,9 @@ class TokenizationOptions:
 async def tokenize(
     jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str]
 ) -> list[TokenizedOrError]:
-    """The tokens, or the fault, of each text; raises InvalidRequest for too many in all.
+    """The tokens, or the fault, of each text; raises InvalidRequest for too many tokens in total.
 
-    Faults call a text ``field``, in which ``{}`` stands for its number.
+    ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number.
     """
     record = records.current()
     if record.tokenization_started is None:
@@ -85,7 +87,7 @@ def good(results: Iterable[Result | InvalidRequest]) -> Iterator[Result]:
 
 
 def num_tokens(texts: Iterable[TokenizedOrError]) -> int:
-    """Tokens of all texts without a fault."""
+    """Number of tokens in all texts without a fault."""
     return sum(len(text) for text in good(texts))
 
 

@@ -1,4 +1,4 @@
-"""Translation of texts, whole or as a stream."""
+"""Translation of texts, whole or streamed."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -40,7 +40,7 @@ class TranslationRequest:
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """One text to translate; the rest as in `TranslationRequest`."""
+    """One text to translate; other fields as in `TranslationRequest`."""
 
     text: str
     model: str = ""
@@ -55,7 +55,7 @@ class TranslationHypothesis:
     text: str
     score: float
     is_complete: bool
-    """True when the end token came, False when the length limit did."""
+    """True if the end token was decoded, False if the length limit was reached."""
     token_ids: Sequence[int]
     token_texts: Sequence[str]
     """The tokens as the vocabulary writes them."""
@@ -64,7 +64,7 @@ class TranslationHypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """The result for one text; the best hypotheses first."""
+    """The result for one text: hypotheses, best first."""
 
     hypotheses: Sequence[TranslationHypothesis]
     num_source_tokens: int
@@ -85,7 +85,7 @@ class StreamPiece:
 
     delta: str
     answer: TranslationAnswer | None = None
-    """The whole answer; in the last piece only."""
+    """The whole answer, in the last piece only."""
 
 
 SearchRequest: TypeAlias = TranslationRequest | StreamRequest
@@ -102,7 +102,7 @@ class Translator:
     ) -> TranslationAnswer:
         """Translate all texts; returns when all are done.
 
-        ``seconds_left`` until the caller's deadline; None for a caller without one.
+        ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         self._limits.check_count("texts", len(request.texts))
         self._limits.check_characters(TEXTS, request.texts)
@@ -182,22 +182,22 @@ class Translator:
 
 
 class _SettledPrefixes:
-    """Hands the settled tokens of a translation from the engine's thread to the event loop."""
+    """Passes settled prefixes of a translation from an engine thread to the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, ...] | None] = asyncio.Queue()
 
     def put(self, token_ids: tuple[int, ...]) -> None:
-        """More tokens are settled. Any thread."""
+        """Store a longer settled prefix. Any thread."""
         self._loop.call_soon_threadsafe(self._queue.put_nowait, token_ids)
 
     def close(self) -> None:
-        """Nothing will be added. On the event loop."""
+        """End the sequence of prefixes. On the event loop."""
         self._queue.put_nowait(None)
 
     async def next(self) -> tuple[int, ...] | None:
-        """Wait for more; None at the end."""
+        """Wait for the next prefix; None at the end."""
         return await self._queue.get()
 
 

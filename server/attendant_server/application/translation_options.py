@@ -1,4 +1,4 @@
-"""The options of a translation: as callers give them, checked, and with their defaults."""
+"""The options of a translation: checks and defaults."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from attendant_server.errors import InvalidRequest
 MAX_LENGTH_PENALTY = 10.0
 DEFAULT_LENGTH_PENALTY = 1.0
 MAX_OUTPUT_RATIO = 3
-"""Tokens of a translation for each of its source, beyond which it most likely repeats itself. Of
-164,110 English-German pairs none has more than 1.5 times and 16, in either direction."""
+"""Default limit of output tokens per source token. A longer translation most likely repeats itself:
+none of 164,110 English-German pairs has more than 1.5 times the source tokens + 16, in either
+direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslationOptions:
-    """The options of one call; None stands for the default."""
+    """The options of one call; None means the default."""
 
     beam_size: int | None = None
     num_hypotheses: int | None = None
@@ -29,9 +30,10 @@ class TranslationOptions:
 def search_options(
     options: TranslationOptions, limits: RequestLimits, model: ModelDescription
 ) -> SearchOptions:
-    """The options of a search with all defaults filled in; raises InvalidRequest.
+    """The search options with all defaults filled in; raises InvalidRequest.
 
-    Without ``max_output_tokens``, each text has a limit of `MAX_OUTPUT_RATIO` times its tokens.
+    Without ``max_output_tokens``, the limit of each text is relative to its source tokens
+    (`MAX_OUTPUT_RATIO`).
     """
     max_target_tokens = model.max_target_tokens
     beam_size = _or_default(options.beam_size, 1)
@@ -54,7 +56,7 @@ def search_options(
 
 
 def checked_length_penalty(field: str, length_penalty: float | None) -> float:
-    """The length penalty, 1.0 when it is not given; raises InvalidRequest."""
+    """The checked length penalty, 1.0 if it is not given; raises InvalidRequest."""
     if length_penalty is None:
         return DEFAULT_LENGTH_PENALTY
     if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):

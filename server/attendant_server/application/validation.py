@@ -1,6 +1,6 @@
-"""Checks of requests that several methods share, all of them made before any work.
+"""Request checks that several methods share. Methods make them before any other work.
 
-Every failure names the field and the limit and never repeats what the caller sent.
+Every error names the field and the limit, and never repeats the caller's text.
 """
 
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ from typing import TypeVar
 from attendant_server.errors import InvalidRequest
 
 TEXTS = "texts[{}]"
-"""The name of one text of the field ``texts`` in messages; ``{}`` stands for its number."""
+"""The name of one text of the field ``texts``, for messages; ``{}`` stands for its number."""
 TOKEN_BYTES = 32
-"""About what one token with its text and numbers takes in an answer."""
+"""Approximate size of one token, with its text and numbers, in an answer."""
 
 KnownValue = TypeVar("KnownValue", bound=IntEnum)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Limits that the settings put on every request, inclusive."""
+    """The limits of the settings on every request, inclusive."""
 
     max_texts: int
     max_text_characters: int
@@ -30,14 +30,14 @@ class RequestLimits:
     max_request_seconds: float
 
     def check_count(self, field: str, num_texts: int) -> None:
-        """Refuse no texts and too many."""
+        """Raise InvalidRequest for no texts or too many texts."""
         if not num_texts:
             raise InvalidRequest(field, "at least 1, got 0")
         if num_texts > self.max_texts:
             raise InvalidRequest(field, f"at most {self.max_texts}, got {num_texts}")
 
     def check_characters(self, field: str, texts: Iterable[str]) -> None:
-        """Refuse texts of too many characters; ``{}`` in ``field`` stands for a text's number."""
+        """Raise InvalidRequest for a too long text; ``{}`` in ``field`` stands for its number."""
         for i, text in enumerate(texts):
             if len(text) > self.max_text_characters:
                 raise InvalidRequest(
@@ -46,7 +46,7 @@ class RequestLimits:
                 )
 
     def check_response(self, field: str, num_bytes: int) -> None:
-        """Refuse a request whose answer could be too large a message."""
+        """Raise InvalidRequest if the answer could exceed the largest message."""
         if num_bytes > self.max_response_bytes:
             raise InvalidRequest(
                 field,
@@ -55,9 +55,10 @@ class RequestLimits:
             )
 
     def deadline(self, now: float, seconds_left: float | None) -> float:
-        """When a call must be over: the caller's deadline, or the server's limit if it is earlier.
+        """The deadline of a call: the caller's, or the server's if it is earlier.
 
-        ``seconds_left`` is None for callers without a deadline.
+        ``now`` and the result are seconds on the engine's clock. ``seconds_left`` is None for
+        callers without a deadline.
         """
         if seconds_left is None:
             return now + self.max_request_seconds
@@ -65,13 +66,13 @@ class RequestLimits:
 
 
 def check_range(field: str, value: int, low: int, high: int) -> None:
-    """Refuse a number outside of ``low`` to ``high``."""
+    """Raise InvalidRequest for a number outside ``low`` to ``high``, both inclusive."""
     if not low <= value <= high:
         raise InvalidRequest(field, f"must be between {low} and {high}, got {value}")
 
 
 def known_value(field: str, number: int, default: KnownValue) -> KnownValue:
-    """The value that a number stands for, ``default`` for 0; refuses numbers without a value."""
+    """The enum value of a number, ``default`` for 0; raises InvalidRequest for unknown numbers."""
     if not number:
         return default
     try:

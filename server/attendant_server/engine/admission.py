@@ -1,4 +1,4 @@
-"""The bounded queues in front of a model: the state that callers' threads and workers share."""
+"""The bounded queues of a model: the state that callers' threads and workers share."""
 
 import threading
 from collections import Counter, deque
@@ -30,16 +30,16 @@ class _WaitingCall:
 
 
 class Admission:
-    """Counts the texts that wait for one model, over all its queues: never more than ``max_texts``.
+    """Counts the texts that wait for one model, over all its queues: at most ``max_texts``.
 
-    A text waits from its admission until `start`: while it is queued, and while a worker that took
-    it encodes it or has no rows for it. Texts of calls that are over do not count.
+    A text waits from its admission until `start`: first in the queue, then while a worker encodes
+    it or has no free rows for it. Texts of ended calls are not counted.
     """
 
     def __init__(self, max_texts: int) -> None:
         self.max_texts = max_texts
         self._lock = threading.Lock()  # guards these counts and all queues of the model
-        # By future: a key that leads back to the call would keep it alive with its results.
+        # Keyed by future: a reference to the call would keep its results in memory.
         self._calls: dict[Answer[Any], _WaitingCall] = {}  # oldest first
         self._num_waiting = 0
 
@@ -60,7 +60,7 @@ class Admission:
         self._num_waiting += call.num_texts
 
     def start(self, texts: Iterable[Waiting]) -> None:
-        """Count these texts no longer: a model run includes them now."""
+        """Stop counting these texts as waiting: a model run includes them now."""
         with self._lock:
             for text in texts:
                 waiting = self._calls.get(text.call.future)
@@ -72,22 +72,22 @@ class Admission:
                     del self._calls[text.call.future]
 
     def _forget(self, future: Answer[Any]) -> None:
-        """Count nothing of a call that is over. The caller holds the lock."""
+        """Stop counting the texts of an ended call. The caller holds the lock."""
         waiting = self._calls.pop(future, None)
         if waiting is not None:
             self._num_waiting -= waiting.num_texts
 
     def _oldest_age(self, now: float) -> float:
-        """How long the oldest text has waited, which a newcomer may expect as well."""
+        """Seconds that the oldest text has waited: the estimated wait of a new text."""
         oldest = next(iter(self._calls.values()), None)
         return max(LEAST_RETRY_SECONDS, now - oldest.submitted) if oldest else LEAST_RETRY_SECONDS
 
 
 class AdmissionQueue(Generic[Text]):
-    """Texts of one kind that no worker has taken yet, first come first served.
+    """A first-in, first-out queue of texts that no worker has taken yet.
 
-    All texts of a call are admitted or none. Texts of calls that are over are not counted, even
-    before a worker has come across them.
+    Either all texts of a call are admitted or none. Texts of ended calls are not counted, even
+    while they are still in the queue.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -98,13 +98,13 @@ class AdmissionQueue(Generic[Text]):
         self._num_queued = 0  # all of `_queued` together
 
     def __len__(self) -> int:
-        """Texts that a worker may take; never the state between taking some and keeping others."""
+        """Texts that a worker may take. Consistent at any time: `take` is atomic."""
         return self._num_queued
 
     def put(self, call: Call[Any], texts: Iterable[Text], now: float) -> None:
         """Queue all ``num_texts`` texts of ``call``.
 
-        Raises QueueFull, without asking for any of ``texts``, when they do not fit.
+        Raises QueueFull if they do not fit; ``texts`` is then not iterated.
         """
         with self._admission._lock:
             self._admission._admit(call, now)
@@ -119,10 +119,10 @@ class AdmissionQueue(Generic[Text]):
     def take(
         self, now: float, choose: Callable[[Iterator[Text]], Sequence[Text]]
     ) -> tuple[Sequence[Text], Sequence[Text]]:
-        """Remove the texts that ``choose`` picks from those in line; the others keep their places.
+        """Remove the texts that ``choose`` picks from the queue; the other texts keep their order.
 
-        Nothing is removed before ``choose`` has returned, and no other thread sees anything in
-        between. Returns the chosen texts and those that were found expired, which are removed too.
+        Atomic: other threads see the queue before or after the call. Returns the chosen texts and
+        the expired texts, which are removed too.
         """
         with self._admission._lock:
             seen: list[Text] = []

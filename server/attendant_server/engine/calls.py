@@ -1,4 +1,4 @@
-"""What callers hand to the engine and what they get back. Safe to use from any thread."""
+"""Calls to the engine and their results. Safe to use from any thread."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,48 +13,49 @@ TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
 EXTRA_TOKENS = 16
-"""What the shortest texts may have beyond their share of output tokens."""
+"""Output tokens that every text may have in addition to its limit per source token."""
 EARLY_SECONDS = 0.01
-"""Callers end a call at their own deadline, which can be a little before the one that they sent."""
+"""Tolerance for callers that cancel a call slightly before the deadline that they sent."""
 
 
 @dataclass(slots=True)
 class CallTimings:
-    """Moments of a call on the engine's clock, in seconds; None until they have come."""
+    """Times of a call's events on the engine's clock, in seconds; None before the event."""
 
     submitted: float | None = None
     started: float | None = None
-    """When the engine took up the first text."""
+    """When the engine took the first text from the queue."""
     encoded: float | None = None
     """When the last encoder run of the call had ended."""
     first_token: float | None = None
     num_first_tokens: int = 0
-    """Tokens that came together with the first."""
+    """Tokens that the step of the first token decoded."""
     finished: float | None = None
     num_batch_texts: int = 0
-    """Texts, of all calls, in the last run of a model (but the decoder) that had a text of it."""
+    """Batch size, over all calls, of the last run (other than of the decoder) with a text of this
+    call."""
     num_step_texts: int = 0
-    """Texts, of all calls, in the decoding step that gave the first token."""
+    """Sentences, over all calls, in the decoding step that gave the first token."""
 
 
 class Answer(Future[list[Result]]):
-    """The future of a call. It knows the deadline, as queues keep futures and not calls."""
+    """The future of a call. It stores the deadline because queues keep futures, not calls."""
 
     def __init__(self, deadline: float | None) -> None:
         super().__init__()
         self.deadline = deadline
 
     def came_too_late(self, now: float) -> bool:
-        """Whether what ended the call was most likely its deadline."""
+        """Whether the call most likely ended because of its deadline."""
         return self.deadline is not None and now >= self.deadline - EARLY_SECONDS
 
 
 class Call(Generic[Result]):
-    """One request: several texts, admitted together or not at all, answered together.
+    """One request: several texts that are admitted and answered together.
 
-    ``future`` resolves to one result a text, in order. Cancelling the future abandons the call:
-    no model run that starts later includes it. The same holds once ``deadline``, a time on the
-    engine's clock, has passed; the future then fails with `DeadlineExceeded`.
+    ``future`` resolves to one result per text, in order. Cancelling the future abandons the call:
+    no later model run includes its texts. A call is also abandoned once ``deadline``, a time in
+    seconds on the engine's clock, has passed; the future then fails with `DeadlineExceeded`.
     """
 
     def __init__(self, num_texts: int, deadline: float | None) -> None:
@@ -94,14 +95,14 @@ class Call(Generic[Result]):
             self.future.set_exception(error)
 
     def _claim(self) -> bool:
-        # The caller may cancel at any moment; from here on it cannot any more.
+        # The caller may cancel at any moment before this; afterwards cancelling has no effect.
         future = self.future
         return not (future.done() or future.running()) and future.set_running_or_notify_cancel()
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How to search for the best hypotheses of one text."""
+    """Options of the search for the best hypotheses of one text."""
 
     max_output_tokens: int
     beam_size: int = 1
@@ -109,9 +110,10 @@ class SearchOptions:
     length_penalty: float = 1.0
     min_output_tokens: int = 0
     suppressed_token_ids: tuple[int, ...] = ()
-    """Tokens of the model's vocabulary that no hypothesis may have."""
+    """Ids of tokens that no hypothesis may contain."""
     max_output_ratio: int | None = None
-    """If given, a text may have so many output tokens for each of its own, and `EXTRA_TOKENS`."""
+    """If given, output tokens are also limited to this times the source tokens, plus
+    `EXTRA_TOKENS`."""
 
     def for_source(self, num_source_tokens: int) -> "SearchOptions":
         """These options with the output limit of one text."""
@@ -124,19 +126,19 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One translation: its tokens (the end token included when it came) and how it scored."""
+    """One translation: its tokens, including the end token if it was reached, and its scores."""
 
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
     score: float
     is_complete: bool
-    """True when the end token came, False when the length limit did."""
+    """True if the end token was decoded, False if the length limit was reached."""
 
 
 class TranslateCall(Call[list[Hypothesis]]):
-    """Translate sources (token ids ending with the end token); best hypotheses first.
+    """Translate sources (token ids ending with the end token). Results are hypotheses, best first.
 
-    A text has fewer hypotheses than it asks for, or none, where its options forbid too many tokens.
+    A text has fewer hypotheses than requested, or none, if its options forbid too many tokens.
     """
 
     def __init__(
@@ -146,9 +148,10 @@ class TranslateCall(Call[list[Hypothesis]]):
         deadline: float | None = None,
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
     ) -> None:
-        """``on_prefix`` is for calls with one source. Each time that the beginning which all
-        hypotheses that can still win share has grown, it is given that beginning's token ids, on
-        one of the engine's threads; it must be quick.
+        """``on_prefix`` receives the settled prefix of a call with one source, whenever it grows.
+
+        The settled prefix holds the token ids that all hypotheses which can still win begin with.
+        The callback runs on one of the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.sources = sources
@@ -176,8 +179,8 @@ class ScoreCall(Call[TargetScore]):
 class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     """Embed texts (token ids with their special tokens).
 
-    ``outputs`` names what is wanted: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each (d,),
-    or ``hidden_<layer>``, each (length, d). A text's result maps these names to arrays.
+    ``outputs`` names the outputs to return: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each
+    (d,), or ``hidden_<layer>``, each (length, d). A text's result maps these names to arrays.
     """
 
     def __init__(

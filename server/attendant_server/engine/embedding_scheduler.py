@@ -1,8 +1,8 @@
 """Token-budget batching for one embedding model.
 
-Texts of similar length are run together, oldest first, within a budget of padded tokens. While a
-translation scheduler has work on the same worker, measured time bounds it as well, so that steps
-are never far apart.
+A batch holds the oldest text and texts of similar length, within a budget of padded tokens. While a
+translation scheduler has work on the same worker, the measured time per token limits the batch as
+well, which bounds the delay of decoding steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,15 +25,16 @@ class EmbeddingLimits:
     """Bounds of an embedding scheduler."""
 
     max_batch_tokens: int = 512
-    """Padded tokens of one batch. On CPUs, activations of more leave the caches."""
+    """Padded tokens of one batch. Activations of larger batches do not fit into the caches of a
+    CPU."""
     max_batch_seconds: float = 0.01
-    """Time that a batch may take while another scheduler waits, by the measured time per token."""
+    """Seconds that a batch may take while another scheduler waits, at the measured speed."""
     max_queued_texts: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class TextToEncode:
-    """One text of an `EmbedCall` or a `FillMaskCall`, waiting."""
+    """One waiting text of an `EmbedCall` or a `FillMaskCall`."""
 
     call: EmbedCall | FillMaskCall
     index: int
@@ -45,7 +46,7 @@ class TextToEncode:
 
 
 class EmbeddingScheduler(Scheduler):
-    """The batches of one worker, and the queue of the model."""
+    """Runs the batches of one worker for one embedding model; the model's queue is shared."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class EmbeddingScheduler(Scheduler):
         clock: Callable[[], float],
         sibling: "EmbeddingScheduler | None" = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler of the same model; they share the queue."""
+        """``sibling`` is another worker's scheduler for the same model; both share its queue."""
         super().__init__(name, observer, clock)
         self._model, self._limits = model, limits
         self._admission: Admission
@@ -79,17 +80,17 @@ class EmbeddingScheduler(Scheduler):
 
     @property
     def num_active(self) -> int:
-        """Texts in the batch that is being run here."""
+        """Texts in the running batch."""
         return len(self._in_flight)
 
     def submit(self, call: Call[Any]) -> None:
-        """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull. Any thread."""
+        """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull or TypeError. Any thread."""
         if not isinstance(call, EmbedCall | FillMaskCall):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
         self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
 
     def release_memory(self) -> None:
-        """Let the model give back what its runs took."""
+        """Release the working memory of the model's runs."""
         self._model.release_memory()
 
     def _advance(self, is_alone: bool) -> None:
@@ -103,7 +104,7 @@ class EmbeddingScheduler(Scheduler):
         started = self._clock()
         lengths = [text.length for text in batch]
         outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
-        # A failed run says nothing about the time of those that do not fail.
+        # The time of a failed run is not representative.
         if outputs is not None and self._answer(batch, outputs):
             self._measure(max(lengths) * len(lengths), self._clock() - started)
 
@@ -115,7 +116,7 @@ class EmbeddingScheduler(Scheduler):
 
     @property
     def _timely_budget(self) -> int:
-        """Padded tokens for a batch that another scheduler waits for."""
+        """Budget of padded tokens while another scheduler waits."""
         if not self._seconds_per_token:
             return self._limits.max_batch_tokens
         affordable = int(self._limits.max_batch_seconds / self._seconds_per_token)
@@ -129,13 +130,13 @@ class EmbeddingScheduler(Scheduler):
     def _answer(
         self, batch: Sequence[TextToEncode], outputs: dict[str, NDArray[np.float32]]
     ) -> bool:
-        """Give each text's call what it wants; whether no masked-word head failed.
+        """Answer the call of each text; returns whether every run of a masked-word head succeeded.
 
-        Each text has a head run of its own, which fails the text's own call alone.
+        The head runs once per text, so a failure affects only the text's call.
         """
         has_failed = False
         for row, text in enumerate(batch):
-            if text.call.is_over():  # cancelled meanwhile, or an earlier text of it has failed
+            if text.call.is_over():  # cancelled meanwhile, or failed by an earlier text
                 continue
             try:
                 result = self._result(text, row, outputs)
@@ -150,7 +151,7 @@ class EmbeddingScheduler(Scheduler):
         return not has_failed
 
     def _embed(self, batch: Sequence[TextToEncode]) -> dict[str, NDArray[np.float32]]:
-        """All outputs that any text of the batch wants, with a batch axis."""
+        """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
 
@@ -160,7 +161,7 @@ class EmbeddingScheduler(Scheduler):
         return (f"hidden_{self._model.num_layers}",)
 
     def _result(self, text: TextToEncode, row: int, outputs: dict[str, NDArray[np.float32]]) -> Any:
-        """What the text's call wants, copied so that the batch's memory is not kept alive."""
+        """The result of one text, copied so that it does not keep the batch's memory alive."""
         call = text.call
         if isinstance(call, EmbedCall):
             return {

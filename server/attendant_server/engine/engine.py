@@ -1,4 +1,4 @@
-"""The engine's workers: threads, each of whose time its schedulers of all models share."""
+"""The engine's workers. Each worker is a thread that runs one scheduler per model in turn."""
 
 import logging
 import os
@@ -18,13 +18,13 @@ from attendant_server.errors import ModelFailed, Unavailable
 logger = logging.getLogger(__name__)
 
 IDLE_SECONDS = 10.0
-"""How long a worker without work keeps the memory of caches for the next."""
+"""Seconds without work after which a worker releases the memory of its caches."""
 LAST_RUN_SECONDS = 5.0
-"""How long draining waits for the model run in progress when its time is over."""
+"""Seconds that draining waits for the model run in progress after its time limit."""
 
 
 class EngineState(Enum):
-    """The life of an engine, in order."""
+    """The states of an engine, in order."""
 
     NEW = "not started"
     RUNNING = "running"
@@ -33,7 +33,7 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Runs every admitted call. A scheduler's state belongs to its worker, so it needs no lock."""
+    """Runs every admitted call. Only its worker uses a scheduler's state, so it needs no lock."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class Engine:
         idle_seconds: float = IDLE_SECONDS,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """``schedulers`` by the model's name, one for each worker; ``clock`` is that of deadlines.
+        """``schedulers`` are by model name, one per worker. ``clock`` is the clock of deadlines.
 
-        ``processors`` has one for each worker to stay on, or none. A worker that had no work for
-        ``idle_seconds`` gives its memory back and then calls ``on_idle``, on its thread.
+        ``processors`` holds one processor id per worker to pin it to, or is empty. A worker without
+        work for ``idle_seconds`` releases its memory and then calls ``on_idle`` on its thread.
         """
         self.clock = clock
         self._idle_seconds, self._on_idle = idle_seconds, on_idle
         self.on_death: Callable[[], None] | None = None
-        """Called when a worker has died of an error, on its thread, after everyone was answered."""
+        """Called on the thread of a worker that died of an error, after all calls were answered."""
         self._schedulers = {name: group[0] for name, group in schedulers.items()}
         self._state = EngineState.NEW
         self._has_died = False
@@ -83,7 +83,7 @@ class Engine:
     def drain(self, timeout_seconds: float) -> bool:
         """Refuse new calls, finish the admitted ones and end the workers.
 
-        Returns whether all finished in time; what is left then fails with Unavailable.
+        Returns whether all calls finished in time. Unfinished calls fail with Unavailable.
         """
         with self._changed:
             if self._state is EngineState.RUNNING:
@@ -92,7 +92,7 @@ class Engine:
         has_finished = _join(self._threads, timeout_seconds)
         self._stop()
         if not _join(self._threads, LAST_RUN_SECONDS):
-            logger.critical("event=model_run_hangs")  # daemon threads do not hold the exit up
+            logger.critical("event=model_run_hangs")  # daemon threads do not block the exit
         return has_finished
 
     def _stop(self) -> None:
@@ -101,10 +101,10 @@ class Engine:
             self._changed.notify_all()
 
     def _run(self, own: Sequence[Scheduler], processors: Sequence[int]) -> None:
-        """The life of one worker, on these processors only, if there are any."""
+        """Run one worker until it ends, on these processors only, if any are given."""
         try:
             if processors:
-                with suppress(OSError):  # It may have been taken from the process since.
+                with suppress(OSError):  # The process may have lost this processor.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
             fair_share = FairShare(own, time.monotonic)
             while at_work := self._next_work(own):
@@ -118,7 +118,7 @@ class Engine:
     def _die(self, own: Sequence[Scheduler]) -> None:
         with self._changed:
             is_first, self._has_died = not self._has_died, True
-        self._stop()  # under the lock: whoever has just been admitted is failed as well
+        self._stop()  # under the lock, so that calls admitted just before it fail as well
         try:
             self._fail_all(own)
         finally:
@@ -129,7 +129,7 @@ class Engine:
                     self.on_death()
 
     def _next_work(self, own: Sequence[Scheduler]) -> list[Scheduler]:
-        """Block until schedulers have work and return them; none when the worker should end."""
+        """Block until schedulers have work; returns them, or [] when the worker should end."""
         at_work = self._wait_for_work(own, self._idle_seconds)
         if at_work is None:
             self._release_memory(own)
@@ -147,7 +147,7 @@ class Engine:
     def _wait_for_work(
         self, own: Sequence[Scheduler], max_seconds: float | None
     ) -> list[Scheduler] | None:
-        """The same; None when there was no work for ``max_seconds`` of the engine's clock."""
+        """Like `_next_work`, but None after ``max_seconds`` of the engine's clock without work."""
         seconds_left, started = max_seconds, None
         with self._changed:
             while True:
@@ -172,10 +172,10 @@ class Engine:
             scheduler.fail(ModelFailed("the model failed while it ran this request"))
 
     def _fail_all(self, own: Sequence[Scheduler]) -> None:
-        """Answer for all that runs on a worker that ends, and for all that still waits."""
+        """Fail all running calls of an ending worker, and all waiting calls."""
         why = "the engine has died" if self._has_died else "the server is shutting down"
         for scheduler in own:
-            # A worker that has nothing left to do leaves what waits to those that go on.
+            # A worker without work leaves waiting calls to the other workers.
             waiting_too = self._state is EngineState.STOPPED
             try:
                 scheduler.fail(Unavailable(why), waiting_too=waiting_too)
@@ -184,7 +184,7 @@ class Engine:
 
 
 def _join(threads: Iterable[threading.Thread], timeout_seconds: float) -> bool:
-    """Wait for all threads to end; whether they did in time."""
+    """Wait for all threads to end; returns whether they ended in time."""
     end = time.monotonic() + timeout_seconds
     return all(_ends(thread, end - time.monotonic()) for thread in threads)
 

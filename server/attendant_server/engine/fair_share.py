@@ -1,4 +1,4 @@
-"""Whose turn it is on a worker: its time is shared equally among the schedulers that have work."""
+"""Fair sharing of a worker's time among the schedulers that have work."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -8,8 +8,8 @@ from attendant_server.engine.scheduler import Scheduler
 class FairShare:
     """Fair queueing over the schedulers of one worker (Demers, Keshav and Shenker, 1989).
 
-    A turn of one scheduler may take ten times as long as one of another: a decoding step is short,
-    a batch of texts is not. So the time of turns is counted, not their number.
+    Turns are counted by time, not by number: a batch of texts may take ten times as long as a
+    decoding step.
     """
 
     def __init__(self, schedulers: Collection[Scheduler], clock: Callable[[], float]) -> None:
@@ -20,17 +20,17 @@ class FairShare:
         self._least = 0.0
 
     def next(self, at_work: Sequence[Scheduler]) -> Scheduler:
-        """The scheduler, of those that have work, that has had the least time."""
+        """The scheduler in ``at_work`` that has used the least time."""
         going_on = (self._seconds[scheduler] for scheduler in at_work if scheduler in self._at_work)
         self._least = max(self._least, min(going_on, default=0.0))
         for scheduler in at_work:
-            if scheduler not in self._at_work:  # It does not catch up on time that it did not want.
+            if scheduler not in self._at_work:  # Idle time earns no credit.
                 self._seconds[scheduler] = max(self._seconds[scheduler], self._least)
         self._at_work = set(at_work)
         return min(at_work, key=self._seconds.__getitem__)
 
     def take(self, scheduler: Scheduler, turn: Callable[[], None]) -> None:
-        """Run ``turn`` of ``scheduler`` and count its time."""
+        """Run ``turn`` for ``scheduler`` and add its duration to the scheduler's time."""
         started = self._clock()
         try:
             turn()

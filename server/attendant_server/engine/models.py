@@ -1,4 +1,4 @@
-"""What the engine asks of a model. Implemented over ONNX Runtime in the ``onnx`` modules."""
+"""The interfaces of models to the engine. ``runtime`` implements them over ONNX Runtime."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from attendant_server.engine.calls import MaskCandidates, TargetScore, TokenIds
 
 EncodedSource: TypeAlias = Any
-"""An encoded source, as only the model that made it can use it."""
+"""An encoded source, opaque to the engine. Only the model that made it can use it."""
 
 
 class TokenBias(NamedTuple):
-    """What is added to log-probabilities before candidates are chosen.
+    """Values that are added to log-probabilities before candidates are chosen.
 
-    Positions may repeat: all of their values are added.
+    If a position repeats, all of its values are added.
     """
 
     positions: NDArray[np.int64]  # (biased, 2) row and token id
@@ -28,20 +28,22 @@ NO_TOKEN_BIAS = TokenBias(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What one decoding step is given. Rows of a sentence are adjacent."""
+    """The inputs of one decoding step. Rows of a sentence are adjacent."""
 
     tokens: NDArray[np.int64]  # (rows)
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
-    """Candidates of each row; of steps of several tokens, always the best one of each."""
+    """Candidates to return for each row. Steps of several tokens always return the best one per
+    token."""
     token_biases: Sequence[TokenBias]
-    """For each of the tokens that the step decodes in turn."""
+    """One bias for each token that the step decodes, in order."""
 
 
 class CacheCopy(NamedTuple):
-    """Positions ``start`` to ``stop`` of the past of ``parent`` that ``row`` must hold as well.
+    """A copy of the cache positions ``start`` to ``stop`` (exclusive) from row ``parent`` to
+    ``row``.
 
-    Before ``start`` both rows hold the same already.
+    Before ``start`` both rows already hold the same.
     """
 
     row: int
@@ -54,8 +56,9 @@ class CacheCopy(NamedTuple):
 class Candidates:
     """The likeliest next tokens of each row, best first.
 
-    Of a step that decodes several tokens, the likeliest of each in turn. What has a log-probability
-    of minus infinity is no candidate: it fills the place of one where too few tokens are allowed.
+    For a step that decodes several tokens: the likeliest token of each decoding position, in order.
+    Entries with a log-probability of minus infinity are padding, used if too few tokens are
+    allowed.
     """
 
     token_ids: NDArray[np.int64]  # (rows, candidates) or (rows, num_step_tokens)
@@ -63,42 +66,42 @@ class Candidates:
 
 
 class DecoderCache(Protocol):
-    """The caches of all sentences that are searched with one width.
+    """The KV caches of all running sentences of one search width.
 
-    A *slot* holds one sentence: its encoded source and ``width`` adjacent rows, each the
+    A *slot* holds one sentence: its encoded source and ``width`` adjacent rows. A row is the
     self-attention cache of one hypothesis. Slot s has the rows s*width to (s+1)*width - 1.
     """
 
     num_step_tokens: int
-    """Tokens that a step decodes for each row, with nothing between them that the engine could do.
-    Where there are several the width is 1, each follows from the likeliest before it, and the last
-    ones may lie behind an end."""
+    """Tokens that one step decodes for each row, without the engine in between. If there are
+    several, the width is 1, each token follows the likeliest token before it, and tokens after EOS
+    are undefined."""
 
     def load(self, slot: int, source: EncodedSource) -> None:
         """Put an encoded source into a slot; its rows are empty."""
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move the slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
+        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy pasts between rows; none that is read is written as well."""
+        """Copy cache positions between rows. No row is both read and written."""
 
     def release(self) -> None:
-        """No slot is in use any more: other widths may need the memory."""
+        """Declare all slots unused, so that other widths can take the memory."""
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         """Append a token to each row of the first ``num_slots`` slots and rank the next.
 
-        Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the one
-        before. The answer may be overwritten by the next step.
+        Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the
+        repetition before. The next step may overwrite the returned arrays.
         """
 
 
 class CacheFigures(NamedTuple):
-    """What the caches of one worker needed and took when its last step began, in bytes."""
+    """Needed and allocated cache memory of one worker at the start of its last step, in bytes."""
 
     needed: int
-    """Rows x longest row, and sentences x longest source, over the running sentences."""
+    """Rows x longest row, plus sentences x longest source, over the running sentences."""
     allocated: int
 
 
@@ -106,10 +109,10 @@ class CachePool(Protocol):
     """The memory of all caches of one worker."""
 
     figures: CacheFigures
-    """Both of the same moment, for any thread."""
+    """Both figures at the same moment. Any thread may read them."""
 
     def release(self) -> None:
-        """Give back the memory of caches of which no slot is in use."""
+        """Release the memory of caches without slots in use."""
 
 
 class TranslationModel(Protocol):
@@ -124,31 +127,33 @@ class TranslationModel(Protocol):
     def needed_cache_bytes(
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
     ) -> int:
-        """What so many running sentences of ``width`` rows need when they are as long as this."""
+        """Bytes of cache for this many running sentences of ``width`` rows and these lengths."""
 
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
-        """Memory of at most ``max_bytes``, if what runs together never needs more.
+        """The memory pool of one worker's caches, of at most ``max_bytes``.
 
-        It takes at most 1.5 times what is needed, and ``spare_bytes``.
+        The limit holds as long as the running sentences do not need more. The pool allocates at
+        most 1.5 times the needed memory plus ``spare_bytes``.
         """
 
     def step_for(self, width: int, one_token_steps: bool) -> str:
-        """Name of the quickest step graph for sentences of ``width`` rows.
+        """Name of the fastest step graph for sentences of ``width`` rows.
 
-        With ``one_token_steps`` the graph decodes one token in a run.
+        With ``one_token_steps``, a graph that decodes one token per run.
         """
 
     def new_cache(self, step: str, width: int, max_slots: int, pool: Any) -> DecoderCache:
-        """The caches for at most ``max_slots`` sentences of ``width`` rows, in one of its pools.
+        """The caches for at most ``max_slots`` sentences of ``width`` rows, allocated from
+        ``pool``.
 
-        ``step`` is the name of the graph that steps over them.
+        ``step`` is the name of the step graph that uses the caches.
         """
 
     def score(self, pairs: Sequence[tuple[TokenIds, TokenIds]]) -> list[TargetScore]:
         """Score (source, target) pairs as one padded batch."""
 
     def release_memory(self) -> None:
-        """Give back what earlier runs took for their work."""
+        """Release the working memory of earlier runs."""
 
 
 class EmbeddingModel(Protocol):
@@ -165,4 +170,4 @@ class EmbeddingModel(Protocol):
         """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""
 
     def release_memory(self) -> None:
-        """Give back what earlier runs took for their work."""
+        """Release the working memory of earlier runs."""

@@ -1,4 +1,4 @@
-"""What the engine tells whoever watches it. Reports are made on the engine's thread."""
+"""Reports of the engine to its observer, made on the engine's threads."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,13 +9,13 @@ class StepReport:
     """One decoding step over all running rows of a translation model."""
 
     num_rows: int
-    """Rows that were running."""
+    """Rows in use."""
     max_rows: int
-    """Rows that the step could have had; with all sentences that may run, the rows of the step."""
+    """Rows that the step could have had; equals ``num_rows`` if no further sentence may run."""
     num_waiting: int
-    """Texts that were waiting for rows when the step began."""
+    """Texts waiting for rows when the step began."""
     num_output_tokens: int
-    """Tokens of hypotheses that were completed by this step, over all their hypotheses."""
+    """Output tokens of the sentences that this step finished, over all their hypotheses."""
     seconds: float
 
 
@@ -32,7 +32,7 @@ class BatchReport:
 
 
 class Observer(Protocol):
-    """Receives the reports; must be quick and must not raise."""
+    """Receives the engine's reports. Implementations must be quick and must not raise."""
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""

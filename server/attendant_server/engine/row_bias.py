@@ -1,4 +1,4 @@
-"""What a token rule adds to the log-probabilities of one row."""
+"""The values that a token rule adds to the log-probabilities of one row."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBias:
-    """Values for some tokens, finite or minus infinity; a batch adds those of all of its rows."""
+    """Values for some tokens, finite or minus infinity. A step adds the biases of all its rows."""
 
     token_ids: NDArray[np.int64]  # (biased)
     values: NDArray[np.float32]  # (biased)
 
     @classmethod
     def forbidding(cls, token_ids: Collection[int]) -> "RowBias":
-        """Minus infinity for these tokens."""
+        """A bias of minus infinity for these tokens."""
         num_tokens = len(token_ids)
         return cls(
             np.fromiter(token_ids, np.int64, num_tokens), np.full(num_tokens, -np.inf, np.float32)

@@ -1,7 +1,8 @@
-"""The running sentences of one search width: which slot is whose. Ids and tokens only.
+"""The running sentences of one search width, and their slots. Handles token ids, not text.
 
-Slots in use are always the first ones, so a step runs over a contiguous part of the caches: a
-sentence joins behind the last slot, and the last slot moves into the hole that another leaves.
+The slots in use are always the first slots, so a step runs over a contiguous part of the caches. A
+new sentence takes the slot after the last one. When a sentence leaves, the last slot moves into its
+slot.
 """
 
 from collections.abc import Sequence
@@ -34,16 +35,16 @@ class Sentence:
     max_output_tokens: int
     rules: Sequence[TokenRule] = ()
     num_settled: int = field(default=0)
-    """Tokens of the settled prefix that the caller has been told."""
+    """Tokens of the settled prefix that were reported to the caller."""
 
     @property
     def width(self) -> int:
-        """Rows that it needs."""
+        """Rows that the sentence needs."""
         return self.search.width
 
     @property
     def one_token_steps(self) -> bool:
-        """Whether no step may decode several tokens, as it could in greedy search."""
+        """Whether a rule forbids steps of several tokens, which greedy search otherwise allows."""
         return self.width == 1 and any(rule.needs_tokens for rule in self.rules)
 
 
@@ -53,7 +54,7 @@ class Ended:
 
     finished: list[Sentence]
     without_result: list[Sentence]
-    """Those for which the model answered NaN."""
+    """Sentences for which the model returned NaN."""
 
 
 class RunningBatch:
@@ -110,7 +111,7 @@ class RunningBatch:
                 self.leave(slot)
 
     def step(self) -> Ended:
-        """One step for every row; sentences that this ended have left their slots."""
+        """Run one step for every row; returns the ended sentences, which have left their slots."""
         num_rows, num_tokens = self.num_rows, self._cache.num_step_tokens
         candidates = self._cache.step(
             len(self.sentences),
@@ -134,8 +135,8 @@ class RunningBatch:
         return Ended(finished, without_result)
 
     def _without_result(self, candidates: Candidates) -> list[Sentence]:
-        """The sentences that would take candidates that are NaN."""
-        if not np.isnan(candidates.log_probabilities.max()):  # a maximum with NaN is NaN
+        """The sentences whose next candidates are NaN."""
+        if not np.isnan(candidates.log_probabilities.max()):  # max() propagates NaN
             return []
         found = []
         for slot, sentence in enumerate(self.sentences):
@@ -151,7 +152,7 @@ class RunningBatch:
         log_probabilities: list[list[float]],
         without_result: set[Sentence],
     ) -> None:
-        """Let every search choose, and copy the pasts of beams that went on in several rows."""
+        """Let every search choose, then copy the caches of beams that continue in several rows."""
         copies: list[CacheCopy] = []
         for slot, sentence in enumerate(self.sentences):
             if sentence in without_result:
@@ -168,7 +169,7 @@ class RunningBatch:
             self._cache.copy(copies)
 
     def _token_biases(self) -> list[TokenBias]:
-        """What the sentences' rules add, for each of the tokens that a step decodes."""
+        """The biases of all sentences' rules, one for each token that a step decodes."""
         num_tokens = self._cache.num_step_tokens
         ruled = [
             (slot * self.width, sentence.search, sentence.rules)

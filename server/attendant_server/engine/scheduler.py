@@ -1,7 +1,7 @@
-"""What the schedulers of all models share: queues, batches, abandoned calls and failure.
+"""The base class of schedulers: queues, batches, abandoned calls and failures.
 
-A *scheduler* is the work of one worker for one model. The schedulers of a worker take turns on its
-thread; the schedulers of a model, one for each worker, take texts from the same queues.
+A *scheduler* does the work of one worker for one model. The schedulers of a worker take turns on
+its thread. The schedulers of a model, one per worker, take texts from the same queues.
 """
 
 import logging
@@ -21,27 +21,27 @@ Output = TypeVar("Output")
 logger = logging.getLogger(__name__)
 
 LOOK_AHEAD = 4
-"""Texts of how many batches are looked at to find some of similar length."""
+"""The search for texts of similar length looks at the texts of this many batches."""
 
 
 class Scheduler(ABC):
-    """The work of one model."""
+    """The work of one worker for one model."""
 
     def __init__(self, name: str, observer: Observer, clock: Callable[[], float]) -> None:
         self.name = name
         self._observer, self._clock = observer, clock
         self._in_flight: Sequence[Waiting] = ()
-        """Texts that were taken from a queue in this round."""
+        """Texts taken from a queue in this round."""
 
     @property
     @abstractmethod
     def num_waiting(self) -> int:
-        """Texts admitted to the model that no run of any worker includes yet. Any thread."""
+        """Texts admitted to the model and not yet in a run of any worker. Any thread."""
 
     @property
     @abstractmethod
     def num_active(self) -> int:
-        """Rows, or texts, that the model is working on in this scheduler. Any thread."""
+        """Rows or texts in progress in this scheduler. Any thread."""
 
     @property
     @abstractmethod
@@ -53,31 +53,32 @@ class Scheduler(ABC):
         """Queue a call; raises QueueFull. Any thread."""
 
     def advance(self, is_alone: bool = True) -> None:
-        """One bounded round of work; a shorter one unless it ``is_alone`` on its worker.
+        """Do one bounded round of work, shorter if another scheduler of the worker has work.
 
-        A model run that raises fails the calls that it was for, and no others.
+        ``is_alone`` says that no other scheduler has work. A model run that raises fails only the
+        calls in it.
         """
         self._advance(is_alone)
         self._in_flight = ()
 
     @abstractmethod
     def _advance(self, is_alone: bool) -> None:
-        """The round of this kind of scheduler."""
+        """Do the round of this kind of scheduler."""
 
     @abstractmethod
     def release_memory(self) -> None:
-        """Give back what is kept for the next work, when there was none for some time."""
+        """Release memory that is kept for later work; called after some time without work."""
 
     @abstractmethod
     def _take_running(self) -> list[Call[Any]]:
-        """Forget everything that runs; returns the calls."""
+        """Remove all running texts; returns their calls."""
 
     @abstractmethod
     def _take_waiting(self) -> list[Call[Any]]:
-        """Empty the queues; returns the calls."""
+        """Empty the queues; returns the calls of their texts."""
 
     def fail(self, error: Exception, *, waiting_too: bool = False) -> None:
-        """Fail all running texts, and on request all waiting ones; the scheduler stays usable."""
+        """Fail all running calls, with ``waiting_too`` also waiting ones; stays usable."""
         calls = self._take_running() + [text.call for text in self._in_flight]
         self._in_flight = ()
         if waiting_too:
@@ -89,24 +90,24 @@ class Scheduler(ABC):
             call.fail(error)
 
     def _fail_run(self, what: str, calls: Iterable[Call[Any]]) -> None:
-        """Answer the calls of a model run that has just raised."""
+        """Fail the calls of a model run that has just raised."""
         logger.exception("event=model_failed model=%s run=%s", self.name, what)
         self._fail_calls(calls, ModelFailed("the model failed while it ran this request"))
 
     def _fail_result(self, call: Call[Any]) -> None:
-        """Answer a call for which the model returned NaN or infinity."""
-        if call.is_over():  # An earlier text of the call had no finite result either.
+        """Fail a call for which the model returned NaN or infinity."""
+        if call.is_over():  # failed by an earlier text
             return
         logger.error("event=result_not_finite model=%s", self.name)
         self._fail_calls([call], ModelFailed("the model gave no finite result for this request"))
 
     def _enqueue(self, queue: AdmissionQueue[Text], call: Call[Any], texts: Iterable[Text]) -> None:
-        """Queue the texts of a call, and count them if the call ends without an answer."""
+        """Queue the texts of a call; if it ends without an answer, they are reported as dropped."""
         queue.put(call, texts, self._clock())
         call.future.add_done_callback(partial(self._count_dropped, call.num_texts))
 
     def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
-        """Count the texts of a call that has ended, unless it was answered. Any thread."""
+        """Report the texts of an ended call as dropped, unless it was answered. Any thread."""
         if future.cancelled():
             reason = "expired" if future.came_too_late(self._clock()) else "cancelled"
         elif (error := future.exception()) is not None:
@@ -116,7 +117,7 @@ class Scheduler(ABC):
         self._observer.on_dropped(self.name, reason, num_texts)
 
     def _is_abandoned(self, call: Call[Any], now: float) -> bool:
-        """Whether a text of ``call`` must not run any more; fails the call if it is too late."""
+        """Whether ``call`` is over or expired; fails an expired call."""
         if call.is_expired(now):
             call.fail(_too_late())
         return call.is_over()
@@ -128,9 +129,9 @@ class Scheduler(ABC):
         max_tokens: int,
         max_texts: int,
     ) -> Sequence[Text]:
-        """The oldest text and those next in length to it that fit ``max_tokens`` when padded.
+        """Take the oldest text and texts of similar length that fit ``max_tokens`` when padded.
 
-        No more than ``max_texts``, which leaves the rest to other workers.
+        Takes at most ``max_texts``, so that other workers get their share.
         """
 
         def choose(texts: Iterator[Text]) -> Sequence[Text]:
@@ -150,7 +151,7 @@ class Scheduler(ABC):
     def _run(
         self, graph: str, batch: Sequence[Text], lengths: list[int], run: Callable[[], Output]
     ) -> Output | None:
-        """Run a batch of texts with these token counts, and report it; None if that failed."""
+        """Run a batch of texts with these token counts and report it; None if it failed."""
         started = self._clock()
         for text in batch:
             timings = text.call.timings
@@ -173,7 +174,7 @@ class Scheduler(ABC):
 def _fitting(
     texts: Iterator[Text], length_of: Callable[[Text], int], max_tokens: int
 ) -> list[Text]:
-    """The first texts that fit ``max_tokens`` when padded to the longest of them, or one."""
+    """The longest prefix of texts, at least one, that fits ``max_tokens`` when padded."""
     fitting: list[Text] = []
     longest = 0
     for text in texts:

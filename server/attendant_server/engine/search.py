@@ -1,6 +1,6 @@
-"""Decoding policies: what becomes of one sentence's hypotheses when the model has spoken.
+"""Decoding policies: greedy search and beam search over the candidates of the model.
 
-One object a sentence, fed once a step with the best candidates of each of its rows.
+There is one search object per sentence. Every step gives it the best candidates of each row.
 """
 
 from collections.abc import Sequence
@@ -14,64 +14,64 @@ from attendant_server.engine.models import CacheCopy
 
 
 class Search(Protocol):
-    """The state of one sentence's search over ``width`` rows."""
+    """The search state of one sentence over ``width`` rows."""
 
     width: int
     next_tokens: list[int]
-    """The token each row appends in the next step."""
+    """The input token of each row in the next step."""
     is_finished: bool
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that every running hypothesis has."""
+        """Number of tokens in every running hypothesis."""
 
     def prefixes(self) -> Sequence[Sequence[int]]:
         """The tokens of each row's hypothesis, without the begin token."""
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
-        """How many of the `Candidates` of each row `advance` would take, from the first on."""
+        """Number of leading `Candidates` of each row that `advance` would use."""
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[CacheCopy]:
         """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
-        A hypothesis without a candidate, all being minus infinity, is dropped; when the last one
-        is, the search is finished. Returns what must be copied between rows before the next step.
+        A hypothesis whose candidates are all minus infinity is dropped. The search is finished when
+        the last hypothesis is dropped. Returns the copies between rows that the next step requires.
         """
 
     def settled_prefix(self) -> tuple[int, ...]:
-        """The tokens with which every hypothesis that can still win begins, without the end."""
+        """The common prefix of all hypotheses that can still win, without the end token."""
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The ``num_hypotheses`` best, best first, once the search is finished.
+        """The ``num_hypotheses`` best hypotheses, best first, once the search is finished.
 
-        Fewer, or none, if so many were dropped.
+        Fewer or none if hypotheses were dropped.
         """
 
 
 def num_candidates(width: int) -> int:
-    """Candidates a row must offer for a token: each of its ``width`` best may be an end besides.
+    """Candidates that a step must return per row: twice ``width``, as end tokens may be among them.
 
-    Greedy search wants the best alone, as it takes several for those of several tokens.
+    Greedy search needs only the best one. It reads several candidates as several tokens.
     """
     return 1 if width == 1 else 2 * width
 
 
 def new_search(options: SearchOptions, start_token_id: int, eos_id: int) -> Search:
-    """The search that ``options`` ask for."""
+    """A new search for ``options``: greedy for a beam size of 1, else a beam search."""
     if options.beam_size == 1:
         return GreedySearch(options, start_token_id, eos_id)
     return BeamSearch(options, start_token_id, eos_id)
 
 
 def length_penalized(log_probability: float, num_tokens: int, length_penalty: float) -> float:
-    """A hypothesis's score: its log-probability divided by (tokens)^length_penalty."""
+    """The score of a hypothesis: log_probability / num_tokens^length_penalty."""
     return log_probability / float(num_tokens**length_penalty)
 
 
 class GreedySearch:
-    """Takes the likeliest token, or the likeliest tokens in turn, at every step."""
+    """Takes the likeliest token at every step, or the likeliest tokens of a step of several."""
 
     width = 1
 
@@ -85,7 +85,7 @@ class GreedySearch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens so far."""
+        """Number of tokens so far."""
         return len(self._token_ids)
 
     def prefixes(self) -> Sequence[Sequence[int]]:
@@ -93,14 +93,14 @@ class GreedySearch:
         return [self._token_ids]
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
-        """Those up to an end, or to the limit."""
+        """Tokens up to the end token or the output limit."""
         tokens = token_ids[0][: self._options.max_output_tokens - self.num_tokens]
         return tokens.index(self._eos_id) + 1 if self._eos_id in tokens else len(tokens)
 
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[CacheCopy]:
-        """Append the best candidate of each token that the step decoded, up to an end."""
+        """Append the best candidate of each token that the step decoded, up to the end token."""
         num_taken = self.num_taken(token_ids)
         taken = log_probabilities[0][:num_taken]
         if -inf in taken:
@@ -139,7 +139,7 @@ class Beam:
     token: int = -1
     token_log_probability: float = 0.0
     log_probability: float = 0.0
-    """Of all its tokens together."""
+    """Sum over all its tokens."""
     num_tokens: int = 0
 
     def extended(self, token: int, log_probability: float) -> "Beam":
@@ -161,7 +161,7 @@ class Beam:
         return tuple(beam.token for beam in self.lineage())
 
     def num_shared_tokens(self, other: "Beam") -> int:
-        """Tokens with which this beam and another one, as long as it is, begin in common."""
+        """Length of the common prefix of this beam and ``other``, which must be equally long."""
         one: Beam | None = self
         two: Beam | None = other
         while one is not two:
@@ -174,12 +174,12 @@ class Beam:
 class BeamSearch:
     """Keeps the ``beam_size`` likeliest hypotheses at every step.
 
-    The 2 x ``beam_size`` best continuations of all beams are ranked by log-probability. Those that
-    end within the first ``beam_size`` are finished; the best ``beam_size`` others run on. The
-    search ends when ``beam_size`` have finished and the best running beam, were it to end now,
-    would not beat the worst of them, or at ``max_output_tokens``, where what runs counts as
-    finished. Where fewer than ``beam_size`` beams can run on, the rows of the others keep beams
-    of probability zero until there are more.
+    The 2 x ``beam_size`` best continuations of all beams are ranked by log-probability. End tokens
+    among the first ``beam_size`` finish their beams. The best ``beam_size`` other continuations run
+    on. The search ends when ``beam_size`` beams have finished and the best running beam, if it
+    ended now, would not beat the worst of them. It also ends at ``max_output_tokens``, where
+    running beams count as finished. If fewer than ``beam_size`` beams can run on, the remaining
+    rows hold beams of probability zero.
     """
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
@@ -192,7 +192,7 @@ class BeamSearch:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of every running beam."""
+        """Number of tokens in every running beam."""
         return self._running[0].num_tokens
 
     def prefixes(self) -> Sequence[Sequence[int]]:
@@ -200,7 +200,7 @@ class BeamSearch:
         return [beam.token_ids() for beam in self._running]
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
-        """All of them."""
+        """All candidates."""
         return len(token_ids[0])
 
     def advance(
@@ -230,9 +230,9 @@ class BeamSearch:
     ) -> list[tuple[float, int, int]]:
         """(negated total, row, candidate) of the best continuations, best first.
 
-        Equal totals are ordered by row and then by rank, so that a search repeats exactly.
+        Ties are ordered by row and then by rank, so that a search is deterministic.
         """
-        beams = self._running if self.num_tokens else self._running[:1]  # all are the same at first
+        beams = self._running if self.num_tokens else self._running[:1]  # at first all are equal
         ranked = sorted(
             (-(beam.log_probability + log_p), row, candidate)
             for row, beam in enumerate(beams)
@@ -244,16 +244,16 @@ class BeamSearch:
         return best
 
     def _settle(self, survivors: Sequence[tuple[int, Beam]]) -> list[CacheCopy]:
-        """Give every survivor a row: the best child of a beam stays, others take free rows."""
+        """Give every survivor a row: a beam's best child keeps its row, others take free rows."""
         before, rows = self._running, dict[int, Beam]()
         moving = [(parent, b) for parent, b in survivors if rows.setdefault(parent, b) is not b]
         free = [row for row in range(self.width) if row not in rows]
         copies: list[CacheCopy] = []
-        for row in free[len(moving) :]:  # nothing survived for it: its own past goes on in it
+        for row in free[len(moving) :]:  # no survivor for this row: it keeps its own cache
             rows[row] = before[row].extended(self._eos_id, -inf)
         for row, (parent, beam) in zip(free, moving, strict=False):
             rows[row] = beam
-            # Of what led to a beam, its row holds the keys of the begin token and of all tokens.
+            # A beam's row holds the keys of the begin token and of all tokens before its last one.
             start = before[row].num_shared_tokens(before[parent]) + 1
             if start < beam.num_tokens:
                 copies.append(CacheCopy(row, parent, start, beam.num_tokens))
@@ -271,19 +271,19 @@ class BeamSearch:
         return length_penalized(beam.log_probability, beam.num_tokens, self._options.length_penalty)
 
     def settled_prefix(self) -> tuple[int, ...]:
-        """What the running beams and the best finished one begin with in common."""
+        """The common prefix of the running beams and the best finished beam."""
         can_win = [beam.token_ids() for beam in [*self._possible(), *self._finished[:1]]]
         return _without_end(tuple(commonprefix(can_win)), self._eos_id)
 
     def hypotheses(self) -> list[Hypothesis]:
-        """The best finished hypotheses; at the length limit also those that still ran."""
+        """The best finished hypotheses; at the output limit also the running ones."""
         beams = self._finished
         if self.num_tokens == self._options.max_output_tokens:
             beams = sorted([*beams, *self._possible()], key=self._score, reverse=True)
         return [self._hypothesis(beam) for beam in beams[: self._options.num_hypotheses]]
 
     def _possible(self) -> list[Beam]:
-        """The running beams but those of probability zero."""
+        """The running beams without the beams of probability zero."""
         return [beam for beam in self._running if beam.log_probability > -inf]
 
     def _hypothesis(self, beam: Beam) -> Hypothesis:

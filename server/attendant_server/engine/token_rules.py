@@ -1,6 +1,6 @@
-"""Token rules: each forbids, or makes more or less likely, some next tokens of one sentence.
+"""Token rules. A rule forbids some next tokens of a sentence or changes their likelihood.
 
-A rule is a class with one method. A new rule is such a class in a module of its own, its option in
+A rule is a class with one method. To add a rule, write its class in a new module, its option in
 `SearchOptions` and its line in `rules_of`.
 """
 
@@ -16,40 +16,41 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, TokenBias
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.search import Search
 
-# One object for the same tokens, so that `token_bias` handles the rows of many sentences at once.
+# Cached: sentences with the same tokens share one object, so `token_bias` can group their rows.
 _forbidding = lru_cache(maxsize=32)(RowBias.forbidding)
 
 
 class TokenRule(Protocol):
-    """One policy for the tokens of a sentence: adds values to the log-probabilities of next tokens.
+    """One policy for a sentence: adds values to the log-probabilities of its next tokens.
 
-    Minus infinity forbids a token. Finite values are part of the log-probabilities that the search
-    adds up and reports. They are added after the softmax (decision 0004), so that all other tokens
-    keep their probabilities. A search drops a hypothesis after which every token is forbidden.
+    Minus infinity forbids a token. Finite values become part of the log-probabilities that the
+    search sums and reports. Values are added after the softmax (decision 0004), so the
+    probabilities of other tokens do not change. A search drops a hypothesis if every next token is
+    forbidden.
 
-    Values must be known before the step. A rule whose values depend on the model's, such as a
-    repetition penalty that multiplies log-probabilities, needs a graph that outputs those of all
-    tokens. Such a rule will have a property ``needs_log_probabilities``; it will choose the graph
-    beside `Sentence.one_token_steps`, and the rule's method will be called in `RunningBatch.step`,
+    Values must be known before the step. A rule that depends on the model's log-probabilities, such
+    as a repetition penalty that multiplies them, needs a graph that outputs the log-probabilities
+    of all tokens. Such a rule will have a property ``needs_log_probabilities``, which selects the
+    graph as `Sentence.one_token_steps` does. `RunningBatch.step` will call the rule's method
     between the graph and the searches, to choose the candidates of its rows.
     """
 
     needs_tokens: ClassVar[bool]
-    """Whether the rule looks at the tokens of a hypothesis, and not at their number alone.
+    """Whether the rule reads the tokens of a hypothesis, not only their number.
 
-    The sentence then runs in steps of one token: in a run of several, the graph itself chooses the
-    first ones, after the rule was asked.
+    The sentence then runs in steps of one token. In a step of several tokens, the rule could not
+    see the tokens that the graph chooses.
     """
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
-        """What to add after a hypothesis of ``num_tokens`` tokens; None for nothing.
+        """The bias after a hypothesis of ``num_tokens`` tokens; None for no bias.
 
         ``token_ids`` are its tokens, without the begin token, or () unless ``needs_tokens``.
         """
 
 
 class MinimumLength:
-    """Forbids the end token after less than ``min_tokens`` tokens."""
+    """Forbids the end token after fewer than ``min_tokens`` tokens."""
 
     needs_tokens: ClassVar[bool] = False
 
@@ -57,12 +58,12 @@ class MinimumLength:
         self._min_tokens, self._bias = min_tokens, _forbidding((eos_id,))
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
-        """Minus infinity for the end token while the hypothesis is too short."""
+        """A bias of minus infinity for the end token while the hypothesis is too short."""
         return self._bias if num_tokens < self._min_tokens else None
 
 
 class SuppressedTokens:
-    """Forbids the same tokens everywhere."""
+    """Forbids the same tokens at every position."""
 
     needs_tokens: ClassVar[bool] = False
 
@@ -70,12 +71,12 @@ class SuppressedTokens:
         self._bias = _forbidding(token_ids)
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
-        """Minus infinity for each of the tokens."""
+        """A bias of minus infinity for each of the tokens."""
         return self._bias
 
 
 def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
-    """The rules that ``options`` ask for."""
+    """The rules that ``options`` require."""
     rules: list[TokenRule] = []
     if options.min_output_tokens:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))
@@ -87,10 +88,10 @@ def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
 def token_bias(
     sentences: Iterable[tuple[int, Search, Sequence[TokenRule]]], width: int, num_before: int
 ) -> TokenBias:
-    """What the rules of all ``sentences`` add to one of the tokens that a step decodes.
+    """The bias of all ``sentences`` for one of the tokens that a step decodes.
 
-    Each sentence has its first row of ``width``, its search and its rules. ``num_before`` tokens of
-    the step come before.
+    A sentence is given by the first of its ``width`` rows, its search and its rules. ``num_before``
+    is the number of tokens that the step decodes before this one.
     """
     of_rows: dict[RowBias, list[int]] = {}
     of_sentences: dict[RowBias, list[int]] = {}

@@ -1,8 +1,8 @@
 """Step-level continuous batching for one translation model.
 
-Every `advance` encodes a bounded number of waiting sources, lets encoded ones join wherever rows
-are free, and takes one step for all running rows, whatever their age or options: one token, or the
-few that the model's greedy search decodes in a run.
+Every `advance` encodes a bounded number of waiting sources, lets encoded sentences join while rows
+are free, and runs one step for all running rows, whatever their length or options. A step decodes
+one token per row, or several in greedy search.
 """
 
 import logging
@@ -33,21 +33,21 @@ class TranslationLimits:
     """Bounds of a translation scheduler."""
 
     max_rows: int = 64
-    """Hypotheses that one worker decodes together in one step, over all sentences."""
+    """Hypotheses that one worker decodes in one step, over all sentences."""
     max_sentences: int = 64
-    """Sentences that one worker decodes together, as far as there are rows for them."""
+    """Sentences that one worker decodes together, if rows suffice."""
     max_queued_texts: int = 1024
     max_encode_tokens: int = 256
     """Padded source tokens encoded, and target tokens scored, between two steps."""
     max_cache_bytes: int = 2**62
-    """Memory that the caches of one worker may take."""
+    """Memory limit of one worker's caches."""
     spare_cache_bytes: int = 8_000_000
-    """Memory that they may take beyond 1.5 times what the running sentences need."""
+    """Memory that the caches may take beyond 1.5 times the need of the running sentences."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextToTranslate:
-    """One text of a `TranslateCall`, waiting."""
+    """One waiting text of a `TranslateCall`."""
 
     call: TranslateCall
     index: int
@@ -60,7 +60,7 @@ class TextToTranslate:
 
 @dataclass(frozen=True, slots=True)
 class PairToScore:
-    """One pair of a `ScoreCall`, waiting."""
+    """One waiting pair of a `ScoreCall`."""
 
     call: ScoreCall
     index: int
@@ -78,18 +78,18 @@ class TranslationScheduler(Scheduler):
         clock: Callable[[], float],
         sibling: "TranslationScheduler | None" = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler of the same model; they share the queues."""
+        """``sibling`` is another worker's scheduler for the same model; both share its queues."""
         super().__init__(name, observer, clock)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._batches: dict[tuple[str, int], RunningBatch] = {}
-        """By the name of the step graph, and the width."""
+        """Keyed by the name of the step graph and the width."""
         self._budget = CacheBudget(limits.max_cache_bytes, model.needed_cache_bytes)
         self.pool: CachePool = model.new_cache_pool(
             limits.max_cache_bytes, limits.spare_cache_bytes
         )
-        """The memory of the caches of this worker."""
+        """The memory pool of this worker's caches."""
         self._admission: Admission
         self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
         self._queue: AdmissionQueue[TextToTranslate]
@@ -101,7 +101,7 @@ class TranslationScheduler(Scheduler):
 
     @property
     def num_waiting(self) -> int:
-        """Texts admitted to the model that have no rows yet, and pairs that no run has."""
+        """Texts admitted to the model that have no rows yet, and pairs that are in no run yet."""
         return self._admission.num_waiting
 
     @property
@@ -111,18 +111,18 @@ class TranslationScheduler(Scheduler):
 
     @property
     def num_active(self) -> int:
-        """Rows in use here."""
+        """Rows in use by this scheduler."""
         return sum(batch.num_rows for batch in list(self._batches.values()))
 
     @property
     def num_active_sentences(self) -> int:
-        """Sentences that are being decoded here."""
+        """Sentences that this scheduler decodes."""
         return sum(len(batch.sentences) for batch in list(self._batches.values()))
 
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
 
-        Raises InvalidRequest for a search whose caches could never fit.
+        Raises InvalidRequest for a search whose caches can never fit, TypeError for other calls.
         """
         indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
@@ -135,15 +135,15 @@ class TranslationScheduler(Scheduler):
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
 
     def _advance(self, is_alone: bool) -> None:
-        """Encode, admit, one step of every batch, score."""
+        """Encode, admit, run one step of every batch, score."""
         self._encode()
-        self._drop_abandoned()  # after encoding, so that no step has a call that ended meanwhile
+        self._drop_abandoned()  # after encoding, which takes time: calls may have ended
         self._admit()
         self._step()
         self._score()
 
     def release_memory(self) -> None:
-        """Give back the memory of the caches, and let the model give back what its runs took."""
+        """Release the memory of the caches and the working memory of the model's runs."""
         self.pool.release()
         self._model.release_memory()
 
@@ -200,7 +200,7 @@ class TranslationScheduler(Scheduler):
                 self._join_encoded(batch, encoded)
 
     def _share(self) -> int:
-        """Waiting sentences that this worker may take until all have equally many."""
+        """Waiting sentences that this worker may take for an equal load on all workers."""
         held = [
             scheduler.num_active_sentences + len(scheduler._encoded) for scheduler in self._siblings
         ]
@@ -235,7 +235,7 @@ class TranslationScheduler(Scheduler):
                 self._batch_for(sentence).join(sentence, source)
                 num_free_rows -= sentence.width
                 num_free_slots -= 1
-            except Exception:  # most likely no memory for the caches of a new width
+            except Exception:  # most likely out of memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
             self._admission.start([sentence])
@@ -245,7 +245,7 @@ class TranslationScheduler(Scheduler):
         return self._budget.has_room(running, self._key_for(sentence), sentence)
 
     def _key_for(self, sentence: Sentence) -> tuple[str, int]:
-        """The batch of a sentence: with those of its width that the same graph decodes."""
+        """The key of a sentence's batch: the step graph and the width."""
         step = self._model.step_for(sentence.width, sentence.one_token_steps)
         return step, sentence.width
 
@@ -314,7 +314,7 @@ class TranslationScheduler(Scheduler):
             self._fail_calls([sentence.call], ModelFailed("the caller could not be told"))
 
     def _finish(self, sentence: Sentence) -> int:
-        """Answer for a finished sentence; returns its output tokens."""
+        """Answer a finished sentence; returns its number of output tokens."""
         hypotheses = sentence.search.hypotheses()
         sentence.call.put(sentence.index, hypotheses, self._clock())
         return sum(len(h.token_ids) for h in hypotheses)

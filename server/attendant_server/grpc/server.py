@@ -1,4 +1,4 @@
-"""The gRPC front door: its services, its interceptors and the options of its library."""
+"""The gRPC server: its services, interceptors and options."""
 
 from collections.abc import Iterator
 
@@ -50,7 +50,7 @@ def new_grpc_server(
     observer: CallObserver,
     settings: Settings,
 ) -> grpc.aio.Server:
-    """A server without ports that answers for the application; ``observer`` is shown each call."""
+    """A gRPC server for the application, without ports; ``observer`` receives every call."""
     server = grpc.aio.server(
         interceptors=[
             RecordInterceptor(observer),
@@ -71,7 +71,7 @@ def new_grpc_server(
 
 
 def all_methods() -> Iterator[Method]:
-    """Every method that the server answers."""
+    """Every method of the server's services."""
     for file in DESCRIPTORS:
         for service in file.services_by_name.values():
             for method in service.methods:
@@ -82,18 +82,18 @@ def all_methods() -> Iterator[Method]:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        # A second server on the same port must fail, and not take half of the connections.
+        # A second server on the same port must fail, not take half of the connections.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
         ("grpc.max_metadata_size", 8192),
-        # Far above the calls that are admitted: refusing at once is the interceptor's work.
+        # Far above the limit of admitted calls, so that the interceptor refuses calls at once.
         ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls),
-        # Callers may keep quiet connections alive with a ping every 10 seconds or more.
+        # Callers may send keepalive pings on idle connections every 10 seconds.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.server_handshake_timeout_ms", 5_000),
-        # So that callers behind a balancer find servers that were added.
+        # Reconnects distribute callers behind a load balancer to added servers.
         ("grpc.max_connection_age_ms", 600_000),
         ("grpc.max_connection_age_grace_ms", 1000 * (int(settings.max_request_seconds) + 1)),
     ]

@@ -1,1 +1,1 @@
-"""Models over ONNX Runtime, the only users of it: sessions, bound buffers, caches."""
+"""Models over ONNX Runtime: sessions, bound buffers, caches. Only this package uses onnxruntime."""

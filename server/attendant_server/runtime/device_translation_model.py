@@ -22,9 +22,12 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 
 class DeviceTranslationModel(OnnxTranslationModel):
-    """The same with everything but tokens, lengths and candidates on the device throughout."""
+    """An `OnnxTranslationModel` that keeps its data on a device.
 
-    # On a GPU it would have another kernel, of which nothing has been measured.
+    Only tokens, lengths and candidates are copied between host and device.
+    """
+
+    # On a GPU this graph would run another kernel, which was never measured.
     _takes_greedy_graphs = False
 
     def __init__(
@@ -34,12 +37,12 @@ class DeviceTranslationModel(OnnxTranslationModel):
         device: str,
         run_counter: RunCounter | None = None,
     ) -> None:
-        """Load the graphs; raises ValueError if they cannot be used like this."""
+        """Load the graphs; raises ValueError if the device cannot run them in this way."""
         super().__init__(bundle, num_threads, device, run_counter)
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
     def release_memory(self) -> None:
-        """Nothing: all models share the arena of the device, which keeps what it has."""
+        """Do nothing: all models share the device's arena, which never shrinks."""
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -63,9 +66,9 @@ class DeviceTranslationModel(OnnxTranslationModel):
     def new_cache(
         self, step: str, width: int, max_slots: int, pool: CachePool | None = None
     ) -> DeviceDecoderCache:
-        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+        """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
-        One graph takes all steps here.
+        On a device, one graph runs all steps.
         """
         return DeviceDecoderCache(
             self.decoder_step, self.cache_sizes, width, max_slots, self._device, pool

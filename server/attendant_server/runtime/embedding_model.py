@@ -16,7 +16,7 @@ from attendant_server.runtime.translation_model import NUM_TRIAL_TOKENS
 
 
 class OnnxEmbeddingModel:
-    """A BERT bundle: the engine's `EmbeddingModel`."""
+    """A model of a BERT bundle; implements the engine's `EmbeddingModel`."""
 
     def __init__(
         self,
@@ -27,7 +27,8 @@ class OnnxEmbeddingModel:
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
 
-        A run takes ``num_threads``, or all of ``run_counter`` if it is alone and that is quicker.
+        A run uses ``num_threads`` threads, or all threads of ``run_counter`` if it is the only run
+        and that is faster.
         """
         manifest = bundle.manifest
         run_counter = run_counter or RunCounter(num_threads)
@@ -44,7 +45,7 @@ class OnnxEmbeddingModel:
         check_interface(self._embedder.shared, bundle.graphs.embedder)
         if self.mlm_head is not None:
             check_interface(self.mlm_head.shared, bundle.graphs.mlm_head)
-        # Hidden layers that nobody asked for must not be computed.
+        # Do not compute hidden layers that no text needs.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
@@ -75,7 +76,7 @@ class OnnxEmbeddingModel:
         return MaskCandidates(token_ids, probabilities)
 
     def release_memory(self) -> None:
-        """Give back what runs took for their work; the arena of a GPU keeps what it has."""
+        """Release the working memory of runs. The arena of a GPU never shrinks."""
         if not self._is_on_host:
             return
         token_ids, lengths = pad([[self._pad_id]], self._pad_id)

@@ -1,4 +1,4 @@
-"""Opening graphs on a device, and the memory there that graphs are bound to.
+"""Opens graphs on a device, and allocates the memory that they are bound to.
 
 Knows devices and arrays, and no model.
 """
@@ -15,16 +15,16 @@ import onnxruntime
 from numpy.typing import DTypeLike, NDArray
 
 CUDA_LIBRARY = "libcudart.so.13"
-"""The version that the pinned onnxruntime-gpu is built for; it is loaded already."""
+"""Library of the CUDA version that the pinned onnxruntime-gpu is built for; already loaded."""
 RUNTIME_VERSION: str = onnxruntime.__version__
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 @cache
 def use_gpu(max_bytes: int) -> None:
-    """Make one arena of at most ``max_bytes``, 0 for no limit, which all graphs on the GPU share.
+    """Make one arena of at most ``max_bytes`` (0: no limit), which all graphs on the GPU share.
 
-    To be called before any session on ``cuda``. Raises RuntimeError if no GPU can be used.
+    Call it before any session on ``cuda``. Raises RuntimeError if no GPU can be used.
     """
     if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         raise RuntimeError("this build of ONNX Runtime has no CUDA: install the extra [gpu]")
@@ -32,7 +32,7 @@ def use_gpu(max_bytes: int) -> None:
     memory_info = onnxruntime.OrtMemoryInfo(
         "Cuda", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    # 1 is kSameAsRequested: growing to powers of two would take up to twice what is needed.
+    # 1 is kSameAsRequested: growing to powers of two would take up to twice the needed memory.
     arena = onnxruntime.OrtArenaCfg({"max_mem": max_bytes, "arena_extend_strategy": 1})
     try:
         onnxruntime.create_and_register_allocator_v2(PROVIDERS["cuda"], memory_info, {}, arena)
@@ -41,9 +41,9 @@ def use_gpu(max_bytes: int) -> None:
 
 
 def gpu_memory() -> tuple[int, int]:
-    """Bytes in use on the GPU, by any process, and all that it has; `use_gpu` comes first.
+    """Used bytes, of all processes, and total bytes of the GPU. Call `use_gpu` first.
 
-    ONNX Runtime shows nothing of its arena to Python, so CUDA itself is asked.
+    ONNX Runtime does not expose its arena to Python, so this asks CUDA. Raises RuntimeError.
     """
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     code = ctypes.CDLL(CUDA_LIBRARY).cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total))
@@ -55,33 +55,33 @@ def gpu_memory() -> tuple[int, int]:
 def open_session(
     path: Path, num_threads: int, device: str, spins: bool = False
 ) -> onnxruntime.InferenceSession:
-    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError without that GPU.
+    """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError if there is no GPU.
 
-    With ``spins``, its threads wait for one another without sleeping while a run is in progress.
+    With ``spins``, its threads wait for each other in busy loops during a run.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
-    # Idle sessions would take cores from the running one.
+    # Busy threads of idle sessions would take cores from the running session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider = PROVIDERS[device]
     provider_options = {}
     if device == "cuda":
         options.add_session_config_entry("session.use_env_allocators", "1")  # see use_gpu
-        # What is fp32 in an fp16 graph is so for a reason: not to be rounded to 10 bits.
+        # fp32 parts of an fp16 graph need their precision: TF32 would round them to 10 bits.
         provider_options = {"use_tf32": "0"}
     session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
     if session.get_providers()[0] != provider:
-        # ONNX Runtime falls back to the CPU with no more than a warning.
+        # ONNX Runtime would fall back to the CPU with only a warning.
         raise RuntimeError("ONNX Runtime cannot use a GPU here")
     return session
 
 
 class ShrinkingSession:
-    """A session on the host whose runs give back what earlier runs took for their work.
+    """A session on the host whose runs release the working memory of earlier runs.
 
-    ONNX Runtime keeps the memory of a session's largest run otherwise.
+    Otherwise ONNX Runtime keeps the memory of a session's largest run.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
@@ -89,23 +89,23 @@ class ShrinkingSession:
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[np.generic]]) -> Any:
-        """The outputs ``names``."""
+        """Run the graph; returns the outputs ``names``."""
         return self._session.run(names, feeds, self._options)
 
     def io_binding(self) -> onnxruntime.IOBinding:
-        """Inputs and outputs to bind."""
+        """A new binding for inputs and outputs."""
         return self._session.io_binding()
 
     def run_with_iobinding(self, binding: onnxruntime.IOBinding) -> None:
-        """Run with what is bound."""
+        """Run the graph with bound inputs and outputs."""
         self._session.run_with_iobinding(binding, self._options)
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where an array lies, so that a graph can read it or write it in place.
+    """The location of an array in memory, so that a graph can read or write it in place.
 
-    Keeps nothing alive: whoever binds it must hold the memory.
+    Does not own the memory: the caller must keep it alive.
     """
 
     device: str
@@ -115,19 +115,19 @@ class Tensor:
 
     @classmethod
     def of(cls, array: NDArray[np.generic]) -> "Tensor":
-        """A contiguous array in host memory."""
+        """The location of a contiguous array in host memory."""
         assert array.flags.c_contiguous
         return cls("cpu", array.ctypes.data, array.dtype, array.shape)
 
     def bind_input(self, binding: onnxruntime.IOBinding, name: str) -> None:
-        """Let the graph read its input ``name`` here.
+        """Bind the graph's input ``name`` to this tensor.
 
-        What the graph reads on another device is copied now, and not again when it runs.
+        If the graph reads the input on another device, it is copied now, and not again at a run.
         """
         binding.bind_input(name, self.device, 0, self.dtype.type, self.shape, self.pointer)
 
     def bind_output(self, binding: onnxruntime.IOBinding, name: str) -> None:
-        """Let the graph write its output ``name`` here."""
+        """Bind the graph's output ``name`` to this tensor."""
         binding.bind_output(name, self.device, 0, self.dtype.type, self.shape, self.pointer)
 
 
@@ -135,9 +135,9 @@ class Buffer:
     """Memory of a device, in words of 64 bits. Its content is undefined until it is written."""
 
     def __init__(self, num_words: int, device: str) -> None:
-        """Take the memory from the device's arena; raises an error of ONNX Runtime if it is full.
+        """Allocate memory from the device's arena; raises an error of ONNX Runtime if it is full.
 
-        The sessions of a device share one arena, so it does not matter whose allocator is asked.
+        The sessions of a device share one arena, so any session's allocator will do.
         """
         self.device = device
         self._value = graph_session("zeros", device).create_ortvalue_from_shape_and_type(
@@ -146,7 +146,7 @@ class Buffer:
         self._pointer, self.num_bytes = self._value.data_ptr(), 8 * num_words
 
     def tensor(self, dtype: DTypeLike, shape: tuple[int, ...], offset_bytes: int = 0) -> Tensor:
-        """The array that begins ``offset_bytes`` behind the start."""
+        """The array of this type and shape that begins at ``offset_bytes``."""
         return Tensor(self.device, self._pointer + offset_bytes, np.dtype(dtype), shape)
 
     def write(self, words: NDArray[np.int64]) -> None:
@@ -156,5 +156,5 @@ class Buffer:
 
 @cache
 def graph_session(name: str, device: str) -> onnxruntime.InferenceSession:
-    """One of the graphs in ``graphs/``, opened once for each device."""
+    """The session of a graph in ``graphs/``, opened once per device."""
     return open_session(Path(__file__).parent / "graphs" / f"{name}.onnx", 1, device)

@@ -1,7 +1,7 @@
-"""Which target tokens the sentences of a memory may use, as graphs with shortlists want to know it.
+"""Shortlists: the target tokens that running sentences may use, as inputs of step graphs.
 
-A sentence has the tokens that its source may become; a step computes scores of those that any of
-its sentences has, and each row chooses among its own, whatever its neighbours have.
+Each sentence has the shortlist of its source. A step scores the union of its sentences' shortlists,
+and a mask restricts each row to its own shortlist. So neighbours do not affect a row.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from attendant_server.engine.models import TokenBias
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The tokens of one step."""
+    """The shortlist inputs of one step."""
 
     token_ids: NDArray[np.int64]  # (listed), sorted
     may_use: NDArray[np.bool_]  # (rows, listed)
 
     def by_column(self, token_bias: TokenBias) -> TokenBias:
-        """The same with columns of the list for token ids, without the tokens that it lacks."""
+        """``token_bias`` with columns of the list for token ids, without unlisted tokens."""
         (rows, token_ids), values = token_bias.positions.T, token_bias.values
         if not len(values):
             return token_bias
@@ -30,29 +30,29 @@ class Listed:
 
 
 class Shortlists:
-    """The token ids that each slot may use. Special tokens are on every list."""
+    """The shortlist of each slot. Special tokens are on every list."""
 
     def __init__(self, max_slots: int, width: int, vocab_size: int) -> None:
-        """For slots of ``width`` rows."""
+        """Start without lists, for slots of ``width`` rows."""
         self._may_use = np.zeros((max_slots, vocab_size), dtype=np.bool_)
         self._width = width
         self._listed: dict[int, Listed] = {}  # by the number of slots, until one changes
 
     def load(self, slot: int, token_ids: NDArray[np.integer]) -> None:
-        """Replace the list of ``slot`` by ``token_ids``, which may repeat."""
+        """Replace the list of ``slot`` with ``token_ids``, which may repeat."""
         self._may_use[slot] = False
         self._may_use[slot, token_ids] = True
-        # Beam search asks for as many candidates of each row.
+        # Beam search needs at least this many candidates per row.
         self._may_use[slot, : 2 * self._width] = True
         self._listed.clear()
 
     def move(self, origin: int, slot: int) -> None:
-        """Give ``slot`` the list of ``origin``."""
+        """Move the list of slot ``origin`` to ``slot``."""
         self._may_use[slot] = self._may_use[origin]
         self._listed.clear()
 
     def of_first(self, num_slots: int) -> Listed:
-        """What the rows of the first slots may use."""
+        """The shortlist inputs for the rows of the first ``num_slots`` slots."""
         listed = self._listed.get(num_slots)
         if listed is None:
             may_use = self._may_use[:num_slots]

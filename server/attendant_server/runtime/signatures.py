@@ -1,4 +1,4 @@
-"""The signatures of graphs against the graphs themselves, and the choice among step graphs."""
+"""Checks of graphs against their signatures in the manifest, and the choice of step graphs."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,16 @@ TENSOR_TYPES = {
     embedding_pb2.DATA_TYPE_FLOAT32: "tensor(float)",
     embedding_pb2.DATA_TYPE_FLOAT16: "tensor(float16)",
 }
-"""ONNX Runtime's names of the types of states."""
+"""ONNX Runtime's names of the data types of states."""
 
 
 def choose_steps(
     steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool, takes_greedy: bool
 ) -> tuple[bundle_pb2.StepGraph, bundle_pb2.StepGraph | None]:
-    """The graphs of steps for all searches and, where there is one, for greedy search.
+    """The step graph for all searches and, if there is one, the step graph for greedy search.
 
-    With ``uses_shortlists`` those with a shortlist, if there are any. Of several that can do the
-    same, the one that decodes most tokens in a run and gives the fewest outputs.
+    With ``uses_shortlists``, graphs with a shortlist are chosen, if there are any. Among equal
+    graphs, the one with the most tokens per run and then the fewest outputs is chosen.
     """
 
     def best(rows_per_sentence: int, takes_shortlist: bool) -> bundle_pb2.StepGraph | None:
@@ -75,7 +75,7 @@ def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSiz
         heads,
         width,
         limits.max_source_tokens,
-        # The last tokens of a run may lie behind the end of the longest output.
+        # The last tokens of a run may exceed the longest output.
         limits.max_target_tokens + signature.num_tokens - 1,
         np.dtype(np.float16 if data_type == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
     )

@@ -1,4 +1,4 @@
-"""One step of the decoder, bound to its inputs, its outputs and its caches."""
+"""One decoder step, bound to its inputs, outputs and caches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,34 +16,34 @@ from attendant_server.runtime.threads import RunCounter, ThreadedGraph
 
 
 class StepInputBuffers:
-    """The small inputs of the decoder step, at addresses that stay, for all rows of a memory."""
+    """The small inputs of the decoder step, at fixed addresses, for the maximum number of rows."""
 
     def __init__(self, max_rows: int, max_slots: int, device: str | None = None) -> None:
-        """Keep them on the host, or write them to ``device`` with one copy a step."""
+        """Keep the inputs on the host, or write them to ``device`` with one copy per step."""
         num_words = max_rows + max_slots + (max_rows + 1) // 2
         self._words = np.zeros(num_words, dtype=np.int64)
         self.tokens = self._words[:max_rows]
         self.source_lengths = self._words[max_rows : max_rows + max_slots]
         self.lengths = self._words[max_rows + max_slots :].view(np.int32)
-        # The graphs want these on the host.
+        # The graphs read these inputs on the host.
         self.total_length = np.zeros(1, dtype=np.int32)
         self.total_source_length = np.zeros(1, dtype=np.int32)
         self._buffer = Buffer(num_words, device) if device is not None else None
 
     def write(self, num_slots: int, step_input: StepInput) -> None:
-        """Take over what one step is given, but for its token biases."""
+        """Write the inputs of one step, except its token biases."""
         num_rows = len(step_input.tokens)
         self.tokens[:num_rows] = step_input.tokens
         self.lengths[:num_rows] = step_input.lengths
         self.total_length[0] = step_input.lengths.max() + 1
-        # Were it 1 beside a longer source, ONNX Runtime would take all sources for empty ones and
-        # write to their first position.
+        # If this were 1 although a source is longer, ONNX Runtime would treat all sources as empty
+        # and write to their first position.
         self.total_source_length[0] = self.source_lengths[:num_slots].max()
         if self._buffer is not None:
             self._buffer.write(self._words)
 
     def tensor(self, part: NDArray[np.generic]) -> Tensor:
-        """Where the graph reads ``part``, the beginning of one of the inputs."""
+        """The tensor that the graph reads for ``part``, a leading slice of one of the inputs."""
         if self._buffer is None:
             return Tensor.of(part)
         offset_bytes = part.ctypes.data - self._words.ctypes.data
@@ -53,9 +53,9 @@ class StepInputBuffers:
 def check_input_devices(
     step: bundle_pb2.StepGraph, session: onnxruntime.InferenceSession, device: str
 ) -> None:
-    """Raise ValueError unless the graph reads in place what `StepInputBuffers` writes in place.
+    """Raise ValueError unless the graph reads every input where `StepInputBuffers` writes it.
 
-    An input on another device is copied once, when it is bound, and would never change again.
+    An input on another device would be copied once, when it is bound, and never be updated.
     """
     inputs = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
     devices = {value.name: info.name.lower() for value, info in inputs}
@@ -75,32 +75,32 @@ class StepSignature:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that it decodes for each row in one run."""
+        """Tokens that the graph decodes for each row in one run."""
         return self.step.num_tokens
 
     @property
     def takes_num_candidates(self) -> bool:
-        """Whether it is told how many candidates are wanted; otherwise one for each token."""
+        """Whether the graph reads the number of candidates; otherwise it returns one per token."""
         return bool(self.step.inputs.num_candidates)
 
     @property
     def takes_shortlist(self) -> bool:
-        """Whether it scores the tokens that its rows may use and no others."""
+        """Whether the graph scores only the tokens of a shortlist."""
         return bool(self.step.inputs.shortlist)
 
     @property
     def reads_source_padding(self) -> bool:
-        """Whether it reads the states of sources beyond the end of a source."""
+        """Whether the graph reads padding after the end of a source."""
         return any(state.reads_padding for state in self.source_states)
 
     @property
     def row_states(self) -> list[bundle_pb2.StateTensor]:
-        """States of a row, in the order of their memory."""
+        """States of a row, in the order of their layout in memory."""
         return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
 
     @property
     def source_states(self) -> list[bundle_pb2.StateTensor]:
-        """States of a source, in the order of their memory."""
+        """States of a source, in the order of their layout in memory."""
         return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
 
 
@@ -121,10 +121,10 @@ class StepRunner(ThreadedGraph):
 
 
 class BoundStep:
-    """The decoder step bound to the first rows of one memory, to be run any number of times.
+    """A decoder step that is bound to the first rows of the caches and can run repeatedly.
 
-    ONNX Runtime reads and writes bound memory when it runs: what changes from step to step is
-    written in place, and only shortlists and token biases, which are rare, are bound again.
+    ONNX Runtime reads and writes bound memory during a run. So inputs that change at every step are
+    written in place. Only shortlists and token biases, which are rare, are bound again.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class BoundStep:
         self._write(outputs.candidate_log_probabilities, Tensor.of(self._log_probabilities))
 
     def bind_caches(self, pasts: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-        """Bind the memory of the states of rows and of sources; the step writes it in place."""
+        """Bind the memory of the row states and the source states; the step writes it in place."""
         signature = self._signature
         for states, tensors in (
             (signature.row_states, pasts),
@@ -167,8 +167,11 @@ class BoundStep:
                     self._write(output, tensor)
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
-        """One step; the next overwrites its answer. ``listed`` is for graphs with a shortlist."""
-        # Bindings keep nothing alive: `biases` must live until the run has ended.
+        """Run one step; the next step overwrites the returned arrays.
+
+        ``listed`` is the shortlist, for graphs that take one.
+        """
+        # Bindings do not own memory: `biases` must live until the run has ended.
         biases = step_input.token_biases
         if listed is not None:
             self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))

@@ -1,7 +1,7 @@
-"""Models over ONNX Runtime.
+"""The translation model over ONNX Runtime.
 
-Knows graphs and arrays, and nothing of requests, search or scheduling. Graph inputs and outputs
-are those that ``attendant-export`` writes.
+Knows graphs and arrays, but no requests, search or scheduling. The manifest's signatures name the
+inputs and outputs of the graphs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +29,13 @@ from attendant_server.runtime.step import StepRunner
 from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
-"""Tokens of the text with which sessions are compared, or as many as the model takes."""
+"""Tokens of the text that compares sessions, if the model's limit allows."""
 TRIAL_WIDTH = 4
-"""Rows of its beam search."""
+"""Rows of the beam search that compares sessions."""
 
 
 class OnnxTranslationModel:
-    """An encoder-decoder bundle: the engine's `TranslationModel`."""
+    """A model of an encoder-decoder bundle; implements the engine's `TranslationModel`."""
 
     _takes_greedy_graphs: ClassVar[bool] = True
 
@@ -49,10 +49,10 @@ class OnnxTranslationModel:
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
 
-        A run takes ``num_threads``, or all of ``run_counter`` if it is alone and that is quicker.
-        With ``uses_shortlists``, if the bundle has any, each translation is restricted to its
-        source's shortlist. Raises ValueError, or an error of ONNX Runtime, for a graph that is not
-        the one of the manifest or cannot run.
+        A run uses ``num_threads`` threads, or all threads of ``run_counter`` if it is the only run
+        and that is faster. With ``uses_shortlists``, if the bundle has any, each translation is
+        restricted to its source's shortlist. Raises ValueError or an error of ONNX Runtime for a
+        graph that differs from the manifest or cannot run.
         """
         manifest, graphs = bundle.manifest, bundle.graphs
         run_counter = run_counter or RunCounter(num_threads)
@@ -74,7 +74,7 @@ class OnnxTranslationModel:
     def _open(
         self, bundle: Bundle, num_threads: int, run_counter: RunCounter, uses_shortlists: bool
     ) -> None:
-        """Open the graphs and hold them against the manifest; raises ValueError."""
+        """Open the graphs and check them against the manifest; raises ValueError."""
         graphs, how = bundle.graphs, (num_threads, self._device, run_counter)
 
         def opened(step: bundle_pb2.StepGraph) -> StepRunner:
@@ -94,9 +94,9 @@ class OnnxTranslationModel:
         check_interface(self.scorer.shared, graphs.scorer)
 
     def _try_out(self) -> None:
-        """Run every graph once: one that cannot run is refused when it is loaded.
+        """Run every graph once, so that a graph that cannot run fails at load.
 
-        Finds out as well whether a lone run of one short text is quicker on all threads.
+        Also measures whether a lone run of one short text is faster on all threads.
         """
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
         for graph, run in self._short_runs(num_tokens):
@@ -107,7 +107,7 @@ class OnnxTranslationModel:
     def _short_runs(
         self, num_tokens: int
     ) -> Iterator[tuple[ThreadedGraph, Callable[[Any], object]]]:
-        """The graphs of translations, each with a run of one text in one of its sessions."""
+        """The graphs of translations, each with a function that runs one text in a session."""
         source, lengths = pad(
             [[self._source_tokens.eos_id] * num_tokens], self._source_tokens.pad_id
         )
@@ -131,7 +131,7 @@ class OnnxTranslationModel:
         return lambda session: cache.step_with(session, 1, step_input)
 
     def release_memory(self) -> None:
-        """Give back what runs took for their work."""
+        """Release the working memory of runs."""
         for graph, run in self._short_runs(num_tokens=1):
             graph.shrink(run)
         source, end = np.array([[self._source_tokens.eos_id]]), np.array([[self.eos_id]])
@@ -143,9 +143,9 @@ class OnnxTranslationModel:
     def needed_cache_bytes(
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
     ) -> int:
-        """What so many running sentences of ``width`` rows need when they are as long as this."""
+        """Bytes of cache for this many running sentences of ``width`` rows and these lengths."""
         num_step_tokens = self.num_greedy_tokens if width == 1 else 1
-        # Of an output, the last token is never written; of a run, all tokens are.
+        # The last token of an output is never written to the cache; all tokens of a run are.
         longest_row = longest_output + num_step_tokens - 1
         return self.cache_sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
@@ -172,27 +172,27 @@ class OnnxTranslationModel:
             return session.run(names, feeds)  # type: ignore[no-any-return]
 
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
-        """The memory of the caches of one worker, none as yet."""
+        """A new, empty memory pool for the caches of one worker."""
         return CachePool(self.cache_sizes, max_bytes, spare_bytes)
 
     def step_for(self, width: int, one_token_steps: bool = False) -> str:
-        """Name of the quickest step graph for sentences of ``width`` rows."""
+        """Name of the fastest step graph for sentences of ``width`` rows."""
         return self._step_graph(width, one_token_steps).signature.step.name
 
     def new_cache(
         self, step: str, width: int, max_slots: int, pool: CachePool | None = None
     ) -> HostDecoderCache | DeviceDecoderCache:
-        """The caches for at most ``max_slots`` sentences of ``width`` rows, empty as yet.
+        """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
-        ``step`` is the name of the graph that steps over them. Without a ``pool`` they have one of
-        their own, without a limit.
+        ``step`` is the name of the step graph. Without a ``pool``, the caches get a private pool
+        without a limit.
         """
         runners = (self.decoder_step, self.greedy_graph)
         (graph,) = (r for r in runners if r is not None and r.signature.step.name == step)
         return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
 
     def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
-        """The quickest graph that can do it."""
+        """The fastest step graph for these sentences."""
         if width == 1 and not one_token_steps and self.greedy_graph is not None:
             return self.greedy_graph
         return self.decoder_step

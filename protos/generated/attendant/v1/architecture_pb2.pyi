@@ -28,13 +28,15 @@ class _PositionKind:
 class _PositionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_PositionKind.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     POSITION_KIND_UNSPECIFIED: _PositionKind.ValueType  # 0
-    """Positions do not enter the embeddings."""
+    """No position encoding is added."""
     POSITION_KIND_SINUSOIDAL_HALVED: _PositionKind.ValueType  # 1
     """Sinusoids of position x 10000^(-2i / d_model) for i = 0 to d_model / 2 - 1: sines in the first half of the channels,
     cosines in the second.
     """
     POSITION_KIND_SINUSOIDAL_INTERLEAVED: _PositionKind.ValueType  # 2
-    """The same with sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
+    """The same sinusoids with sines in even channels and cosines in odd channels, as in "Attention Is All You Need",
+    section 3.5.
+    """
     POSITION_KIND_LEARNED: _PositionKind.ValueType  # 3
     """A learned table."""
 
@@ -42,13 +44,15 @@ class PositionKind(_PositionKind, metaclass=_PositionKindEnumTypeWrapper):
     """PositionKind is the kind of positions."""
 
 POSITION_KIND_UNSPECIFIED: PositionKind.ValueType  # 0
-"""Positions do not enter the embeddings."""
+"""No position encoding is added."""
 POSITION_KIND_SINUSOIDAL_HALVED: PositionKind.ValueType  # 1
 """Sinusoids of position x 10000^(-2i / d_model) for i = 0 to d_model / 2 - 1: sines in the first half of the channels,
 cosines in the second.
 """
 POSITION_KIND_SINUSOIDAL_INTERLEAVED: PositionKind.ValueType  # 2
-"""The same with sines in even channels and cosines in odd ones, as in "Attention Is All You Need", section 3.5."""
+"""The same sinusoids with sines in even channels and cosines in odd channels, as in "Attention Is All You Need",
+section 3.5.
+"""
 POSITION_KIND_LEARNED: PositionKind.ValueType  # 3
 """A learned table."""
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
@@ -60,9 +64,9 @@ class _NormPosition:
 class _NormPositionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NormPosition.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     NORM_POSITION_UNSPECIFIED: _NormPosition.ValueType  # 0
-    """Not known: the manifest was upgraded from version 1, which does not state it."""
+    """Unknown: the manifest was upgraded from version 1, which does not state the position."""
     NORM_POSITION_PRE: _NormPosition.ValueType  # 1
-    """Before each sublayer, inside of the residual connection."""
+    """Before each sublayer, inside the residual connection."""
     NORM_POSITION_POST: _NormPosition.ValueType  # 2
     """After each sublayer and its residual connection."""
 
@@ -70,9 +74,9 @@ class NormPosition(_NormPosition, metaclass=_NormPositionEnumTypeWrapper):
     """NormPosition is pre-norm or post-norm."""
 
 NORM_POSITION_UNSPECIFIED: NormPosition.ValueType  # 0
-"""Not known: the manifest was upgraded from version 1, which does not state it."""
+"""Unknown: the manifest was upgraded from version 1, which does not state the position."""
 NORM_POSITION_PRE: NormPosition.ValueType  # 1
-"""Before each sublayer, inside of the residual connection."""
+"""Before each sublayer, inside the residual connection."""
 NORM_POSITION_POST: NormPosition.ValueType  # 2
 """After each sublayer and its residual connection."""
 Global___NormPosition: typing_extensions.TypeAlias = NormPosition
@@ -88,7 +92,7 @@ class _ActivationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     ACTIVATION_RELU: _Activation.ValueType  # 1
     """max(0, x)."""
     ACTIVATION_GELU: _Activation.ValueType  # 2
-    """x times the normal distribution function of x."""
+    """x times the cumulative distribution function of the standard normal distribution at x."""
     ACTIVATION_GELU_TANH: _Activation.ValueType  # 3
     """GELU approximated by tanh."""
     ACTIVATION_SILU: _Activation.ValueType  # 4
@@ -102,7 +106,7 @@ ACTIVATION_UNSPECIFIED: Activation.ValueType  # 0
 ACTIVATION_RELU: Activation.ValueType  # 1
 """max(0, x)."""
 ACTIVATION_GELU: Activation.ValueType  # 2
-"""x times the normal distribution function of x."""
+"""x times the cumulative distribution function of the standard normal distribution at x."""
 ACTIVATION_GELU_TANH: Activation.ValueType  # 3
 """GELU approximated by tanh."""
 ACTIVATION_SILU: Activation.ValueType  # 4
@@ -111,8 +115,8 @@ Global___Activation: typing_extensions.TypeAlias = Activation
 
 @typing.final
 class Architecture(google.protobuf.message.Message):
-    """Architecture describes a network as a list of parts. An encoder-decoder has both stacks, an encoder alone has no
-    decoder. Widths and counts are at least 1 where a part is present.
+    """Architecture describes a network as a list of parts. An encoder-decoder model has both stacks; an encoder-only model
+    has no decoder. Widths and counts are at least 1 where a part is present.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -146,7 +150,9 @@ class Architecture(google.protobuf.message.Message):
 
     @property
     def head(self) -> Global___Head:
-        """Hidden states to scores of the vocabulary. Absent for a model that gives hidden states only."""
+        """Output head: projects hidden states to scores over the vocabulary. Absent for a model that outputs hidden states
+        only.
+        """
 
     def __init__(
         self,
@@ -176,11 +182,13 @@ class Embeddings(google.protobuf.message.Message):
     NUM_TOKEN_TYPES_FIELD_NUMBER: builtins.int
     HAS_NORM_FIELD_NUMBER: builtins.int
     vocab_size: builtins.int
-    """Tokens of the vocabulary."""
+    """Number of tokens in the vocabulary."""
     scale: builtins.float
-    """Factor of the token embeddings, such as the square root of d_model; positions are added unscaled. 0 means 1."""
+    """Factor applied to the token embeddings, such as the square root of d_model; positions are added unscaled. 0 means
+    1.
+    """
     num_token_types: builtins.int
-    """Kinds of tokens ("segments") with embeddings of their own, which are added; 0 for none."""
+    """Number of token types ("segments"). The embedding of a token's type is added to its token embedding. 0: no types."""
     has_norm: builtins.bool
     """Whether a layer norm follows the sum of the embeddings. Its epsilon is that of the stack."""
     @property
@@ -213,9 +221,11 @@ class Positions(google.protobuf.message.Message):
     kind: Global___PositionKind.ValueType
     """The kind of positions."""
     num_positions: builtins.int
-    """Learned positions: rows of the table; the longest text has num_positions - offset tokens. 0 for computed positions."""
+    """Rows in the table of learned positions. The longest text has num_positions - offset tokens. 0 for computed
+    positions.
+    """
     offset: builtins.int
-    """Position of the first token: its row of the table, or the number that its sinusoids are of."""
+    """Position of the first token: its row in the learned table, or the position at which its sinusoids are computed."""
     def __init__(
         self,
         *,
@@ -240,12 +250,12 @@ class Stack(google.protobuf.message.Message):
     norm_position: Global___NormPosition.ValueType
     """Pre-norm or post-norm."""
     norm_epsilon: builtins.float
-    """Added to the variance by each layer norm."""
+    """Epsilon that each layer norm adds to the variance."""
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
-        """Groups of equal layers, in order."""
+        """Groups of identical layers, in order."""
 
     def __init__(
         self,
@@ -261,7 +271,9 @@ Global___Stack: typing_extensions.TypeAlias = Stack
 
 @typing.final
 class LayerGroup(google.protobuf.message.Message):
-    """LayerGroup is a number of equal layers: token mixer, cross-attention where there is one, channel mixer."""
+    """LayerGroup is a run of identical layers. Each layer has a token mixer, an optional cross-attention and a channel
+    mixer.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -270,7 +282,7 @@ class LayerGroup(google.protobuf.message.Message):
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
-    """How many layers."""
+    """Number of layers."""
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
@@ -312,15 +324,15 @@ class Attention(google.protobuf.message.Message):
     SCALE_FIELD_NUMBER: builtins.int
     IS_CAUSAL_FIELD_NUMBER: builtins.int
     num_heads: builtins.int
-    """Heads."""
+    """Number of heads."""
     head_dim: builtins.int
     """Width of a head."""
     has_bias: builtins.bool
     """Whether the projections have biases."""
     scale: builtins.float
-    """Factor of the products of queries and keys. 0 means 1 / sqrt(head_dim)."""
+    """Factor applied to the dot products of queries and keys. 0 means 1 / sqrt(head_dim)."""
     is_causal: builtins.bool
-    """Whether a token attends to no later one."""
+    """Whether each token attends only to itself and to earlier tokens."""
     def __init__(
         self,
         *,
@@ -362,7 +374,7 @@ Global___FeedForward: typing_extensions.TypeAlias = FeedForward
 
 @typing.final
 class Head(google.protobuf.message.Message):
-    """Head turns hidden states into scores of the vocabulary."""
+    """Head projects hidden states to scores over the vocabulary."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -371,14 +383,14 @@ class Head(google.protobuf.message.Message):
     SCALE_FIELD_NUMBER: builtins.int
     TRANSFORM_FIELD_NUMBER: builtins.int
     is_tied: builtins.bool
-    """Whether the projection is the table of embeddings (of the target, where there is a decoder)."""
+    """Whether the projection reuses the embedding table: the target's if there is a decoder, else the source's."""
     has_bias: builtins.bool
     """Whether the scores have a bias for each token."""
     scale: builtins.float
-    """Factor of the products of hidden states and projection, to which the bias is added. 0 means 1."""
+    """Factor applied to the products of hidden states and projection, before the bias is added. 0 means 1."""
     transform: Global___Activation.ValueType
-    """Masked language model: the layer between the hidden states and the projection, a linear layer of the model's width
-    with this activation and a norm. ACTIVATION_UNSPECIFIED if there is none.
+    """Activation of a masked language model's transform layer: a linear layer of width d_model, this activation and a
+    norm, between the hidden states and the projection. ACTIVATION_UNSPECIFIED if there is no such layer.
     """
     def __init__(
         self,

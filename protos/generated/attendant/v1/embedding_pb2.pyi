@@ -28,7 +28,7 @@ class _Pooling:
 class _PoolingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Pooling.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     POOLING_UNSPECIFIED: _Pooling.ValueType  # 0
-    """The default: what the bundle chose, see GetModelResponse.default_pooling."""
+    """The default: the bundle's pooling, see GetModelResponse.default_pooling."""
     POOLING_MEAN: _Pooling.ValueType  # 1
     """Mean over all tokens that the model read, special tokens included."""
     POOLING_CLS: _Pooling.ValueType  # 2
@@ -40,7 +40,7 @@ class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
     """Pooling says how the vectors of a text's tokens become one vector."""
 
 POOLING_UNSPECIFIED: Pooling.ValueType  # 0
-"""The default: what the bundle chose, see GetModelResponse.default_pooling."""
+"""The default: the bundle's pooling, see GetModelResponse.default_pooling."""
 POOLING_MEAN: Pooling.ValueType  # 1
 """Mean over all tokens that the model read, special tokens included."""
 POOLING_CLS: Pooling.ValueType  # 2
@@ -60,7 +60,7 @@ class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes, little-endian."""
     DATA_TYPE_FLOAT16: _DataType.ValueType  # 2
-    """IEEE 754 binary16, 2 bytes. In manifests only: answers never have it."""
+    """IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is the number format of a Tensor."""
@@ -70,7 +70,7 @@ DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes, little-endian."""
 DATA_TYPE_FLOAT16: DataType.ValueType  # 2
-"""IEEE 754 binary16, 2 bytes. In manifests only: answers never have it."""
+"""IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
 Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final
@@ -111,9 +111,9 @@ class EmbedRequest(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty where embedding models of one name only are served."""
+    """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
-    """How tokens become one vector. Default: the bundle's choice."""
+    """Pooling of token vectors into one vector. Default: the bundle's choice."""
     normalize: builtins.bool
     """Whether every vector is scaled to Euclidean length 1. Default: the bundle's choice,
     see GetModelResponse.default_normalize.
@@ -122,8 +122,8 @@ class EmbedRequest(google.protobuf.message.Message):
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters; outside
-        these the call is INVALID_ARGUMENT.
+        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
+        Otherwise the call fails with INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -166,7 +166,7 @@ class EmbedResponse(google.protobuf.message.Message):
 
     @property
     def timings(self) -> attendant.v1.text_pb2.Timings:
-        """Where the time went."""
+        """Time spent in each phase of the call."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ Global___EmbedResponse: typing_extensions.TypeAlias = EmbedResponse
 
 @typing.final
 class EmbedResult(google.protobuf.message.Message):
-    """EmbedResult says how one text of an Embed call fared."""
+    """EmbedResult is the result for one text of an Embed call, except its vector."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -222,20 +222,20 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty where embedding models of one name only are served."""
+    """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters; outside
-        these the call is INVALID_ARGUMENT.
+        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
+        Otherwise the call fails with INVALID_ARGUMENT.
         """
 
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Layers to return, in this order. 0 is the output of the input embeddings, n the output of the n-th layer; negative
-        numbers count from the end, -1 being the last layer. Empty: the last layer. Outside
-        -(num_layers + 1) .. num_layers, or the same layer twice, is INVALID_ARGUMENT.
+        numbers count from the end, -1 is the last layer. Empty: the last layer. A layer outside -(num_layers + 1) ..
+        num_layers, or a layer given twice, is INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -270,7 +270,7 @@ class EmbedTokensResponse(google.protobuf.message.Message):
 
     @property
     def timings(self) -> attendant.v1.text_pb2.Timings:
-        """Where the time went."""
+        """Time spent in each phase of the call."""
 
     def __init__(
         self,
@@ -335,7 +335,7 @@ class FillMaskRequest(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty where embedding models of one name only are served."""
+    """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     top_k: builtins.int
     """Candidates for each mask. Default 5. 0 and more than RequestLimits.max_top_k are INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -345,7 +345,7 @@ class FillMaskRequest(google.protobuf.message.Message):
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts, each of at most
-        RequestLimits.max_text_characters; outside these the call is INVALID_ARGUMENT.
+        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
         """
 
     def __init__(
@@ -382,7 +382,7 @@ class FillMaskResponse(google.protobuf.message.Message):
 
     @property
     def timings(self) -> attendant.v1.text_pb2.Timings:
-        """Where the time went."""
+        """Time spent in each phase of the call."""
 
     def __init__(
         self,

@@ -28,14 +28,13 @@ if _version_not_supported:
 class EmbeddingServiceStub(object):
     """EmbeddingService turns texts into vectors and fills in masked words.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
 
     A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and leaves the others alone.
+    is reported in that text's result and does not affect the other texts.
     """
 
     def __init__(self, channel):
@@ -64,14 +63,13 @@ class EmbeddingServiceStub(object):
 class EmbeddingServiceServicer(object):
     """EmbeddingService turns texts into vectors and fills in masked words.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
 
     A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and leaves the others alone.
+    is reported in that text's result and does not affect the other texts.
     """
 
     def Embed(self, request, context):
@@ -127,14 +125,13 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
 class EmbeddingService(object):
     """EmbeddingService turns texts into vectors and fills in masked words.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
 
     A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and leaves the others alone.
+    is reported in that text's result and does not affect the other texts.
     """
 
     @staticmethod

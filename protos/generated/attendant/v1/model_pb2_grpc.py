@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """ModelService describes the loaded models and shows how they cut texts into tokens.
+    """ModelService describes the models of the server and tokenizes texts.
     """
 
     def __init__(self, channel):
@@ -53,11 +53,11 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """ModelService describes the loaded models and shows how they cut texts into tokens.
+    """ModelService describes the models of the server and tokenizes texts.
     """
 
     def ListModels(self, request, context):
-        """ListModels returns all models of the server, those that are still loading included.
+        """ListModels returns all models of the server, including models that are still loading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,17 +66,18 @@ class ModelServiceServicer(object):
     def GetModel(self, request, context):
         """GetModel returns everything the server knows about one model.
 
-        Fails with NOT_FOUND for an unknown model, and with INVALID_ARGUMENT when no model is named and there are several.
+        Fails with NOT_FOUND for an unknown model, and with INVALID_ARGUMENT if the request names no model and the server
+        has models of several names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Tokenize cuts texts into the tokens that the model would read, without running the model.
+        """Tokenize returns the tokens that the model would read, without running the model.
 
-        Fails with NOT_FOUND for an unknown model, with INVALID_ARGUMENT for a bad value or when no model is named and there
-        are several, and with UNAVAILABLE while the model is loading.
+        Fails with NOT_FOUND for an unknown model, with INVALID_ARGUMENT for a bad value or if the request names no model
+        and the server has models of several names, and with UNAVAILABLE while the model is loading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +110,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """ModelService describes the loaded models and shows how they cut texts into tokens.
+    """ModelService describes the models of the server and tokenizes texts.
     """
 
     @staticmethod

@@ -28,11 +28,10 @@ if _version_not_supported:
 class TranslationServiceStub(object):
     """TranslationService translates texts and scores translations.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
     """
 
     def __init__(self, channel):
@@ -61,18 +60,17 @@ class TranslationServiceStub(object):
 class TranslationServiceServicer(object):
     """TranslationService translates texts and scores translations.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
     """
 
     def Translate(self, request, context):
         """Translate translates one or more texts and answers when all of them are done.
 
         A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-        is reported in that text's Translation and leaves the others alone.
+        is reported in that text's Translation and does not affect the other texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +86,7 @@ class TranslationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Score returns the log-probability that the model gives to translations which the caller already has.
+        """Score returns the log-probability that the model assigns to given translations.
 
         A fault of one pair (an empty side or a side longer than the model can read: INVALID_ARGUMENT) is reported in that
         pair's result.
@@ -126,11 +124,10 @@ def add_TranslationServiceServicer_to_server(servicer, server):
 class TranslationService(object):
     """TranslationService translates texts and scores translations.
 
-    Faults that belong to the call fail it:
-    INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a model of another kind,
-    NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is draining,
-    RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's deadline or
-    the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
+    model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
+    draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""What happens around every call, one concern in each module."""
+"""Interceptors around every call, one concern per module."""

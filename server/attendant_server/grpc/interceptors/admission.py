@@ -1,6 +1,6 @@
 """Admits calls through the application's `CallAdmission`.
 
-Health checks and reflection are exempt, so that a busy server still says that it lives.
+Health checks and reflection are exempt, so that a busy server still passes health checks.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from attendant_server.records import Method
 
 
 class AdmissionInterceptor(AroundInterceptor):
-    """Bounds the calls in progress of the package attendant, and the time of each."""
+    """Applies the limits of concurrent calls and call time to the package attendant."""
 
     def __init__(self, admission: CallAdmission) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class AdmissionInterceptor(AroundInterceptor):
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
-        """Let the application admit the call, or refuse it."""
+        """Let the application admit or refuse the call."""
         if not method.is_own:
             return await behaviour(request, context)
         return await self._admission.run(behaviour, request, context)

@@ -1,4 +1,4 @@
-"""Lets an interceptor put a coroutine around the handler of every call."""
+"""Base class of interceptors that wrap a coroutine around every call's handler."""
 
 from __future__ import annotations  # some classes of grpc are generic in its stubs only
 
@@ -18,24 +18,24 @@ Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):
-    """Runs `around` around every call of a known method; for one server, whose handlers stay."""
+    """Runs `around` for every call of a known method. Each instance serves one server."""
 
     def __init__(self) -> None:
         self._wrapped: dict[str, Handler] = {}
-        """By the method's path, so that only a method's first call asks further interceptors."""
+        """Wrapped handlers by method path: only a method's first call asks further interceptors."""
 
     @abstractmethod
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
-        """Await ``behaviour(request, context)`` and return what it does, or do not."""
+        """Await ``behaviour(request, context)`` and return its result, or refuse the call."""
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Wrap the method's handler; None when there is no such method."""
+        """Return the method's wrapped handler; None if there is no such method."""
         path = handler_call_details.method
         if path not in self._wrapped:
             handler = await continuation(handler_call_details)
@@ -45,7 +45,7 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         return self._wrapped[path]
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        """The same handler with `around` around it."""
+        """``handler`` with its behaviour wrapped in `around`."""
         behaviour = behaviour_of(handler)
 
         async def surrounded(request: Any, context: Context) -> Any:
@@ -59,7 +59,7 @@ def with_behaviour(
     behaviour: Behaviour,
     deserialize: Callable[[bytes], Any] | None = None,
 ) -> Handler:
-    """The same handler with another behaviour and, if given, another deserializer."""
+    """``handler`` with another behaviour and, if given, another deserializer."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -82,9 +82,10 @@ def _method(path: str, handler: Handler) -> Method:
 
 
 def behaviour_of(handler: Handler) -> Behaviour:
-    """The handler's function as a coroutine; one that yields its responses is made to write them.
+    """The handler's function as a coroutine; a generator of responses becomes a writer.
 
-    A coroutine that writes is awaiting whenever the call is cancelled, so it always learns of it.
+    A coroutine that writes responses is awaiting whenever the call is cancelled, so it always
+    receives the cancellation.
     """
     function: Any = (
         handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream

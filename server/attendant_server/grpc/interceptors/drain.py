@@ -1,8 +1,8 @@
-"""Which calls a stopping server has to wait for: those that it works for.
+"""Tracks the calls that a stopping server must wait for: calls with work in progress.
 
-Not those that wait for their callers: a stream whose caller sends no further request, such as idle
-reflection, or an answer that its caller does not read. Calls whose request has not come yet are not
-even known here.
+A stop does not wait for calls that wait for their callers: a stream without a further request, such
+as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
+are not known here.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from attendant_server.grpc.interceptors.around import AroundInterceptor, Behavio
 from attendant_server.records import Method
 
 STALLED_SECONDS = 5.0
-"""A response that its caller has not taken for longer than this holds up no stop."""
+"""A stop does not wait for a response that the caller has not taken for this long."""
 POLL_SECONDS = 0.02
 
 
 class DrainInterceptor(AroundInterceptor):
-    """Follows every call until its answer has been sent."""
+    """Tracks every call until its answer has been sent."""
 
     def __init__(self, stalled_seconds: float = STALLED_SECONDS) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class DrainInterceptor(AroundInterceptor):
         self._calls: set[_Call] = set()
 
     async def wait(self, timeout_seconds: float) -> int:
-        """Wait for the calls in progress, but not longer than that; returns how many are left.
+        """Wait at most ``timeout_seconds`` for the calls in progress; returns the number left.
 
-        Calls that wait for their callers are not waited for, nor are calls that begin meanwhile.
+        Does not wait for calls that wait for their callers, nor for calls that begin meanwhile.
         """
         give_up = time.monotonic() + timeout_seconds
         calls = self._calls.copy()
-        # Asked again and again, because nothing announces that a caller has stopped reading.
+        # Polls, because no event says that a caller has stopped reading.
         while num_left := sum(map(self._works_for, calls & self._calls)):
             if time.monotonic() >= give_up:
                 break
@@ -48,7 +48,7 @@ class DrainInterceptor(AroundInterceptor):
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
-        """Keep the state of the call until the library has sent its status."""
+        """Track the call until the library has sent its status."""
         call = _Call(context)
         self._calls.add(call)
         # The library sends the answer in the task that runs the handler. A callback of the context
@@ -65,14 +65,14 @@ class DrainInterceptor(AroundInterceptor):
 
 
 class _Call:
-    """The context of a call, which notes when the call waits for its caller."""
+    """The context of a call, which records when the call waits for its caller."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self.is_receiving = False
-        """Whether it waits for the next request."""
+        """Whether the call waits for the next request."""
         self.sending_since: float | None = None
-        """Since when it waits for a response to be taken."""
+        """When the call began to wait for the caller to take a response."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)

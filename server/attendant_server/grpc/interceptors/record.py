@@ -1,4 +1,4 @@
-"""Makes the record of every call and shows it to those who watch."""
+"""Makes the record of every call and passes it to the observer."""
 
 import asyncio
 import re
@@ -19,14 +19,14 @@ REQUEST_ID = "x-request-id"
 TRACE = ("traceparent", "tracestate")
 """W3C Trace Context."""
 _FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
-"""What can stand in a line of a log and be nobody's forged second one."""
+"""Only characters that cannot forge a second log line or field."""
 _FIT_ADDRESS = re.compile(r"[\w.:%\[\]-]{1,100}", re.ASCII)
 
 
 class RecordInterceptor(AroundInterceptor):
-    """Shows calls to a observer; must be the outermost interceptor.
+    """Passes every call to an observer; must be the outermost interceptor.
 
-    The caller finds the id of its request in the trailing metadata.
+    The trailing metadata holds the request id.
     """
 
     def __init__(self, observer: CallObserver) -> None:
@@ -58,9 +58,9 @@ class RecordInterceptor(AroundInterceptor):
 
 
 def address_of(peer: str) -> str:
-    """``host:port`` of a peer as gRPC names it, or ``unix`` or ``unknown``.
+    """``host:port`` of a peer, from gRPC's name for it, or ``unix`` or ``unknown``.
 
-    Callers choose the names of their unix sockets, which therefore stay out of the log.
+    Callers choose the names of their unix sockets, so the log must not contain them.
     """
     kind, _, address = unquote(peer).partition(":")
     if kind in ("ipv4", "ipv6") and _FIT_ADDRESS.fullmatch(address):
@@ -80,8 +80,8 @@ def _code_of_cancelled(context: Context) -> grpc.StatusCode:
 
 
 def _code_of_aborted(context: Context) -> grpc.StatusCode | None:
-    """The status that the call was given, whether or not its caller was still there to get it."""
-    # Older releases of grpc give the number of the code instead of the code.
+    """The status that the call was aborted with, even if its caller had already gone."""
+    # Older releases of grpc return the code's number instead of the code.
     found = context.code()
     codes = (code for code in grpc.StatusCode if found in (code, code.value[0]))
     return next((code for code in codes if code is not grpc.StatusCode.OK), None)

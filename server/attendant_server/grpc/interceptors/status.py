@@ -1,6 +1,6 @@
-"""Errors to gRPC statuses: the one table, applied to every call of every service.
+"""Maps errors to gRPC statuses, by one table, for every call of every service.
 
-Only messages of our own errors reach the caller; of all others it learns nothing but an id.
+Only messages of AttendantErrors reach the caller. For any other error the caller gets an id.
 """
 
 import asyncio
@@ -40,20 +40,20 @@ logger = logging.getLogger(__name__)
 
 
 class Undecodable:
-    """Stands for a request whose bytes are no message of the expected type."""
+    """Stands for a request that cannot be decoded as the expected message."""
 
 
 class StatusInterceptor(AroundInterceptor):
-    """FairShare every exception of a call into a status."""
+    """Turns every exception of a call into a status."""
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        """Also let undecodable requests through, so that they fail where errors are handled."""
+        """Wrap the handler so that undecodable requests also fail in `around`."""
         return super().wrap(method, _refusing_undecodable(handler))
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
-        """Map what the call raises."""
+        """Map the call's exception to a status."""
         try:
             return await behaviour(request, context)
         except errors.AttendantError as error:
@@ -64,7 +64,7 @@ class StatusInterceptor(AroundInterceptor):
             raise asyncio.CancelledError from error
         except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # panics of Rust libraries are no Exception
+        except BaseException as error:  # panics of Rust libraries derive from BaseException
             record = records.current()
             record.reason, request_id = type(error).__name__, record.request_id
             logger.error(
@@ -73,7 +73,7 @@ class StatusInterceptor(AroundInterceptor):
                 method.name,
                 request_id,
                 type(error).__name__,
-                # Without the message, which may repeat what the caller sent.
+                # Without the message, which may repeat the caller's text.
                 "".join(traceback.format_tb(error.__traceback__)),
             )
             message = f"internal error, logged as {request_id}"
@@ -98,7 +98,7 @@ def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     def tolerant(content: bytes) -> Any:
         try:
             return deserialize(content)
-        except (message.DecodeError, ValueError):  # not every deserializer is protobuf's
+        except (message.DecodeError, ValueError):  # some deserializers are not protobuf's
             return Undecodable()
 
     return tolerant
@@ -142,7 +142,7 @@ async def _end(
     message: str,
     metadata: tuple[tuple[str, str | bytes], ...] = (),
 ) -> None:
-    """End the call with a status, which a caller that has gone meanwhile does not get."""
+    """End the call with a status; ignores a caller that has gone."""
     try:
         await context.abort(code, message, trailing_metadata=metadata)
     except grpc.aio.InternalError as error:

@@ -1,1 +1,1 @@
-"""The gRPC services: protobuf in, engine calls out, protobuf back. Nothing is computed here."""
+"""The gRPC services: convert protobuf messages to application requests, and answers back."""

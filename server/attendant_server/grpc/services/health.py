@@ -1,7 +1,8 @@
 """The standard health service, grpc.health.v1.
 
-Unlike the one of grpcio-health-checking it can end its Watch calls, which would otherwise hold up
-a stopping server, and keeps all observers of a name informed when one of them leaves.
+It replaces the one of grpcio-health-checking for two reasons. It can end its Watch calls, which
+would otherwise delay the stop of the server. And when one watcher of a name leaves, the other
+watchers still get updates.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ NOT_SERVING: int = Status.NOT_SERVING
 
 
 class HealthService(health_pb2_grpc.HealthServicer):
-    """Says of each service name whether it serves; the empty name is the whole server."""
+    """The status of each service name; the empty name is the whole server."""
 
     def __init__(self, services: Sequence[str]) -> None:
         self._statuses: dict[str, int] = dict.fromkeys(services, NOT_SERVING)
@@ -29,17 +30,17 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._is_closed = False
 
     async def set(self, services: Sequence[str], is_serving: bool) -> None:
-        """Change the status of some services, unless the server is stopping."""
+        """Set the status of some services, unless the server is stopping."""
         if not self._is_final:
             self._statuses.update(dict.fromkeys(services, SERVING if is_serving else NOT_SERVING))
         await self._notify()
 
     def is_serving(self, service: str) -> bool:
-        """Whether the status of a service is SERVING now."""
+        """Whether the present status of a service is SERVING."""
         return self._statuses.get(service) == SERVING
 
     async def stop_serving(self) -> None:
-        """Report NOT_SERVING for everything from now on."""
+        """Report NOT_SERVING for all services from now on."""
         self._statuses = dict.fromkeys(self._statuses, NOT_SERVING)
         self._is_final = True
         await self._notify()
@@ -52,20 +53,20 @@ class HealthService(health_pb2_grpc.HealthServicer):
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
-        """The status now; NOT_FOUND for an unknown name."""
+        """The present status; NOT_FOUND for an unknown name."""
         if request.service not in self._statuses:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return Status(status=self._statuses[request.service])
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
-        """The status now and whenever it changes."""
+        """The present status, and each later change."""
         sent = None
         while (status := await self._next(request.service, sent)) != sent:
             await context.write(Status(status=status))
             sent = status
 
     async def _next(self, service: str, sent: int | None) -> int:
-        """Wait until the status is another than ``sent``, or until the server stops."""
+        """Wait until the status differs from ``sent`` or the server stops."""
         async with self._changed:
             await self._changed.wait_for(
                 lambda: self._is_closed or self._statuses.get(service, UNKNOWN) != sent

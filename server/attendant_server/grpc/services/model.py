@@ -20,7 +20,7 @@ KINDS = {
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
-    """Describes the models and shows their tokens."""
+    """Describes the models and tokenizes texts."""
 
     def __init__(self, application: Application) -> None:
         self._models, self._jobs = application.models, application.jobs
@@ -28,7 +28,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     async def ListModels(
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
-        """All models, those that are still loading included."""
+        """All models, including models that are still loading."""
         return model_pb2.ListModelsResponse(models=map(_info, self._models.list()))
 
     async def GetModel(

@@ -20,7 +20,7 @@ def _renamed_to_v1(alpha: Any) -> FileDescriptor:
     message, renamed = descriptor_pb2.FileDescriptorProto(), descriptor_pb2.FileDescriptorProto()
     alpha.CopyToProto(message)
     text_format.Parse(text_format.MessageToString(message).replace("v1alpha", "v1"), renamed)
-    # Not in the default pool: a later grpcio-reflection may register its own v1 there.
+    # Not in the default pool: a later grpcio-reflection may register v1 there.
     return DescriptorPool().AddSerializedFile(renamed.SerializeToString())
 
 
@@ -31,7 +31,7 @@ V1_FILE = _renamed_to_v1(V1ALPHA_FILE)
 
 
 def add_reflection(files: Iterable[Any], server: grpc.aio.Server) -> None:
-    """Let a server list and describe the services of these files, which are file descriptors."""
+    """Add reflection for the services of these file descriptors to a server."""
     pool, services = DescriptorPool(), []
     for file in files:
         _add_with_dependencies(pool, file)

@@ -1,4 +1,4 @@
-"""The parts of messages that several services read or write."""
+"""Message parts that several services read or write."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -25,7 +25,7 @@ def given(message: Message, field: str) -> Any:
 
 
 def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
-    """Where the time of a call went."""
+    """The durations of a call's phases."""
     message = text_pb2.Timings()
     for phase in phases:
         if phase.name in _TOLD_PHASES:
@@ -34,12 +34,12 @@ def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
 
 
 def fault(error: InvalidRequest) -> status_pb2.Status:
-    """The fault of one text among many."""
+    """The fault of one text, as a status."""
     return status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=str(error))
 
 
 def truncation(report: TruncationReport | None) -> text_pb2.TruncationReport | None:
-    """The truncation of a text; None when there was none."""
+    """The truncation of a text; None if the text was not truncated."""
     if report is None:
         return None
     return text_pb2.TruncationReport(

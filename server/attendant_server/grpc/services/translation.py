@@ -101,7 +101,7 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
     )
 
 
-# Repeated messages are made in place: constructors copy their arguments, token by token.
+# Repeated messages are built in place, because constructors copy their arguments.
 
 
 def _translate_response(answer: TranslationAnswer) -> translation_pb2.TranslateResponse:
