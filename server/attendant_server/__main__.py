@@ -1,4 +1,4 @@
-"""The command ``attendant-server``: settings in, exit code out."""
+"""The command ``attendant-server``."""
 
 import logging
 import os
@@ -12,9 +12,9 @@ from attendant_server.system.standard_streams import open_standard_streams, say
 
 
 def main() -> NoReturn:
-    """Serve, and end the process as soon as the server has stopped.
+    """Run the server, and end the process as soon as the server has stopped.
 
-    The interpreter's own end would wait for threads that hang, or take away what they use.
+    A normal interpreter exit would wait for hanging threads, or destroy objects that they use.
     """
     open_standard_streams()
     code = serve()
@@ -23,7 +23,7 @@ def main() -> NoReturn:
 
 
 def serve() -> int:
-    """Serve until a signal comes; returns the exit code.
+    """Run the server until a signal comes; returns the exit code.
 
     0 after a clean stop, 1 for a failed start or a dead engine, 2 for bad settings.
 

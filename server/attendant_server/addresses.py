@@ -1,4 +1,4 @@
-"""Addresses to listen on: names and IP addresses with a port, and paths of unix sockets."""
+"""Addresses to listen on: host names and IP addresses with a port, and paths of unix sockets."""
 
 import socket
 from collections.abc import Callable
@@ -8,7 +8,7 @@ UNIX = "unix:"
 
 
 def host_problem(host: str) -> str | None:
-    """Why nothing can listen on this host; None for a name, an IPv4 or an IPv6 address.
+    """The problem with a host; None for a valid host name, IPv4 or IPv6 address.
 
     An IPv6 address may be in brackets. Names are not looked up.
     """
@@ -24,12 +24,12 @@ def host_problem(host: str) -> str | None:
 
 
 def bare_host(host: str) -> str:
-    """The host without brackets, as sockets take it."""
+    """The host without brackets, as sockets expect it."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 def joined(host: str, port: int) -> str:
-    """Host and port as gRPC and people take them, an IPv6 address in brackets.
+    """``host:port`` as gRPC expects it, with an IPv6 address in brackets.
 
     A unix socket, ``unix:/path``, has no port and is returned as it is.
     """
@@ -46,7 +46,7 @@ def listen(add_port: Callable[[str], int], host: str, port: int) -> tuple[int, s
     """
     address = joined(host, port)
     is_unix = host.startswith(UNIX)
-    if is_unix and _is_served(address):  # gRPC would take it away from that process
+    if is_unix and _is_served(address):  # gRPC would take the socket over from that process
         raise OSError(f"{address}: another process listens on it")
     try:
         found = add_port(address)
@@ -62,5 +62,5 @@ def _is_served(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         try:
             return client.connect_ex(path) == 0
-        except OSError:  # longer than the path of a socket may be
+        except OSError:  # the path is too long for a socket
             return False

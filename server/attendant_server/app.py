@@ -1,4 +1,4 @@
-"""Wires the server together, starts it and stops it. The only place where parts meet."""
+"""Wires the parts of the server together, starts and stops them. No other module wires parts."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
 
 SETTLE_SECONDS = 0.5
-"""How long the last refusals are held back, so that no caller asks again as the port closes."""
+"""Seconds that the last refusals are held back, so that no caller retries while the port closes."""
 WHOLE_SERVER = ""
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ class StartError(Exception):
 
 
 class Server:
-    """One server: its ports, its models and the engine that runs them.
+    """One server: its ports, its models and its engine.
 
-    ``async with Server(settings)`` is ready inside of the block and has drained after it.
+    ``async with Server(settings)`` is ready inside the block, and drained after it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -78,9 +78,9 @@ class Server:
         self.engine: Engine | None = None
         """Runs the models; None until they are loaded."""
         self.engine_has_died = asyncio.Event()
-        """Set once every caller was answered and health says NOT_SERVING."""
+        """Set after an engine's death, once all calls are answered and health says NOT_SERVING."""
         self.port = self.metrics_port = 0
-        """0 until they are open; for a unix socket, or without metrics, always."""
+        """0 until the ports are open, and always for a unix socket or without metrics."""
         self.address = self.metrics_address = ""
         self._start_series()
 
@@ -102,7 +102,7 @@ class Server:
         await self.stop()
 
     async def start(self) -> None:
-        """Open the ports; calls are answered, but no model is ready. Raises StartError."""
+        """Open the ports; the server answers calls, but no model is ready. Raises StartError."""
         settings = self._settings
         log_start(settings, self._loader.num_threads, self._loader.num_workers)
         try:
@@ -147,7 +147,7 @@ class Server:
         )
 
     async def stop(self) -> None:
-        """Report NOT_SERVING, wait for callers to notice, finish their calls, and end.
+        """Report NOT_SERVING, wait ``lame_duck_seconds``, finish calls in progress, and end.
 
         New calls, and those in progress after ``drain_seconds``, fail with UNAVAILABLE.
         """
@@ -170,13 +170,14 @@ class Server:
         logger.info("event=stopped")
 
     async def _close_port(self, settle_seconds: float, drain_until: float) -> None:
-        # The library cancels calls that arrive while it stops. Callers that wait for an answer
-        # make none: they get it once their connections were told to go away.
+        # The library cancels calls that arrive while it stops. Therefore the last refusals are sent
+        # only after connections were told to go away: a caller that waits for its refusal makes no
+        # new call.
         with self._admission.held_refusals():
             await asyncio.sleep(settle_seconds)
             seconds_left = max(0.0, drain_until - time.monotonic())
             stopping = asyncio.ensure_future(self._grpc.stop(seconds_left))
-            await asyncio.sleep(0)  # the first step of `stopping` tells them
+            await asyncio.sleep(0)  # the first step of `stopping` sends GOAWAY
         await self._drain.wait(max(0.0, drain_until - time.monotonic()))
         await self._grpc.stop(0)  # ends the calls that wait for their callers
         await stopping
@@ -186,7 +187,7 @@ class Server:
         return ",".join(f"{d.key}:{d.precision}" for d in self._catalog.descriptions)
 
     def _start_series(self) -> None:
-        """Let every series exist before the first of them can be asked for."""
+        """Create all series before the first scrape."""
         self._metrics.describe_server(
             version=version("attendant-server"),
             python=platform.python_version(),
@@ -229,7 +230,7 @@ class Server:
         except ImportError as error:
             raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
         tracer = new_tracer(endpoint, version("attendant-server"))
-        observers.insert(0, tracer)  # the others want to know the id of the trace
+        observers.insert(0, tracer)  # first, because the others read the trace id
         self._closers.append(tracer.close)
 
     def _show_metrics(self) -> None:

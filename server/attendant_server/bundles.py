@@ -1,7 +1,7 @@
-"""Bundles on disk: finding them, reading their manifests strictly, and checking every file.
+"""Bundles on disk: finds them, reads their manifests and checks every file.
 
-Nothing in a bundle is believed before it was checked: names, paths, sizes, hashes. Knows no model
-runtime and runs nothing that a bundle contains.
+Nothing in a bundle is trusted before it is checked: names, paths, sizes, hashes. Knows no model
+runtime and executes nothing from a bundle.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from attendant_server.reasons import reason_of
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
-"""What each device can run, best first. ONNX Runtime's kernels that keep caches in place on a GPU
-take fp16 only, and its int8 products run on the host."""
+"""The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with
+in-place caches support fp16 only, and its int8 matrix products run on the host."""
 
 
 class BundleError(Exception):
@@ -31,7 +31,7 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest was read, and the precision of it that will be run."""
+    """A bundle with its checked manifest and its chosen precision."""
 
     directory: Path
     """Absolute."""
@@ -62,7 +62,7 @@ class Bundle:
         return self.graphs.HasField(graph)  # type: ignore[arg-type]
 
     def check_files(self) -> None:
-        """Compare every listed file with its size and SHA-256, and refuse all other files.
+        """Check the size and SHA-256 of every listed file, and refuse unlisted files.
 
         Raises BundleError.
         """
@@ -72,7 +72,10 @@ class Bundle:
 
 
 def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
-    """Folders of the bundles under ``root``, or of those in ``wanted`` (``name[/version]``)."""
+    """Folders of the bundles under ``root``, or only of ``wanted`` (``name[/version]``).
+
+    Raises BundleError if there are none.
+    """
     found = {
         f"{manifest.parts[-3]}/{manifest.parts[-2]}": manifest.parent
         for manifest in sorted(root.glob(f"*/*/{MANIFEST_NAME}"))
@@ -93,8 +96,8 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
 def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
     """Read a bundle's manifest and choose the precision; raises BundleError.
 
-    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. The files that the manifest
-    lists are not opened: `Bundle.check_files` must come before any use of them.
+    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. The listed files are not
+    opened: call `Bundle.check_files` before any use of them.
     """
     directory = directory.resolve()
     try:
@@ -108,7 +111,7 @@ def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
 
 
 def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
-    """Broken rules, and facts of the manifest that this server cannot serve."""
+    """Broken rules of the manifest, and parts that this server does not support."""
     yield from problems(manifest)
     if (manifest.name, manifest.version) != (directory.parent.name, directory.name):
         folder = f"{directory.parent.name}/{directory.name}"
@@ -117,7 +120,7 @@ def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
 
 
 def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    """Fields that change outputs and that the server does not apply: ignoring them is wrong."""
+    """Fields that the server does not apply although they change outputs."""
     applied = {
         "decoding": {"start_token_id", "suppressed_token_ids"},
         "embedding": {"pooling", "normalize"},
@@ -173,7 +176,7 @@ def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:
 
 
 def _check_nothing_else(directory: Path, known: set[str]) -> None:
-    """Refuse files that nobody has checked: the external data of a graph could name one."""
+    """Refuse unlisted files: a graph could refer to one as external data."""
 
     def refuse(error: OSError) -> None:
         raise BundleError(f"{error.filename}: {error.strerror or reason_of(error)}") from error
@@ -187,7 +190,7 @@ def _check_nothing_else(directory: Path, known: set[str]) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an error of the operating system name the file, as a BundleError."""
+    """Turn an OSError into a BundleError that names the file."""
     try:
         yield
     except OSError as error:
@@ -195,7 +198,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _regular_file(directory: Path, relative: str) -> os.stat_result:
-    """Status of a file that really lies in ``directory``, not behind a link of any kind."""
+    """Status of a regular file in ``directory``; raises BundleError for links of any kind."""
     path = directory
     for part in relative.split("/"):
         path = path / part

@@ -16,8 +16,8 @@ AttendantError
 class AttendantError(Exception):
     """Base of all errors whose message may be shown to the caller, and is logged.
 
-    A message holds numbers, and names of fields, limits and models that there are. It never
-    repeats any text of the request.
+    A message holds numbers, and names of fields, limits and existing models. It never repeats text
+    of the request.
     """
 
 
@@ -39,7 +39,7 @@ class ModelWithoutHead(AttendantError):
 
 
 class Unavailable(AttendantError):
-    """The server cannot take the call now, and another one might."""
+    """This server cannot take the call now, but another server might."""
 
 
 class QueueFull(AttendantError):
@@ -51,7 +51,7 @@ class QueueFull(AttendantError):
 
 
 class DeadlineExceeded(AttendantError):
-    """The server's own limit of time for one call has passed."""
+    """The server's time limit for a call has passed."""
 
 
 class ModelFailed(AttendantError):

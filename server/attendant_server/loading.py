@@ -1,4 +1,4 @@
-"""From bundles on disk to models that the engine can run. Knows no gRPC and no requests."""
+"""Loads bundles from disk into schedulers for the engine. Knows no gRPC and no requests."""
 
 import logging
 import math
@@ -34,18 +34,19 @@ Model = TypeVar("Model")
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
 SENTENCES_OF_A_THREAD = 16
-"""Unless set otherwise. With more, a step of a thread no longer gets cheaper for each greedy
-sentence of a small model, and a long one pays for each sentence beside it at every step."""
+"""Default number of sentences per thread. More sentences do not make a step cheaper per sentence
+(greedy search, small model), but they delay long sentences at every step."""
 MAX_WORKERS = 4
-"""Workers on a CPU unless set otherwise: with more, each has too few rows for full products."""
+"""Maximum default number of workers on a CPU. With more, each has too few rows for efficient matrix
+products."""
 
 CACHES_SHARE_OF_MEMORY = 0.5
-"""What the caches of all models may take of the memory, unless that is set for each model."""
+"""Default share of the memory that the caches of all models may take together."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its schedulers, one a worker, and its tokenizers, ready for an engine."""
+    """A model with its tokenizers and its schedulers, one per worker, ready for an engine."""
 
     bundle: Bundle
     schedulers: Sequence[Scheduler]
@@ -55,9 +56,9 @@ class LoadedModel:
 
 
 class CacheReader:
-    """What the caches of a model need and take, over its workers.
+    """Reads the needed and allocated cache memory of a model, over all workers.
 
-    Metrics are read one after the other, and these two must be of one moment to be compared.
+    The metrics of the two figures are read one after the other, but must show the same moment.
     """
 
     def __init__(self, pools: Sequence[CachePool]) -> None:
@@ -65,36 +66,36 @@ class CacheReader:
         self._last: CacheFigures | None = None
 
     def read(self) -> CacheFigures:
-        """The figures of now."""
+        """The present figures."""
         all_figures = [pool.figures for pool in self._pools]
         self._last = CacheFigures(*map(sum, zip(*all_figures, strict=True)))
         return self._last
 
     def last_read(self) -> CacheFigures:
-        """The figures that `read` gave last, once; else those of now."""
+        """The figures of the last `read` at the first call after it, else the present figures."""
         last, self._last = self._last, None
         return last or self.read()
 
 
 class ModelLoader:
-    """Reads and loads bundles as the settings say."""
+    """Reads and loads the bundles of the settings."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings, self._metrics = settings, metrics
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
-        """Threads of all model runs together."""
+        """Number of threads of all model runs together."""
         self.num_workers, self._max_sentences = workers_and_sentences(settings, self.num_threads)
         available = processor_ids() if CAN_PIN else []
         self.worker_processors = worker_processors(settings, self.num_workers, available)
-        """One for each worker to stay on, or none."""
-        # Workers run the same sessions at the same time, each with a thread of its own.
+        """One processor per worker to pin it to, or none."""
+        # Workers run the same sessions concurrently, each on its own thread.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
         self._run_counter = RunCounter(self.num_threads)
         self._num_translation = 1  # models that share the memory for caches
 
     def open_device(self) -> None:
-        """Make the device ready; raises RuntimeError where it cannot be used."""
+        """Prepare the device; raises RuntimeError if it cannot be used."""
         if self._settings.device == "cuda":
             use_gpu(self._settings.max_device_memory_bytes)
             try:
@@ -104,7 +105,7 @@ class ModelLoader:
                 logger.warning("event=no_device_memory_metrics %s", error)
 
     def read_bundles(self) -> list[Bundle]:
-        """The manifests of the wanted bundles; raises BundleError."""
+        """Read the manifests of the bundles to load; raises BundleError."""
         directories = find_bundles(self._settings.bundles, self._settings.models)
         settings = self._settings
         bundles = [read_bundle(d, settings.precision, settings.device) for d in directories]
@@ -118,7 +119,7 @@ class ModelLoader:
             return self._load(bundle)
         except BundleError:
             raise
-        except Exception as error:  # ONNX Runtime raises classes of its own for each defect
+        except Exception as error:  # ONNX Runtime has its own exception classes
             logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)
             raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
 
@@ -185,7 +186,7 @@ class ModelLoader:
         return model
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
-        """The limit for the caches of one model, over all workers."""
+        """The limit in bytes of one model's caches, over all workers."""
         settings, sizes, limits = self._settings, model.cache_sizes, model.limits
         longest = limits.max_target_tokens, limits.max_source_tokens
         largest_sentence = model.needed_cache_bytes(settings.max_beam_size, 1, *longest)
@@ -205,7 +206,7 @@ class ModelLoader:
         return settings.max_cache_bytes
 
     def _memory_bytes(self) -> float:
-        """The memory that models, caches and work share, as far as it is known."""
+        """The bytes of memory that models, caches and runs share; infinity if unknown."""
         try:
             if self._settings.device == "cuda":
                 return self._settings.max_device_memory_bytes or gpu_memory()[1]
@@ -232,7 +233,7 @@ class ModelLoader:
     def _for_workers(
         self, new_scheduler: Callable[[SchedulerKind | None], SchedulerKind]
     ) -> list[SchedulerKind]:
-        """A scheduler for each worker, the others beside the first."""
+        """One scheduler per worker; each further scheduler is a sibling of the first."""
         first = new_scheduler(None)
         return [first, *(new_scheduler(first) for _ in range(1, self.num_workers))]
 
@@ -243,7 +244,7 @@ class ModelLoader:
 
 
 def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:
-    """Workers, and sentences of each, that are asked for, or that were measured to serve best."""
+    """Workers, and sentences per worker: from the settings, or else defaults by measurement."""
     is_on_gpu = settings.device == "cuda"
     fitting = settings.max_rows // settings.max_beam_size
     most = 1 if is_on_gpu else max(1, min(MAX_WORKERS, num_threads, fitting))
@@ -256,9 +257,9 @@ def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, in
 def worker_processors(
     settings: Settings, num_workers: int, available: Sequence[int]
 ) -> Sequence[int]:
-    """The processors for workers to stay on: all, if there is one for each, or none.
+    """The processors to pin workers to: all, if there is exactly one per worker, else none.
 
-    Workers that stay where they are were measured to serve more
+    Pinned workers were measured to have a higher throughput
     (docs/decisions/0015-keep-each-worker-on-a-processor.md).
     """
     is_wanted = settings.pin_workers == "auto" and settings.device == "cpu"

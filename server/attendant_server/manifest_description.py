@@ -1,4 +1,4 @@
-"""From the manifest of a bundle to the description of a model that the application uses."""
+"""Converts the manifest of a bundle to the application's description of a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ KINDS = {
     bundle_pb2.MODEL_KIND_EMBEDDING: ModelKind.EMBEDDING,
 }
 PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
-"""Fields of the manifest that callers can read; beside them the sizes of the model's kind."""
+"""Fields of the manifest that callers can read, in addition to the sizes."""
 
 
 def describe_model(bundle: Bundle) -> ModelDescription:

@@ -1,4 +1,4 @@
-"""The life of the server's process: settings in, exit code out."""
+"""The server's process: start, signals, exit code."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, or until the engine dies; returns the exit code.
 
-    A second signal ends it at once. Steps of the start that hang do not hold up the end.
+    A second signal ends it at once. A hanging start does not delay the end.
     """
     stopped: asyncio.Future[Any] = asyncio.ensure_future(_stop_event().wait())
     starting = asyncio.ensure_future(_started(settings))
@@ -64,7 +64,7 @@ async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: b
     try:
         if loading.done():
             loading.result()
-            if greets:  # JSON for machines has the line event=serving alone
+            if greets:  # the JSON log has the line event=serving instead
                 where = f"port {server.port}" if server.port else server.address
                 say(f"attendant is serving on {where}: {server.models()}")
         await asyncio.wait({stopped, died}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
-"""Errors of Python and of libraries in words, for messages of our own that must never be empty."""
+"""Texts of exceptions, never empty, for log lines and error messages."""
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, after its class where the words alone say little; never empty."""
+    """The text of an error, after its class if the text alone is unclear; never empty."""
     words, kind = str(error).strip(), type(error).__name__
     if not words:
         return kind

@@ -1,8 +1,7 @@
-"""What is known of a call to a method while it is being answered.
+"""The record of a call.
 
-The front door makes the record, the application notes in it what it learns, and observers read it
-when the call has ended. It holds counts, names, times and the caller's address, and never any text
-of the caller.
+The front door makes the record, the application fills it in, and observers read it when the call
+has ended. It holds counts, names, times and the caller's address, and never any text of the caller.
 """
 
 import time
@@ -17,7 +16,7 @@ OWN_PACKAGE = "attendant."
 
 
 class Method(NamedTuple):
-    """Which method a call is for."""
+    """The gRPC method of a call."""
 
     service: str
     name: str
@@ -39,7 +38,7 @@ class Method(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether it belongs to the package attendant, unlike health checks and reflection."""
+        """Whether the method belongs to the package attendant; health and reflection do not."""
         return self.service.startswith(OWN_PACKAGE)
 
 
@@ -53,43 +52,43 @@ class Phase(NamedTuple):
 
 @dataclass(slots=True)
 class CallRecord:
-    """One call so far. Times are in seconds on the engine's clock, None until they have come."""
+    """The record of one call. Times are in seconds on the engine's clock, None before the event."""
 
     method: Method
     request_id: str = ""
-    """The caller's or one of our own."""
+    """The caller's id, or an id made by the server."""
     peer: str = ""
-    """The address of the caller, ``host:port``; behind a proxy that of the proxy."""
+    """The address of the caller or of its proxy, ``host:port``."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     code: str = "OK"
-    """Name of the status, right once the call has ended."""
+    """Name of the status; valid once the call has ended."""
     reason: str = ""
-    """Why the call was refused or has failed: which field broke which limit, in our own words. It
-    holds numbers, and names of fields and models, and nothing else of what the caller sent."""
+    """The reason of a refusal or failure, such as a field and its limit. It holds numbers and names
+    of fields and models, but no other content of the request."""
     model: str = ""
-    """``<name>/<version>``; empty until a model was found."""
+    """``<name>/<version>``; empty before the model is found."""
     num_texts: int = 0
     num_truncated_texts: int = 0
     num_invalid_texts: int = 0
-    """Texts that have a fault of their own."""
+    """Number of texts with a fault."""
     num_input_tokens: int = 0
     num_output_tokens: int = 0
     longest_output: int = 0
-    """Most tokens of one hypothesis."""
+    """Largest number of tokens in one hypothesis."""
     tokenization_started: float | None = None
-    """When the texts began to be cut into tokens."""
+    """When tokenization began."""
     tokenization_ended: float | None = None
     engine: CallTimings = field(default_factory=CallTimings)
-    """What the engine has noted; all None for calls that did not reach it."""
+    """The engine's times; all None for calls that did not reach the engine."""
     traced_by: dict[str, str] = field(default_factory=dict)
-    """The metadata by which the caller says of which trace the call is a part."""
+    """The caller's trace context, from the call's metadata."""
     trace_id: str = ""
-    """32 hexadecimal digits if the call is traced, known once it has ended."""
+    """32 hexadecimal digits if the call is traced; set once the call has ended."""
     _phases: tuple[Phase, ...] = ()
 
     def phases(self) -> tuple[Phase, ...]:
-        """What the call went through, in order; what has no end of its own ends with the call."""
+        """The phases of the call, in order. A phase without an end ends with the call."""
         if self.ended is None:
             return tuple(self._phases_until(self.started))
         if not self._phases:
@@ -112,13 +111,13 @@ class CallRecord:
 
 
 class CallObserver(Protocol):
-    """Is shown every call; must be quick and must not raise."""
+    """Receives every call. Implementations must be quick and must not raise."""
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come. On the event loop."""
+        """A call has started. Called on the event loop."""
 
     def on_call_ended(self, record: CallRecord) -> None:
-        """A call has ended; the record is complete. Never two calls at a time."""
+        """A call has ended; the record is complete. Never called concurrently."""
 
 
 _current: ContextVar[CallRecord] = ContextVar("call")
@@ -126,13 +125,13 @@ _NO_METHOD = Method("", "", "")
 
 
 def begin(record: CallRecord) -> None:
-    """Make this the record of the call that the running task answers."""
+    """Make this the record of the running task's call."""
     _current.set(record)
 
 
 def current() -> CallRecord:
-    """The record of the call that the running task answers; one that nobody reads outside of any.
+    """The record of the running task's call; an unused record outside of calls.
 
-    Jobs on other threads have none: take it before they begin.
+    Jobs on other threads have no record: read it before starting them.
     """
     return _current.get(None) or CallRecord(_NO_METHOD)

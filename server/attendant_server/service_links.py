@@ -1,7 +1,7 @@
-"""The variables that Kubernetes sets for every service of a namespace.
+"""The environment variables that Kubernetes sets for every service of a namespace.
 
-Beside a service named ``attendant`` or ``attendant-...`` they begin as our own variables do, and
-``ATTENDANT_PORT`` and ``ATTENDANT_METRICS_PORT`` even have the names of settings.
+For a service named ``attendant`` or ``attendant-...`` they have the prefix of the server's own
+variables. ``ATTENDANT_PORT`` and ``ATTENDANT_METRICS_PORT`` are even names of settings.
 """
 
 import re
@@ -18,15 +18,16 @@ _FORMS = (
     (r"\w+_PORT_\d+_(TCP|UDP|SCTP)_PORT", _NUMBER),
     (r"\w+_PORT_\d+_(TCP|UDP|SCTP)_ADDR", _ADDRESS),
 )
-"""Names, and the values that each has. A setting's own value never has such a form."""
+"""Patterns of names and of their values. The value of a setting never has such a form."""
 _SERVICE_PORT = re.compile(r"(\w+_SERVICE)_PORT(_\w+)?", re.ASCII)
 
 
 def is_service_link(name: str, environment: Mapping[str, str]) -> bool:
-    """Whether Kubernetes has set this variable, as its name and its value say."""
+    """Whether Kubernetes has set this variable, judged by its name and value."""
     value = environment[name]
     if found := _SERVICE_PORT.fullmatch(name):
-        # A plain number, as a mistyped setting has: its service's address must be beside it.
+        # The value is a plain number, as in a mistyped setting, so the service's address must be
+        # set too.
         return f"{found[1]}_HOST" in environment and bool(re.fullmatch(_NUMBER, value, re.ASCII))
     return any(
         re.fullmatch(names, name, re.ASCII) and re.fullmatch(values, value, re.ASCII)

@@ -1,7 +1,7 @@
 """All settings of the server, each declared once: flag, variable, default, help and bounds.
 
-A field ``max_rows`` is the flag ``--max-rows`` and the variable ``ATTENDANT_MAX_ROWS``; the flag
-wins. Knows nothing of what the settings are used for.
+A field ``max_rows`` is the flag ``--max-rows`` and the variable ``ATTENDANT_MAX_ROWS``. The flag
+has precedence. Does not know how settings are used.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from attendant_server.service_links import is_service_link
 
 PREFIX = "ATTENDANT_"
 FOREIGN_VARIABLES = ("ATTENDANT_TARGET",)
-"""The client's own, which may well be set in the shell that starts a server."""
+"""Variables of the client, which may be set in the shell that starts a server."""
 MIB = 1024 * 1024
 
 
@@ -38,7 +38,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to run a server. Limits are inclusive."""
+    """The settings of a server. Limits are inclusive."""
 
     bundles: Path = _setting(Path("bundles"), "Folder of the bundles: `<name>/<version>/`")
     models: tuple[str, ...] = _setting(
@@ -46,38 +46,39 @@ class Settings:
     )
     precision: str = _setting(
         "auto",
-        "Precision to run; `auto` takes int8 on cpu where the bundle has it; cuda runs fp16 only",
+        "Precision to run; `auto` is int8 on cpu if the bundle has it; cuda runs fp16 only",
         choices="auto fp32 int8 fp16",
     )
     device: str = _setting(
-        "cpu", "Where models run; cuda needs the GPU build of ONNX Runtime", choices="cpu cuda"
+        "cpu", "Device of the models; cuda needs the GPU build of ONNX Runtime", choices="cpu cuda"
     )
     max_device_memory_bytes: int = _setting(
-        0, "Memory of the GPU for weights, caches and work together; 0 for no limit", min=0
+        0, "GPU memory for weights, caches and activations together; 0 for no limit", min=0
     )
     num_threads: int = _setting(
         0,
-        "Threads of all model runs together; 0 for as many as the process has processors, or fewer"
-        " where the CPU quota of its control group is lower",
+        "Threads of all model runs together; 0 for the number of processors that the process may"
+        " use, or the CPU quota of its control group if that is lower",
         min=0,
         max=1024,
     )
     num_workers: int = _setting(
         0,
-        "Model runs at a time, which share the threads and the rows; 0 for one on cuda, and up to"
+        "Concurrent model runs, which share the threads and the rows; 0 for one on cuda and up to"
         " 4 on cpu",
         min=0,
         max=1024,
     )
     pin_workers: str = _setting(
         "auto",
-        "Keep each worker on a processor of its own: `auto` where there are as many, or `never`",
+        "Pin each worker to a processor: `auto` on cpu if there are as many processors as workers,"
+        " or `never`",
         choices="auto never",
     )
     shortlists: str = _setting(
         "never",
-        "Make each translation of the tokens that its source may become: `auto` with models that "
-        "have shortlists, on cpu, or `never`",
+        "Restrict each translation to its source's vocabulary shortlist: `auto` on cpu for models "
+        "that have shortlists, or `never`",
         choices="auto never",
     )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
@@ -91,23 +92,23 @@ class Settings:
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
     )
     trace_endpoint: str = _setting(
-        "", "Collector that gets spans over OTLP, such as `http://host:4317`; empty for no tracing"
+        "", "Collector that gets spans over OTLP, such as `http://host:4317`; empty: no tracing"
     )
 
     max_rows: int = _setting(
-        128, "Hypotheses that a translation model decodes at a time", min=1, max=65536
+        128, "Hypotheses that a translation model decodes concurrently", min=1, max=65536
     )
     max_sentences: int = _setting(
         0,
-        "Texts that a translation model decodes at a time, as far as there are rows for them; 0 for"
-        " 16 for each thread on cpu, and for no such limit on cuda",
+        "Texts that a translation model decodes concurrently, if rows suffice; 0 for 16 per thread"
+        " on cpu and for no limit on cuda",
         min=0,
         max=65536,
     )
     max_cache_bytes: int = _setting(
         0,
-        "Memory that the caches of one translation model may take, over all workers; texts that "
-        "could exceed it wait; 0 for what all rows can need, within a share of the memory",
+        "Memory of one translation model's caches, over all workers; texts that could exceed it "
+        "wait; 0 for the largest need of all rows, but at most a share of the memory",
         min=0,
     )
     max_encode_tokens: int = _setting(
@@ -117,17 +118,17 @@ class Settings:
         512, "Tokens, padding included, in one batch of an embedding model", min=1
     )
     max_batch_seconds: float = _setting(
-        0.01, "How long a batch of an embedding model may hold up decoding", min=0.001, max=10
+        0.01, "Time that a batch of an embedding model may delay decoding", min=0.001, max=10
     )
     max_queued_texts: int = _setting(
-        1024, "Texts that may wait for one model; calls beyond are refused at once", min=1
+        1024, "Texts that may wait for one model; further calls are refused at once", min=1
     )
 
     max_concurrent_calls: int = _setting(
-        512, "Calls in progress; calls beyond are refused at once", min=1, max=1_000_000
+        512, "Concurrent calls; further calls are refused at once", min=1, max=1_000_000
     )
     max_request_seconds: float = _setting(
-        60.0, "Longest time for one call, whatever deadline the caller set", min=0.001, max=86400
+        60.0, "Time limit of a call, even if its deadline is later", min=0.001, max=86400
     )
     max_request_bytes: int = _setting(4 * MIB, "Largest request message", min=1024, max=2**31 - 1)
     max_response_bytes: int = _setting(
@@ -142,18 +143,18 @@ class Settings:
 
     lame_duck_seconds: float = _setting(
         2.0,
-        "How long a stopping server reports NOT_SERVING before it refuses calls",
+        "Time that a stopping server reports NOT_SERVING before it refuses calls",
         min=0,
         max=3600,
     )
     drain_seconds: float = _setting(
-        20.0, "How long a stopping server then waits for calls in progress", min=0, max=3600
+        20.0, "Time that a stopping server then waits for calls in progress", min=0, max=3600
     )
     log_level: str = _setting(
-        "info", "Least important log lines to write", choices="debug info warning error"
+        "info", "Minimum level of log lines", choices="debug info warning error"
     )
     log_format: str = _setting(
-        "console", "Log lines for people, or one JSON object each", choices="console json"
+        "console", "Log lines for people, or one JSON object per line", choices="console json"
     )
 
     def __post_init__(self) -> None:
@@ -218,7 +219,7 @@ def variable(name: str) -> str:
 
 
 def settings_table() -> str:
-    """All settings as the Markdown table that stands in the README."""
+    """All settings as the Markdown table of the README."""
     rows = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
     for setting in fields(Settings):
         default = _shown(setting.default)
@@ -243,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attendant-server",
         description="Serves translation and embedding models over gRPC.",
-        epilog="Every flag is also the environment variable in brackets; the flag wins.",
+        epilog="Set a flag or the environment variable in brackets; the flag has precedence.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

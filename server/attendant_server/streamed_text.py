@@ -1,8 +1,9 @@
-"""How much of a text that is still being decoded can be sent, so that nothing sent is ever wrong.
+"""Decides how much of a text can be sent while it is still being decoded, without later
+corrections.
 
-Two questions: whether a tokenizer's decoder leaves the text of earlier tokens alone, and where the
-last complete word of a text ends. Knows the decoders of the ``tokenizers`` library by their
-definitions, and runs nothing of it.
+It answers two questions: whether a tokenizer's decoder can change the text of earlier tokens, and
+where the last complete word of a text ends. Knows the definitions of decoders of the ``tokenizers``
+library, but does not use the library.
 """
 
 import re
@@ -11,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TOKEN_DECODERS = frozenset(("Replace", "Strip", "Metaspace", "WordPiece", "CTC", "ByteFallback"))
-"""Decoders that turn each token into a text of its own, which later tokens do not change."""
+"""Decoders that decode each token separately, so that later tokens do not change its text."""
 _JOINING_DECODERS = frozenset(("BPEDecoder", "ByteLevel", "Fuse"))
-"""Decoders after which the last text may grow, so that no decoder of tokens may follow."""
+"""Decoders that join tokens. The last text may grow, so no decoder of tokens may follow."""
 _UNSPACED = re.compile(
     "["
     "\u0e00-\u109f"  # Thai, Lao, Tibetan, Myanmar
@@ -27,18 +28,18 @@ _UNSPACED = re.compile(
 """A character of a script that is written without spaces between words."""
 _EXTENDING_CATEGORIES = frozenset(("Mn", "Mc", "Me", "Cf"))
 _EXTENDING = frozenset("\u0e33\u0eb3\uff9e\uff9f")
-"""Letters that continue the character before them: two vowels, two marks of voiced sounds."""
+"""Letters that continue the character before them: two vowels and two voiced sound marks."""
 _JOINERS = frozenset("\u200d\u2060")
 _VIRAMA = 9
-"""The combining class of marks that may join the letters on both sides of them."""
+"""The combining class of marks that may join the letters before and after them."""
 
 
 def only_appends(decoder: Mapping[str, Any] | None) -> bool:
-    """Whether what more tokens decode to always begins with what fewer tokens decode to.
+    """Whether additional tokens only append to the decoded text of the tokens before.
 
-    ``decoder`` is the decoder of a tokenizer.json. Unfinished bytes at the end, which decode to
-    U+FFFD, and a run of byte tokens at the end (``<0x41>``) are not considered: callers leave both
-    out. False for decoders that are not known.
+    ``decoder`` is the decoder of a tokenizer.json. Incomplete bytes at the end, which decode to
+    U+FFFD, and byte tokens at the end (``<0x41>``) are not considered: callers exclude both. False
+    for unknown decoders.
     """
     are_joined = False
     for step in _steps(decoder):
@@ -47,7 +48,7 @@ def only_appends(decoder: Mapping[str, Any] | None) -> bool:
             return False
         if are_joined and not _keeps_joined_text(step):
             return False
-        if kind == "Strip" and step["stop"]:  # The library panics where a text is shorter.
+        if kind == "Strip" and step["stop"]:  # The library panics if a text is shorter.
             return False
         are_joined = are_joined or kind in _JOINING_DECODERS
     return True
@@ -64,17 +65,17 @@ def _steps(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
 
 
 def _keeps_joined_text(step: Mapping[str, Any]) -> bool:
-    """Whether a step over a text that still grows changes nothing before the new part."""
-    if step["type"] == "Replace":  # A longer pattern may begin before the new part.
+    """Whether a decoder, applied to a growing text, changes only the new part."""
+    if step["type"] == "Replace":  # A longer pattern could match across the start of the new part.
         return len(step["pattern"].get("String", "")) == 1
     return step["type"] in ("Fuse", "Strip")
 
 
 def complete_words(text: str) -> str:
-    """The beginning of a growing text up to the end of its last complete word, without white space.
+    """The prefix of a growing text up to the end of its last complete word, right-stripped.
 
-    A word is complete when white space follows. In scripts that are written without spaces each
-    character counts as a word, and is complete when the next one follows that is no part of it.
+    A word is complete when white space follows. In scripts written without spaces, each character
+    counts as a word. It is complete when a character follows that does not extend it.
     """
     for end in range(len(text) - 1, 0, -1):
         if _ends_word(text[end - 1], text[end]):

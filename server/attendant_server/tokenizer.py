@@ -1,6 +1,6 @@
-"""Texts to token ids with their offsets, and token ids back to text.
+"""Tokenizers: texts to token ids with offsets, and token ids back to text.
 
-The only user of the ``tokenizers`` library. Special tokens that a user types are plain text.
+The only user of the ``tokenizers`` library. Special tokens in a user's text are read as plain text.
 Knows no requests and no models.
 """
 
@@ -22,19 +22,19 @@ class TokenizerError(Exception):
 
 
 class Token(NamedTuple):
-    """One token of a text; ``start`` and ``end`` count code points of the text as given."""
+    """One token of a text; ``start`` and ``end`` (exclusive) are offsets in code points."""
 
     id: int
     text: str
     start: int
     end: int
     is_special: bool
-    """Whether the tokenizer added it, so that it stands for no part of the text."""
+    """Whether the tokenizer added the token. Such a token stands for no part of the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """A text as tokens, possibly cut."""
+    """The tokens of a text, possibly truncated."""
 
     encoding: Encoding
     positions: Sequence[int]
@@ -42,7 +42,7 @@ class TokenizedText:
 
     @property
     def num_original_tokens(self) -> int:
-        """Tokens before any cut, special tokens included."""
+        """Number of tokens before truncation, including special tokens."""
         return len(self.encoding)
 
     @property
@@ -53,7 +53,7 @@ class TokenizedText:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing but special tokens is kept."""
+        """Whether only special tokens are kept."""
         mask = self.encoding.special_tokens_mask
         return all(mask[i] for i in self.positions)
 
@@ -67,12 +67,12 @@ class TokenizedText:
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
-        """Drop tokens at the end until ``max_tokens`` are left; special tokens stay."""
+        """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept."""
         special, plain = self._split()
         return self._keeping(special, plain[: max_tokens - len(special)])
 
     def cut_beginning(self, max_tokens: int) -> "TokenizedText":
-        """Drop tokens at the beginning until ``max_tokens`` are left; special tokens stay."""
+        """Drop tokens at the beginning until ``max_tokens`` are left; special tokens are kept."""
         special, plain = self._split()
         return self._keeping(special, plain[len(plain) - (max_tokens - len(special)) :])
 
@@ -90,7 +90,7 @@ class TextTokenizer:
     def __init__(self, definition: str, mask_id: int | None = None) -> None:
         """``definition`` is the content of tokenizer.json; raises TokenizerError.
 
-        With ``mask_id``, that token is recognized in texts; all other special tokens are not.
+        With ``mask_id``, this token is recognized in texts; other special tokens are not.
         """
         try:
             content = json.loads(definition)
@@ -111,7 +111,7 @@ class TextTokenizer:
         self._continuation_mark: str = prefix or ""
 
     def encode(self, text: str) -> TokenizedText:
-        """Cut a text into tokens, special tokens added; raises TokenizerError."""
+        """Tokenize a text and add special tokens; raises TokenizerError."""
         try:
             encoding = self._tokenizer.encode(text)
         except BaseException as error:
@@ -119,13 +119,13 @@ class TextTokenizer:
         return TokenizedText(encoding, range(len(encoding)))
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text that the tokens stand for; special tokens stand for none."""
+        """The decoded text of the tokens; special tokens are skipped."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def decode_words(self, token_ids: Sequence[int]) -> str:
-        """The complete words of a text of which only the first tokens are known.
+        """The complete words of a text whose first tokens are ``token_ids``.
 
-        No tokens that follow can change them: whatever the whole text is, it begins with them.
+        Later tokens cannot change these words: the decoded whole text begins with them.
         """
         if not self._only_appends:
             return ""
@@ -136,7 +136,7 @@ class TextTokenizer:
         return complete_words(self.decode(token_ids[:known]).rstrip("\ufffd"))
 
     def _is_open(self, token_id: int) -> bool:
-        """Whether what follows this token may change the text of the bytes before it."""
+        """Whether a later token may change the decoded text of bytes up to this token."""
         return token_id in self._special_ids or bool(_BYTE_TOKEN.fullmatch(self.token(token_id)))
 
     def token(self, token_id: int) -> str:
@@ -144,15 +144,15 @@ class TextTokenizer:
         return self._tokenizer.id_to_token(token_id) or ""
 
     def readable_token(self, token_id: int) -> str:
-        """The token without marks of word boundaries."""
+        """The token without markers of word boundaries."""
         text = self._tokenizer.decode([token_id], skip_special_tokens=False)
         return str(text).removeprefix(self._continuation_mark)
 
 
 def _translated(error: BaseException) -> BaseException:
-    """A panic of the library's Rust code, or any other error of it, as TokenizerError.
+    """An error of the library, or a panic of its Rust code, as a TokenizerError.
 
-    Panics derive from BaseException alone, by a class that cannot be imported.
+    Panics have a class that derives from BaseException and cannot be imported.
     """
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
         words = str(error).strip()

@@ -180,7 +180,7 @@ RULES: dict[str, tuple[Change, str]] = {
     ),
     "no number of candidates": (
         lambda m: first_step(m)["inputs"].pop("num_candidates"),
-        "num_candidates is for steps of one token",
+        "num_candidates must be set for steps of one token",
     ),
     "an input that the graph lacks": (set_inputs(tokens="other"), "graph has no input 'other'"),
     "an input without a role": (
@@ -241,7 +241,7 @@ RULES: dict[str, tuple[Change, str]] = {
     ),
     "two states that begin as one": (
         two_states_of_one_output,
-        "two states begin as the same output of the encoder",
+        "two states have the same encoder_output",
     ),
     "steps of different states": (
         other_states,

@@ -1,7 +1,7 @@
-"""Manifests of bundles as text: reading any version, writing the present one.
+"""Manifests of bundles as JSON text: reads every version, writes the present version.
 
-Server and exporter share this package, as they share the schema in ``bundle.proto``. Readers always
-get a manifest of version 2.
+The server and the exporter share this package and the schema in ``bundle.proto``. Manifests of
+version 1 are upgraded to version 2 when they are read.
 """
 
 import json
@@ -18,14 +18,14 @@ MANIFEST_VERSION = 2
 
 
 class ManifestError(ValueError):
-    """A text is not a manifest of a known version; the message says why."""
+    """A text is not a manifest of a known version; the message states the reason."""
 
 
 def parse_manifest(text: str) -> Manifest:
     """The manifest in ``text``, upgraded to `MANIFEST_VERSION`. Raises ManifestError.
 
-    Only the form is checked: unknown fields, wrong types, fields given twice. `rules.problems`
-    checks the content.
+    Checks only the form: unknown fields, wrong types, duplicate fields. `rules.problems` checks the
+    content.
     """
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates)
@@ -47,7 +47,7 @@ def parse_manifest(text: str) -> Manifest:
 
 
 def version_of(content: dict[str, Any]) -> int | None:
-    """The version that the content of a manifest states; None if it states none."""
+    """The ``manifest_version`` of a manifest's content; None if it is no integer."""
     version = content.get("manifest_version")
     return version if type(version) is int else None  # a bool is an int, but not a version
 

@@ -1,7 +1,7 @@
-"""The rules that a manifest must keep, beyond the form that `parse_manifest` checks.
+"""The rules for the content of manifests; `parse_manifest` checks the form.
 
-Nothing in a manifest is believed before it was checked: names, paths, sizes, signatures. The
-exporter writes no manifest that breaks a rule, and the server loads none.
+Nothing in a manifest is trusted before it is checked: names, paths, sizes, signatures. The exporter
+does not write a manifest that breaks a rule, and the server does not load one.
 """
 
 import re
@@ -16,14 +16,14 @@ from attendant_manifest.step_rules import steps_problems
 
 MANIFEST_NAME = "manifest.json"
 MAX_TOKENS = 65_536
-"""Largest limit of tokens that a manifest may give; memory is taken for that many."""
+"""Largest token limit that a manifest may state; the server allocates memory for this many."""
 MAX_VOCAB_SIZE = 2**24
 MAX_LAYERS = 10_000
 PRECISIONS = ("fp32", "int8", "fp16")
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
 PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-"""What a path consists of between slashes; so it never begins with one and has no ``..``."""
+"""A part of a path between slashes. So a path never begins with a slash and has no ``..``."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRANSLATION_TOKENS = ("pad_id", "eos_id", "unk_id")
@@ -32,7 +32,7 @@ _POOLED_OUTPUTS = ("mean_pooled", "cls_pooled", "max_pooled")
 
 
 def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
-    """Broken rules, in an order in which later checks may trust earlier ones."""
+    """Descriptions of all broken rules. Later checks rely on earlier checks."""
     if manifest.manifest_version != MANIFEST_VERSION:
         yield f"manifest_version {manifest.manifest_version} is not {MANIFEST_VERSION}"
     yield from _name_problems(manifest)
@@ -100,7 +100,7 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
 
 
 def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Iterator[str]:
-    """Problems of the parts that a reader uses: sizes of the vocabularies, and the layers."""
+    """Problems of the parts that a reader uses: vocabulary sizes and layers."""
     stacks = {"source": "encoder", "target": "decoder"}
     for side in sides:
         embeddings, stack = f"{side}_embeddings", stacks[side]

@@ -1,11 +1,11 @@
-"""The sizes of a network as a few numbers, from its description."""
+"""The sizes of a network, from its architecture."""
 
 from attendant.v1.architecture_pb2 import Architecture, Stack
 from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
 
 
 def translation_sizes(architecture: Architecture) -> TranslationSizes:
-    """Sizes of an encoder-decoder network; those of the first layers where layers differ."""
+    """Sizes of an encoder-decoder network; the first decoder layer's if layers differ."""
     first = architecture.decoder.groups[0]
     return TranslationSizes(
         d_model=architecture.d_model,
@@ -19,7 +19,7 @@ def translation_sizes(architecture: Architecture) -> TranslationSizes:
 
 
 def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
-    """Sizes of an encoder; those of the first layers where layers differ."""
+    """Sizes of an encoder; the first layer's if layers differ."""
     first = architecture.encoder.groups[0]
     return EmbeddingSizes(
         d_model=architecture.d_model,
@@ -32,5 +32,5 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
 
 
 def num_layers(stack: Stack) -> int:
-    """Layers of all groups."""
+    """Number of layers in all groups."""
     return sum(group.num_layers for group in stack.groups)

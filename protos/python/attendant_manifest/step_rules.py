@@ -1,7 +1,7 @@
-"""The rules that the signatures of step graphs must keep.
+"""The rules for the signatures of step graphs.
 
-A signature that keeps them names every input and output of its graph once, so that a reader binds
-all of them and none twice.
+A valid signature names every input and output of its graph exactly once, so a reader binds each of
+them once.
 """
 
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from attendant.v1 import bundle_pb2, embedding_pb2
 
 MAX_DIMENSION = 65_536
-"""Largest size of a dimension of a state."""
+"""Largest size of a state's dimension."""
 MAX_STEP_TOKENS = 16
-"""Most tokens that one run of a step may decode."""
+"""Maximum number of tokens that one run of a step may decode."""
 _INPUTS = ("tokens", "past_lengths", "total_length", "source_lengths")
 _OUTPUTS = ("candidate_ids", "candidate_log_probabilities")
 _UPDATES = {
@@ -22,7 +22,7 @@ _TYPES = (embedding_pb2.DATA_TYPE_FLOAT32, embedding_pb2.DATA_TYPE_FLOAT16)
 
 
 def steps_problems(precision: bundle_pb2.PrecisionGraphs) -> Iterator[str]:
-    """Broken rules of all steps of one precision."""
+    """Descriptions of all broken rules in the steps of one precision."""
     steps = precision.steps
     names = [step.name for step in steps]
     if not all(names) or len(set(names)) != len(names):
@@ -38,11 +38,11 @@ def steps_problems(precision: bundle_pb2.PrecisionGraphs) -> Iterator[str]:
     takes_shortlist = any(step.inputs.shortlist for step in steps)
     free_outputs = set(precision.encoder.outputs) - state_outputs
     if takes_shortlist and precision.shortlist_output not in free_outputs:
-        yield "shortlist_output must be an output of the encoder that no state begins as"
+        yield "shortlist_output must be an output of the encoder and no state's encoder_output"
 
 
 def _states_key(step: bundle_pb2.StepGraph) -> tuple[object, ...]:
-    """What the memory of the states of rows, and of sources, depends on."""
+    """The properties that determine the memory layout of row states and source states."""
     return tuple(
         tuple(
             (state.data_type, tuple(state.shape), state.encoder_output)
@@ -65,7 +65,7 @@ def _step_problems(
     if step.rows_per_sentence not in (0, 1):
         yield "rows_per_sentence must be 0 or 1"
     if (step.num_tokens == 1) != bool(step.inputs.num_candidates):
-        yield "num_candidates is for steps of one token, and must be there"
+        yield "num_candidates must be set for steps of one token, and for no others"
     if step.num_tokens > 1 and step.rows_per_sentence != 1:
         yield "a step of several tokens must have rows_per_sentence 1"
     if bool(step.inputs.shortlist) != bool(step.inputs.shortlist_mask):
@@ -81,12 +81,12 @@ def _step_problems(
             yield f"state {state.input}: {problem}"
     encoder_outputs = [state.encoder_output for state in step.states if state.encoder_output]
     if len(set(encoder_outputs)) != len(encoder_outputs):
-        yield "two states begin as the same output of the encoder"
+        yield "two states have the same encoder_output"
     yield from _interface_problems(step)
 
 
 def _interface_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
-    """Inputs and outputs that are not named, or named twice, or that the graph does not have."""
+    """Inputs and outputs without a role, with two roles, or missing in the graph."""
     for kind, named, there in (
         ("input", input_names(step), list(step.graph.inputs)),
         ("output", output_names(step), list(step.graph.outputs)),
@@ -134,6 +134,6 @@ def _state_problems(
     if len(state.outputs) not in counts:
         yield "outputs must have an entry for each of num_tokens"
     if is_row and state.encoder_output:
-        yield "a state of a row that begins as an output of the encoder is not supported"
+        yield "encoder_output is not supported for a state of a row"
     if not is_row and state.encoder_output not in precision.encoder.outputs:
         yield "encoder_output is not an output of the encoder"

@@ -1,8 +1,9 @@
-"""Upgrades manifests of version 1. The only module that knows the names of that version.
+"""Upgrades manifests of version 1. No other module knows the names of version 1.
 
-Version 1 named the inputs and outputs of its graphs by rules; version 2 states them. Facts that
-version 1 did not state are those of the exporter of that time. Three differed from model to model
-and stay unspecified: the position of norms, the number of learned positions and of token types.
+Version 1 named the inputs and outputs of graphs by convention; version 2 states them. For facts
+that version 1 did not state, the upgrade uses the constants of the exporter of that time. Three
+facts differed between models and stay unspecified: the position of norms, the number of learned
+positions and the number of token types.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,7 +57,7 @@ _INPUTS = {
     "shortlist": "shortlist",
     "shortlist_mask": "may_use",
 }
-"""Roles of inputs, and their names in version 1."""
+"""Roles of inputs, with their names in version 1."""
 _EPSILON = 1e-5
 _MAX_SIZE = 2**24
 
@@ -64,8 +65,8 @@ _MAX_SIZE = 2**24
 def upgrade(manifest: Json) -> Json:
     """The content of a manifest of version 1, as parsed from JSON, in version 2.
 
-    Raises ValueError for a field that version 1 does not have, KeyError if a field is missing that
-    every manifest has, and TypeError or AttributeError if one is of another type.
+    Raises ValueError for an unknown field or a bad size, KeyError for a missing required field, and
+    TypeError or AttributeError for a field of a wrong type.
     """
     if unknown := sorted(manifest.keys() - set(_KEPT) - set(_MOVED)):
         raise ValueError(f"version 1 has no field {unknown[0]}")
@@ -139,7 +140,7 @@ def _step(name: str, precision: Json, sizes: Json) -> Json:
 
 
 def _states(graph: Json, suffixes: Iterable[str], precision: str, sizes: Json) -> Iterator[Json]:
-    """The states that the inputs of the graph name, in their order."""
+    """The states of the graph, in the order of its inputs."""
     outputs = set(graph["outputs"])
     shared = {
         "data_type": "DATA_TYPE_FLOAT16" if precision == "fp16" else "DATA_TYPE_FLOAT32",
@@ -164,7 +165,7 @@ def _states(graph: Json, suffixes: Iterable[str], precision: str, sizes: Json) -
                 "owner": "STATE_OWNER_SOURCE",
                 "update": "STATE_UPDATE_CONSTANT",
                 "encoder_output": name,
-                # Only a kernel that writes the state knows the end of each source.
+                # Only kernels that write the state know the end of each source.
                 "reads_padding": not written,
                 **shared,
             }

@@ -17,7 +17,7 @@ MAX_INLINE_CHARACTERS = 1000
 """Characters that take about a millisecond to tokenize. For fewer, a thread switch costs more than
 it saves."""
 MAX_JOB_CHARACTERS = 10_000
-"""Long calls are split into jobs, so that other calls run in between and cancelling works."""
+"""Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 Result = TypeVar("Result")
@@ -131,7 +131,7 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     try:
         tokens = options.tokenizer.encode(text)
     except TokenizerError:
-        return InvalidRequest(field.format(number), "cannot be cut into tokens")
+        return InvalidRequest(field.format(number), "cannot be tokenized")
     if options.max_tokens is None:
         return tokens
     if tokens.is_empty:

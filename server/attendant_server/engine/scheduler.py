@@ -99,7 +99,7 @@ class Scheduler(ABC):
         if call.is_over():  # failed by an earlier text
             return
         logger.error("event=result_not_finite model=%s", self.name)
-        self._fail_calls([call], ModelFailed("the model gave no finite result for this request"))
+        self._fail_calls([call], ModelFailed("the model returned NaN or infinity for this request"))
 
     def _enqueue(self, queue: AdmissionQueue[Text], call: Call[Any], texts: Iterable[Text]) -> None:
         """Queue the texts of a call; if it ends without an answer, they are reported as dropped."""

@@ -311,7 +311,7 @@ class TranslationScheduler(Scheduler):
             on_prefix(prefix)
         except Exception:
             logger.exception("event=prefix_callback_failed model=%s", self.name)
-            self._fail_calls([sentence.call], ModelFailed("the caller could not be told"))
+            self._fail_calls([sentence.call], ModelFailed("the translation could not be streamed"))
 
     def _finish(self, sentence: Sentence) -> int:
         """Answer a finished sentence; returns its number of output tokens."""

@@ -1,1 +1,1 @@
-"""What operators see of the server: metrics, log lines and spans, never the text of a user."""
+"""Metrics, log lines and spans of the server. They never contain the text of a user."""

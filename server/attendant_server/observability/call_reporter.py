@@ -1,6 +1,6 @@
-"""Shows ended calls to those who watch, on a thread of its own and several in a row.
+"""Reports ended calls to observers, in batches on a separate thread.
 
-One by one on the event loop they were measured to take two to three times as long as in a row.
+Reporting calls one by one on the event loop was measured to take two to three times as long.
 """
 
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class CallReporter:
-    """All observers together, shown each call in the order that they are given in."""
+    """Reports each call to all observers, in the order of ``observers``."""
 
     def __init__(self, observers: Sequence[CallObserver]) -> None:
         self._observers = observers
@@ -30,12 +30,12 @@ class CallReporter:
         self._thread.start()
 
     def on_call_started(self, record: CallRecord) -> None:
-        """Show it at once."""
+        """Report the start of a call at once."""
         for observer in self._observers:
             observer.on_call_started(record)
 
     def on_call_ended(self, record: CallRecord) -> None:
-        """Show it within `PERIOD_SECONDS`."""
+        """Report the end of a call within `PERIOD_SECONDS`."""
         self._ended.append(record)
         if not self._has_some.is_set():
             self._has_some.set()
@@ -43,7 +43,7 @@ class CallReporter:
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Show all that have ended. Any thread."""
+        """Report all ended calls now. Any thread."""
         with self._showing:
             while self._ended:
                 record = self._ended.popleft()
@@ -56,11 +56,11 @@ class CallReporter:
                         )
 
     def close(self) -> None:
-        """Show what is left, and nothing that ends later."""
+        """Report the remaining ended calls, and stop."""
         self._is_closed.set()
         self._has_some.set()
         self._thread.join()
-        self.catch_up()  # with what has ended since the thread last did
+        self.catch_up()  # calls that ended after the thread's last round
 
     def _run(self) -> None:
         while not self._is_closed.is_set():

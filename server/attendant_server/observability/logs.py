@@ -1,7 +1,8 @@
-"""The server's log: lines for people or JSON, and a line for every call that has ended.
+"""The server's log, as console lines or JSON, with a line for every ended call.
 
-Our messages are written as ``event=name key=%s ...``; a lone ``%s`` is a text of an error. As JSON
-each becomes an object with these keys and the values as they are. No line holds a user's text.
+Log messages have the form ``event=name key=%s ...``; a ``%s`` without a key is the text of an
+error. In JSON, a message becomes an object with these keys, and values keep their types. No line
+holds a user's text.
 """
 
 import json
@@ -22,7 +23,7 @@ logger = logging.getLogger("attendant_server.calls")
 
 MAX_WAITING_LINES = 10_000
 GATHER_SECONDS = 0.05
-"""How long a line waits for others: writing each alone takes several times as long."""
+"""Seconds that a line waits for more lines: writing them one by one is several times slower."""
 CLOSE_SECONDS = 2.0
 
 _CALL = (
@@ -31,14 +32,14 @@ _CALL = (
     "encode_seconds=%.6f decode_seconds=%.6f reason=%s"
 )
 MAX_REASON_CHARACTERS = 300
-"""More is cut: a reason may list all models, and callers can be refused often."""
+"""Longer reasons are cut: a reason may list all models, and refusals can be frequent."""
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 _PHASES = ("tokenize", "queue", "encode", "decode")
 
 
 def set_up_logs(level: str, format: str) -> None:
-    """Write the log to standard error from now on; ``format`` is ``console`` or ``json``."""
-    # What no line shows need not be found out for each.
+    """Write the log to standard error; ``format`` is ``console`` or ``json``."""
+    # Do not collect facts that no line shows.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = LogWriter(sys.stderr.fileno())
     handler.setFormatter(JsonFormatter() if format == "json" else ConsoleFormatter())
@@ -46,20 +47,21 @@ def set_up_logs(level: str, format: str) -> None:
 
 
 class LogWriter(logging.Handler):
-    """Formats and writes lines on a thread of its own, so that no reader of them holds calls up.
+    """Formats and writes lines on a separate thread, so that a slow reader does not delay calls.
 
-    While more than `MAX_WAITING_LINES` wait, further ones are dropped, and counted in a later one.
+    While more than `MAX_WAITING_LINES` wait, new lines are dropped. A later line states their
+    number.
     """
 
     def __init__(self, file: int) -> None:
-        """``file`` is the number of an open file."""
+        """``file`` is an open file descriptor."""
         super().__init__()
         self.addFilter(_without_unsent)
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
         self._is_closing = threading.Event()
-        # Past Python's own streams: their locks would hold up an exit while a reader is stuck.
+        # Bypass Python's streams: their locks would block the exit while a reader is stuck.
         self._thread = threading.Thread(target=self._run, name="attendant-log", daemon=True)
         self._thread.start()
 
@@ -71,7 +73,7 @@ class LogWriter(logging.Handler):
             self._waiting.put(record)
 
     def close(self) -> None:
-        """Write what waits, but not for longer than `CLOSE_SECONDS`."""
+        """Write the waiting lines, for at most `CLOSE_SECONDS`."""
         self._is_closing.set()
         self._waiting.put(None)
         self._thread.join(CLOSE_SECONDS)
@@ -99,15 +101,15 @@ class LogWriter(logging.Handler):
             return ""
 
     def _write(self, content: bytes) -> None:
-        with suppress(OSError):  # there is nowhere left to tell it
+        with suppress(OSError):  # the error cannot be logged
             while content:
                 content = content[os.write(self._file, content) :]
 
 
 def _without_unsent(record: logging.LogRecord) -> bool:
-    """A short line at level info for an answer that gRPC could not send, not its traceback.
+    """Replace the traceback of an unsent gRPC answer by a short line at level info.
 
-    The caller has gone, most often, or the answer is larger than ``max_response_bytes``.
+    Most often the caller has gone, or the answer exceeds ``max_response_bytes``.
     """
     if record.exc_info is None or type(record.exc_info[1]).__name__ != "ExecuteBatchError":
         return True
@@ -136,7 +138,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; ``time`` is in UTC."""
+    """One JSON object per line; ``time`` is in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
@@ -150,7 +152,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """The keys, as JSON with the colon behind them, and the values of a message."""
+    """The fields of a message: key as JSON with its colon, and value."""
     message = record.msg
     if not (isinstance(message, str) and message.startswith("event=")):
         yield '"message":', record.getMessage()
@@ -165,26 +167,26 @@ def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
 
 @cache
 def _templates(message: str) -> list[tuple[str, str, int]]:
-    """Key, template and number of values of each field of one of our messages."""
+    """Key, template and number of values of each field of a log message."""
     words = (word.rpartition("=") for word in message.split())
     return [(f'"{name or "message"}":', value, value.count("%")) for name, _, value in words]
 
 
 def _json(value: Any) -> str:
-    """Numbers stay numbers; all else is text."""
+    """A value as JSON: a number, or else a string."""
     if type(value) is float:
         return f"{value:.6f}"
     return str(value) if type(value) is int else _encode_text(str(value))
 
 
 class CallLog:
-    """Writes a line for every call that has ended: counts, names, times, and why it failed.
+    """Writes a line for every ended call: counts, names, times and the reason of a failure.
 
-    Health checks and reflection are worth a line at level debug only.
+    Health checks and reflection are logged at level debug.
     """
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
+        """A call has started."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""
@@ -207,5 +209,5 @@ class CallLog:
             *(phases.get(name, 0.0) for name in _PHASES),
             record.reason[:MAX_REASON_CHARACTERS],
         )
-        # Not `logger.log`, which would find out each time who has called it.
+        # Not `logger.log`, which would look up its caller every time.
         logger.handle(logger.makeRecord(logger.name, level, __file__, 0, _CALL, fields, None))

@@ -1,4 +1,4 @@
-"""All metrics by name, with their types and labels; docs/operations.md has them in a table."""
+"""All metrics with their names, types and labels; docs/operations.md lists them."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -24,7 +24,7 @@ RPC = ("grpc_service", "grpc_method", "grpc_type")
 
 
 class Registry(CollectorRegistry):
-    """Leaves out the times at which series were made, one series more for each that counts."""
+    """Drops the ``_created`` samples, which would add one series per counter and histogram."""
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
@@ -34,7 +34,7 @@ class Registry(CollectorRegistry):
 
 
 class MetricDefinitions:
-    """The metrics of one server, each without samples until its labels are asked for."""
+    """The metrics of one server. A metric has no samples until its labels are first used."""
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -47,7 +47,7 @@ class MetricDefinitions:
         self._server()
 
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Any:
-        """A gauge more, for what only some servers have."""
+        """Add a gauge that only some servers have."""
         return self._new(Gauge, name, text, labels)
 
     def _calls(self) -> None:
@@ -65,9 +65,7 @@ class MetricDefinitions:
         )
         self.call_seconds = self._seconds("attendant_call_seconds", "Time of the whole call", CALL)
         self.phase_seconds = {
-            "tokenize": self._seconds(
-                "attendant_tokenize_seconds", "Time to cut texts into tokens", CALL
-            ),
+            "tokenize": self._seconds("attendant_tokenize_seconds", "Time to tokenize texts", CALL),
             "queue": self._seconds("attendant_queue_seconds", "Wait of a call's first text", CALL),
             "encode": self._seconds(
                 "attendant_encode_seconds", "Time until a call's texts are encoded", CALL
@@ -96,7 +94,7 @@ class MetricDefinitions:
             Counter, "attendant_output_tokens_total", "Tokens of finished hypotheses", MODEL
         )
         self.truncated_texts = self._new(
-            Counter, "attendant_truncated_texts_total", "Texts that were cut", MODEL
+            Counter, "attendant_truncated_texts_total", "Texts that were truncated", MODEL
         )
         self.invalid_texts = self._new(
             Counter, "attendant_invalid_texts_total", "Texts that could not be read", MODEL
@@ -122,12 +120,12 @@ class MetricDefinitions:
         self.saturated_step_max_rows = self._new(
             Counter,
             "attendant_saturated_step_max_rows_total",
-            "Rows that those steps could have had",
+            "Maximum number of rows in those steps",
             MODEL,
         )
 
     def _batches(self, verb: str, text: str) -> tuple[Any, ...]:
-        """Seconds, texts, tokens and padded tokens."""
+        """The metrics of batches: seconds, texts, tokens and padded tokens."""
         name = f"attendant_{verb}_batch"
         return (
             self._seconds(f"{name}_seconds", f"{text}: time", MODEL),
@@ -177,5 +175,5 @@ class MetricDefinitions:
         self, kind: Any, name: str, text: str, labels: Sequence[str] = (), **options: Any
     ) -> Any:
         metric = kind(name, text, labels, registry=self.registry, **options)
-        metric.labels = cache(metric.labels)  # the library takes a lock to look a series up
+        metric.labels = cache(metric.labels)  # the library's look-up takes a lock
         return metric

@@ -1,6 +1,6 @@
-"""Counts and times what happens. It is told and decides nothing.
+"""Updates the metrics from reports of the engine and records of calls.
 
-Every series exists from the start, so that rates over them are right from the first event on.
+Every series exists from the start, so that rates are correct from the first event on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ class Metrics:
             self._definitions.refused_calls.labels(reason)
 
     def describe_server(self, **facts: str) -> None:
-        """Say what this server is."""
+        """Set the labels of the metric ``attendant_build``."""
         self._definitions.build.info(facts)
 
     def add_methods(self, methods: Iterable[Method], codes: Sequence[str]) -> None:
@@ -58,18 +58,18 @@ class Metrics:
                 self._definitions.calls.labels(*labels, method, code)
 
     def watch(self, gauges: Mapping[str, Callable[[], float]]) -> None:
-        """Read gauges of the server, by their names, whenever they are asked for."""
+        """Add gauges of the server by name; their functions are called at every scrape."""
         for name, read in gauges.items():
             self._definitions.gauges[name].set_function(read)
 
     def watch_model(self, model: str, gauges: Mapping[str, Callable[[], float]]) -> None:
-        """Read gauges of a model, by their names, whenever they are asked for."""
+        """Add gauges of a model by name; their functions are called at every scrape."""
         known = self._definitions.gauges_of_all | self._definitions.gauges_of_translation
         for name, read in gauges.items():
             known[name].labels(*self._labels[model]).set_function(read)
 
     def watch_device_memory(self, read: Callable[[], tuple[int, int]]) -> None:
-        """Read the bytes in use on the GPU, by anyone, and all that it has."""
+        """Add gauges of GPU memory; ``read`` returns the used and the total bytes."""
         texts = {
             "attendant_device_memory_used_bytes": "Memory of the GPU in use, by any process",
             "attendant_device_memory_bytes": "Memory of the GPU",
@@ -78,7 +78,7 @@ class Metrics:
             self._definitions.gauge(name, text).set_function(lambda i=i: read()[i])
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
+        """A call has started."""
         self._definitions.rpcs_started.labels(*record.method).inc()
 
     def on_call_ended(self, record: CallRecord) -> None:
@@ -138,9 +138,9 @@ class Metrics:
     def _time(
         self, record: CallRecord, call: tuple[str, str, str], exemplar: dict[str, str] | None
     ) -> None:
-        """Observe where the time of an answered call went.
+        """Observe the duration of each phase of an answered call.
 
-        A trace has the phases itself, so they need no exemplars, which cost as much again.
+        Phases have no exemplars: a trace contains the phases, and exemplars would double the cost.
         """
         for name, start, end in record.phases():
             if name in self._definitions.phase_seconds:
@@ -179,10 +179,10 @@ class Metrics:
 
 
 class NoMetrics(Metrics):
-    """For a server whose metrics nobody can see: counts nothing."""
+    """Metrics of a server without a metrics port: does nothing."""
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
+        """A call has started."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         """A call has ended."""

@@ -1,4 +1,4 @@
-"""The small HTTP server that shows the metrics, at ``/metrics`` and nowhere else."""
+"""The HTTP server of the metrics. It answers ``/metrics`` only."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ PATH = "/metrics"
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A slow reader holds nobody up."""
+    """One thread per connection, so that a slow reader does not block others."""
 
     daemon_threads = True
 
@@ -26,15 +26,15 @@ class _ServerV6(_Server):
 
 class _Handler(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Not a word about scrapes."""
+        """Do not log scrapes."""
 
 
 def serve_metrics(
     registry: CollectorRegistry, host: str, port: int, catch_up: Callable[[], None]
 ) -> tuple[int, Callable[[], None]]:
-    """Show the metrics over HTTP; returns the port and what ends it. Raises OSError.
+    """Serve the metrics over HTTP; returns the port and a function that ends it. Raises OSError.
 
-    ``catch_up`` is called before they are read.
+    ``catch_up`` is called before every scrape.
     """
     show = make_wsgi_app(registry)
 

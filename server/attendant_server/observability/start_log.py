@@ -1,6 +1,6 @@
-"""The first lines of the log: what this server is, and the settings that differ from the defaults.
+"""The first lines of the log: versions, device and threads, and settings that differ from defaults.
 
-Credentials in a setting are left out.
+Credentials in settings are removed.
 """
 
 import json
@@ -50,7 +50,7 @@ def _shown(name: str, value: Any) -> Any:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
     if name == "trace_endpoint":
         text = _without_credentials(text)
-    # Spaces would look like the next field, and line breaks like the next line.
+    # A space would look like the next field, a line break like the next line.
     is_plain = text.isprintable() and not any(character in ' "' for character in text)
     return text if is_plain and text else json.dumps(text)
 

@@ -1,8 +1,8 @@
-"""Spans of calls, made when a call has ended from what its record says, and sent over OTLP.
+"""Spans of calls, made from a call's record when it has ended, and sent over OTLP.
 
-The only user of OpenTelemetry, which is an extra of the package: imported only where tracing is on.
-Spans hold names, counts and times, and never any text. The variables ``OTEL_*`` that OpenTelemetry
-defines say how spans are sampled, described and sent; only where to is a setting of ours.
+The only user of OpenTelemetry, which is an extra of the package and imported only if tracing is on.
+Spans hold names, counts and times, and never any text. OpenTelemetry's variables ``OTEL_*`` control
+how spans are sampled, described and sent. Only the endpoint is a setting of the server.
 
 docs/decisions/0009 says why spans are written here and not by OpenTelemetry's own tracer.
 """
@@ -28,7 +28,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from attendant_server.records import CallRecord
 
 FLUSH_SECONDS = 5.0
-"""How long the last spans may take when the server stops."""
+"""Time limit in seconds for sending the last spans when the server stops."""
 SERVER_FAULTS = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
@@ -40,10 +40,10 @@ _FLAGS = TraceFlags.SAMPLED | trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 
 
 class CallSpan(ReadableSpan):
-    """The span of a call for a processor; the exporter makes those of its phases as well."""
+    """The span of a call, for a processor. The exporter adds the spans of its phases."""
 
     def __init__(self, record: CallRecord, context: SpanContext, parent: SpanContext, by: "Tracer"):
-        """``parent`` may be invalid, for the first span of a trace."""
+        """``parent`` is invalid for the first span of a trace."""
         super().__init__(
             f"{record.method.service}/{record.method.name}",
             context,
@@ -57,7 +57,7 @@ class CallSpan(ReadableSpan):
     def write(self, spans: Any, epoch: float) -> None:
         """Add the call's spans to the ``spans`` of a message.
 
-        ``epoch`` is the time of day at which the engine's clock was zero.
+        ``epoch`` is the Unix time in seconds at which the engine's clock was zero.
         """
         record, context = self.record, self.span_context
         assert record.ended is not None
@@ -73,7 +73,7 @@ class CallSpan(ReadableSpan):
         _describe_call(root.attributes, self.name, record)
         for number, (name, start, end) in enumerate(record.phases(), start=1):
             span = spans.add()
-            # Always the same for a phase of a call, however often sending is tried.
+            # The id of a phase is the same at every attempt to send it.
             own_id = ((context.span_id + number) % 2**64).to_bytes(8)
             self._write(span, own_id, name, start, end, epoch)
             span.kind = trace_pb2.Span.SPAN_KIND_INTERNAL
@@ -92,10 +92,10 @@ class CallSpan(ReadableSpan):
 
 
 class Tracer:
-    """Decides which calls are traced, and gives the spans of these to a processor."""
+    """Decides which calls are traced, and passes their spans to a processor."""
 
     def __init__(self, processor: SpanProcessor, version: str) -> None:
-        """``version`` is that of the server."""
+        """``version`` is the server's version."""
         self._processor = processor
         own = Resource.create({"service.name": "attendant", "service.version": version})
         self.resource = own.merge(OTELResourceDetector().detect())
@@ -105,10 +105,10 @@ class Tracer:
         self._propagator = TraceContextTextMapPropagator()
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
+        """A call has started."""
 
     def on_call_ended(self, record: CallRecord) -> None:
-        """Decide whether the call is traced, and as a part of which trace; let its spans go."""
+        """Decide whether the call is traced and in which trace; pass its spans on."""
         if not record.method.is_own:
             return
         above = self._propagator.extract(record.traced_by) if record.traced_by else _NO_CONTEXT
@@ -122,17 +122,17 @@ class Tracer:
             self._processor.on_end(CallSpan(record, context, parent, by=self))
 
     def close(self) -> None:
-        """Send what is left, but not for longer than `FLUSH_SECONDS`."""
+        """Send the remaining spans, for at most `FLUSH_SECONDS`."""
         closing = threading.Thread(target=self._processor.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_SECONDS)
 
 
 class Exporter(OTLPSpanExporter):
-    """Sends spans as OpenTelemetry's exporter does, but writes them in a fraction of its time."""
+    """OpenTelemetry's exporter with a serialization that takes a fraction of the time."""
 
     def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-        # What all our spans share is left to OpenTelemetry, which is not slow with one span.
+        # OpenTelemetry serializes the common parts of all spans, from one span.
         request = encode_spans(data[:1])
         spans = request.resource_spans[0].scope_spans[0].spans
         del spans[:]

@@ -1,1 +1,1 @@
-"""The system that the server runs on: processors, memory, control groups, standard streams."""
+"""The operating system: processors, memory, control groups, standard streams, blocking work."""

@@ -1,4 +1,4 @@
-"""Work that blocks, such as reading files, away from the event loop."""
+"""Blocking work, such as reading files, off the event loop."""
 
 import asyncio
 import threading
@@ -10,10 +10,10 @@ Result = TypeVar("Result")
 
 
 async def run_blocking(function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function on a thread of its own and return or raise what it does.
+    """Call a function on a new thread; returns its result or raises its exception.
 
-    Unlike `asyncio.to_thread`, a call that never returns holds up neither the event loop's end nor
-    the interpreter's. Cancelling does not stop the function; its result is then dropped.
+    Unlike with `asyncio.to_thread`, a function that never returns does not delay the end of the
+    event loop or of the interpreter. Cancelling does not stop the function but drops its result.
     """
     outcome: Future[Result] = Future()
     outcome.set_running_or_notify_cancel()

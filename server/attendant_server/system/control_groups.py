@@ -1,4 +1,4 @@
-"""The control groups, of version 1 and 2, that limit this process. Knows no kind of limit."""
+"""The control groups (versions 1 and 2) of this process. Knows no particular limit."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,21 +8,21 @@ MOUNT = "sys/fs/cgroup"
 
 
 class ControlGroup(NamedTuple):
-    """A group with this process in it, at any depth."""
+    """A control group that contains this process, directly or through a child group."""
 
     folder: Path
     is_v2: bool
 
 
 def control_groups(controller: str, root: Path) -> Iterator[ControlGroup]:
-    """All groups that may limit ``controller``, such as ``cpu``, from the innermost outwards.
+    """All groups that may limit ``controller``, such as ``cpu``, innermost first.
 
-    ``root`` is the folder of ``proc`` and ``sys``. A folder that is given need not exist.
+    ``root`` contains ``proc`` and ``sys``. The folder of a group need not exist.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return  # there are none on other systems than Linux
+        return  # only Linux has control groups
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -32,7 +32,7 @@ def control_groups(controller: str, root: Path) -> Iterator[ControlGroup]:
 
 
 def _on_path(mount: Path, path: str, is_v2: bool) -> Iterator[ControlGroup]:
-    # In a container the path can be that of the host, while the mount begins at the own group.
+    # In a container the path can be the host's, while the mount begins at the container's group.
     own = mount / path.strip("/")
     for folder in (own, *own.parents):
         yield ControlGroup(folder, is_v2)

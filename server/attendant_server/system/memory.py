@@ -1,4 +1,4 @@
-"""How much memory is in use and how much may be: of the control group, else of the machine."""
+"""Memory in use and memory limit, of the control group or else of the machine."""
 
 import ctypes
 from collections.abc import Iterator
@@ -9,15 +9,15 @@ from attendant_server.system.control_groups import control_groups
 
 
 class HostMemory(NamedTuple):
-    """Bytes."""
+    """Memory in use and its limit, in bytes."""
 
     used: int
-    """Files that can be dropped from memory at any time do not count."""
+    """Memory in use, without reclaimable file cache."""
     limit: int
 
 
 class _Names(NamedTuple):
-    """Files of a control group, and the key in ``memory.stat`` of what can be dropped."""
+    """Names of a control group's files, and the key of reclaimable memory in ``memory.stat``."""
 
     limit: str
     used: str
@@ -29,16 +29,16 @@ _V2 = _Names("memory.max", "memory.current", "inactive_file")
 
 
 def return_freed_memory() -> None:
-    """Give what malloc keeps for later back to the system, where the C library can (glibc)."""
+    """Return free memory of malloc to the system, if the C library supports it (glibc)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:
-    """Read it now, for the control group on this process's path that has the lowest limit.
+    """The present values of the control group with the lowest limit on this process's path.
 
-    Raises OSError where ``/proc`` does not tell.
+    Raises OSError if ``/proc`` has no memory information.
     """
     machine = _machine(root)
     groups = [group for group in _groups(root) if group.limit < machine.limit]
@@ -53,7 +53,7 @@ def _machine(root: Path) -> HostMemory:
 
 
 def _groups(root: Path) -> Iterator[HostMemory]:
-    """All groups that this process is in and that have a limit."""
+    """All control groups of this process that have a limit."""
     for folder, is_v2 in control_groups("memory", root):
         names = _V2 if is_v2 else _V1
         try:
@@ -61,7 +61,7 @@ def _groups(root: Path) -> Iterator[HostMemory]:
             if limit != "max":
                 yield HostMemory(_used(folder, names), int(limit))
         except (OSError, ValueError):
-            pass  # not every group on the path can be seen, and the root has no limit
+            pass  # some groups on the path are not visible, and the root group has no limit
 
 
 def _used(folder: Path, names: _Names) -> int:

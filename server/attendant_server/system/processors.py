@@ -1,4 +1,4 @@
-"""How many processors this process may use: those of its affinity, within its CPU quota."""
+"""The processors that this process may use, by its affinity and its CPU quota."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from attendant_server.system.control_groups import control_groups
 
 CAN_PIN = hasattr(os, "sched_setaffinity")
-"""Whether threads can be kept on processors; not so on macOS."""
+"""Whether the system can pin threads to processors; macOS cannot."""
 
 
 def processor_ids() -> list[int]:
@@ -18,18 +18,18 @@ def processor_ids() -> list[int]:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """Processors' worth of time that the control groups allow; None if they set no limit.
+    """CPU quota of the control groups, in processors; None if there is no quota.
 
-    The lowest limit of all groups on the path counts, as the kernel enforces each.
+    The lowest quota of all groups on the path counts, because the kernel enforces every quota.
     """
     return min(_quotas(root), default=None)
 
 
 def num_processors(root: Path = Path("/")) -> int:
-    """Processors to size thread pools by; at least one.
+    """Number of processors to size thread pools by; at least one.
 
-    Fractions of a quota are left to the event loop: with a thread too many, all threads of the
-    process are stopped for the rest of every period of the quota.
+    A quota is rounded down, and the event loop uses the fraction. With one thread too many, the
+    kernel would stop all threads of the process for the rest of every quota period.
     """
     num_available = len(processor_ids())
     quota = cpu_quota(root)
@@ -40,10 +40,10 @@ def _quotas(root: Path) -> Iterator[float]:
     for folder, is_v2 in control_groups("cpu", root):
         try:
             quota, period = _quota_and_period(folder, is_v2)
-            if quota > 0:  # -1 is no limit in version 1
+            if quota > 0:  # -1 means no limit in version 1
                 yield quota / period
         except (OSError, ValueError, ZeroDivisionError):
-            pass  # not every group on the path can be seen, and "max" is no limit in version 2
+            pass  # some groups on the path are not visible, and "max" means no limit in version 2
 
 
 def _quota_and_period(folder: Path, is_v2: bool) -> tuple[int, int]:
