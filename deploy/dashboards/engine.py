@@ -209,16 +209,21 @@ def _memory() -> list[Panel]:
         ),
         graph(
             "Caches",
-            "Memory of the caches, and what they take when all search widths have been full. The "
-            "second line must fit under the limit beside weights and work.",
+            "Memory of the caches, the part that the running sentences need, and the limit. The "
+            "limit must fit under the memory limit beside weights and activations. At the limit, "
+            "sentences wait.",
             "bytes",
+            Query(
+                f"sum by (instance, {BY_MODEL}) (attendant_cache_needed_bytes{{{MODEL}}})",
+                f"{{{{instance}}}} {MODEL_LEGEND} needed",
+            ),
             Query(
                 f"sum by (instance, {BY_MODEL}) (attendant_cache_bytes{{{MODEL}}})",
                 f"{{{{instance}}}} {MODEL_LEGEND}",
             ),
             Query(
                 f"sum by (instance, {BY_MODEL}) (attendant_max_cache_bytes{{{MODEL}}})",
-                f"{{{{instance}}}} {MODEL_LEGEND} at most",
+                f"{{{{instance}}}} {MODEL_LEGEND} limit",
             ),
         ),
         graph(
