@@ -1,13 +1,13 @@
-"""What can go wrong with a request, without a word about transport.
+"""The errors of requests, independent of transport.
 
 AttendantError
 ├── InvalidRequest        a value of the request is bad; names the field and the limit
 ├── ModelNotFound         no model of this name
 ├── ModelWithoutHead      the model has no masked-language-model head
 ├── Unavailable           loading, draining, or the worker has died
-├── QueueFull             refused at once; says when to come back
-├── DeadlineExceeded      the server's own time limit for a call has passed
-└── ModelFailed           the model raised while it ran this request
+├── QueueFull             the queue is full; says after how many seconds to retry
+├── DeadlineExceeded      the deadline of the call has passed
+└── ModelFailed           the model raised, or returned NaN or infinity
 
 `grpc/interceptors/status.py` holds the one table from these classes to gRPC status codes.
 """
@@ -51,8 +51,8 @@ class QueueFull(AttendantError):
 
 
 class DeadlineExceeded(AttendantError):
-    """The server's time limit for a call has passed."""
+    """The deadline of a call, or the server's time limit for it, has passed."""
 
 
 class ModelFailed(AttendantError):
-    """The model raised while it ran this request; the cause is in the server's log."""
+    """The model raised, or returned NaN or infinity; the cause is in the server's log."""

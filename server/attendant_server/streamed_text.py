@@ -1,5 +1,4 @@
-"""Decides how much of a text can be sent while it is still being decoded, without later
-corrections.
+"""Decides how much of a text can be sent during decoding, without later corrections.
 
 It answers two questions: whether a tokenizer's decoder can change the text of earlier tokens, and
 where the last complete word of a text ends. Knows the definitions of decoders of the ``tokenizers``

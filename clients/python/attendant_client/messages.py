@@ -245,10 +245,9 @@ def vectors_of(
 
 
 def cosine(vectors: results.FloatArray) -> float:
-    """Return the cosine of the angle between two vectors, shape (2, dimension); 0 if either is
-    zero.
+    """Return the cosine of the angle between two vectors, shape (2, dimension).
 
-    Clipped to [-1, 1]; NaN if a vector is not finite.
+    It is clipped to [-1, 1]; 0 if either vector is zero, NaN if one is not finite.
     """
     a, b = vectors.astype(np.float64)
     lengths = float(np.sqrt((a @ a) * (b @ b)))

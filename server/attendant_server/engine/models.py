@@ -40,8 +40,7 @@ class StepInput:
 
 
 class CacheCopy(NamedTuple):
-    """A copy of the cache positions ``start`` to ``stop`` (exclusive) from row ``parent`` to
-    ``row``.
+    """A copy of cache positions ``start`` to ``stop`` (exclusive) from row ``parent`` to ``row``.
 
     Before ``start`` both rows already hold the same.
     """
@@ -143,8 +142,7 @@ class TranslationModel(Protocol):
         """
 
     def new_cache(self, step: str, width: int, max_slots: int, pool: Any) -> DecoderCache:
-        """The caches for at most ``max_slots`` sentences of ``width`` rows, allocated from
-        ``pool``.
+        """New caches for at most ``max_slots`` sentences of ``width`` rows, in memory of ``pool``.
 
         ``step`` is the name of the step graph that uses the caches.
         """
