@@ -50,6 +50,11 @@ class RunningServer:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def peak_resident_bytes(self) -> int:
+        """The most memory that the server's process has had in use so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0])
+
 
 def flags_for(bundle: Path) -> list[str]:
     """Flags for a server of one model; its folder is ``<bundles>/<name>/<version>``."""

@@ -3,10 +3,10 @@
     python -m bench.serving.sizing --data-dir DATA_DIR --seconds 60
 
 For each ``--max-rows``, with as many sentences, a server of ``en-de``: its resident memory before
-the first call, and after all rows have been in use, with the longest outputs that the model has, in
-greedy search and then in searches of every width. Then mixed texts at a server with the defaults:
-output tokens over the processor time that the server took, which other programs on the machine
-change much less than they change tokens a second.
+the first call, and the most while all rows were in use, with the longest outputs that the model
+has, in greedy search and then in searches of every width. Then mixed texts at a server with the
+defaults: output tokens over the processor time that the server took, which other programs on the
+machine change much less than they change tokens a second.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 600.0
 
 
 def memory(max_rows: int, texts: Sequence[str]) -> dict[str, float]:
-    """Resident MB of a server with so many rows: idle, greedy, and with all widths.
+    """Resident MB of a server with ``max_rows``: idle, and the most in searches of all widths.
 
     As many texts as the rows hold are decoded at once, to the longest, for each width.
     """
@@ -48,8 +48,8 @@ def memory(max_rows: int, texts: Sequence[str]) -> dict[str, float]:
                     min_output_tokens=NUM_TOKENS,
                     max_output_tokens=NUM_TOKENS,
                 )
-            found[f"{name} MB"] = server.resident_bytes() / 1e6
-            found[f"{name}, caches MB"] = server.total("attendant_cache_bytes") / 1e6
+            found[f"{name}, most MB"] = server.peak_resident_bytes() / 1e6
+        found["limit of caches MB"] = server.total("attendant_max_cache_bytes") / 1e6
     return found
 
 
