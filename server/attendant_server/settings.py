@@ -76,8 +76,8 @@ class Settings:
     )
     shortlists: str = _setting(
         "never",
-        "Restrict each translation to its source's vocabulary shortlist: `auto` on cpu, with models "
-        "that have shortlists, or `never`",
+        "Restrict each translation to its source's vocabulary shortlist: `auto` on cpu, for models "
+        "with shortlists, or `never`",
         choices="auto never",
     )
     num_tokenizer_threads: int = _setting(2, "Threads that tokenize long texts", min=1, max=1024)
