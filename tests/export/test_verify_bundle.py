@@ -151,7 +151,7 @@ def another_log_probability(outputs, value=0.001):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (another_token, "fp32 greedy: 1 of 16 reference texts get other tokens"),
+        (another_token, "fp32 greedy: 1 of 16 reference texts get different tokens"),
         (another_log_probability, "fp32 beam4: log-probabilities differ .* by 0.001 in the search"),
         (lambda outputs: another_log_probability(outputs, float("nan")), "by nan in the search"),
     ],
