@@ -132,8 +132,8 @@ def greedy_uncached(
 ) -> ReferenceHypothesis:
     """Greedy search for one sentence with newly encoded source and empty caches at every step.
 
-    Every token is therefore computed from the whole prefix. ``step`` names a step graph that decodes
-    one token per run.
+    Every token is therefore computed from the whole prefix. ``step`` names a graph that decodes one
+    token per run.
     """
     eos_id = graphs.special_tokens.eos_id
     found = ReferenceHypothesis((), ())

@@ -46,5 +46,6 @@ def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: 
             if agreement.num_parted or not (moved <= bound):
                 raise ParityError(
                     f"{name} by {step} with shortlists: {agreement.num_parted} sentences get "
-                    f"different tokens among others than alone; log-probabilities differ by {moved:.2g}"
+                    "different tokens among others than alone; log-probabilities differ by "
+                    f"{moved:.2g}"
                 )
