@@ -53,7 +53,7 @@ def source_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
 
 
 def target_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
-    """The embeddings of the decoder. They share the encoder's table if positions are computed."""
+    """The embeddings of the decoder. Computed positions equal to the encoder's share its table."""
     part, names = architecture.target_embeddings, target_names(architecture.shares_embeddings)
     is_same = part.positions == architecture.source_embeddings.positions
     table = _positions(part, names, "positions" if is_same else "target_positions")
