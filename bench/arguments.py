@@ -1,4 +1,4 @@
-"""The command lines of the benches: each has a `build_parser` that starts here."""
+"""Command-line arguments that several benches share. Each bench has its own `build_parser`."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def bench_parser(description: str | None, *, reads_data: bool = True) -> argparse.ArgumentParser:
-    """A parser that shows the bench's own docstring, with ``--data-dir`` if it reads data."""
+    """A parser with the bench's docstring as description, and ``--data-dir`` if it reads data."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -19,26 +19,26 @@ def bench_parser(description: str | None, *, reads_data: bool = True) -> argpars
             type=Path,
             default=default,
             required=not default,
-            help="folder of the data; environment DATA_DIR",
+            help="folder of the benchmark data; environment DATA_DIR",
         )
     return parser
 
 
 def add_server_flags(parser: argparse.ArgumentParser) -> None:
-    """Give a bench ``--server-flags``, which start its server."""
+    """Add ``--server-flags``, the flags of the bench's server."""
     parser.add_argument(
-        "--server-flags", type=str.split, default=[], help="for our server, separated by blanks"
+        "--server-flags", type=str.split, default=[], help="flags for attendant, space-separated"
     )
 
 
 def some_of(*known: str) -> Callable[[str], list[str]]:
-    """The type of an argument that lists names, separated by commas; ``known`` are patterns."""
+    """A parser for a comma-separated list of names that match one of the patterns ``known``."""
 
     def parse(text: str) -> list[str]:
         names = [name for name in text.split(",") if name]
         for name in names:
             if not any(re.fullmatch(pattern, name) for pattern in known):
-                raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(known)}")
+                raise argparse.ArgumentTypeError(f"{name} is not one of {', '.join(known)}")
         return names
 
     return parse

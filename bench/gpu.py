@@ -1,11 +1,11 @@
-"""How fast our models are on a GPU, through the server, beside what the card can do at most.
+"""Throughput of attendant on a GPU, compared with the peak of the card.
 
-    python -m bench.gpu                 # needs `make test DEVICE=gpu`'s environment and a GPU
-    python -m bench.gpu --smoke         # the same on a CPU with the built-in bundles: no figures
+    python -m bench.gpu                 # needs a GPU and the environment of `make test DEVICE=gpu`
+    python -m bench.gpu --smoke         # tests the bench on a CPU with the built-in bundles
 
-Transformer base (6+6 layers, d 512, vocabulary of 32,000) and BERT base in fp16, weights made by
-hand or random, texts of made-up words. Translations are as long as their sources. Bundles are
-exported on the first run, which takes minutes. Prints JSON.
+Models are a Transformer base (6+6 layers, d 512, vocabulary of 32,000) and a BERT base in fp16,
+with constructed or random weights. Texts are made-up words, and translations are as long as their
+sources. The first run exports the bundles, which takes minutes. Prints JSON.
 """
 
 import argparse
@@ -38,17 +38,17 @@ SERVER_FLAGS = (
     "--max-request-seconds=600",
 )
 EMBEDDED_TOKENS = 128
-# Products with weights only, 2 operations for each weight that a token meets.
+# Only products with weights count: 2 operations per weight and token.
 TRANSLATION_FLOP = 2 * (6 * 12 * 512**2 + 12 * 512**2 + 6 * 14 * 512**2 + 32_000 * 512)
-"""Of one output token and the source token that it copies: encoder, its projection to keys and
-values, decoder, vocabulary."""
+"""For one output token and its source token: encoder, its projection to keys and values, decoder
+and vocabulary."""
 EMBEDDING_FLOP = 2 * 12 * 12 * 768**2 * EMBEDDED_TOKENS
-"""Of one text."""
+"""For one text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """The number of texts and other sizes of a measurement."""
 
     flags: tuple[str, ...]
     max_rows: tuple[int, ...]
@@ -65,24 +65,24 @@ SMOKE = Sizes(("--precision=fp16", ONE_OF_EACH_KIND), (16,), 32, 8, 4, 12, 256, 
 
 
 def made_up_words(count: int) -> list[str]:
-    """Different words of two to four syllables, in no order."""
+    """Distinct words of two to four syllables, in random order."""
     rng = random.Random(1)
     words = {"".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))): None for _ in range(2 * count)}
     return list(words)[:count]
 
 
 def texts_of(words: Sequence[str], count: int, num_words: int = 0) -> list[str]:
-    """Texts of so many words each, or else of 3 to 60, most of them short."""
+    """Texts of ``num_words`` words each; 0: of 3 to 60 words, most of them short."""
     rng = random.Random(2)
     lengths = [num_words or min(3 + int(rng.expovariate(1 / 18)), 60) for _ in range(count)]
     return [" ".join(rng.choices(words, k=length)) for length in lengths]
 
 
 def export_bundles(words: Sequence[str]) -> Path:
-    """The folder of both bundles, exported by ``attendant-export`` if it is not there yet."""
+    """The folder of both bundles. ``attendant-export`` exports them if it does not exist."""
     bundles = FOLDER / "bundles"
     translation, embedding = bundles / "transformer-base/1", bundles / "bert-base/1"
-    # Common words become tokens of their own; the others fill the vocabularies.
+    # Frequent words become single tokens; the others fill the vocabularies.
     training = [*made_up_words(40_000), *(" ".join(words) for _ in range(20))]
     if not translation.exists():
         run_dir = FOLDER / "runs/transformer-base"
@@ -102,7 +102,7 @@ def export_bundles(words: Sequence[str]) -> Path:
 async def measure(
     server: RunningServer, texts: Sequence[str], sizes: Sizes, beam_size: int = 0
 ) -> LoadResult:
-    """All texts, many a call and many calls at once: translated, or embedded without a beam."""
+    """Send all texts in concurrent calls of many texts: to translate, or with beam 0 to embed."""
     calls = in_calls(texts, sizes.texts_per_call)
     async with (
         translation_caller(server, beam_size) as a,
@@ -119,7 +119,7 @@ async def measure(
 def measure_translation(
     server: RunningServer, beam_size: int, words: Sequence[str], sizes: Sizes, peak: float
 ) -> dict[str, Any]:
-    """Texts of many lengths, fewer of them for a wide beam."""
+    """Throughput with texts of many lengths. A wide beam gets fewer texts."""
     texts = texts_of(words, sizes.num_texts // beam_size)
     result = asyncio.run(measure(server, texts, sizes, beam_size))
     rate = result.outputs_per_second
@@ -135,7 +135,7 @@ def measure_translation(
 def measure_embedding(
     server: RunningServer, words: Sequence[str], sizes: Sizes, peak: float
 ) -> dict[str, Any]:
-    """Texts of 128 tokens, with the two at their ends; a quarter of them once more as warm-up."""
+    """Throughput with texts of 128 tokens with special tokens, after a warm-up on a quarter."""
     texts = texts_of(words, sizes.num_texts, sizes.words_to_embed)
     result = asyncio.run(measure(server, texts, sizes))
     tokens = server.total("attendant_input_tokens_total")
@@ -153,7 +153,7 @@ def _share(flop_per_second: float, peak: float) -> float | None:
 
 
 def card_limits(sizes: Sizes, device: str) -> dict[str, Any]:
-    """fp16 products and copies as fast as PyTorch does them, if it can use this device."""
+    """Peak fp16 products and copies of PyTorch, if it can use the device."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -180,9 +180,9 @@ def card_limits(sizes: Sizes, device: str) -> dict[str, Any]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__, reads_data=False)
-    parser.add_argument("--smoke", action="store_true", help="run it all on a CPU, small")
+    parser.add_argument("--smoke", action="store_true", help="run a small test on a CPU")
     return parser
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     limits = card_limits(sizes, device)
     words = made_up_words(NUM_COMMON_WORDS)
     bundles = Path("bundles") if is_smoke else export_bundles(words)
-    # The shares hold for the exported models only.
+    # The peak applies only to the exported models.
     peak = 0.0 if is_smoke else limits.get("fp16_matmul_flop_per_second", 0.0)
     flags = (*sizes.flags, f"--bundles={bundles}")
     translation = []
@@ -205,7 +205,7 @@ def main() -> None:
     with running_server(*flags) as server:
         embedding = measure_embedding(server, words, sizes, peak)
     figures = {"limits": limits, "translation": translation, "embedding": embedding}
-    # The figures of a smoke test mean nothing.
+    # The figures of a smoke test are meaningless.
     report("gpu", {"is_smoke_test": is_smoke, "device": device, **figures})
 
 

@@ -1,10 +1,10 @@
-"""Graphs of a bundle, opened and run without a server."""
+"""Opens and runs the graphs of a bundle without a server."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the next line loads it
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the import below
 import numpy as np
 import onnxruntime
 from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs
@@ -22,14 +22,14 @@ def read_manifest(bundle: Path, precision: str) -> tuple[Manifest, PrecisionGrap
 
 
 def open_graph(path: Path, num_threads: int) -> Any:
-    """A graph on the CPU: an InferenceSession of ONNX Runtime, which has no types."""
+    """Open a graph on the CPU. The result is an InferenceSession, which has no type stubs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run_for(output: str, session: Any, feeds: dict[str, Array]) -> Array:
-    """One output of a graph; operations that it does not need are not run."""
+    """One output of a graph. Nodes that this output does not need are not run."""
     options = onnxruntime.RunOptions()
     options.only_execute_path_to_fetches = True
     (found,) = session.run([output], feeds, options)
@@ -37,7 +37,7 @@ def run_for(output: str, session: Any, feeds: dict[str, Array]) -> Array:
 
 
 def padded(rows: list[list[int]], pad_id: int) -> NDArray[np.int64]:
-    """Token ids (rows, longest) of rows of any lengths."""
+    """Right-padded token ids (rows, longest)."""
     ids = np.full((len(rows), max(map(len, rows))), pad_id, np.int64)
     for row, values in zip(ids, rows, strict=True):
         row[: len(values)] = values

@@ -1,8 +1,8 @@
-"""Loads of calls on a system, whatever it is: one at a time, closed loop, open loop.
+"""Loads of calls on any system: one at a time, closed loop, or Poisson arrivals.
 
-A load knows a ``send``: a coroutine function that takes one text, or a sequence of texts for one
-call, and returns how many units of output (tokens, or texts) the answer had. It raises `Refused`
-for a call that was refused or failed; those are counted and are no part of latencies and outputs.
+A load calls a ``send``: a coroutine function that takes the texts of one call and returns the
+number of output units (tokens or texts) of its answer. It raises `Refused` for a refused or failed
+call. Failed calls are counted, but latencies and outputs leave them out.
 """
 
 import asyncio
@@ -23,37 +23,37 @@ Measured = TypeVar("Measured")
 
 
 class Refused(Exception):
-    """A call that got no answer; its text is the reason that is counted, such as a status code."""
+    """A call without an answer. Its text is the reason to count, such as a status code."""
 
 
 @dataclass(slots=True)
 class LoadResult:
-    """What came of a load. Its clock starts with the first call and stops with the last answer."""
+    """The results of a load. Its clock runs from the first call to the last answer."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each answered call, in order of the answers."""
+    """Seconds of each answered call, in order of completion."""
     num_texts: int = 0
     num_outputs: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     client_cpu_seconds: float = 0.0
-    """Of all threads of the client's process, in which some engines run as well."""
+    """Processor time of the client's process, which also runs some of the engines."""
     server_cpu_seconds: float = 0.0
-    """Of the server's process, where a bench reads them."""
+    """Processor time of the server's process, if the bench measures it."""
 
     @property
     def texts_per_second(self) -> float:
-        """Texts answered."""
+        """Answered texts per second."""
         return self.num_texts / self.seconds
 
     @property
     def outputs_per_second(self) -> float:
-        """Units of output, for translations tokens."""
+        """Output units per second; the units of translations are tokens."""
         return self.num_outputs / self.seconds
 
     @property
     def client_cpu_share(self) -> float:
-        """Part of all processors' time that this process took."""
+        """Share of the time of all processors that this process used."""
         return self.client_cpu_seconds / (self.seconds * len(os.sched_getaffinity(0)))
 
     def latency(self, percent: float) -> float:
@@ -71,11 +71,11 @@ UNITS: dict[str, Callable[[LoadResult], float]] = {
     "p99 ms": lambda result: 1e3 * result.latency(99),
     "server's CPU ms/text": lambda result: 1e3 * result.server_cpu_seconds / result.num_texts,
 }
-"""The figures that benches compare, by their units."""
+"""The figures that benches compare, by name and unit."""
 
 
 class _Recorder(Generic[Texts]):
-    """Makes the calls of one load and keeps what came of them."""
+    """Makes the calls of one load and records their results."""
 
     def __init__(self, send: Send[Texts]) -> None:
         self._send: Send[Texts] = send
@@ -84,7 +84,7 @@ class _Recorder(Generic[Texts]):
         self.started = time.perf_counter()
 
     async def call(self, texts: Texts, due: float | None = None) -> None:
-        """One call; its latency counts from ``due``, the moment it was meant to be made."""
+        """Make one call. Its latency counts from ``due``, the scheduled time, if given."""
         started = time.perf_counter() if due is None else due
         try:
             outputs = await self._send(texts)
@@ -96,7 +96,7 @@ class _Recorder(Generic[Texts]):
         self._result.num_texts += 1 if isinstance(texts, str) else len(texts)
 
     def finish(self) -> LoadResult:
-        """The result, once all calls are over."""
+        """The result, after all calls have ended."""
         self._result.seconds = time.perf_counter() - self.started
         self._result.client_cpu_seconds = time.process_time() - self._cpu_started
         return self._result
@@ -105,10 +105,10 @@ class _Recorder(Generic[Texts]):
 async def closed_loop(
     send: Send[Texts], calls: Sequence[Texts], concurrency: int, seconds: float | None = None
 ) -> LoadResult:
-    """``concurrency`` callers, each of which makes its next call when its last was answered.
+    """Calls from ``concurrency`` callers, which each wait for an answer before the next call.
 
-    All calls are made once; with ``seconds``, over and over until that time has passed, and those
-    in flight are waited for and counted.
+    Makes all calls once. With ``seconds``, repeats them until that time has passed, then waits for
+    the calls in flight and counts them.
     """
     recorder = _Recorder(send)
     queue: Iterator[Texts] = iter(calls) if seconds is None else itertools.cycle(calls)
@@ -125,10 +125,10 @@ async def closed_loop(
 async def poisson(
     send: Send[Texts], calls: Sequence[Texts], calls_per_second: float, seed: int = 1
 ) -> LoadResult:
-    """Calls that arrive on their own (exponential gaps), however slow the answers are.
+    """Poisson arrivals: calls at random times that do not wait for earlier answers.
 
-    A latency counts from the moment at which its call was due, so that neither a slow system nor a
-    slow client can hide waiting.
+    Latencies count from the scheduled time of a call, so they include delays of a slow system or a
+    slow client.
     """
     rng = random.Random(seed)
     recorder = _Recorder(send)
@@ -143,14 +143,14 @@ async def poisson(
 
 
 def in_calls(texts: Sequence[str], texts_per_call: int) -> list[Sequence[str]]:
-    """The texts as calls of so many texts each; the last one may have fewer."""
+    """Split texts into calls of ``texts_per_call`` texts; the last call may have fewer."""
     return [texts[i : i + texts_per_call] for i in range(0, len(texts), texts_per_call)]
 
 
 async def in_turn(
     measures: Mapping[Name, Callable[[], Awaitable[Measured]]], rounds: int, warm_ups: int = 1
 ) -> dict[Name, list[Measured]]:
-    """Measure every system once per round, one after the other; warm-ups are thrown away."""
+    """Measure each system once per round, one after the other. Discards the warm-up rounds."""
     results: dict[Name, list[Measured]] = {name: [] for name in measures}
     for i in range(warm_ups + rounds):
         for name, measure in measures.items():

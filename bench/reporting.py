@@ -1,6 +1,6 @@
-"""From measured numbers to comparisons, tables, files and pictures, in one way for all benches.
+"""Comparisons, tables, result files and plots for all benches.
 
-Files go to ``build/bench/``, which git ignores; pictures go to ``docs/pictures/`` where asked.
+Files go to ``build/bench/``, which git ignores. Plots can go to ``docs/pictures/`` instead.
 """
 
 import importlib.metadata
@@ -23,12 +23,12 @@ OURS = "attendant"
 RESULTS = Path("build/bench")
 PICTURES = Path("docs/pictures")
 PACKAGES = ("attendant-server", "onnxruntime", "ctranslate2", "torch", "transformers")
-"""Named in the description of the machine where they are installed."""
+"""Packages whose installed versions are part of the machine's description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A sample in five numbers."""
+    """Five-number summary of a sample."""
 
     median: float
     least: float
@@ -38,7 +38,7 @@ class Spread:
     num_values: int
 
     def __format__(self, spec: str) -> str:
-        """The median and, in brackets, the quartiles and the extremes, each in ``spec``."""
+        """The median and, in brackets, quartiles and extremes, each formatted by ``spec``."""
         inner = f"{self.lower_quartile:{spec}}–{self.upper_quartile:{spec}}"
         outer = f"{self.least:{spec}}–{self.most:{spec}}"
         return f"{self.median:{spec}} ({inner}; {outer})"
@@ -53,17 +53,17 @@ def spread(values: Sequence[float]) -> Spread:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure of two systems, measured in turn."""
+    """One figure of two systems from interleaved measurements."""
 
     ours: Spread
     theirs: Spread
     ratio_of_medians: float
     pair_ratios: Spread
-    """Of the ratios of neighbours: noise of the machine that both met cancels out."""
+    """Spread of the ratios within pairs, in which noise of the machine largely cancels out."""
 
 
 def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
-    """Compare the values of interleaved pairs; ValueError if some have no partner."""
+    """Compare the values of interleaved pairs. Raises ValueError for unequal numbers of values."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     medians = statistics.median(ours) / statistics.median(theirs)
     return Comparison(spread(ours), spread(theirs), medians, spread(ratios))
@@ -71,7 +71,7 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One unit of one load on two systems: a line of the table of ratios."""
+    """One unit of one load on two systems: a row of the table of ratios."""
 
     load: str
     system: str
@@ -88,7 +88,7 @@ def figures_of(
     units: Sequence[str],
     system: str = OURS,
 ) -> list[Figure]:
-    """``system`` compared with every other one that was measured in turn, in these `UNITS`."""
+    """``system`` compared in the given `UNITS` with every other measured system."""
     figures = []
     for rival in (name for name in measured if name != system):
         both = {name: measured[name] for name in (system, rival)}
@@ -102,7 +102,7 @@ def figures_of(
 
 
 def failures_of(results: Sequence[LoadResult]) -> Counter[str]:
-    """All failures of several measurements, by reason."""
+    """All failures of several measurements, counted by reason."""
     return sum((result.failures for result in results), Counter[str]())
 
 
@@ -140,9 +140,9 @@ def _cell(value: object) -> str:
 
 
 def report(name: str, results: Mapping[str, Any], *tables: str) -> None:
-    """Print the tables, or else the results as JSON.
+    """Print the tables, or without tables the results as JSON.
 
-    Results go to ``build/bench/<name>.json`` as well, with the machine's description.
+    Also saves the results with the machine's description as ``build/bench/<name>.json``.
     """
     print("\n".join(tables) or json.dumps(results, indent=1, default=asdict))
     content = {"machine": describe_machine(), **results}
@@ -153,7 +153,7 @@ def report(name: str, results: Mapping[str, Any], *tables: str) -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a reader must know to compare: processor, cores, versions, day."""
+    """The facts about a machine that a comparison needs: processor, cores, versions, date."""
     installed = importlib.metadata.distributions()
     return {
         "date": date.today().isoformat(),
@@ -182,14 +182,14 @@ def draw(
     log_y: bool = False,
     into_docs: bool = False,
 ) -> Path:
-    """Draw ``<name>.svg`` with curves (x, y) by their labels.
+    """Draw curves (x, y), named by their labels, to ``<name>.svg``.
 
-    In ``build/bench/`` or, for people to read, in ``docs/pictures/``.
+    The file goes to ``build/bench/`` or, for the documentation, to ``docs/pictures/``.
     """
     import matplotlib  # takes half a second, and most benches draw nothing
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "attendant"  # the same picture gives the same file
+    matplotlib.rcParams["svg.hashsalt"] = "attendant"  # makes the file reproducible
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""Starting real servers for a measurement, and reading their counters and what they use."""
+"""Starts real servers for a measurement and reads their metrics and resource use."""
 
 import os
 import re
@@ -15,18 +15,18 @@ from typing import IO
 import grpc
 
 ONE_OF_EACH_KIND = "--models=bert-en-de,en-de"
-"""The built-in models of which a call need not name one."""
+"""The built-in models that are the defaults of their kinds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that was started for a measurement."""
+    """A server process under measurement."""
 
     target: str
     metrics_url: str = ""
-    """Empty for a server that has none."""
+    """URL of the metrics. Empty for a server without metrics."""
     pid: int = 0
-    """0 for a server that somebody else has started."""
+    """Process id. 0 for a server that the bench did not start."""
 
     def total(self, name: str) -> float:
         """The sum of all samples of a metric."""
@@ -34,19 +34,19 @@ class RunningServer:
         return sum(map(float, samples))
 
     def read_metrics(self) -> str:
-        """``/metrics`` as it is."""
+        """The content of ``/metrics``."""
         with urllib.request.urlopen(self.metrics_url) as response:
             text: str = response.read().decode()
         return text
 
     def cpu_seconds(self) -> float:
-        """Processor time that the server's process has used so far, of all its threads."""
-        # The name, which may hold blanks, ends at the last bracket.
+        """Processor time that all threads of the server's process have used so far."""
+        # The process name, which may hold spaces, ends at the last bracket.
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
-        """Memory of the server's process that is in use now."""
+        """Resident memory of the server's process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -57,15 +57,15 @@ class RunningServer:
 
 
 def flags_for(bundle: Path) -> list[str]:
-    """Flags for a server of one model; its folder is ``<bundles>/<name>/<version>``."""
+    """Flags for a server of one model in the folder ``<bundles>/<name>/<version>``."""
     return [f"--bundles={bundle.parent.parent}", f"--models={bundle.parent.name}"]
 
 
 @contextmanager
 def running_server(*arguments: str, log: IO[bytes] | None = None) -> Iterator[RunningServer]:
-    """Our server with these flags, in a process of its own, ready when the block begins.
+    """The attendant server with the given flags in its own process, ready when the block begins.
 
-    Its log goes to the file ``log``, or to where the errors of this process go.
+    Its log goes to the file ``log``, by default to standard error.
     """
     port, metrics_port = free_port(), free_port()
     command = [sys.executable, "-m", "attendant_server"]
@@ -78,7 +78,7 @@ def running_server(*arguments: str, log: IO[bytes] | None = None) -> Iterator[Ru
 
 @contextmanager
 def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Iterator[int]:
-    """A program that prints a line with "serving" once it can be called; yields its process id."""
+    """A program that prints a line with "serving" when it is ready; yields its process id."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         assert process.stdout is not None
         try:
@@ -90,13 +90,13 @@ def running_program(command: Sequence[str], log: IO[bytes] | None = None) -> Ite
 
 
 def open_channel(server: RunningServer) -> grpc.aio.Channel:
-    """One connection to a server, past any proxy, for answers of any size; without retries."""
+    """One direct connection to a server, without proxy, retries or a limit on answer sizes."""
     options = [("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", -1)]
     return grpc.aio.insecure_channel(server.target, options=options)
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens now."""
+    """An unused port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -1,9 +1,8 @@
-"""The texts that the benches send: real sentences, chosen by a seed.
+"""The texts of the benches: real sentences, sampled with a seed.
 
-``short``: English sentences of the Tatoeba test. ``long``: paragraphs of ``mlm/`` split into
-sentences, which have a long tail. ``mixed``: three short ones to each long one, shuffled.
-``government``: sentences of digital.gov.
-All are relative to DATA_DIR.
+``short``: English sentences of the Tatoeba test. ``long``: sentences from paragraphs of ``mlm/``,
+which have a long tail of lengths. ``mixed``: three short sentences for each long one, shuffled.
+``government``: sentences of digital.gov. Paths are relative to DATA_DIR.
 """
 
 import gzip
@@ -17,13 +16,13 @@ GOVERNMENT = "mlm/en.digitalgov.txt.gz"
 PARAGRAPHS = (GOVERNMENT, "mlm/en.novels-1880-1930.txt.gz")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’]?\s+")
 LONG_WORDS = range(3, 61)
-"""Lengths of the sentences taken from paragraphs: longer ones are lists and tables."""
+"""Limits of the length of a sentence from paragraphs. Longer ones are lists and tables."""
 
 KINDS = ("short", "long", "mixed", "government")
 
 
 def sample_texts(data_dir: Path, kind: str, num_texts: int, seed: int = 1) -> list[str]:
-    """``num_texts`` texts of one of `KINDS`; the same ones for the same seed."""
+    """``num_texts`` texts of one of `KINDS`, reproducible by the seed."""
     if kind == "short":
         return _sample(list(tatoeba_sentences(data_dir)), num_texts, seed)
     if kind == "long":
@@ -38,19 +37,19 @@ def sample_texts(data_dir: Path, kind: str, num_texts: int, seed: int = 1) -> li
 
 
 def _sample(texts: list[str], num_texts: int, seed: int) -> list[str]:
-    """Without repeats, as long as there are enough."""
+    """Sample without repetition, if there are enough texts."""
     rng = random.Random(seed)
     rounds = [rng.sample(texts, len(texts)) for _ in range(-(-num_texts // len(texts)))]
     return [text for shuffled in rounds for text in shuffled][:num_texts]
 
 
 def tatoeba_sentences(data_dir: Path) -> dict[str, list[str]]:
-    """The English sentences of the Tatoeba test, each with all of its German references."""
+    """The English sentences of the Tatoeba test, each with all German references."""
     return read_references(data_dir / TATOEBA_TEST)
 
 
 def read_references(path: Path, swap: bool = False) -> dict[str, list[str]]:
-    """All references of each source sentence of a TSV file; ``swap`` reads it the other way."""
+    """All references of each source sentence in a TSV file; ``swap`` exchanges the columns."""
     references: dict[str, list[str]] = {}
     for line in _lines(path):
         source, target = reversed(line.split("\t")) if swap else line.split("\t")
@@ -70,7 +69,7 @@ def paragraphs(data_dir: Path, num_texts: int, seed: int = 1) -> list[str]:
 
 
 def paragraph_sentences(data_dir: Path) -> list[str]:
-    """The sentences of all English paragraphs, as many of each file."""
+    """The sentences of all English paragraphs, equally many from each file."""
     by_file = [list(_sentences(data_dir / name)) for name in PARAGRAPHS]
     fewest = min(map(len, by_file))
     return [text for texts in by_file for text in random.Random(0).sample(texts, fewest)]

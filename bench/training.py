@@ -1,13 +1,13 @@
-"""How fast `attendant-export` trains, and which share of the machine's arithmetic that is.
+"""Training throughput of `attendant-export`, and its utilisation of the machine.
 
     python -m bench.training --data-dir DATA_DIR --rounds 5
 
-``attendant-export train-translation`` as people run it, for one epoch of some pairs of Tatoeba from
-the weights and the tokenizer of the built-in bundle; its own clock in ``history.csv`` counts the
-epoch without start and validation. Utilisation is the multiplications and additions that the model
-needs for the real tokens, three times those of the forward pass, over the time that they would
-take at the rate of the fastest product of two fp32 matrices on the same threads, which is measured
-before each epoch.
+Runs ``attendant-export train-translation`` for one epoch on a sample of Tatoeba pairs, starting
+from the built-in bundle. The time of the epoch, without start and validation, comes from
+``history.csv``.
+Utilisation is the ratio of two rates. The first is the operations that the model needs for real
+tokens, three times those of the forward pass, per second. The second is the fastest fp32 matrix
+product on the same threads, measured before each epoch.
 """
 
 import argparse
@@ -34,15 +34,15 @@ from bench.reporting import report, spread
 BUNDLE = Path("bundles/en-de/1")
 TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 MATRIX = 2048
-"""Rows and columns of the matrices whose product is the peak."""
+"""Rows and columns of the matrices for the peak measurement."""
 MAX_BATCH_TOKENS = 2048
 NUM_THREADS = len(os.sched_getaffinity(0))
 
 
 def flops_per_pair(sizes: TranslationSizes, num_source: int, num_target: int) -> float:
-    """Multiplications and additions to learn from one pair: a backward pass is two forward ones.
+    """Operations to train on one pair: three forward passes, since a backward pass is two.
 
-    Counts the products with weights, and those of attention to positions that are not masked.
+    Counts products with weights, and attention to positions that are not masked.
     """
     d, ff = sizes.d_model, sizes.d_feed_forward
     encoder = num_source * (4 * d * d + 2 * d * ff) + 2 * num_source**2 * d
@@ -54,7 +54,7 @@ def flops_per_pair(sizes: TranslationSizes, num_source: int, num_target: int) ->
 
 
 def sgemm_flops(num_times: int = 10) -> float:
-    """Multiplications and additions per second of the fastest of some products."""
+    """Operations per second of the fastest of ``num_times`` matrix products."""
     a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
     seconds = []
     for _ in range(num_times):
@@ -65,13 +65,13 @@ def sgemm_flops(num_times: int = 10) -> float:
 
 
 def sample_pairs(path: Path, num_pairs: int) -> list[str]:
-    """Lines of the training text, drawn by a seed: the file is sorted by length."""
+    """A random sample of lines of the training text, which is sorted by length."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return random.Random(1).sample(list(file), num_pairs)
 
 
 def mean_flops(lines: Sequence[str]) -> float:
-    """Of a pair, encoded as the trainer does: by the bundle's tokenizer."""
+    """Mean operations per pair, with the bundle's tokenizer."""
     tokenizer = Tokenizer.from_file(str(BUNDLE / "tokenizer.json"))
     sizes = translation_sizes(transformer(tokenizer.get_vocab_size()))
     sides = zip(*(line.rstrip("\n").split("\t") for line in lines), strict=True)
@@ -80,7 +80,7 @@ def mean_flops(lines: Sequence[str]) -> float:
 
 
 def train(lines: Sequence[str]) -> float:
-    """Seconds of one epoch of ``attendant-export``, by its own history."""
+    """Seconds of one epoch of ``attendant-export``, from its history."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "train.tsv").write_text("".join(lines), encoding="utf-8")
@@ -96,15 +96,15 @@ def train(lines: Sequence[str]) -> float:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often to measure")
-    parser.add_argument("--sentences", type=int, default=8000, help="pairs of sentences an epoch")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements")
+    parser.add_argument("--sentences", type=int, default=8000, help="sentence pairs per epoch")
     return parser
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Run the bench and print JSON."""
     arguments = build_parser().parse_args()
     torch.set_num_threads(NUM_THREADS)
     lines = sample_pairs(arguments.data_dir / TRAIN, arguments.sentences)

@@ -1,4 +1,4 @@
-"""Exits with 0 if the server in this container answers SERVING, and with 1 if not.
+"""Exits with 0 if the server in this container reports SERVING, otherwise with 1.
 
 Knows only the standard grpc.health.v1 service. The server's image runs it as its HEALTHCHECK.
 """
@@ -13,11 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 TIMEOUT_SECONDS = 3.0
 DEFAULT_PORT = "50051"
 LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}
-"""How to reach a server that listens on all addresses."""
+"""The loopback addresses for a server that listens on all addresses."""
 
 
 def address_of(environment: Mapping[str, str]) -> str:
-    """Where the server with these variables listens."""
+    """The address to probe, from the server's environment variables."""
     host = environment.get("ATTENDANT_HOST", "0.0.0.0")
     if host.startswith("unix:"):
         return host

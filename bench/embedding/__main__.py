@@ -1,20 +1,20 @@
-"""Embeddings: our server against others on the same weights, measured in turn.
+"""Compares attendant with other embedding engines, on the same weights and interleaved in time.
 
     python -m bench.embedding --data-dir DATA_DIR --model minilm --precision fp32 \\
         --rivals sentence-transformers,bare-loop --loads saturated,single --pairs 20
 
-Every engine is loaded once and idles while the others are measured; all have two threads or as
-many as there are processors. A round measures each engine once, the first round is thrown away.
-Prints ratios of medians, the quartiles and extremes of the ratios of neighbours, and the cosines to
-sentence-transformers in fp32; saves all in ``build/bench/``.
+Every engine is loaded once and idles while the others are measured. All use two threads, or as many
+as there are processors. A round measures each engine once; the first round is discarded. Prints
+ratios of medians, quartiles and extremes of the ratios within rounds, and cosines to
+sentence-transformers in fp32. Saves all results in ``build/bench/``.
 
 Loads:
-saturated    all texts as fast as possible: engines in process get them in one call and sort them,
-             our server gets calls of many texts
-concurrent   64 callers with one text each; sentence-transformers, which has no way to batch them,
-             gets all texts in one call as before
+saturated    all texts as fast as possible: in-process engines get one call and sort by length,
+             attendant gets calls of many texts
+concurrent   64 callers with one text each; sentence-transformers cannot batch across callers, so it
+             gets all texts in one call
 single       one text at a time, median latency
-poisson      texts arrive on their own at 80 % of the rival's throughput with 64 callers; p50, p99
+poisson      Poisson arrivals at 80 % of the rival's throughput with 64 callers; p50, p99
 """
 
 import argparse
@@ -30,26 +30,28 @@ from bench.reporting import OURS, ratios_table, report, table
 from bench.texts import paragraphs
 
 NUM_TEXTS = {"minilm": 512, "bert-base": 256}
-"""With fewer, systems that sort and cut texts into batches of 32 would pad more."""
+"""Fewer texts would give engines that sort into batches of 32 more padding."""
 NUM_COSINE_TEXTS = 128
 LOADS = ("saturated", "concurrent", "single", "poisson")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--model", choices=NUM_TEXTS, default="minilm")
-    parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of ours")
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), default="fp32", help="precision of attendant"
+    )
     default = "sentence-transformers,bare-loop"
     parser.add_argument("--rivals", type=some_of(*RIVALS), default=default)
     parser.add_argument("--loads", type=some_of(*LOADS), default="saturated,single")
-    parser.add_argument("--pairs", type=int, default=20, help="rounds that count")
-    parser.add_argument("--num-texts", type=int, help="in a round; default by the model's size")
+    parser.add_argument("--pairs", type=int, default=20, help="measured rounds")
+    parser.add_argument("--num-texts", type=int, help="texts per round; default: by model size")
     return parser
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Start everything and run the loads that were asked for."""
+    """Start all systems and run the selected loads."""
     bundle = built_bundle(arguments.model, arguments.data_dir)
     num_texts = arguments.num_texts or NUM_TEXTS[arguments.model]
     texts = paragraphs(arguments.data_dir, num_texts)
@@ -69,7 +71,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, save."""
+    """Run the bench, print and save the results."""
     arguments = build_parser().parse_args()
     results = asyncio.run(measure(arguments))
     to_reference = [

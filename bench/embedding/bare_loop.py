@@ -1,8 +1,8 @@
-"""The ceiling for embeddings: a bare loop over a bundle's graph, batches sorted by length.
+"""The upper bound for embeddings: a loop over a bundle's graph, with batches sorted by length.
 
-No requests, no queue, no server. Tokenizes, sorts, cuts into batches within a budget of padded
-tokens, and runs as many batches side by side as there are threads, one on each: that is faster
-than one batch on all of them, which is how a single batch is run.
+It has no requests, queue or server. It tokenizes, sorts, and splits texts into batches of a limited
+number of padded tokens. One batch runs on each thread, which is faster than one batch on all
+threads; a single batch uses all threads.
 
     python -m bench.embedding.bare_loop --bundle BUNDLE --precision fp32   # as a worker
 """
@@ -20,7 +20,7 @@ from bench.embedding.worker import FloatArray, engine_arguments, serve
 from bench.graphs import open_graph, padded, read_manifest, run_for
 
 MAX_BATCH_TOKENS = 512
-"""Fastest on two cores with 1 MiB of second-level cache, among 128 to 4,096."""
+"""The fastest value from 128 to 4,096 on two cores with 1 MiB of level-2 cache."""
 
 
 class BareLoop:
@@ -36,7 +36,7 @@ class BareLoop:
         self._width = manifest.architecture.d_model
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors of length 1 (texts, d), in the order of the texts."""
+        """Normalized vectors (texts, d) in the order of the texts."""
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         batches = list(sorted_batches([len(ids) for ids in token_ids], MAX_BATCH_TOKENS))
         texts_of_batches = [[token_ids[i] for i in batch] for batch in batches]
@@ -58,9 +58,9 @@ class BareLoop:
 
 
 def sorted_batches(lengths: Sequence[int], max_batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of texts, shortest first, in batches of at most so many padded tokens.
+    """Indices of texts, shortest first, in batches of at most ``max_batch_tokens`` padded tokens.
 
-    A text that is longer than that is a batch of its own.
+    A text longer than the limit is a batch of its own.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -1,4 +1,4 @@
-"""Calls of our embedding server by the bare stub: no retries, so that a refused call is seen."""
+"""Calls the embedding server through the bare stub, without retries that would hide failures."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 300
 TEXTS_PER_CALL, CONCURRENT_CALLS = 128, 4
-"""Calls of many texts, with which the server does best."""
+"""Calls of many texts, the best load for the server."""
 
 
 class Caller:
-    """Calls of one server, over one connection."""
+    """Calls one server over one connection."""
 
     def __init__(self, stub: "EmbeddingServiceAsyncStub") -> None:
         self._embed = stub.Embed
@@ -30,15 +30,15 @@ class Caller:
     async def measure(
         self, calls: Sequence[Sequence[str]], concurrency: int = 1, calls_per_second: float = 0.0
     ) -> LoadResult:
-        """`load` the server."""
+        """Apply a `load` to the server."""
         return await load(self.embed, calls, concurrency, calls_per_second)
 
     async def vectors(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors of length 1 (texts, d) of any number of texts."""
+        """Normalized vectors (texts, d) of any number of texts."""
         return np.concatenate([await self.embed(c) for c in in_calls(texts, TEXTS_PER_CALL)])
 
     async def send(self, texts: Sequence[str]) -> int:
-        """One call with these texts; their number. Raises Refused."""
+        """Make one call; returns its number of texts. Raises Refused."""
         return len(await self.embed(texts))
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
@@ -56,7 +56,7 @@ class Caller:
 
 @asynccontextmanager
 async def embedding_caller(server: RunningServer) -> AsyncIterator[Caller]:
-    """A caller of a server."""
+    """A caller connected to a server while the block runs."""
     async with open_channel(server) as channel:
         stub: EmbeddingServiceAsyncStub = EmbeddingServiceStub(channel)
         yield Caller(stub)

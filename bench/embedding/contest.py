@@ -1,4 +1,4 @@
-"""Loads of the systems that embed texts, each measured once per round."""
+"""The loads for embedding systems. Every load measures each system once per round."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ POISSON_SHARE = 0.8
 
 @dataclass(slots=True)
 class Contest:
-    """The running systems, the texts, and the figures so far."""
+    """The running systems, the texts, and the results so far."""
 
     systems: Mapping[str, System]
     texts: Sequence[str]
@@ -27,12 +27,12 @@ class Contest:
     figures: list[Figure] = field(default_factory=list)
 
     async def saturated(self) -> None:
-        """Many texts per call."""
+        """Calls of many texts, as fast as possible."""
         measures = {name: partial(self._in_bulk, name) for name in self.systems}
         await self._compare("saturated", measures, ["texts/s"])
 
     async def concurrent(self) -> None:
-        """Many callers of one text each."""
+        """Many concurrent callers of one text each."""
         measures = {
             name: partial(self._from_callers if name in BATCHES_CALLERS else self._in_bulk, name)
             for name in self.systems
@@ -47,7 +47,7 @@ class Contest:
         await self._compare("one at a time", measures, ["p50 ms"])
 
     async def poisson(self) -> None:
-        """Texts that arrive on their own, at a rate that the rival can just bear."""
+        """Poisson arrivals at a rate that the rival can just sustain."""
         calls = in_calls(self.texts, 1)
         for rival in self.systems.keys() & (set(BATCHES_CALLERS) - {OURS}):
             rate = POISSON_SHARE * (await self._from_callers(rival)).texts_per_second
@@ -61,7 +61,7 @@ class Contest:
         if name == OURS:
             calls = in_calls(self.texts, TEXTS_PER_CALL)
             return await self.systems[name].measure(calls, CONCURRENT_CALLS)
-        # Engines in process get all texts in one call, and sort them by length themselves.
+        # In-process engines get all texts in one call and sort them by length themselves.
         return await self.systems[name].measure([self.texts])
 
     async def _from_callers(self, name: str) -> LoadResult:
@@ -79,7 +79,7 @@ class Contest:
 
 
 def cosines(vectors: FloatArray, reference: FloatArray) -> tuple[float, float]:
-    """Mean and least cosine between rows (texts, d) of two arrays."""
+    """Mean and smallest cosine between the rows (texts, d) of two arrays."""
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
     found = (vectors.astype(np.float64) * reference).sum(axis=1) / norms
     return float(found.mean()), float(found.min())

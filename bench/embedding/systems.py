@@ -1,6 +1,6 @@
-"""The systems that embed texts, ours and rivals', and how each is started.
+"""Starts the embedding systems: attendant and its rivals.
 
-Engines in process run in workers; our server is called from the bench's own process.
+In-process engines run in worker processes. The bench process itself calls the attendant server.
 """
 
 import os
@@ -18,24 +18,24 @@ from bench.servers import flags_for, running_server
 BARE_LOOP, REFERENCE, INFINITY = "bare-loop", "sentence-transformers", "infinity"
 RIVALS = (REFERENCE, INFINITY, BARE_LOOP)
 BATCHES_CALLERS = (OURS, INFINITY)
-"""The systems that batch texts of different callers."""
+"""Systems that batch texts across callers."""
 INFINITY_PYTHON = "BENCH_INFINITY_PYTHON"
-"""The variable that names the Python of the environment where infinity is installed. It does not
-begin as our settings do, since a server refuses those that it does not know."""
+"""Environment variable with the Python interpreter that has infinity installed. Its prefix is not
+that of attendant's settings, because a server refuses unknown settings."""
 
 System = Caller | Worker
 
 
 @asynccontextmanager
 async def our_server(bundle: Path, precision: str) -> AsyncIterator[Caller]:
-    """Our server with one model and its defaults."""
+    """The attendant server with one model and default settings."""
     with running_server(*flags_for(bundle), f"--precision={precision}") as server:
         async with embedding_caller(server) as ours:
             yield ours
 
 
 def start(name: str, bundle: Path, precision: str) -> AbstractAsyncContextManager[System]:
-    """The system called ``name``, loaded and waiting while the block runs."""
+    """Start the system called ``name``; it is loaded and idle while the block runs."""
     if name == OURS:
         return our_server(bundle, precision)
     python = os.environ.get(INFINITY_PYTHON, sys.executable) if name == INFINITY else sys.executable

@@ -1,8 +1,8 @@
-"""Engines without a server: each runs in a process, and perhaps an environment, of its own.
+"""In-process engines, each in a process of its own and, if needed, an environment of its own.
 
-`serve` is the engine's side: it reads commands from the standard input and measures where the
-engine is, so that nothing but the engine's own work is counted. `Worker` is the bench's side.
-Messages are JSON, one a line. Output of the engine's library goes to the standard error.
+`serve` runs in the engine's process. It reads commands from standard input and measures there, so
+that results include only the engine's work. `Worker` runs in the bench's process. Messages are
+lines of JSON. Output of the engine's library goes to standard error.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from bench.loads import LoadResult, closed_loop, poisson
 
 FloatArray = NDArray[np.float32]
 Embed = Callable[[Sequence[str]], Awaitable[FloatArray]]
-"""Vectors of length 1 (texts, d), in the order of the texts."""
+"""Returns normalized vectors (texts, d) in the order of the texts."""
 MAX_MESSAGE_BYTES = 1 << 26
 END_SECONDS = 15
-"""An engine whose threads go on for longer when nothing is left to do is killed."""
+"""Timeout for an idle engine's threads to end before its process is killed."""
 
 
 def engine_arguments(description: str | None, *names: str) -> argparse.Namespace:
-    """The command line of an engine: required strings, and a number of threads."""
+    """Parse the command line of an engine: required strings and a number of threads."""
     parser = argparse.ArgumentParser(description=description)
     for name in names:
         parser.add_argument(name, required=True)
@@ -41,7 +41,7 @@ def engine_arguments(description: str | None, *names: str) -> argparse.Namespace
 async def load(
     embed: Embed, calls: Sequence[Sequence[str]], concurrency: int, calls_per_second: float
 ) -> LoadResult:
-    """`poisson` arrivals if there is a rate, else a `closed_loop` of so many callers."""
+    """Poisson arrivals if a rate is given, else a closed loop of ``concurrency`` callers."""
 
     async def send(texts: Sequence[str]) -> int:
         return len(await embed(texts))
@@ -52,7 +52,7 @@ async def load(
 
 
 def serve(embed: Embed) -> None:
-    """Answer commands until the standard input ends."""
+    """Answer commands until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     asyncio.run(_serve(embed, answers))
@@ -78,7 +78,7 @@ class Worker:
     async def measure(
         self, calls: Sequence[Sequence[str]], concurrency: int = 1, calls_per_second: float = 0.0
     ) -> LoadResult:
-        """`load` the engine, there."""
+        """Run a `load` on the engine, in its process."""
         load = {"calls": calls, "concurrency": concurrency, "calls_per_second": calls_per_second}
         content = await self.ask(load)
         return LoadResult(**content | {"failures": Counter(content["failures"])})
@@ -88,7 +88,7 @@ class Worker:
         return np.array(await self.ask({"texts": texts}), np.float32)
 
     async def ask(self, command: dict[str, Any] | None) -> Any:
-        """The answer to one command; with None, the first message that the process sends."""
+        """Send a command and return the answer. None sends nothing and reads the first message."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if command is not None:
@@ -96,13 +96,13 @@ class Worker:
             await self._process.stdin.drain()
         line = await self._process.stdout.readline()
         if not line:
-            raise SystemExit("an engine's process ended; its errors stand above")
+            raise SystemExit("an engine's process ended; see its errors above")
         return json.loads(line)
 
 
 @asynccontextmanager
 async def running_worker(command: Sequence[str]) -> AsyncIterator[Worker]:
-    """A worker that `serve`s, loaded and waiting; ended with the block."""
+    """Start a process that runs `serve`; it is loaded and idle while the block runs."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The models that are made for measurements, built when they are first needed.
+"""Builds the models that exist only for measurements, on first use.
 
 python -m bench.models.build --data-dir DATA_DIR copy-base minilm bert-base
 """
@@ -13,13 +13,13 @@ from bench.arguments import bench_parser
 MODELS = ("copy-base", "minilm", "bert-base")
 BUNDLES = Path("build/bench/bundles")
 HUGGING_FACE = Path("build/bench/hugging-face")
-"""The encoders again, as sentence-transformers and others read them."""
+"""The same encoders in the format of Hugging Face, for the rivals."""
 
 
 def built_bundle(model: str, data_dir: Path) -> Path:
-    """The folder of a model's bundle.
+    """The folder of a model's bundle, which is built if missing.
 
-    Another process builds it, so that PyTorch is never loaded in the process that measures.
+    A child process builds it, so that the measuring process never loads PyTorch.
     """
     bundle = BUNDLES / model / "1"
     if not bundle.exists():
@@ -29,14 +29,14 @@ def built_bundle(model: str, data_dir: Path) -> Path:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("models", nargs="+", choices=MODELS)
     return parser
 
 
 def main() -> None:
-    """Build the models that are named."""
+    """Build the models named on the command line."""
     from bench.models import copying_transformer, encoders  # they load PyTorch
 
     arguments = build_parser().parse_args()

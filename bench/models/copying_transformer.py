@@ -1,14 +1,15 @@
-"""A Transformer base, built by hand, that copies its source; exported as a bundle.
+"""A Transformer base with constructed weights that copies its source, exported as a bundle.
 
-Random weights would decode without end, and engines differ in what they can be told about lengths.
-This model ends where its source ends, in every engine, so that output lengths follow real text;
-how many outputs equal their sources is the quality of a precision. All arithmetic has full size.
+With random weights, decoding would not end, and engines differ in how they limit lengths. This
+model ends where its source ends in every engine, so output lengths follow real text. The share of
+outputs that equal their sources measures the quality of a precision. All computations have full
+size.
 
-How it copies: the channels of the 32 fastest sines and cosines hold positions only, as token
+How it copies: the channels of the 32 fastest sines and cosines hold only positions, because token
 embeddings are zero there. In the last decoder layer, every head of cross-attention compares these
-channels of the target position with those of the source positions, finds its own position, and adds
-the source token's channels to the stream, where they outweigh everything else. All other weights
-are small and random.
+channels of the target position with those of all source positions and attends to its own position.
+It adds the source token's channels to the residual stream, where they outweigh everything else. All
+other weights are small and random.
 """
 
 import math
@@ -31,33 +32,33 @@ D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS = 512, 8, 2048, 6
 HEAD_DIM = D_MODEL // NUM_HEADS
 NUM_RATES = HEAD_DIM // 2
 MAX_POSITION = 64
-"""Positions around which the stream is centred; the copy works far beyond."""
+"""Positions used to centre the residual stream. Copying works far beyond."""
 QUIET = 0.1
-"""The scale of the outputs of random sublayers, so that they disturb nothing."""
+"""Scale of the outputs of random sublayers, small enough not to disturb the copy."""
 QUIET_OUTPUTS = ("attention.output.weight", "feed_forward.2.weight")
 SHARPNESS = 6.0
 COPY_GAIN = 4.0
 NUM_VERIFIED_TEXTS = 12
-"""The exporter decodes them without caches as well, which takes long for a model of this size."""
+"""Kept low because the exporter also decodes without caches, which is slow at this model size."""
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
 
 
 def position_channels() -> NDArray[np.bool_]:
-    """Which channels hold positions only."""
+    """A mask of the channels that hold only positions."""
     fast = np.arange(D_MODEL // 2) < NUM_RATES
     return np.concatenate([fast, fast])
 
 
 def embeddings(vocab_size: int) -> NDArray[np.float32]:
-    """Token embeddings (vocab_size, d_model), zero where positions are."""
+    """Token embeddings (vocab_size, d_model), zero in the channels of positions."""
     free = ~position_channels()
     rng = np.random.default_rng(1)
     tokens = rng.standard_normal((vocab_size, free.sum()), dtype=np.float32)
     tokens -= tokens.mean(axis=1, keepdims=True)
-    # All of one length, so that layer norm scales all positions alike.
+    # Embeddings of equal length make layer norm scale all positions alike.
     tokens *= math.sqrt(D_MODEL) / np.linalg.norm(tokens, axis=1, keepdims=True)
-    # Slow cosines are nearly 1 everywhere. Without them layer norm has next to no mean to subtract,
-    # which would shift the position channels.
+    # Slow cosines are close to 1 everywhere. Subtract their mean, or layer norm would shift the
+    # position channels.
     part = copying_architecture(vocab_size).source_embeddings.positions
     tokens -= sinusoids(part, MAX_POSITION, D_MODEL).numpy().mean(axis=0)[free]
     scaled = np.zeros((vocab_size, D_MODEL), np.float32)
@@ -66,12 +67,12 @@ def embeddings(vocab_size: int) -> NDArray[np.float32]:
 
 
 def copying_architecture(vocab_size: int) -> Architecture:
-    """A Transformer base, pre-norm."""
+    """A pre-norm Transformer base."""
     return transformer(vocab_size, D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS, NUM_LAYERS)
 
 
 def copying_weights(vocab_size: int) -> Weights:
-    """All weights of the model by their names in a checkpoint."""
+    """All weights of the model by checkpoint name."""
     weights = random_weights(copying_architecture(vocab_size))
     for name in weights:
         if name.endswith(QUIET_OUTPUTS):
@@ -82,7 +83,7 @@ def copying_weights(vocab_size: int) -> Weights:
 
 
 def _copy_in(weights: Weights, name: str) -> None:
-    """Make a cross-attention find its own position and copy the tokens' channels from there."""
+    """Set the weights of a cross-attention so that it copies the token at its own position."""
     own = position_channels()
     find = np.zeros((D_MODEL, D_MODEL), np.float32)
     for head in range(NUM_HEADS):
@@ -94,7 +95,7 @@ def _copy_in(weights: Weights, name: str) -> None:
 
 
 def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
-    """A larger vocabulary for the pipeline of an exported bundle's tokenizer."""
+    """Train a larger vocabulary for the tokenizer pipeline of an exported bundle."""
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     tokenizer.model = models.BPE(unk_token=SPECIAL_TOKENS[-1])
     trainer = trainers.BpeTrainer(
@@ -105,13 +106,13 @@ def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int = VOCAB_
 
 
 def write_copying_run(run_dir: Path, tokenizer: Tokenizer) -> None:
-    """Write the model as a run folder, with a vocabulary of the tokenizer's size."""
+    """Write the model as a run folder with the vocabulary size of the tokenizer."""
     vocab_size = tokenizer.get_vocab_size()
     write_run(run_dir, copying_architecture(vocab_size), copying_weights(vocab_size), tokenizer)
 
 
 def build(bundle: Path, data_dir: Path) -> None:
-    """Export the model with a tokenizer of the benches' texts."""
+    """Export the model with a tokenizer trained on the benches' texts."""
     texts = [*tatoeba_sentences(data_dir), *paragraph_sentences(data_dir)]
     run_dir = Path("build/bench/runs") / bundle.parent.name
     write_copying_run(run_dir, train_tokenizer(TOKENIZER_OF, texts))

@@ -1,9 +1,8 @@
-"""Encoders of well-known sizes with random weights, for us and for others.
+"""Encoders of well-known sizes with random weights, for attendant and its rivals.
 
-One set of weights is written twice: as a run folder, which ``attendant-export export`` makes a
-bundle of, and as the folder of an equal Hugging Face ``BertModel`` with mean pooling and
-normalization, which sentence-transformers and others read. Both have the same ``tokenizer.json``.
-Random weights cost as much time as trained ones.
+The same weights are written in two formats: as a run folder for ``attendant-export export``, and as
+a Hugging Face ``BertModel`` with mean pooling and normalization for sentence-transformers and other
+engines. Both have the same ``tokenizer.json``. Random weights take as much time as trained ones.
 """
 
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ from bench.models.runs import (
 from bench.texts import paragraphs, sample_texts
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""In the order of their ids, which are the defaults of `EncoderTokens`."""
+"""Special tokens in the order of their ids, the defaults of `EncoderTokens`."""
 NUM_TOKENIZER_TEXTS = 60_000
 NUM_VERIFIED_TEXTS = 200
 VOCAB_SIZE = 30_522
@@ -40,7 +39,7 @@ SIZES = {
 
 
 def build(bundle: Path, data_dir: Path) -> None:
-    """Write the encoder of `SIZES` that the bundle is named after, for us and for others."""
+    """Write the encoder of `SIZES` with the bundle's name in both formats."""
     name = bundle.parent.name
     tokenizer = train_tokenizer(paragraphs(data_dir, NUM_TOKENIZER_TEXTS), VOCAB_SIZE)
     weights = random_weights(SIZES[name])
@@ -52,7 +51,7 @@ def build(bundle: Path, data_dir: Path) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """An uncased WordPiece vocabulary, as BERT has it; encoding adds [CLS] and [SEP]."""
+    """Train an uncased WordPiece vocabulary, as in BERT. Encoding adds [CLS] and [SEP]."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -68,7 +67,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def hugging_face_weights(weights: Weights, num_layers: int) -> Weights:
-    """The same weights by the names of a Hugging Face ``BertModel``; its pooler, unused, is 0."""
+    """The same weights by the names of a Hugging Face ``BertModel``. Its unused pooler is 0."""
     width = weights["embedding.weight"].shape[1]
     renamed = {
         "embeddings.word_embeddings.weight": weights["embedding.weight"],

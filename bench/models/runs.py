@@ -1,6 +1,6 @@
-"""Models that are made for measurements: random weights, run folders, exported bundles.
+"""Models for measurements: random weights, run folders and exported bundles.
 
-A run folder is written as a finished training leaves it, and ``attendant-export`` exports it.
+Run folders look like those of a finished training, so that ``attendant-export`` can export them.
 """
 
 import json
@@ -26,7 +26,7 @@ STD = 0.02
 
 
 def random_weights(architecture: Architecture, seed: int = 1) -> Weights:
-    """BERT's initialization (normal, deviation 0.02) by the names of our model's parameters."""
+    """Random weights by parameter name, initialized like BERT (normal, deviation 0.02)."""
     with torch.device("meta"):
         model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
         model = model_of(architecture)
@@ -62,7 +62,7 @@ def write_run(
 def export_run(
     run_dir: Path, bundle: Path, precisions: str, languages: Sequence[str], texts: Sequence[str]
 ) -> None:
-    """Export a run as the bundle ``<name>/<version>``, verified on copies of these texts."""
+    """Export a run as the bundle ``<name>/<version>``, verified on pairs of equal texts."""
     card = {
         "description": "Made for measuring speed.",
         "license": "Apache-2.0",
@@ -81,13 +81,13 @@ def export_run(
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Write a file, with its folder."""
+    """Write a JSON file and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_weights(path: Path, weights: Weights, **metadata: str) -> None:
-    """Write weights in the format of safetensors, with their folder."""
+    """Write weights as safetensors and create the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
     save_file(contiguous, path, metadata or None)

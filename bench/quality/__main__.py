@@ -1,17 +1,17 @@
-"""Quality of the served bundles, measured through the client.
+"""Evaluates the quality of the served bundles through the client.
 
     python -m bench.quality --data-dir DATA_DIR
     python -m bench.quality --data-dir DATA_DIR --model de-en --swap
     python -m bench.quality --data-dir DATA_DIR --model en-fr \\
         --file tatoeba/tatoeba.en-fr.test.tsv.gz
 
-Translation: sacreBLEU and chrF on the Tatoeba test, each sentence with all of its references, with
-greedy and beam search; empty and repeating outputs there and, of models that read English, on
-sentences of digital.gov; whether sentences get other tokens or log-probabilities in batches than
-alone. Embeddings, unless ``--model`` is another than en-de: how often the
-nearest German sentence of an English one is its translation, and the other way round, among all
-sentences of the test (first references); Spearman's correlation with the judgements of the open
-subset of STS-B (test); how often one masked word piece of a test sentence is guessed.
+Translation: sacreBLEU and chrF on the Tatoeba test with all references, in greedy and beam search.
+Counts empty and repetitive outputs on that test and, for models with English sources, on sentences
+of digital.gov. Checks whether batches change tokens or log-probabilities of a sentence.
+
+Embeddings, for en-de only: retrieval accuracy between English and German test sentences in both
+directions (first references); Spearman's correlation with human judgements on the open subset of
+STS-B (test); accuracy of one masked word piece per test sentence.
 """
 
 import argparse
@@ -31,21 +31,21 @@ from bench.texts import TATOEBA_TEST, read_references, sample_texts
 EN_DE = "en-de"
 TIMEOUT_SECONDS = 300
 NUM_GOVERNMENT = 500
-"""Sentences of digital.gov, unlike the everyday talk of Tatoeba, whose faults are counted."""
+"""Number of digital.gov sentences, whose style differs from the everyday language of Tatoeba."""
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--target", help="a running server; without it one is started")
+    parser.add_argument("--target", help="address of a running server; default: start one")
     parser.add_argument("--model", default=EN_DE, help="name of the translation model")
     parser.add_argument("--file", default=TATOEBA_TEST)
-    parser.add_argument("--swap", action="store_true", help="the file's second column is read")
+    parser.add_argument("--swap", action="store_true", help="read the second column as the source")
     return parser
 
 
 def measure(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
-    """All figures that the arguments ask for."""
+    """All figures that the arguments select."""
     data_dir, model = arguments.data_dir, arguments.model
     references = read_references(data_dir / arguments.file, arguments.swap)
     models = [f"{m.name}/{m.version}:{m.precision}" for m in client.models()]
@@ -65,7 +65,7 @@ def measure(client: Client, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print JSON."""
+    """Run the bench and print JSON."""
     arguments = build_parser().parse_args()
     patient = f"--max-request-seconds={TIMEOUT_SECONDS}"
     given = nullcontext(RunningServer(arguments.target)) if arguments.target else None

@@ -1,4 +1,4 @@
-"""How good the served embeddings and masked words are, measured through the client."""
+"""Evaluates the served embeddings and masked words through the client."""
 
 import csv
 import gzip
@@ -16,11 +16,11 @@ from bench.loads import in_calls
 STSB_TEST = "stsb-open/stsb-open.en.test.tsv.gz"
 TEXTS_PER_CALL = 64
 NUM_MASKED = 1000
-"""Sentences of each language of which one word piece is masked."""
+"""Sentences per language in which one word piece is masked."""
 
 
 def results_of(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
-    """The results for all texts, a bounded number of texts at a time."""
+    """The results for all texts, requested in calls of limited size."""
     for some in in_calls(texts, TEXTS_PER_CALL):
         yield from call(some)
 
@@ -42,7 +42,7 @@ def measure_retrieval(client: Client, references: dict[str, list[str]]) -> dict[
 
 
 def ranks_of(values: np.ndarray) -> np.ndarray:
-    """The rank of each value, from 0; equal values share the mean of theirs."""
+    """The rank of each value, from 0. Equal values share their mean rank."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts + 1) / 2)[which])
@@ -54,7 +54,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure_similarity(client: Client, data_dir: Path) -> dict[str, float]:
-    """How the cosines of the open subset of STS-B (test) follow what people judged.
+    """Spearman's correlation of cosines with human judgements on the open subset of STS-B (test).
 
     Not comparable with figures for the whole STS-B.
     """
@@ -69,10 +69,10 @@ def measure_similarity(client: Client, data_dir: Path) -> dict[str, float]:
 
 
 def mask_one(text: str, tokens: Sequence[Token], rng: random.Random) -> tuple[str, int] | None:
-    """The text with one word piece masked, at random, and the piece's id; None without words.
+    """The text with one random word piece masked, and the id of the piece; None without words.
 
-    Only the last piece of a word is chosen: what follows inside a word would be cut anew. So long
-    words give their end and short ones themselves; marks are no words.
+    Only the last piece of a word is masked, since masking an earlier piece would change the
+    tokenization of the rest. Punctuation is not masked.
     """
     choices = [
         token
@@ -88,7 +88,7 @@ def mask_one(text: str, tokens: Sequence[Token], rng: random.Random) -> tuple[st
 
 
 def measure_masks(client: Client, texts: Sequence[str], model: str) -> dict[str, float]:
-    """How often the best guess for one masked word piece of a text is what stood there."""
+    """Accuracy of the best guess for one masked word piece per text."""
     rng = random.Random(1)
     read = results_of(lambda some: client.tokenize(some, model=model), texts)
     pairs = zip(texts, read, strict=True)
@@ -102,7 +102,7 @@ def measure_masks(client: Client, texts: Sequence[str], model: str) -> dict[str,
 def measure_embeddings(
     client: Client, data_dir: Path, references: dict[str, list[str]]
 ) -> dict[str, dict[str, float]]:
-    """All of the above: on the test sentences, none of which a model was trained on, and STS-B."""
+    """All of the above on STS-B and the test sentences, which no model was trained on."""
     model = next(m.name for m in client.models() if m.kind == "embedding")
     english = random.Random(1).sample(list(references), min(NUM_MASKED, len(references)))
     return {

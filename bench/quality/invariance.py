@@ -1,4 +1,4 @@
-"""Whether batching shows in results: every sentence alone, then all with many callers at once."""
+"""Checks that batching does not change results: each sentence alone, then all concurrently."""
 
 import random
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ NUM_SENTENCES = 800
 def measure_invariance(
     client: Client, sources: Sequence[str], beam_size: int, model: str
 ) -> dict[str, float]:
-    """How many of some sentences get other tokens among others than alone.
+    """Number of sentences that get different tokens in batches than alone.
 
-    And the largest difference between the log-probabilities of equal tokens.
+    Also the largest difference between log-probabilities of equal tokens.
     """
 
     def translate(text: str) -> list[tuple[int, float]]:

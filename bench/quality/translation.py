@@ -1,4 +1,4 @@
-"""Scores and faults of served translations, measured through the client."""
+"""Scores and faults of served translations, obtained through the client."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ NUM_LONG_WORDS = 15
 def bleu_and_chrf(
     hypotheses: Sequence[str], references: Sequence[list[str]]
 ) -> tuple[float, float]:
-    """Corpus scores by sacreBLEU with every reference of every sentence."""
+    """Corpus scores by sacreBLEU with all references of every sentence."""
     streams: Any = [
         [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
     ]
@@ -25,7 +25,7 @@ def bleu_and_chrf(
 
 
 def is_looping(text: str) -> bool:
-    """Whether three words or more come three times in a row."""
+    """Whether a sequence of three or more words occurs three times in a row."""
     words = text.split()
     return any(
         words[i : i + n] == words[i + n : i + 2 * n] == words[i + 2 * n : i + 3 * n]
@@ -63,7 +63,7 @@ def measure_translation(
 
 
 def count_faults(hypotheses: Sequence[str]) -> dict[str, float]:
-    """How many translations are empty or repeat themselves."""
+    """Numbers of empty, of repetitive, and of all translations."""
     return {
         "num_empty": sum(not h.strip() for h in hypotheses),
         "num_looping": sum(map(is_looping, hypotheses)),

@@ -1,7 +1,7 @@
-"""The weights of one of our translation bundles as a CTranslate2 model.
+"""Converts the weights of a translation bundle to a CTranslate2 model.
 
-Takes the most exact weights that the bundle has (fp32, else fp16) and writes them as float32, so
-that CTranslate2 can quantize from them as it likes when it loads the model.
+Writes the most precise weights of the bundle (fp32, else fp16) as float32. CTranslate2 quantizes
+them when it loads the model.
 """
 
 import shutil
@@ -24,7 +24,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def convert(bundle: Path, output: Path) -> Path:
-    """Write the model into ``output``, replacing what is there; its path."""
+    """Write the model to ``output``, replacing its content; returns its path."""
     manifest = parse_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(str(bundle / manifest.source_tokenizer))
     sizes = translation_sizes(manifest.architecture)
@@ -46,7 +46,7 @@ def convert(bundle: Path, output: Path) -> Path:
 
 
 def read_weights(bundle: Path, manifest: Manifest) -> Weights:
-    """The bundle's weights by the names that the graphs give them, which are PyTorch's."""
+    """The bundle's weights by their names in the graphs, which are the PyTorch names."""
     precisions = {p.name: p for p in manifest.precisions}
     graphs = precisions.get("fp32") or precisions["fp16"]
     weights = {}
@@ -59,7 +59,7 @@ def read_weights(bundle: Path, manifest: Manifest) -> Weights:
 
 
 def transformer_spec(weights: Weights, sizes: TranslationSizes) -> TransformerSpec:
-    """CTranslate2's description of our Transformer, with its weights."""
+    """CTranslate2's specification of the Transformer, with its weights."""
     num_layers = sizes.num_encoder_layers, sizes.num_decoder_layers
     pre_norm = "encoder_norm.weight" in weights
     spec = TransformerSpec.from_config(num_layers, sizes.num_heads, pre_norm=pre_norm)
@@ -96,7 +96,7 @@ def _set_layer(layer: Any, weights: Weights, name: str) -> None:
 
 
 def _set_cross_attentions(spec: TransformerSpec, weights: Weights) -> None:
-    """Our encoder graph projects the keys and values of all decoder layers at once."""
+    """Set the cross-attention weights. The encoder graph projects keys and values of all layers."""
     fused = "decoder.cross_attention.keys_values"
     parts = {
         kind: np.split(weights[f"{fused}.{kind}"], len(spec.decoder.layer))

@@ -1,13 +1,12 @@
-"""CTranslate2 behind our own contract, so that one client measures both servers.
+"""A CTranslate2 server with attendant's contract, so that one client measures both servers.
 
     python -m bench.rivals.ctranslate2_server --model build/bench/ctranslate2/en-de-1 \\
         --tokenizer bundles/en-de/1/tokenizer.json --compute-type int8 --port 50061
 
-A careful server on CTranslate2: gRPC on asyncio; a batch is the texts that wait when a worker is
-free, and no batch waits for more texts; as many batches in flight as CTranslate2 has workers, or
-one more so that none of them idles between two; inside a batch CTranslate2 sorts by length and
-splits by tokens, and every text is answered as soon as its part is done. Answers hold texts and
-counts only.
+A well-built server on CTranslate2: gRPC on asyncio. A batch takes the texts that wait when a worker
+is free; no batch waits for more texts. The number of batches in flight is the number of CTranslate2
+workers, or one more to keep workers busy. CTranslate2 sorts a batch by length and splits it by
+tokens, and each text is answered as soon as its part is done. Answers hold only texts and counts.
 """
 
 import argparse
@@ -27,12 +26,12 @@ from tokenizers import Tokenizer
 MAX_OUTPUT_TOKENS = 256
 MAX_OUTPUT_RATIO, EXTRA_TOKENS = 3, 16
 Search = tuple[int, int]
-"""Beam size and the most tokens of an output: what texts of one batch must have in common."""
+"""Beam size and limit of output tokens. All texts of a batch must have the same values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A text that is to be translated."""
+    """A text in the queue."""
 
     tokens: list[str]
     search: Search
@@ -40,7 +39,7 @@ class Waiting:
 
 
 class Batcher:
-    """Gives CTranslate2 what waits, whenever it can take more."""
+    """Passes queued texts to CTranslate2 as soon as a worker can take them."""
 
     def __init__(
         self, translator: ctranslate2.Translator, max_texts: int, max_tokens: int, in_flight: int
@@ -52,11 +51,11 @@ class Batcher:
         self._threads = ThreadPoolExecutor(in_flight)
 
     async def translate(self, tokens: list[str], search: Search) -> list[str]:
-        """The best hypothesis, without the end token."""
+        """The best hypothesis without the end token."""
         self._loop = asyncio.get_running_loop()
         waiting = Waiting(tokens, search, self._loop.create_future())
         self._waiting.append(waiting)
-        # Later in this turn of the event loop, when all texts of the call are waiting.
+        # Run after the current callback, when all texts of the call are in the queue.
         self._loop.call_soon(self._start_batches)
         return await waiting.answer
 
@@ -74,9 +73,9 @@ class Batcher:
             yield self._waiting.popleft()
 
     def _run(self, batch: list[Waiting]) -> None:
-        batch.sort(key=lambda waiting: len(waiting.tokens), reverse=True)  # as parts are run
+        batch.sort(key=lambda waiting: len(waiting.tokens), reverse=True)  # the order of parts
         beam_size, max_output_tokens = batch[0].search
-        # As our server limits what repeats itself; CTranslate2 knows one limit for a whole batch.
+        # The limit of attendant against repetition; CTranslate2 has one limit for a whole batch.
         longest = MAX_OUTPUT_RATIO * len(batch[0].tokens) + EXTRA_TOKENS
         results = self._translator.translate_batch(
             [waiting.tokens for waiting in batch],
@@ -101,7 +100,7 @@ class Batcher:
 
 
 class TranslationService:
-    """``Translate`` alone; the other methods of the contract answer UNIMPLEMENTED."""
+    """Implements only ``Translate``; the other methods answer UNIMPLEMENTED."""
 
     def __init__(self, tokenizer: Tokenizer, batcher: Batcher) -> None:
         self._tokenizer, self._batcher = tokenizer, batcher
@@ -121,14 +120,14 @@ class TranslationService:
             text = self._tokenizer.decoder.decode(hypothesis)
             response.translations.add().hypotheses.add(text=text)
         response.token_counts.num_input_tokens = sum(len(e.tokens) for e in encoded)
-        # The end token is counted, as our server does.
+        # Count the end token, as attendant does.
         num_output_tokens = sum(min(len(h) + 1, search[1]) for h in hypotheses)
         response.token_counts.num_output_tokens = num_output_tokens
         return response
 
 
 async def serve(arguments: argparse.Namespace) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     translator = ctranslate2.Translator(
         arguments.model,
         device="cpu",
@@ -157,10 +156,10 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--compute-type", default="int8")
-    parser.add_argument("--inter-threads", type=int, default=1, help="batches run at once")
-    parser.add_argument("--intra-threads", type=int, default=2, help="threads of a batch")
-    parser.add_argument("--in-flight", type=int, default=0, help="0: as many as inter-threads")
-    parser.add_argument("--max-texts", type=int, default=64, help="texts taken at once")
-    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded, of a part")
+    parser.add_argument("--inter-threads", type=int, default=1, help="number of workers")
+    parser.add_argument("--intra-threads", type=int, default=2, help="threads per worker")
+    parser.add_argument("--in-flight", type=int, default=0, help="batches; 0: as inter-threads")
+    parser.add_argument("--max-texts", type=int, default=64, help="texts per batch")
+    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded, per part")
     parser.add_argument("--port", type=int, default=50061)
     uvloop.run(serve(parser.parse_args()))  # as our own server does

@@ -1,15 +1,15 @@
-"""infinity-emb's engine in process, as a worker of the bench: torch, its own dynamic batching.
+"""A bench worker with the engine of infinity-emb: PyTorch with dynamic batching.
 
     python -m bench.rivals.infinity_engine --model FOLDER
 
-Runs in an environment of its own: it wants older releases of its libraries than others do.
+Runs in its own environment, because it needs older versions of shared libraries.
 """
 
 import asyncio
 import os
 from collections.abc import Sequence
 
-os.environ.setdefault("DO_NOT_TRACK", "1")  # read when the next lines load it
+os.environ.setdefault("DO_NOT_TRACK", "1")  # must be set before the imports below
 import numpy as np
 import torch
 from infinity_emb import AsyncEmbeddingEngine, EngineArgs
@@ -21,7 +21,7 @@ BATCH_SIZE = 32
 
 
 class InfinityEngine:
-    """One model on the CPU; started by the first texts."""
+    """One model on the CPU. The first texts start the engine."""
 
     def __init__(self, model: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
@@ -39,7 +39,7 @@ class InfinityEngine:
         self._starting = asyncio.Lock()
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors (texts, d) of length 1."""
+        """Normalized vectors (texts, d)."""
         async with self._starting:
             if not self._engine.running:
                 await self._engine.astart()
@@ -49,4 +49,4 @@ class InfinityEngine:
 
 if __name__ == "__main__":
     serve(InfinityEngine(**vars(engine_arguments(__doc__, "--model"))).embed)
-    os._exit(0)  # the engine's threads would go on
+    os._exit(0)  # The engine's threads do not end by themselves.

@@ -1,4 +1,4 @@
-"""sentence-transformers in process, as a worker of the bench: torch, its own sorting by length.
+"""A bench worker with sentence-transformers: PyTorch, with batches sorted by length.
 
 python -m bench.rivals.sentence_transformers_engine --model FOLDER
 """
@@ -22,7 +22,7 @@ class SentenceTransformersEngine:
         self._model = SentenceTransformer(model, device="cpu")
 
     async def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Vectors (texts, d); the model ends with its own normalization."""
+        """Vectors (texts, d), normalized by the model itself."""
         found = self._model.encode(list(texts), batch_size=BATCH_SIZE, show_progress_bar=False)
         return np.asarray(found)
 

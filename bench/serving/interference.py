@@ -1,10 +1,10 @@
-"""How a flood of embeddings slows down translations that are being decoded.
+"""Slowdown of running translations by a flood of embedding calls.
 
     python -m bench.serving.interference --data-dir DATA_DIR --pairs 10
 
-Four long streams are decoded without and with a flood of embedding calls, in turn. Measured are the
-times between two pieces of a stream: a piece is a word or two, of one or a few decoding steps.
-Prints the p50 and p99 of both and their ratio. A pair takes about ten seconds.
+Measures four long streams without and with a flood of embedding calls, alternately. The measured
+times are the gaps between two pieces of a stream; a piece is a word or two from one or a few
+decoding steps. Prints p50 and p99 of both and their ratios. A pair takes about ten seconds.
 """
 
 import argparse
@@ -31,7 +31,7 @@ ALONE, FLOODED = "alone", "flooded"
 
 
 async def follow(channel: grpc.aio.Channel, source: str, result: LoadResult) -> None:
-    """Translate as a stream; each time between two pieces is a latency."""
+    """Read a translation as a stream and record each gap between two pieces as a latency."""
     options = translation_pb2.TranslateOptions(
         min_output_tokens=NUM_TOKENS, max_output_tokens=NUM_TOKENS
     )
@@ -45,7 +45,7 @@ async def follow(channel: grpc.aio.Channel, source: str, result: LoadResult) -> 
 
 
 async def flood(channel: grpc.aio.Channel, calls: Sequence[Sequence[str]], first: int) -> None:
-    """Embed without end: one of the callers, who share the calls."""
+    """Embed in an endless loop, as one of several callers that take turns in the calls."""
     embed = EmbeddingServiceStub(channel).Embed
     for i in itertools.count(first, NUM_FLOODS):
         await embed(embedding_pb2.EmbedRequest(texts=calls[i % len(calls)]))
@@ -54,7 +54,7 @@ async def flood(channel: grpc.aio.Channel, calls: Sequence[Sequence[str]], first
 async def measure(
     channel: grpc.aio.Channel, arguments: argparse.Namespace
 ) -> dict[str, list[LoadResult]]:
-    """The pace of the streams without and with the flood."""
+    """Gaps of the streams without and with the flood."""
     sources = sample_texts(arguments.data_dir, "short", NUM_STREAMS)
     calls = in_calls(paragraphs(arguments.data_dir, 1024), TEXTS_PER_CALL)
 
@@ -71,7 +71,7 @@ async def measure(
         result = await alone()
         for task in floods:
             if not task.cancel():
-                task.result()  # raises the error that ended the flood
+                task.result()  # re-raises an error that ended the flood
         await asyncio.gather(*floods, return_exceptions=True)
         return result
 
@@ -79,7 +79,7 @@ async def measure(
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Measure in turn."""
+    """Run the measurements and report them."""
     with running_server(ONE_OF_EACH_KIND, *arguments.server_flags) as server:
         async with open_channel(server) as channel:
             measured = await measure(channel, arguments)
@@ -88,7 +88,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=10)
     add_server_flags(parser)

@@ -1,11 +1,11 @@
-"""Memory of the caches against what the running sentences need, and whether it is given back.
+"""Memory of the caches compared with the need of running sentences, and its release.
 
     python -m bench.serving.memory --data-dir DATA_DIR
 
-200 calls to the three built-in translation models, 16 at a time: greedy search and beams of 2, 4, 5
-and 8, every fourth with a long source. ``/metrics`` is read all the while. Prints the most bytes
-that the caches of a model took beyond 1.5 times their need (at most 8 MB are allowed), and resident
-memory 30 seconds after the calls over that after a warm-up of one greedy call for each model.
+Makes 200 calls to the three built-in translation models, 16 concurrently: greedy search and beams
+of 2, 4, 5 and 8, every fourth with a long source. Reads ``/metrics`` all the time. Prints the
+largest cache memory beyond 1.5 times the need (the limit is 8 MB), and the ratio of resident memory
+30 seconds after the calls to that after a warm-up of one greedy call per model.
 """
 
 import argparse
@@ -38,19 +38,19 @@ MAX_EXCESS_BYTES = 8_000_000
 
 @dataclass(frozen=True, slots=True)
 class CacheSample:
-    """What the caches of one model took and needed at one moment."""
+    """Allocated and needed cache memory of one model at one moment."""
 
     needed_bytes: int
     allocated_bytes: int
 
     @property
     def excess_bytes(self) -> float:
-        """Bytes beyond 1.5 times the need."""
+        """Allocated bytes beyond 1.5 times the need."""
         return self.allocated_bytes - 1.5 * self.needed_bytes
 
 
 def requests(data_dir: Path, seed: int = 1) -> list[translation_pb2.TranslateRequest]:
-    """The calls, the same for the same seed."""
+    """The calls, reproducible by the seed."""
     rng = random.Random(seed)
     short = sample_texts(data_dir, "short", NUM_CALLS)
     long = sample_texts(data_dir, "long", NUM_CALLS)
@@ -68,7 +68,7 @@ def requests(data_dir: Path, seed: int = 1) -> list[translation_pb2.TranslateReq
 
 
 async def sample_caches(server: RunningServer, samples: list[CacheSample]) -> None:
-    """Read the metrics of all models again and again, until cancelled."""
+    """Sample the metrics of all models until cancelled."""
     while True:
         text = await asyncio.to_thread(server.read_metrics)
         values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
@@ -85,7 +85,7 @@ async def sample_caches(server: RunningServer, samples: list[CacheSample]) -> No
 async def make_calls(
     stub: "TranslationServiceAsyncStub", calls: list[translation_pb2.TranslateRequest]
 ) -> None:
-    """All calls, `CONCURRENCY` at a time."""
+    """Make all calls, `CONCURRENCY` concurrently."""
     queue = iter(calls)
 
     async def caller() -> None:
@@ -96,7 +96,7 @@ async def make_calls(
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Warm up, make the calls and wait."""
+    """Warm up, make the calls, wait, and report."""
     samples: list[CacheSample] = []
     models = f"--models={','.join(MODELS)}"
     with running_server(models, *arguments.server_flags) as server:
@@ -128,7 +128,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     add_server_flags(parser)
     return parser

@@ -1,11 +1,11 @@
-"""The cost of watching the server: scraped metrics, spans that are sent, a log line a call.
+"""The cost of observability: scraped metrics, exported spans, and a log line per call.
 
     python -m bench.serving.overhead --data-dir DATA_DIR --pairs 20
 
-Two servers are loaded in turn with the same calls, one text each: one with everything on that
-``--parts`` names, every call traced; the other with all of it off. Printed are the ratios of the
-throughput, and of the processor time that the server took for a call. The collector of the spans
-is a bare gRPC method in this process, and it must have got some; scrapes come every 15 seconds.
+Loads two servers alternately with the same calls of one text each. One server has everything that
+``--parts`` names enabled, with all calls traced; the other has it disabled. Prints the ratios of
+throughput and of the server's processor time per call. A bare gRPC method in this process receives
+the spans, and it must have received some. Scrapes come every 15 seconds.
 """
 
 from __future__ import annotations  # some classes of grpc are generic in its stubs only
@@ -38,7 +38,7 @@ WATCHED, UNWATCHED = "watched", "unwatched"
 
 @asynccontextmanager
 async def running_collector(received: list[int]) -> AsyncIterator[str]:
-    """An OTLP collector that keeps the sizes of the batches it gets; yields its endpoint."""
+    """An OTLP collector that records the sizes of the batches it receives; yields its endpoint."""
 
     async def export(request: bytes, _: Any) -> bytes:
         received.append(len(request))
@@ -58,7 +58,7 @@ async def running_collector(received: list[int]) -> AsyncIterator[str]:
 
 
 def flags_of(parts: Sequence[str], endpoint: str) -> list[str]:
-    """How a server is started with just these parts on."""
+    """The flags of a server with only the given parts enabled."""
     metrics = [] if "metrics" in parts else ["--metrics-port=-1"]
     tracing = [f"--trace-endpoint={endpoint}"] if "tracing" in parts else []
     logs = ["--log-level=info", "--log-format=json"] if "logs" in parts else []
@@ -68,7 +68,7 @@ def flags_of(parts: Sequence[str], endpoint: str) -> list[str]:
 async def measure(
     server: RunningServer, send: Send[str], texts: Sequence[str], seconds: float, is_scraped: bool
 ) -> LoadResult:
-    """Load one server with concurrent calls for so long."""
+    """Load one server with concurrent calls for ``seconds``."""
 
     async def scrape() -> None:
         while is_scraped:
@@ -85,7 +85,7 @@ async def measure(
 
 @asynccontextmanager
 async def sending(load: str, server: RunningServer) -> AsyncIterator[Send[str]]:
-    """How a load, ``translate`` or ``embed``, makes one call."""
+    """The ``send`` of a load: ``translate`` or ``embed``."""
     if load == "translate":
         async with translation_caller(server, beam_size=1) as translating:
             yield translating.send
@@ -95,7 +95,7 @@ async def sending(load: str, server: RunningServer) -> AsyncIterator[Send[str]]:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Measure in turn."""
+    """Run the measurements and report them."""
     parts = arguments.parts
     figures: list[Figure] = []
     spans: list[int] = []
@@ -111,9 +111,9 @@ async def run(arguments: argparse.Namespace) -> None:
         }
         for load in arguments.loads:
             figures += await _compare(load, servers, arguments)
-        # No figure is printed for a part that did nothing.
+        # Fail if an enabled part did nothing.
         if "tracing" in parts and not spans:
-            raise SystemExit("no span has come")
+            raise SystemExit("no spans were received")
         if "logs" in parts and not log.tell():
             raise SystemExit("no line was logged")
     report("overhead", {"parts": parts, "figures": figures}, ratios_table(figures))
@@ -134,13 +134,13 @@ async def _compare(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=15.0, help="for each measurement")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     loads = some_of("translate", "embed")
     parser.add_argument("--loads", type=loads, default="translate,embed", help="translate, embed")
-    help_of_parts = f"on for the watched server: {', '.join(PARTS)}"
+    help_of_parts = f"enabled on the observed server: {', '.join(PARTS)}"
     parser.add_argument("--parts", type=some_of(*PARTS), default=list(PARTS), help=help_of_parts)
     add_server_flags(parser)
     return parser

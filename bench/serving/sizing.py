@@ -1,12 +1,12 @@
-"""What to plan a server with: memory for the rows it has, and tokens for the time of a processor.
+"""Figures for sizing a server: memory per row, and output tokens per processor second.
 
     python -m bench.serving.sizing --data-dir DATA_DIR --seconds 60
 
-For each ``--max-rows``, with as many sentences, a server of ``en-de``: its resident memory before
-the first call, and the most while all rows were in use, with the longest outputs that the model
-has, in greedy search and then in searches of every width. Then mixed texts at a server with the
-defaults: output tokens over the processor time that the server took, which other programs on the
-machine change much less than they change tokens a second.
+For each ``--max-rows``, with an equal limit of sentences, starts a server of ``en-de``. Measures
+its resident memory before the first call, and the peak after a greedy search with all rows in use
+and the longest outputs, and after searches with every beam size. Then sends mixed texts to a server
+with default settings and prints output tokens per processor second, which depends on other programs
+much less than tokens per second.
 """
 
 import argparse
@@ -29,9 +29,9 @@ TIMEOUT_SECONDS = 600.0
 
 
 def memory(max_rows: int, texts: Sequence[str]) -> dict[str, float]:
-    """Resident MB of a server with ``max_rows``: idle, and the most in searches of all widths.
+    """Resident MB of a server with ``max_rows`` rows: idle, and the peaks of greedy and all beams.
 
-    As many texts as the rows hold are decoded at once, to the longest, for each width.
+    For each beam size, sends as many texts as the rows can hold, with outputs of maximum length.
     """
     found: dict[str, float] = {"max_rows": max_rows}
     flags = (f"--max-rows={max_rows}", f"--max-sentences={max_rows}", "--models=en-de")
@@ -54,7 +54,7 @@ def memory(max_rows: int, texts: Sequence[str]) -> dict[str, float]:
 
 
 async def tokens_per_cpu_second(texts: Sequence[str], beam_size: int, seconds: float) -> float:
-    """Output tokens of a busy server over the processor time that it has taken."""
+    """Output tokens per second of processor time of a busy server."""
     with running_server("--models=en-de") as server:
         async with translation_caller(server, beam_size) as caller:
             await closed_loop(caller.send, texts, NUM_CALLERS, seconds=seconds / 10)
@@ -65,7 +65,7 @@ async def tokens_per_cpu_second(texts: Sequence[str], beam_size: int, seconds: f
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Measure both."""
+    """Run both measurements and report them."""
     long_texts = sample_texts(arguments.data_dir, "long", max(ALL_ROWS))
     rows = [memory(max_rows, long_texts) for max_rows in ALL_ROWS]
     more_rows = rows[-1]["max_rows"] - rows[0]["max_rows"]
@@ -82,9 +82,9 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each load")
+    parser.add_argument("--seconds", type=float, default=60.0, help="duration of each load")
     return parser
 
 

@@ -1,9 +1,10 @@
-"""Whether memory grows under saturation.
+"""Checks whether memory grows under sustained load.
 
     python -m bench.serving.soak --data-dir DATA_DIR --minutes 10
 
-Translations of mixed lengths (64 concurrent calls) and embeddings (8 concurrent calls) for the
-whole time; prints the server's resident memory after every minute, and the last over the first.
+Translates texts of mixed lengths (64 concurrent calls) and embeds (8 concurrent calls) all the
+time. Prints the server's resident memory after every minute, and the ratio of the last to the
+first.
 """
 
 import argparse
@@ -23,7 +24,7 @@ NUM_TEXTS = 2048
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Load the server for so many minutes."""
+    """Load the server for the given number of minutes."""
     texts = sample_texts(arguments.data_dir, "mixed", NUM_TEXTS)
     long_calls = in_calls(paragraphs(arguments.data_dir, NUM_TEXTS), 1)
     minutes: list[dict[str, Any]] = []
@@ -52,7 +53,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--minutes", type=int, default=10)
     add_server_flags(parser)

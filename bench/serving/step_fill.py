@@ -1,10 +1,10 @@
-"""How full decoding steps are while texts wait.
+"""Fill of decoding steps while texts wait.
 
     python -m bench.serving.step_fill --data-dir DATA_DIR
 
-200 requests of mixed length come at once to a server with 16 rows, 8 for each of two workers. Fill
-is the share of rows that were running, over all steps that began while texts were waiting. Greedy
-search may decode tokens after an end before the end is seen; they are counted as running.
+Sends 200 concurrent requests of mixed length to a server with 16 rows, 8 for each of two workers.
+Fill is the share of occupied rows over all steps that began while texts waited. Greedy search may
+decode tokens after EOS before it detects EOS; these rows count as occupied.
 """
 
 import argparse
@@ -24,7 +24,7 @@ NUM_REQUESTS = 200
 
 
 def mixed_texts(data_dir: Path, seed: int = 1) -> list[str]:
-    """Test sentences, of which every other is several in a row: from 3 to some 60 words."""
+    """Test sentences of 3 to about 60 words; half of them join several sentences."""
     rng = random.Random(seed)
     sentences = list(tatoeba_sentences(data_dir))
     return [
@@ -33,7 +33,7 @@ def mixed_texts(data_dir: Path, seed: int = 1) -> list[str]:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    """Measure after a warm-up."""
+    """Warm up, measure and report."""
     texts = mixed_texts(arguments.data_dir)
     fills, speeds = [], []
     with running_server(*SERVER_FLAGS) as server:
@@ -50,7 +50,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     return parser

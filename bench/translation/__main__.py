@@ -1,15 +1,15 @@
-"""Translation against rivals: same weights, same texts, same processors, in turn in one run.
+"""Compares attendant with rivals on the same weights, texts and processors, interleaved in time.
 
     python -m bench.translation --data-dir DATA_DIR --rivals ctranslate2 --pairs 20
     python -m bench.translation --data-dir DATA_DIR --rivals ctranslate2 --model base --search beam4
     python -m bench.translation --data-dir DATA_DIR --rivals ctranslate2 --loads sweep,latency
 
 Loads: ``saturated`` (64 concurrent calls), ``batches`` (32 texts per call), ``single`` (one at a
-time), ``poisson80`` (arrivals at 80 % of the rival's capacity; any percentage), ``bare`` (against a
-bare loop over the same graphs), ``sweep`` (1 to 256 concurrent calls) and ``latency`` (Poisson
-arrivals at many rates); the last two draw pictures. A pair of one load takes about twice
-``--seconds``, so the four minutes of 20 pairs are also the time of each load; finding the rival's
-best setting takes one minute and the quality another.
+time), ``poisson80`` (Poisson arrivals at 80 % of the rival's capacity; any percentage), ``bare`` (a
+bare loop over the same graphs as the rival), ``sweep`` (1 to 256 concurrent calls) and ``latency``
+(Poisson arrivals at many rates). The last two draw plots. A pair of one load takes about twice
+``--seconds``, so 20 pairs take about four minutes per load. Tuning the rival takes another minute,
+and measuring quality a further one.
 """
 
 import argparse
@@ -28,24 +28,24 @@ DEFAULT_LOADS = "saturated,batches,single,poisson50,poisson80,poisson95"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = bench_parser(__doc__)
     rivals = some_of("ctranslate2")
-    parser.add_argument("--rivals", type=rivals, default=[], help="ctranslate2, if anything")
+    parser.add_argument("--rivals", type=rivals, default=[], help="ctranslate2; default: none")
     parser.add_argument("--model", choices=("en-de", "base"), default="en-de")
-    parser.add_argument("--bundle", type=Path, help="another bundle than that of --model")
+    parser.add_argument("--bundle", type=Path, help="bundle to use instead of --model")
     parser.add_argument("--search", choices=BEAM_SIZES, default="greedy")
     loads = some_of(*LOADS, "bare", "sweep", "latency")
     parser.add_argument("--loads", type=loads, default=DEFAULT_LOADS)
-    parser.add_argument("--pairs", type=int, default=5, help="measurements of each, in turn")
-    parser.add_argument("--seconds", type=float, default=6, help="about, of each measurement")
-    parser.add_argument("--docs", action="store_true", help="draw pictures into docs/pictures")
+    parser.add_argument("--pairs", type=int, default=5, help="measurements of each system")
+    parser.add_argument("--seconds", type=float, default=6, help="duration of a measurement, about")
+    parser.add_argument("--docs", action="store_true", help="draw plots into docs/pictures")
     add_server_flags(parser)
     return parser
 
 
 def main() -> None:
-    """Measure, print tables, and keep the results."""
+    """Run the bench, print tables and save the results."""
     arguments = build_parser().parse_args()
     arguments.beam_size = BEAM_SIZES[arguments.search]
     if arguments.bundle is None:

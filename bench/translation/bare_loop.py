@@ -1,8 +1,8 @@
-"""The ceiling for static batches: a bare greedy loop over a bundle's graphs.
+"""The upper bound for static batches: a greedy loop over a bundle's graphs.
 
-No requests, no queue, no server: sentences sorted perfectly by the length of their output, in
-batches that end with their longest sentence. All memory of a batch is bound once; a step writes
-small arrays and runs the graph. Greedy search only.
+It has no requests, queue or server. Sentences are sorted by the length of their output, and a batch
+runs until its longest sentence ends. All memory of a batch is bound once; a step writes small
+arrays and runs the graph. Greedy search only.
 """
 
 import os
@@ -30,7 +30,7 @@ class BareLoop:
         self._past: dict[str, Array] = {}
 
     def translate(self, sources: list[list[int]]) -> list[list[int]]:
-        """Decode one static batch until every sentence has ended, or at the model's limit."""
+        """Decode one static batch until every sentence has ended or reached the model's limit."""
         source = padded(sources, self._manifest.special_tokens.pad_id)
         source_lengths = np.array([len(s) for s in sources], dtype=np.int64)
         feeds = {"source": source, "source_lengths": source_lengths}
@@ -72,7 +72,7 @@ class BareLoop:
         return outputs
 
     def _bind(self, arrays: dict[str, Array], best: Array) -> Any:
-        """A step on memory that the caller keeps; states are written where they are read."""
+        """Bind a step to fixed memory. States are updated in place."""
         for bias in self._signature.inputs.token_biases:
             arrays[bias.indices] = np.zeros((0, 2), np.int64)
             arrays[bias.values] = np.zeros(0, np.float32)
@@ -86,7 +86,7 @@ class BareLoop:
         return binding
 
     def _caches(self, num_rows: int) -> dict[str, Array]:
-        """The first rows of caches that are kept from batch to batch and grow when they must."""
+        """The first rows of caches that persist between batches and grow on demand."""
         if not self._past or len(next(iter(self._past.values()))) < num_rows:
             max_positions = self._max_length + self._signature.num_tokens - 1
             self._past = {
@@ -100,5 +100,5 @@ class BareLoop:
 
 
 def _memory_of(array: Array) -> tuple[Any, ...]:
-    """How a binding describes an array that it uses in place."""
+    """The arguments that bind an array in place."""
     return ("cpu", 0, array.dtype.type, array.shape, array.ctypes.data)

@@ -31,7 +31,7 @@ CTRANSLATE2 = "CTranslate2"
 
 
 class Bench:
-    """The results so far."""
+    """Runs the selected measurements and collects their results."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
@@ -48,7 +48,7 @@ class Bench:
         self.quality: dict[str, dict[str, float]] = {}
 
     async def run(self) -> None:
-        """Measure everything that the arguments ask for."""
+        """Run all measurements that the arguments select."""
         async with self._our_caller() as ours:
             if "ctranslate2" in self._arguments.rivals:
                 await self._against_ctranslate2(ours)

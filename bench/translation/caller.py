@@ -1,7 +1,6 @@
-"""Calls of translation servers, ours and rivals' behind our contract, by the bare stub.
+"""Calls translation servers, attendant or a rival with the same contract, through the bare stub.
 
-No retries, so that a refused call is seen, and no parsing beyond protobuf, so that the client takes
-little of the processors that the servers need.
+Retries would hide refused calls. Parsing only protobuf leaves the processors to the servers.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -23,25 +22,25 @@ TEXTS_PER_CALL = 32
 
 
 class Caller:
-    """Calls of one kind of search on one server, over one connection."""
+    """Calls one server with one kind of search, over one connection."""
 
     def __init__(self, stub: "TranslationServiceAsyncStub", beam_size: int) -> None:
         self._translate = stub.Translate
         self._options = pb.TranslateOptions(beam_size=beam_size)
 
     async def send(self, text: str) -> int:
-        """Translate one text; the number of its output tokens."""
+        """Translate one text; returns its number of output tokens."""
         return await self.send_all([text])
 
     async def send_all(self, texts: Sequence[str]) -> int:
-        """Translate several texts in one call; the number of their output tokens."""
+        """Translate several texts in one call; returns their number of output tokens."""
         response = await self._call(texts)
         if any(translation.HasField("error") for translation in response.translations):
             raise Refused("error of a text")
         return response.token_counts.num_output_tokens
 
     async def translate(self, texts: Sequence[str]) -> list[str]:
-        """The translations of any number of texts; an empty one for a text that failed."""
+        """The translations of any number of texts, empty for texts that failed."""
         responses = [await self._call(call) for call in in_calls(texts, TEXTS_PER_CALL)]
         translations = [each for response in responses for each in response.translations]
         return [t.hypotheses[0].text if t.hypotheses else "" for t in translations]
@@ -57,7 +56,7 @@ class Caller:
 
 @asynccontextmanager
 async def translation_caller(server: RunningServer, beam_size: int) -> AsyncIterator[Caller]:
-    """A caller of a server."""
+    """A caller connected to a server while the block runs."""
     async with open_channel(server) as channel:
         stub: TranslationServiceAsyncStub = TranslationServiceStub(channel)
         yield Caller(stub, beam_size)

@@ -1,7 +1,7 @@
-"""Our server against the bare loop over the same graphs, in this process.
+"""Compares attendant with the bare loop over the same graphs, which runs in this process.
 
-The loop is given sentences sorted perfectly by the length of their output, in static batches, and
-the whole set at once; the server gets the same sentences in 64 concurrent calls.
+The loop gets sentences sorted by the length of their output, in static batches of the whole set.
+The server gets the same sentences in 64 concurrent calls.
 """
 
 import argparse
@@ -27,7 +27,7 @@ async def against_bare_loop(
 ) -> list[Figure]:
     """Saturated throughput and the latency of one text; greedy search only."""
     if arguments.beam_size != 1:
-        print("the bare loop is greedy only: left out")
+        print("skipped the bare loop, which supports only greedy search")
         return []
     loop = BareLoop(arguments.bundle, "int8")
     tokenizer = Tokenizer.from_file(str(arguments.bundle / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""Loads of two translation servers in turn, with the same texts; the other server is idle."""
+"""The loads for two translation servers, measured alternately with the same texts."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ Measure = Callable[[Caller], Awaitable[LoadResult]]
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Our server and a rival's."""
+    """The attendant server and a rival's server."""
 
     ours: Caller
     rival: str
     saturated_rival: Caller
-    """In the setting that is best for throughput."""
+    """The rival in its best setting for throughput."""
     single_rival: Caller
-    """In the setting that is best for one text at a time."""
+    """The rival in its best setting for one text at a time."""
     texts: Sequence[str]
     rounds: int
     seconds: float
-    """About how long one measurement takes."""
+    """Approximate duration of one measurement."""
     capacity: float
-    """Texts per second of the rival when saturated."""
+    """Texts per second of the saturated rival."""
     single_seconds: float
-    """How long the rival takes for one text."""
+    """Seconds of the rival for one text."""
 
     async def measure(self, load: str) -> list[Figure]:
         """Measure one of `LOADS`."""

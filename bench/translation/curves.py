@@ -1,4 +1,4 @@
-"""Curves of translation servers: throughput against concurrency, latency against load."""
+"""Plots for translation servers: throughput by concurrency, and latency by load."""
 
 import argparse
 import statistics
@@ -17,7 +17,10 @@ LOAD_SHARES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05)
 async def draw_sweep(
     name: str, callers: Mapping[str, Caller], texts: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Closed loops of 1 to 256 callers; per system the medians, and 256 callers over the peak."""
+    """Plot closed loops of 1 to 256 callers.
+
+    The result holds median throughputs per system, and the ratio of 256 callers to the peak.
+    """
     measures = {
         (system, level): partial(closed_loop, caller.send, texts, level, arguments.seconds)
         for level in LEVELS
@@ -32,7 +35,7 @@ async def draw_sweep(
         curve = [speeds[system, level] for level in LEVELS]
         columns = {str(level): speeds[system, level] for level in LEVELS}
         columns["last over peak"] = curve[-1] / max(curve)
-        rows.append({"texts/s with so many callers": system, **columns})
+        rows.append({"texts/s by concurrent callers": system, **columns})
         found[system] = (LEVELS, curve)
     print(table(rows))
     title, labels = "Throughput against concurrency", ("concurrent calls", "texts per second")
@@ -48,7 +51,7 @@ async def draw_latency(
     capacity: float,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Poisson arrivals at shares of ``capacity``: p50 and p99 of every system, milliseconds."""
+    """Plot Poisson arrivals at shares of ``capacity``: p50 and p99 in milliseconds per system."""
     rates = [share * capacity for share in LOAD_SHARES]
     found: dict[str, list[float]] = {f"{s}, p{p}": [] for s in callers for p in (50, 99)}
     for rate in rates:

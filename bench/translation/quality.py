@@ -1,4 +1,4 @@
-"""The quality of translations beside their speed, measured through the same servers."""
+"""The quality of translations, measured through the same servers as their speed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ NUM_TEXTS = 300
 def wanted_translations(data_dir: Path, tokenizer: Path, copies: bool) -> dict[str, list[str]]:
     """Random sentences of the Tatoeba test with their references.
 
-    The reference of a model that copies is the sentence as its tokenizer writes it.
+    For a copying model, the reference is the sentence itself after a round trip of the tokenizer.
     """
     sources = sample_texts(data_dir, "short", NUM_TEXTS, seed=3)
     if copies:
@@ -27,7 +27,7 @@ def wanted_translations(data_dir: Path, tokenizer: Path, copies: bool) -> dict[s
 def describe_quality(
     references: Mapping[str, list[str]], translations: Sequence[str], exact: Sequence[str]
 ) -> dict[str, float]:
-    """BLEU, and the percentages of texts equal to a reference and to those of ``exact``."""
+    """BLEU, and the percentages of texts equal to a reference and equal to ``exact``."""
     is_reference = [t in r for t, r in zip(translations, references.values(), strict=True)]
     is_exact = [ours == theirs for ours, theirs in zip(translations, exact, strict=True)]
     return {

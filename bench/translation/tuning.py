@@ -1,4 +1,4 @@
-"""CTranslate2's server, and the settings in which it does best, found before the comparison."""
+"""Starts CTranslate2's server and finds its best settings before the comparison."""
 
 import dataclasses
 import os
@@ -16,15 +16,15 @@ from bench.translation.caller import translation_caller
 CONCURRENCY = 64
 TRIAL_SECONDS = 4.0
 HOPELESS_SECONDS = 1.0
-"""A setting that takes so long for one text is not tried any further."""
+"""A setting that is slower for one text is not tuned further."""
 COMPUTE_TYPES = ("int8", "float32")
 MAX_TEXTS = (16, 128)
-"""Batch sizes that are tried in addition to the default."""
+"""Batch sizes to try in addition to the default."""
 
 
 @dataclass(frozen=True, slots=True)
 class CTranslate2Setting:
-    """How CTranslate2's server is run."""
+    """Settings of CTranslate2's server."""
 
     compute_type: str
     inter_threads: int
@@ -34,7 +34,7 @@ class CTranslate2Setting:
     in_flight: int = 0
 
     def flags(self) -> list[str]:
-        """As flags of `bench.rivals.ctranslate2_server`."""
+        """The settings as flags of `bench.rivals.ctranslate2_server`."""
         values = dataclasses.asdict(self).items()
         return [f"--{name.replace('_', '-')}={value}" for name, value in values]
 
@@ -43,7 +43,7 @@ class CTranslate2Setting:
 def running_ctranslate2(
     model: Path, tokenizer: Path, setting: CTranslate2Setting
 ) -> Iterator[RunningServer]:
-    """CTranslate2's server in a process of its own, ready when the block begins."""
+    """CTranslate2's server in its own process, ready when the block begins."""
     port = free_port()
     command = [sys.executable, "-m", "bench.rivals.ctranslate2_server", *setting.flags()]
     command += [f"--model={model}", f"--tokenizer={tokenizer}", f"--port={port}"]
@@ -68,7 +68,7 @@ class Trial:
 async def try_setting(
     start: Start, setting: CTranslate2Setting, texts: Sequence[str], beam_size: int
 ) -> Trial:
-    """Both loads for a few seconds each, on a server of its own."""
+    """Run both loads for a few seconds each on a new server."""
     with start(setting) as server:
         async with translation_caller(server, beam_size) as caller:
             warm_up = await closed_loop(caller.send, texts, 1, seconds=TRIAL_SECONDS / 4)
@@ -80,7 +80,7 @@ async def try_setting(
 
 
 async def tune(start: Start, texts: Sequence[str], beam_size: int) -> list[Trial]:
-    """Precisions and threads first; then, for the fastest, batch sizes and batches in flight."""
+    """Try precisions and threads first, then batch sizes and batches in flight for the fastest."""
     num_threads = len(os.sched_getaffinity(0))
     settings = [
         CTranslate2Setting(compute_type, inter, num_threads // inter)
@@ -95,17 +95,17 @@ async def tune(start: Start, texts: Sequence[str], beam_size: int) -> list[Trial
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:
-    """The one with the highest saturated throughput."""
+    """The trial with the highest saturated throughput."""
     return max(trials, key=lambda trial: trial.texts_per_second)
 
 
 def quickest(trials: Sequence[Trial]) -> Trial:
-    """The one with the lowest latency of one text."""
+    """The trial with the lowest latency of one text."""
     return min(trials, key=lambda trial: trial.single_seconds)
 
 
 def trials_table(trials: Sequence[Trial]) -> str:
-    """The speed of the rival in every setting that was tried."""
+    """The speed of the rival in every setting."""
     return table(
         [
             {

@@ -1,4 +1,4 @@
-"""What both dashboards share: their variables, links and times."""
+"""The parts that both dashboards share: variables, links and time ranges."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from deploy.dashboards.panels import DATASOURCE, Panel
 
 
 def board(uid: str, title: str, text: str, rows: dict[str, Sequence[Panel]]) -> models.Dashboard:
-    """A dashboard of rows of panels, by their titles."""
+    """A dashboard of rows of panels. ``rows`` maps the title of a row to its panels."""
     builder = (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -42,9 +42,9 @@ def _datasource() -> dashboard.DatasourceVariable:
 
 
 def _labels(label: str, title: str, metric: str) -> dashboard.QueryVariable:
-    """A choice among the values that a label of our own metric has.
+    """A variable with the values of one label of our own metric.
 
-    All of them are written out in queries, so that other programs' series are never selected.
+    Queries list all values instead of matching any, so they never select series of other programs.
     """
     return (
         dashboard.QueryVariable(label)

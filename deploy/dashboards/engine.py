@@ -25,7 +25,7 @@ def _sum(gauge: str, legend: str) -> Query:
 
 
 def engine() -> Dashboard:
-    """The dashboard for those who size and tune."""
+    """The dashboard for sizing and tuning."""
     return board(
         "attendant-engine",
         "attendant: engine",
@@ -44,16 +44,17 @@ def _tokens() -> list[Panel]:
     return [
         graph(
             "Tokens a second",
-            "Tokens read and written, padding not counted. Lower than usual with a queue that is "
-            "not empty: the machine has become slower, or shares its processors.",
+            "Input and output tokens without padding. Lower than usual while the queue is not "
+            "empty: the machine is slower, or other programs use its processors.",
             "suffix:tokens/s",
-            rate("attendant_input_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} read"),
-            rate("attendant_output_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} written"),
+            rate("attendant_input_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} input"),
+            rate("attendant_output_tokens_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} output"),
         ),
         graph(
             "Time per output token",
-            "Pace of a call's translation after its first token. It rises with the rows of a step; "
-            "if it rises with few rows, embeddings or other programs take the processors.",
+            "Mean time between the tokens of a call after its first token. It rises with the rows "
+            "of a step. If it rises with few rows, embeddings or other programs use the "
+            "processors.",
             "s",
             *percentiles("attendant_time_per_output_token_seconds", MODEL, 0.99, 0.5),
         ),
@@ -70,28 +71,28 @@ def _tokens() -> list[Panel]:
 def _queue() -> list[Panel]:
     return [
         graph(
-            "Texts that wait",
-            "Texts admitted and not yet taken up, and how many may wait. A line that only rises: "
-            "more comes in than goes out, and refusals follow.",
+            "Texts in the queue",
+            "Admitted texts that no model run has taken yet, and the limit. A line that keeps "
+            "rising: texts arrive faster than they are processed, and calls will be refused.",
             "none",
-            _sum("attendant_queued_texts", f"{MODEL_LEGEND} wait"),
-            _sum("attendant_max_queued_texts", f"{MODEL_LEGEND} may wait"),
+            _sum("attendant_queued_texts", f"{MODEL_LEGEND} queued"),
+            _sum("attendant_max_queued_texts", f"{MODEL_LEGEND} limit"),
         ),
         graph(
             "Time in the queue",
-            "From admission until a model run takes up a call's first text. Above the time of a "
-            "few steps, callers wait for places and not for work.",
+            "Time from admission until a model run takes the first text of a call. Above the time "
+            "of a few steps: calls wait for free slots.",
             "s",
             *percentiles("attendant_queue_seconds", MODEL, 0.99, 0.5),
         ),
         graph(
-            "Texts cut, bad or dropped",
-            "cut: longer than the model takes, so their ends are lost; bad: could not be read; "
-            "dropped: cancelled, expired or failed. A rise is most often a caller that has "
-            "changed.",
+            "Truncated, invalid and dropped texts",
+            "truncated: longer than the model's limit, so the end is lost; invalid: refused as bad "
+            "input; dropped: cancelled, expired or failed. The usual cause of a rise is a changed "
+            "caller.",
             "cps",
-            rate("attendant_truncated_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} cut"),
-            rate("attendant_invalid_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} bad"),
+            rate("attendant_truncated_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} truncated"),
+            rate("attendant_invalid_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} invalid"),
             rate("attendant_dropped_texts_total", MODEL, BY_MODEL, f"{MODEL_LEGEND} dropped"),
             soft_max=1,
         ),
@@ -104,52 +105,53 @@ def _decoding() -> list[Panel]:
     return [
         graph(
             "Time of a step",
-            "One token for each running row of a worker, two in greedy search. It grows with the "
-            "rows; if it grows while they do not, the processors are shared with something else.",
+            "A step decodes one token for each running row of a worker, or two in greedy search. "
+            "Its time grows with the rows. If it grows without more rows, other programs use the "
+            "processors.",
             "s",
             *percentiles("attendant_step_seconds", MODEL, 0.99, 0.5),
         ),
         graph(
             "Rows in a step",
-            "Mean rows of a decoding step, and how many one step can have. Greedy searches are as "
-            "many as sentences may be, beams several rows each. Near one under load: calls arrive "
-            "one after the other.",
+            "Mean rows of a decoding step, and the limit. A greedy search takes one row, a beam "
+            "search one row per beam. Near one under load: calls arrive one after the other.",
             "none",
             mean("attendant_step_rows", MODEL, BY_MODEL, f"{MODEL_LEGEND} mean"),
             Query(
-                f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}})", f"{MODEL_LEGEND} most"
+                f"max by ({BY_MODEL}) (attendant_max_step_rows{{{MODEL}}})", f"{MODEL_LEGEND} limit"
             ),
         ),
         graph(
             "Batch fill while texts wait",
-            "Rows used of those that a step had places for, when it began while texts waited; all, "
-            "if it had as many sentences as it may. Below 80 % while a queue lasts: wide beams "
-            "leave places that do not fit. With hardly a queue it is low, and no fault.",
+            "Share of a step's rows in use, over steps that began while texts waited. A step with "
+            "the maximum number of sentences counts as full. Below 80 % while a queue lasts: wide "
+            "beams leave too few free rows for the next text. A low value without a queue is "
+            "normal.",
             "percentunit",
             Query(f"{saturated_rows} / {places}", MODEL_LEGEND),
             soft_max=1,
         ),
         graph(
             "KV slots",
-            "Rows that are being decoded, and all there are. Texts wait when rows or sentences "
-            "(the next panel) are all in use, which is normal under load; the time in the queue "
-            "says how long. Too long: add servers.",
+            "Rows in use, and the limit. Texts wait when all rows or all sentences (next panel) "
+            "are in use, which is normal under load. If the time in the queue is too long, add "
+            "servers.",
             "none",
             _sum("attendant_rows_used", f"{MODEL_LEGEND} used"),
-            _sum("attendant_max_rows", f"{MODEL_LEGEND} all"),
+            _sum("attendant_max_rows", f"{MODEL_LEGEND} limit"),
         ),
         graph(
             "Sentences being decoded",
-            "Texts that hold rows, and how many may at a time. Many fewer than the rows in use: "
-            "callers search with wide beams, which cost a row each.",
+            "Texts that hold rows, and the limit. Far fewer sentences than rows: callers use wide "
+            "beams, and each beam takes a row.",
             "none",
-            _sum("attendant_active_sentences", f"{MODEL_LEGEND} decoded"),
-            _sum("attendant_max_active_sentences", f"{MODEL_LEGEND} all"),
+            _sum("attendant_active_sentences", f"{MODEL_LEGEND} active"),
+            _sum("attendant_max_active_sentences", f"{MODEL_LEGEND} limit"),
         ),
         graph(
             "Steps a second",
-            "Decoding steps of all workers. Zero while texts wait means that the engine stands "
-            "still: see the alert AttendantStalled.",
+            "Decoding steps of all workers. Zero while texts wait: the engine has stalled; see the "
+            "alert AttendantStalled.",
             "cps",
             rate("attendant_step_seconds_count", MODEL, BY_MODEL, MODEL_LEGEND),
         ),
@@ -167,8 +169,8 @@ def _encoding() -> list[Panel]:
     return [
         graph(
             "p99 of a batch",
-            "Runs of encoders, embedding models and scorers. While one runs, its worker decodes "
-            "nothing: long ones make streams halt.",
+            "Runs of encoders, embedding models and scorers. A worker decodes nothing during such "
+            "a run, so long runs interrupt streams.",
             "s",
             percentile_by(
                 "attendant_encode_batch_seconds", MODEL, 0.99, BY_MODEL, f"{MODEL_LEGEND} encode"
@@ -179,16 +181,17 @@ def _encoding() -> list[Panel]:
         ),
         graph(
             "Texts in a batch",
-            "Mean texts of such a run. Near one under load: calls bring single texts one after "
-            "the other, which costs the most for each.",
+            "Mean number of texts in a run of an encoder, embedding model or scorer. Near one "
+            "under load: calls bring single texts one after the other, which is the least "
+            "efficient load.",
             "none",
             mean("attendant_encode_batch_texts", MODEL, BY_MODEL, f"{MODEL_LEGEND} encode"),
             mean("attendant_score_batch_texts", MODEL, BY_MODEL, f"{MODEL_LEGEND} score"),
         ),
         graph(
             "Padding",
-            "Share of the tokens in a run that are padding. High: short and long texts come "
-            "together; let callers send texts of similar length in one call.",
+            "Share of padding among the tokens of a run. High: batches mix short and long texts; "
+            "let callers send texts of similar length in one call.",
             "percentunit",
             *padding,
             soft_max=1,
@@ -200,8 +203,8 @@ def _memory() -> list[Panel]:
     return [
         graph(
             "Memory",
-            "What counts against the limit, and the limit. When they meet, the kernel kills the "
-            "server and all calls in it.",
+            "Memory that counts towards the limit, and the limit. When the limit is reached, the "
+            "kernel kills the server and all its calls fail.",
             "bytes",
             Query(f"attendant_memory_used_bytes{{{SERVER}}}", "{{instance}} used"),
             Query(f"attendant_memory_limit_bytes{{{SERVER}}}", "{{instance}} limit"),
@@ -228,10 +231,10 @@ def _memory() -> list[Panel]:
         ),
         graph(
             "Memory of the GPU",
-            "In use by any process, and all there is; empty without a GPU. When they meet, model "
-            "runs fail: lower max_device_memory_bytes or max_rows.",
+            "GPU memory in use by all programs, and the total; empty without a GPU. When the total "
+            "is reached, model runs fail: lower max_device_memory_bytes or max_rows.",
             "bytes",
             Query(f"attendant_device_memory_used_bytes{{{SERVER}}}", "{{instance}} used"),
-            Query(f"attendant_device_memory_bytes{{{SERVER}}}", "{{instance}} all"),
+            Query(f"attendant_device_memory_bytes{{{SERVER}}}", "{{instance}} total"),
         ),
     ]

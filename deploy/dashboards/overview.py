@@ -1,4 +1,4 @@
-"""The first look: is it up, how many calls, how many fail, how slow, how full."""
+"""The overview dashboard: availability, rate, errors, latency and saturation of all servers."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -23,7 +23,7 @@ UNARY_SECONDS = f'grpc_server_handling_seconds_bucket{{grpc_type="unary", {CALLS
 
 
 def overview() -> Dashboard:
-    """The dashboard to begin with."""
+    """The dashboard to open first."""
     return board(
         "attendant-overview",
         "attendant: overview",
@@ -44,8 +44,8 @@ def _now() -> list[Panel]:
     return [
         number(
             "Serving",
-            "Servers that report SERVING. Fewer than you run: one is starting, stopping or dead; "
-            "see the alert AttendantNotServing.",
+            "Servers that report SERVING. Fewer than deployed: a server is starting, stopping or "
+            "down; see the alert AttendantNotServing.",
             "none",
             f"sum(attendant_serving{{{SERVER}}})",
             (None, "red"),
@@ -53,16 +53,16 @@ def _now() -> list[Panel]:
         ),
         number(
             "Calls",
-            "Calls that ended, each second. A sudden zero means that callers cannot reach the "
-            "servers or have stopped asking.",
+            "Completed calls per second. A sudden zero: callers cannot reach the servers or have "
+            "stopped calling.",
             "reqps",
             calls,
             (None, "blue"),
         ),
         number(
             "Errors",
-            "Share of calls that the server failed (UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS). "
-            "The objective is 0.1 %; above it callers see failures that are ours.",
+            "Share of calls that failed with UNKNOWN, INTERNAL, UNAVAILABLE or DATA_LOSS. The "
+            "objective is 0.1 %. Above it, callers see failures of the server.",
             "percentunit",
             f"{faults} / ({calls} > 0)",
             (None, "green"),
@@ -71,7 +71,7 @@ def _now() -> list[Panel]:
         ),
         number(
             "p99 of whole calls",
-            "99 % of the calls that are no streams ended sooner. The objective is 2.5 s; above it "
+            "The 99th percentile of the duration of unary calls. The objective is 2.5 s. Above it, "
             "the queue is long or the calls are large.",
             "s",
             f"histogram_quantile(0.99, {seconds}) >= 0",
@@ -81,8 +81,8 @@ def _now() -> list[Panel]:
         ),
         number(
             "Restarts",
-            "Starts of processes in the last hour. More than your deployments explain means "
-            "crashes: see the alert AttendantRestarting.",
+            "Process starts in the last hour. More than your deployments explain: the server "
+            "crashes; see the alert AttendantRestarting.",
             "none",
             f"sum(changes(process_start_time_seconds{{{SERVER}}}[1h]))",
             (None, "green"),
@@ -91,8 +91,7 @@ def _now() -> list[Panel]:
         ),
         number(
             "Firing alerts",
-            "Alerts of attendant that are firing. Anything above zero has a runbook entry in "
-            "docs/operations.md.",
+            "Firing alerts of attendant. docs/operations.md has a runbook entry for each alert.",
             "none",
             'count(ALERTS{alertname=~"Attendant.+", alertstate="firing"}) or vector(0)',
             (None, "green"),
@@ -106,31 +105,31 @@ def _calls() -> list[Panel]:
     return [
         graph(
             "Calls by method",
-            "Calls that ended, each second. A step down on all lines at once means that callers "
-            "no longer reach the servers.",
+            "Completed calls per second. All lines drop at once: callers no longer reach the "
+            "servers.",
             "reqps",
             rate(HANDLED, CALLS, "grpc_method"),
         ),
         graph(
             "Calls by model",
-            "Calls to each model. One model falling to zero while others go on: its callers have "
-            "lost it, or it is not serving.",
+            "Calls per second to each model. One model drops to zero: it is not serving, or its "
+            "callers no longer ask for it.",
             "reqps",
             rate("attendant_calls_total", MODEL, "model, version", MODEL_LEGEND),
         ),
         graph(
             "Calls that did not end with OK",
-            "Failed by the server: our fault. Too late: too slow for the caller's deadline. "
-            "Refused: too full. Cancelled: the caller went away. The caller's mistake: bad "
-            "requests.",
+            "failed by the server: the server's fault. too late: past the caller's deadline. "
+            "refused or too large: over a limit of the server. cancelled: by the caller. the "
+            "caller's mistake: bad requests.",
             "reqps",
             *_failures(),
             soft_max=1,
         ),
         graph(
             "Share of failed calls",
-            "The server's own failures among all calls of a service; the objective is 0.1 %. A "
-            "steady 1.4 % uses up a month's budget in two days.",
+            "Share of the calls to a service that the server failed. The objective is 0.1 %. A "
+            "steady 1.4 % uses up the error budget of a month in two days.",
             "percentunit",
             Query(
                 f"sum by (grpc_service) (rate({HANDLED}{{{SERVER_FAULTS}, {CALLS}}}"
@@ -142,16 +141,16 @@ def _calls() -> list[Panel]:
         ),
         graph(
             "Refused calls",
-            "Calls refused at once, by reason. queue_full and concurrency: more load than these "
-            "servers can take. unavailable: a server is starting, stopping or dead.",
+            "Calls refused on arrival, by reason. queue_full and concurrency: more load than these "
+            "servers can take. unavailable: a server is starting, stopping or down.",
             "reqps",
             Query(f"sum by (reason) (rate({refused}[$__rate_interval]))", "{{reason}}"),
             soft_max=1,
         ),
         graph(
-            "Texts left without an answer",
-            "Admitted texts that were dropped. expired: they waited longer than their callers "
-            "would, so the queue is too long; cancelled: callers went away; failed: a model run "
+            "Dropped texts",
+            "Admitted texts that got no answer. expired: the caller's deadline passed in the "
+            "queue, so the queue is too long; cancelled: by the caller; failed: a model run "
             "failed.",
             "cps",
             rate("attendant_dropped_texts_total", MODEL, "reason"),
@@ -180,15 +179,16 @@ def _latency() -> list[Panel]:
     return [
         graph(
             "Time of a call",
-            "From the arrival of a call to a model to its answer, calls that ended with OK. A p99 "
-            "that rises alone means long texts or bursts; a median that rises means overload.",
+            "From the arrival of a call to a model to its answer; only calls that ended with OK. "
+            "Only the p99 rises: long texts or bursts. The median rises: overload.",
             "s",
             *percentiles("attendant_call_seconds", MODEL, 0.99, 0.9, 0.5),
         ),
         graph(
             "p95 of each phase",
-            "Where the time goes. queue above the others: too few servers. encode: batches wait "
-            "for each other. decode: long answers or slow steps. tokenize: very long texts.",
+            "The 95th percentile of each phase. queue is the longest: too few servers. encode: "
+            "batches wait for each other. decode: long outputs or slow steps. tokenize: very long "
+            "texts.",
             "s",
             *(
                 Query(q.expression, phase)
@@ -198,8 +198,8 @@ def _latency() -> list[Panel]:
         ),
         graph(
             "p99 by method",
-            "The slowest percent of each method's calls. Embeddings slow while translations are "
-            "not, or the other way round, points at the model, not at the machine.",
+            "The 99th percentile of the duration of each method. Only embeddings or only "
+            "translations are slow: the cause is the model, not the machine.",
             "s",
             percentile_by("attendant_call_seconds", MODEL, 0.99, "method"),
         ),
@@ -215,10 +215,9 @@ def _saturation() -> list[Panel]:
     )
     return [
         graph(
-            "Places in use",
-            "Fullest server's share of the rows or of the sentences that it can decode together, "
-            "whichever is more. Near 100 % all the time: new texts wait for others to end; add "
-            "servers.",
+            "Slots in use",
+            "Share of the rows or of the sentences in use, whichever is higher, on the fullest "
+            "server. Constantly near 100 %: new texts wait until others finish; add servers.",
             "percentunit",
             Query(
                 f"max by (model, version) (({rows}) >= ({sentences}) or ({sentences}))",
@@ -228,7 +227,7 @@ def _saturation() -> list[Panel]:
         ),
         graph(
             "Queue in use",
-            "Fullest server's share of the texts that may wait. At 100 % further calls are refused "
+            "Share of the queue in use on the fullest server. At 100 %, further calls are refused "
             "with RESOURCE_EXHAUSTED.",
             "percentunit",
             Query(f"max by (model, version) ({queued} / {may_queue})", MODEL_LEGEND),
@@ -236,8 +235,8 @@ def _saturation() -> list[Panel]:
         ),
         graph(
             "Calls in progress",
-            "Share of the calls that a server admits together. At 100 % further calls are refused; "
-            "high with an empty queue means many slow streams.",
+            "Share of the limit on concurrent calls. At 100 %, further calls are refused. High "
+            "with an empty queue: many slow streams.",
             "percentunit",
             Query(
                 f"attendant_concurrent_calls{{{SERVER}}} / "
@@ -248,15 +247,15 @@ def _saturation() -> list[Panel]:
         ),
         graph(
             "Processors in use",
-            "Cores that a server keeps busy. At the number that it has, more load only makes the "
+            "Cores that a server keeps busy. When all its cores are busy, more load only makes the "
             "queue longer.",
             "none",
             Query(f"rate(process_cpu_seconds_total{{{SERVER}}}[$__rate_interval])", "{{instance}}"),
         ),
         graph(
             "Memory in use",
-            "Share of the memory limit that is in use. Near 100 % the kernel kills the server: "
-            "see the alert AttendantMemoryNearLimit.",
+            "Share of the memory limit in use. Near 100 %, the kernel may kill the server: see the "
+            "alert AttendantMemoryNearLimit.",
             "percentunit",
             Query(
                 f"attendant_memory_used_bytes{{{SERVER}}} / "
@@ -267,8 +266,8 @@ def _saturation() -> list[Panel]:
         ),
         graph(
             "Open files and sockets",
-            "Share of those that may be open. Near 100 % no new connection is accepted: callers "
-            "open too many channels, or the limit is low.",
+            "Share of the limit on open files. Near 100 %, the server accepts no new connections: "
+            "callers open too many channels, or the limit is too low.",
             "percentunit",
             Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}"),
             soft_max=1,

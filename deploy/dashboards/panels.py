@@ -1,4 +1,4 @@
-"""The kinds of panels that the dashboards are made of, and what their queries have in common."""
+"""The kinds of panels on the dashboards, and the parts that their queries share."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ SERVER = 'instance=~"$instance"'
 MODEL = 'model=~"$model", instance=~"$instance"'
 MODEL_LEGEND = "{{model}}/{{version}}"
 SERVER_FAULTS = 'grpc_code=~"UNKNOWN|INTERNAL|UNAVAILABLE|DATA_LOSS"'
-"""The codes of calls that the server failed, and not the caller; as in the recording rules."""
+"""Codes that count as failures of the server, the same as in the recording rules."""
 
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 Panel = timeseries.Panel | stat.Panel
@@ -20,7 +20,7 @@ Panel = timeseries.Panel | stat.Panel
 
 @dataclass(frozen=True)
 class Query:
-    """An expression; in its legend, ``{{label}}`` stands for the value of a label."""
+    """An expression and its legend, in which ``{{label}}`` stands for the value of a label."""
 
     expression: str
     legend: str
@@ -30,9 +30,9 @@ class Query:
 def graph(
     title: str, text: str, unit: str, *queries: Query, soft_max: float | None = None
 ) -> timeseries.Panel:
-    """Lines over time; ``text`` says what a bad value means, ``unit`` is one of Grafana's.
+    """Lines over time; ``text`` explains bad values, ``unit`` is the name of a Grafana unit.
 
-    The axis reaches to ``soft_max``, and beyond where lines do.
+    The axis reaches at least to ``soft_max``.
     """
     panel = (
         timeseries.Panel()
@@ -58,7 +58,7 @@ def graph(
 def number(
     title: str, text: str, unit: str, expression: str, *thresholds: tuple[float | None, str]
 ) -> stat.Panel:
-    """The last value; ``thresholds`` are values from which on a colour is shown, None for all."""
+    """The last value. Each threshold is a lower bound, None for the lowest, and its colour."""
     steps = [models.Threshold(value=value, color=color) for value, color in thresholds]
     return (
         stat.Panel()
@@ -104,7 +104,7 @@ def rate(counter: str, selector: str, labels: str, legend: str = "") -> Query:
 
 
 def mean(histogram: str, selector: str, labels: str, legend: str) -> Query:
-    """The mean of what a histogram has observed, for each value of some labels."""
+    """The mean of a histogram's observations, for each value of some labels."""
     sums, counts = (
         per_second(f"{histogram}_{part}", selector, labels) for part in ("sum", "count")
     )

@@ -2,7 +2,7 @@
 
 import os
 
-# ONNX Runtime reports its use to its makers unless this is set before it is loaded.
+# ONNX Runtime sends usage data to Microsoft unless this is set before the import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The ``attendant-export`` command: from arguments to trainings, bundles and messages."""
+"""The ``attendant-export`` command: turns arguments into trainings, bundles and messages."""
 
 import argparse
 import logging
@@ -26,14 +26,14 @@ from attendant_export.train.translation import TranslationData, train_translatio
 from attendant_export.verify.graph_sessions import ParityError
 
 DEFAULT_EPOCHS = 5
-"""How long a training lasts if nothing limits it."""
+"""Epochs of a training without any limit."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. What goes wrong ends with one line and an exit code.
+    """Run one command. An expected error prints one line and sets the exit code.
 
-    1: a bundle is damaged or cannot be written, or its graphs do not follow the model; 2: another
-    mistake of the caller; 130 or 143: SIGINT or SIGTERM stopped a training.
+    1: a bundle is damaged or cannot be written, or its graphs differ from the model; 2: any other
+    error of the input; 130 or 143: SIGINT or SIGTERM stopped a training.
     """
     args = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -64,7 +64,7 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _data_file(args: argparse.Namespace, name: str) -> Path:
-    """Where a data file is; ValueError if that depends on a folder that was not given."""
+    """The path of a data file; ValueError without a data folder for a relative name."""
     if args.data_dir is None and not Path(name).is_absolute():
         raise ValueError(f"say which folder {name} is in: --data-dir or DATA_DIR")
     path = Path(args.data_dir or "", name)
@@ -90,7 +90,7 @@ def _training_options(args: argparse.Namespace, prefix: str = "") -> TrainingOpt
 
 
 def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | None:
-    """A phase that only a limit of its own asks for."""
+    """The options of a phase that runs only if one of its limits is given, else None."""
     limits = [getattr(args, f"{prefix}max_{unit}") for unit in ("minutes", "epochs", "steps")]
     return None if limits == [None] * 3 else _training_options(args, prefix)
 
@@ -99,7 +99,7 @@ def _optional_phase(args: argparse.Namespace, prefix: str) -> TrainingOptions | 
 def _recorded(
     args: argparse.Namespace, recipe: str, max_tokens: int | None = None
 ) -> Iterator[ProcessGroup]:
-    """Join the other processes of a training, of which the first alone records and tells."""
+    """Join the processes of a training. Only the first one writes the run record and logs."""
     with join_processes(pick_device(args.device)) as processes:
         if processes.is_first:
             write_run_record(args.run_dir, _record(args, recipe, max_tokens, processes.size))

@@ -1,4 +1,4 @@
-"""The arguments of ``attendant-export``. Knows names, defaults and help, and does no work."""
+"""The arguments of ``attendant-export``: names, defaults and help texts."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ DEFAULT_TEXTS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; the chosen command is ``command``."""
+    """The parser of all commands; the chosen command is in ``command``."""
     parser = argparse.ArgumentParser(
         prog="attendant-export",
         description="Trains translation and embedding models and writes them as bundles that "
@@ -31,9 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train_bert(_command(commands, "train-bert", "train an embedding model"))
     _add_export(_command(commands, "export", "write a trained model as a verified bundle"))
     for name, text in {
-        "verify": "check a bundle's files and that it still gives its reference outputs",
-        "inspect": "print a bundle's manifest for people",
-        "upgrade": "rewrite the manifest of an older bundle in the present version",
+        "verify": "check the files of a bundle and recompute its reference outputs",
+        "inspect": "print the manifest of a bundle in readable form",
+        "upgrade": "rewrite the manifest of an older bundle in the current version",
     }.items():
         bundle = _command(commands, name, text)
         bundle.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")
@@ -56,7 +56,7 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=Path,
         default=os.environ.get("DATA_DIR"),
-        help="folder that data files are relative to; environment DATA_DIR",
+        help="base folder of relative data files; environment DATA_DIR",
     )
 
 
@@ -66,43 +66,44 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--run-dir",
         type=Path,
         required=True,
-        help="folder for checkpoints, tokenizer and curves; the same command continues what is "
-        "there",
+        help="folder for checkpoints, tokenizer and curves; the same command resumes the run in it",
     )
     parser.add_argument(
         "--init-from",
         type=Path,
-        help="run folder or bundle whose weights and tokenizer (but see --new-tokenizer) to start "
-        "from; the data card of a "
-        "later export must name the data of a bundle",
+        help="run folder or bundle to take the initial weights and the tokenizer from (see "
+        "--new-tokenizer); after a start from a bundle, the data card of an export must also list "
+        "the data of the bundle",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, or cuda")
-    parser.add_argument("--seed", type=int, default=1, help="of all random choices")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     parser.add_argument(
         "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"
     )
-    parser.add_argument("--valid", default=TATOEBA_VALID, help="validation pairs, as --train")
+    parser.add_argument("--valid", default=TATOEBA_VALID, help="validation pairs, like --train")
 
 
 def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str = "") -> None:
-    """Arguments of one `TrainingOptions`; the two phases of train-bert have one set each."""
+    """Add the arguments of one `TrainingOptions`; each phase of train-bert has its own set."""
 
     def add(name: str, kind: type, default: float | None, description: str) -> None:
         parser.add_argument(
             f"--{prefix}{name}", type=kind, default=default, help=description + text
         )
 
-    add("max-minutes", float, None, "stop after so many minutes of training")
-    add("max-epochs", int, None, "stop after so often going through the data")
-    add("max-steps", int, None, "stop after so many steps")
+    add("max-minutes", float, None, "limit of the training time in minutes")
+    add("max-epochs", int, None, "limit of passes over the data")
+    add("max-steps", int, None, "limit of optimizer steps")
     add("validate-every-steps", int, 500, "steps between validations, each with a checkpoint")
-    add("patience", int, 10, "stop after so many validations without a better result")
+    add("patience", int, 10, "validations without improvement before an early stop")
     add("learning-rate", float, 1e-3 if prefix else 2e-3, "peak learning rate")
-    add("warmup-steps", int, 400, "steps until the peak")
+    add("warmup-steps", int, 400, "steps until the peak learning rate")
 
 
 def _add_sizes(parser: argparse.ArgumentParser, vocab_size: int, num_heads: int) -> None:
-    parser.add_argument("--vocab-size", type=int, default=vocab_size, help="of a new tokenizer")
+    parser.add_argument(
+        "--vocab-size", type=int, default=vocab_size, help="vocabulary size of a new tokenizer"
+    )
     parser.add_argument("--d-model", type=int, default=256, help="width of the hidden states")
     parser.add_argument("--num-heads", type=int, default=num_heads, help="attention heads")
     parser.add_argument(
@@ -114,13 +115,13 @@ def _add_sizes(parser: argparse.ArgumentParser, vocab_size: int, num_heads: int)
 def _add_train_translation(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument(
-        "--swap", action="store_true", help="translate the second column to the first"
+        "--swap", action="store_true", help="translate from the second column to the first"
     )
     parser.add_argument(
         "--new-tokenizer",
         action="store_true",
-        help="with --init-from: train a tokenizer all the same, as for other languages; tokens "
-        "that both have keep their embeddings",
+        help="with --init-from: train a new tokenizer, for example for other languages; tokens in "
+        "both vocabularies keep their embeddings",
     )
     _add_sizes(parser, vocab_size=8000, num_heads=8)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")
@@ -128,9 +129,14 @@ def _add_train_translation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--post-norm", action="store_true", help="layer norm after each sublayer")
     _add_schedule(parser)
     parser.add_argument(
-        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a batch, one side"
+        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a batch, per side"
     )
-    parser.add_argument("--label-smoothing", type=float, default=0.1, help="share spread evenly")
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        default=0.1,
+        help="probability spread evenly over the vocabulary",
+    )
 
 
 def _add_train_bert(parser: argparse.ArgumentParser) -> None:
@@ -139,61 +145,66 @@ def _add_train_bert(parser: argparse.ArgumentParser) -> None:
         "--text",
         action="append",
         metavar="FILE[:MAX_CHARACTERS[:HELD_OUT]]",
-        help="further text for the masked language model, with an empty line between documents, "
-        "how much of it to draw and which share of its documents to validate on; may be repeated; "
-        f"default {' '.join(DEFAULT_TEXTS)}",
+        help="additional text for the masked language model, with an empty line between documents; "
+        "MAX_CHARACTERS limits the sample drawn from it, HELD_OUT is the share of documents for "
+        f"validation; may be repeated; default {' '.join(DEFAULT_TEXTS)}",
     )
     _add_sizes(parser, vocab_size=16_000, num_heads=4)
     parser.add_argument("--num-layers", type=int, default=6, help="layers of the encoder")
     parser.add_argument("--pre-norm", action="store_true", help="layer norm before each sublayer")
-    parser.add_argument("--max-tokens", type=int, default=64, help="longest text to learn from")
-    _add_schedule(parser, "embeddings-", " (token embeddings alone; left out without a limit)")
-    _add_schedule(parser, "mlm-", " (masked language model alone; left out without a limit)")
-    _add_schedule(parser, "contrastive-", " (sentence embeddings and masked language model)")
+    parser.add_argument("--max-tokens", type=int, default=64, help="longest training text")
+    _add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
+    _add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
+    _add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
     parser.add_argument(
-        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a masked batch"
+        "--max-batch-tokens", type=int, default=4096, help="padded tokens of a masked-text batch"
     )
     parser.add_argument("--mask-ratio", type=float, default=0.15, help="share of masked tokens")
     parser.add_argument(
-        "--mlm-weight", type=float, default=1.0, help="of the masked beside the contrastive loss"
+        "--mlm-weight",
+        type=float,
+        default=1.0,
+        help="weight of the masked-language-model loss relative to the contrastive loss",
     )
     parser.add_argument("--max-pairs", type=int, default=128, help="pairs of a contrastive batch")
-    parser.add_argument("--temperature", type=float, default=0.05, help="of the contrastive loss")
+    parser.add_argument(
+        "--temperature", type=float, default=0.05, help="temperature of the contrastive loss"
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_data_dir(parser)
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the training run")
     parser.add_argument(
-        "--bundles-dir", type=Path, default=Path("bundles"), help="the bundle goes into it"
+        "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"
     )
-    parser.add_argument("--name", help="name of the model; default: that of the run folder")
+    parser.add_argument("--name", help="name of the model; default: name of the run folder")
     parser.add_argument("--model-version", default="1", help="version of the model")
     parser.add_argument(
         "--data-card",
         type=Path,
         required=True,
-        help="JSON file with description, licence, languages, data with credits, weaknesses",
+        help="JSON file with description, licence, languages, data and credits, weaknesses",
     )
     parser.add_argument(
         "--precisions", default="int8,fp16", help=f"comma-separated, of {', '.join(PRECISIONS)}"
     )
     parser.add_argument(
-        "--valid", help="pairs for verification; default: the run's, else " + TATOEBA_VALID
+        "--valid", help="pairs for verification; default: those of the run, else " + TATOEBA_VALID
     )
     parser.add_argument(
         "--test", action="append", default=[], help="pairs to measure quality on; may be repeated"
     )
     parser.add_argument(
         "--shortlists",
-        help="pairs, such as those of the training, to learn vocabulary shortlists from, by which "
-        "servers decode large vocabularies quicker; default: none",
+        help="pairs to learn vocabulary shortlists from, such as the training pairs; shortlists "
+        "make decoding faster for models with large vocabularies; default: none",
     )
-    parser.add_argument("--swap", action="store_true", help="the second column is the source")
+    parser.add_argument("--swap", action="store_true", help="read the second column as the source")
     parser.add_argument("--max-tokens", type=int, help="longest text; default: the run's, else 256")
     parser.add_argument(
-        "--recipe", help="how it was trained; overrides what the run recorded", default=""
+        "--recipe", help="description of the training; replaces the run's own", default=""
     )
     parser.add_argument(
-        "--hardware", help="what it was trained on; overrides what the run recorded", default=""
+        "--hardware", help="hardware of the training; replaces the run's own", default=""
     )

@@ -1,4 +1,4 @@
-"""Commands that documents, the Makefile and the benches name exist and take their flags."""
+"""Commands in documents, the Makefile and the benches exist and accept their flags."""
 
 import importlib
 import importlib.util
@@ -21,7 +21,7 @@ DOCUMENTS = [
 COMMAND = re.compile(r"python -m (bench[\w.]*)([^`#\n]*)")
 FLAGS_OF_A_BENCH = re.compile(r"`(--[^`]*(?:--loads|--pairs|--file|--swap)[^`]*|--swap)`")
 ENGINES = re.compile(r"bench\.rivals\..*|bench\.embedding\.bare_loop")
-"""Started by benches only, in their own environments."""
+"""Modules that only benches start, in environments of their own."""
 
 
 def shown(path: Path) -> str:
@@ -46,7 +46,7 @@ def named_commands() -> list[tuple[str, str]]:
 
 
 def flags_beside_a_command() -> list[tuple[str, str]]:
-    """Flags that a section of the measurements adds to its command."""
+    """Flags that a section of docs/benchmarks.md adds to its command."""
     sections = shown(ROOT / "docs/benchmarks.md").split("\n## ")
     return [
         (COMMAND.findall(section)[0][0], f"--data-dir DATA_DIR {flags}")

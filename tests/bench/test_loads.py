@@ -6,7 +6,7 @@ import pytest
 from bench.loads import LoadResult, Refused, closed_loop, in_calls, in_turn, poisson
 
 FAST = 1e6
-"""Calls per second of arrivals that are all due at once."""
+"""A rate so high that all calls are due at once."""
 
 
 async def count_characters(text: str) -> int:
@@ -82,7 +82,7 @@ def test_other_errors_of_a_send_end_the_load():
 
 def test_latencies_of_arrivals_count_from_when_they_were_due():
     async def send(_: str) -> int:
-        time.sleep(0.02)  # keeps the client itself from making the next call
+        time.sleep(0.02)  # blocks the client, which cannot make the next call
         return 1
 
     result = asyncio.run(poisson(send, ["a"] * 5, FAST))

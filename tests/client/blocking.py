@@ -1,4 +1,4 @@
-"""An object of asyncio in the form of its synchronous twin, so that one test serves both."""
+"""Adapts an asyncio object to the synchronous interface, so that one test covers both."""
 
 import asyncio
 import inspect
@@ -9,7 +9,7 @@ END = object()
 
 
 class Blocking:
-    """An object of asyncio that runs in `loop`; callers in other threads wait for its results."""
+    """An asyncio object that runs in `loop`. Callers in other threads wait for its results."""
 
     def __init__(
         self,

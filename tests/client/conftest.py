@@ -1,4 +1,4 @@
-"""A scripted server and clients of it."""
+"""A scripted server and clients connected to it."""
 
 import asyncio
 import threading
@@ -30,7 +30,7 @@ def address(script: Script) -> Iterator[str]:
 
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop that runs in a thread of its own."""
+    """An event loop in a thread of its own."""
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         loop = runner.get_loop()
         thread = threading.Thread(target=loop.run_forever)
@@ -44,7 +44,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 def connect(
     request: pytest.FixtureRequest, address: str, loop: asyncio.AbstractEventLoop
 ) -> Iterator[Callable[..., Any]]:
-    """Open clients of either class, which are all called as Client is."""
+    """Opens clients of either class through the interface of Client."""
 
     def connect(target: str = address, **settings: Any) -> Any:
         settings = SETTINGS | settings

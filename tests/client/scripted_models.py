@@ -49,7 +49,7 @@ PARITY = [
 
 
 def description_of(info: model_pb2.ModelInfo) -> model_pb2.GetModelResponse:
-    """All about a model; the same for each but its short description."""
+    """The full description of a model. Only the short description differs between models."""
     return model_pb2.GetModelResponse(
         model=info,
         available_precisions=["fp32", "int8"],

@@ -1,6 +1,6 @@
 """A real gRPC server of the attendant contract without models, for tests of the client.
 
-It "translates" by upper-casing, and fails where the test's script says so.
+It "translates" to upper case, and fails as the test's script demands.
 """
 
 import threading
@@ -35,7 +35,7 @@ CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A failure that one call meets before it reaches its service."""
+    """A failure of one call before it reaches its service."""
 
     code: int
     message: str = "as scripted"
@@ -56,7 +56,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Script:
-    """What the server shall do wrong, and what it saw."""
+    """The faults that the server must produce, and the requests that it received."""
 
     faults: list[Fault] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -79,13 +79,13 @@ class Script:
         return response
 
     def watch(self, context: grpc.ServicerContext) -> None:
-        """Set `ended` as soon as the call is over, for whatever reason."""
+        """Set `ended` as soon as the call has ended for any reason."""
         if not context.add_callback(self.ended.set):
             self.ended.set()
 
 
 class FaultInterceptor(grpc.ServerInterceptor):
-    """Lets the next fault of the script meet the next call."""
+    """Applies the next fault of the script to the next call."""
 
     def __init__(self, script: Script) -> None:
         self._script = script
@@ -148,7 +148,7 @@ def tensor_of(values: Any) -> embedding_pb2.Tensor:
 
 
 def vector_of(text: str) -> list[float]:
-    """One dimension for the length, one for each of two letters."""
+    """One component for the length and one for each of two letters."""
     return [float(len(text)), float(text.count("a")), float(text.count("b"))]
 
 

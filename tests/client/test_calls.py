@@ -1,4 +1,4 @@
-"""What the calls of both clients send and return."""
+"""Requests and results of the calls of both clients."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What callers of both clients see of calls when the client is closed."""
+"""Calls in progress when either client is closed."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ METHODS = ["translate", "stream_translate"]
 
 
 class LongWaits(RetryPolicy):
-    """Waits for 10 minutes after every failure, and says when the first wait begins."""
+    """Waits for 10 minutes after every failure, and signals the first wait."""
 
     begun: threading.Event
 

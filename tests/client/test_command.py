@@ -1,4 +1,4 @@
-"""The `attendant` command: what it prints, what it complains about, and its exit codes."""
+"""The `attendant` command: output, error messages and exit codes."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The synchronous modules of the client are what `make clients` writes for their sources."""
+"""The client's synchronous modules equal the output of `make clients`."""
 
 import re
 

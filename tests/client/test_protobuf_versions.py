@@ -1,4 +1,4 @@
-"""The client installs beside every supported protobuf, and talks to a server from there."""
+"""The client installs with every supported protobuf version, and can then call a server."""
 
 import subprocess
 import sys

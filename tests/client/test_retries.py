@@ -1,4 +1,4 @@
-"""When failed calls are tried again: the policy with a clock of its own, and both clients."""
+"""Retries of failed calls: the policy with a fake clock, and both clients."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The cosine of two embeddings, whatever their numbers are."""
+"""The cosine of two embeddings for all values of components."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-# A busy machine is no fault of the client.
+# Slow examples on a busy machine are not failures of the client.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NUMBERS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SIZES = st.integers(1, 300)

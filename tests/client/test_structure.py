@@ -1,4 +1,4 @@
-"""What must hold for the whole client package."""
+"""Properties of the whole client package."""
 
 import copy
 import inspect
@@ -44,7 +44,7 @@ def without_asyncio(text):
 
 
 def described_methods(cls):
-    """The signature and the docstring of every method and overload."""
+    """Signature and docstring of every method and overload."""
     return {
         name: [
             (without_asyncio(str(inspect.signature(form))), without_asyncio(form.__doc__ or ""))

@@ -1,4 +1,4 @@
-"""The files of the deployment agree with each other and with what the server needs."""
+"""The deployment files agree with each other and with the server's requirements."""
 
 import json
 import re
@@ -16,7 +16,7 @@ PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
 
 
 def pinned(file: str) -> dict[str, Version]:
-    """The versions in a file of requirements and in those that it includes."""
+    """The versions pinned in a requirements file and in the files that it includes."""
     found: dict[str, Version] = {}
     for line in (ROOT / "deploy" / "requirements" / file).read_text().splitlines():
         if line.startswith("-r "):

@@ -1,4 +1,4 @@
-"""docker-compose.yml with podman: what it promises of the server's container and of Prometheus."""
+"""docker-compose.yml in podman: the properties of the server's container and of Prometheus."""
 
 import re
 import time
@@ -18,7 +18,7 @@ from tests.support.serving import wait_until
 pytestmark = pytest.mark.podman
 
 IMAGE = "localhost/attendant:tested"
-# Where the network of builds is closed or inspected, that of the machine and its certificates help.
+# Builds may need the host's network and certificates where their own network is blocked or proxied.
 BUILD = ("--network", "host", "--volume", "/etc/ssl/certs:/etc/ssl/certs:ro")
 ANIMALS = ("dog", "cat", "horse", "cow", "bird", "fish", "mouse", "child")
 TEXTS = [f"My {animal} has {n} red apples." for n in range(2, 34) for animal in ANIMALS]
@@ -36,7 +36,7 @@ for path in ("/new", "/attendant/new", "/venv/new"):
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory) -> Podman:
-    """podman, with the server's image built; says how large that is."""
+    """podman with the built server image, whose size is printed."""
     [real] = re.findall(r"PYTHON_IMAGE=(\S+)", (ROOT / "Dockerfile").read_text())
     folder = tmp_path_factory.mktemp("podman")
     podman, python = podman_with(lambda podman: podman.image(real, "python"), folder)
@@ -61,7 +61,7 @@ def stack(podman, tmp_path_factory) -> Iterator[Stack]:
 
 
 def health(stack: Stack) -> str:
-    """What the server answers to a health check; empty if nothing."""
+    """The server's answer to a health check, empty without an answer."""
     with grpc.insecure_channel(stack.address) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:

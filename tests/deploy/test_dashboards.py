@@ -1,4 +1,4 @@
-"""The committed dashboards: built by the code, of Grafana's own types, explained panel by panel."""
+"""The committed dashboards match the code and Grafana's types, and explain every panel."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_every_panel_says_what_a_bad_value_means():
 
 
 def type_errors(folder: Path, document: str) -> str:
-    """What the TypeScript compiler says of a dashboard."""
+    """The errors of the TypeScript compiler for a dashboard."""
     if not TSC.exists():
         pytest.skip("NOT CHECKED: no TypeScript; 'make check' installs it")
     (folder / "node_modules").symlink_to(TYPESCRIPT / "node_modules")

@@ -1,4 +1,4 @@
-"""The recording and alert rules, as promtool judges them."""
+"""The recording and alert rules, checked by promtool."""
 
 import re
 import subprocess

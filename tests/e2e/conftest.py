@@ -29,7 +29,7 @@ def loop() -> Iterator[LoopThread]:
 
 @pytest.fixture(scope="session")
 def settings(bundles: Path) -> Callable[..., Settings]:
-    """Settings for a server on free ports, with some changed."""
+    """Creates settings for a server on free ports; keyword arguments override them."""
 
     def changed(**values: Any) -> Settings:
         defaults: dict[str, Any] = {
@@ -49,13 +49,13 @@ def settings(bundles: Path) -> Callable[..., Settings]:
 
 @pytest.fixture(scope="session")
 def running(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Running]:
-    """The server that all tests share which need no settings of their own."""
+    """A server with default settings, shared by all tests that need no others."""
     with running_server(loop, settings()) as server:
         yield server
 
 
 @pytest.fixture
 def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Callable[..., Running]]:
-    """Starts a server with some settings changed, stopped when the test ends."""
+    """Starts a server with changed settings, and stops it when the test ends."""
     with ExitStack() as stack:
         yield lambda **values: stack.enter_context(running_server(loop, settings(**values)))

@@ -1,4 +1,4 @@
-"""What is built on a thread of the pool is what is built on the event loop."""
+"""Responses built on a pool thread equal those built on the event loop."""
 
 from collections.abc import Callable
 from typing import Any

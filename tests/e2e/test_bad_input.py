@@ -1,6 +1,6 @@
-"""Requests that no well-meaning client sends.
+"""Requests that only a broken or malicious client sends.
 
-Whatever comes, the answer is a status that tells no internals, and the server goes on.
+Each gets a status without internal details, and the server keeps serving.
 """
 
 import struct
@@ -33,7 +33,7 @@ def server_goes_on(running: Running) -> Iterator[None]:
 
 
 def send(running: Running, content: bytes, method: str = TRANSLATE, **arguments: Any) -> bytes:
-    """Send bytes as they are and return the bytes of the answer."""
+    """Send raw bytes and return the bytes of the answer."""
     answer: bytes = running.channel.unary_unary(method)(content, timeout=60, **arguments)
     return answer
 
@@ -47,7 +47,7 @@ def code_of(running: Running, content: bytes, method: str = TRANSLATE) -> grpc.S
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
@@ -123,7 +123,7 @@ def test_nested_groups_are_ignored_or_refused(running: Running):
 
 
 def test_a_field_of_the_wrong_wire_type_is_not_taken_for_the_field(running: Running):
-    assert code_of(running, b"\x10\x05") == INVALID  # texts as a varint: no texts
+    assert code_of(running, b"\x10\x05") == INVALID  # the field of texts as a varint
 
 
 def test_the_last_of_equal_scalars_counts(running: Running):

@@ -1,4 +1,4 @@
-"""A server whose caches are limited, and what it says of them."""
+"""A server with a limit on cache memory, and its metrics."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from attendant_server.engine.calls import SearchOptions, TranslateCall
 from tests.support.bundles import sentence_pairs
 from tests.support.serving import A_SOURCE, TIMEOUT_SECONDS, TRANSLATION_MODEL, failure_of
 
-POSITION_BYTES = 2 * 2 * 32 * 4  # of the tiny model, whose outputs have up to 64 tokens
+POSITION_BYTES = 2 * 2 * 32 * 4  # of the tiny model, whose outputs have at most 64 tokens
 ONE_WORKER = {"num_threads": 1, "num_workers": 1}
 
 

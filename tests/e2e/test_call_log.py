@@ -1,4 +1,4 @@
-"""The line of the log for a call: who called, and why the call was refused, in our own words."""
+"""The log line of a call: its caller, and for a refused call the reason in the server's words."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ from attendant_server.observability.logs import JsonFormatter
 from tests.support.serving import Running, failure_of, wait_until
 
 MARKER = "Xylophonwurst"
-"""A word that no model, no setting and no message of the server has."""
+"""A word that occurs in no model, setting or message of the server."""
 TEXT = "The dog sees the king."
 MODELS = "tiny-bert/1, tiny-en-de/1"
 LONG = TranslateOptions(beam_size=1000)
@@ -100,7 +100,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def call_line(caplog: pytest.LogCaptureFixture, request_id: str) -> dict[str, str]:
-    """The fields of the line of one call."""
+    """The fields of the log line of one call."""
 
     def found() -> list[str]:
         lines = (m for m in caplog.messages if m.startswith("event=call "))

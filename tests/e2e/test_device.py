@@ -16,7 +16,7 @@ from tests.support.serving import TIMEOUT_SECONDS, Running
 
 
 def translations(server: Running, seed: int) -> list[list[str]]:
-    """What a server answers to many calls at once, of several widths and lengths."""
+    """A server's answers to many concurrent calls of several beam sizes and lengths."""
     rng = random.Random(seed)
     calls = []
     for english, _ in sentence_pairs()[:48]:

@@ -87,7 +87,7 @@ def test_a_dead_engine_is_reported_and_every_caller_answered(start):
 
 
 def reflect(running: Running, version: str, **requests: Any) -> list[Any]:
-    """Raw answers of one version of reflection; both have the same messages."""
+    """Raw answers of one version of reflection. Both versions have the same messages."""
     call = running.channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,

@@ -1,4 +1,4 @@
-"""The metrics of a real server, and the document that describes them."""
+"""The metrics of a real server agree with their documentation."""
 
 import re
 from collections.abc import Callable
@@ -43,7 +43,7 @@ Described = dict[str, tuple[str, frozenset[str]]]
 
 
 def documented() -> Described:
-    """The tables under "Metrics", of what a server without a GPU has and of what it has not."""
+    """The tables under "Metrics": metrics that a server without a GPU has, and those it lacks."""
     section = DOCUMENT.read_text(encoding="utf-8").partition("## Metrics\n")[2]
     found: Described = {}
     for line in section.partition("\n## ")[0].splitlines():
@@ -54,7 +54,7 @@ def documented() -> Described:
 
 
 def shown(text: str) -> Described:
-    """What a page of metrics has, by the names by which one asks for it."""
+    """The metrics of a page, by the names that queries use."""
     found: Described = {}
     for family in text_string_to_metric_families(text):
         name = family.name + "_total" * (family.type == "counter")
@@ -65,14 +65,14 @@ def shown(text: str) -> Described:
 
 
 def names_of(text: str) -> set[str]:
-    """Every series of a page, without its value."""
+    """All series of a page without their values."""
     lines = (line for line in text.splitlines() if not line.startswith("#"))
     return {line.rpartition(" ")[0] for line in lines}
 
 
 @pytest.fixture
 def other_kinds_of_calls() -> list[Callable[[Running], Any]]:
-    """Calls of all methods, and some that fail."""
+    """Calls of all other methods, including some that fail."""
     pair = TranslationPair(source=TEXT, target="Der Hund.")
     bad = TranslateRequest(texts=[TEXT], options=TranslateOptions(beam_size=1000))
     return [

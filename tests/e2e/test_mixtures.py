@@ -1,4 +1,4 @@
-"""Whatever shares the batch: every caller gets what it would get alone."""
+"""In mixed batches, every caller gets the same result as alone."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from tests.support.bundles import sentence_pairs
 from tests.support.serving import Running, running_server
 
 BOUND = 1e-4
-"""Of fp32, which the tests' servers run."""
+"""The bound of fp32, the precision of the tests' servers."""
 NUM_CALLERS = 24
 
 
@@ -60,7 +60,7 @@ def random_request(rng: random.Random) -> Any:
 
 
 def answer(running: Running, request: Any) -> list[list[tuple[Any, float]]]:
-    """(token or position, number) of everything that the model found, hypothesis by hypothesis."""
+    """(token or position, number) pairs of all results of the model, per hypothesis."""
     if isinstance(request, EmbedRequest):
         data = running.embedding.Embed(request).embeddings.data
         return [[(None, value) for value in np.frombuffer(data, "<f4").tolist()]]
@@ -81,7 +81,7 @@ def answer(running: Running, request: Any) -> list[list[tuple[Any, float]]]:
 
 
 def agree(found: list[tuple[Any, float]], expected: list[tuple[Any, float]]) -> bool:
-    """Same tokens and numbers within the bound, or parted where two candidates were that close."""
+    """Whether tokens are equal and numbers within the bound, or two candidates are nearly tied."""
     for (token, number), (other_token, other_number) in zip(found, expected, strict=False):
         if token != other_token:
             return abs(number - other_number) < 2 * BOUND

@@ -1,4 +1,4 @@
-"""Traces of calls through a real server, and that no text of a user is in what is observed."""
+"""Traces of calls through a real server. No metric, log or span holds text of a user."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ from tests.support.serving import (
 TEXT = "The dog sees the king."
 REQUEST = TranslateRequest(texts=[TEXT])
 MARKER = "Xylophonwurst"
-"""A word that no model, no setting and no message of the server has."""
+"""A word that occurs in no model, setting or message of the server."""
 CONSOLE = logs.ConsoleFormatter()
 
 
@@ -102,7 +102,7 @@ def test_tracing_that_is_not_installed_is_named_at_the_start(
 
 
 def say_the_marker(running: Running) -> None:
-    """Send the marker as text in every call that takes one, well and badly."""
+    """Send the marker as text in valid and invalid calls of every method with texts."""
     long_text = f"{MARKER} " * 1000
     texts = [MARKER, long_text, ""]
     pairs = [TranslationPair(source=text, target=text) for text in texts]
@@ -144,7 +144,7 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
         say_the_marker(running)
         monkeypatch.setattr(
             "attendant_server.application.tokenization._tokenize_all", fail_with_the_marker
-        )  # what nobody has thought of
+        )  # an unexpected error
         failure_of(running.translation.Translate, REQUEST)
         wait_until(lambda: running.metric("grpc_server_handled_total") == 13)
         metrics = metrics_page(running.server)

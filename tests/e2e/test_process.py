@@ -1,4 +1,4 @@
-"""The command as systems start it: other variables, addresses and standard streams."""
+"""The command in unusual environments: variables, addresses and standard streams."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from tests.support.serving import TIMEOUT_SECONDS
 
 
 def addresses_of(process: "subprocess.Popen[str]") -> tuple[str, str]:
-    """Where it serves and shows its metrics, as its log says."""
+    """The addresses of gRPC and of the metrics from the server's log."""
     fields = dict(field.split("=", 1) for field in line_of("serving", process).split()[4:])
     return fields["address"], fields["metrics_address"]
 

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real server: every panel and every rule finds data."""
+"""A real Prometheus scrapes a real server. Every panel and every rule has data."""
 
 import json
 import re
@@ -35,7 +35,7 @@ TEXTS = [pair.source for pair in PAIRS]
 
 
 def call_every_method(running: Running) -> None:
-    """One call to each; more texts at once than the server decodes together."""
+    """Call each method once, with more texts than the server can decode together."""
     calls: list[Callable[[], object]] = [
         lambda: running.translation.Translate(TranslateRequest(texts=TEXTS * 4)),
         lambda: list(running.translation.StreamTranslate(StreamTranslateRequest(text=TEXTS[0]))),
@@ -52,7 +52,7 @@ def call_every_method(running: Running) -> None:
 
 @contextmanager
 def load(running: Running) -> Iterator[None]:
-    """Calls to every method, again and again while in the block."""
+    """Repeat calls of every method while the block runs."""
     enough = threading.Event()
 
     def call() -> None:
@@ -70,10 +70,10 @@ def load(running: Running) -> Iterator[None]:
 
 @pytest.fixture
 def watched(start, tmp_path) -> Iterator[Prometheus]:
-    """Prometheus that watches a server under load."""
+    """Prometheus that scrapes a server under load."""
     running = start(max_rows=2, max_beam_size=2)
     call_every_method(running)
-    # No machine of the tests needs to have a GPU.
+    # Test machines need not have a GPU.
     running.server._metrics.watch_device_memory(lambda: (1_000, 2_000))
     with (
         running_prometheus(tmp_path, f"127.0.0.1:{running.server.metrics_port}") as prometheus,
@@ -84,7 +84,7 @@ def watched(start, tmp_path) -> Iterator[Prometheus]:
 
 
 def values_of_variable(prometheus: Prometheus, query: str) -> str:
-    """What Grafana puts in the place of a variable when all of its values are chosen."""
+    """Grafana's replacement for a variable when all values are selected."""
     found = re.fullmatch(r"label_values\((\w+), (\w+)\)", query)
     assert found, query
     values = prometheus.get(f"label/{found[2]}/values", **{"match[]": found[1]})
@@ -93,7 +93,7 @@ def values_of_variable(prometheus: Prometheus, query: str) -> str:
 
 
 def wait_for_numbers(prometheus: Prometheus, expressions: dict[str, str]) -> None:
-    """Wait until every expression has a number; fails naming those that never had one."""
+    """Wait until every expression has a value. Fails with the expressions that never had one."""
     missing = dict(expressions)
 
     def none_is_missing() -> bool:
@@ -135,5 +135,5 @@ def test_every_rule_has_data_and_no_alert_fires(watched: Prometheus):
     assert len(evaluated) == len(rules())
     assert [rule for rule in evaluated if rule["health"] != "ok"] == []
     assert watched.vector('ALERTS{alertstate="firing"}') == []
-    # Before the second scrape nothing is known to have increased, and an alert may be pending.
+    # Before the second scrape no rate is known, so an alert may be pending.
     wait_until(lambda: watched.vector("ALERTS") == [])

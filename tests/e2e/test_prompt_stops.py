@@ -1,6 +1,6 @@
-"""A stop waits for work and for nothing else.
+"""A stop waits only for calls that the server is working on.
 
-The time to drain is an hour, so a stop that waits for a caller ends its test in a timeout.
+The drain limit is an hour, so a stop that waits for an idle caller times out its test.
 """
 
 import signal
@@ -37,14 +37,14 @@ READS_NOTHING_UNASKED = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_pro
 
 
 def idle(*requests: Any) -> Iterator[Any]:
-    """Requests of a caller that then neither sends nor ends anything."""
+    """Requests of a caller that afterwards neither sends anything nor ends the call."""
     yield from requests
     threading.Event().wait()
 
 
 @contextmanager
 def serving(bundles: Path, options: Any = ()) -> Iterator[tuple[Any, Callable[[], None]]]:
-    """A channel to a server, and what stops the server with a signal."""
+    """A channel to a server, and a function that stops the server with a signal."""
 
     def stop() -> None:
         process.send_signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def serving(bundles: Path, options: Any = ()) -> Iterator[tuple[Any, Callable[[]
 
 
 def check_health(channel: Any) -> None:
-    """A call that the server answers after it has seen all earlier ones of this channel."""
+    """Make a call whose answer shows that the server has seen all earlier calls of this channel."""
     channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=TIMEOUT_SECONDS)
 
 
@@ -109,7 +109,7 @@ def unread_stream(channel: Any) -> Any:
 
 
 def unread_answer(channel: Any) -> Any:
-    # Called as a stream, it hands its answer over no earlier than that is asked for.
+    # Called as a stream, it delivers its answer only when the caller reads.
     texts = [english for english, _ in sentence_pairs()[:NUM_UNREAD_TEXTS]]
     return channel.unary_stream(
         "/attendant.v1.EmbeddingService/EmbedTokens",

@@ -64,7 +64,7 @@ def test_no_call_is_lost_when_a_signal_comes_under_load(bundles: Path):
 
 
 def embed_until(ended: threading.Event, port: int, codes: set[grpc.StatusCode]) -> None:
-    """Call over a connection of its own, and at once again whatever the answer was."""
+    """Call in a loop over a separate connection, whatever the answers are."""
     options = [("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
@@ -115,7 +115,7 @@ def test_the_life_of_a_server_can_be_read_in_its_log(bundles: Path):
         assert process.stdout is not None
         assert process.stdout.read() == ""
     [call] = [entry for entry in entries if entry["event"] == "call"]
-    entries.remove(call)  # it comes a little after the call, here before or after "stopping"
+    entries.remove(call)  # it is logged shortly after the call, so before or after "stopping"
     events = ["starting", "settings", "loading", "serving", "stopping", "stopped"]
     assert [e["event"] for e in entries] == events
     assert call["texts"] == 4

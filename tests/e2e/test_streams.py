@@ -1,4 +1,4 @@
-"""Streams of models whose tokenizers write text in other ways than with spaces between words."""
+"""Streams of models whose tokenizers do not separate words by spaces."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ REQUEST = StreamTranslateRequest(text="The dog sees the king.")
 def start_with_decoder(
     start: Callable[..., Running], translation_bundle: Path, tmp_path: Path
 ) -> Callable[..., Running]:
-    """Starts a server whose translation model decodes its tokens like this."""
+    """Starts a server whose translation model has the given token decoder."""
 
     def start_it(*steps: dict[str, Any]) -> Running:
         def change(definition: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ GREEDY_AND_BEAM = pytest.mark.parametrize("beam_size", [1, 3])
 def nothing_is_allowed_for_long_texts(
     running: Running, translation_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if their options suppressed all tokens, which requests cannot ask for yet."""
+    """Makes options suppress all tokens for long texts, which no request can do yet."""
     manifest = read_bundle(translation_bundle, "fp32", "cpu").manifest
     everything = SuppressedTokens(tuple(range(manifest.architecture.target_embeddings.vocab_size)))
     [short] = running.translation.Translate(TranslateRequest(texts=[SHORT])).translations

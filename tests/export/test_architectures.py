@@ -1,4 +1,4 @@
-"""Random networks give the same in PyTorch, in fp32 graphs and step by step; others are refused."""
+"""Random networks give equal results in PyTorch and fp32 graphs; unsupported ones are refused."""
 
 import tempfile
 from pathlib import Path
@@ -53,8 +53,8 @@ def test_graphs_translate_as_the_model_does(architecture, seed):
         folder = Path(name)
         written = write_translation_graphs(model, "fp32", folder, MAX_LENGTH)
         graphs = TranslationGraphs(folder, written, manifest_of(model))
-        # Greedy and beam, by every step graph and the scorer, alone and in batches, and without
-        # caches. Raises ParityError.
+        # Greedy and beam search by every step graph and the scorer, alone, batched and uncached.
+        # Raises ParityError.
         TranslationVerifier(model, SAMPLE).verify("fp32", graphs)
 
 
@@ -65,7 +65,7 @@ def test_graphs_embed_as_the_model_does(architecture, seed):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written = write_embedding_graphs(model, "fp32", folder)
-        # Hidden states, pooled vectors and candidates for masks. Raises ParityError.
+        # Hidden states, pooled vectors and mask candidates. Raises ParityError.
         EmbeddingVerifier(model, SOURCES).verify("fp32", EmbeddingGraphs(folder, written, 0))
 
 
@@ -117,7 +117,7 @@ def test_parts_that_we_do_not_train_follow_the_model_in_each_precision(
     written = write_translation_graphs(model, precision, tmp_path)
     graphs = TranslationGraphs(tmp_path, written, manifest_of(model))
 
-    # Raises ParityError if batch mates change a result.
+    # Raises ParityError if a result depends on the batch.
     parity = TranslationVerifier(model, SAMPLE).verify(precision, graphs).parity
 
     assert parity.max_log_probability_difference < {"int8": 0.3, "fp16": 0.02}[precision]
@@ -128,7 +128,7 @@ def encoder_decoder() -> Architecture:
 
 
 def changed(path: str, value) -> Architecture:
-    """An encoder-decoder with another value of one field; parts of a list are those of all."""
+    """An encoder-decoder with one field changed; a path into a list changes all its entries."""
     architecture = encoder_decoder()
     *parents, field = path.split(".")
     part = architecture

@@ -20,7 +20,7 @@ PRECISIONS = ["fp32", "int8", "fp16"]
 
 @pytest.fixture
 def run(translation_bundle) -> Path:
-    """The folder with the run and the data that the session's bundle was made of."""
+    """The folder with the run and the data of the session's bundle."""
     return translation_bundle.parents[1] / ".tiny-en-de-1"
 
 
@@ -199,7 +199,7 @@ def test_impossible_options_are_refused(changes, tmp_path):
 
 @pytest.fixture
 def ascii_by_default(monkeypatch):
-    """Files opened without an encoding are ASCII, as with some locales."""
+    """Makes ASCII the default encoding of files, as in some locales."""
     monkeypatch.setattr(io, "text_encoding", lambda encoding, _=2: encoding or "ascii")
 
 

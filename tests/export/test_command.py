@@ -239,7 +239,7 @@ def test_what_a_training_started_from_must_be_credited_in_the_data_card(
 
     assert exit_.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "the data card must name what the start was trained on" in error
+    assert "the data card must name the data of the initial weights" in error
     assert "test sentences" in error
 
 

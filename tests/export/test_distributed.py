@@ -1,4 +1,4 @@
-"""Training with several processes, started by torchrun as people start it."""
+"""Training in several processes that torchrun starts, as users do it."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def data_dir(tmp_path_factory) -> Path:
 
 @contextmanager
 def started(command: str, data_dir: Path, run_dir: Path, num_processes: int) -> Iterator[int]:
-    """A training in ``num_processes``; yields torchrun's process id, and checks how it ended."""
+    """Train in ``num_processes``. Yields torchrun's process id, and checks how it ended."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
     program = [sys.executable, *(torchrun if num_processes > 1 else [])]
     program += ["-m", "attendant_export", *command.split()]
@@ -96,7 +96,7 @@ def test_two_processes_train_a_translation_model_as_one_does(data_dir, lone_run,
 
 @pytest.mark.slow
 def test_two_processes_train_all_phases_of_a_bert_as_one_does(data_dir, tmp_path):
-    # Its tokenizer is trained once, as ties are numbered anew each time.
+    # The tokenizer is trained only once, because each training may order ties differently.
     start = tmp_path / "start"
     main([*BERT.split(), "--data-dir", str(data_dir), "--run-dir", str(start)])
 

@@ -11,10 +11,10 @@ TEXTS = [[2, 9, 33, 3], [2, 7, 12, 40, 31, 22, 8, 3], [2, 3], [2, 30, 6, 17, 25,
 POOLINGS = ("mean", "cls", "max")
 
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "int8": 0.15}
-"""How far hidden states, about 1 in size, may be from those of the PyTorch model."""
+"""Allowed difference of hidden states, whose size is about 1, to those of the PyTorch model."""
 PROBABILITY_TOLERANCE = {"fp32": 1e-6, "fp16": 1e-3, "int8": 1e-2}
 NEIGHBOUR_TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2, "int8": 5e-2}
-"""How far they may differ between batches: rounding, which int8 can amplify."""
+"""Allowed difference between batches: rounding, which int8 can amplify."""
 
 
 class EmbeddingGraphs:

@@ -1,4 +1,4 @@
-"""What must hold for the nodes of every graph, so that batching stays invisible."""
+"""Properties of the nodes of every graph that keep batching invisible."""
 
 import numpy as np
 import onnx
@@ -22,7 +22,7 @@ EACH_ROW_ALONE = {
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
 OVER_AXES = {"ReduceMax", "ReduceSum"}
 OF_PLACES = {"NonZero", "CumSum"}
-"""Over all rows, but of their places, never of their values."""
+"""Operators that work across rows, but on positions and not on values."""
 
 
 @pytest.fixture(scope="module", params=["translation", "embedding"])
@@ -52,7 +52,7 @@ def constant(graph, name):
 
 
 def users(graph, node):
-    """The nodes that read the result of ``node``."""
+    """The nodes that use the result of ``node``."""
     return [user for user in graph.node if node.output[0] in user.input]
 
 
@@ -62,12 +62,12 @@ def made_by(graph, name):
 
 
 def graph_has(graph, name):
-    """Whether a node makes the value."""
+    """Whether a node computes the value."""
     return any(name in node.output for node in graph.node)
 
 
 def derives_from_lengths(graph, name):
-    """Whether a value depends on no input but the texts' lengths and on the shape of the tokens."""
+    """Whether a value depends only on the texts' lengths and the shape of the token ids."""
     if any(name == tensor.name for tensor in graph.initializer):
         return True
     if any(name == value.name for value in graph.input):
@@ -84,7 +84,7 @@ def test_no_node_reduces_over_the_rows(graphs):
             elif node.op_type in OF_PLACES:
                 assert derives_from_lengths(graph, node.input[0]), node
             elif node.op_type in OVER_AXES:
-                # Axis 1 is the tokens of (batch, length, d_model), in pooling.
+                # In pooling, axis 1 of (batch, length, d_model) holds the tokens.
                 assert constant(graph, node.input[1]).tolist() in ([-1], [1]), node
             elif node.op_type == "GatherND":
                 assert attributes(node)["batch_dims"] > 0, node
@@ -98,11 +98,11 @@ def test_products_contract_the_columns_with_weights(graphs):
         for node in graph.node:
             if node.op_type in ("Gemm", "MatMulIntegerToFloat"):
                 weight = node.input[1]
-                if weight not in weights:  # the table of embeddings
+                if weight not in weights:  # the embedding table
                     chosen = made_by(graph, weight)
                     if chosen.op_type == "Transpose":
                         weight = chosen.input[0]
-                    if weight not in weights:  # its rows of a shortlist
+                    if weight not in weights:  # rows of the table for a shortlist
                         chosen = made_by(graph, weight)
                         assert chosen.op_type == "Gather"
                         assert chosen.input[1] == "shortlist"
@@ -121,7 +121,7 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
             assert attributes(quantize)["axis"] == 0
             column = made_by(graph, quantize.input[1]).input[0]  # (rows, 1), before the squeeze
             reduction = made_by(graph, made_by(graph, column).input[0])
-            if reduction.op_type == "Max":  # of what is left by a ReLU
+            if reduction.op_type == "Max":  # after a ReLU
                 assert constant(graph, reduction.input[1]) == 0
                 reduction = made_by(graph, reduction.input[0])
             assert reduction.op_type == "ReduceMax"
@@ -131,7 +131,7 @@ def test_every_integer_product_has_a_scale_for_each_row(graphs):
             by = rescaled.input[1]
             if graph_has(graph, by) and made_by(graph, by).op_type == "Gather":  # of a shortlist
                 by = made_by(graph, by).input[0]
-            if by.endswith(".scales"):  # by columns, as the vocabulary's scores are
+            if by.endswith(".scales"):  # per column, for the scores of the vocabulary
                 (rescaled,) = users(graph, rescaled)
             assert (rescaled.op_type, rescaled.input[1]) == ("Mul", column)
 

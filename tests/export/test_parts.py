@@ -1,4 +1,4 @@
-"""Each part of a random network in PyTorch and its twin in a graph give the same values."""
+"""Each part of a random network gives the same values in PyTorch and in a graph."""
 
 import tempfile
 from collections.abc import Callable

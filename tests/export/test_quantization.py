@@ -27,7 +27,7 @@ def rows():
 
 
 class Product:
-    """A graph of nothing but int8 linear layers of one input."""
+    """A graph of int8 linear layers that share one input."""
 
     def __init__(self, folder, parameters, layers=("layer",), relu=False):
         with WeightFile(folder / "weights.bin") as weights:
@@ -45,7 +45,7 @@ class Product:
 
 
 def quantized_product(x, parameters):
-    """What the recipe says, in 64-bit integers."""
+    """The expected product, computed in 64-bit integers."""
     scales = np.maximum(np.abs(x).max(axis=1, keepdims=True) * np.float32(1 / 127), 1e-12)
     weight, column_scales = quantize_columns(parameters["layer.weight"])
     integers = np.rint(x / scales).astype(np.int64) @ weight.T.astype(np.int64)
@@ -84,7 +84,7 @@ def test_products_are_those_of_the_integers(tmp_path, parameters, rows):
 
 def test_products_at_full_range_do_not_saturate(tmp_path, parameters):
     sign = np.where(np.arange(INPUTS) % 2, 1, -1).astype(np.float32)
-    # Every pair of neighbours is as large as any may be, all of it in one of the two or in both.
+    # Every pair has the largest allowed sum, in one of its bytes or shared by both.
     even = np.where(np.arange(INPUTS) % 2, 0, 127 / 64).astype(np.float32)
     ones = np.ones(INPUTS, np.float32)
     parameters["layer.weight"] = np.stack([sign, ones, even, -even] * 12)
@@ -114,7 +114,7 @@ def test_a_relus_output_uses_all_levels(tmp_path, parameters, rows):
     from_relu = Product(tmp_path / "relu", parameters, relu=True)(rows)
     np.testing.assert_allclose(from_relu, exact, atol=1.5)
     plain = Product(tmp_path, parameters)(np.maximum(rows, 0))
-    # The weights' own rounding is in both; exact weights would show a factor of 2.
+    # Both sides include the rounding of weights; exact weights would add a factor of 2.
     assert np.abs(from_relu - exact).mean() < 0.95 * np.abs(plain - exact).mean()
 
 

@@ -1,4 +1,4 @@
-"""Shortlists hold the translations of a source, and only their own sentence's count."""
+"""Shortlists hold the translations of a source, and do not affect other sentences."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SAMPLE = SampleSentences(
 
 
 def dictionary_pairs(num_pairs=300):
-    """Texts of words 10 to 59, whose translations are 100 higher and in another order."""
+    """Texts of words 10 to 59. Each translation is the word plus 100, in shuffled order."""
     rng = np.random.default_rng(0)
     for _ in range(num_pairs):
         words = rng.choice(np.arange(10, 60), 5, replace=False)
@@ -68,7 +68,7 @@ def open_graphs(folder, kind=TranslationGraphs):
     model = tiny_transformer(norm_first=True)
     rng = np.random.default_rng(1)
     translations = rng.integers(4, 50, (50, 4)).astype(np.int32)
-    translations[0] = 0  # as of all special tokens that are learnt
+    translations[0] = 0  # as for all special tokens
     shortlists = Shortlists(np.arange(8, dtype=np.int32), translations)
     written = write_translation_graphs(model, "fp32", folder, shortlists=shortlists)
     graphs = kind(folder, written, manifest_of(model))
@@ -101,7 +101,7 @@ def test_tokens_that_are_not_on_the_list_are_refused(tmp_path, monkeypatch):
 
 
 class ListsOfPadding(TranslationGraphs):
-    """Graphs whose sources may become what their padding may."""
+    """Graphs whose shortlists wrongly include the translations of padding."""
 
     def shortlists(self, sources):
         longest = max(map(len, sources))

@@ -22,7 +22,7 @@ OPTIONS = TrainingOptions(
 
 
 class Regression:
-    """Learns a fixed matrix through dropout; remembers every loss."""
+    """A task that learns a fixed matrix through dropout, and records every loss."""
 
     def __init__(self, stop_at_step=None, stop_by=signal.SIGTERM):
         torch.manual_seed(0)

@@ -18,12 +18,12 @@ from tests.support.graphs import (
 SOURCES = [[5, 9, 33, 2], [7, 7, 12, 40, 31, 22, 8, 2], [49, 2], [11, 30, 6, 17, 25, 2]]
 TARGETS = [[1, 4, 8, 15, 16], [1, 23, 42], [1, 3, 3, 3, 3, 3, 3], [1, 30, 20, 10]]
 STARTS = [0, 1, 3, 3]
-"""The step at which each row joins, so that rows of one step differ in age."""
+"""The step at which each row joins, so that the rows of a step have pasts of different lengths."""
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.2}
-"""How far log-probabilities may be from those of the PyTorch model."""
+"""Allowed difference of log-probabilities to those of the PyTorch model."""
 NEIGHBOUR_TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 5e-2}
-"""How far log-probabilities may differ between batches: rounding, which int8 can amplify."""
+"""Allowed difference of log-probabilities between batches: rounding, which int8 can amplify."""
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8", "fp16"])

@@ -28,7 +28,7 @@ OPTIONS = TrainingOptions(max_steps=1)
 
 
 def tiny(vocab_size: int, **changes):
-    """`TINY_TRANSFORMER` with other sizes."""
+    """`TINY_TRANSFORMER` with changed sizes."""
     sizes = {"d_model": 32, "num_heads": 2, "d_feed_forward": 64, "num_encoder_layers": 2}
     return transformer(vocab_size, **(sizes | changes))
 

@@ -1,4 +1,4 @@
-"""Bundles of version 1 get a manifest of version 2 and are then the same bundles."""
+"""An upgraded bundle of version 1 has a manifest of version 2 and is otherwise unchanged."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def test_only_facts_that_version_1_does_not_state_are_added(bundle: Path):
     upgrade_bundle(bundle)
     written = read_manifest(bundle)
 
-    is_pre_norm = written.architecture.HasField("decoder")  # by the defaults of the trainer
+    is_pre_norm = written.architecture.HasField("decoder")  # the trainer's default
     expected = NORM_POSITION_PRE if is_pre_norm else NORM_POSITION_POST
     assert written.architecture.encoder.norm_position == expected
     positions = written.architecture.source_embeddings.positions

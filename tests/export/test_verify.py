@@ -27,7 +27,7 @@ TEXTS = [[2, 9, 33, 3], [2, 7, 12, 40, 31, 22, 8, 3], [2, 49, 3], [2, 11, 30, 6,
 
 
 class DisturbedByMates(TranslationGraphs):
-    """Graphs whose encoder gives other results when it encodes several sentences."""
+    """Graphs whose encoder gives different results when it encodes several sentences."""
 
     def encode(self, sources):
         scale = 1.0 if len(sources) == 1 else 1.2
@@ -43,7 +43,7 @@ class DisturbedScorer(TranslationGraphs):
 
 
 class FullOfNaN:
-    """A session whose outputs have their shapes and types, but no numbers in them."""
+    """A session whose outputs have the right shapes and types, but hold only NaN."""
 
     def __init__(self, session):
         self.session = session
@@ -211,7 +211,7 @@ def test_another_token_is_a_tie_if_it_is_closer_than_twice_the_bound(other_log_p
 
 
 def trace_of_two_steps(first, second):
-    """A beam of two over two steps; each candidate is a pair of token and log-probability."""
+    """A search with beam size 2 and two steps; each candidate is a token and a log-probability."""
     beams = SentenceSearch(0, beam_size=2, max_tokens=2, length_penalty=1.0, eos_id=2)
     for rows in ([first, first], second):
         ids = np.array([[token for token, _ in row] for row in rows])
@@ -227,7 +227,7 @@ OTHER_SECOND = [[(11, -0.1), (10, -0.2), (9, -5.0), (12, -6.0)], SECOND[1]]
 
 
 def num_parted(ours, theirs, theirs_second=OTHER_SECOND):
-    """Compare two searches by their first steps; the model's log-probabilities are ours."""
+    """Compare two searches by their first steps, with our log-probabilities as the model's."""
 
     def model(tokens):
         first = dict(ours)[tokens[0]]

@@ -1,4 +1,4 @@
-"""Bundles are verified again: their files, paths and reference outputs."""
+"""Verification of existing bundles: files, paths and reference outputs."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def copy(bundle: Path, folder: Path) -> Path:
 
 
 def replace_file(folder: Path, name: str, content: str) -> None:
-    """Replace a file and its entry in the manifest, so that only its content is wrong."""
+    """Replace a file and update its manifest entry, so that only the content is wrong."""
     (folder / name).write_text(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     entry = next(file for file in manifest["files"] if file["path"] == name)
@@ -131,7 +131,7 @@ def test_a_bundle_without_reference_outputs_is_not_verified(embedding_bundle, tm
 
 
 def change_reference(bundle: Path, tmp_path: Path, change) -> Path:
-    """A copy of ``bundle`` whose reference outputs ``change`` has changed."""
+    """A copy of ``bundle`` with its reference outputs changed by ``change``."""
     folder = copy(bundle, tmp_path)
     name = "reference_outputs.json"
     reference = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def another_log_probability(outputs, value=0.001):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (another_token, "fp32 greedy: 1 of 16 reference texts get other tokens"),
+        (another_token, "fp32 greedy: 1 of 16 reference texts get different tokens"),
         (another_log_probability, "fp32 beam4: log-probabilities differ .* by 0.001 in the search"),
         (lambda outputs: another_log_probability(outputs, float("nan")), "by nan in the search"),
     ],

@@ -1,4 +1,4 @@
-"""What must hold for the files of the contract and the code generated from them."""
+"""Properties of the contract files and of the code generated from them."""
 
 import re
 import tomllib

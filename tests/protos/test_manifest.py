@@ -1,4 +1,4 @@
-"""Manifests are read in any version, and mean the same in each."""
+"""Manifests of all versions can be read, and have the same meaning."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each rule of manifests finds the manifests that break it, and says which."""
+"""Each rule of manifests rejects invalid manifests with a reason."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ BERT = Path(__file__).parents[2] / "tests/recorded/bundles/tiny-bert/1/manifest.
 
 
 def problem_of(change: Change) -> str:
-    """The first problem of the small manifest with this change."""
+    """The first problem of the small manifest after a change."""
     manifest = translation_manifest()
     change(manifest)
     try:
@@ -83,7 +83,7 @@ def set_layers(**changes: Any) -> Change:
 
 
 def add_shortlist(output: str) -> Change:
-    """Give the step a shortlist, which the encoder's ``output`` holds."""
+    """Give the step a shortlist, which comes from the encoder's ``output``."""
 
     def change(manifest: Json) -> None:
         step = first_step(manifest)
@@ -96,7 +96,7 @@ def add_shortlist(output: str) -> Change:
 
 
 def two_tokens(manifest: Json) -> None:
-    """Make the step one of two tokens, without the second of its outputs and biases."""
+    """Make the step decode two tokens, but without the second output and bias of each kind."""
     first_step(manifest).update(num_tokens=2, rows_per_sentence=1)
 
 
@@ -107,7 +107,7 @@ def two_states_of_one_output(manifest: Json) -> None:
 
 
 def other_states(manifest: Json) -> None:
-    """Add a step whose state of rows is wider."""
+    """Add a step with wider row states."""
     step = decoder_step(first_step(manifest)["graph"]["path"]) | {"name": "other"}
     step["states"][0]["shape"] = [2, 0, 32]
     manifest["precisions"][0]["steps"].append(step)

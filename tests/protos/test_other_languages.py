@@ -1,4 +1,4 @@
-"""The commands of docs/other-languages.md, run as they stand against a real server."""
+"""The commands of docs/other-languages.md, run unchanged against a real server."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ NODE_MODULES = ROOT / "build" / "node" / "node_modules"
 
 
 class Section(NamedTuple):
-    """The tools that the commands of a section need, and what they write."""
+    """The tools that the commands of a section need, and their expected output."""
 
     tools: tuple[str, ...]
     output: str = ""
@@ -28,7 +28,7 @@ class Section(NamedTuple):
 
 
 TRANSLATION = "Bahnhof"
-"""A word of the translation; others may differ between processors."""
+"""A word of the translation that is the same on all processors."""
 SECTIONS = {
     "protoc": Section(("protoc",), files=("attendant.binpb",)),
     "buf": Section(("buf",), TRANSLATION, ("attendant.binpb",)),
@@ -46,7 +46,7 @@ SECTIONS = {
 
 
 def commands(heading: str) -> str:
-    """The shell commands of a section, without those that install its tools."""
+    """The shell commands of a section, except those that install its tools."""
     _, _, section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     section = section.partition("\n## ")[0]
     found = re.findall(r"^```(sh|js)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
@@ -56,7 +56,7 @@ def commands(heading: str) -> str:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server that serves the built-in model of the page."""
+    """A server with the built-in model that the page uses."""
     settings = Settings(
         bundles=ROOT / "bundles",
         models=("en-de",),
@@ -75,7 +75,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the tools are: on this machine, or where ``make check`` installs them."""
+    """The search path of the tools: that of this machine plus the folders of ``make check``."""
     programs = tmp_path / "bin"
     programs.mkdir()
     if BUF.exists():

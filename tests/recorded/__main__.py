@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def recorded(server: RecordedServer, executable: Path) -> Recording:
-    """A recording of an executable."""
+    """A recording of the answers of an executable."""
     return Recording(surroundings(executable), replay(server, executable))
 
 

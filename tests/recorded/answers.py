@@ -1,9 +1,9 @@
-"""Answers as values of JSON: everything that a server said except times and generated ids.
+"""Answers as JSON values: the content of all responses except times and generated ids.
 
-- A float is the shortest number that gives the same 32 bits again.
-- A token or a candidate is the list of its fields, in the order of the contract.
-- A tensor is its shape, some of its values and the SHA-256 of all of them.
-- Of timings there are the names of the phases.
+- A float is the shortest decimal number that rounds to the same 32 bits.
+- A token or a candidate is a list of its fields, in the order of the contract.
+- A tensor is its shape, some of its values and the SHA-256 of all values.
+- Timings are only the names of the phases.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from tests.recorded.call import REQUEST_ID
 Answer = dict[str, Any]
 Metadata = Iterable[tuple[str, str | bytes]]
 
-assert error_details_pb2  # must be imported for the details of a status to be decoded
+assert error_details_pb2  # the import is needed to decode the details of a status
 STATUS = "grpc-status-details-bin"
 NUM_TENSOR_VALUES = 24
 _ROWS = ("attendant.v1.Token", "attendant.v1.OutputToken", "attendant.v1.MaskCandidate")
@@ -30,7 +30,7 @@ _GENERATED_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
 def readable_response(descriptor: Any, content: bytes) -> Answer:
-    """A response of the type that a descriptor describes."""
+    """A response of the type of ``descriptor``."""
     message: Message = message_factory.GetMessageClass(descriptor)()
     message.ParseFromString(content)
     readable = _readable_message(message)
@@ -42,7 +42,7 @@ def readable_response(descriptor: Any, content: bytes) -> Answer:
 
 
 def readable_end(code: str, message: str, trailing: Metadata, sent: Mapping[str, str]) -> Answer:
-    """How a call ended. The request id stands there only if it is not the one that was sent."""
+    """The end of a call. A request id is included only if it differs from the one sent."""
     readable: Answer = {"code": code}
     if message:
         readable["message"] = _without_generated_id(message)
@@ -80,7 +80,7 @@ def _readable_message(message: Message) -> Any:
 
 def _readable_tensor(tensor: Any) -> Answer:
     values = np.frombuffer(tensor.data, "<f4")
-    # An odd distance, so that the values are not all of one column.
+    # An odd step, so that the values come from several columns.
     distance = max(1, values.size // NUM_TENSOR_VALUES) | 1
     return {
         "dtype": embedding_pb2.DataType.Name(tensor.dtype),
@@ -92,7 +92,7 @@ def _readable_tensor(tensor: Any) -> Answer:
 
 
 def _readable_status(content: str | bytes, end: Answer) -> Any:
-    """The details of a status, which must say the same as the end of the call."""
+    """The details of a status, which must agree with the end of the call."""
     assert isinstance(content, bytes)
     status = status_pb2.Status.FromString(content)
     readable = json_format.MessageToDict(status, preserving_proto_field_name=True)

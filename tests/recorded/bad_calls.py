@@ -1,4 +1,4 @@
-"""Calls that the server refuses, each check of a request at least once."""
+"""Calls that the server refuses. Each check of a request refuses at least one of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ TEXT = "The dog sees the king."
 PAIR = (TEXT, "Der Hund sieht den König.")
 TOO_LONG = "é" * (NUM_MAX_CHARACTERS + 1)
 UNKNOWN_VALUE = 77
-"""A number that no enum has."""
+"""A number that is not a value of any enum."""
 FOREVER = ("grpc.health.v1.Health/Watch",)
 BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"beam_size": 0},
@@ -101,7 +101,7 @@ def bad_options() -> Iterator[Call]:
 
 
 def several_faults() -> Iterator[Call]:
-    """Which of several faults is named."""
+    """Calls with several faults, to record which one is reported."""
     yield translate("no texts for an unknown model", [], "nothing", beam_size=0)
     yield translate("bad options for an unknown model", [TEXT], "nothing", beam_size=0)
     yield translate("several bad options", [TEXT], beam_size=9, length_penalty=11, truncation=3)
@@ -112,7 +112,7 @@ def several_faults() -> Iterator[Call]:
 
 
 def bad_models(translation: str, embedding: str) -> Iterator[Call]:
-    """Names of models that do not exist or are of another kind."""
+    """Names of models that do not exist or have the wrong kind."""
     for model in ("nothing", f"{translation}/9", f"{translation}/", translation.upper(), " "):
         yield translate(f"model '{model}'", [TEXT], model)
         yield get_model(f"model '{model}'", model)
@@ -138,7 +138,7 @@ def unnamed_models() -> Iterator[Call]:
 
 
 def undecodable_requests() -> Iterator[Call]:
-    """Bytes that are no message, unusual ones that are, and methods that do not exist."""
+    """Bytes that are not a message, unusual valid bytes, and methods that do not exist."""
     translate_method = "attendant.v1.TranslationService/Translate"
     for name, content in {**UNDECODABLE, **UNUSUAL}.items():
         yield Call(f"Bytes: {name}", translate_method, content)
@@ -150,7 +150,7 @@ def undecodable_requests() -> Iterator[Call]:
 
 
 def calls_beyond_small_limits() -> Iterator[Call]:
-    """Calls for a server with small limits, which each of them exceeds, and some that fit."""
+    """Calls for a server with small limits. Some exceed a limit, and some do not."""
     yield translate("too many texts", [TEXT] * 11)
     yield translate("too many characters", [TEXT * 20])
     yield translate("beam too wide", [TEXT], beam_size=3)
@@ -162,7 +162,7 @@ def calls_beyond_small_limits() -> Iterator[Call]:
     yield score("answer too large", [PAIR] * 6)
     yield score("answer small enough", [PAIR])
     yield embed("answer too large", [TEXT] * 9)
-    # Not 8: times take different numbers of bytes, and the message would be too large by some.
+    # Not 8: the encoding of times varies in size and would make the message exceed the limit.
     yield embed("answer small enough", [TEXT] * 7)
     yield embed_tokens("answer too large for the texts", [TEXT])
     yield embed_tokens("answer too large for the layers", [TEXT], layers=(0, 1))

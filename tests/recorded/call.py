@@ -1,4 +1,4 @@
-"""One recorded call: its name, its method and what is sent. Knows the contract and no server."""
+"""A recorded call: its name, method and request. Depends on the contract, not on servers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ METHODS: dict[str, Any] = {
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-"""Descriptors of all methods that a server has, by ``<service>/<method>``."""
+"""Descriptors of all methods of a server, by ``<service>/<method>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class Call:
 
     name: str
     method: str
-    """``<service>/<method>``; need not exist."""
+    """``<service>/<method>``. The method need not exist."""
     request: Message | bytes
     metadata: tuple[tuple[str, str], ...] = ((REQUEST_ID, "recorded"),)
     max_messages: int | None = None
-    """Messages of a stream that never ends after which the call is cancelled."""
+    """Number of messages of an endless stream before the call is cancelled."""
 
     @property
     def content(self) -> bytes:
@@ -100,7 +100,7 @@ def tokenize(name: str, texts: Iterable[str], model: str = "", **fields: Any) ->
 
 
 def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a request, those of TranslateOptions moved into a message of their own."""
+    """The fields of a request, with those of TranslateOptions moved into its own message."""
     names = translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name
     options = {name: value for name, value in fields.items() if name in names}
     others = {name: value for name, value in fields.items() if name not in names}

@@ -1,4 +1,4 @@
-"""Calls of EmbeddingService that are answered."""
+"""Valid calls of EmbeddingService."""
 
 from collections.abc import Iterator, Sequence
 
@@ -36,7 +36,7 @@ LAYERS = {
 
 
 def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
-    """Every pooling with every normalization, and good and bad texts together."""
+    """Every pooling with every normalization, and valid and invalid texts in one call."""
     for pooling_name, pooling in POOLINGS.items():
         for name, normalize in NORMALIZATIONS.items():
             yield embed(
@@ -56,7 +56,7 @@ def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
 
 
 def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Iterator[Call]:
-    """Every kind of layers, and good and bad texts together."""
+    """Every selection of layers, and valid and invalid texts in one call."""
     for name, layers in LAYERS.items():
         chosen = (-num_layers - 1,) if layers is None else layers
         yield embed_tokens(f"{model} layers {name}", texts[:1], model, layers=chosen)
@@ -73,7 +73,7 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
 
 
 def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
-    """``text`` has one mask; every option, several masks, and texts without any."""
+    """Every option for ``text``, which has one mask; several masks, and texts without any."""
     for top_k in (1, 2, 7):
         yield fill_mask(f"{model} top {top_k}", [text], model, top_k=top_k)
     yield fill_mask(f"{model} default number of candidates", [text], model)

@@ -1,4 +1,4 @@
-"""JSON for people who read differences: short lines and no invisible characters."""
+"""JSON for readable differences: short lines and no invisible characters."""
 
 import json
 import textwrap
@@ -10,7 +10,7 @@ _READABLE_CATEGORIES = "LNPS"
 
 
 def dumped(value: Any, indent: str = "") -> str:
-    """Every part that fits stands on one line; numbers of a long list fill their lines."""
+    """JSON in which every part that fits is one line, and long lists of numbers are filled."""
     line = escaped(json.dumps(value, ensure_ascii=False))
     if not isinstance(value, dict | list) or len(indent) + len(line) <= MAX_LINE_LENGTH:
         return line
@@ -24,7 +24,7 @@ def dumped(value: Any, indent: str = "") -> str:
 
 
 def escaped(line: str) -> str:
-    r"""A text in which only what can be seen is itself; the rest is written as ``\uXXXX``."""
+    r"""A text with invisible characters written as ``\uXXXX``."""
     return "".join(map(_escaped_character, line))
 
 

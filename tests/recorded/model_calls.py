@@ -1,4 +1,4 @@
-"""Calls of ModelService, health and reflection that are answered."""
+"""Valid calls of ModelService, health and reflection."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,14 +18,14 @@ SIDES = {
 
 
 def description_calls(models: Sequence[str]) -> Iterator[Call]:
-    """What the server says about its models."""
+    """Calls for the descriptions of models."""
     yield list_models()
     for model in models:
         yield get_model(model, model)
 
 
 def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
-    """Odd texts on every side that the model has."""
+    """Unusual texts on each side of the model."""
     for side in sides:
         yield tokenize(f"{model} side {side}", [ODD["digits"], ""], model, side=SIDES[side])
     yield tokenize(f"{model} odd texts", [*BLANK.values(), *ODD.values()], model)
@@ -33,7 +33,7 @@ def tokenize_calls(model: str, sides: Sequence[str]) -> Iterator[Call]:
 
 
 def health_calls() -> Iterator[Call]:
-    """Check and the first message of Watch, for every name."""
+    """Check, and the first message of Watch, for every service name."""
     own = [f"attendant.v1.{name}" for name in SERVICES]
     for service in ["", *own, "attendant.v1.Nothing", "grpc.health.v1.Health"]:
         request = health_pb2.HealthCheckRequest(service=service)
@@ -47,7 +47,7 @@ def health_calls() -> Iterator[Call]:
 
 
 def reflection_calls() -> Iterator[Call]:
-    """The services that reflection lists, and a question it cannot answer."""
+    """The list of services from reflection, and a request that it cannot answer."""
     method = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
     wanted = {
         "list of services": reflection_pb2.ServerReflectionRequest(list_services=""),
@@ -60,7 +60,7 @@ def reflection_calls() -> Iterator[Call]:
 
 
 def metadata_calls(model: str) -> Iterator[Call]:
-    """What becomes of the request id that a caller sends."""
+    """Calls with request ids of several forms."""
     request, method = get_model("", model).request, get_model("", model).method
     trace = ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
     for name, metadata in {

@@ -1,7 +1,7 @@
-"""Recordings on disk, and how answers are compared with them.
+"""Recordings on disk, and their comparison with new answers.
 
-On the kind of processor of the recording, with the same ONNX Runtime and numpy, answers must be the
-same to the last bit. Elsewhere floats may differ within a bound, and all else must be the same.
+On the processor type of the recording, with the same ONNX Runtime and NumPy, answers must be equal
+to the last bit. Elsewhere floats may differ within a bound, and all else must be equal.
 """
 
 import json
@@ -23,7 +23,7 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The answers of one server, by the names of the calls."""
+    """The answers of one server by call name."""
 
     surroundings: Surroundings
     answers: dict[str, Answer]
@@ -38,16 +38,16 @@ class Recording:
 
 
 def read_recording(path: Path) -> Recording:
-    """Read a file that `Recording.save` wrote."""
+    """Read a file of `Recording.save`."""
     content = json.loads(path.read_text(encoding="utf-8"))
     return Recording(content["surroundings"], content["answers"])
 
 
 def report(expected: Recording, found: Recording, bound: float) -> str:
-    """What differs, call by call; empty if nothing does.
+    """The differences, call by call; empty if there are none.
 
-    In the same surroundings nothing may differ. In others floats may differ by ``bound``, times
-    their size where that is more than 1, and the hashes of tensors are not compared.
+    In the same environment nothing may differ. In others floats may differ by ``bound`` times the
+    larger of 1 and their size, and the hashes of tensors are not compared.
     """
     is_exact = are_comparable_bit_by_bit(expected.surroundings, found.surroundings)
     sections = list(_sections(expected.answers, found.answers, None if is_exact else bound))
@@ -67,7 +67,7 @@ def report(expected: Recording, found: Recording, bound: float) -> str:
 def _sections(
     expected: dict[str, Answer], found: dict[str, Answer], bound: float | None
 ) -> Iterator[str]:
-    """One section for each call that differs: its name and the fields."""
+    """One section per call with differences: its name and fields."""
     for name in [*expected, *(name for name in found if name not in expected)]:
         if name not in found:
             yield f"{name}\n  is recorded, but was not sent"

@@ -1,6 +1,6 @@
 """Starts a server and sends the recorded calls, one at a time.
 
-The server is known by its public command only, so that any version of it can be asked.
+Uses only the public command of the server, so that any version of it can be tested.
 """
 
 import os
@@ -24,9 +24,9 @@ from tests.recorded.servers import RecordedServer
 TIMEOUT_SECONDS = 300.0
 COMMON_FLAGS = (
     *("--host", "127.0.0.1", "--port", "0", "--metrics-port", "-1", "--lame-duck-seconds", "0"),
-    # Several workers share the texts of a call by chance, and last bits depend on the batch.
+    # Several workers would split texts at random, and the last bits depend on the batch.
     *("--num-threads", "1"),
-    # Longer than any call takes on a machine that is busy with other things.
+    # Longer than any call takes on a busy machine.
     *("--max-request-seconds", str(TIMEOUT_SECONDS)),
 )
 CHANNEL_OPTIONS = (
@@ -38,12 +38,12 @@ _PORT = re.compile(r"serving (?:on )?port[ =](\d+)")
 
 
 def installed_server() -> Path:
-    """The ``attendant-server`` of the environment that runs this."""
+    """The ``attendant-server`` of the current environment."""
     return Path(sys.executable).with_name("attendant-server")
 
 
 def replay(server: RecordedServer, executable: Path) -> dict[str, Answer]:
-    """The answers of a fresh server to all of its calls, by their names."""
+    """The answers of a newly started server to all of its calls, by call name."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundles = server.write_bundles(folder)
@@ -56,7 +56,7 @@ def replay(server: RecordedServer, executable: Path) -> dict[str, Answer]:
 
 @contextmanager
 def _running(command: list[str], log: Path) -> Iterator[int]:
-    """Run a server until the end of the block; gives its port once it serves."""
+    """Run a server while the block runs; yields its port when it is serving."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ATTENDANT_")}
     environment["ORT_DISABLE_TELEMETRY"] = "1"
     with log.open("wb") as output:
@@ -104,17 +104,17 @@ def _answer(channel: grpc.Channel, call: Call) -> Answer:
 
 
 def _sent(channel: Any, call: Call) -> Any:
-    """The call in progress, an iterator of messages as bytes."""
+    """The call in progress, as an iterator of raw messages."""
     path, method = f"/{call.method}", METHODS.get(call.method)
     arguments = {"timeout": TIMEOUT_SECONDS, "metadata": call.metadata}
     if method is not None and method.client_streaming:
         return channel.stream_stream(path)(iter([call.content]), **arguments)
-    # To the wire, a method of one response is a stream that ends after it.
+    # On the wire, a unary method is a stream with one response.
     return channel.unary_stream(path)(call.content, **arguments)
 
 
 def _messages(rpc: Any, call: Call) -> list[bytes]:
-    """The messages that came before the end, whatever the end was."""
+    """All messages up to the end of the call, even if it ends with an error."""
     messages: list[bytes] = []
     try:
         messages.extend(islice(rpc, call.max_messages))

@@ -1,4 +1,4 @@
-"""Which servers are started for the recording, and which calls each of them gets."""
+"""The servers of the recording, and the calls for each of them."""
 
 import json
 import shutil
@@ -41,27 +41,27 @@ ROOT = Path(__file__).parents[2]
 BUILT_IN_BUNDLES = ROOT / "bundles"
 TINY_BUNDLES = ROOT / "tests/data/manifest-1"
 FP32_BUNDLES = ROOT / "tests/recorded/bundles"
-"""Tiny bundles with the precision fp32 and with shortlists, which the others lack."""
+"""Tiny bundles in fp32 and with shortlists, which the other bundles lack."""
 BOUNDS = {"int8": 0.02, "fp16": 0.01, "fp32": 1e-4}
-"""How far log-probabilities may differ between processors: what the manifests state."""
+"""Allowed differences of log-probabilities between processors, as stated in the manifests."""
 TINY_MASK, MASK = "The old [MASK] sees the king.", "The capital of Germany is [MASK]."
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedServer:
-    """A server and the calls that it gets, one at a time and in this order."""
+    """A server and its calls, made one at a time in this order."""
 
     name: str
-    """Also of the file of its answers."""
+    """Name of the server and of the file with its answers."""
     write_bundles: Callable[[Path], Path]
-    """Returns a folder of bundles; may make it in the folder given."""
+    """Returns a folder of bundles. May create it in the given folder."""
     calls: tuple[Call, ...]
     flags: tuple[str, ...] = ()
     precision: str = "int8"
 
     @property
     def bound(self) -> float:
-        """How far floats may differ on another kind of processor."""
+        """Allowed difference of floats on another type of processor."""
         return BOUNDS[self.precision]
 
 
@@ -100,7 +100,7 @@ def _built_in_calls() -> Iterator[Call]:
     yield from search_calls("en-de", ENGLISH, list(SEARCHES))
     yield from mixed_calls("en-de", ENGLISH)
     yield from odd_calls("en-de", ODD)
-    for name in ("address", "digits"):  # ends that come among many candidates
+    for name in ("address", "digits"):  # their ends come with many candidates
         yield translate(
             f"en-de {name}, beam 8", [ODD[name]], "en-de", beam_size=8, num_hypotheses=8
         )
@@ -120,7 +120,7 @@ def _built_in_calls() -> Iterator[Call]:
 
 
 def _few_translation_calls(model: str, texts: tuple[str, ...]) -> Iterator[Call]:
-    """For other precisions of a model whose every option is recorded elsewhere."""
+    """Calls for other precisions of a model whose options are all recorded elsewhere."""
     yield from search_calls(model, texts, FEW_SEARCHES)
     yield from mixed_calls(model, texts)
     yield from few_stream_calls(model, texts[1])
@@ -148,7 +148,7 @@ def _calls_to_embedding_models() -> Iterator[Call]:
 
 
 def _write_embedding_bundles(folder: Path) -> Path:
-    """Three bundles made of one: two versions of it, and it without its head."""
+    """Three bundles made from one: two versions, and a model without its head."""
     _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "tiny-bert/1.9")
     _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "tiny-bert/1.10")
     headless = _copy_bundle(TINY_BUNDLES / "tiny-bert/1", folder / "headless-bert/1")

@@ -1,7 +1,7 @@
-"""On what a recording was made: the processor, and the packages of the server's environment.
+"""The environment of a recording: the processor and the server's packages.
 
-Last bits of floats depend on which instructions the kernels of ONNX Runtime and numpy can use, so
-that only answers from the same surroundings are comparable bit by bit.
+The last bits of floats depend on the instructions that the kernels of ONNX Runtime and NumPy use.
+Only answers from the same environment can be compared bit by bit.
 """
 
 import platform
@@ -27,7 +27,7 @@ for name in {PACKAGES}:
 
 
 def surroundings(executable: Path) -> Surroundings:
-    """The surroundings of a server of this machine."""
+    """The environment of a server on this machine."""
     python = executable.with_name("python")
     shown = subprocess.run(
         [python, "-c", _SHOW_VERSIONS], check=True, capture_output=True, text=True
@@ -39,7 +39,7 @@ def surroundings(executable: Path) -> Surroundings:
 
 
 def are_comparable_bit_by_bit(one: Surroundings, two: Surroundings) -> bool:
-    """Whether the same server must give the same floats in both, down to the last bit."""
+    """Whether the same server must give bit-identical floats in both environments."""
     versions = [[s["packages"].get(name) for name in CALCULATING_PACKAGES] for s in (one, two)]
     return bool(one["processor"] == two["processor"] and versions[0] == versions[1])
 

@@ -1,4 +1,4 @@
-"""Servers give the recorded answers, and the comparison sees it when they do not."""
+"""Servers give the recorded answers, and the comparison detects differences."""
 
 import copy
 import dataclasses
@@ -102,7 +102,7 @@ def test_every_field_of_every_request_is_set_by_some_call():
 
 
 def example() -> Any:
-    """One real answer of each kind, by the names of the calls."""
+    """One real answer of each kind, by call name."""
     answers = read_recording(FOLDER / "tiny-int8.json").answers
     names = (
         "Translate: tiny-en-de beam 4",

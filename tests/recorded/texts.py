@@ -8,7 +8,7 @@ TINY_ENGLISH = (
     "The little man calls the dog.",
     "The good king greets the baker.",
 )
-"""Sentences of the kind that the tiny models were trained on."""
+"""Sentences like those that the tiny models were trained on."""
 TINY_PAIRS = (
     ("The old dog sees the king.", "Der alte Hund sieht den König."),
     ("The baker finds the teacher.", "Der Bäcker findet den Lehrer."),
@@ -67,10 +67,10 @@ ODD = {
     "address": "See https://example.com/a?b=c#d or mail to king@example.com.",
     "one long word": "Donaudampfschifffahrtsgesellschaftskapitän",
 }
-"""By what is odd about them. None is longer than the smallest model can read."""
+"""Unusual texts by property. All fit the limit of the smallest model."""
 LONG = "The old dog sees the king and the baker finds the teacher. " * 30
-"""More tokens than any model can read."""
+"""A text with more tokens than the limit of any model."""
 UNCUT_WORD = "a" * 20_000
-"""As many characters as a text may have, in one word."""
+"""A single word with the maximum number of characters of a text."""
 NUM_MAX_CHARACTERS = 20_000
 NUM_MAX_TEXTS = 256

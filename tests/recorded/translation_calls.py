@@ -1,4 +1,4 @@
-"""Calls of TranslationService that are answered."""
+"""Valid calls of TranslationService."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -70,7 +70,7 @@ FEW_SEARCHES = (
 
 
 def search_calls(model: str, texts: Sequence[str], searches: Sequence[str]) -> Iterator[Call]:
-    """Each search for one text, and a few for several texts at a time."""
+    """Each search for one text, and a few searches for several texts in one call."""
     for name in searches:
         yield translate(f"{model} {name}", texts[:1], model, **SEARCHES[name])
     yield translate(f"{model} greedy, {len(texts)} texts", texts, model)
@@ -78,7 +78,7 @@ def search_calls(model: str, texts: Sequence[str], searches: Sequence[str]) -> I
 
 
 def mixed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
-    """Good and bad texts together, and more than run at a time."""
+    """Valid and invalid texts in one call, and more texts than run concurrently."""
     mixed = [texts[0], "", LONG, " ", texts[1], ODD["emoji"], texts[0]]
     yield translate(f"{model} mixed texts", mixed, model)
     yield translate(f"{model} mixed texts, beam 2", mixed, model, beam_size=2, num_hypotheses=2)
@@ -91,7 +91,7 @@ def mixed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
 
 
 def truncated_calls(model: str) -> Iterator[Call]:
-    """A text that is too long, with each truncation."""
+    """A text over the limit with each kind of truncation."""
     for name, truncation in TRUNCATIONS.items():
         yield translate(
             f"{model} too long, truncation {name}",
@@ -103,13 +103,13 @@ def truncated_calls(model: str) -> Iterator[Call]:
 
 
 def odd_calls(model: str, texts: Mapping[str, str]) -> Iterator[Call]:
-    """Each odd text for itself, with default options."""
+    """Each unusual text in a call of its own, with default options."""
     for name, text in texts.items():
         yield translate(f"{model} {name}", [text], model)
 
 
 def stream_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
-    """Streams with several searches, and of odd texts."""
+    """Streams with several searches, and streams of unusual texts."""
     yield from few_stream_calls(model, texts[1])
     for name in ("lines", "decomposed accents", "two sentences", "punctuation", "emoji"):
         yield stream(f"{model} {name}", ODD[name], model)
@@ -133,7 +133,7 @@ def few_stream_calls(model: str, text: str) -> Iterator[Call]:
 
 
 def score_calls(model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Call]:
-    """Pairs with every option, good and bad ones."""
+    """Valid and invalid pairs with every option."""
     source, target = pairs[0]
     yield score(f"{model} one pair", pairs[:1], model)
     yield score(f"{model} {len(pairs)} pairs", pairs, model)
@@ -154,5 +154,5 @@ def score_calls(model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Call]:
 
 
 def odd_score_calls(model: str, source: str) -> Iterator[Call]:
-    """Odd texts as targets of one source, together."""
+    """Unusual texts as targets of one source, in one call."""
     yield score(f"{model} odd targets", [(source, text) for text in ODD.values()], model)

@@ -1,4 +1,4 @@
-"""What waits for a model is bounded over all its queues and workers, and is never out of sight."""
+"""The limit on waiting texts of a model applies to all its queues and workers together."""
 
 import threading
 
@@ -24,7 +24,7 @@ ENDLESS = SearchOptions(max_output_tokens=1000, min_output_tokens=1000)
 
 
 def new_schedulers(num_workers=1, **limits):
-    """The schedulers of one translation model that may have ten waiting texts."""
+    """The schedulers of a translation model with a queue limit of ten texts."""
     limits = {"max_rows": 2, "max_queued_texts": 10, "max_encode_tokens": 100} | limits
     schedulers: list[TranslationScheduler] = []
     for _ in range(num_workers):
@@ -42,7 +42,7 @@ def new_schedulers(num_workers=1, **limits):
 
 
 def num_admitted(scheduler, new_call):
-    """How many calls of one text are admitted until the queue is full."""
+    """Number of calls of one text that are admitted until the queue is full."""
     for n in range(1000):
         try:
             scheduler.submit(new_call())
@@ -81,7 +81,7 @@ def test_texts_to_translate_and_pairs_to_score_share_one_limit():
     (scheduler,) = new_schedulers()
     assert num_admitted(scheduler, lambda: ScoreCall([((5,), (EOS,))])) == 10
     assert num_admitted(scheduler, text) == 0
-    scheduler.advance()  # scores all pairs, which then wait no longer
+    scheduler.advance()  # scores all pairs, which leaves the queue empty
     assert num_admitted(scheduler, text) == 10
 
 
@@ -128,7 +128,7 @@ def test_texts_that_are_looked_at_and_not_chosen_are_never_gone():
 
     def choose(texts):
         window = [next(texts) for _ in range(3)]
-        seen.append(len(queue))  # what a worker that looks for work sees meanwhile
+        seen.append(len(queue))  # the length that another worker would see meanwhile
         return [window[1]]
 
     assert [t.length for t in queue.take(0.0, choose)[0]] == [2]

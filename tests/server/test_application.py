@@ -1,4 +1,4 @@
-"""The application without a front door: plain requests in, plain answers out."""
+"""The application without a transport: plain requests and plain answers."""
 
 import asyncio
 import subprocess

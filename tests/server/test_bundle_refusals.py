@@ -1,4 +1,4 @@
-"""Every bundle that cannot be used is refused with a reason, and never with a raw error."""
+"""Every unusable bundle is refused with a reason, never with an unexpected error."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.altered import with_manifest, with_tokenizer, with_tokenizer_
 
 
 def refusal(root: Path) -> str:
-    """Why the bundle under ``root`` is refused, without the folder's name."""
+    """The reason for refusing the bundle under ``root``, without the name of the folder."""
     with pytest.raises(BundleError) as error:
         load(root)
     return str(error.value).replace(str(root.resolve()), "").replace("/tiny-en-de/1", "")
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_read_is_refused_by_its_name(
     def failing(read: Callable[..., Any]) -> Callable[..., Any]:
         def fail(path: Path, *arguments: Any, **options: Any) -> Any:
             if path.name == name:
-                raise OSError  # without a word
+                raise OSError  # without a message
             return read(path, *arguments, **options)
 
         return fail

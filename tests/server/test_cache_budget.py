@@ -1,4 +1,4 @@
-"""Which sentences run together when the memory of the caches is limited."""
+"""The choice of sentences that run together under a limit of cache memory."""
 
 import logging
 import random
@@ -37,7 +37,7 @@ def exactly(num_tokens, beam_size=1):
 
 
 def reserved(scheduler):
-    """What the sentences that run can grow to, as `FakeTranslationModel` counts it."""
+    """The maximum memory of the running sentences, as `FakeTranslationModel` counts it."""
     return sum(
         len(batch.sentences)
         * (

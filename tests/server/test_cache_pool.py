@@ -1,4 +1,4 @@
-"""How much memory the caches of one worker take, for any course of what runs."""
+"""Memory of the caches of one worker, for any sequence of running sentences."""
 
 import random
 from pathlib import Path
@@ -22,11 +22,11 @@ WIDTHS = (1, 2, 4, 8)
 
 
 class CountingBuffer(CacheBuffer):
-    """Has no memory; checks what it is asked to do, and counts how much it would copy."""
+    """Has no memory. Checks the operations on it, and counts the bytes that it would copy."""
 
     num_copied = 0
     num_filled = 0
-    """Entries that hold something."""
+    """Number of occupied entries."""
 
     def lay_out(self, capacity, num_positions, num_entries, num_kept):
         assert num_entries * num_positions <= capacity
@@ -37,7 +37,7 @@ class CountingBuffer(CacheBuffer):
 
 
 class Worker:
-    """The buffers of all widths of a pool, and the sentences that run in them."""
+    """The buffers of a pool for all widths, and the sentences that run in them."""
 
     def __init__(self, max_bytes=NO_LIMIT, spare_bytes=SPARE, max_rows=64, max_slots=16):
         self.pool = CachePool(SIZES, max_bytes, spare_bytes)
@@ -45,7 +45,7 @@ class Worker:
         self.buffers: dict[int, WidthBuffers] = {}
         self.sources: dict[int, CountingBuffer] = {}
         self.running: dict[int, list[list[int]]] = {}
-        """By width, (row, source, limit) of each sentence."""
+        """(row, source, limit) of each sentence, by width."""
         for width in WIDTHS:
             slots = min(max_slots, max_rows // width)
             rows = CountingBuffer(self.pool, slots * width, 257, NO_LIMIT)
@@ -76,7 +76,7 @@ class Worker:
         self.sources[width].num_filled = len(sentences)
 
     def step(self):
-        """A step of every width, after which the sentences at their limit leave."""
+        """A step of every width. Sentences that reach their limit leave."""
         for width, sentences in self.running.items():
             if sentences:
                 longest = max(s[0] for s in sentences), max(s[1] for s in sentences)
@@ -154,7 +154,7 @@ def test_a_need_that_goes_up_and_down_is_not_copied_each_time():
             worker.join(1, source=rng.randint(4, 60), limit=rng.choice([8, 12, 20, 40, 90]))
         num_tokens += 16
         worker.step()
-    # Much less than one position for each that is decoded.
+    # Much less than one position for each decoded position.
     assert worker.num_copied < 0.5 * num_tokens
 
 
@@ -177,7 +177,7 @@ def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
     pool = CachePool(sizes, spare_bytes=0)
     before = resident_bytes()
     buffer = HostBuffer(pool, max_entries=1000, max_positions=256, most_excess=NO_LIMIT)
-    assert resident_bytes() - before < 5e6  # reserved only
+    assert resident_bytes() - before < 5e6  # memory is only reserved
     buffer.fit(0, 32, 256)
     buffer.tensors[...] = 1
     full = resident_bytes()

@@ -1,4 +1,4 @@
-"""The admission of calls without any transport."""
+"""The admission of calls without a transport."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
 
 
 class Calls:
-    """An admission of one call at a time, and the reasons of its refusals."""
+    """An admission of one concurrent call, and the reasons of its refusals."""
 
     def __init__(self, max_request_seconds: float = 60.0) -> None:
         self.refused: list[str] = []

@@ -12,7 +12,7 @@ METHOD = Method.of("attendant.v1.ModelService", "ListModels", False, False)
 
 
 class Seen(CallObserver):
-    """Remembers what it was shown, in a list that several may share."""
+    """Records its notifications in a list that several observers may share."""
 
     def __init__(self, name: str, events: list[str]) -> None:
         self._name, self._events = name, events
@@ -35,7 +35,7 @@ def call(number: int) -> CallRecord:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is shown by the clock alone."""
+    """Makes the period so long that it never triggers a report."""
     monkeypatch.setattr(call_reporter, "PERIOD_SECONDS", 3600.0)
 
 
@@ -68,7 +68,7 @@ def test_a_call_that_ends_just_before_the_end_of_watching_is_shown(
     has_caught_up, is_closing = threading.Event(), threading.Event()
 
     class Slow(CallReporter):
-        """Its thread is held up after it has shown the first call."""
+        """Its thread stops after it has reported the first call."""
 
         def catch_up(self) -> None:
             super().catch_up()

@@ -1,4 +1,4 @@
-"""Callers that go while the server writes to them: no error of the server, and no traceback."""
+"""Callers that disconnect while the server writes: no server error and no traceback."""
 
 import logging
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from attendant_server.records import CallRecord
 from tests.support.serving import LoopThread, wait_until
 
 WINDOW = ("grpc.http2.bdp_probe", 0)
-"""Keeps what a client takes before it reads at 64 KB."""
+"""Limits the data that a client buffers before it reads to 64 KB."""
 PIECE = bytes(20_000)
 
 
 class Endless:
-    """A method that writes pieces until somebody ends it, and what its calls ended with."""
+    """A method that writes pieces until it is stopped, and the ends of its calls."""
 
     def __init__(self) -> None:
         self.num_pieces = 0
@@ -33,7 +33,7 @@ class Endless:
             await context.write(PIECE)
 
     def on_call_started(self, record: CallRecord) -> None:
-        """A call has come."""
+        """Record that a call has started."""
 
     def on_call_ended(self, record: CallRecord) -> None:
         self.codes.append(record.code)
@@ -41,7 +41,7 @@ class Endless:
 
 @contextmanager
 def unread_call(endless: Endless, admission: CallAdmission) -> Iterator[Any]:
-    """A call of a client that reads nothing, for which a piece waits to be sent."""
+    """A call of a client that reads nothing, with a piece waiting to be sent."""
 
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
@@ -90,7 +90,7 @@ def test_a_caller_that_goes_before_its_status_is_sent_is_no_error(
 ):
     endless, admission = Endless(), CallAdmission(4, 0.2, lambda _: None)
     with caplog.at_level(logging.INFO), unread_call(endless, admission) as call:
-        wait_until(lambda: admission.num_calls == 0)  # the status waits behind the piece
+        wait_until(lambda: admission.num_calls == 0)  # the status waits after the piece
         call.cancel()
     assert endless.codes == ["DEADLINE_EXCEEDED"]
     assert not caplog.messages

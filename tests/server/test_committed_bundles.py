@@ -1,4 +1,4 @@
-"""Bundles that are part of the repository: the built-in ones, and one of each manifest version."""
+"""Bundles in the repository: the built-in ones, and one of each manifest version."""
 
 import json
 import time
@@ -77,7 +77,7 @@ def assert_same_or_tied(found, expected, bound):
     parting = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     ours, theirs = found.log_probabilities[:parting], expected["log_probabilities"][:parting]
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound + 1e-6)
-    if parting is not None:  # another processor may round two close candidates the other way
+    if parting is not None:  # another processor may decide a near tie differently
         gap = found.log_probabilities[parting] - expected["log_probabilities"][parting]
         assert abs(gap) < 2 * bound
 

@@ -1,4 +1,4 @@
-"""Which calls a stopping server waits for, with a small service and real clients."""
+"""Calls that a stopping server waits for, with a small service and real clients."""
 
 import asyncio
 import threading
@@ -14,11 +14,11 @@ from tests.support.serving import LoopThread, wait_until
 
 LARGE = bytes(100_000)
 READS_NOTHING_UNASKED = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
-"""Options of a client whose messages stay at the server until it reads them."""
+"""Options of a client that leaves messages on the server until it reads them."""
 
 
 class Service:
-    """Answers when told to."""
+    """Answers when the test tells it to."""
 
     def __init__(self) -> None:
         self.num_begun = 0
@@ -51,11 +51,11 @@ class Running:
         return self._channel.unary_unary("/test/Unary").future(request)
 
     def unread(self, path: str) -> Any:
-        """A call whose caller asks for no message, so that it stays at the server."""
+        """A call whose caller reads nothing, so that its messages stay on the server."""
         return self._channel.unary_stream(path)(b"now")
 
     def talk(self, *requests: bytes) -> Any:
-        """A call whose caller sends these and no more, and does not end either."""
+        """A call whose caller sends these messages and then neither sends nor ends anything."""
 
         def idle() -> Iterator[bytes]:
             yield from requests
@@ -114,7 +114,7 @@ async def stop(server: grpc.aio.Server) -> None:
 
 @pytest.fixture
 def start(loop: LoopThread) -> Iterator[Callable[..., Running]]:
-    """Starts a server with another limit for stalled responses; for clients with options."""
+    """Starts a server with a given limit for stalled responses and given client options."""
     with ExitStack() as stack:
         yield lambda stalled_seconds=60.0, options=(): stack.enter_context(
             running(loop, DrainInterceptor(stalled_seconds), options)

@@ -20,7 +20,7 @@ class Clock:
 
 
 class SlowModel(FakeEmbeddingModel):
-    """Takes one second a padded token on the given clock."""
+    """Takes one second per padded token on the given clock."""
 
     def __init__(self, clock):
         super().__init__()
@@ -130,7 +130,7 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
 
 
 class HeadFailsOnSeven(FakeEmbeddingModel):
-    """The masked-word head cannot run for texts that begin with token 7."""
+    """A model whose masked-word head fails for texts that begin with token 7."""
 
     def __init__(self, clock=None):
         super().__init__()

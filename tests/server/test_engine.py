@@ -1,4 +1,4 @@
-"""The engine's thread: admission, failure, draining and death."""
+"""The engine's thread: admission, failure, draining and crash."""
 
 import gc
 import logging
@@ -21,7 +21,7 @@ TIMEOUT = 20
 
 
 class GatedModel(FakeTranslationModel):
-    """Each step waits for the gate."""
+    """A model whose steps wait for a gate."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Clock:
         return self.now
 
     def advance_until(self, event):
-        """Let seconds pass until it has happened; a worker may not have begun to wait at first."""
+        """Advance the clock by seconds until the event, since a worker may not wait yet."""
         for _ in range(100 * TIMEOUT):
             self.now += 1.0
             if event.wait(0.01):
@@ -184,7 +184,7 @@ def test_a_callers_broken_callback_does_not_disturb_its_neighbours(caplog):
 
 
 class MeetingModel(FakeTranslationModel):
-    """A step goes on only when steps of two workers are in progress."""
+    """A model whose steps continue only while two workers run a step at once."""
 
     def __init__(self):
         super().__init__()
@@ -292,7 +292,7 @@ def test_a_worker_stays_on_its_processor_if_that_is_there(is_there):
 
 
 class ReleasingModel(FakeTranslationModel):
-    """Says when its memory is asked back."""
+    """A model that signals when it must release memory."""
 
     def __init__(self, clock=None):
         super().__init__()

@@ -1,4 +1,4 @@
-"""How the schedulers of a worker share its time."""
+"""The division of a worker's time among its schedulers."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from attendant_server.engine.scheduler import Scheduler
 
 
 class IdleScheduler(Scheduler):
-    """Only its identity matters."""
+    """A scheduler that is only compared by identity."""
 
     num_waiting = num_active = 0
     has_work = True
@@ -33,7 +33,7 @@ class IdleScheduler(Scheduler):
 
 
 class Worker:
-    """A worker whose schedulers need so many seconds for a turn."""
+    """A worker whose schedulers need a given number of seconds per turn."""
 
     def __init__(self, **seconds):
         self.now = 0.0
@@ -45,7 +45,7 @@ class Worker:
         self.fair_share = FairShare(self.schedulers.values(), lambda: self.now)
 
     def run(self, num_turns, *at_work):
-        """The names of the schedulers that have had a turn, in order."""
+        """The names of the schedulers that got a turn, in order."""
         taken = []
         for _ in range(num_turns):
             scheduler = self.fair_share.next([self.schedulers[name] for name in at_work])

@@ -1,4 +1,4 @@
-"""Steps of greedy search, on the host alone, give those of decoder_step and touch nothing else."""
+"""Greedy step graphs on the host give the results of decoder_step and change no other memory."""
 
 import random
 from itertools import product
@@ -17,13 +17,13 @@ GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 
 
 def step_of(cache, *tokens):
-    """The input of a first step for one row a sentence."""
+    """The input of a first step with one row per sentence."""
     lengths = np.zeros(len(tokens), np.int32)
     return StepInput(np.array(tokens), lengths, 1, [NO_TOKEN_BIAS] * cache.num_step_tokens)
 
 
 def model_of(folder, precision, graph):
-    """A model whose greedy search takes the steps of ``graph``."""
+    """A model whose greedy search uses the step graph ``graph``."""
     bundle = read_bundle(folder, precision, "cpu")
     for graphs in bundle.manifest.precisions:
         for step in [s for s in graphs.steps if s.name in GREEDY_GRAPHS and s.name != graph]:
@@ -50,7 +50,7 @@ def model(request, translation_bundle):
 
 
 def new_cache(model, max_slots, left_there=0.0):
-    """A cache as new, or in which earlier sentences have left something."""
+    """A new cache, or one whose memory still holds values of earlier sentences."""
     cache = HostDecoderCache(model.greedy_graph, model.cache_sizes, 1, max_slots, model.vocab_size)
     cache._cross.memory[...] = left_there
     return cache
@@ -93,7 +93,7 @@ def test_a_bound_greedy_step_is_used_again(model):
 
 
 class OneByOne:
-    """What each of several steps in a run should find, by single steps over the same sources."""
+    """The expected tokens of several steps per run, from single steps over the same sources."""
 
     def __init__(self, cache):
         self.cache = cache
@@ -115,7 +115,7 @@ def one_by_one_and_together(request, translation_bundle):
     caches = [model.new_cache(model.step_for(1), 1, 3) for model in models]
     for model, cache in zip(models, caches, strict=True):
         load(cache, model, source_of(5), source_of(40), source_of(3))
-    # To the last bit, but for fp16, whose conversions ONNX Runtime places as it likes.
+    # Bit-identical, except for fp16, where ONNX Runtime places conversions differently.
     tolerance = 1e-6 if request.param == "fp16" else 0
     return OneByOne(caches[0]), caches[1], tolerance
 
@@ -132,7 +132,7 @@ def test_several_steps_in_a_run_find_what_they_find_one_by_one(one_by_one_and_to
     num_tokens = together.num_step_tokens
     assert num_tokens > 1
     tokens, lengths = np.array([9, 8, 7]), np.zeros(3, np.int32)
-    for num_rows in (1, 2, 3, 3, 2, 3):  # so that rows of one run differ in age
+    for num_rows in (1, 2, 3, 3, 2, 3):  # so that the rows of a run have different lengths
         rows = slice(num_rows)
         step_input = StepInput(
             tokens[rows].copy(), lengths[rows].copy(), 1, [NO_TOKEN_BIAS] * num_tokens
@@ -173,7 +173,7 @@ def test_a_run_that_goes_on_behind_a_full_row_changes_nothing_for_others(
     found = together.step(3, full)
     assert_same(found, one_by_one.step(3, first), tolerance, columns=slice(1))
     assert np.isfinite(found.log_probabilities).all()
-    # One by one the full row cannot go on: the others do in its position.
+    # With single steps the full row cannot continue, so the others move to its slot.
     tokens, lengths = found.token_ids[:, 0].copy(), np.array([0, 1, 1], np.int32)
     second = StepInput(tokens, lengths, 1, [NO_TOKEN_BIAS])
     expected = one_by_one.step(3, second)

@@ -1,4 +1,4 @@
-"""The caches on a device hold and give what those on the host do, whatever is done to them."""
+"""Caches on a device hold and return the same content as caches on the host."""
 
 import random
 from copy import copy
@@ -21,7 +21,7 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 from tests.support.devices import open_device
 
 MAX_BLOCKS = 24
-# How far apart host and device may be: the same kernels run on a CPU, others on a GPU.
+# Allowed difference between host and device: kernels are equal on a CPU, but not on a GPU.
 VARIANTS = [
     pytest.param(("fp32", "cpu", 0.0), id="fp32"),
     pytest.param(("fp16", "cpu", 0.0), id="fp16"),
@@ -43,14 +43,14 @@ def models(request, translation_bundle):
 
 
 def without_greedy_graph(bundle):
-    """A model on the host that does all steps with the graph that devices use."""
+    """A model on the host that uses the step graph of devices for all steps."""
     model = OnnxTranslationModel(bundle, 1)
     model.greedy_graph = None
     return model
 
 
 class Twins:
-    """The same sentences in caches on the host and on the device, which grow and shrink at once."""
+    """The same sentences in a cache on the host and one on the device, with equal operations."""
 
     def __init__(self, models, width, max_slots=MAX_BLOCKS):
         self.models, self.width = models, width
@@ -106,7 +106,7 @@ class Twins:
         )
         if self.models.tolerance == 0:
             assert np.array_equal(found.token_ids, expected.token_ids)
-        # Rows differ from each other, so that one in the place of another would be seen.
+        # The content of all rows differs, so that swapped rows are detected.
         choice = np.arange(len(self.tokens)) % 5
         self.tokens = expected.token_ids[np.arange(len(self.tokens)), choice]
         self.lengths = self.lengths + 1
@@ -132,7 +132,7 @@ def test_any_mixture_of_joining_leaving_and_copying_agrees(models, width):
 
 
 def search_at_random(twins, rng):
-    """Let sentences join, take steps and leave, comparing the twins at every step."""
+    """Sentences join, take steps and leave at random. Compares the caches after every step."""
     for _ in range(60):
         if twins.num_slots < MAX_BLOCKS and rng.random() < 0.5:
             lengths = [rng.choice([1, 3, 9, 30, 64]) for _ in range(rng.randint(1, 2))]

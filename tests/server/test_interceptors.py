@@ -1,4 +1,4 @@
-"""The interceptors around a small service that fails in every way."""
+"""The interceptors on a small service with every kind of failure."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from tests.support.serving import LoopThread, failure_of, wait_until
 
 
 class TextTooLong(errors.InvalidRequest):
-    """An error that the table has under its base class only."""
+    """An error that is in the table only through its base class."""
 
 
 SECRET = "secret words of a caller"
@@ -43,7 +43,7 @@ for error_class in STATUS_CODES:
 
 
 def panic() -> None:
-    """Raise what the Rust code of a library raises: no Exception."""
+    """Raise the error of a panic in a Rust library, which is not an Exception."""
     split = '{"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Isolated","invert":false}'
     model = '{"type":"BPE","vocab":{"a":0},"merges":[]}'
     content = f'{{"version":"1.0","added_tokens":[],"pre_tokenizer":{split},"model":{model}}}'
@@ -73,7 +73,7 @@ async def echo(request: str, context: Any) -> bytes:
 
 
 class Calls:
-    """Remembers what the interceptors report."""
+    """Records the reports of the interceptors."""
 
     def __init__(self) -> None:
         self.started: list[Method] = []
@@ -195,7 +195,7 @@ def test_other_errors_tell_the_caller_nothing_and_the_log_all_but_their_message(
     assert line.startswith(expected)
     assert ", in unary\n" in line
     assert SECRET not in line
-    assert record.exc_info is None  # nor does a formatter add the message
+    assert record.exc_info is None  # so that no formatter adds the error's message
 
 
 def trailers(call: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_workers_stay_on_processors_if_there_is_one_for_each(given, num_workers,
 
 
 def loader_on(monkeypatch: pytest.MonkeyPatch, num_usable: int, can_pin: bool) -> ModelLoader:
-    """A loader on a node of four processors, of which so many may be used."""
+    """A loader on a machine with four processors, ``num_usable`` of which may be used."""
     monkeypatch.setattr(loading, "processor_ids", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(loading, "num_processors", lambda: num_usable)
     monkeypatch.setattr(loading, "CAN_PIN", can_pin)
@@ -71,8 +71,8 @@ def test_threads_that_are_set_are_not_bounded_by_the_processors(monkeypatch):
 
 
 POSITION_BYTES = 2 * 2 * 32 * 4
-"""Keys and values of one position of the tiny model; sources have up to 64, rows as many, or one
-more where two tokens are decoded in a run."""
+"""Keys and values of one position of the tiny model. Sources have at most 64 positions. Rows have
+the same limit, or one more where a run decodes two tokens."""
 ALL_ROWS = 128 * 65 + 2 * 16 * 64
 LARGEST_SENTENCE = 8 * 64 + 64
 

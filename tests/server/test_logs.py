@@ -102,7 +102,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "output_tokens": 12,
         "seconds": 2.0,
         "tokenize_seconds": 0.25,
-        "queue_seconds": 1.5,  # it had not ended when the call did
+        "queue_seconds": 1.5,  # a phase still running at the end of the call
         "encode_seconds": 0.0,
         "decode_seconds": 0.0,
         "reason": "x" * 300,
@@ -131,7 +131,7 @@ def test_the_level_says_which_calls_are_worth_a_line(
 
 
 def written(pipe: tuple[int, int], writer: LogWriter) -> bytes:
-    """All that a writer has written to a pipe when it was closed."""
+    """All bytes that a writer wrote to a pipe until it was closed."""
 
     def read() -> None:
         while content := os.read(pipe[0], 1 << 20):
@@ -155,10 +155,10 @@ def test_a_reader_that_is_stuck_holds_nobody_up_and_is_told_what_it_has_missed(
     pipe = os.pipe()
     writer = LogWriter(pipe[1])
     for _ in range(10):
-        writer.emit(record_of("x" * 200_000))  # more than a pipe takes
+        writer.emit(record_of("x" * 200_000))  # more than the buffer of a pipe
     shown = written(pipe, writer)
     num_dropped = 10 - shown.count(b"x\n")
-    assert num_dropped in (6, 7)  # one may have been taken up before the others came
+    assert num_dropped in (6, 7)  # one may have left the queue before the others came
     assert f"event=log_lines_dropped lines={num_dropped}\n".encode() in shown
 
 

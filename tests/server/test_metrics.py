@@ -40,7 +40,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def answered(**changes: Any) -> CallRecord:
-    """A record of a translation, with a second and more for each phase."""
+    """A record of a translation with one second or more in each phase."""
     timings = CallTimings(3.0, 5.0, 8.0, first_token=9.0, num_first_tokens=1, finished=16.0)
     values: dict[str, Any] = {
         "started": 1.0,

@@ -10,7 +10,7 @@ V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/cpu"
 
 @pytest.fixture(autouse=True)
 def large_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """32 processors, whatever this machine has."""
+    """Pretends that the machine has 32 processors."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)), raising=False)
 
 

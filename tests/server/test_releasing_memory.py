@@ -1,4 +1,4 @@
-"""Memory of model runs goes back to the system when it is asked back."""
+"""Model runs return their memory to the system on request."""
 
 from collections.abc import Callable
 from pathlib import Path

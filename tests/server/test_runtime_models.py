@@ -1,4 +1,4 @@
-"""The engine over real graphs: neighbours, buffers and caches never show in a result."""
+"""The engine over real graphs: results do not depend on neighbours, buffers or caches."""
 
 import json
 import random
@@ -27,10 +27,10 @@ from tests.support.fake_model import RecordingObserver
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
-"""How far two graphs, or two batches of embeddings, may differ: int8 by a level now and then."""
+"""Allowed difference between two graphs or two batches of embeddings, due to rounding in int8."""
 
 
-# Where the caches are, the precision, and the device: the code for a GPU runs on a CPU as well.
+# Location of the caches, precision and device. The code for a GPU also runs on a CPU.
 VARIANTS = [
     *(pytest.param(("host", name, "cpu"), id=f"host-{name}") for name in PRECISIONS),
     *(pytest.param(("device", name, "cpu"), id=f"device-{name}") for name in ("fp32", "fp16")),
@@ -77,7 +77,7 @@ def bound_of(bundle):
 
 
 def is_same_or_tied(found, expected, bound):
-    """Whether two searches agree, or part where the candidates were closer than twice the bound."""
+    """Whether two searches agree, or part at candidates closer than twice the bound."""
     for i, (a, b) in enumerate(zip(found.token_ids, expected.token_ids, strict=False)):
         if a != b:
             return abs(found.log_probabilities[i] - expected.log_probabilities[i]) < 2 * bound

@@ -1,4 +1,4 @@
-"""Steps that choose from shortlists: arithmetic, and that no neighbour's list matters."""
+"""Steps with shortlists: their arithmetic, and their independence of neighbours' shortlists."""
 
 import random
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_a_step_lists_what_any_of_its_rows_may_use():
 
     listed = shortlists.of_first(2)
 
-    assert listed.token_ids.tolist() == [0, 1, 5, 7, 9]  # the first two for as many candidates
+    assert listed.token_ids.tolist() == [0, 1, 5, 7, 9]  # 0 and 1 fill up to two candidates
     assert listed.may_use.tolist() == [
         [True, True, True, True, False],
         [True, True, True, False, True],
@@ -65,7 +65,7 @@ def test_biased_tokens_are_found_in_the_list_and_left_out_if_they_are_not_on_it(
 
 
 class WithAllTokens:
-    """A model with shortlists whose sources may all become anything."""
+    """A model with shortlists, whose lists hold the whole vocabulary."""
 
     def __init__(self, bundle):
         self.model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
@@ -94,9 +94,9 @@ def model(request, translation_bundle):
 
 
 def greedy(model, sources, num_steps=6, least=0):
-    """(steps, sentences) tokens, and log-probabilities, of sentences that start together.
+    """Tokens (steps, sentences), and log-probabilities, of sentences that start together.
 
-    The first ``least`` tokens are no end.
+    EOS is forbidden for the first ``least`` tokens.
     """
     cache = model.new_cache(model.step_for(1), 1, len(sources))
     for slot, encoded in enumerate(model.encode(sources)):

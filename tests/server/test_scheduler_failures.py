@@ -1,4 +1,4 @@
-"""What becomes of the texts of calls that are refused, that fail, or whose model fails."""
+"""Texts of calls that are refused or that fail, and texts of a model that fails."""
 
 import logging
 
@@ -33,7 +33,7 @@ def run(scheduler):
 
 
 def tokens_alone(source, options):
-    """What a text is translated to where nothing fails."""
+    """The translation of a text when nothing fails."""
     limits = TranslationLimits(max_rows=8)
     scheduler = TranslationScheduler(
         "fake", FakeTranslationModel(), limits, RecordingObserver(), lambda: 0.0

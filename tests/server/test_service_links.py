@@ -6,7 +6,7 @@ from tests.server.test_settings import problems_of
 
 
 def links(service: str, host: str = "10.96.7.8", port: int = 50051) -> dict[str, str]:
-    """What Kubernetes sets in a pod beside a service with a port that is named ``grpc``."""
+    """Variables that Kubernetes sets for a service with a port named ``grpc``."""
     name = service.upper().replace("-", "_")
     url = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
     return {

@@ -10,7 +10,7 @@ from attendant_server.settings import Settings
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture):
-    """Logs the start with these settings, and returns the lines."""
+    """Logs the start with given settings, and returns the lines."""
 
     def log(**changed: object) -> list[str]:
         caplog.clear()

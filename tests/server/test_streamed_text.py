@@ -1,4 +1,4 @@
-"""What of a growing text may be sent: always a beginning of the whole, and as early as possible."""
+"""The pieces of a streamed text: each is a prefix of the rest, and is sent as early as possible."""
 
 import json
 import random
@@ -62,7 +62,7 @@ DECODERS: dict[str, tuple[Any, bool]] = {
 
 
 def tokenizer_with(decoder: Any, tokens: tuple[str, ...] = TOKENS) -> TextTokenizer:
-    """Tokens decoded in this way; ``<unk>`` and ``<pad>`` are special."""
+    """A tokenizer with the given decoder. ``<unk>`` and ``<pad>`` are special."""
     vocabulary = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.add_special_tokens(["<unk>", "<pad>"])
@@ -104,7 +104,7 @@ def test_words_are_sent_before_the_end_where_earlier_text_stays(name: str):
     decoder, is_streamed = DECODERS[name]
     tokenizer = tokenizer_with(decoder)
     ids = [TOKENS.index(token) for token in ("你", "好", "。", "你", "好")]
-    if name == "bytes":  # its vocabulary has a letter for each byte
+    if name == "bytes":  # its vocabulary has one character per byte
         ids = [TOKENS.index(token) for token in ("d", "Ġf", "Ġf", "Ġf")]
     assert bool(tokenizer.decode_words(ids)) is is_streamed
 
@@ -127,14 +127,14 @@ def test_words_are_sent_before_the_end_where_earlier_text_stays(name: str):
         ("你 好", "你"),
         ("안녕하세요", ""),
         ("안녕하세요 여러분", "안녕하세요"),
-        ("か\u3099", ""),  # a mark that makes it another sound
+        ("か\u3099", ""),  # a combining mark that changes the sound
         ("か\u3099か", "か\u3099"),
         ("ｶﾞ", ""),
         ("สวัสดี", "สวัส"),
-        ("น้ำ", ""),  # one syllable of a letter, a tone and a vowel
-        ("ក្ក", ""),  # a letter and another below it
+        ("น้ำ", ""),  # one syllable: letter, tone and vowel
+        ("ក្ក", ""),  # a letter and a subscript letter
         ("ក្កក", "ក្ក"),
-        ("葛\U000e0100", ""),  # a variant of the character
+        ("葛\U000e0100", ""),  # a variation selector
         ("好👩\u200d👧", "好"),
     ],
 )

@@ -58,7 +58,7 @@ def test_every_setting_is_used():
 
 
 def models_for_a_gpu() -> str:
-    """The built-in models that have fp16, which alone runs there."""
+    """The built-in models that a GPU can run, because they have fp16."""
     weights = (ROOT / "bundles").glob("*/*/weights.fp16.bin")
     return ",".join(sorted(path.parents[1].name for path in weights))
 
@@ -83,7 +83,7 @@ def test_the_container_for_a_gpu_serves_the_models_that_can_run_there():
 )
 def test_make_serve_asks_for_the_device_that_it_was_given(device: str, start: str):
     command = ["make", "--dry-run", "--always-make", "serve", f"DEVICE={device}"]
-    # The tests themselves may be run by make, which must not pass its flags on.
+    # When make runs the tests, its flags must not reach this make.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     shown = subprocess.run(
         command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True

@@ -109,7 +109,7 @@ def test_workers_may_encode_at_the_same_time(bundle):
 
 
 class WatchedSession:
-    """Notes at each run whether another run that begins meanwhile would be taken for a lone one."""
+    """Records for each run whether a concurrent run would count as the only one."""
 
     def __init__(self, session, run_counter):
         self._session, self._run_counter = session, run_counter

@@ -1,4 +1,4 @@
-"""Token rules: what they forbid never comes, and nothing else changes for anybody."""
+"""Token rules: forbidden tokens never occur, and other sentences are not affected."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def searches(draw):
 
 
 class ModelWithoutTokens(FakeTranslationModel):
-    """A model for which the tokens that some options forbid are impossible."""
+    """A model that makes the tokens impossible that given options forbid."""
 
     def __init__(self, options, num_greedy_tokens):
         super().__init__(num_greedy_tokens)
@@ -83,7 +83,7 @@ def test_rules_search_as_over_a_model_for_which_these_tokens_are_impossible(
 
 
 class NoTokenTwice:
-    """Forbids all tokens that a hypothesis has."""
+    """Forbids all tokens that a hypothesis already has."""
 
     needs_tokens = True
 
@@ -93,7 +93,7 @@ class NoTokenTwice:
 
 
 MARK = 0.25
-"""The length penalty of sentences that have the rule in these tests."""
+"""The length penalty that marks sentences with the rule in these tests."""
 
 
 def marked_rules_of(options, eos_id):
@@ -243,7 +243,7 @@ def test_real_graphs_give_no_hypotheses_where_all_tokens_are_suppressed(model, b
 
 
 class NoRule:
-    """Looks at all tokens and has nothing to say."""
+    """A rule that inspects all tokens and changes nothing."""
 
     needs_tokens = True
 

@@ -1,4 +1,4 @@
-"""What a step of several tokens decodes behind a sentence's end is nobody's concern."""
+"""Tokens that a step decodes after EOS have no effect."""
 
 import time
 
@@ -13,7 +13,7 @@ from tests.support.fake_model import EOS, FakeCache, FakeTranslationModel, Recor
 
 
 class HalfBrokenCache(FakeCache):
-    """Gives no number for the second token of a step: always, or behind an end token alone."""
+    """Returns NaN for the second token of a step: always, or only after EOS."""
 
     def __init__(self, model, width, max_slots, step, is_broken_behind_ends_alone):
         super().__init__(model, width, max_slots, step)
@@ -46,7 +46,7 @@ def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
         "fake", model, TranslationLimits(), RecordingObserver(), time.monotonic
     )
     options = SearchOptions(max_output_tokens)
-    # One whose end is the first token of a step.
+    # A sentence whose EOS is the first token of a step.
     source = next((n,) for n in range(100) if len(greedy((n,), options)[0]) % 2 == 1)
     call = TranslateCall([source], options)
     scheduler.submit(call)

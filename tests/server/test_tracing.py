@@ -1,4 +1,4 @@
-"""Spans, into memory and to a real end of OTLP."""
+"""Spans, collected in memory and sent to a real OTLP collector."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -69,7 +69,7 @@ def trace(tracer: Tracer, record: CallRecord, metadata: dict[str, str] | None = 
 
 
 def spans_in(memory: InMemorySpanExporter) -> list[trace_pb2.Span]:
-    """What would be sent of the calls that a processor was given; each call before its phases."""
+    """The spans to send for the calls of a processor; the span of a call precedes its phases."""
     spans = trace_pb2.ScopeSpans().spans
     for call in memory.get_finished_spans():
         assert isinstance(call, CallSpan)
@@ -214,9 +214,9 @@ def test_spans_are_written_as_opentelemetry_writes_them(
     assert (ours.resource, ours.schema_url) == (theirs.resource, theirs.schema_url)
     assert ours.scope_spans[0].scope == theirs.scope_spans[0].scope
     ids = [[s.span_id for s in message.scope_spans[0].spans] for message in (ours, again)]
-    assert ids[0] == ids[1]  # so that sending twice makes nothing twice
+    assert ids[0] == ids[1]  # so that a repeated export creates no duplicates
     for mine, other in zip(spans_in(memory), theirs.scope_spans[0].spans, strict=True):
-        other.flags |= 1  # they leave out that the span was sampled
+        other.flags |= 1  # their spans omit the sampled flag
         if other.status == Status():
             other.ClearField("status")
         assert mine == other

@@ -1,4 +1,4 @@
-"""Continuous batching held against searches that know nothing of batches."""
+"""Continuous batching compared with searches for single sentences."""
 
 import random
 
@@ -57,7 +57,7 @@ def run(scheduler):
 
 
 def forbidden_tokens(options, tokens):
-    """Those that may not follow ``tokens``."""
+    """The tokens that may not follow ``tokens``."""
     is_too_short = len(tokens) < options.min_output_tokens
     return {*options.suppressed_token_ids, *([EOS] if is_too_short else [])}
 
@@ -74,7 +74,7 @@ def greedy(source, options, forbidden=forbidden_tokens):
 
 
 def beam(source, options, forbidden=forbidden_tokens):
-    """Beam search over whole prefixes, ranked in one list; no rows, no parents."""
+    """Beam search over whole prefixes in one ranked list, without rows or parents."""
 
     def score(hypothesis):
         tokens, total = hypothesis

@@ -1,4 +1,4 @@
-"""Real bundles with a changed manifest or tokenizer, and with the hashes that belong to it."""
+"""Real bundles with a changed manifest or tokenizer and updated hashes."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def with_manifest(bundle: Path, root: Path, change: Change) -> Path:
-    """Copy ``bundle`` to a folder of bundles at ``root``, its manifest changed; that folder."""
+    """Copy ``bundle`` below ``root`` and change its manifest; returns ``root``."""
     copy = root / bundle.parent.name / bundle.name
     shutil.copytree(bundle, copy)
     path = copy / "manifest.json"
@@ -22,14 +22,14 @@ def with_manifest(bundle: Path, root: Path, change: Change) -> Path:
 
 
 def with_tokenizer(bundle: Path, root: Path, change: Change) -> Path:
-    """Copy ``bundle`` to a folder of bundles at ``root``, its tokenizer changed; that folder."""
+    """Copy ``bundle`` below ``root`` and change its tokenizer; returns ``root``."""
     definition = json.loads((bundle / "tokenizer.json").read_text(encoding="utf-8"))
     change(definition)
     return with_tokenizer_file(bundle, root, json.dumps(definition).encode())
 
 
 def with_tokenizer_file(bundle: Path, root: Path, content: bytes) -> Path:
-    """Copy ``bundle`` to a folder of bundles at ``root`` with this tokenizer.json; that folder."""
+    """Copy ``bundle`` below ``root`` and replace its tokenizer.json; returns ``root``."""
 
     def change(manifest: dict[str, Any]) -> None:
         [file] = (f for f in manifest["files"] if f["path"] == "tokenizer.json")

@@ -1,4 +1,4 @@
-"""The application over real tiny models, without any front door."""
+"""The application with real tiny models and without a transport."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ TINY_BUNDLES = Path(__file__).parents[1] / "recorded" / "bundles"
 
 
 def request_limits(**changed: Any) -> RequestLimits:
-    """Limits of requests, some of them changed."""
+    """Request limits with some values changed."""
     defaults: dict[str, Any] = {
         "max_texts": 4,
         "max_text_characters": 100,
@@ -33,12 +33,12 @@ def request_limits(**changed: Any) -> RequestLimits:
 
 
 def ignore_refusal(reason: str) -> None:
-    """An observer of refusals."""
+    """An observer of refusals that does nothing."""
 
 
 @contextmanager
 def running_application(limits: RequestLimits) -> Iterator[Application]:
-    """An application whose models have been loaded and run."""
+    """An application with loaded and warmed-up models."""
     settings = Settings(bundles=TINY_BUNDLES, precision="fp32", num_threads=1)
     metrics = NoMetrics()
     loader = ModelLoader(settings, metrics)

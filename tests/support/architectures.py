@@ -26,26 +26,26 @@ from hypothesis import strategies as st
 from tests.support.graphs import MAX_LENGTH
 
 THOROUGH = "thorough"
-"""The profile of ``make test-all``."""
+"""The Hypothesis profile of ``make test-all``."""
 random_parts = settings(
     deadline=None,
     max_examples=300 if settings.get_current_profile_name() == THOROUGH else 25,
 )
-"""How many random networks a test tries."""
+"""Number of random networks per test."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
 WIDTHS = (8, 15, 20, 32)
-"""Of hidden states. Sinusoids need an even one."""
+"""Widths of hidden states. Sinusoids need an even width."""
 EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
 
 
 def factors(*values: float) -> st.SearchStrategy[float]:
-    """No factor, or one of these."""
+    """No factor, or one of the given values."""
     return st.sampled_from([0.0, *values])
 
 
 def attentions(is_causal: bool = False, is_cached: bool = False) -> st.SearchStrategy[Attention]:
-    """Heads of any width; those with a cache have the widths that its kernel takes."""
+    """Heads of any width. Those with a cache have widths that its kernel supports."""
     return st.builds(
         Attention,
         num_heads=st.integers(1, 3),

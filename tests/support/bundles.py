@@ -1,4 +1,4 @@
-"""Tiny but real bundles: briefly trained models, exported and verified by the exporter itself."""
+"""Tiny but real bundles: briefly trained models that the exporter exports and verifies."""
 
 import itertools
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ TINY_TRANSFORMER = transformer(
 
 
 def sentence_pairs() -> list[tuple[str, str]]:
-    """English and German sentences of six words or so, in random order, the same each time."""
+    """English and German sentences of about six words, in random but reproducible order."""
     pairs = []
     for (subject, adjective), verb, thing in itertools.product(
         itertools.product(NOUNS, ADJECTIVES), VERBS, NOUNS
@@ -69,7 +69,7 @@ def write_pairs(folder: Path) -> Path:
 
 
 def data_card(*languages: str) -> DataCard:
-    """A card for models of the sentences above."""
+    """A data card for models of the sentences above."""
     return DataCard(
         description="A tiny model for tests.",
         license="CC0-1.0",
@@ -82,7 +82,7 @@ def data_card(*languages: str) -> DataCard:
 
 
 def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> Path:
-    """Train a tiny model on ``train.tsv`` of ``data`` for a second or two; returns ``run_dir``."""
+    """Train a tiny model on ``train.tsv`` of ``data`` for a few seconds; returns ``run_dir``."""
     options = TrainingOptions(
         max_steps=max_steps, learning_rate=5e-3, warmup_steps=20, validate_every_steps=max_steps
     )
@@ -96,7 +96,7 @@ def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> P
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Threads only cost where tensors are this small, and much on a busy machine."""
+    """Use one thread: with tensors this small, more are slower, above all on a busy machine."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -106,7 +106,7 @@ def one_thread() -> Iterator[None]:
 
 
 def write_tiny_bert(run_dir: Path) -> Path:
-    """A run folder of a tiny BERT with random weights; returns ``run_dir``."""
+    """Write a run folder of a tiny BERT with random weights; returns ``run_dir``."""
     texts = [text for pair in sentence_pairs() for text in pair]
     tokenizer = train_bert_tokenizer(texts, 200)
     architecture = bert(
@@ -139,10 +139,10 @@ def make_translation_bundle(
     version: str = "1",
     precisions: tuple[str, ...] = PRECISIONS,
 ) -> Path:
-    """Train and export a translation bundle to ``folder/<name>/<version>``, which is returned.
+    """Train and export a translation bundle; returns its folder ``folder/<name>/<version>``.
 
-    It translates the sentences of `sentence_pairs` fairly well; ``folder`` is then a folder of
-    bundles that the server can be started on.
+    It translates the sentences of `sentence_pairs` fairly well. A server can be started on
+    ``folder``, which is then a folder of bundles.
     """
     work = folder / f".{name}-{version}"
     data = write_pairs(work / "data")
@@ -166,7 +166,7 @@ def make_embedding_bundle(
     version: str = "1",
     precisions: tuple[str, ...] = PRECISIONS,
 ) -> Path:
-    """Export an embedding bundle of random weights to ``folder/<name>/<version>``: that folder."""
+    """Export a bundle with random weights; returns its folder ``folder/<name>/<version>``."""
     work = folder / f".{name}-{version}"
     data = write_pairs(work / "data")
     options = ExportOptions(

@@ -1,4 +1,4 @@
-"""A real end of OTLP, for the spans of tests."""
+"""A real OTLP collector for the spans of tests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """Keeps what it gets."""
+    """Keeps the requests that it receives."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -18,19 +18,19 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     @property
     def content(self) -> bytes:
-        """All that has come, as it was on the wire."""
+        """All received requests as raw bytes."""
         return b"".join(request.SerializeToString() for request in self.requests)
 
     @property
     def scopes(self) -> list[Any]:
-        """The spans of each request, with what they have in common."""
+        """The spans of each request, grouped by instrumentation scope."""
         return [
             s for request in self.requests for r in request.resource_spans for s in r.scope_spans
         ]
 
     @property
     def spans(self) -> list[Any]:
-        """All spans that have come."""
+        """All received spans."""
         return [span for scope in self.scopes for span in scope.spans]
 
     def Export(self, request: Any, context: Any) -> Any:
@@ -40,7 +40,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
-    """A collector that listens at its ``endpoint`` while the block runs."""
+    """A collector that listens on its ``endpoint`` while the block runs."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(1))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)

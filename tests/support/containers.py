@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml for tests: built and run by podman, on free ports."""
+"""The stack of docker-compose.yml for tests, built and run by podman on free ports."""
 
 import json
 import os
@@ -28,26 +28,26 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
-"""For machines that may neither raise limits nor use control groups of version 2."""
+"""For machines that can neither raise limits nor use control groups of version 2."""
 
 
 @dataclass(frozen=True)
 class Podman:
-    """A podman that can run containers, in the environment in which it can."""
+    """podman with a configuration and an environment in which it can run containers."""
 
     environment: dict[str, str]
 
     def __call__(self, *arguments: str, timeout: float = BUILD_SECONDS) -> str:
-        """What a command of podman prints; fails with its complaint."""
+        """The output of a podman command. Fails with its error message."""
         return self._run([tool("podman"), *arguments], timeout).stdout
 
     def compose(self, folder: Path, *arguments: str) -> str:
-        """The same for a command of podman-compose on ``folder/docker-compose.yml``."""
+        """The output of a podman-compose command on ``folder/docker-compose.yml``."""
         command = [sys.executable, "-m", "podman_compose", "-f", str(folder / "docker-compose.yml")]
         return self._run([*command, *arguments], BUILD_SECONDS).stdout
 
     def has(self, image: str) -> bool:
-        """Whether an image is there or can be had."""
+        """Whether an image exists or can be pulled."""
         try:
             self("image", "exists", image)
         except AssertionError:
@@ -58,14 +58,14 @@ class Podman:
         return True
 
     def image(self, real: str, stand_in: str) -> str:
-        """The real image, else its stand-in; skips the test where neither can be had."""
+        """The real image, or its stand-in. Skips the test if neither is available."""
         for image in (real, f"{STAND_INS}/{stand_in}"):
             if self.has(image):
                 return image
         pytest.skip(f"NOT CHECKED: {real} cannot be had; deploy/stand_ins.sh makes a stand-in")
 
     def size_of(self, image: str) -> int:
-        """The bytes of an image, those of its base included."""
+        """The size of an image in bytes, including its base."""
         return int(self("image", "inspect", "--format", "{{.Size}}", image))
 
     def _run(self, command: list[str], timeout: float) -> "subprocess.CompletedProcess[str]":
@@ -77,7 +77,7 @@ class Podman:
 
 
 def podman_with(image_of: Any, folder: Path) -> tuple[Podman, str]:
-    """A podman that runs containers here, and the image that it has tried that with."""
+    """A podman that can run containers here, and the image that it was tested with."""
     (folder / "containers.conf").write_text(RUNC)
     own = dict(os.environ)
     complaints = []
@@ -94,16 +94,16 @@ def podman_with(image_of: Any, folder: Path) -> tuple[Podman, str]:
 
 @dataclass(frozen=True)
 class Stack:
-    """The server and Prometheus, running."""
+    """The running server and Prometheus."""
 
     podman: Podman
     folder: Path
     ports: dict[int, int]
-    """The port on this machine of each port that is published."""
+    """The host port of each published port."""
 
     @property
     def address(self) -> str:
-        """Where the server answers."""
+        """The address of the server."""
         return f"127.0.0.1:{self.ports[50051]}"
 
     def metric(self, name: str) -> float:
@@ -119,13 +119,13 @@ class Stack:
         return self.podman("ps", "--all", "--quiet", "--filter", label, "--filter", project).strip()
 
     def inspect(self, service: str) -> Any:
-        """What podman knows of the container of a service."""
+        """The output of ``podman inspect`` for the container of a service."""
         [found] = json.loads(self.podman("inspect", self.container(service)))
         return found
 
 
 def derived(folder: Path, images: dict[str, str]) -> dict[int, int]:
-    """Write docker-compose.yml for the services in ``images``, on free ports; returns these."""
+    """Write a docker-compose.yml of the services in ``images`` on free ports; returns the ports."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     compose["services"] = {name: compose["services"][name] for name in images}
     del compose["volumes"]["grafana-data"]
@@ -137,7 +137,7 @@ def derived(folder: Path, images: dict[str, str]) -> dict[int, int]:
         inner = [int(port.rpartition(":")[2]) for port in service["ports"]]
         ports |= {port: free_port() for port in inner}
         service["ports"] = [f"127.0.0.1:{ports[port]}:{port}" for port in inner]
-    # Time enough on a slow machine for all that is in flight.
+    # Enough time for all calls in flight, even on a slow machine.
     server = compose["services"]["server"]
     server["environment"] |= {"ATTENDANT_DRAIN_SECONDS": 240, "ATTENDANT_MAX_REQUEST_SECONDS": 240}
     server["stop_grace_period"] = "250s"
@@ -147,7 +147,7 @@ def derived(folder: Path, images: dict[str, str]) -> dict[int, int]:
 
 @contextmanager
 def running_stack(podman: Podman, folder: Path, images: dict[str, str]) -> Iterator[Stack]:
-    """The services of docker-compose.yml in ``images``; removed after the block."""
+    """The services of docker-compose.yml in ``images``, removed after the block."""
     ports = derived(folder, images)
     try:
         podman.compose(folder, "up", "--detach", "--no-build")

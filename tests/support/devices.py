@@ -6,7 +6,7 @@ from attendant_server.runtime.sessions import use_gpu
 
 
 def open_device(device: str) -> None:
-    """Make ``cpu`` or ``cuda`` ready; skips the test, loudly, where there is no GPU."""
+    """Prepare ``cpu`` or ``cuda``. Skips the test with a visible message if there is no GPU."""
     if device == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             pytest.skip("NOT RUN: onnxruntime-gpu is not installed")

@@ -1,7 +1,7 @@
-"""A deterministic translation model without arithmetic, for tests of the engine.
+"""A deterministic fake translation model for tests of the engine.
 
-What follows a prefix depends on the source and on every token of the prefix, so that a row whose
-cache was moved, reordered or mixed up wrongly gives other tokens.
+Its next token depends on the source and on every token of the prefix. A row whose cache was moved,
+reordered or mixed up by mistake therefore gives different tokens.
 """
 
 import random
@@ -18,7 +18,7 @@ BOS, EOS, VOCAB = 1, 2, 24
 
 @cache
 def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple[float, ...]:
-    """Log-probabilities of all tokens after ``prefix``; the end is likelier in longer prefixes."""
+    """Log-probabilities of all tokens after ``prefix``; EOS gets likelier in longer prefixes."""
     rng = random.Random(f"{source}{prefix}")
     weights = [rng.random() ** 4 for _ in range(VOCAB)]
     weights[0] = weights[BOS] = 1e-9
@@ -28,7 +28,7 @@ def log_probabilities(source: tuple[int, ...], prefix: tuple[int, ...]) -> tuple
 
 
 class FakeCache:
-    """Rows are lists of tokens instead of keys and values."""
+    """A cache whose rows are lists of tokens instead of keys and values."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class FakeCache:
         return Candidates(*(np.concatenate(each, axis=1) for each in zip(*found, strict=True)))
 
     def _scores(self, tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """What follows each row once its token is behind the tokens that it keeps."""
+        """Log-probabilities after each row, whose new token is appended to the tokens it keeps."""
         scores = np.empty((len(tokens), VOCAB), dtype=np.float32)
         for row, (token, length) in enumerate(zip(tokens.tolist(), lengths.tolist(), strict=True)):
             self.rows[row] = [*self.rows[row][:length], token]
@@ -92,7 +92,7 @@ class FakeCache:
 
 
 class FakeCachePool:
-    """Counts how often its memory was asked back."""
+    """Counts the requests to release its memory."""
 
     figures = CacheFigures(0, 0)
     num_releases = 0
@@ -102,13 +102,13 @@ class FakeCachePool:
 
 
 class FakeTranslationModel:
-    """Remembers what it was asked to run."""
+    """Records the runs that it was asked for."""
 
     start_token_id, eos_id = BOS, EOS
 
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens
-        """Tokens that a step decodes where one row searches for a sentence."""
+        """Number of tokens that a greedy step decodes."""
         self.num_releases = 0
         self.encoded: list[list[tuple[int, ...]]] = []
         self.steps: list[tuple[int, int]] = []
@@ -118,7 +118,7 @@ class FakeTranslationModel:
         self.num_releases += 1
 
     def before_step(self) -> None:
-        """For subclasses that fail or wait."""
+        """A hook for subclasses that fail or wait."""
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
         self.encoded.append([tuple(s) for s in sources])
@@ -144,7 +144,7 @@ class FakeTranslationModel:
     def log_probabilities(
         self, source: tuple[int, ...], prefix: tuple[int, ...]
     ) -> Sequence[float]:
-        """Those of all tokens after ``prefix``."""
+        """Log-probabilities of all tokens after ``prefix``."""
         return log_probabilities(source, prefix)
 
     def score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[TargetScore]:
@@ -163,7 +163,7 @@ class FakeTranslationModel:
 
 
 class FakeEmbeddingModel:
-    """The pooled vector of a text is the sum of its tokens and its length; hidden states, ids."""
+    """A model whose pooled vectors are sum of token ids and length, and hidden states are ids."""
 
     num_layers = 2
 
@@ -192,7 +192,7 @@ class FakeEmbeddingModel:
 
 
 class RecordingObserver:
-    """Keeps every report."""
+    """Records every report."""
 
     def __init__(self) -> None:
         self.steps: list[StepReport] = []

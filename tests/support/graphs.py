@@ -24,7 +24,7 @@ from torch import nn
 
 Model = TypeVar("Model", bound=nn.Module)
 MAX_LENGTH = 24
-"""Positions in the caches, more than any test uses."""
+"""Positions in the caches, more than any test needs."""
 
 
 def tiny_transformer(norm_first: bool, num_heads: int = 2) -> EncoderDecoder:
@@ -42,7 +42,7 @@ def tiny_transformer(norm_first: bool, num_heads: int = 2) -> EncoderDecoder:
 
 
 def manifest_of(model: EncoderDecoder) -> Manifest:
-    """What readers of the graphs of ``model`` must know."""
+    """The parts of a manifest that readers of the graphs of ``model`` need."""
     return Manifest(
         architecture=model.architecture,
         special_tokens=SpecialTokens(pad_id=0, eos_id=2),
@@ -65,7 +65,7 @@ def tiny_bert(norm_first: bool) -> Encoder:
 
 
 def unsettle(model: Model) -> Model:
-    """Move all biases and norms from their 0 and 1, so that none can be left out unnoticed."""
+    """Change all biases and norms from 0 and 1, so that a missing one is detected."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -89,7 +89,7 @@ def run(session: ort.InferenceSession, **inputs: np.ndarray) -> dict[str, np.nda
 
 
 def load_graphs(folder: Path, graphs: PrecisionGraphs) -> Iterator[onnx.GraphProto]:
-    """The graphs as they are in their files, weights left aside."""
+    """The graphs in the files, without weights."""
     fields = [value for _, value in graphs.ListFields() if isinstance(value, Graph)]
     for graph in [*fields, *(step.graph for step in graphs.steps)]:
         yield onnx.load(folder / graph.path, load_external_data=False).graph
@@ -106,7 +106,7 @@ class TranslationGraphs:
         max_rows: int = 8,
         step: str = "decoder_step",
     ) -> None:
-        """``step`` is the graph that does the steps."""
+        """``step`` is the name of the step graph."""
         self.model, self.folder = model, folder
         self.graphs = write_translation_graphs(model, precision, folder, max_positions=MAX_LENGTH)
         self.encoder = open_session(folder, self.graphs.encoder)
@@ -134,7 +134,7 @@ class TranslationGraphs:
         source_lengths: np.ndarray,
         biases: dict[tuple[int, int], float] | None = None,
     ) -> np.ndarray:
-        """Log-probabilities (rows, vocab); the caches of the first rows are bound by pointer."""
+        """Log-probabilities (rows, vocab). The caches of the first rows are bound by pointer."""
         biased, names = biases or {}, self.signature.inputs
         [bias] = names.token_biases
         inputs = {
@@ -175,9 +175,9 @@ class TranslationGraphs:
     def decode(
         self, sources: list[list[int]], targets: list[list[int]], starts: list[int]
     ) -> list[np.ndarray]:
-        """Log-probabilities (target, vocab) of each row, which joins at its step of ``starts``.
+        """Log-probabilities (target, vocab) of each row, which joins at its step in ``starts``.
 
-        ``targets`` begin with the first input token; rows join in their order and stay.
+        ``targets`` begin with the first input token. Rows join in order and never leave.
         """
         source, source_lengths = padded(sources)
         memory = self.encode(source, source_lengths)
@@ -185,7 +185,7 @@ class TranslationGraphs:
         for step in range(max(map(len, targets)) + max(starts)):
             rows = sum(start <= step for start in starts)
             lengths = [step - start for start in starts[:rows]]
-            # A row at its end goes on with any token; what it then gives is dropped below.
+            # A row beyond its end gets any token; its results are dropped below.
             tokens = [
                 target[min(length, len(target) - 1)]
                 for target, length in zip(targets, lengths, strict=False)
@@ -210,13 +210,13 @@ def padded(sequences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def model_log_probabilities(
     model: EncoderDecoder, source: list[int], target: list[int]
 ) -> np.ndarray:
-    """What the PyTorch model gives for one sentence alone, without cache: (target, vocab)."""
+    """Log-probabilities (target, vocab) of the PyTorch model for one sentence, without cache."""
     hidden = model(torch.tensor([source]), torch.tensor([target]))
     return model.logits(hidden)[0].log_softmax(-1).numpy()
 
 
 def by_id(candidate_ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values of candidates in the order of their ids."""
+    """Values of candidates in the order of their token ids."""
     assert (np.diff(values, axis=1) <= 0).all(), "candidates are not best first"
     ordered = np.empty_like(values)
     np.put_along_axis(ordered, candidate_ids, values, axis=1)

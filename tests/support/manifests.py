@@ -1,4 +1,4 @@
-"""A manifest of version 2 as JSON, small but complete, to be changed by tests of its rules."""
+"""A small but complete manifest of version 2 as JSON, for tests of the manifest rules."""
 
 import hashlib
 from typing import Any
@@ -9,7 +9,7 @@ def content_of(path: str) -> bytes:
 
 
 def decoder_step(path: str) -> dict[str, Any]:
-    """A step of one layer with one state of rows and one of sources."""
+    """A step of one layer, with one row state and one source state."""
     inputs = {
         "tokens": "tokens",
         "past_lengths": "lengths",

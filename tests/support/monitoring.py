@@ -1,4 +1,4 @@
-"""A real Prometheus that watches servers of tests, and what it reads: dashboards and rules."""
+"""A real Prometheus for the servers of tests, and the queries of dashboards and rules."""
 
 import json
 import re
@@ -27,29 +27,29 @@ RATE_INTERVAL = "5s"
 
 
 def tool(name: str) -> str:
-    """The path of a command; skips the test, saying so, where it is not installed."""
+    """The path of a command. Skips the test with a message if it is not installed."""
     return shutil.which(name) or pytest.skip(f"NOT CHECKED: {name} is not installed")
 
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A Prometheus that runs."""
+    """A running Prometheus."""
 
     url: str
 
     def get(self, path: str, **parameters: str) -> Any:
-        """What its HTTP interface answers as ``data``."""
+        """The ``data`` of an answer of its HTTP API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
             return json.load(response)["data"]
 
     def numbers(self, expression: str) -> list[float]:
-        """The values of an expression now, without those that are not a number."""
+        """The current values of an expression without NaN."""
         values = [float(found["value"][1]) for found in self.vector(expression)]
         return [value for value in values if value == value]
 
     def vector(self, expression: str) -> Any:
-        """What an expression is now."""
+        """The current result of an expression."""
         return self.get("query", query=expression)["result"]
 
     def is_ready(self) -> bool:
@@ -63,7 +63,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Prometheus with our own configuration, but quicker, and with ``target`` as the server."""
+    """Prometheus with the repository's configuration, faster, and ``target`` as its server."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], SCRAPE_INTERVAL)
     config["rule_files"] = [str(PROMETHEUS / name) for name in config["rule_files"]]
@@ -90,7 +90,7 @@ def running_prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
 def expressions_of(
     dashboard: dict[str, Any], variables: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """(panel, expression) of all queries, with the variables of the dashboard replaced."""
+    """(panel, expression) of all queries, with the dashboard's variables replaced."""
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
             expression = target["expr"].replace("$__rate_interval", RATE_INTERVAL)
@@ -107,14 +107,14 @@ def rules() -> list[dict[str, Any]]:
 
 
 def selectors_of(expression: str) -> list[str]:
-    """The series that an expression reads, each as a selector without its range."""
+    """The series that an expression reads, as selectors without ranges."""
     names = r"(?:(?:attendant|grpc|process)_\w+|(?:service|instance):[\w:]+|\bup)"
     without_labels = re.sub(r"\b(by|on) \([^)]*\)", "", expression)
     return re.findall(rf"(?<![\w:])({names}(?:\{{[^}}]*\}})?)", without_labels)
 
 
 def free_port() -> int:
-    """A port of this machine on which nothing listens."""
+    """An unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

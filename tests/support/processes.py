@@ -11,7 +11,7 @@ MODULE = ("-m", "attendant_server")
 
 
 def server_command(bundles: Path, *flags: str, program: Sequence[str] = MODULE) -> list[str]:
-    """The command of a server on free ports of this machine; ``flags`` win."""
+    """The command of a server on free ports. ``flags`` override the defaults."""
     ports = ["--port", "0", "--metrics-port", "0", "--host", "127.0.0.1"]
     return [sys.executable, *program, "--bundles", str(bundles), *ports, *flags]
 
@@ -23,7 +23,7 @@ def server_process(
     program: Sequence[str] = MODULE,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """The command, running; killed after the block. ``variables`` are added to the environment."""
+    """Run the command; killed after the block. ``variables`` are added to the environment."""
     with subprocess.Popen(
         server_command(bundles, *flags, program=program),
         text=True,
@@ -38,7 +38,7 @@ def server_process(
 
 
 def port_of(process: "subprocess.Popen[str]") -> int:
-    """The port on which it serves, as soon as it does."""
+    """The port of gRPC, as soon as the server is serving."""
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("attendant is serving on port ")
@@ -46,12 +46,12 @@ def port_of(process: "subprocess.Popen[str]") -> int:
 
 
 def line_of(event: str, process: "subprocess.Popen[str]") -> str:
-    """The next line of the log with this event, as soon as it comes."""
+    """The next log line with this event, as soon as it is written."""
     assert process.stderr is not None
     return next(line for line in process.stderr if f"event={event} " in f"{line.strip()} ")
 
 
 def last_line(process: "subprocess.Popen[str]") -> str:
-    """The last line of the log of a process that ends."""
+    """The last log line of a process that ends."""
     assert process.stderr is not None
     return process.stderr.read().splitlines()[-1]

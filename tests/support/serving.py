@@ -1,4 +1,4 @@
-"""Real servers for tests, in this process on free ports, and ways to hold their engine still."""
+"""Real servers for tests, in this process on free ports, and ways to pause their engine."""
 
 import asyncio
 import threading
@@ -23,11 +23,11 @@ from prometheus_client.parser import text_string_to_metric_families
 TIMEOUT_SECONDS = 60.0
 TRANSLATION_MODEL = "tiny-en-de/1"
 A_SOURCE = (5, 6, 2)
-"""Token ids of some source of the tiny translation model; 2 ends it."""
+"""Token ids of a source for the tiny translation model, ending with EOS, 2."""
 
 
 class LoopThread:
-    """One event loop on a thread of its own, on which all servers of the tests run."""
+    """An event loop in a thread of its own, which runs all servers of the tests."""
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
@@ -48,7 +48,7 @@ class LoopThread:
 
 @dataclass
 class Running:
-    """A server that serves, and a channel to it."""
+    """A serving server, and a channel to it."""
 
     server: Server
     loop: LoopThread
@@ -61,14 +61,14 @@ class Running:
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples ``name`` that have these labels; ``model`` as ``name/version``."""
+        """The sum of the samples ``name`` with these labels; ``model`` is ``name/version``."""
         if "model" in labels:
             labels["model"], labels["version"] = labels["model"].split("/")
         return sum_of_metric(metrics_page(self.server), name, **labels)
 
     @contextmanager
     def held_engine(self) -> Iterator[None]:
-        """Keep the engine busy with one step of a call of our own while in the block."""
+        """Keep the engine busy with one step of a call of its own while the block runs."""
         held, release = threading.Event(), threading.Event()
 
         def hold(_: tuple[int, ...]) -> None:
@@ -84,7 +84,7 @@ class Running:
             call.future.exception(TIMEOUT_SECONDS)
 
     def submit(self, on_prefix: Callable[[tuple[int, ...]], None]) -> TranslateCall:
-        """Give the engine a call of our own."""
+        """Submit a call directly to the engine."""
         assert self.server.engine is not None
         options = SearchOptions(max_output_tokens=2, min_output_tokens=1)
         call = TranslateCall([A_SOURCE], options, on_prefix=on_prefix)
@@ -92,13 +92,13 @@ class Running:
         return call
 
     def wait_for_queued(self, num_texts: int, model: str = TRANSLATION_MODEL) -> None:
-        """Wait until so many texts wait for a model."""
+        """Wait until a model has the given number of queued texts."""
         wait_until(lambda: self.metric("attendant_queued_texts", model=model) == num_texts)
 
 
 @contextmanager
 def running_server(loop: LoopThread, settings: Settings) -> Iterator[Running]:
-    """A server with all models loaded; stopped after the block."""
+    """A server with all models loaded, stopped after the block."""
     server = Server(settings)
     loop.run(server.__aenter__())
     try:
@@ -109,7 +109,7 @@ def running_server(loop: LoopThread, settings: Settings) -> Iterator[Running]:
 
 
 def metrics_page(server: Server, accept: str = "") -> str:
-    """What ``/metrics`` shows to a reader that asks for these types."""
+    """The answer of ``/metrics`` to a reader that accepts the given types."""
     url = f"http://127.0.0.1:{server.metrics_port}/metrics"
     request = urllib.request.Request(url, headers={"Accept": accept})
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
@@ -117,7 +117,7 @@ def metrics_page(server: Server, accept: str = "") -> str:
 
 
 def sum_of_metric(page: str, name: str, **labels: str) -> float:
-    """The sum of the samples ``name`` that have these labels."""
+    """The sum of the samples ``name`` with these labels."""
     families = list(text_string_to_metric_families(page))
     samples = [s for family in families for s in family.samples if s.name == name]
     assert samples, f"there is no metric {name}"
@@ -125,14 +125,14 @@ def sum_of_metric(page: str, name: str, **labels: str) -> float:
 
 
 def failure_of(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """The error with which a call fails."""
+    """The error of a call that must fail."""
     with pytest.raises(grpc.RpcError) as failure:
         call(*arguments, **options)
     return failure.value
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:
-    """Wait for something that announces itself to nobody."""
+    """Poll a condition that has no event to wait for."""
     give_up = time.monotonic() + TIMEOUT_SECONDS
     while not is_true():
         assert time.monotonic() < give_up, "it never came true"

@@ -1,4 +1,4 @@
-"""The data card: facts about a model that people state and nothing computes."""
+"""The data card: facts about a model that a person must state."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,28 +10,28 @@ from attendant_export.runs.records import DataSource, RunRecord
 
 @dataclass(frozen=True, slots=True)
 class DataCard:
-    """What people must know about a model and cannot be computed: its data, licence, limits."""
+    """Facts about a model that cannot be computed: description, data, licence, weaknesses."""
 
     description: str
     license: str
     languages: list[str]
-    """BCP 47 tags; of a translation model source and target."""
+    """BCP 47 tags. A translation model has two: source and target."""
     data: list[DataSource]
     intended_use: str
     weaknesses: list[str] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
-    """Texts whose outputs the model card shows, those that go wrong above all."""
+    """Texts whose outputs the model card shows. Include texts with bad outputs."""
 
 
 def check_credits(card: DataCard, record: RunRecord) -> None:
-    """ValueError that lists the data behind the start of a run that ``card`` leaves out."""
+    """Raise ValueError that lists data sources of the run's initial weights not in ``card``."""
     missing = [asdict(source) for source in record.start_data if source not in card.data]
     if missing:
-        raise ValueError(f"the data card must name what the start was trained on: {missing}")
+        raise ValueError(f"the data card must name the data of the initial weights: {missing}")
 
 
 def read_data_card(path: Path) -> DataCard:
-    """Read a data card; raises ValueError that names the file and what is wrong with it."""
+    """Read a data card. Raises ValueError that names the file and its fault."""
     try:
         content: dict[str, Any] = checkpoint.read_json(path)
         sources = [DataSource(**source) for source in content.pop("data")]

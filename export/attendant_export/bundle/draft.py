@@ -1,4 +1,4 @@
-"""A bundle while it is being written, and what both kinds of models do with it."""
+"""A bundle while it is being written: the steps that are the same for both kinds of models."""
 
 import json
 from collections.abc import Sequence
@@ -20,31 +20,31 @@ MAX_REFERENCE_TOKENS = 100
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Where a bundle is written, what it will say, and the text to verify it with."""
+    """The folder, manifest and evaluation text of a bundle that is being written."""
 
     folder: Path
     scratch: Path
-    """For graphs that are compared but not part of the bundle."""
+    """Folder for graphs that are compared but are not part of the bundle."""
     manifest: Manifest
     precisions: tuple[str, ...]
     valid: Corpus
     tests: Sequence[Corpus]
     max_tokens: int
     shortlist_pairs: Path | None = None
-    """Text to learn shortlists from; without it the bundle has none."""
+    """Pairs to learn shortlists from. None: a bundle without shortlists."""
     swap: bool = False
-    """Whether its second column is the source."""
+    """Whether the second column of ``shortlist_pairs`` is the source."""
 
     def all_precisions(self) -> list[str]:
-        """fp32, which the others are compared with, and those that the bundle will hold."""
+        """The precisions to write: those of the bundle and fp32, the reference for the others."""
         return list(dict.fromkeys(["fp32", *self.precisions]))
 
     def bundled_precisions(self) -> list[str]:
-        """The precisions that the bundle will hold, in the order of `all_precisions`."""
+        """The precisions of the bundle, in the order of `all_precisions`."""
         return [name for name in self.all_precisions() if name in self.precisions]
 
     def folder_of(self, precision: str) -> Path:
-        """Where the graphs of ``precision`` go."""
+        """The folder for the graphs of ``precision``."""
         return self.folder if precision in self.precisions else self.scratch
 
     def add_tokenizer(self, tokenizer: Tokenizer) -> None:
@@ -53,7 +53,7 @@ class Draft:
         self.manifest.source_tokenizer = TOKENIZER
 
     def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
-        """Texts of the validation set that are not too long, and their token ids."""
+        """The first short texts of the validation set, with their token ids."""
         texts = self.valid.sources[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
         encoded = {text: tokenizer.encode(text).ids for text in texts}
@@ -61,16 +61,16 @@ class Draft:
         return dict(short[:NUM_REFERENCE_TEXTS])
 
     def add_reference_outputs(self, content: dict[str, Any]) -> None:
-        """Write ``reference_outputs.json``."""
+        """Write ``reference_outputs.json`` and name it in the manifest."""
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         (self.folder / REFERENCE_OUTPUTS).write_text(text + "\n", encoding="utf-8")
         self.manifest.reference_outputs = REFERENCE_OUTPUTS
 
 
 ROUNDING = 1e-6
-"""Numbers in files are as exact as this."""
+"""Precision of numbers in files."""
 
 
 def rounded(values: Sequence[float] | np.ndarray) -> list[float]:
-    """Numbers short enough for a file, exact to `ROUNDING`."""
+    """Numbers rounded to `ROUNDING`, to keep files small."""
     return [round(float(value), 6) for value in values]

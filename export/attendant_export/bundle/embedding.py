@@ -1,4 +1,4 @@
-"""What is particular to bundles of embedding models: graphs, verification, reference outputs."""
+"""Export and verification of bundles of embedding models: graphs and reference outputs."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ from attendant_export.verify.translation import largest
 logger = logging.getLogger(__name__)
 
 NUM_GUESSES = 3
-"""Tokens that the model card shows for a mask."""
+"""Number of candidates that the model card shows for a mask."""
 NUM_COMPONENTS = 8
-"""Leading components of each reference vector that are stored."""
+"""Number of leading components stored of each reference vector."""
 
 
 def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
@@ -54,16 +54,16 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
 
 
 def describe_use(manifest: Manifest) -> str:
-    """Languages and limits for the model card."""
+    """A sentence on languages and limits, for the model card."""
     languages = ", ".join(manifest.languages)
     return f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
 
 
 class EmbeddingExport:
-    """An embedding model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
+    """The export of an embedding model; `kinds.ModelExport` describes the steps."""
 
     def __init__(self, model: Encoder, tokenizer: Tokenizer, draft: Draft) -> None:
-        """Complete the draft's manifest and embed the reference texts with the model itself.
+        """Complete the draft's manifest and embed the reference texts with the PyTorch model.
 
         Raises ValueError for a model without a head.
         """
@@ -90,18 +90,21 @@ class EmbeddingExport:
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """Retrieval accuracy on ``corpus`` by the vectors of one precision."""
+        """Retrieval accuracy of one precision on ``corpus``."""
         return measure_embeddings(
             written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
         )
 
     def reference_outputs(self) -> dict[str, Any]:
-        """Vectors and candidates for masks that the precisions of the bundle gave."""
+        """The vectors and mask candidates of each precision of the bundle."""
         outputs = {name: self._verified[name] for name in self._draft.precisions}
         return _reference_outputs(self._texts, outputs)
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
-        """The model's best guesses for the first "[MASK]" of each text; ValueError without one."""
+        """The model's best candidates for the first "[MASK]" of each text.
+
+        Raises ValueError for a text without "[MASK]".
+        """
         return [_best_guesses(self._model, self._tokenizer, text) for text in texts]
 
     def _open(self, written: PrecisionGraphs) -> EmbeddingGraphs:
@@ -122,7 +125,7 @@ def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
 def open_embedding_graphs(
     folder: Path, graphs: PrecisionGraphs, manifest: Manifest
 ) -> EmbeddingGraphs:
-    """The graphs of one precision in ``folder``."""
+    """Open the graphs of one precision in ``folder``."""
     return EmbeddingGraphs(folder, graphs, manifest.special_tokens.pad_id)
 
 
@@ -183,12 +186,13 @@ def check_embedding_outputs(
 ) -> list[str]:
     """Embed the reference texts and fill their masks again, all in one batch.
 
-    Returns what was compared, a line for each precision; raises ParityError if anything differs.
+    Returns one line per precision that describes the comparison. Raises ParityError if token ids
+    differ, or if vectors or log-probabilities differ by more than their bounds.
     """
     token_ids = [entry["token_ids"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
-        raise ParityError("the tokenizer gives other token ids for the reference texts")
-    # A precision without a bound may not differ at all.
+        raise ParityError("the tokenizer gives different token ids for the reference texts")
+    # Without a bound in the manifest, no difference is allowed.
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     checked = []
     for precision in manifest.precisions:
@@ -218,8 +222,8 @@ def check_embedding_outputs(
 
 
 def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) -> float:
-    """Compare with the stored components and norms; returns the relative difference allowed."""
-    # Vectors of this cosine and equal length are so far apart, relative to their length.
+    """Compare with the stored components and norms. Returns the allowed relative difference."""
+    # The relative distance between two vectors of equal length with this cosine.
     limit = float(np.sqrt(2 * (1 - MIN_BATCHED_COSINE[precision])))
     components, norms = np.array(stored["mean_pooled"]), np.array(stored["norms"])
     apart = np.linalg.norm(found[:, :NUM_COMPONENTS] - components, axis=1)

@@ -1,7 +1,7 @@
-"""Writes a trained model as a bundle, or nothing at all, and verifies bundles again.
+"""Exports a trained model as a verified bundle.
 
-Refuse to overwrite, load, export, verify, write, rename: what stands in a bundles folder was
-verified.
+Load, export, verify and write into a temporary folder, then rename it. A bundles folder therefore
+only ever holds complete and verified bundles.
 """
 
 import logging
@@ -37,27 +37,27 @@ MAX_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What a bundle is to hold."""
+    """Name, version, data and precisions of a bundle to export."""
 
     name: str
     version: str
     data_card: DataCard
     valid_pairs: Path
-    """Text for the reference outputs and for comparing the precisions."""
+    """Pairs for the reference outputs and for the comparison of precisions."""
     test_pairs: tuple[Path, ...] = ()
-    """Text for the figures of quality."""
+    """Pairs for the quality figures."""
     swap: bool = False
-    """Whether the second column of these files is the source."""
+    """Whether the second column of all these files is the source."""
     precisions: tuple[str, ...] = ("int8", "fp16")
     max_tokens: int | None = None
-    """Most tokens of a source, of a target, or of a text to embed; without it, what the run
-    recorded, or `MAX_TOKENS`."""
+    """Limit of tokens of a source, a target, or a text to embed. None: the limit that the run
+    recorded, else `MAX_TOKENS`."""
     recipe: str = ""
-    """How the model was trained; without it, what the run recorded."""
+    """Description of the training. Empty: as recorded by the run."""
     hardware: str = ""
-    """What it was trained on; without it, what the run recorded."""
+    """Hardware of the training. Empty: as recorded by the run."""
     shortlist_pairs: Path | None = None
-    """Text to learn shortlists from; without it the bundle has none."""
+    """Pairs to learn shortlists from. None: a bundle without shortlists."""
 
     def __post_init__(self) -> None:
         if not rules.NAME.fullmatch(self.name):
@@ -77,8 +77,8 @@ class ExportOptions:
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:
     """Export the best model of a run to ``bundles_dir/<name>/<version>`` and return that folder.
 
-    Raises BundleError if it exists already and ParityError if the graphs do not follow the model;
-    then nothing is left behind. What a killed export of the same bundle left is removed.
+    Raises BundleError if the folder exists and ParityError if the graphs differ from the model. A
+    failed export leaves no files. Files that a killed export of the same bundle left are removed.
     """
     target = bundles_dir / options.name / options.version
     if target.exists():
@@ -87,11 +87,11 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     if options.shortlist_pairs is not None and not kind.can_have_shortlists:
         raise ValueError("shortlists are for translation models")
     bundles_dir.mkdir(parents=True, exist_ok=True)
-    # Neither name nor version has a "_", so the prefix is this bundle's alone.
+    # Names and versions have no "_", so no other bundle has this prefix.
     prefix = f".export-{options.name}_{options.version}_"
     for leftover in bundles_dir.glob(f"{prefix}*"):
         shutil.rmtree(leftover)
-    # On the same file system as the target, so that renaming is one step.
+    # The same file system as the target makes the rename atomic.
     with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
         draft = _new_draft(kind, run_dir, Path(scratch), options)
         _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
@@ -117,9 +117,9 @@ def _new_draft(kind: ModelKind, run_dir: Path, scratch: Path, options: ExportOpt
 
 
 def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None:
-    """Write all precisions, verify all, measure all; then the model card and the manifest."""
+    """Write, then verify, then measure all precisions. Write model card and manifest last."""
     manifest = draft.manifest
-    # First, since a bad example should not be found after minutes of verifying.
+    # Run the examples first, so that a bad example fails before minutes of verification.
     examples = list(
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
     )
@@ -140,7 +140,7 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
 
 
 def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Manifest:
-    """The facts that run and data card state; sizes, files and figures are still missing."""
+    """A manifest with the facts of the run and the data card, but not yet files and figures."""
     card = options.data_card
     manifest = Manifest(
         manifest_version=MANIFEST_VERSION,
@@ -172,7 +172,7 @@ def _provenance(run_dir: Path, options: ExportOptions) -> Provenance:
 
 
 def _training_seconds(run_dir: Path) -> float:
-    """Seconds of all phases: a phase of its own has a folder with ``last/`` inside the run's."""
+    """Seconds of all phases. The earlier phases of a run have folders of their own inside it."""
     states = [run_dir / "last" / checkpoint.STATE, *run_dir.glob(f"*/last/{checkpoint.STATE}")]
     return sum(
         float(checkpoint.read_json(path)["elapsed_seconds"]) for path in states if path.exists()

@@ -1,4 +1,4 @@
-"""The kinds of models that there are bundles of, and what the exporter does for each of them."""
+"""The kinds of models, translation and embedding, and how the exporter handles each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,51 +24,51 @@ ModelKindNumber: TypeAlias = bundle_pb2.ModelKind.ValueType
 
 
 class ModelExport(Protocol):
-    """One trained model on its way into a bundle. All precisions are written first, then verified.
+    """The export of one trained model. All precisions are written first, then verified.
 
-    fp32 is verified before the others, which are compared with it.
+    fp32 is verified first, because the others are compared with it.
     """
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
-        """Compare the graphs of one precision with the model; raises ParityError."""
+        """Compare the graphs of one precision with the model. Raises ParityError if they differ."""
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """Figures of quality of one precision on ``corpus``."""
+        """Quality figures of one precision on ``corpus``."""
 
     def reference_outputs(self) -> dict[str, Any]:
-        """Outputs for the reference texts, to verify the bundle with later."""
+        """Outputs for the reference texts, for later verification of the bundle."""
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
-        """Outputs of the model itself, in fp32, for the model card."""
+        """Outputs of the PyTorch model in fp32, for the model card."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelKind:
-    """What depends on the kind of a model when it is exported, described and verified."""
+    """The functions and names for one kind of model in export, description and verification."""
 
     name: str
-    """The kind in ``config.json`` of a run."""
+    """Value of the kind in ``config.json`` of a run."""
     value: ModelKindNumber
-    """The kind in the manifest."""
+    """Value of the kind in the manifest."""
     read_sizes: Callable[[Architecture], Message]
-    """The sizes of a network of this kind."""
+    """Sizes of a network of this kind."""
     can_have_shortlists: bool
     example_output: str
     """Title of the outputs in the model card."""
     set_languages: Callable[[Manifest, Sequence[str]], None]
-    """Write the languages of a data card into the manifest; ValueError if they do not fit."""
+    """Writes the languages of a data card into the manifest; ValueError if they do not fit."""
     describe_use: Callable[[Manifest], str]
-    """A sentence on languages and limits for the model card."""
+    """Returns a sentence on languages and limits, for the model card."""
     new_export: Callable[[Path, Draft], ModelExport]
-    """Load the best model of a run folder for export."""
+    """Loads the best model of a run folder for export."""
     check_outputs: Callable[[Path, Manifest, Tokenizer, dict[str, Any]], list[str]]
-    """Compare the graphs of a bundle with its reference outputs; raises ParityError."""
+    """Compares the graphs of a bundle with its reference outputs; raises ParityError."""
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:
-        """Sizes of the model, by the names of their fields."""
+        """Sizes of the model by field name."""
         sizes = self.read_sizes(manifest.architecture)
         return {field.name: value for field, value in sizes.ListFields()}
 

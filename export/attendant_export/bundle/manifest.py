@@ -1,4 +1,4 @@
-"""The manifest of a bundle: written, read back, and its files checked against their hashes."""
+"""Writes and reads the manifest of a bundle, and checks the files against its hashes."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 
 
 class BundleError(ValueError):
-    """A bundle is not what its manifest says, or cannot be written."""
+    """A bundle differs from its manifest, or cannot be written."""
 
 
 def describe_file(folder: Path, path: str) -> BundleFile:
@@ -37,9 +37,9 @@ def describe_file(folder: Path, path: str) -> BundleFile:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest`` with the hashes of all files that ``folder`` holds now.
+    """Write ``manifest`` with the sizes and hashes of all files in ``folder``.
 
-    Raises BundleError, and writes nothing, if the manifest breaks a rule.
+    Raises BundleError, without writing, if the manifest is invalid.
     """
     paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
@@ -49,7 +49,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle; raises BundleError if it is missing or cannot be understood."""
+    """The manifest of a bundle. Raises BundleError if it is missing or invalid."""
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
@@ -63,9 +63,9 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest; raises BundleError that lists all differences.
+    """Compare every file with the manifest. Raises BundleError that lists all differences.
 
-    Opens no file before all paths are known to be plain, and all that are used to be listed.
+    Checks that all paths lie inside the bundle and are listed before it opens a file.
     """
     problems = list(_path_problems(manifest)) or list(_file_problems(folder, manifest))
     if problems:
@@ -105,14 +105,14 @@ def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{file.path} has another SHA-256 or size than the manifest says"
     known = {MANIFEST, *(file.path for file in manifest.files)}
     for path in sorted(folder.rglob("*")):
-        # The data of a graph lies in files that the graph names itself.
+        # Graphs refer to external weight files themselves, so every file must be listed.
         name = path.relative_to(folder).as_posix()
         if name not in known and (path.is_symlink() or not path.is_dir()):
             yield f"{name} is not in the manifest"
 
 
 def describe_manifest(manifest: Manifest) -> str:
-    """The manifest for people: one fact a line."""
+    """The manifest as readable text, one fact per line."""
     lines = [
         f"{manifest.name}/{manifest.version}: {manifest.description}",
         f"kind        {ModelKind.Name(manifest.kind).removeprefix('MODEL_KIND_').lower()}",
@@ -145,7 +145,7 @@ def _languages(manifest: Manifest) -> str:
 
 
 def _optional_lines(manifest: Manifest) -> Iterator[str]:
-    """Defaults and normalization, and the signature of each step, as far as there are any."""
+    """Lines on decoding defaults, normalization and step signatures that the manifest has."""
     for name in ("target_special_tokens", "decoding", "embedding", "text_normalization"):
         if manifest.HasField(name):
             yield f"{name.split('_')[0]:<11} {_fields(getattr(manifest, name))}"
@@ -155,7 +155,7 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
 
 
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:
-    """The network, a line for each part."""
+    """One line for the width and one for each part of the network."""
     yield f"network     d_model {architecture.d_model}"
     for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
         if architecture.HasField(name):
@@ -163,7 +163,7 @@ def _architecture_lines(architecture: Architecture) -> Iterator[str]:
 
 
 def _fields(message: Message) -> str:
-    """Names and values of all fields, those of parts in brackets."""
+    """Names and values of all fields; nested messages are in brackets."""
     return ", ".join(
         f"{field.name} {_value(field, each)}"
         for field, value in message.ListFields()
@@ -189,7 +189,7 @@ def _quality_lines(manifest: Manifest) -> Sequence[str]:
 
 
 def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParity]]:
-    """The comparisons of whole test sets; "" or `WITH_SHORTLISTS` says how tokens were chosen."""
+    """The comparisons on whole corpora, each with the suffix "" or `WITH_SHORTLISTS`."""
     if parity.HasField("corpus"):
         yield "", parity.corpus
     if parity.HasField("shortlist_corpus"):

@@ -1,4 +1,4 @@
-"""The model card of a bundle: its manifest and data card as Markdown for people."""
+"""The model card of a bundle: its manifest and data card as Markdown."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +14,7 @@ def write_model_card(
 ) -> str:
     """Markdown with use, data, training, quality, parity, weaknesses, licence and credits.
 
-    ``examples`` are texts with what the trained model made of them.
+    ``examples`` are pairs of a text and the model's output.
     """
     sections = [
         f"# {manifest.name} {manifest.version}\n\n{manifest.description}",

@@ -1,4 +1,4 @@
-"""What is particular to bundles of translation models: graphs, verification, reference outputs."""
+"""Export and verification of bundles of translation models: graphs and reference outputs."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ from attendant_export.verify.translation import (
 logger = logging.getLogger(__name__)
 
 MAX_BLEU_LOSS = 0.5
-"""A precision that loses more against fp32 is warned of."""
+"""A larger loss of a precision against fp32 is logged as a warning."""
 
 
 def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
 
 
 def describe_use(manifest: Manifest) -> str:
-    """Languages and limits for the model card."""
+    """A sentence on languages and limits, for the model card."""
     limits = manifest.limits
     sources = ", ".join(language.tag for language in manifest.source_languages)
     targets = ", ".join(language.tag for language in manifest.target_languages)
@@ -80,10 +80,13 @@ def describe_use(manifest: Manifest) -> str:
 
 
 class TranslationExport:
-    """A translation model on its way into a bundle; `kinds.ModelExport` says what its steps do."""
+    """The export of a translation model; `kinds.ModelExport` describes the steps."""
 
     def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, draft: Draft) -> None:
-        """Complete the draft's manifest and search the reference texts with the model itself."""
+        """Complete the draft's manifest and translate the reference texts with the PyTorch model.
+
+        Raises ValueError for shortlist pairs that shortlists cannot be learned from.
+        """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)
@@ -106,7 +109,7 @@ class TranslationExport:
         )
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
-        """Compare the graphs of one precision with the model, and its translations with fp32's."""
+        """Compare the graphs of one precision with the model, and its translations with fp32."""
         precision, graphs = written.name, self._open(written)
         verified = self._verifier.verify(precision, graphs)
         parity, self._outputs[precision] = verified.parity, verified.outputs
@@ -123,13 +126,13 @@ class TranslationExport:
         return parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
-        """BLEU and chrF of the translations of ``corpus`` by one precision."""
+        """BLEU and chrF of one precision on ``corpus``."""
         return measure_translation(
             written.name, self._open(written), self._tokenizer, corpus, self._max_tokens
         )
 
     def reference_outputs(self) -> dict[str, Any]:
-        """The hypotheses that the precisions of the bundle found for the reference texts."""
+        """The hypotheses of each precision of the bundle for the reference texts."""
         outputs = {name: self._outputs[name] for name in self._draft.precisions}
         return _reference_outputs(self._texts, self._sample.max_tokens, outputs)
 
@@ -179,7 +182,7 @@ def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
 def open_translation_graphs(
     folder: Path, graphs: PrecisionGraphs, manifest: Manifest
 ) -> TranslationGraphs:
-    """The graphs of one precision in ``folder``."""
+    """Open the graphs of one precision in ``folder``."""
     return TranslationGraphs(folder, graphs, manifest)
 
 
@@ -231,16 +234,16 @@ def _reference_outputs(
 def check_translation_outputs(
     folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
 ) -> list[str]:
-    """Search the reference texts again, joining and leaving at different steps.
+    """Search the reference texts again, with sentences that join and leave at different steps.
 
-    Returns what was compared, a line for each precision and search. Raises ParityError that names
-    those whose tokens are others, not in ties, or whose log-probabilities are further from the
-    stored ones, in the search or by the scorer, than the manifest's bound.
+    Returns one line per precision and search that describes the comparison. Raises ParityError if
+    token ids differ other than in ties, or if log-probabilities of the search or of the scorer
+    differ from the stored ones by more than the manifest's bound.
     """
     sources = [entry["token_ids"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
-        raise ParityError("the tokenizer gives other token ids for the reference texts")
-    # A precision without a bound may not differ at all.
+        raise ParityError("the tokenizer gives different token ids for the reference texts")
+    # Without a bound in the manifest, no difference is allowed.
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     checked = []
     for precision in manifest.precisions:
@@ -276,7 +279,7 @@ def _check_search(
     agreement = compare(sources, expected, found, graphs.score, bound)
     if agreement.num_parted:
         raise ParityError(
-            f"{agreement.num_parted} of {len(found)} reference texts get other tokens"
+            f"{agreement.num_parted} of {len(found)} reference texts get different tokens"
         )
     stored = [trace.hypotheses[0] for trace in expected]
     pairs = zip(stored, (trace.hypotheses[0] for trace in found), strict=True)
@@ -296,5 +299,5 @@ def _check_search(
 
 def _trace(output: dict[str, Any], beam_size: int) -> SearchTrace:
     hypothesis = ReferenceHypothesis(tuple(output["token_ids"]), tuple(output["log_probabilities"]))
-    # The steps of a beam search are not stored: its finished hypotheses are compared.
+    # Only the finished hypotheses of a beam search are stored and compared, not its steps.
     return trace_of(hypothesis) if beam_size == 1 else SearchTrace([hypothesis], [])

@@ -1,4 +1,4 @@
-"""Rewrites the manifest of an older bundle in the present version; other files stay as they are."""
+"""Rewrites the manifest of an older bundle in the current version. Other files do not change."""
 
 import json
 from pathlib import Path
@@ -16,14 +16,14 @@ from attendant_export.bundle.manifest import MANIFEST, check_files, read_manifes
 from attendant_export.bundle.weights import initializer_shapes
 
 NUM_TOKEN_TYPES = 2
-"""Token types of all BERTs that were exported with manifests of version 1."""
+"""Number of token types of every BERT exported with a manifest of version 1."""
 
 
 def upgrade_bundle(folder: Path) -> str:
-    """Upgrade the manifest of the bundle in ``folder``; returns what was done, in one line.
+    """Upgrade the manifest of the bundle in ``folder``; returns a one-line summary.
 
-    Facts that the old manifest does not state are read from the graphs. Raises BundleError for a
-    damaged bundle, which stays as it is.
+    Reads facts that the old manifest lacks from the graphs. Raises BundleError for a damaged
+    bundle, which is left unchanged.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
@@ -33,7 +33,7 @@ def upgrade_bundle(folder: Path) -> str:
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
     _complete(manifest.architecture, folder, _encoder(manifest))
-    # Beside the bundle: a file that the manifest does not list would make the bundle a bad one.
+    # Outside the bundle, which may hold no file that the manifest does not list.
     temporary = folder.with_name(f".{folder.name}.{MANIFEST}")
     try:
         temporary.write_text(format_manifest(manifest), encoding="utf-8")
@@ -49,10 +49,10 @@ def _encoder(manifest: Manifest) -> Graph:
 
 
 def _complete(architecture: Architecture, folder: Path, encoder: Graph) -> None:
-    """State the facts that version 1 does not: norms, learned positions and token types.
+    """Add the facts that version 1 lacks: norm positions, learned positions and token types.
 
-    Only a pre-norm encoder has a norm of its own at the end. Embedding graphs hold the embedding of
-    their one token type inside the positions.
+    Only a pre-norm encoder has a final norm. Embedding graphs add the embedding of token type 0 to
+    the position table.
     """
     shapes = initializer_shapes(folder, encoder)
     is_pre_norm = "encoder_norm.weight" in shapes

@@ -1,4 +1,4 @@
-"""Verifies a bundle that exists: its files, and its reference outputs."""
+"""Verifies an existing bundle: its files and its reference outputs."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from attendant_export.runs import checkpoint
 
 
 def verify_bundle(folder: Path) -> list[str]:
-    """Check the files of a bundle and that its graphs still give the reference outputs.
+    """Check the files of a bundle and compare its graphs with the reference outputs.
 
-    Returns what was checked, one line each. Raises BundleError for files that differ from the
-    manifest and ParityError for other outputs.
+    Returns one line per check. Raises BundleError if files differ from the manifest or there are no
+    reference outputs, and ParityError if outputs differ.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)

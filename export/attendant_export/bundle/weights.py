@@ -1,6 +1,6 @@
-"""Weights out of a bundle, so that training can start from it.
+"""Reads the weights of a bundle as model parameters, for the start of a training.
 
-Turns what the graphs store back into the parameters of the models. Only place that reads ONNX.
+The only module that reads ONNX.
 """
 
 from pathlib import Path
@@ -23,9 +23,10 @@ TOKEN_TYPES = f"{SOURCE.token_types}.weight"
 
 
 def read_parameters(folder: Path) -> dict[str, Tensor]:
-    """Parameters by their state-dict names, from the most exact float precision of a bundle.
+    """Parameters by state-dict name, from fp32 weights or else from fp16 weights.
 
-    Those of an embedding bundle lack ``segment_embedding.weight``.
+    An embedding bundle has no ``segment_embedding.weight``. Raises BundleError for a damaged
+    bundle, and for one with neither precision.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
@@ -40,13 +41,13 @@ def read_parameters(folder: Path) -> dict[str, Tensor]:
 def check_weights(folder: Path, graphs: PrecisionGraphs, architecture: Architecture) -> None:
     """Raise BundleError unless fp32 or fp16 graphs hold the weights that ``architecture`` needs.
 
-    Lists every weight that is missing, left over or of another shape.
+    The error lists every missing, unexpected or misshapen weight.
     """
     found = model_parameters(_read_initializers(folder, graphs), architecture)
     with torch.device("meta"):
         model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
         wanted = {n: tuple(t.shape) for n, t in model_of(architecture).state_dict().items()}
-    # The embeddings of token types may be part of the positions.
+    # The table of positions may include the embedding of token type 0.
     wanted = {n: s for n, s in wanted.items() if n in found or not n.endswith(TOKEN_TYPES)}
     shapes = {name: found[name].shape for name in found}
     problems = [
@@ -71,6 +72,6 @@ def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Array
 
 
 def initializer_shapes(folder: Path, graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights and constants of a graph, by their names."""
+    """Shapes of the weights and constants of a graph, by name."""
     model = onnx.load(folder / graph.path, load_external_data=False)
     return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}

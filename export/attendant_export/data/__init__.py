@@ -1,1 +1,1 @@
-"""Text, tokenizers and batches. Knows no models."""
+"""Reads text, trains tokenizers and makes batches. Does not depend on models."""

@@ -1,4 +1,4 @@
-"""Parallel and plain text as batches of token ids. Knows files and tokenizers, not models."""
+"""Text as batches of token ids. Depends on files and tokenizers, not on models."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,9 +17,9 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> Tensor:
 def group_by_tokens(
     lengths: Sequence[int], max_batch_tokens: int, order: np.ndarray
 ) -> list[list[int]]:
-    """Indices in ``order``, cut so that no batch exceeds ``max_batch_tokens`` when padded.
+    """Split the indices in ``order`` into batches of at most ``max_batch_tokens`` padded tokens.
 
-    A single sequence longer than the limit makes a batch of its own.
+    A sequence longer than the limit is a batch of its own.
     """
     batches: list[list[int]] = []
     longest = 0
@@ -33,21 +33,21 @@ def group_by_tokens(
 
 
 def num_batches(lengths: Sequence[int], max_batch_tokens: int) -> int:
-    """How many batches `shuffled_batches` makes: always as many, as only ties change places."""
+    """The number of batches of `shuffled_batches`, which is the same for every shuffle."""
     return len(group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)))
 
 
 def shuffled_batches(
     lengths: Sequence[int], max_batch_tokens: int, rng: np.random.Generator
 ) -> list[list[int]]:
-    """Batches of similar length, ties and the order of the batches at random."""
+    """Batches of similar length, in random order; ties in length are shuffled as well."""
     order = np.lexsort((rng.random(len(lengths)), np.asarray(lengths)))
     batches = group_by_tokens(lengths, max_batch_tokens, order)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer, chunk: int = 10_000) -> Iterator[list[int]]:
-    """Token ids of each text; the encodings, bulky, are held for ``chunk`` texts at once."""
+    """Token ids of each text. Encodes ``chunk`` texts at a time to limit memory."""
     for begin in range(0, len(texts), chunk):
         for encoding in tokenizer.encode_batch(texts[begin : begin + chunk]):
             yield encoding.ids
@@ -56,9 +56,9 @@ def encode(texts: Sequence[str], tokenizer: Tokenizer, chunk: int = 10_000) -> I
 def encode_in_pieces(
     texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int
 ) -> list[np.ndarray]:
-    """Token ids of ``texts``, cut so that no piece exceeds ``max_tokens``.
+    """Token ids of ``texts``, split into pieces of at most ``max_tokens``.
 
-    Each piece has the first and last special token of the encoding, [CLS] and [SEP].
+    Each piece starts and ends with the special tokens of the encoding, [CLS] and [SEP].
     """
     room = max_tokens - 2
     return [
@@ -69,7 +69,7 @@ def encode_in_pieces(
 
 
 def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> list[np.ndarray]:
-    """Token ids of each text; one over ``max_tokens`` loses the end before its [SEP]."""
+    """Token ids of each text, truncated to ``max_tokens``; the final [SEP] is kept."""
     return [
         np.array([*ids[:-1][: max_tokens - 1], ids[-1]], dtype=np.int32)
         for ids in encode(texts, tokenizer)
@@ -77,5 +77,5 @@ def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) ->
 
 
 def pad_arrays(sequences: Sequence[np.ndarray], pad_id: int) -> Tensor:
-    """`pad` for sequences that are kept as arrays."""
+    """`pad` for token ids in NumPy arrays."""
     return pad([ids.tolist() for ids in sequences], pad_id)

@@ -1,4 +1,4 @@
-"""Where a BERT's training text is, and reading it. Knows files, not tokenizers or models."""
+"""Reads the training text of a BERT. Depends on files, not on tokenizers or models."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,43 +17,43 @@ from attendant_export.data.text_files import (
 
 @dataclass(frozen=True, slots=True)
 class TextSource:
-    """A file of documents for the masked language model: paragraphs, empty lines between."""
+    """A file of documents for the masked language model, separated by empty lines."""
 
     path: Path
     max_characters: int = 4_000_000
-    """Passages are drawn from the whole file until they hold so much: its share of the text."""
+    """Limit of a random sample of passages from the whole file."""
     held_out_documents: float = 0.0
-    """Fraction of the documents kept for validation, never trained on."""
+    """Fraction of the documents that is held out for validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class BertData:
-    """Where the text is and how it is cut."""
+    """Files of training and validation text, and settings for tokenization and sampling."""
 
     train_pairs: Path
-    """Translation pairs, tab-separated: every phase trains on them."""
+    """Tab-separated translation pairs. Every phase trains on them."""
     valid_pairs: Path
     texts: tuple[TextSource, ...] = ()
-    """Further text for the masked language model; the tokenizer learns from the same draw."""
+    """Additional text for the masked language model. The tokenizer learns from the same sample."""
     vocab_size: int = 16_000
     max_tokens: int = 64
     seed: int = 1
-    """Of the draw from ``texts`` and of the validation samples."""
+    """Seed of the sample from ``texts`` and of the validation samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class MlmText:
-    """The text of the masked language model, before it is tokenized."""
+    """Untokenized text for the masked language model."""
 
     train: list[str]
     valid: list[str]
 
 
 def read_mlm_text(data: BertData) -> MlmText:
-    """The drawn passages of every source and the sentences of the translation pairs."""
+    """The sampled passages of every source and the sentences of the translation pairs."""
     text = MlmText(_distinct_sentences(data.train_pairs), _distinct_sentences(data.valid_pairs))
     rng = np.random.default_rng(data.seed)
-    max_characters = 4 * data.max_tokens  # of a passage: about one sequence
+    max_characters = 4 * data.max_tokens  # a passage of this size fills about one sequence
     for source in data.texts:
         passages: list[str] = []
         for document in read_documents(source.path):
@@ -70,18 +70,18 @@ def _distinct_sentences(path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class SimilarSentences:
-    """What contrastive training learns from and is measured by."""
+    """Pairs of sentences for contrastive training and its validation."""
 
     train: list[tuple[str, str]]
-    """Translations, and paraphrases of either language."""
+    """Translations, and paraphrases in both languages."""
     valid: list[tuple[str, str]]
-    """Translations, each first sentence once."""
+    """Translations. Each first sentence occurs once."""
 
 
 def read_similar_sentences(
     data: BertData, max_paraphrases_per_group: int, num_valid_sentences: int
 ) -> SimilarSentences:
-    """The pairs to train on, and a random sample of the held-out sentences' first references."""
+    """The training pairs, and a random sample of held-out sentences with their first reference."""
     pairs = read_pairs(data.train_pairs)
     paraphrases = paraphrase_pairs(pairs, max_paraphrases_per_group)
     references = list(group_references(read_pairs(data.valid_pairs)).items())

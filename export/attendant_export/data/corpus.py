@@ -1,4 +1,4 @@
-"""Text that models are measured on: sources with their references."""
+"""Text to evaluate models on: sources with their references."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from attendant_export.data.text_files import group_references, read_pairs
 
 
 class Corpus:
-    """Distinct sources of a file of pairs, each with all of its references."""
+    """The distinct sources of a file of pairs, each with all of its references."""
 
     def __init__(self, path: Path, swap: bool, max_sentences: int | None = None) -> None:
-        """Take ``max_sentences`` at random, the same ones each time; without it, all."""
+        """Sample ``max_sentences`` sources with a fixed seed. None: all sources."""
         references = list(group_references(read_pairs(path, swap)).items())
         chosen = np.random.default_rng(0).permutation(len(references))[:max_sentences]
         self.name = f"{path.name}, {len(chosen)} sentences, all references"

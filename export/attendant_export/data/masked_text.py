@@ -21,15 +21,15 @@ from attendant_export.data.tokenizer import (
 
 @dataclass(frozen=True, slots=True)
 class MaskedBatch:
-    """One masked-language-model batch, right-padded, or one process's share of its rows."""
+    """A right-padded masked-language-model batch, or one process's share of its rows."""
 
     token_ids: Tensor  # (batch, length) as the model sees them
     is_target: Tensor  # (batch, length) True where the model must predict
-    targets: Tensor  # (targets) token ids that stood there, in row order
-    num_targets: int  # of the whole batch
+    targets: Tensor  # (targets) original token ids at these positions, in row order
+    num_targets: int  # of the whole batch, not of the share
 
     def share(self, rows: Callable[[Tensor], Tensor], device: torch.device) -> "MaskedBatch":
-        """One process's share of the rows, on ``device``; ``rows`` takes it from a tensor."""
+        """One process's share, on ``device``; ``rows`` selects its rows of a tensor."""
         is_own = torch.zeros_like(self.is_target)
         rows(is_own)[:] = True
         return MaskedBatch(
@@ -41,7 +41,7 @@ class MaskedBatch:
 
 
 class MaskedDataset:
-    """Token sequences, masked anew whenever they are batched (Devlin et al., section 3.1)."""
+    """Token sequences with new random masks in each epoch (Devlin et al., section 3.1)."""
 
     def __init__(
         self, sequences: Sequence[np.ndarray], tokenizer: Tokenizer, mask_ratio: float = 0.15
@@ -61,7 +61,7 @@ class MaskedDataset:
         return len(self.sequences)
 
     def num_batches(self, max_batch_tokens: int) -> int:
-        """How many batches an epoch has."""
+        """The number of batches of an epoch."""
         return num_batches(self._lengths, max_batch_tokens)
 
     def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[MaskedBatch]:
@@ -70,11 +70,11 @@ class MaskedDataset:
             yield self.mask(pad_arrays([self.sequences[i] for i in indices], self._pad_id), rng)
 
     def mask(self, token_ids: Tensor, rng: np.random.Generator) -> MaskedBatch:
-        """Choose tokens to predict: 80 % become [MASK], 10 % a random word or piece, 10 % stay."""
+        """Choose tokens to predict: 80 % become [MASK], 10 % a random token, 10 % stay."""
         original = token_ids.numpy()
         draws = rng.random(original.shape)
         draws[np.isin(original, self._kept_ids)] = 1
-        is_target = draws <= max(self.mask_ratio, draws.min())  # at least one
+        is_target = draws <= max(self.mask_ratio, draws.min())  # at least one target
         kind = rng.random(original.shape)
         masked = np.where(is_target & (kind < 0.8), self._mask_id, original)
         random_ids = rng.choice(self._word_ids, size=original.shape)

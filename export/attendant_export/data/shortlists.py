@@ -1,9 +1,9 @@
-"""Vocabulary shortlists: the target tokens among which the translation of a source is searched.
+"""Vocabulary shortlists: for each source, the target tokens that its translation may use.
 
-For every source token the target tokens that it most likely becomes, by the lexical translation
+A shortlist holds the likeliest translations of each source token, by the lexical translation
 probabilities of IBM Model 1 (Brown et al., "The Mathematics of Statistical Machine Translation",
-1993), and for every source the most frequent target tokens; after Jean et al., "On Using Very Large
-Target Vocabulary for Neural Machine Translation", 2015. Knows token ids only.
+1993), and the most frequent target tokens. The method follows Jean et al., "On Using Very Large
+Target Vocabulary for Neural Machine Translation", 2015. Works on token ids only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,40 +14,40 @@ from numpy.typing import NDArray
 
 TokenIds = Sequence[int]
 WITH_SHORTLISTS = " with shortlists"
-"""Suffix of the name of a search or a precision that chooses tokens from shortlists."""
+"""Suffix of the name of a search or a precision that uses shortlists."""
 NUM_TRANSLATIONS = 32
-"""Target tokens for each source token, itself among them: names stay what they are."""
+"""Target tokens per source token. One of them is the source token itself, to copy names."""
 NUM_FREQUENT = 256
-"""Target tokens for every source, the special ones among them."""
+"""Frequent target tokens in every shortlist, including the special tokens."""
 LEAST_SAVING = 8
-"""A small vocabulary has no more than this part of it in either."""
+"""Each of the two numbers above is at most the size of the vocabulary divided by this."""
 NUM_ROUNDS = 4
-"""Rounds of expectation maximization; more change the likeliest translations little."""
+"""Rounds of expectation maximization. More rounds hardly change the likeliest translations."""
 MAX_PAIRS = 200_000
-"""Pairs that need to be given: more change little."""
+"""Limit of pairs to learn from. More pairs hardly change the shortlists."""
 MAX_LINKS = 25_000_000
-"""Target tokens times source tokens of all pairs that are looked at, taken evenly from those that
-are given; each takes up to 60 bytes of memory."""
+"""Limit of co-occurrences, source tokens times target tokens summed over pairs. Pairs are sampled
+evenly to stay below it. A co-occurrence takes up to 60 bytes of memory."""
 MAX_TOKENS = 64
-"""Of longer texts, whose words could be translations of anything, nothing is learnt."""
+"""Longer texts are skipped, because any of their words could be translations of each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shortlists:
-    """What may translate what."""
+    """Shortlists of target token ids, as tables that a graph looks up."""
 
     frequent: NDArray[np.int32]  # (frequent)
-    """Target tokens that every sentence may use."""
+    """Target tokens that every translation may use."""
     translations: NDArray[np.int32]  # (vocab, translations)
-    """Those that a source token adds. Short rows are filled with a frequent token."""
+    """Target tokens that each source token adds. Short rows are filled with a frequent token."""
 
 
 def learn_shortlists(
     pairs: Iterable[tuple[TokenIds, TokenIds]], vocab_size: int, special_ids: Iterable[int]
 ) -> Shortlists:
-    """Shortlists from token ids of sources and their targets, which share one vocabulary.
+    """Learn shortlists from pairs of source and target token ids of one shared vocabulary.
 
-    Raises ValueError if there is no pair to learn from, or for a vocabulary that is too small.
+    Raises ValueError if no pair is short enough, or if the vocabulary is too small.
     """
     special = list(special_ids)
     most = vocab_size // LEAST_SAVING
@@ -68,18 +68,18 @@ def learn_shortlists(
     order = np.lexsort((translated, -probabilities, sources))
     sources, translated = sources[order], translated[order]
     _, first, num = np.unique(sources, return_index=True, return_counts=True)
-    rank = np.arange(len(sources)) - np.repeat(first, num)  # among those of the same source token
+    rank = np.arange(len(sources)) - np.repeat(first, num)  # within the same source token
     best = rank < num_translations - 1
     translations[sources[best], rank[best] + 1] = translated[best]
-    translations[special] = frequent[0]  # A list must not depend on how far its source is padded.
+    translations[special] = frequent[0]  # Padding of a source must not change its shortlist.
     return Shortlists(frequent.astype(np.int32), translations)
 
 
 def _lexical_probabilities(
     pairs: Sequence[tuple[TokenIds, TokenIds]], vocab_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Source tokens, target tokens that occur with them, and the probability of each pair."""
-    links, occurrences = [], []  # each target token of each pair, with every token of the source
+    """All pairs of source and target tokens that co-occur, and their translation probabilities."""
+    links, occurrences = [], []  # each target token of each pair with every source token
     num_occurrences = 0
     for source, target in pairs:
         own = np.asarray(source, np.int64)[:, None] * vocab_size + np.asarray(target)
@@ -96,7 +96,7 @@ def _lexical_probabilities(
         weights = probabilities[link]
         weights /= np.bincount(occurrence, weights)[
             occurrence
-        ]  # each target token comes from one source
+        ]  # Each target token is generated by one source token.
         expected = np.bincount(link, weights)
         probabilities = expected / np.bincount(sources, expected)[sources]
     return sources, codes % vocab_size, probabilities

@@ -1,4 +1,4 @@
-"""Pairs of sentences of one meaning, as batches for contrastive learning."""
+"""Pairs of sentences with the same meaning, as batches for contrastive learning."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,9 +15,9 @@ from attendant_export.data.tokenizer import (
 
 
 def paraphrase_pairs(pairs: Sequence[tuple[str, str]], max_per_group: int) -> list[tuple[str, str]]:
-    """Pairs of sentences of one language that share a translation, for both languages.
+    """Pairs of sentences of one language that have the same translation, for both languages.
 
-    The sentences of a group are paired with their neighbours, ``max_per_group`` pairs at most.
+    Neighbours in a group of such sentences are paired, at most ``max_per_group`` pairs per group.
     """
     paraphrases: list[tuple[str, str]] = []
     for direction in (pairs, [(b, a) for a, b in pairs]):
@@ -28,12 +28,12 @@ def paraphrase_pairs(pairs: Sequence[tuple[str, str]], max_per_group: int) -> li
 
 
 class SimilarPairs:
-    """Encoded pairs of sentences of one meaning; no batch has a sentence twice."""
+    """Encoded pairs of sentences with the same meaning. No batch repeats a sentence."""
 
     def __init__(
         self, pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, max_tokens: int
     ) -> None:
-        """Encode each distinct sentence once; those over ``max_tokens`` lose their end."""
+        """Encode each distinct sentence once, truncated to ``max_tokens``."""
         numbers = {text: i for i, text in enumerate(dict.fromkeys(t for p in pairs for t in p))}
         self._pairs = [(numbers[a], numbers[b]) for a, b in pairs]
         self._sentences = encode_whole(list(numbers), tokenizer, max_tokens)
@@ -46,11 +46,14 @@ class SimilarPairs:
         return len(self._pairs)
 
     def num_batches(self, max_pairs: int) -> int:
-        """About how many batches an epoch has: it depends on which pairs meet."""
+        """The approximate number of batches of an epoch; repeated sentences can change it."""
         return len(self._without_repeats(np.argsort(self._lengths), max_pairs))
 
     def batches(self, max_pairs: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Both sides (pairs, length) of one epoch's batches of similar length, in random order."""
+        """Both sides (pairs, length) of the batches of one epoch, in random order.
+
+        Pairs of similar length share a batch.
+        """
         order = np.lexsort((rng.random(len(self._pairs)), np.asarray(self._lengths)))
         batches = self._without_repeats(order, max_pairs)
         for i in rng.permutation(len(batches)):
@@ -61,7 +64,7 @@ class SimilarPairs:
             yield first, second
 
     def _without_repeats(self, order: np.ndarray, max_pairs: int) -> list[list[int]]:
-        """``order`` in batches; a pair that repeats a sentence of its batch sits this epoch out."""
+        """Split ``order`` into batches. Skips a pair that repeats a sentence of its batch."""
         batches: list[list[int]] = []
         seen: set[int] = set()
         for index in order.tolist():

@@ -1,4 +1,4 @@
-"""Lines, pairs and documents of text files. Knows no tokenizers and no models."""
+"""Lines, pairs and documents of text files. Does not depend on tokenizers or models."""
 
 import gzip
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file, gzipped if its name ends in ``.gz``, without line ends."""
+    """Lines of a UTF-8 text file without line ends; a name ending in ``.gz`` means gzip."""
     open_text = gzip.open if path.suffix == ".gz" else open
     with open_text(path, "rt", encoding="utf-8") as file:
         for line in file:
@@ -18,7 +18,7 @@ def read_lines(path: Path) -> Iterator[str]:
 def read_pairs(path: Path, swap: bool = False) -> list[tuple[str, str]]:
     """Pairs of a file with ``source<TAB>target`` lines; ``swap`` gives (target, source).
 
-    Raises ValueError naming the line that has not exactly two non-empty columns.
+    Raises ValueError that names a line without exactly two non-empty columns.
     """
     pairs = []
     for number, line in enumerate(read_lines(path), start=1):
@@ -51,7 +51,7 @@ def read_documents(path: Path) -> Iterator[list[str]]:
 
 
 def join_paragraphs(document: Iterable[str], max_characters: int) -> list[str]:
-    """Passages of neighbouring paragraphs, each at most ``max_characters`` long.
+    """Join neighbouring paragraphs into passages of at most ``max_characters``.
 
     A longer paragraph is a passage of its own.
     """
@@ -65,7 +65,7 @@ def join_paragraphs(document: Iterable[str], max_characters: int) -> list[str]:
 
 
 def draw_texts(texts: Sequence[str], max_characters: int, rng: np.random.Generator) -> list[str]:
-    """Texts at random, without replacement, until they hold ``max_characters``."""
+    """Sample texts without replacement until they have ``max_characters`` in total."""
     shuffled = [texts[i] for i in rng.permutation(len(texts))]
     total = np.cumsum([len(text) for text in shuffled])
     return shuffled[: int(np.searchsorted(total, max_characters)) + 1]

@@ -1,6 +1,6 @@
-"""Tokenizers that we train: joint BPE for translation, WordPiece for BERT.
+"""Tokenizers that the exporter trains: joint BPE for translation, WordPiece for BERT.
 
-Knows the ``tokenizers`` library and the special tokens; nothing of models.
+Depends on the ``tokenizers`` library, not on models.
 """
 
 from collections.abc import Iterable
@@ -18,22 +18,22 @@ from tokenizers import (
 )
 
 TOKENIZER = "tokenizer.json"
-"""Its file in run folders and bundles."""
+"""Name of the tokenizer's file in run folders and bundles."""
 
 PAD, BOS, EOS, UNK = "<pad>", "<s>", "</s>", "<unk>"
 BERT_PAD, BERT_UNK, BERT_CLS, BERT_SEP, BERT_MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a ``tokenizer.json``; raises ValueError that names a file that is missing or bad."""
+    """Read a ``tokenizer.json``. Raises ValueError that names a missing or invalid file."""
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing more special.
+    except Exception as error:  # The library raises no narrower class.
         raise ValueError(f"{path}: {error}") from error
 
 
 def special_token_id(tokenizer: Tokenizer, token: str) -> int:
-    """The id of ``token``; ValueError if the vocabulary does not have it."""
+    """The id of ``token``. Raises ValueError if it is not in the vocabulary."""
     token_id = tokenizer.token_to_id(token)
     if token_id is None:
         raise ValueError(f"the tokenizer has no token {token}")
@@ -43,8 +43,8 @@ def special_token_id(tokenizer: Tokenizer, token: str) -> int:
 def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train one BPE vocabulary for source and target (Sennrich et al., 2016).
 
-    Ids 0 to 3 are padding, begin, end and unknown. Encoding ends with ``</s>``; runs of white
-    space count as one space. Offsets refer to the text as given.
+    Ids 0 to 3 are padding, begin, end and unknown. An encoding ends with ``</s>``. Runs of white
+    space count as one space. Offsets refer to the original text.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=UNK))
     tokenizer.normalizer = normalizers.Sequence(
@@ -65,7 +65,7 @@ def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokeni
 
 
 def train_bert_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a cased WordPiece vocabulary (Devlin et al., 2019); encoding adds [CLS] and [SEP]."""
+    """Train a cased WordPiece vocabulary (Devlin et al., 2019). Encoding adds [CLS] and [SEP]."""
     tokenizer = Tokenizer(models.WordPiece(unk_token=BERT_UNK))
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=False

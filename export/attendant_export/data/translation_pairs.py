@@ -14,22 +14,22 @@ from attendant_export.data.tokenizer import BOS, PAD, special_token_id
 
 @dataclass(frozen=True, slots=True)
 class PairBatch:
-    """One teacher-forcing batch, right-padded, or one process's share of its rows."""
+    """A right-padded teacher-forcing batch, or one process's share of its rows."""
 
     source: Tensor  # (batch, source) ending with the end token
     target_in: Tensor  # (batch, target) beginning with the begin token
     target_out: Tensor  # (batch, target) ending with the end token
-    num_targets: int  # real tokens of the whole batch's ``target_out``
+    num_targets: int  # real tokens in ``target_out`` of the whole batch, not of the share
 
     def share(self, rows: Callable[[Tensor], Tensor], device: torch.device) -> "PairBatch":
-        """One process's share of the rows, on ``device``; ``rows`` takes it from a tensor."""
+        """One process's share, on ``device``; ``rows`` selects its rows of a tensor."""
         tensors = (self.source, self.target_in, self.target_out)
         source, target_in, target_out = (rows(t).to(device) for t in tensors)
         return PairBatch(source, target_in, target_out, self.num_targets)
 
 
 class PairDataset:
-    """Encoded sentence pairs, batched by padded token count."""
+    """Encoded sentence pairs, in batches of a limited number of padded tokens."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class PairDataset:
         tokenizer: Tokenizer,
         max_tokens: int = 128,
     ) -> None:
-        """Encode ``pairs``; those with more than ``max_tokens`` on a side are left out."""
+        """Encode ``pairs``. Skips pairs with more than ``max_tokens`` on a side."""
         sources = [e.ids for e in tokenizer.encode_batch([s for s, _ in pairs])]
         targets = [e.ids for e in tokenizer.encode_batch([t for _, t in pairs])]
         self.examples = [
@@ -54,7 +54,7 @@ class PairDataset:
         return len(self.examples)
 
     def num_batches(self, max_batch_tokens: int) -> int:
-        """How many batches an epoch has."""
+        """The number of batches of an epoch."""
         return num_batches(self._lengths, max_batch_tokens)
 
     def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[PairBatch]:

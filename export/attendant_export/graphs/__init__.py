@@ -1,1 +1,1 @@
-"""The ONNX graphs of the models, and their writer."""
+"""Builds the ONNX graphs of the models and writes them to files."""

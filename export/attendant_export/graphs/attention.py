@@ -1,6 +1,6 @@
-"""Attention as graph nodes: of whole texts, to the encoder's output, and to a past.
+"""Attention as graph nodes: within whole texts, to the encoder's output, and to cached positions.
 
-The twin of `models.attention`. Linear layers before and after it are those of `stack`.
+The counterpart of `models.attention`. `stack` adds the linear layers before and after it.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from attendant_export.graphs.layers import Layers
 from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
-"""The kernel of `attend_past` takes no other widths of heads."""
+"""`attend_past` supports only widths of a head that are multiples of this, as does its kernel."""
 
 
 def inner_width(part: Attention) -> int:
-    """Width of all heads together."""
+    """Total width of all heads."""
     return part.num_heads * part.head_dim
 
 
@@ -25,8 +25,8 @@ def attend_sequence(
 ) -> str:
     """Self-attention of whole texts: (rows, 3 inner) to (rows, inner).
 
-    ``batch`` is the shape (batch, length) of the rows. With ``lengths`` (batch), positions behind
-    a text's length are not attended to; causal attention never does.
+    ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
+    causal attention needs no mask.
     """
     fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
     query, keys, values = g.split(fused, 3, axis=2)
@@ -45,8 +45,8 @@ def attend_memory(
 ) -> str:
     """Cross-attention: ``query`` (rows, inner) to weighted values (rows, inner).
 
-    ``keys`` and ``values`` are (batch, heads, source, head_dim), of which ``lengths`` (batch)
-    source positions count. The rows of one text are adjacent and equally many for each text.
+    ``keys`` and ``values`` are (batch, heads, source, head_dim); ``lengths`` (batch) masks their
+    padding. The rows of one text are adjacent, and all texts have the same number of rows.
     """
     batch = g.op("Shape", lengths)
     shape = g.op("Concat", batch, g.integers(-1, part.num_heads, part.head_dim), axis=0)
@@ -65,12 +65,14 @@ def attend_past(
     lengths: str,
     total_length: str,
 ) -> tuple[str, tuple[str, str]]:
-    """Attention of one position a row to its past, to which its key and value are appended.
+    """Attention of one position per row to its past, which its key and value extend.
 
-    Of ``past``, keys and values (rows, heads, max_length, head_dim), ``lengths`` (rows, int32)
-    positions count; ``total_length`` (1, int32) is one more than the longest of them. Queries,
-    keys and values are (rows, inner), or the queries hold all three and the others are "". Gives
-    weighted values (rows, inner), and what is to be bound to the memory of ``past``.
+    ``past`` holds keys and values (rows, heads, max_length, head_dim), of which the first
+    ``lengths`` (rows, int32) positions are valid. ``total_length`` (1, int32) is the largest length
+    plus one. Queries, keys and values are (rows, inner) each. If they are fused, the first string
+    names (rows, 3 inner) and the others are "". Returns weighted values (rows, inner) and the
+    extended keys and values, to be bound to the memory of ``past``. Raises ValueError for a
+    head_dim that the kernel does not support.
     """
     if part.head_dim % HEAD_DIM_MULTIPLE:
         problem = f"is not supported in a decoder, only multiples of {HEAD_DIM_MULTIPLE}"
@@ -89,5 +91,5 @@ def attend_past(
 
 
 def _scale(part: Attention) -> dict[str, Any]:
-    """The attribute for a factor that is not the operators' own."""
+    """The scale attribute, if the architecture overrides the operator's default."""
     return {"scale": part.scale} if part.scale else {}

@@ -1,6 +1,6 @@
-"""The builder of ONNX graphs: nodes, constants, and the one file of weights that graphs share.
+"""The builder of ONNX graphs: nodes, constants, and the weight file that graphs share.
 
-The only module that creates ONNX. Knows no network and no precision.
+The only module that creates ONNX. Does not depend on networks or precisions.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from onnx import helper
 
 Array = NDArray[Any]
 Dimension = int | str
-"""A fixed size, or the name of a dimension that each run chooses."""
+"""A fixed size, or the name of a dynamic dimension."""
 
 MICROSOFT = "com.microsoft"
 OPSETS = {"": 24, MICROSOFT: 1}
 IR_VERSION = 12
 ALIGNMENT_BYTES = 64
-"""Weights begin at multiples of this, so that they can be used where the file is mapped."""
+"""Alignment of weights in the file, so that they can be used in place from mapped memory."""
 
 
 class WeightFile:
-    """External data of several graphs; a name is stored once, whichever graphs use it.
+    """External data of several graphs. Each named weight is stored once for all graphs.
 
-    A context manager: the file is complete when the block ends.
+    A context manager, whose end completes the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class WeightFile:
         self._file.close()
 
     def add(self, name: str, array: Array) -> onnx.TensorProto:
-        """The initializer ``name``, whose bytes are appended when it is first asked for."""
+        """The initializer ``name``; its first use appends the bytes to the file."""
         if name not in self._tensors:
             self._tensors[name] = self._append(name, np.ascontiguousarray(array))
         return self._tensors[name]
@@ -81,7 +81,7 @@ class GraphBuilder:
         self._num_values = 0
 
     def input(self, name: str, dtype: DTypeLike, *shape: Dimension) -> str:
-        """Declare an input of the graph."""
+        """Declare an input of the graph and return its name."""
         self._graph.input.append(_value_info(name, dtype, shape))
         return name
 
@@ -91,7 +91,7 @@ class GraphBuilder:
         self._exposed[value] = name
 
     def op(self, op_type: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Add a node with one output and return it. An absent optional input is ""."""
+        """Add a node with one output and return it. Pass "" for an absent optional input."""
         return self.ops(op_type, *inputs, num_results=1, domain=domain, **attributes)[0]
 
     def ops(
@@ -108,12 +108,12 @@ class GraphBuilder:
         return outputs
 
     def weight(self, name: str, array: Array) -> str:
-        """A named tensor in the file of weights."""
+        """A named tensor in the weight file."""
         self._initializers.setdefault(name, self._weights.add(name, array))
         return name
 
     def constant(self, array: Array) -> str:
-        """A small tensor inside the graph's own file, one for equal arrays."""
+        """A small tensor in the graph's own file. Equal arrays share one tensor."""
         name = f"{array.dtype}{list(array.shape)}:{array.tobytes().hex()}"
         if name not in self._initializers:
             self._initializers[name] = onnx.numpy_helper.from_array(array, name)
@@ -124,25 +124,25 @@ class GraphBuilder:
         return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def split(self, x: str, num_parts: int, axis: int) -> list[str]:
-        """``x`` cut into equal parts along ``axis``."""
+        """``x`` split into equal parts along ``axis``."""
         return self.ops("Split", x, num_results=num_parts, num_outputs=num_parts, axis=axis)
 
     def split_into(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
-        """``x`` cut into parts of these sizes along ``axis``."""
+        """``x`` split into parts of the given sizes along ``axis``."""
         if len(set(sizes)) == 1:
             return self.split(x, len(sizes), axis)
         return self.ops("Split", x, self.integers(*sizes), num_results=len(sizes), axis=axis)
 
     def integer(self, value: int) -> str:
-        """A constant int64 scalar: an index or a bound."""
+        """A constant int64 scalar, such as an index or a bound."""
         return self.constant(np.array(value, np.int64))
 
     def integers(self, *values: int) -> str:
-        """A constant int64 vector: a shape, axes, or bounds."""
+        """A constant int64 vector, such as a shape, axes or bounds."""
         return self.constant(np.array(values, np.int64))
 
     def write(self, path: Path) -> bundle_pb2.Graph:
-        """Write the graph beside its weights and describe its interface."""
+        """Write the graph next to its weight file and return its description."""
         for node in self._graph.node:
             node.input[:] = [self._exposed.get(value, value) for value in node.input]
             node.output[:] = [self._exposed.get(value, value) for value in node.output]

@@ -1,7 +1,7 @@
-"""Graphs without weights that the server moves its caches with on a device, and their writer.
+"""Builds graphs without weights that copy cache memory on a device, and writes them.
 
-They belong to the server, which cannot write ONNX itself, and know no model: what they move are
-64-bit words. ``python -m attendant_export.graphs.cache_copies FOLDER`` writes them.
+The server runs them but cannot write ONNX itself. They see memory as 64-bit words and do not depend
+on a model. ``python -m attendant_export.graphs.cache_copies FOLDER`` writes them.
 """
 
 import os
@@ -14,18 +14,18 @@ from attendant_export.graphs.builder import GraphBuilder, WeightFile
 
 
 def build_zeros(g: GraphBuilder) -> None:
-    """A matrix of zeros of the wanted shape (2)."""
+    """A matrix of zeros of the requested shape (2)."""
     shape = g.input("shape", np.int64, 2)
     g.output("memory", g.op("Expand", g.integer(0), shape), np.int64, "positions", "words")
 
 
 def build_copy_positions(g: GraphBuilder) -> None:
-    """Copy runs of positions from ``origin`` to ``memory``, bound as input and output at once.
+    """Copy runs of positions from ``origin`` to ``memory``, which is both input and output.
 
-    A run begins at each sum of one of ``strips`` and one of ``starts``: the strips are what every
-    entry of a cache has, one for each tensor and head. Of a run's ``num_positions`` the first
-    ``num_kept`` are copied and the others zeroed. All are read before any is written, so that
-    ``origin`` and ``memory`` may be the same.
+    A strip is the memory of one tensor and head of a cache. A run begins at each sum of a value of
+    ``strips`` and a value of ``starts``. Of its ``num_positions`` positions the first ``num_kept``
+    are copied, and the others are zeroed. All reads come before all writes, so ``origin`` and
+    ``memory`` may be the same.
     """
     origin = g.input("origin", np.int64, "origin_positions", "words")
     memory = g.input("memory", np.int64, "positions", "words")
@@ -46,7 +46,7 @@ def build_copy_positions(g: GraphBuilder) -> None:
 
 
 def _runs(g: GraphBuilder, strips: str, starts: str, offsets: str) -> str:
-    """Every position of every run: (strips, starts, num_positions)."""
+    """All positions of all runs: (strips, starts, num_positions)."""
     rows = g.op("Unsqueeze", g.input(strips, np.int64, "strips"), g.integers(1, 2))
     columns = g.op("Unsqueeze", g.input(starts, np.int64, "starts"), g.integers(1))
     return g.op("Add", g.op("Add", rows, columns), offsets)

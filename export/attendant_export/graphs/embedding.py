@@ -1,6 +1,6 @@
 """The two graphs of an encoder: embedder and mlm_head.
 
-Owns their inputs and outputs. Knows no precision: the layers it is given do.
+Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from attendant_export.models.embeddings import SOURCE
 
 
 def build_embedder(g: Layers, architecture: Architecture) -> None:
-    """Tokens to the hidden states of every layer and to pooled vectors that leave out padding."""
+    """Token ids to the hidden states of every layer and to vectors pooled over real tokens."""
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
@@ -32,7 +32,7 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
 
 
 def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
-    """Mean, first and largest of each text's ``hidden`` (batch, length, d_model), all fp32."""
+    """Mean, first and maximum of each text's ``hidden`` (batch, length, d_model) in fp32."""
     is_real = g.op("Unsqueeze", g.is_real(batch, lengths), g.integers(2))  # (batch, length, 1)
     counts = g.op("Unsqueeze", lengths, g.integers(1))  # (batch, 1)
     zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
@@ -46,7 +46,7 @@ def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
 
 
 def build_mlm_head(g: Layers, architecture: Architecture) -> None:
-    """Last hidden states at masked positions to the most probable tokens."""
+    """Last hidden states at masked positions to the likeliest tokens."""
     hidden = g.input("hidden", np.float32, "masks", architecture.d_model)
     top_k = g.input("top_k", np.int64, 1)
     x = hidden if g.dtype == np.float32 else g.cast(hidden, g.dtype)

@@ -1,4 +1,4 @@
-"""Embeddings as graph nodes. The twin of `models.embeddings`."""
+"""Embeddings as graph nodes. The counterpart of `models.embeddings`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from attendant_export.models.embeddings import (
 )
 
 AddPositions = Callable[[str, str], str]
-"""Adds to rows (rows, d_model) the vectors of a table (positions, d_model)."""
+"""Adds vectors of a table (positions, d_model) to rows (rows, d_model)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingsOfGraphs:
-    """The embeddings of one side of a network, and the names of their parameters in graphs."""
+    """The embeddings of one side of a network, and their parameter names in graphs."""
 
     part: Embeddings
     names: EmbeddingNames
     norm_epsilon: float
     positions: str
-    """The table of position vectors. Empty without positions."""
+    """Name of the table of position vectors. Empty without positions."""
 
     @property
     def folds_token_types(self) -> bool:
-        """Whether the vector of token type 0 is in the table of positions."""
+        """Whether the table of positions includes the vector of token type 0."""
         return self.positions == f"{self.names.positions}.weight"
 
     def run(self, g: Layers, token_ids: str, add_positions: AddPositions) -> str:
-        """Token ids (rows), all of type 0, to the input of the first layer: (rows, d_model)."""
+        """Token ids (rows), all of token type 0, to the first layer's input (rows, d_model)."""
         x = g.embed(token_ids, f"{self.names.tokens}.weight", self.part.scale or 1.0)
         if self.positions:
             x = add_positions(x, self.positions)
@@ -53,7 +53,7 @@ def source_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
 
 
 def target_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
-    """The embeddings of the decoder. Computed positions that equal the encoder's share a table."""
+    """The embeddings of the decoder. Computed positions equal to the encoder's share its table."""
     part, names = architecture.target_embeddings, target_names(architecture.shares_embeddings)
     is_same = part.positions == architecture.source_embeddings.positions
     table = _positions(part, names, "positions" if is_same else "target_positions")
@@ -67,9 +67,9 @@ def _positions(part: Embeddings, names: EmbeddingNames, computed: str) -> str:
 
 
 def add_first_positions(g: Layers, x: str, batch: str, table: str, d_model: int) -> str:
-    """``x`` (rows, d_model) of whole texts plus the first vectors of ``table``.
+    """Add the vectors of the first positions of ``table`` to each text of ``x`` (rows, d_model).
 
-    ``batch`` is the shape (batch, length) of the rows.
+    ``batch`` holds the shape (batch, length) of the texts.
     """
     length = g.op("Gather", batch, g.integers(1))
     first = g.integers(0)

@@ -1,4 +1,4 @@
-"""Heads as graph nodes. The twin of `models.head`."""
+"""Heads as graph nodes. The counterpart of `models.head`."""
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Head
@@ -17,8 +17,8 @@ def vocabulary_scores(
 ) -> str:
     """Hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
 
-    Or of the token ids ``listed`` alone: (rows, listed). A tied projection is the parameter
-    ``embedding``.
+    With ``listed``, only the scores of these token ids: (rows, listed). A tied projection uses the
+    parameter ``embedding``.
     """
     if part.transform:
         x = g.activation(g.linear(x, f"{name}.dense"), part.transform)

@@ -1,8 +1,8 @@
 """Operations with weights as graph nodes, in fp32 or fp16.
 
-Takes parameters by the names that the model has for them. Activations are (rows, width) between
-layers, a row being one token of one text, so that every product is of two matrices. Knows no
-parts of networks, and no inputs and outputs of graphs.
+Parameters have the names that the model gives them. Activations are (rows, width) between layers,
+one row per token, so that every product is a product of two matrices. Does not depend on parts of
+networks or on the inputs and outputs of graphs.
 """
 
 import math
@@ -33,7 +33,7 @@ class Layers(GraphBuilder):
         parameters: Mapping[str, Array],
         dtype: type[np.floating[Any]],
     ) -> None:
-        """``parameters`` are fp32 by name; weights of linear layers are (outputs, inputs)."""
+        """``parameters`` are fp32 arrays by name; linear weights are (outputs, inputs)."""
         super().__init__(name, weights)
         self.parameters = parameters
         self.dtype = dtype
@@ -47,7 +47,7 @@ class Layers(GraphBuilder):
         return self.constant(np.array(value, self.dtype))
 
     def fp32(self, x: str) -> str:
-        """``x``, which has the graph's float type, as fp32."""
+        """``x``, of the graph's float type, converted to fp32."""
         return x if self.dtype == np.float32 else self.cast(x, np.float32)
 
     def linear(self, x: str, name: str) -> str:
@@ -58,11 +58,11 @@ class Layers(GraphBuilder):
         return self.op("Gemm", x, *inputs, transB=1)
 
     def activation(self, x: str, kind: Activation) -> str:
-        """``x`` through an activation."""
+        """Apply an activation to ``x``."""
         return _ACTIVATIONS[kind](self, x)
 
     def activation_between(self, x: str, kind: Activation) -> str:
-        """``x`` (rows, width) through an activation; only linear layers use the result."""
+        """Apply an activation to ``x`` (rows, width). Only linear layers use the result."""
         return self.activation(x, kind)
 
     def embed(self, token_ids: str, table: str, factor: float = 1.0) -> str:
@@ -73,20 +73,20 @@ class Layers(GraphBuilder):
     def vocabulary_products(self, x: str, table: str, listed: str = "") -> str:
         """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
-        Or with those of the token ids ``listed`` alone: (rows, listed).
+        With ``listed``, only products with the rows of these token ids: (rows, listed).
         """
         embeddings = self.chosen(self.parameter(table), listed)
         return self.fp32(self.op("Gemm", x, embeddings, transB=1))
 
     def chosen(self, values: str, listed: str) -> str:
-        """``values`` at the indices ``listed`` of their first dimension; all without a list."""
+        """``values`` at the indices ``listed`` of the first dimension; all if ``listed`` is ""."""
         return self.op("Gather", values, listed) if listed else values
 
     def top_k(self, x: str, k: str, width: int) -> tuple[str, str]:
-        """The ``k`` largest of each row of ``x`` (rows, width), best first, and where they are.
+        """Values and indices (rows, k) of the ``k`` largest of each row of ``x`` (rows, width).
 
-        Both (rows, k). The row is cut into blocks first: the largest of all are in the blocks with
-        the largest maxima, and to find those takes one quick pass.
+        The largest come first. A wide row is split into blocks. The ``k`` blocks with the largest
+        maxima contain all results, and one fast pass finds them.
         """
         size = _block_size(width)
         if size is None:
@@ -111,21 +111,21 @@ class Layers(GraphBuilder):
         return self.op("LayerNormalization", x, scale, bias, epsilon=epsilon)
 
     def flat(self, token_ids: str) -> str:
-        """``token_ids`` (batch, length) as (rows)."""
+        """``token_ids`` (batch, length) flattened to (rows)."""
         return self.op("Reshape", token_ids, self.integers(-1))
 
     def rows(self, x: str, width: int) -> str:
-        """``x``, whose last dimensions make up ``width``, as (rows, width)."""
+        """``x``, whose last dimensions multiply to ``width``, as (rows, width)."""
         return self.op("Reshape", x, self.integers(-1, width))
 
     def by_text(self, x: str, batch: str) -> str:
-        """``x`` (rows, width) as (batch, length, width); ``batch`` is the shape (batch, length)."""
+        """``x`` (rows, width) as (batch, length, width); ``batch`` holds (batch, length)."""
         return self.op("Reshape", x, self.op("Concat", batch, self.integers(-1), axis=0))
 
     def is_real(self, batch: str, lengths: str) -> str:
-        """Which of the tokens of texts with these ``lengths`` (batch) are no padding.
+        """A mask (batch, length) of the real tokens of texts with the given ``lengths`` (batch).
 
-        ``batch`` is the shape (batch, length), and the shape of the booleans that are returned.
+        ``batch`` holds the shape (batch, length).
         """
         length = self.op("Gather", batch, self.integer(1))
         positions = self.op("Range", self.integer(0), length, self.integer(1))
@@ -141,7 +141,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Layers, str], str]] = {
 
 
 def _block_size(width: int) -> int | None:
-    """The divisor of ``width`` nearest its square root, None if there is none worth the nodes."""
+    """The divisor of ``width`` nearest its square root. None if blocks would not pay off."""
     root = math.isqrt(width)
     sizes = [size for size in range(root // 4 + 1, 4 * root) if width % size == 0]
     return min(sizes, key=lambda size: abs(size - root)) if root >= 32 and sizes else None

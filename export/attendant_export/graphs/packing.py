@@ -1,4 +1,4 @@
-"""Texts of different lengths without their padding, so that no product is of padding."""
+"""Texts of different lengths without their padding, so that no computation is spent on padding."""
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Attention
@@ -10,34 +10,34 @@ from attendant_export.graphs.layers import Layers
 class Packing:
     """Converts between two layouts of rows.
 
-    *Packed* are the rows of all real tokens, text by text; *padded* are as many rows as the longest
-    text has, for each text.
+    *Packed* rows are the real tokens only, text by text. *Padded* rows are all positions, the same
+    number for each text.
     """
 
     def __init__(self, g: Layers, batch: str, lengths: str) -> None:
-        """For texts of the shape ``batch`` (batch, length) and these ``lengths`` (batch)."""
+        """``batch`` holds the shape (batch, length) of the texts, ``lengths`` is (batch)."""
         self._g, self._batch, self._lengths = g, batch, lengths
         is_real = g.flat(g.is_real(batch, lengths))  # (padded)
         self._indices = g.flat(g.op("NonZero", is_real))  # (packed)
         counts = g.op("CumSum", g.cast(is_real, np.int64), g.integer(0))  # (padded)
-        # Padding in front of all else would be row -1: there is none, every text has a token.
+        # Each text has at least one real token first, so no index is -1.
         self._origins = g.op("Sub", counts, g.integer(1))
 
     def pack(self, x: str) -> str:
-        """Rows of ``x`` (padded, ...) that are no padding: (packed, ...)."""
+        """The real tokens of ``x`` (padded, ...): (packed, ...)."""
         return self._g.op("Gather", x, self._indices)
 
     def pad(self, x: str) -> str:
-        """``x`` (packed, ...) as (padded, ...); padding repeats what is before it."""
+        """``x`` (packed, ...) as (padded, ...). Padding repeats the real token before it."""
         return self._g.op("Gather", x, self._origins)
 
     def add_positions(self, x: str, table: str) -> str:
-        """``x`` (packed, d_model) plus the vector of ``table`` for each token's position."""
+        """``x`` (packed, d_model) plus the vectors of ``table`` at the tokens' positions."""
         length = self._g.op("Gather", self._batch, self._g.integer(1))
         positions = self._g.op("Mod", self._indices, length)  # (packed)
         return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
 
     def attend(self, _: int, part: Attention, query_key_value: str) -> str:
-        """Self-attention of any layer within each text: (packed, 3 inner) to (packed, inner)."""
+        """Self-attention within each text: (packed, 3 inner) to (packed, inner)."""
         padded = self.pad(query_key_value)
         return self.pack(attend_sequence(self._g, part, padded, self._batch, self._lengths))

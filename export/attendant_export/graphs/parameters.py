@@ -1,7 +1,7 @@
-"""Parameters as graphs hold them, from those of a model, and back.
+"""Converts the parameters of a model to those of its graphs, and back.
 
-Graphs hold the first rows that positions use, the vector of token type 0, and the projections of
-the encoder's output to keys and values as one layer for all of the decoder.
+Graphs store only the used rows of position tables, only the vector of token type 0, and one joint
+layer for the cross-attention keys and values of all decoder layers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,9 +29,9 @@ KINDS = ("weight", "bias")
 def graph_parameters(
     model: nn.Module, architecture: Architecture, max_positions: int
 ) -> dict[str, Array]:
-    """The fp32 parameters of graphs for texts up to ``max_positions`` tokens.
+    """The fp32 parameters of graphs for texts of at most ``max_positions`` tokens.
 
-    Raises ValueError if the learned positions are fewer.
+    Raises ValueError if the model has fewer learned positions.
     """
     parameters = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
     _join_cross_attention(parameters, architecture)
@@ -43,10 +43,10 @@ def graph_parameters(
 def model_parameters(
     parameters: Mapping[str, Array], architecture: Architecture
 ) -> dict[str, Array]:
-    """The parameters of the model by its names, from those of float graphs.
+    """The parameters of the model by name, restored from those of fp32 or fp16 graphs.
 
-    Rows of tables that no graph uses are 0; embeddings of token types are missing where their
-    vector is part of the positions.
+    Position rows that graphs do not store are 0. Embeddings of token types are missing if the table
+    of positions includes them.
     """
     restored = {name: a for name, a in parameters.items() if name not in SHORTLIST_TABLES}
     _part_cross_attention(restored, architecture)

@@ -1,7 +1,7 @@
-"""int8: weights quantized per column, activations per row, inside the graph.
+"""int8 graphs: weights are quantized per column, activations per row at run time.
 
-Each row has a scale of its own, so no neighbour in the batch enters a row's arithmetic, and the
-integer products are exact. docs/decisions/0002-per-row-int8.md tells why it is done like this.
+Each row has its own scale and the integer products are exact, so a row's result does not depend on
+its neighbours in the batch. docs/decisions/0002-per-row-int8.md gives the reasons.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,24 +14,24 @@ from attendant_export.graphs.builder import MICROSOFT, Array, WeightFile
 from attendant_export.graphs.layers import Activation, Layers
 
 ZERO_POINT = 128
-"""The byte that stands for 0 in activations that can be negative."""
+"""The byte that represents 0 in activations that can be negative."""
 MAX_PAIR = 128
-"""Two neighbouring bytes of a weight's column are together no larger than this. Processors without
+"""Limit of the summed sizes of two neighbouring bytes in a column of a weight. Processors without
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
 SMALLEST_SCALE = 1e-12
-"""Keeps a column of zeros from being divided by zero."""
+"""Lower bound of a scale, which avoids division by zero for a column of zeros."""
 
 
 def quantize_columns(weight: Array) -> tuple[Array, Array]:
-    """Quantize a weight (outputs, inputs), each output by the smallest step that fits its bytes.
+    """Quantize a weight (outputs, inputs), each output with the smallest possible step.
 
-    Returns int8 (outputs, inputs) and fp32 scales (outputs), so that weight is about
+    Returns int8 values (outputs, inputs) and fp32 scales (outputs). The weight is approximately
     values * scales.
     """
     sizes = np.abs(weight)
     largest = sizes.max(axis=1)
     pairs = sizes[:, : sizes.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2)
-    # Rounding may add half a step to each of the two.
+    # Rounding may add half a step to each byte of a pair.
     largest_pair = pairs.max(axis=1, initial=0)
     scales = np.maximum(np.maximum(largest / 127, largest_pair / (MAX_PAIR - 1)), SMALLEST_SCALE)
     return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
@@ -47,7 +47,7 @@ class _Rows:
 
 
 class Int8Layers(Layers):
-    """A graph whose products with weights are of bytes; all else is fp32."""
+    """A graph whose products with weights are int8 products. All other operations are fp32."""
 
     def __init__(self, name: str, weights: WeightFile, parameters: Mapping[str, Array]) -> None:
         super().__init__(name, weights, parameters, np.float32)
@@ -62,10 +62,10 @@ class Int8Layers(Layers):
         return self.op("Add", product, self.parameter(bias)) if bias in self.parameters else product
 
     def activation_between(self, x: str, kind: Activation) -> str:
-        """``x`` (rows, width) through an activation; only linear layers use the result."""
+        """Apply an activation to ``x`` (rows, width). Only linear layers use the result."""
         if kind != ACTIVATION_RELU:
             return super().activation_between(x, kind)
-        self._rectified.add(x)  # Unsigned bytes leave out what is negative.
+        self._rectified.add(x)  # Quantization to unsigned bytes drops negative values.
         return x
 
     def embed(self, token_ids: str, table: str, factor: float = 1.0) -> str:
@@ -77,14 +77,14 @@ class Int8Layers(Layers):
     def vocabulary_products(self, x: str, table: str, listed: str = "") -> str:
         """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
-        Or with those of the token ids ``listed`` alone: (rows, listed).
+        With ``listed``, only products with the rows of these token ids: (rows, listed).
         """
         values, scales = (self.chosen(each, listed) for each in self._weight(table))
         rows = self._quantize_rows(x)
-        # ONNX Runtime transposes constants when it loads the graph: the file holds one table.
+        # ONNX Runtime transposes constants at load time, so the file needs only one table.
         columns = self.op("Transpose", values)
-        # Its kernel copies the columns' scales at every run, one by one: for a whole vocabulary
-        # that takes longer than to multiply by them afterwards, until there are many rows.
+        # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
+        # few rows, a separate multiplication is faster.
         scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
         return self.op("Mul", scaled_columns, rows.scales)
 
@@ -108,23 +108,23 @@ class Int8Layers(Layers):
     def _quantize_rows(self, x: str) -> _Rows:
         """Quantize each row of ``x`` by its largest value, once for all products that use it."""
         if x not in self._quantized:
-            # What is never negative can use all 256 levels.
+            # Values that are never negative can use all 256 levels.
             self._quantized[x] = self._rectify(x) if x in self._rectified else self._quantize(x)
         return self._quantized[x]
 
     def _quantize(self, x: str) -> _Rows:
-        # A row of zeros has the scale 0, so that its products are 0 whatever its bytes become.
+        # A row of zeros has scale 0, so its products are 0 whatever its bytes are.
         scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
         flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:
-            # All quantized values of a graph have the same rows.
+            # All quantized values of a graph have the same number of rows.
             zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
             self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
 
     def _rectify(self, x: str) -> _Rows:
-        """The same for what is left of ``x`` when all that is negative becomes 0."""
+        """Quantize the rows of ``x`` with negative values replaced by 0."""
         largest = self.op("Max", self._largest(x), self.scalar(0))
         scales = self.op("Mul", largest, self.scalar(1 / 255))
         flat = self.op("Squeeze", scales, self.integers(1))

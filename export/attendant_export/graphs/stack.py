@@ -1,4 +1,4 @@
-"""Stacks of layers as graph nodes. The twin of `models.stack`, `models.norm` and feed-forward."""
+"""Stacks of layers as graph nodes. The counterpart of `models.stack`, `norm` and `feed_forward`."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,18 +14,18 @@ from attendant_export.graphs.layers import Layers
 from attendant_export.models.stack import each_layer
 
 Sublayer = Callable[[str], str]
-"""Adds nodes behind one value and returns their result."""
+"""Adds the nodes of a sublayer for an input value and returns the output value."""
 Attend = Callable[[int, Attention, str], str]
-"""Attention of the layer of a number between its linear layers: of (rows, 3 inner) for
-self-attention and of queries (rows, inner) for cross-attention, to (rows, inner)."""
+"""Adds the attention of a layer, given its number and its projected input: (rows, 3 inner) for
+self-attention, queries (rows, inner) for cross-attention. Returns (rows, inner)."""
 
 
 def run_stack(
     g: Layers, part: Stack, name: str, x: str, attend: Attend, attend_memory: Attend | None = None
 ) -> Iterator[str]:
-    """The output (rows, d_model) of each layer in turn; the norm at the end is not among them.
+    """The output (rows, d_model) of each layer in turn, without the final norm.
 
-    ``name`` is that of the stack in the model. A decoder has an ``attend_memory``.
+    ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory``.
     """
     for number, group in enumerate(each_layer(part)):
         layer = _Layer(g, part, group, f"{name}.{number}", number)
@@ -37,12 +37,12 @@ def run_stack(
 
 
 def final_norm(g: Layers, part: Stack, name: str, x: str) -> str:
-    """``x`` after the norm at the end of the stack ``name``, if there is one."""
+    """``x`` after the final norm of the stack ``name``, if it has one."""
     return g.layer_norm(x, f"{name}_norm", part.norm_epsilon) if part.has_final_norm else x
 
 
 def feed_forward(g: Layers, part: FeedForward, name: str, x: str) -> str:
-    """The twin of `models.feed_forward.FeedForward`: (rows, d_model) to (rows, d_model)."""
+    """The counterpart of `models.feed_forward.FeedForward`: (rows, d_model) to (rows, d_model)."""
     inner = g.activation_between(g.linear(x, f"{name}.0"), part.activation)
     return g.linear(inner, f"{name}.2")
 

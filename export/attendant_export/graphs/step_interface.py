@@ -1,7 +1,6 @@
-"""The inputs and outputs of a step graph, declared in the graph and in its signature at once.
+"""The inputs and outputs of a step graph, declared in the graph and in its signature together.
 
-The only place that spells the names of a step. Readers take them from the signature, which the
-manifest holds.
+The only module that defines their names. Readers take the names from the signature in the manifest.
 """
 
 from collections.abc import Sequence
@@ -23,24 +22,24 @@ from attendant_export.graphs.layers import Layers
 
 KINDS = ("key", "value")
 SHORTLIST = "shortlist"
-"""Output of the encoder, and input of steps."""
+"""Name of an output of the encoder and of an input of steps."""
 
 
 def source_names(layer: int) -> tuple[str, str]:
-    """Names of the keys and values that a decoder layer reads of each source."""
+    """Names of the cross-attention keys and values of a decoder layer."""
     return f"cross_key_{layer}", f"cross_value_{layer}"
 
 
 class StepInterface:
-    """Declares what a step graph takes and gives.
+    """Declares the inputs and outputs of a step graph.
 
-    A state is declared before its outputs. The order of states is that of their memory.
+    A state must be declared before its outputs. States lie in memory in the order of declaration.
     """
 
     def __init__(
         self, g: Layers, name: str, *, num_tokens: int = 1, rows_per_sentence: int = 0
     ) -> None:
-        """``num_tokens`` and ``rows_per_sentence`` are as in `StepGraph`."""
+        """See `StepGraph` for ``num_tokens`` and ``rows_per_sentence``."""
         self._g = g
         self.signature = StepGraph(
             name=name,
@@ -52,7 +51,7 @@ class StepInterface:
         self._states: dict[str, StateTensor] = {}
 
     def rows(self) -> tuple[str, str, str]:
-        """Last tokens and lengths (rows), and one more than the longest length (1)."""
+        """Last tokens (rows), past lengths (rows), and the largest past length plus one (1)."""
         inputs = self.signature.inputs
         inputs.tokens, inputs.past_lengths = "tokens", "past_lengths"
         inputs.total_length = "total_length"
@@ -61,22 +60,22 @@ class StepInterface:
         return tokens, lengths, self._g.input(inputs.total_length, np.int32, 1)
 
     def source_lengths(self) -> str:
-        """Tokens of each source (sentences)."""
+        """Number of tokens of each source (sentences)."""
         self.signature.inputs.source_lengths = "source_lengths"
         return self._g.input("source_lengths", np.int64, self._sentences)
 
     def total_source_length(self) -> str:
-        """Tokens of the longest source (1)."""
+        """Number of tokens of the longest source (1)."""
         self.signature.inputs.total_source_length = "total_source_length"
         return self._g.input("total_source_length", np.int32, 1)
 
     def num_candidates(self) -> str:
-        """Candidates wanted of each row (1)."""
+        """Number of candidates per row (1)."""
         self.signature.inputs.num_candidates = "num_candidates"
         return self._g.input("num_candidates", np.int64, 1)
 
     def shortlist(self) -> tuple[str, str]:
-        """Token ids (listed), and which of them each row may use (rows, listed)."""
+        """Token ids (listed), and a mask (rows, listed) of the ids that each row may use."""
         inputs = self.signature.inputs
         inputs.shortlist, inputs.shortlist_mask = SHORTLIST, "shortlist_mask"
         return (
@@ -95,12 +94,12 @@ class StepInterface:
         )
 
     def past(self, layer: int, part: Attention) -> tuple[str, str]:
-        """Keys and values of a layer's self-attention, (rows, heads, max_length, head_dim)."""
+        """Self-attention keys and values of a layer, each (rows, heads, max_length, head_dim)."""
         names = [f"past_{name}_{layer}" for name in KINDS]
         return self._keys_values(names, part, STATE_OWNER_ROW)
 
     def source(self, layer: int, part: Attention) -> tuple[str, str]:
-        """Keys and values of a layer's cross-attention, (sentences, heads, source, head_dim)."""
+        """Cross-attention keys and values of a layer, each (sentences, heads, source, head_dim)."""
         return self._keys_values(source_names(layer), part, STATE_OWNER_SOURCE)
 
     def _keys_values(
@@ -129,12 +128,12 @@ class StepInterface:
         return self._sentences, heads, "source", head_dim
 
     def give_past(self, layer: int, presents: Sequence[str]) -> None:
-        """Keys and values of a layer after the next token of the run."""
+        """Declare the self-attention keys and values of a layer after the next token of the run."""
         for kind, present in zip(KINDS, presents, strict=True):
             self._give(f"past_{kind}_{layer}", f"present_{kind}_{layer}", present)
 
     def give_source(self, layer: int, presents: Sequence[str]) -> None:
-        """Outputs for the memory of a layer's cross-attention, unchanged by the next token."""
+        """Declare outputs for the unchanged cross-attention keys and values of a layer."""
         for name, present in zip(source_names(layer), presents, strict=True):
             self._give(name, f"present_{name}", present)
 
@@ -142,11 +141,11 @@ class StepInterface:
         state = self._states[state_name]
         name = f"{output}{_suffix(len(state.outputs))}"
         state.outputs.append(name)
-        state.reads_padding = False  # The kernels that write a state know where it ends.
+        state.reads_padding = False  # Kernels that write a state use its length.
         self._g.output(name, value, self._g.dtype, *self._dimensions(state))
 
     def give_candidates(self, ids: str, log_probabilities: str) -> None:
-        """The likeliest tokens, of each row or of each token of the run in turn."""
+        """Declare the candidates of each row, or the best token at each step of the run."""
         outputs, width = self.signature.outputs, self.signature.num_tokens
         columns = width if width > 1 else "candidates"
         outputs.candidate_ids = "candidate_ids"
@@ -157,5 +156,5 @@ class StepInterface:
 
 
 def _suffix(token: int) -> str:
-    """Ends the names that belong to a later token of a run."""
+    """The suffix of names for a later token of a run."""
     return f"_{token}" if token else ""

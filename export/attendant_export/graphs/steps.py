@@ -1,4 +1,4 @@
-"""The graphs that take steps of a decoder. Knows no precision: the layers do."""
+"""The step graphs of a decoder. The layers that it is given determine the precision."""
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
@@ -13,16 +13,17 @@ from attendant_export.graphs.translation import target_scores
 from attendant_export.models.stack import each_layer
 
 NUM_GREEDY_TOKENS = 2
-"""Tokens of one run of ``greedy_steps``."""
+"""Number of tokens that one run of ``greedy_steps`` decodes."""
 
 
 def build_decoder_step(
     g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
-    """One more token for rows of any age, in caches that are bound as past and present at once.
+    """A step of one token for rows with pasts of any lengths. It extends the caches in place.
 
-    The rows of one sentence share its source. With a shortlist, the token is one of ``shortlist``
-    (listed), sorted token ids, that its row ``may_use`` (rows, listed); biased are columns of it.
+    The rows of one sentence share its source. With a shortlist, candidates come from the sorted
+    token ids ``shortlist`` (listed) as far as ``shortlist_mask`` (rows, listed) allows, and token
+    biases refer to columns of the shortlist.
     """
     interface = StepInterface(g, name)
     source_lengths = interface.source_lengths()
@@ -38,11 +39,12 @@ def build_decoder_step(
 
 
 def build_greedy_step(g: Layers, name: str, architecture: Architecture) -> StepGraph:
-    """`build_decoder_step` for one row per sentence, with cross-attention as if to a past.
+    """`build_decoder_step` for one row per sentence, with the source as the past of an attention.
 
-    Its kernel takes a past of a length of its own for each row. That of ``decoder_step`` computes
-    as many positions as the longest source has, and masks. The position that the kernel appends to
-    the past is the source's last one, which is there already.
+    The kernel for pasts takes a separate length for each row. The kernel of ``decoder_step``
+    computes all positions of the longest source and masks padding. The kernel for pasts also
+    appends a position, so it is given the source's last position, which leaves the memory
+    unchanged.
     """
     interface = StepInterface(g, name, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
@@ -56,7 +58,7 @@ def _build_step(
     attend_source: Attend,
     has_shortlist: bool = False,
 ) -> StepGraph:
-    """A step of one token that ranks as many candidates as are wanted."""
+    """A step of one token that returns the requested number of candidates."""
     choice = _Choice(g, architecture, interface, has_shortlist)
     rows = interface.rows()
     num_candidates = interface.num_candidates()
@@ -72,11 +74,11 @@ def _build_step(
 def build_greedy_steps(
     g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
-    """`NUM_GREEDY_TOKENS` of `build_greedy_step`; each appends the best token of the one before.
+    """`NUM_GREEDY_TOKENS` times `build_greedy_step`; each token is the input of the next one.
 
-    Gives the best token of each and its log-probability, in order; those after EOS are undefined.
-    The presents of each token are outputs of their own, for the same memory. A shortlist is as in
-    `build_decoder_step`.
+    Returns the best token of each step and its log-probability. Tokens after EOS are undefined. The
+    present keys and values of each step are separate outputs, bound to the same memory.
+    `build_decoder_step` explains shortlists.
     """
     interface = StepInterface(g, name, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
@@ -88,7 +90,7 @@ def build_greedy_steps(
     found: list[tuple[str, str]] = []
     for number in range(NUM_GREEDY_TOKENS):
         bias = interface.token_bias()
-        # Tokens after the last position of a full row are of no use, but must not fail.
+        # Tokens after the last position of a full row are ignored, but must not fail.
         positions = g.op("Min", lengths, last_position) if number and last_position else lengths
         rows = (tokens, lengths, total_length)
         x, past = _decode(g, architecture, *rows, past, sources.attend, positions)
@@ -102,7 +104,7 @@ def build_greedy_steps(
 
 
 class _SourcesAsPasts:
-    """Cross-attention of one row per sentence to its source as if that were its past."""
+    """Cross-attention with one row per sentence that treats each source as the past of its row."""
 
     def __init__(self, g: Layers, interface: StepInterface, layers: list[LayerGroup]) -> None:
         source_lengths = interface.source_lengths()
@@ -139,7 +141,7 @@ class _SourcesAsPasts:
 
 
 class _Choice:
-    """Hidden states to the best tokens, of the whole vocabulary or of a shortlist."""
+    """Selects the best tokens from hidden states, among the vocabulary or a shortlist."""
 
     def __init__(
         self, g: Layers, architecture: Architecture, interface: StepInterface, has_shortlist: bool
@@ -149,16 +151,16 @@ class _Choice:
             self._listed, self._may_use = interface.shortlist()
 
     def best(self, x: str, bias: tuple[str, str], k: str) -> tuple[str, str]:
-        """Log-probabilities and ids of the ``k`` best tokens after ``x`` (rows, d_model).
+        """Log-probabilities and ids (rows, k) of the ``k`` best next tokens.
 
-        Each (rows, k). ``bias`` holds positions and values.
+        ``x`` is (rows, d_model). ``bias`` holds the indices and values of token biases.
         """
         g = self._g
         scores = target_scores(g, self._architecture, x, self._listed)  # (rows, vocab or listed)
         if self._listed:
             never = g.constant(np.array(-np.inf, np.float32))
             scores = g.op("Where", self._may_use, scores, never)
-        # After the softmax: the tokens that are left keep their probabilities.
+        # Added after the softmax, so that the other tokens keep their probabilities.
         log_p = g.op("ScatterND", g.op("LogSoftmax", scores), *bias, reduction="add")
         if not self._listed:
             return g.top_k(log_p, k, self._architecture.target_embeddings.vocab_size)
@@ -177,7 +179,7 @@ def _give_pasts(interface: StepInterface, presents: list[tuple[str, str]]) -> No
 
 
 def _last_position(g: Layers, architecture: Architecture) -> str:
-    """The last row of the table of positions; "" without positions."""
+    """Index of the last row of the table of positions; "" without positions."""
     table = target_embeddings(architecture).positions
     return table and g.constant(np.array(g.parameters[table].shape[0] - 1, np.int32))
 
@@ -192,9 +194,9 @@ def _decode(
     attend_source: Attend,
     positions: str = "",
 ) -> tuple[str, list[tuple[str, str]]]:
-    """Hidden states after the last layer, (rows, d_model), and the presents of each layer.
+    """Hidden states (rows, d_model) after the last layer, and the present keys and values.
 
-    ``positions`` of the tokens are ``lengths``, unless given.
+    ``positions`` are those of the tokens; they default to ``lengths``.
     """
     presents: list[tuple[str, str]] = []
 

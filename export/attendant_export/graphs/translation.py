@@ -1,6 +1,6 @@
-"""The encoder and the scorer of an encoder-decoder, and what its steps share with them.
+"""The encoder and the scorer of an encoder-decoder, and the output layer that steps share.
 
-Owns their inputs and outputs. Knows no precision: the layers it is given do.
+Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ from attendant_export.models.stack import each_layer
 def build_encoder(
     g: Layers, architecture: Architecture, shortlists: Shortlists | None = None
 ) -> None:
-    """Source tokens to the cross-attention keys and values of every decoder layer.
+    """Source token ids to the cross-attention keys and values of every decoder layer.
 
-    With ``shortlists`` also to the target tokens, not all different, that each text may use.
+    With ``shortlists``, also to each text's shortlist of target token ids, with repetitions.
     """
     source = g.input("source", np.int64, "batch", "source")
     lengths = g.input("source_lengths", np.int64, "batch")
@@ -55,7 +55,7 @@ def build_encoder(
 
 
 def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
-    # Padding adds nothing: special tokens have no translations and are everyone's.
+    # Padding adds no tokens: the row of a special token repeats a token of every shortlist.
     tables = (shortlists.translations, shortlists.frequent)
     table, frequent = map(g.weight, SHORTLIST_TABLES, tables)
     translations = g.op("Gather", table, source)  # (batch, source, translations)
@@ -72,7 +72,7 @@ def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
 
 
 def build_scorer(g: Layers, architecture: Architecture) -> None:
-    """Log-probabilities of the tokens of given targets, all positions at once."""
+    """Log-probabilities of the tokens of given targets, computed for all positions at once."""
     target_in = g.input("target_in", np.int64, "batch", "target")
     target_out = g.input("target_out", np.int64, "batch", "target")
     source_lengths = g.input("source_lengths", np.int64, "batch")
@@ -83,7 +83,7 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         return add_first_positions(g, x, batch, table, width)
 
     def attend(_: int, part: Attention, query_key_value: str) -> str:
-        # Padding is on the right, where no earlier position attends to it.
+        # Padding is on the right, so causal attention ignores it.
         return attend_sequence(g, part, query_key_value, batch)
 
     def attend_source(layer: int, part: Attention, query: str) -> str:
@@ -107,7 +107,7 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
 def target_scores(g: Layers, architecture: Architecture, x: str, listed: str = "") -> str:
     """Last hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
 
-    Or of the token ids ``listed`` alone: (rows, listed).
+    With ``listed``, only the scores of these token ids: (rows, listed).
     """
     table = f"{target_embeddings(architecture).names.tokens}.weight"
     epsilon = architecture.decoder.norm_epsilon

@@ -1,4 +1,4 @@
-"""Writes the graphs and weights of a model in one precision into a folder."""
+"""Writes the graphs and weights of a model in one precision to a folder."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,10 +29,10 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_POSITIONS = 512
-"""Tokens of the longest text, unless said otherwise."""
+"""Default limit of tokens of a text."""
 
 Builder = Callable[[Layers], StepGraph | None]
-"""Builds a graph; returns the signature of a step."""
+"""Builds a graph. Returns the signature of a step graph, None for other graphs."""
 
 
 def write_translation_graphs(
@@ -42,12 +42,12 @@ def write_translation_graphs(
     max_positions: int | None = None,
     shortlists: Shortlists | None = None,
 ) -> PrecisionGraphs:
-    """Write the graphs of ``model`` for texts up to ``max_positions`` tokens.
+    """Write the graphs of ``model`` for texts of at most ``max_positions`` tokens.
 
-    ``precision`` is one of `PRECISIONS`. By default, texts may have `MAX_POSITIONS` tokens, or as
-    many as the model has positions. With ``shortlists``, steps that choose from them are written as
-    well. The paths of the answer are relative to ``folder``. Raises ValueError that names a field
-    of the architecture that graphs do not support.
+    ``precision`` is one of `PRECISIONS`. By default, the limit is `MAX_POSITIONS` tokens or the
+    number of the model's positions, if that is smaller. With ``shortlists``, also writes steps that
+    use them. The paths in the result are relative to ``folder``. Raises ValueError that names a
+    field of the architecture that graphs do not support.
     """
     network = model.architecture
     builders: dict[str, Builder] = {
@@ -72,9 +72,9 @@ def write_translation_graphs(
 def write_embedding_graphs(
     model: Encoder, precision: str, folder: Path, max_positions: int | None = None
 ) -> PrecisionGraphs:
-    """Write embedder and, for a model with a head, mlm_head.
+    """Write the embedder and, for a model with a head, mlm_head.
 
-    The arguments are those of `write_translation_graphs`.
+    The parameters are those of `write_translation_graphs`.
     """
     network = model.architecture
     builders: dict[str, Builder] = {"embedder": lambda g: build_embedder(g, network)}

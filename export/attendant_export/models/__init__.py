@@ -1,1 +1,1 @@
-"""The PyTorch models. They know tensors only."""
+"""The PyTorch models. They depend on tensors only."""

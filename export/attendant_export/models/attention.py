@@ -1,6 +1,6 @@
 """Multi-head attention. Past keys and values are explicit arguments and results.
 
-So cached and uncached decoding are the same code.
+Cached and uncached decoding are therefore the same code.
 """
 
 import torch
@@ -17,8 +17,8 @@ KeyValue = tuple[Tensor, Tensor]
 class MultiHeadAttention(nn.Module):
     """Multi-head scaled dot-product attention, self or cross ("Attention Is All You Need", 3.2).
 
-    One fused projection holds query, key and value weights in this order; cross-attention uses
-    its first third on the decoder's stream and the rest, once, on the encoder's output.
+    One fused projection holds query, key and value weights in this order. Cross-attention applies
+    the first third to the decoder's hidden states and the rest, once, to the encoder's output.
     """
 
     def __init__(self, part: architecture_pb2.Attention, d_model: int) -> None:
@@ -57,8 +57,8 @@ class MultiHeadAttention(nn.Module):
         """Self-attention of ``x`` (batch, length, d_model) over ``past`` followed by ``x``.
 
         ``mask`` is boolean and broadcasts to (batch, heads, length, past + length): True attends.
-        Causal attention leaves out later positions as well. Returns the output, shaped as ``x``,
-        and the keys and values including the past.
+        Causal attention also masks later positions. Returns the output, shaped like ``x``, and
+        the keys and values including the past.
         """
         query, keys, values = map(self.split_heads, self.query_key_value(x).chunk(3, dim=-1))
         if past is not None:
@@ -85,6 +85,6 @@ class MultiHeadAttention(nn.Module):
 
 
 def _causal_mask(length: int, total_length: int, device: torch.device) -> Tensor:
-    """Which positions each of the last ``length`` ones attends to: (length, total_length)."""
+    """A mask (length, total_length): the positions that each of the last ``length`` attends to."""
     mask = torch.ones(length, total_length, dtype=torch.bool, device=device)
     return mask.tril(total_length - length)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 STD = 0.02
-"""Deviation of embeddings at the beginning, as in BERT; scaled ones have 1 after their factor."""
+"""Initial standard deviation of embeddings, as in BERT. Scaled ones have 1 after scaling."""
 SINUSOIDS = (POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingNames:
-    """Names that a model gives to the modules of its embeddings."""
+    """Names of a model's embedding modules."""
 
     tokens: str = "embedding"
     positions: str = "position_embedding"
@@ -35,7 +35,7 @@ SOURCE = EmbeddingNames()
 
 
 def target_names(shares_embeddings: bool) -> EmbeddingNames:
-    """The names of the embeddings of a decoder, which may share the encoder's table of tokens."""
+    """Names of a decoder's embedding modules. It may share the encoder's table of tokens."""
     tokens = SOURCE.tokens if shares_embeddings else f"target_{SOURCE.tokens}"
     rest = (f"target_{name}" for name in (SOURCE.positions, SOURCE.token_types, SOURCE.norm))
     return EmbeddingNames(tokens, *rest)
@@ -44,8 +44,8 @@ def target_names(shares_embeddings: bool) -> EmbeddingNames:
 def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int) -> Tensor:
     """Sinusoidal vectors of the first positions: (num_positions, d_model).
 
-    Interleaved as in "Attention Is All You Need", section 3.5, or with all sines in the first half
-    of the channels. A fixed permutation of the channels makes no difference to the layers above.
+    The channels are interleaved as in "Attention Is All You Need", section 3.5, or have all sines
+    first. A fixed permutation of the channels makes no difference to the layers above.
     """
     rates = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
     rows = torch.arange(part.offset, part.offset + num_positions)
@@ -67,7 +67,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("table", sinusoids(part, 1024, d_model), persistent=False)
 
     def vectors(self, first: int, length: int) -> Tensor:
-        """Those of ``length`` positions from ``first`` on: (length, d_model)."""
+        """The vectors of ``length`` positions from ``first`` on: (length, d_model)."""
         end = first + length
         if end > len(self.table):
             table = sinusoids(self._part, 2 * end, self.table.shape[1])
@@ -76,7 +76,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class LearnedPositions(nn.Embedding):
-    """A learned table of position vectors."""
+    """A learned table of position vectors. Raises ValueError if the offset leaves no rows."""
 
     def __init__(self, part: architecture_pb2.Positions, d_model: int) -> None:
         if part.num_positions <= part.offset:
@@ -85,9 +85,9 @@ class LearnedPositions(nn.Embedding):
         self._offset = part.offset
 
     def vectors(self, first: int, length: int) -> Tensor:
-        """Those of ``length`` positions from ``first`` on: (length, d_model).
+        """The vectors of ``length`` positions from ``first`` on: (length, d_model).
 
-        Raises ValueError beyond the last position.
+        Raises ValueError for positions beyond the table.
         """
         end, limit = first + length, self.num_embeddings - self._offset
         if end > limit:
@@ -96,20 +96,20 @@ class LearnedPositions(nn.Embedding):
 
 
 def max_text_tokens(part: architecture_pb2.Positions) -> int | None:
-    """Tokens of the longest text that the positions allow. None: no limit."""
+    """Limit of tokens of a text that the positions allow. None: no limit."""
     return part.num_positions - part.offset if part.kind == POSITION_KIND_LEARNED else None
 
 
 def longest_text(architecture: Architecture, limit: int) -> int:
-    """Tokens of the longest text that all positions of a network allow, at most ``limit``."""
+    """Limit of tokens of a text that all positions of a network allow, at most ``limit``."""
     sides = (architecture.source_embeddings, architecture.target_embeddings)
     return min([limit, *filter(None, (max_text_tokens(side.positions) for side in sides))])
 
 
 class Embeddings:
-    """The input of a stack from token ids. Its modules are children of the model, which names them.
+    """Embeds token ids as the input of a stack. `add_to` makes its modules children of the model.
 
-    So the names of parameters stay those of the time before there were parts.
+    This keeps the parameter names of earlier versions.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Encoders, such as BERT (Devlin et al., 2019), with a masked-language-model head and poolings.
+"""Encoders, such as BERT (Devlin et al., 2019), with a masked-language-model head and pooling.
 
-Knows tensors only: no tokenizer, no files, no training.
+Depends on tensors only, not on tokenizers, files or training.
 """
 
 from typing import Literal, cast
@@ -33,10 +33,10 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """The model that an architecture without a decoder describes."""
+    """The model of an architecture without a decoder."""
 
     embedding: nn.Embedding
-    """The table of tokens."""
+    """The token embedding table."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Encoder(nn.Module):
         tokens: EncoderTokens | None = None,
         dropout: float = 0.0,
     ) -> None:
-        """Raises ValueError that names the field that is not supported."""
+        """Raises ValueError that names an unsupported field of the architecture."""
         super().__init__()
         _check(architecture)
         self.architecture = architecture
@@ -62,10 +62,9 @@ class Encoder(nn.Module):
             self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
 
     def begin_as_averages(self) -> None:
-        """Make every layer of a pre-norm model the identity, from which training departs.
+        """Initialize every layer of a pre-norm model to the identity.
 
-        Its sentence embeddings are then its averaged token embeddings: the layers go on from what
-        these have learned alone.
+        Sentence embeddings then start as the averages of token embeddings.
         """
         for layer in self.encoder.layers:
             nn.init.zeros_(layer.self_attention.output.weight)
@@ -84,8 +83,8 @@ class Encoder(nn.Module):
         """The embeddings and each layer's output, num_layers + 1 of (batch, length, d_model).
 
         ``token_ids`` (batch, length) are right-padded with ``pad_id``; ``token_types``, of the same
-        shape, are all 0 by default. ``num_layers`` limits the work to the first layers, 0 to the
-        embeddings. States at padding are undefined.
+        shape, default to 0. ``num_layers`` limits the computation to the first layers; 0 computes
+        the embeddings only. States at padding are undefined.
         """
         mask = self.real_tokens(token_ids)[:, None, None, :]  # (batch, 1, 1, length)
         states = [self.embed(token_ids, token_types=token_types)]

@@ -1,6 +1,6 @@
 """Encoder-decoder models, such as the Transformer of "Attention Is All You Need".
 
-Knows tensors only: no tokenizer, no files, no training.
+Depends on tensors only, not on tokenizers, files or training.
 """
 
 from typing import cast
@@ -18,10 +18,10 @@ from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 
 class EncoderDecoder(nn.Module):
-    """The model that an architecture with a decoder describes."""
+    """The model of an architecture with a decoder."""
 
     embedding: nn.Embedding
-    """The table of the source's tokens."""
+    """The token embedding table of the source."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class EncoderDecoder(nn.Module):
         tokens: TranslationTokens | None = None,
         dropout: float = 0.0,
     ) -> None:
-        """Raises ValueError that names the field that is not supported."""
+        """Raises ValueError that names an unsupported field of the architecture."""
         super().__init__()
         _check(architecture)
         self.architecture = architecture
@@ -74,7 +74,7 @@ class EncoderDecoder(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Hidden states (batch, target, d_model) of ``target`` (batch, target) after ``past``.
 
-        Also returns each layer's self-attention keys and values, to be given as ``past`` next.
+        Also returns each layer's self-attention keys and values, the ``past`` of the next call.
         """
         num_past = past[0][0].shape[2] if past else 0
         x = self._target(target, num_past)
@@ -85,7 +85,7 @@ class EncoderDecoder(nn.Module):
         return self.decoder_norm(x), present
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the vocabulary: (..., d_model) to (..., vocab_size)."""
+        """Scores over the vocabulary: (..., d_model) to (..., vocab_size)."""
         return cast(Tensor, self.head(hidden, self._target.tokens.weight))
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:

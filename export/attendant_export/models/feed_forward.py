@@ -25,7 +25,7 @@ _ACTIVATIONS: dict[architecture_pb2.Activation.ValueType, Callable[[Tensor], Ten
 
 
 class Activation(nn.Module):
-    """The activation that a field of a part names."""
+    """The activation of a field in the architecture. Raises ValueError if it is not supported."""
 
     def __init__(self, part: Message, field: str) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Activation(nn.Module):
         self._function = _ACTIVATIONS[getattr(part, field)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The function of each value of ``x``."""
+        """Apply the activation to each value of ``x``."""
         return self._function(x)
 
 

@@ -1,4 +1,4 @@
-"""Heads: hidden states to scores of the vocabulary."""
+"""Heads: projections of hidden states to vocabulary scores."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from attendant_export.models.feed_forward import Activation
 
 
 class Head(nn.Module):
-    """Projection to the vocabulary, tied or of its own, after the transform of a masked LM."""
+    """Projection to the vocabulary, tied or separate, after the optional masked-LM transform."""
 
     def __init__(
         self, part: architecture_pb2.Head, d_model: int, vocab_size: int, norm_epsilon: float
@@ -30,7 +30,7 @@ class Head(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if part.has_bias else None
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        """(..., d_model) to (..., vocab_size); a tied projection is ``embedding``."""
+        """(..., d_model) to (..., vocab_size). A tied projection uses the table ``embedding``."""
         if self.transforms:
             hidden = self.norm(self.activation(self.dense(hidden)))
         weight = embedding if self._is_tied else self.projection.weight

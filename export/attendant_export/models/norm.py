@@ -1,4 +1,4 @@
-"""Layer norms, and where they stand around sublayers."""
+"""Layer norms before or after sublayers."""
 
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE
@@ -8,7 +8,7 @@ from attendant_export.models.unsupported import unsupported
 
 
 class Residual(nn.Module):
-    """Norm and dropped-out residual around a sublayer ("Attention Is All You Need", 3.1, 5.4)."""
+    """Norm, dropout and residual of a sublayer ("Attention Is All You Need", 3.1, 5.4)."""
 
     def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Residual(nn.Module):
         return self.norm(x) if self.is_pre_norm else x
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
-        """The stream after the sublayer answered ``y``."""
+        """The residual stream ``x`` after the sublayer returned ``y``."""
         x = x + self.dropout(y)
         return x if self.is_pre_norm else self.norm(x)
 

@@ -1,4 +1,4 @@
-"""The two shapes of networks that we train, as architectures."""
+"""The architectures of the two networks that the exporter trains."""
 
 from math import sqrt
 
@@ -34,8 +34,9 @@ def transformer(
 ) -> Architecture:
     """An encoder-decoder with one embedding for source, target and output.
 
-    A deep encoder with a shallow decoder decodes fastest. ``norm_first`` is pre-norm; otherwise it
-    is post-norm, as in "Attention Is All You Need".
+    A deep encoder with a shallow decoder is the fastest to decode. ``norm_first`` selects pre-norm;
+    "Attention Is All You Need" is post-norm. Raises ValueError if ``d_model`` is not a multiple of
+    2 * ``num_heads``.
     """
     if d_model % (2 * num_heads):
         raise ValueError(f"d_model ({d_model}) must be a multiple of 2 * num_heads ({num_heads})")
@@ -69,7 +70,11 @@ def bert(
     num_segments: int = 2,
     norm_first: bool = False,
 ) -> Architecture:
-    """A BERT with its masked-language-model head. ``norm_first`` is pre-norm; BERT is post-norm."""
+    """A BERT with its masked-language-model head.
+
+    ``norm_first`` selects pre-norm; the original BERT is post-norm. Raises ValueError if d_model
+    is not a multiple of ``num_heads``.
+    """
     if d_model % num_heads:
         raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
     layers = _layers(d_model, num_heads, d_feed_forward, ACTIVATION_GELU)
@@ -87,7 +92,7 @@ def bert(
 
 
 def with_vocab_size(architecture: Architecture, vocab_size: int) -> Architecture:
-    """The same network for a vocabulary of another size."""
+    """The same network with another vocabulary size."""
     changed = Architecture()
     changed.CopyFrom(architecture)
     changed.source_embeddings.vocab_size = vocab_size
@@ -112,7 +117,7 @@ def _stack(layers: LayerGroup, num_layers: int, norm_first: bool) -> Stack:
         groups=[layers],
         norm_position=NORM_POSITION_PRE if norm_first else NORM_POSITION_POST,
         norm_epsilon=NORM_EPSILON,
-        # Pre-norm leaves the stream unnormalized at the top; post-norm has already done it.
+        # The residual stream of pre-norm is unnormalized at the top; that of post-norm is not.
         has_final_norm=norm_first,
     )
     stack.groups[0].num_layers = num_layers

@@ -1,4 +1,4 @@
-"""Ids of the special tokens of our own vocabularies."""
+"""Ids of the special tokens in vocabularies that the exporter trains."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
-    """The group of each layer, in order."""
+    """The layer group of each layer, in order."""
     return [group for group in part.groups for _ in range(group.num_layers)]
 
 
@@ -41,7 +41,11 @@ class Layer(nn.Module):
         memory: KeyValue | None = None,
         memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, KeyValue]:
-        """``x`` (batch, length, d_model) one layer further, and this layer's keys and values."""
+        """The layer's output (batch, length, d_model), and its self-attention keys and values.
+
+        ``x`` is (batch, length, d_model). The masks are those of `MultiHeadAttention`. A decoder
+        layer needs ``memory``, the keys and values of its cross-attention.
+        """
         residual = self.self_attention_residual
         attended, present = self.self_attention(residual.before(x), mask, past)
         x = residual.after(x, attended)
@@ -55,7 +59,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.ModuleList):
-    """The layers of an encoder or a decoder. The norm after the last one is `norm.final_norm`."""
+    """The layers of an encoder or a decoder, without `norm.final_norm`."""
 
     def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
         _check(part)

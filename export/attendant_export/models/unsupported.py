@@ -1,10 +1,10 @@
-"""The error for a value of an architecture that this version cannot build."""
+"""The error for an architecture that this version cannot build."""
 
 from google.protobuf.message import Message
 
 
 def unsupported(part: Message, field: str, reason: str = "is not supported") -> ValueError:
-    """An error that names a field of a part, its value and what is wrong with it."""
+    """An error that names a field of a part, its value and the reason."""
     descriptor, value = part.DESCRIPTOR.fields_by_name[field], getattr(part, field)
     if descriptor.enum_type is not None:
         known = descriptor.enum_type.values_by_number.get(value)
@@ -13,7 +13,7 @@ def unsupported(part: Message, field: str, reason: str = "is not supported") -> 
 
 
 def check_at_least_one(part: Message, *fields: str) -> None:
-    """Raise ValueError if a width or a count is 0."""
+    """Raise ValueError if one of the fields, a width or a count, is 0."""
     for field in fields:
         if getattr(part, field) < 1:
             raise unsupported(part, field, "is less than 1")

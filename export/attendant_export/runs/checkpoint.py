@@ -33,7 +33,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read what `save_weights` wrote; raises ValueError that names a damaged file."""
+    """Read weights from a file of `save_weights`. Raises ValueError that names a damaged file."""
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def set_weights(path: Path, found: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Give ``model`` the weights ``found`` in ``path``; keys and shapes must match exactly.
+    """Copy the weights ``found`` in ``path`` into ``model``; names and shapes must match exactly.
 
     Raises ValueError that lists every missing, unexpected or misshapen tensor at once.
     """
@@ -72,7 +72,7 @@ def save_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore what `save_optimizer` wrote into an optimizer over the same parameters."""
+    """Restore the state from `save_optimizer` into an optimizer over the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in load_file(path).items():
         index, name = key.split(".", 1)
@@ -83,9 +83,9 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
 def save_last(
     run_dir: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
 ) -> None:
-    """Write ``last/`` of a run folder, replacing the one before as a whole.
+    """Write ``last/`` of a run folder and replace the previous one as a whole.
 
-    A crash leaves that one or the new one, never files of both.
+    A crash leaves either the previous or the new folder, never a mixture.
     """
     last, new, old = run_dir / LAST, run_dir / f"{LAST}.new", run_dir / f"{LAST}.old"
     for leftover in (new, old):
@@ -101,7 +101,7 @@ def save_last(
 
 
 def find_last(run_dir: Path) -> Path | None:
-    """The folder that `save_last` wrote, if it has; a crash while it was replaced is undone."""
+    """The folder from `save_last`, if it exists. Undoes a replacement that a crash interrupted."""
     last, old = run_dir / LAST, run_dir / f"{LAST}.old"
     if not last.exists() and old.exists():
         old.rename(last)
@@ -125,12 +125,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read what `write_json` wrote."""
+    """Read a JSON file. Raises ValueError if it is not JSON."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def find_weights(folder: Path) -> Path:
-    """The best weights of a run folder; FileNotFoundError if it has none yet."""
+    """The best weights of a run folder. Raises FileNotFoundError if there are none yet."""
     path = folder / BEST / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {BEST}/{WEIGHTS}: nothing was trained there yet")

@@ -1,4 +1,4 @@
-"""``config.json`` of a run: the model that it trains, described."""
+"""``config.json`` of a run, which describes its model."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ _SHAPES: dict[str, Callable[..., Architecture]] = {TRANSLATION: transformer, BER
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """The kind of a model, its network, its special tokens, and its dropout in training."""
+    """Kind, architecture, special tokens and training dropout of a model."""
 
     kind: str
     architecture: Architecture
@@ -43,7 +43,7 @@ class RunConfig:
 
 
 def read_config(run_dir: Path) -> RunConfig:
-    """The description of a run. Raises ValueError that names the file if it is not one."""
+    """The model of a run. Raises ValueError that names the file if it is invalid."""
     path = run_dir / checkpoint.CONFIG
     try:
         return _parse(upgrade(checkpoint.read_json(path)))
@@ -57,9 +57,9 @@ def write_config(run_dir: Path, config: RunConfig) -> None:
 
 
 def upgrade(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of ``config.json`` as it is written now.
+    """The content of ``config.json`` in the current format.
 
-    Earlier files had the sizes of one of our two shapes instead of an architecture.
+    Older files have the sizes of one of two fixed shapes instead of an architecture.
     """
     sizes = dict(content)
     if "architecture" in sizes:
@@ -78,7 +78,7 @@ def _parse(content: dict[str, Any]) -> RunConfig:
 
 
 def _leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs of a path and a value that is neither an object nor a list."""
+    """Pairs of the path and the value of each leaf of nested objects and lists."""
     if isinstance(content, list):
         content = dict(enumerate(content))
     if not isinstance(content, Mapping):

@@ -1,14 +1,14 @@
-"""The training curve of a run, as CSV while it runs and as a picture."""
+"""The training curve of a run, as a CSV file and as a picture."""
 
 import csv
 from pathlib import Path
 
 
 class History:
-    """Rows of measured values, appended to ``history.csv`` and drawn to ``history.png``."""
+    """Rows of measured values in ``history.csv``, drawn to ``history.png``."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Continue the run's ``history.csv`` if there is one."""
+        """Continue ``history.csv`` of the run if it exists."""
         self._csv = run_dir / "history.csv"
         self._picture = run_dir / "history.png"
         self.rows: list[dict[str, float]] = []
@@ -19,7 +19,7 @@ class History:
                 ]
 
     def append(self, row: dict[str, float]) -> None:
-        """Add one row; it must have ``step``. New columns may appear later."""
+        """Append a row, which must have ``step``. Later rows may add columns."""
         self.rows.append(row)
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
         with self._csv.open("w", encoding="utf-8", newline="") as file:
@@ -28,7 +28,7 @@ class History:
             writer.writerows(self.rows)
 
     def draw(self) -> None:
-        """Draw every column but the step, one panel each."""
+        """Draw one panel for each column except the step."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 

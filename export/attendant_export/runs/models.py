@@ -1,4 +1,4 @@
-"""The best model of a run."""
+"""Creates the model of a run, or loads its best weights."""
 
 from pathlib import Path
 

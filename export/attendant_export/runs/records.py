@@ -1,4 +1,4 @@
-"""Where weights come from: what a run records about itself, and what its data asks for."""
+"""The record of a run: how its weights were trained, on which data."""
 
 import logging
 from dataclasses import asdict, dataclass, field
@@ -15,7 +15,7 @@ RUN = "run.json"
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """One source of training data and what its licence asks for."""
+    """A source of training data with its licence and the credit that the licence demands."""
 
     name: str
     license: str
@@ -24,9 +24,9 @@ class DataSource:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a training writes into its run folder, so that an export need not be told.
+    """The facts about a training that an export copies into the bundle.
 
-    What is not known is left empty.
+    Unknown facts are empty.
     """
 
     trainer_version: str = ""
@@ -34,17 +34,17 @@ class RunRecord:
     recipe: str = ""
     hardware: str = ""
     valid_pairs: str = ""
-    """Path of the validation text as it was given."""
+    """Path of the validation text as given on the command line."""
     swap: bool = False
     """Whether the second column was translated into the first."""
     max_tokens: int | None = None
-    """The most tokens of a text that the model saw, if it cannot read longer ones."""
+    """Limit of tokens of a training text, if the model cannot read longer texts."""
     start_data: list[DataSource] = field(default_factory=list)
-    """What the bundle was trained on whose weights were the start."""
+    """The training data of the bundle that the initial weights came from."""
 
 
 def write_run_record(run_dir: Path, record: RunRecord) -> None:
-    """Write ``run.json`` of a run folder; a run that has started keeps its own, with a warning."""
+    """Write ``run.json``. A run that has started keeps its file; differences log a warning."""
     if has_started(run_dir):
         kept, given = asdict(read_run_record(run_dir)), asdict(record)
         if others := [name for name in given if given[name] != kept[name]]:
@@ -55,9 +55,9 @@ def write_run_record(run_dir: Path, record: RunRecord) -> None:
 
 
 def read_run_record(run_dir: Path) -> RunRecord:
-    """The record of a run folder; an empty one if the run made none.
+    """The record of a run folder, empty if the folder has none.
 
-    Raises ValueError that names the file and what is wrong with it.
+    Raises ValueError that names the file and its fault.
     """
     path = run_dir / RUN
     if not path.exists():

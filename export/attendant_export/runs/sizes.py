@@ -1,6 +1,6 @@
-"""The sizes of models on disk, compared before weights are loaded or anything is written.
+"""Compares model configurations before weights are loaded or files are written.
 
-Shapes of tensors do not tell them all: the same weights fit any number of heads.
+Tensor shapes alone are not enough: the same weights fit any number of heads.
 """
 
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from attendant_export.runs.config import RunConfig, read_config
 
 
 def check_run(run_dir: Path, config: RunConfig) -> None:
-    """ValueError that lists where ``config`` differs from the run's ``config.json``, if any."""
+    """Raise ValueError that lists where ``config`` differs from an existing ``config.json``."""
     if has_started(run_dir):
         found = read_config(run_dir)
         check_same_config(f"{run_dir} is the run", found.values(), config.values())
 
 
 def has_started(run_dir: Path) -> bool:
-    """Whether a training got so far that its data and flags were found to be good."""
+    """Whether a training has accepted the run's data and options and has started."""
     return (run_dir / checkpoint.CONFIG).exists()
 
 
 def check_same_config(what: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """ValueError that lists the differences between two configurations, if any."""
+    """Raise ValueError that lists the differences between two configurations, if any."""
     differences = [
         f"{name} {found.get(name)}, not {wanted.get(name)}"
         for name in dict.fromkeys([*found, *wanted])

@@ -1,1 +1,1 @@
-"""Training: the loop, the tasks, several processes."""
+"""Training: the loop, the tasks, and training in several processes."""

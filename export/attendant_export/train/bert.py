@@ -1,6 +1,7 @@
-"""Training a BERT: its phases, with their losses and validations.
+"""Trains a BERT in phases, each with its loss and validation.
 
-Token embeddings alone, masked language model, sentence embeddings. The loop is `Trainer`'s.
+The phases are token embeddings only, masked language model only, and sentence embeddings. `Trainer`
+runs each of them.
 """
 
 import itertools
@@ -49,39 +50,40 @@ from attendant_export.verify.metrics import retrieval_accuracy
 
 @dataclass(frozen=True, slots=True)
 class MlmOptions:
-    """The masked language model: a phase of its own, and a part of the contrastive phase."""
+    """Options of the masked language model, as a separate phase and in the contrastive phase."""
 
     training: TrainingOptions | None = None
-    """If given, a phase before the contrastive one learns nothing else."""
+    """Options of a phase that trains only the masked language model. None: no such phase."""
     max_batch_tokens: int = 4096
-    """Size of a batch, in either phase."""
+    """Padded tokens of a batch, in both phases."""
     mask_ratio: float = 0.15
     num_valid_sequences: int = 600
 
 
 @dataclass(frozen=True, slots=True)
 class ContrastiveOptions:
-    """The contrastive phase."""
+    """Options of the contrastive phase."""
 
     training: TrainingOptions
     max_pairs: int = 128
-    """Pairs of a batch; every sentence of the other side but its own is a negative."""
+    """Pairs of a batch. All other sentences of the other side are negatives."""
     temperature: float = 0.05
     pooling: Pooling = "mean"
     mlm_weight: float = 1.0
-    """Of the loss of the masked-language-model batch that each step also learns from."""
+    """Weight of the masked-language-model loss that each step adds."""
     embedding_training: TrainingOptions | None = None
-    """If given, a phase before all others learns the token embeddings, averaged, without layers.
+    """Options of a first phase that trains averaged token embeddings. None: no such phase.
 
-    Averages alone are strong sentence embeddings (Wieting et al., 2019) and cost a hundredth of
-    the whole model, which with pre-norm goes on from them. Beware of a masked language model by
-    itself in between: it undid them (92 % of 2,000 translations found before it, 1 % after), and
-    27 minutes of the contrastive phase brought back 84 %.
+    Averages of token embeddings are strong sentence embeddings (Wieting et al., 2019) and cost a
+    hundredth of training the whole model. A pre-norm model starts from them. Do not train the
+    masked language model alone after this phase: it destroyed the embeddings (92 % of 2,000
+    translations found before it, 1 % after), and 27 minutes of the contrastive phase restored only
+    84 %.
     """
     max_embedding_pairs: int = 256
-    """Pairs of a batch of that phase."""
+    """Pairs of a batch of the embedding phase."""
     max_paraphrases_per_group: int = 1
-    """Pairs taken from the sentences that share one translation."""
+    """Limit of paraphrase pairs from sentences that share one translation."""
     num_valid_sentences: int = 1000
 
 
@@ -97,7 +99,7 @@ def embed_texts(
 ) -> Tensor:
     """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
 
-    ``num_layers`` is that of `Encoder.hidden_states`.
+    See `Encoder.hidden_states` for ``num_layers``.
     """
     sequences = encode_whole(texts, tokenizer, max_tokens)
     lengths = [len(ids) for ids in sequences]
@@ -127,7 +129,7 @@ class MlmTask:
         rng = np.random.default_rng(data.seed)
         chosen = rng.permutation(len(text.valid))[: options.num_valid_sequences]
         valid = encode_in_pieces([text.valid[i] for i in chosen], tokenizer, data.max_tokens)
-        # Masked once, so that all validations ask the same.
+        # Masked only once, so that all validations are comparable.
         self.valid_batches = list(MaskedDataset(valid, tokenizer).batches(4096, rng))
 
     @property
@@ -135,7 +137,7 @@ class MlmTask:
         return self.model.embedding.weight.device
 
     def as_task(self) -> Task[MaskedBatch]:
-        """What `Trainer` wants to know."""
+        """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.options.max_batch_tokens)
         return Task(self.batches, num_batches, self.loss, self.validate)
 
@@ -146,12 +148,12 @@ class MlmTask:
             yield batch.share(self.processes.rows, self._device)
 
     def loss(self, batch: MaskedBatch) -> Tensor:
-        """Cross-entropy per masked token."""
+        """Cross-entropy per masked token of the whole batch: this process's part of the sum."""
         return masked_loss(self.model, batch)
 
     @torch.inference_mode()
     def validate(self) -> dict[str, float]:
-        """Fraction of the masked tokens of held-out text that the model's best guess hits."""
+        """Fraction of masked tokens in held-out text that the model's best guess predicts."""
         num_right = num_targets = 0
         for batch in (b.share(SINGLE_PROCESS.rows, self._device) for b in self.valid_batches):
             hidden = self.model(batch.token_ids)[batch.is_target]  # (targets, d_model)
@@ -166,7 +168,7 @@ class ContrastiveBatch:
     """One process's share of similar pairs and of a masked-language-model batch."""
 
     first: Tensor  # (pairs, length)
-    second: Tensor  # (pairs, length) their other sides
+    second: Tensor  # (pairs, length) their partners
     num_pairs: int  # of all processes
     masked: MaskedBatch | None
 
@@ -174,9 +176,9 @@ class ContrastiveBatch:
 class ContrastiveTask:
     """Batches, loss and validation of the sentence embeddings, for `Trainer`.
 
-    With ``mlm`` each step also learns from that task, so that its head stays in tune. A sentence
-    is compared with those of all ``processes``.
-    ``num_layers`` is that of `Encoder.hidden_states`.
+    With ``mlm``, each step also trains the masked language model, which keeps its head accurate. A
+    sentence is compared with the sentences of all ``processes``. See `Encoder.hidden_states` for
+    ``num_layers``.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class ContrastiveTask:
         self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
-        """What `Trainer` wants to know."""
+        """The interface of this task for `Trainer`."""
         num_batches = self.pairs.num_batches(self.options.max_pairs)
         return Task(self.batches, num_batches, self.loss, self.validate)
 
@@ -214,22 +216,22 @@ class ContrastiveTask:
         yield from itertools.repeat(None)
 
     def loss(self, batch: ContrastiveBatch) -> Tensor:
-        """The contrastive loss and, weighted, that of the masked language model."""
+        """The contrastive loss plus the weighted loss of the masked language model."""
         options, processes = self.options, self.processes
         sides = (batch.first, batch.second)
         own = (self.model.pooled(side, options.pooling, self.num_layers) for side in sides)
         first, second = (processes.all_rows(embeddings, batch.num_pairs) for embeddings in own)
         loss = contrastive_loss(first, second, options.temperature)
-        # Its gradient is this process's part already, its value is the whole.
+        # The gradient is already this process's part; the value is that of the whole batch.
         loss = loss - loss.detach() * (1 - 1 / processes.size)
         if batch.masked is None:
             return loss
         return loss + options.mlm_weight * masked_loss(self.model, batch.masked)
 
     def validate(self) -> dict[str, float]:
-        """Accuracy of finding each held-out sentence's translation, and of masked tokens.
+        """Retrieval accuracy of held-out translations, and accuracy of masked tokens.
 
-        Where both are trained, their mean decides which checkpoint is the best.
+        If both are trained, their mean selects the best checkpoint.
         """
         first, second = (
             embed_texts(
@@ -256,14 +258,14 @@ def train_bert(
     init_from: Path | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
-    """Train a BERT into ``run_dir``, resuming what is there; gives the last phase's progress.
+    """Train a BERT in ``run_dir``, or resume it. Returns the progress of the last phase.
 
-    The size of the vocabulary and the special ids become the tokenizer's. ``init_from`` is a
-    run folder or a bundle whose weights and tokenizer are the start. Writes ``config.json``,
+    The vocabulary size and the special ids are those of the tokenizer. ``init_from`` is a run
+    folder or a bundle that gives the initial weights and the tokenizer. Writes ``config.json``,
     ``tokenizer.json``, and ``last/``, ``best/`` and the history of the contrastive phase; those of
-    the phases before it are in ``embeddings/`` and ``mlm/``. A phase that is finished is not
-    repeated. All ``processes`` call it alike. Raises ValueError if the sizes differ from those of
-    the run or the start, and TrainingStopped.
+    the earlier phases go to ``embeddings/`` and ``mlm/``. Finished phases are skipped. Every one of
+    the ``processes`` must make the same call. Raises ValueError if the sizes differ from those of
+    the run or of the initial weights, and TrainingStopped.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
@@ -297,7 +299,7 @@ def _phases(
     run_dir: Path,
     processes: ProcessGroup,
 ) -> Iterator[Trainer[Any]]:
-    """The trainer of each phase, made when the one before has trained."""
+    """The trainer of each phase, created when the previous phase has finished."""
     sentences = read_similar_sentences(
         data, options.max_paraphrases_per_group, options.num_valid_sentences
     )
@@ -332,7 +334,7 @@ def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:
 def _tokenizer(
     text: MlmText, data: BertData, run_dir: Path, init_from: Path | None, processes: ProcessGroup
 ) -> Tokenizer:
-    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    """The tokenizer of the run, trained only once, since another training may order ties anew."""
     path = run_dir / TOKENIZER
     if processes.is_first and not has_started(run_dir):
         if init_from is not None:

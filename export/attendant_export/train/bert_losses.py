@@ -1,4 +1,4 @@
-"""What an encoder learns by and is measured by. Knows the model, not its data or its training."""
+"""The losses of an encoder's training. They depend on the model, not on its data."""
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,9 @@ from attendant_export.models.encoder import Encoder
 
 
 def masked_loss(model: Encoder, batch: MaskedBatch) -> Tensor:
-    """Mean cross-entropy of the masked tokens; only they are projected to the vocabulary.
+    """Mean cross-entropy of the masked tokens. Only these are projected to the vocabulary.
 
-    Of a share of a batch: its sum over the masked tokens of the whole.
+    For a share of a batch: the sum over the share, divided by the masked tokens of the whole batch.
     """
     hidden = model(batch.token_ids)[batch.is_target]  # (targets, d_model)
     summed = F.cross_entropy(model.mask_logits(hidden), batch.targets, reduction="sum")
@@ -19,7 +19,7 @@ def masked_loss(model: Encoder, batch: MaskedBatch) -> Tensor:
 
 
 def contrastive_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Symmetric cross-entropy of finding each row's partner among the other side's rows.
+    """Symmetric cross-entropy of finding each row's partner among the rows of the other side.
 
     ``first`` and ``second`` (pairs, d_model) are compared by cosine (InfoNCE, van den Oord et
     al., 2018, with in-batch negatives).

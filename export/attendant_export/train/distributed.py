@@ -1,7 +1,7 @@
-"""The processes of one training, started by torchrun: who does what, and what they agree on.
+"""Training in several processes that torchrun starts.
 
-Every process builds every batch and takes its rows of it, so that nothing but gradients and a few
-numbers travels. Knows neither models nor tasks.
+Every process builds every batch and trains on its share of the rows, so processes exchange only
+gradients and a few numbers. Does not depend on models or tasks.
 """
 
 import os
@@ -15,12 +15,12 @@ import torch.distributed
 from torch import Tensor
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the first one validates and tokenizes alone."""
+"""Timeout for waiting on other processes. The first one tokenizes and validates while they wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among those that train together; by default it is alone."""
+    """Rank of this process and number of processes of a training; by default a single process."""
 
     rank: int = 0
     size: int = 1
@@ -31,13 +31,13 @@ class ProcessGroup:
         return self.rank == 0
 
     def rows(self, whole: Tensor) -> Tensor:
-        """This process's rows of a batch: as similar in length to the others' as can be."""
+        """This process's rows of a batch: every ``size``-th row, for an even mix of lengths."""
         return whole[self.rank :: self.size]
 
     def all_rows(self, own: Tensor, num_rows: int) -> Tensor:
-        """The rows of all processes (num_rows, width) in the order of the whole batch.
+        """The rows (num_rows, width) of all processes in the order of the whole batch.
 
-        Gradients flow back to this process's ``own`` rows only.
+        Gradients flow back only to ``own``, the rows of this process.
         """
         if self.size == 1:
             return own
@@ -48,7 +48,7 @@ class ProcessGroup:
         return whole
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
-        """The values of every process, which all give as many; in the order of the processes."""
+        """The values of every process, by rank. All processes must pass equally many."""
         own = torch.tensor(values, dtype=torch.float64)
         gathered = [own]
         if self.size > 1:
@@ -57,7 +57,7 @@ class ProcessGroup:
         return [row.tolist() for row in gathered]
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Return when every process has called this."""
         self.gather([0.0])
 
 
@@ -66,11 +66,11 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[ProcessGroup]:
-    """The processes of this training: what torchrun says in the environment, or this process alone.
+    """Join the process group that torchrun describes in the environment, or run as one process.
 
-    On CUDA each process of a machine has a GPU of its own, the current one from here on. Gradients
-    travel by nccl there and by gloo on a CPU; a few numbers by gloo always. Raises ValueError for
-    more processes than GPUs.
+    On CUDA, each process of a machine takes a GPU of its own as the current device. Gradients are
+    exchanged by NCCL on CUDA and by Gloo on a CPU; single numbers always by Gloo. Raises ValueError
+    for more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

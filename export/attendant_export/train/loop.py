@@ -1,6 +1,6 @@
-"""The training loop that every task shares: schedule, optimizer step, checkpoints, early stop.
+"""The training loop of all tasks: schedule, optimizer step, checkpoints, early stopping.
 
-Knows nothing of what is trained: a task gives the loss of a batch, the batches of an epoch and a
+Does not depend on models: a task provides the batches of an epoch, the loss of a batch, and a
 validation.
 """
 
@@ -28,7 +28,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How long and how fast to train. Whichever limit comes first ends the run."""
+    """Limits, learning rate and seed of a training. The first limit reached ends the run."""
 
     max_steps: int | None = None
     max_epochs: int | None = None
@@ -40,7 +40,7 @@ class TrainingOptions:
     max_gradient_norm: float = 1.0
     validate_every_steps: int = 1000
     patience: int = 10
-    """Stop after so many validations without a better result."""
+    """Validations without improvement before the run stops early."""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -60,36 +60,36 @@ class TrainingOptions:
 
 @dataclass(slots=True)
 class Progress:
-    """Where a run is; saved with each checkpoint."""
+    """The progress of a run, saved with each checkpoint."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    """Batches of this epoch already trained on."""
+    """Number of batches of the current epoch that are done."""
     elapsed_seconds: float = 0.0
     best: float = float("-inf")
     num_worse: int = 0
-    """Validations since the best one."""
+    """Number of validations since the best one."""
     validated_step: int | None = None
     """Step of the latest validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[Batch]):
-    """What is trained."""
+    """The data, loss and validation of a training."""
 
     batches: Callable[[int], Iterator[Batch]]
-    """This rank's share of the batches of an epoch; the same for the same epoch number."""
+    """This process's share of the batches of an epoch, reproducible by the epoch number."""
     num_batches: int
-    """How many batches an epoch has; where epochs differ, about how many."""
+    """Number of batches of an epoch, approximate if epochs differ."""
     loss: Callable[[Batch], Tensor]
-    """What a share adds to the mean loss of its whole batch, a scalar."""
+    """The contribution of a share to the mean loss of the whole batch, a scalar."""
     validate: Callable[[], dict[str, float]]
-    """Measured values; the first is the one to maximize."""
+    """Metrics on held-out data. The first one is maximized."""
 
 
 class _SummedLoss(nn.Module):
-    """A task's loss as a module, for DistributedDataParallel: it averages what must be summed."""
+    """A task's loss as a module. Cancels the averaging of DistributedDataParallel."""
 
     def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor], num_ranks: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class _SummedLoss(nn.Module):
 
 
 class TrainingStopped(Exception):
-    """A signal ended a training; what it has learned is saved."""
+    """A signal stopped a training. Its progress is saved."""
 
     def __init__(self, stopped_by: signal.Signals) -> None:
         super().__init__(f"stopped by {stopped_by.name}, run the same command again to go on")
@@ -108,10 +108,10 @@ class TrainingStopped(Exception):
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one, else the CPU.
+    """The device called ``name``: ``auto``, ``cpu`` or ``cuda``.
 
-    Raises ValueError for other names than these, ``cpu`` and ``cuda``, and for CUDA that is not
-    there.
+    ``auto`` is CUDA if available, else the CPU. Raises ValueError for other names, and for ``cuda``
+    without a CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {name!r} is not auto, cpu or cuda")
@@ -124,8 +124,8 @@ def pick_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory instead of returning it to the system after each tensor.
 
-    Without it every large activation is mapped and page-faulted afresh: measured at a third of the
-    time of a CPU training step. Does nothing where there is no glibc.
+    Without this, every large activation is mapped and page-faulted anew, which was measured to take
+    a third of the time of a training step on a CPU. Without glibc, this does nothing.
     """
     trim_threshold, max_mmaps = -1, -4  # names of mallopt(3)
     with suppress(OSError, AttributeError):
@@ -137,17 +137,17 @@ def keep_freed_memory() -> None:
 def learning_rate_ratio(options: TrainingOptions, step: int, done: float) -> float:
     """Linear warm-up, then linear decay over the fraction ``done`` of the run.
 
-    ``done`` is the fraction of the tightest limit: steps, epochs or minutes. 1.0 is the peak.
+    ``done`` is the used fraction of the tightest limit: steps, epochs or minutes. The peak is 1.0.
     """
     final = options.final_learning_rate_ratio
     return min((step + 1) / options.warmup_steps, final + (1 - final) * max(0.0, 1 - done))
 
 
 class Trainer(Generic[Batch]):
-    """Trains a model on a task, keeping the last and the best checkpoint in ``run_dir``.
+    """Trains a model on a task and keeps the last and the best checkpoint in ``run_dir``.
 
-    Several ``processes`` train as one process would: each on its share of every batch, with summed
-    gradients. The first one alone validates and writes.
+    Several ``processes`` train like one: each computes its share of every batch, and gradients are
+    summed. Only the first process validates and writes files.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Trainer(Generic[Batch]):
         show_progress: bool = True,
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        """Resume from ``run_dir/last`` if it is there; ValueError for a task without batches."""
+        """Resume from ``run_dir/last`` if it exists. Raises ValueError for an empty task."""
         if task.num_batches == 0:
             raise ValueError("there is no text to train on")
         keep_freed_memory()
@@ -180,27 +180,27 @@ class Trainer(Generic[Batch]):
         self._recent: list[float] = []
         self._received = self._stopped_by = 0
         if processes.is_first:
-            checkpoint.find_last(run_dir)  # May undo a crash, before the others look.
+            checkpoint.find_last(run_dir)  # Repair after a crash, before other processes read.
         processes.wait()
         if (last := checkpoint.find_last(run_dir)) is not None:
             self._resume(last)
         self._loss: Callable[[Batch], Tensor] = task.loss
         if processes.size > 1:
             summed = _SummedLoss(model, task.loss, processes.size)
-            # Of a static graph it finds by itself which parameters a phase leaves out.
+            # A static graph detects the parameters that a phase does not use.
             self._loss = DistributedDataParallel(summed, static_graph=True)
 
     def train(self) -> Progress:
-        """Train until a limit or early stop; the best weights are loaded at the end.
+        """Train until a limit or an early stop, then load the best weights.
 
-        A finished run is not trained further. Raises TrainingStopped after SIGINT or SIGTERM,
-        which end the training after the step that they come in; a second one ends it at once.
+        A finished run is not trained further. Raises TrainingStopped after SIGINT or SIGTERM, which
+        end the training after the current step; a second signal ends the process at once.
         """
         with self._stopped_by_signals():
             if not self.is_finished():
                 self._loop()
             if self.progress.validated_step != self.progress.step:
-                self._save()  # First, as whoever sent a signal may not wait for a validation.
+                self._save()  # Before the validation, which a stopped process may not survive.
                 self._validate()
         self._stopped_by = int(max(row[0] for row in self.processes.gather([self._received])))
         if self._stopped_by:
@@ -251,12 +251,12 @@ class Trainer(Generic[Batch]):
             progress.epoch, progress.batch = progress.epoch + 1, 0
 
     def _step(self, batch: Batch) -> float:
-        """Learn from a batch; gives this rank's part of its loss."""
+        """Train on a batch; returns this process's part of the loss."""
         ratio = learning_rate_ratio(self.options, self.progress.step, self._done())
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * ratio
         self.model.train()
-        # What dropout drops depends on step and rank alone, so that a resumed run goes on exactly.
+        # Dropout depends only on step and rank, so a resumed run continues exactly.
         seed = self.options.seed * 1_000_003 + self.progress.step
         torch.manual_seed(seed + self.processes.rank * 2**40)
         with self._autocast():
@@ -270,7 +270,7 @@ class Trainer(Generic[Batch]):
         return loss.item() / self.processes.size
 
     def _agree(self, loss: float, elapsed_seconds: float) -> None:
-        """Hold in common what the processes must end at the same step by."""
+        """Share the values that decide when all processes stop, so that they stop together."""
         rows = self.processes.gather([self._received, loss, elapsed_seconds])
         signals, losses, times = zip(*rows, strict=True)
         self._stopped_by = int(max(signals))
@@ -283,7 +283,7 @@ class Trainer(Generic[Batch]):
         return nullcontext()
 
     def _done(self) -> float:
-        """The fraction of the tightest limit that is used up."""
+        """The used fraction of the tightest limit."""
         options, progress = self.options, self.progress
         limits = [
             (progress.step, options.max_steps),
@@ -293,7 +293,7 @@ class Trainer(Generic[Batch]):
         return max(used / limit for used, limit in limits if limit is not None)
 
     def is_finished(self) -> bool:
-        """Whether a limit is reached or the validations are stale; a stopped run is not."""
+        """Whether a limit or an early stop is reached; false for a run that a signal stopped."""
         return self.progress.num_worse >= self.options.patience or self._done() >= 1
 
     def _validate(self) -> None:
@@ -314,7 +314,7 @@ class Trainer(Generic[Batch]):
 
     def _write_history(self, values: dict[str, float]) -> None:
         row = {"step": self.progress.step, "minutes": self.progress.elapsed_seconds / 60}
-        if self._recent:  # Not right after resuming.
+        if self._recent:  # Empty right after resuming.
             row["training_loss"] = sum(self._recent) / len(self._recent)
         self.history.append(row | values)
         self.history.draw()
@@ -340,10 +340,10 @@ class Trainer(Generic[Batch]):
         checkpoint.load_weights(last / checkpoint.WEIGHTS, self.model)
         checkpoint.load_optimizer(last / checkpoint.OPTIMIZER, self.optimizer)
         state = checkpoint.read_json(last / checkpoint.STATE)
-        # Runs of older versions do not say it, but saved right after validations only.
+        # Older versions do not write it, but saved only right after validations.
         self.progress = Progress(**{"validated_step": state["step"], **state})
         if self.processes.is_first:
-            self._keep_best()  # A crash may have come in between.
+            self._keep_best()  # A crash may have interrupted it.
 
     def _keep_best(self) -> None:
         if self.progress.validated_step == self.progress.step and self.progress.num_worse == 0:

@@ -1,4 +1,4 @@
-"""Descriptions of a training, for the manifest and the model card."""
+"""Texts that describe a training, for the manifest and the model card."""
 
 import os
 
@@ -12,7 +12,7 @@ from attendant_export.train.translation import TranslationData
 
 
 def describe_hardware(device: torch.device, num_processes: int = 1) -> str:
-    """Such as "2 CPU cores", or how many GPUs of which name: each process has one."""
+    """The hardware, such as "2 CPU cores", or the name and number of GPUs, one per process."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return name if num_processes == 1 else f"{num_processes} {name}"

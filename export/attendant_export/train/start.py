@@ -1,4 +1,4 @@
-"""The weights that a training starts from: those of another run or of a bundle."""
+"""Initial weights of a training, from another run or a bundle."""
 
 from collections.abc import Mapping, Set
 from dataclasses import replace
@@ -20,18 +20,18 @@ from attendant_export.runs.records import DataSource, read_run_record
 from attendant_export.runs.sizes import check_same_config
 
 FREE = frozenset({"dropout"})
-"""What may differ from the model whose weights a training starts from."""
+"""Fields that may differ from the model that gives the initial weights."""
 FREE_IN_BUNDLES = frozenset({"num_positions", "num_token_types"})
-"""Fields that version 1 of manifests lacks. The shapes of weights decide instead."""
+"""Fields missing in manifests of version 1, where the shapes of weights are compared instead."""
 NORMS = frozenset({"norm_position", "has_final_norm"})
-"""Fields that version 1 lacks, unless `attendant-export upgrade` stated them."""
+"""Fields missing in manifests of version 1 that `attendant-export upgrade` has not rewritten."""
 EMBEDDING = f"{SOURCE.tokens}.weight"
 SEGMENTS = f"{SOURCE.token_types}.weight"
-"""Embedding graphs hold segment 0 inside the positions."""
+"""The table of positions in embedding graphs includes segment 0."""
 
 
 def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
-    """A sentence on the run folder or bundle that a training starts from, and its bundle's data."""
+    """A sentence that names the run or bundle of the initial weights, and the bundle's data."""
     if not (folder / MANIFEST).exists():
         name = folder.resolve().name
         return f"Started from the weights of the run {name}.", read_run_record(folder).start_data
@@ -45,9 +45,9 @@ def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
 
 
 def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
-    """ValueError that lists where ``config`` differs from a run folder or bundle to start from.
+    """Raise ValueError that lists where ``config`` differs from a run folder or a bundle.
 
-    Fields that are named in ``free`` may differ.
+    Differences in the fields of ``free`` are allowed.
     """
     if (folder / MANIFEST).exists():
         manifest = read_manifest(folder)
@@ -72,11 +72,11 @@ def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
 
 
 def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = None) -> None:
-    """Load the weights of a run folder (its best) or of a bundle into ``model``.
+    """Load the best weights of a run folder, or the weights of a bundle, into ``model``.
 
-    With a ``tokenizer``, another than that of ``folder``, tokens that both have, by their text,
-    bring their embeddings along; the others keep those of ``model``. Raises BundleError for a
-    damaged bundle and ValueError that lists all tensors that do not fit.
+    With a ``tokenizer`` that differs from the one in ``folder``, tokens with the same text take
+    their embeddings from ``folder``; all other tokens keep those of ``model``. Raises BundleError
+    for a damaged bundle and ValueError that lists all tensors that do not fit.
     """
     parameters = _start_parameters(folder, model)
     if tokenizer is not None:

@@ -1,4 +1,4 @@
-"""Training a translation model: its data, loss and validation."""
+"""Trains a translation model: its data, loss and validation."""
 
 import logging
 from collections.abc import Iterator
@@ -30,31 +30,31 @@ from attendant_export.verify.reference_search import translate
 logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 128
-"""Pairs with more tokens on a side are not learned from."""
+"""Pairs with more tokens on a side are left out of training."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslationData:
-    """Where the text is and how it is cut."""
+    """Files of training and validation pairs, and settings for tokenization and batches."""
 
     train: Path
     valid: Path
     swap: bool = False
-    """Translate the second column into the first."""
+    """Translate the second column to the first."""
     vocab_size: int = 8000
     max_batch_tokens: int = 4096
     num_valid_sources: int = 500
-    """Sentences of the validation text, drawn at random once, that each validation translates."""
+    """Number of validation sentences that each validation translates, sampled once."""
 
 
 def label_smoothed_loss(model: EncoderDecoder, batch: PairBatch, label_smoothing: float) -> Tensor:
     """Mean cross-entropy per real target token with label smoothing (section 5.4).
 
-    Of a share of a batch: its sum over the real tokens of the whole.
+    For a share of a batch: the sum over the share, divided by the real tokens of the whole batch.
     """
     hidden = model(batch.source, batch.target_in)  # (batch, target, d_model)
     real = batch.target_out != model.tokens.pad_id
-    # Padding is dropped before the largest product of the model, the one with the vocabulary.
+    # Drop padding before the projection to the vocabulary, the largest product of the model.
     logits = model.logits(hidden[real])  # (tokens, vocab)
     targets = batch.target_out[real]
     summed = F.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="sum")
@@ -90,7 +90,7 @@ class TranslationTask:
         self.valid_references = [references[s] for s in self.valid_sources]
 
     def as_task(self) -> Task[PairBatch]:
-        """What `Trainer` wants to know."""
+        """The interface of this task for `Trainer`."""
         num_batches = self.dataset.num_batches(self.data.max_batch_tokens)
         return Task(self.batches, num_batches, self.loss, self.validate)
 
@@ -124,14 +124,14 @@ def train_translation(
     new_tokenizer: bool = False,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Progress:
-    """Train a translation model into ``run_dir``, resuming what is there.
+    """Train a translation model in ``run_dir``, or resume it. Returns the progress.
 
-    The size of the vocabulary becomes the tokenizer's. ``init_from`` is a run folder or a bundle
-    whose weights are the start, and whose tokenizer the run takes over unless it is to have a
-    ``new_tokenizer``, of its own training text. Writes ``config.json``, ``tokenizer.json``,
-    ``last/``, ``best/`` and the history. All ``processes`` call it alike. Raises ValueError if the
-    sizes differ from those of the run or the start, and for a ``new_tokenizer`` without a start;
-    and TrainingStopped.
+    The vocabulary size is that of the tokenizer. ``init_from`` is a run folder or a bundle that
+    gives the initial weights and the tokenizer; with ``new_tokenizer``, a tokenizer is trained on
+    the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/`` and
+    the history. Every one of the ``processes`` must make the same call. Raises ValueError if the
+    sizes differ from those of the run or of the initial weights, or for ``new_tokenizer`` without
+    initial weights; and TrainingStopped.
     """
     if new_tokenizer and init_from is None:
         raise ValueError("new_tokenizer: is for a training that starts from other weights")
@@ -155,7 +155,7 @@ def train_translation(
 def _tokenizer(
     data: TranslationData, run_dir: Path, taken_from: Path | None, processes: ProcessGroup
 ) -> Tokenizer:
-    """The run's tokenizer; trained once and kept, since training again may number ties anew."""
+    """The tokenizer of the run, trained only once, since another training may order ties anew."""
     path = run_dir / TOKENIZER
     if processes.is_first and not has_started(run_dir):
         if taken_from is not None:

@@ -1,1 +1,1 @@
-"""Compares graphs with the models that they were exported from, and measures both."""
+"""Compares graphs with the models that they were exported from, and evaluates both."""

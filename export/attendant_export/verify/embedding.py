@@ -1,6 +1,6 @@
-"""Holds the graphs of an embedding bundle against the model that they were exported from.
+"""Compares the graphs of an embedding bundle with the PyTorch model that they were exported from.
 
-Knows token ids only, no text and no files.
+Works on token ids and does not depend on text or files.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ IntArray = NDArray[np.int64]
 POOLINGS = ("mean", "cls", "max")
 MIN_FP32_COSINE = 0.99999
 MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
-"""A precision whose vectors are further from the model's on average is warned of."""
+"""A precision with a lower mean cosine to the model's vectors logs a warning."""
 MIN_BATCHED_COSINE = {"fp32": 0.999999, "fp16": 0.99999, "int8": 0.99999}
-"""Smallest cosine between a text's vectors alone and in a batch: rounding at most. One scale for
-the activations of a whole batch, instead of one per row, would not reach it."""
+"""Lower bound of the cosine between a text's vectors alone and in a batch, for rounding only. A
+shared scale for the activations of a whole batch would fail it."""
 NUM_CANDIDATES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedText:
-    """A text with one token masked, and what the graphs put there."""
+    """A text with one masked token, and the graphs' candidates for it."""
 
     token_ids: list[int]
     position: int
@@ -42,7 +42,7 @@ class MaskedText:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedEmbeddings:
-    """The comparison of one precision, and what its graphs gave."""
+    """The comparison of one precision, with the outputs of its graphs."""
 
     parity: PrecisionParity
     mean_pooled: FloatArray  # (texts, d_model)
@@ -62,7 +62,7 @@ class EmbeddingGraphs:
         )
 
     def run(self, texts: Sequence[Sequence[int]], names: Sequence[str]) -> list[FloatArray]:
-        """The outputs ``names`` of one padded batch; ParityError if one is not finite."""
+        """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity."""
         inputs = {
             "token_ids": pad(texts, self.pad_id).numpy(),
             "lengths": np.array([len(ids) for ids in texts]),
@@ -73,18 +73,18 @@ class EmbeddingGraphs:
         return outputs
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> FloatArray:
-        """Vectors of every pooling, computed in one padded batch: (poolings, texts, d_model)."""
+        """Vectors (poolings, texts, d_model) of all poolings, computed in one padded batch."""
         return np.stack(self.run(texts, [f"{name}_pooled" for name in POOLINGS]))
 
     def fill(self, token_ids: Sequence[int], position: int) -> MaskedText:
-        """The best candidates for the masked ``position`` of a text."""
+        """The best candidates for the token at ``position``, which is masked."""
         (hidden,) = self.run([token_ids], self.hidden_names[-1:])
         ids, probabilities = self.candidates(hidden[0, [position]], NUM_CANDIDATES)
         log_p = np.log(probabilities[0]).tolist()
         return MaskedText(list(token_ids), position, ids[0].tolist(), log_p)
 
     def candidates(self, hidden: FloatArray, num_candidates: int) -> tuple[IntArray, FloatArray]:
-        """Ids and probabilities of the best tokens for each row: (rows, candidates) each."""
+        """Ids and probabilities, each (rows, candidates), of the best tokens for each row."""
         inputs = {"hidden": hidden, "top_k": np.array([num_candidates])}
         names = ["candidate_ids", "candidate_probabilities"]
         ids, probabilities = self.mlm_head.run(names, inputs)
@@ -93,7 +93,7 @@ class EmbeddingGraphs:
 
 
 class EmbeddingVerifier:
-    """Runs the original model once; then compares precision by precision."""
+    """Runs the PyTorch model once, then compares each precision with it."""
 
     def __init__(self, model: Encoder, texts: Sequence[Sequence[int]]) -> None:
         self._model, self._texts = model, texts
@@ -113,8 +113,8 @@ class EmbeddingVerifier:
     def verify(self, precision: str, graphs: EmbeddingGraphs) -> VerifiedEmbeddings:
         """Compare ``graphs`` with the model.
 
-        Raises ParityError if batch mates change a result, if something is not a finite number, or
-        if fp32 is not what the model gives.
+        Raises ParityError if a result depends on the other texts of a batch, if a result is NaN or
+        infinity, or if fp32 differs from the model.
         """
         alone = np.concatenate([graphs.pooled([ids]) for ids in self._texts], axis=1)
         together = graphs.pooled(self._texts)
@@ -146,7 +146,7 @@ class EmbeddingVerifier:
 
     @torch.inference_mode()
     def _candidate_difference(self, masked: Sequence[MaskedText]) -> float:
-        """Largest difference of candidates' log-probabilities to the model's."""
+        """Largest difference between candidates' log-probabilities and those of the model."""
         differences = []
         for text in masked:
             hidden = self._model(torch.tensor([text.token_ids]))[0, [text.position]]
@@ -158,7 +158,7 @@ class EmbeddingVerifier:
     def _bound(
         self, precision: str, graphs: EmbeddingGraphs, masked: Sequence[MaskedText]
     ) -> float:
-        """How far candidates' log-probabilities move when the texts are in one batch."""
+        """The bound for changes of candidates' log-probabilities when texts share a batch."""
         moved = batched_difference(
             graphs, masked, self._model.architecture.source_embeddings.vocab_size
         )
@@ -187,9 +187,10 @@ class EmbeddingVerifier:
 def batched_difference(
     graphs: EmbeddingGraphs, masked: Sequence[MaskedText], vocab_size: int
 ) -> float:
-    """How far log-probabilities of ``masked`` are from those of all of them in one batch.
+    """Largest change of log-probabilities when all texts of ``masked`` share one batch.
 
-    Compares those of its candidates, and the best ones of the batch whatever tokens they are.
+    Compares the log-probabilities of the stored candidates, and those of the best tokens in rank
+    order.
     """
     (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
     rows = hidden[range(len(masked)), [text.position for text in masked]]
@@ -204,6 +205,6 @@ def batched_difference(
 
 
 def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Cosines of the vectors in the last dimension."""
+    """Cosines along the last dimension of ``a`` and ``b``, which have the same shape."""
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray((a * b).sum(-1) / norms)

@@ -1,7 +1,7 @@
-"""A plain search of our own over the graphs of a translation bundle, greedy and beam.
+"""A simple greedy and beam search over the graphs of a translation bundle.
 
-Written to be obviously right, not fast. Sentences may join and leave at any step, as in the server.
-Knows token ids only, no text.
+Written for obvious correctness, not for speed. As in the server, sentences may join and leave at
+any step. Works on token ids.
 """
 
 from collections import deque
@@ -15,7 +15,7 @@ from attendant_export.verify.reference_search import ReferenceHypothesis, Search
 
 @dataclass(slots=True)
 class SentenceSearch:
-    """The hypotheses of one sentence. A beam of one is greedy search."""
+    """The hypotheses of one sentence. Beam size 1 is greedy search."""
 
     number: int
     beam_size: int
@@ -27,7 +27,7 @@ class SentenceSearch:
     steps: list[SearchStep] = field(default_factory=list)
 
     def advance(self, ids: Array, log_p: Array) -> list[int]:
-        """Take the candidates (width, candidates) of every row; returns each new row's parent."""
+        """Add a step of candidates, each (width, candidates). Returns each new row's parent row."""
         beams = self.running or [ReferenceHypothesis((), ())]
         expanded = [
             (beam.followed_by(int(token), float(value)), row)
@@ -50,10 +50,10 @@ class SentenceSearch:
         del self.finished[self.beam_size :]
 
     def is_over(self) -> bool:
-        """Whether no running beam may still replace a finished one."""
+        """Whether no running hypothesis can still replace a finished one."""
         if len(self.steps) == self.max_tokens:
             return True
-        if not self.running:  # nothing but an end, or nothing yet
+        if not self.running:  # before the first step, or if all hypotheses have ended
             return bool(self.steps)
         best = max(h.score(self.length_penalty) for h in self.running)
         is_full = len(self.finished) == self.beam_size
@@ -72,12 +72,12 @@ def search_all(
     max_joining: int = 64,
     uses_shortlists: bool = False,
 ) -> list[SearchTrace]:
-    """Search all ``sources``, at most ``max_running`` at a time, in the order given.
+    """Search all ``sources`` in order, at most ``max_running`` at a time.
 
-    At most ``max_joining`` join between two steps; each leaves as soon as its search is over.
-    ``max_tokens`` limits each output; ``step`` is one of `TranslationGraphs.steps_for`, by default
-    the first; those with shortlists are given all tokens unless ``uses_shortlists``. Returns the
-    searches in the order of ``sources``.
+    At most ``max_joining`` sentences join between two steps. A sentence leaves when its search is
+    over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
+    default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
+    vocabulary as its list. Returns the searches in the order of ``sources``.
     """
     waiting = deque(
         SentenceSearch(i, beam_size, limit, length_penalty, graphs.special_tokens.eos_id)
@@ -110,7 +110,7 @@ def search_all(
 def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
     tokens, lengths = [], []
     for search in running:
-        # Before its first step a sentence has no hypotheses: all its rows begin alike.
+        # Before its first step a sentence has no hypotheses, so its rows start with equal tokens.
         begun = [h.token_ids[-1] for h in search.running] or [start_token_id] * search.beam_size
         tokens += begun
         lengths += [len(search.steps)] * len(begun)
@@ -130,10 +130,10 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: 
 def greedy_uncached(
     graphs: TranslationGraphs, step: str, source: Sequence[int], max_tokens: int
 ) -> ReferenceHypothesis:
-    """Greedy search for one sentence that encodes it anew and begins with empty caches each step.
+    """Greedy search for one sentence with newly encoded source and empty caches at every step.
 
-    So every token follows from the whole prefix, and nothing of an earlier step is kept. ``step``
-    is the graph that does the steps, of one token each.
+    Every token is therefore computed from the whole prefix. ``step`` names a graph that decodes one
+    token per run.
     """
     eos_id = graphs.special_tokens.eos_id
     found = ReferenceHypothesis((), ())

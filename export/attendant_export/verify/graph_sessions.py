@@ -1,6 +1,6 @@
-"""The graphs of a translation bundle, run in ONNX Runtime.
+"""Runs the graphs of a translation bundle in ONNX Runtime.
 
-Owns the sessions and what is bound to them. Knows token ids only, no text and no search.
+Owns the sessions and their bindings. Works on token ids and does not depend on a search.
 """
 
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ Array = NDArray[np.generic]
 
 
 class ParityError(ValueError):
-    """The graphs do not do what the model does, or not the same in every batch."""
+    """The graphs differ from the model, or their results depend on the batch."""
 
 
 def check_finite(name: str, values: Array) -> None:
-    """Raise ParityError unless all ``values`` are numbers: no comparison would notice a NaN."""
+    """Raise ParityError for NaN or infinity, which comparisons of values would not detect."""
     if not np.isfinite(values).all():
         raise ParityError(f"{name} gives values that are not finite numbers")
 
@@ -37,7 +37,7 @@ def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
     """Open one graph of a bundle's folder on the CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # Waiting threads that spin slow down everything else on a busy machine.
+    # Spinning threads slow down everything else on a busy machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = str(folder / graph.path)
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -52,7 +52,7 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
 
 
 class StepSession:
-    """One graph of steps, open, with its signature."""
+    """An open step graph with its signature."""
 
     def __init__(self, folder: Path, signature: StepGraph) -> None:
         self.signature = signature
@@ -60,11 +60,11 @@ class StepSession:
 
     @property
     def takes_shortlist(self) -> bool:
-        """Whether the graph chooses from shortlists."""
+        """Whether the graph uses shortlists."""
         return bool(self.signature.inputs.shortlist)
 
     def states(self, owner: StateOwner.ValueType) -> list[StateTensor]:
-        """The states that belong to a row, or those that belong to a source."""
+        """The states with the given owner: a row or a source."""
         return [state for state in self.signature.states if state.owner == owner]
 
 
@@ -72,13 +72,13 @@ class TranslationGraphs:
     """The graphs of one precision of a translation bundle."""
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
-        """``manifest`` gives the vocabulary, the special tokens and the start of a target."""
+        """``manifest`` provides the vocabulary, the special tokens and the start token."""
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self.special_tokens = target_tokens(manifest)
         self._source_pad_id = manifest.special_tokens.pad_id
         self.start_token_id = manifest.decoding.start_token_id
         self.encoder = open_session(folder, graphs.encoder)
-        # Those that a CPU prefers come first.
+        # Steps that are fastest on a CPU come first.
         preferred = sorted(graphs.steps, key=lambda s: (-s.num_tokens, -s.rows_per_sentence))
         self.steps = {step.name: StepSession(folder, step) for step in preferred}
         self.scorer = open_session(folder, graphs.scorer)
@@ -88,13 +88,13 @@ class TranslationGraphs:
 
     @property
     def has_shortlists(self) -> bool:
-        """Whether there are graphs that choose from shortlists."""
+        """Whether there are step graphs that use shortlists."""
         return any(step.takes_shortlist for step in self.steps.values())
 
     def steps_for(self, beam_size: int, uses_shortlists: bool = False) -> list[str]:
-        """The graphs that can do the steps of a search, first the one that a CPU prefers.
+        """The step graphs for a search, the fastest on a CPU first.
 
-        With ``uses_shortlists`` those that choose from them, otherwise all.
+        With ``uses_shortlists``, only graphs that use shortlists; otherwise all graphs.
         """
         return [
             name
@@ -104,19 +104,19 @@ class TranslationGraphs:
         ]
 
     def num_step_tokens(self, step: str) -> int:
-        """Tokens that one run of the graph ``step`` decodes for each row."""
+        """Number of tokens that one run of the graph ``step`` decodes for each row."""
         return self.steps[step].signature.num_tokens
 
     def encode_states(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
-        """What steps read of each source, by the name of the encoder's output."""
+        """The states that steps read for each source, by the name of the encoder's output."""
         return dict(zip(self._source_outputs, self.encode(sources), strict=True))
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
-        """Cross-attention keys and values of each layer, (batch, heads, source, head_dim) each."""
+        """Cross-attention keys and values of each layer, each (batch, heads, source, head_dim)."""
         return self._run_encoder(self._source_outputs, sources)
 
     def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
-        """The target tokens, not all different, that each source may become: (batch, listed)."""
+        """The shortlist of each source, with repetitions: (batch, listed)."""
         (listed,) = self._run_encoder([self._shortlist_output], sources)
         return listed
 
@@ -125,7 +125,7 @@ class TranslationGraphs:
             "source": pad(sources, self._source_pad_id),
             "source_lengths": np.array([len(s) for s in sources]),
         }
-        # Looking up shortlists must not encode.
+        # Only the nodes for the requested outputs run, so shortlists do not need the encoder.
         options = ort.RunOptions()
         options.only_execute_path_to_fetches = True
         return list(self.encoder.run(names, inputs, options))
@@ -133,7 +133,7 @@ class TranslationGraphs:
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Log-probability of every token of each target, teacher-forced in one padded batch."""
+        """Log-probability of each target token, teacher-forced in one padded batch."""
         pad_id, start = self.special_tokens.pad_id, self.start_token_id
         inputs = {
             "target_in": pad([[start, *t[:-1]] for t in targets], pad_id),

@@ -1,4 +1,4 @@
-"""Figures of quality: BLEU and chrF of translations, retrieval accuracy of embeddings."""
+"""Quality metrics: BLEU and chrF of translations, retrieval accuracy of embeddings."""
 
 import sacrebleu
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def score_translations(hypotheses: list[str], references: list[list[str]]) -> dict[str, float]:
-    """BLEU and chrF by sacreBLEU, each sentence with all of its references."""
+    """sacreBLEU and chrF of a corpus with several references per sentence."""
     most = max(map(len, references))
     streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
     return {
@@ -17,9 +17,9 @@ def score_translations(hypotheses: list[str], references: list[list[str]]) -> di
 
 
 def retrieval_accuracy(first: Tensor, second: Tensor) -> float:
-    """Fraction of rows whose most similar row of the other side, by cosine, is their partner.
+    """Fraction of rows whose nearest row of the other side, by cosine, is their partner.
 
-    The mean of both directions.
+    Mean over both directions.
     """
     scores = F.normalize(first) @ F.normalize(second).T  # (sentences, sentences)
     partners = torch.arange(len(scores), device=scores.device)

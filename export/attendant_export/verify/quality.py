@@ -1,4 +1,4 @@
-"""Measures the graphs of a bundle on text: BLEU, chrF, and retrieval by embeddings."""
+"""Evaluates the graphs of a bundle on text: BLEU and chrF, and retrieval by embeddings."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -18,7 +18,7 @@ from attendant_export.verify.translation import SEARCHES
 
 
 def max_output_tokens(source: Sequence[int], limit: int) -> int:
-    """The most tokens that a translation may have in the comparison of searches."""
+    """Limit of output tokens when searches are compared."""
     return min(limit, 2 * len(source) + 10)
 
 
@@ -30,13 +30,13 @@ def translate_by_graphs(
     beam_size: int = 1,
     uses_shortlists: bool = False,
 ) -> list[str]:
-    """Best translations in the order of ``texts``, as long as the server lets them be by default.
+    """Best translations in the order of ``texts``, with the default output limits of the server.
 
-    Sources over ``limit`` tokens lose their end.
+    Sources are truncated to ``limit`` tokens.
     """
     encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
     sources = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
-    # Neighbours of similar length waste the least padding when they are encoded together.
+    # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
     traces = search_all(
@@ -53,7 +53,7 @@ def translate_by_graphs(
 def compare_corpora(
     corpus: Corpus, search: str, fp32_texts: Sequence[str], texts: Sequence[str]
 ) -> CorpusParity:
-    """BLEU of translations in two precisions, and how many are the same."""
+    """BLEU of translations in two precisions, and the share of equal translations."""
     same = [a == b for a, b in zip(fp32_texts, texts, strict=True)]
     return CorpusParity(
         dataset=corpus.name,
@@ -68,7 +68,7 @@ def compare_corpora(
 def measure_translation(
     precision: str, graphs: TranslationGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
 ) -> list[QualityFigure]:
-    """sacreBLEU and chrF for each search, of graphs with shortlists also with these."""
+    """sacreBLEU and chrF of each search, and of each search with shortlists if there are any."""
     figures = []
     choices = (False, True) if graphs.has_shortlists else (False,)
     for (name, beam_size), uses_shortlists in product(SEARCHES.items(), choices):
@@ -93,7 +93,7 @@ def measure_translation(
 def measure_embeddings(
     precision: str, graphs: EmbeddingGraphs, tokenizer: Tokenizer, corpus: Corpus, limit: int
 ) -> list[QualityFigure]:
-    """How often the nearest vector of the other language is the translation, by cosine."""
+    """Retrieval accuracy: how often the nearest vector of the other language is the translation."""
     first, second = (
         torch.from_numpy(_embed(graphs, tokenizer, texts, limit))
         for texts in (corpus.sources, [references[0] for references in corpus.references])

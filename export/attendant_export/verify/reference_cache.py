@@ -1,6 +1,7 @@
-"""The caches of sentences that are searched with the graphs of a translation bundle.
+"""Cache memory for a search with the graphs of a translation bundle.
 
-Reads the signature of a step and binds what it says. Knows token ids only, no text and no search.
+Binds inputs and outputs by the signature of a step. Works on token ids and does not depend on a
+search.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
 
 
 class ReferenceCache:
-    """Caches of running sentences, ``width`` rows each, packed from the first slot on."""
+    """Caches of running sentences in slots of ``width`` rows. The first slots are occupied."""
 
     def __init__(
         self,
@@ -34,10 +35,10 @@ class ReferenceCache:
         max_target_tokens: int,
         uses_shortlists: bool = False,
     ) -> None:
-        """``step`` is the graph of the steps; one with shortlists may be given all tokens."""
+        """``step`` is the step graph. Without ``uses_shortlists``, its lists hold all tokens."""
         self._graphs, self._step, self._width, self._count = graphs, graphs.steps[step], width, 0
         self.graph = step
-        # The last tokens of a run may lie behind the end of the longest output.
+        # A run of several tokens may write positions beyond the end of the longest output.
         max_positions = max_target_tokens + graphs.num_step_tokens(step) - 1
         self._past = _memory(
             self._step.states(STATE_OWNER_ROW), (max_sentences, width), max_positions
@@ -56,7 +57,7 @@ class ReferenceCache:
         for i, source in enumerate(sources):
             if listed is not None:
                 self._may_use[self._count] = False
-                # A step is asked for as many candidates.
+                # The mask must allow at least the requested number of candidates.
                 self._may_use[self._count, : 2 * self._width] = True
                 self._may_use[self._count, listed[i]] = True
             for state, memory in self._sources:
@@ -66,24 +67,25 @@ class ReferenceCache:
             self._count += 1
 
     def leave(self, slot: int) -> None:
-        """Free ``slot`` and move the last one into the gap."""
+        """Free ``slot`` and move the last slot into the gap."""
         self._count -= 1
         states = [memory for _, memory in (*self._past, *self._sources)]
         for memory in (*states, self._source_lengths, self._may_use):
             memory[slot] = memory[self._count]
 
     def reorder(self, slot: int, parents: Sequence[int]) -> None:
-        """Make row i of ``slot`` continue what was its row ``parents[i]``."""
+        """Copy row ``parents[i]`` of ``slot`` to its row i, for all i at once."""
         for _, memory in self._past:
             memory[slot] = memory[slot, parents]
 
     def step(
         self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
     ) -> tuple[Array, Array]:
-        """Feed one token to every row; ``lengths`` tokens are in its cache already.
+        """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
-        Returns ids and log-probabilities of the best candidates, (slots, width, candidates) each;
-        of a graph of several tokens the best of each of them instead. Nothing is suppressed here.
+        Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
+        A graph of several tokens returns the best token of each step instead. No token is
+        suppressed.
         """
         outputs = self._step.signature.outputs
         binding = self._step.session.io_binding()
@@ -104,7 +106,7 @@ class ReferenceCache:
     def _inputs(
         self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
     ) -> dict[str, Array]:
-        """The inputs that are not states, by the names of the signature."""
+        """The inputs other than states, by their names in the signature."""
         names = self._step.signature.inputs
         source_lengths, may_use = self._source_lengths[: self._count], self._may_use[: self._count]
         listed = np.flatnonzero(may_use.any(axis=0)) if names.shortlist else np.zeros(0, np.int64)
@@ -121,7 +123,7 @@ class ReferenceCache:
         for bias in names.token_biases:
             arrays[bias.indices] = np.zeros((0, 2), np.int64)
             arrays[bias.values] = np.zeros(0, np.float32)
-        arrays.pop("", None)  # what this graph does not take
+        arrays.pop("", None)  # inputs that this graph does not have
         return arrays
 
 
@@ -154,7 +156,7 @@ def _bind(
     num_entries: int,
     shape: tuple[int, ...],
 ) -> None:
-    """Bind the first entries; the graph writes new keys and values in place."""
+    """Bind the first entries. The graph writes new keys and values in place."""
     where = ("cpu", 0, memory.dtype.type, (num_entries, *shape), memory.ctypes.data)
     binding.bind_input(state.input, *where)
     for output in state.outputs:

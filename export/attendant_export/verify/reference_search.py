@@ -1,6 +1,6 @@
-"""Plain reference search over the PyTorch model: greedy, and beam by the textbook.
+"""A simple reference search over the PyTorch model: greedy and textbook beam search.
 
-Written to be obviously right, not fast: the served engine is held against it.
+Written for obvious correctness, not for speed. Tests compare the served engine with it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 
 @dataclass(frozen=True, slots=True)
 class ReferenceHypothesis:
-    """Output token ids including the end token (if it came) and their log-probabilities."""
+    """Output token ids and their log-probabilities, including the end token if it occurred."""
 
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
@@ -28,7 +28,7 @@ class ReferenceHypothesis:
         return sum(self.log_probabilities) / divisor
 
     def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
-        """This hypothesis with one more token."""
+        """This hypothesis extended by one token."""
         return ReferenceHypothesis(
             (*self.token_ids, token_id), (*self.log_probabilities, log_probability)
         )
@@ -36,17 +36,17 @@ class ReferenceHypothesis:
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
-    """The candidates that one step kept, best sum first; it dropped all others."""
+    """The candidates that one step kept, best sum of log-probabilities first."""
 
     best: list[ReferenceHypothesis]
-    """As many as there are beams; those of them that end are finished."""
+    """The best candidates, as many as the beam size. Those that end are finished hypotheses."""
     running: list[ReferenceHypothesis]
-    """Those that go on, as many as there are beams."""
+    """The best unfinished candidates, as many as the beam size."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTrace:
-    """What a search found for one sentence, and what it kept on the way."""
+    """The result of a search for one sentence, with the candidates kept at each step."""
 
     hypotheses: list[ReferenceHypothesis]
     """Best first."""
@@ -59,7 +59,7 @@ def greedy(
 ) -> list[ReferenceHypothesis]:
     """Greedy search over a padded batch of source token ids; ``cached`` reuses past keys/values.
 
-    Hypotheses that reach ``max_tokens`` end there without the end token.
+    Hypotheses that reach ``max_tokens`` end without the end token.
     """
     special = model.tokens
     device = model.embedding.weight.device
@@ -88,9 +88,9 @@ def greedy(
 def teacher_forced(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Log-probabilities of every next token along given targets: (batch, target, vocab).
+    """Log-probabilities (batch, target, vocab) of every next token along given targets.
 
-    Computed in one padded batch, uncached; what stands behind the end of a target is meaningless.
+    Computed in one padded batch, uncached. Values beyond the end of a target are undefined.
     """
     special = model.tokens
     target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.pad_id)
@@ -122,11 +122,11 @@ def beam(
 ) -> SearchTrace:
     """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
 
-    Each step expands every beam, takes the 2 x ``beam_size`` best candidates by total
-    log-probability, moves those that end (and rank within the first ``beam_size``) to the finished
-    ones and keeps the best ``beam_size`` others. Stops when ``beam_size`` have finished and the
-    best running beam, were it to end at its present length, would not beat the worst of them, or
-    at ``max_tokens``, where what still runs counts as finished.
+    Each step expands every beam and takes the 2 x ``beam_size`` best candidates by total
+    log-probability. Candidates that end, and rank within the first ``beam_size``, are finished. The
+    best ``beam_size`` of the others continue. The search stops when ``beam_size`` hypotheses have
+    finished and the best running one, ended at its present length, would not beat the worst of
+    them. At ``max_tokens``, all running hypotheses count as finished.
     """
     special = model.tokens
     memory, mask = model.encode(torch.tensor([list(source)]))
@@ -154,7 +154,7 @@ def _expand(
     mask: Tensor,
     num_candidates: int,
 ) -> list[ReferenceHypothesis]:
-    """The ``num_candidates`` best one-token continuations of all beams, best sum first."""
+    """The ``num_candidates`` best continuations of all beams by one token, best sum first."""
     beams = len(running)
     target = torch.tensor([[model.tokens.bos_id, *h.token_ids] for h in running])
     shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
@@ -174,8 +174,8 @@ def translate(
 ) -> list[str]:
     """Greedy translations in the order of ``texts``.
 
-    Texts of similar length make a batch, whose outputs are limited to twice the tokens of its
-    longest text and 10 more.
+    Texts of similar length share a batch. Outputs are limited to twice the tokens of the longest
+    text in the batch plus 10.
     """
     encoded = [e.ids for e in tokenizer.encode_batch(texts)]
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))

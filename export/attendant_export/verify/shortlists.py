@@ -1,6 +1,6 @@
-"""Checks that what a source is translated to, from its shortlist, does not depend on the others.
+"""Checks that translation with a shortlist does not depend on the other sources of a batch.
 
-What graphs with shortlists compute is verified like all others, with lists of all tokens.
+`verify.translation` compares step graphs with shortlists with the model, on lists of all tokens.
 """
 
 from attendant_export.verify.graph_search import search_all
@@ -15,10 +15,11 @@ from attendant_export.verify.translation import (
 
 
 def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: float) -> None:
-    """Search with each sentence alone and with others that join and leave.
+    """Search with each sentence alone, and with other sentences that join and leave.
 
-    Raises ParityError if a sentence gets a token that is not on its list, or with others than alone
-    other tokens, not in ties, or log-probabilities that differ by more than ``bound``.
+    Raises ParityError if an output has a token outside the sentence's shortlist. Also raises it if
+    the two searches differ in tokens, other than in ties, or in log-probabilities by more than
+    ``bound``.
     """
     sources = sample.sources
     lists = [set(graphs.shortlists([source])[0].tolist()) for source in sources]
@@ -44,6 +45,7 @@ def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: 
             )
             if agreement.num_parted or not (moved <= bound):
                 raise ParityError(
-                    f"{name} by {step} with shortlists: {agreement.num_parted} sentences get other "
-                    f"tokens among others than alone; log-probabilities differ by {moved:.2g}"
+                    f"{name} by {step} with shortlists: {agreement.num_parted} sentences get "
+                    "different tokens among others than alone; log-probabilities differ by "
+                    f"{moved:.2g}"
                 )

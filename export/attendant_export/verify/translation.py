@@ -1,7 +1,8 @@
-"""Holds the graphs of a translation bundle against the model that they were exported from.
+"""Compares the graphs of a translation bundle with the PyTorch model that they came from.
 
-Compares log-probabilities and the tokens of whole searches: one sentence alone, all together,
-joining and leaving at different steps, and uncached. Knows token ids only, no text and no files.
+Compares log-probabilities and the tokens of whole searches: single sentences, all in one batch,
+joining and leaving at different steps, and uncached. Works on token ids and does not depend on text
+or files.
 """
 
 import math
@@ -19,23 +20,23 @@ from attendant_export.verify.graph_sessions import ParityError, TranslationGraph
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 
 SEARCHES = {"greedy": 1, "beam4": 4}
-"""Beam size of each search that is compared."""
+"""Beam size of each compared search."""
 NUM_UNCACHED = 16
-"""Sentences of a sample that are also decoded without caches, a step for each prefix."""
+"""Number of sentences that are also decoded without caches."""
 FP32_BOUND = 1e-4
 MIN_BOUNDS = {"fp16": 1e-2, "int8": 2e-2}
-"""What one value that is rounded the other way can move, as another processor may round it."""
+"""Effect of a single value rounded in the other direction, which may happen on other processors."""
 MAX_BOUNDS = {"fp32": FP32_BOUND, "fp16": 0.1, "int8": 0.5}
-"""Log-probabilities that move more than this with their batch mates are no rounding."""
+"""Larger changes of log-probabilities between batches are not rounding errors."""
 
 TokenIds = tuple[int, ...]
 Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
-"""Log-probability of every token of targets, given sources."""
+"""Returns the log-probability of every token of the targets, given the sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSentences:
-    """What the searches are compared on: token ids of sources, and the most tokens of outputs."""
+    """Token ids of sources and limits of output tokens, for the comparison of searches."""
 
     sources: list[list[int]]
     max_tokens: list[int]
@@ -43,7 +44,7 @@ class SampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many of the compared sentences got the same tokens, or others for a good reason."""
+    """Numbers of sentences with equal tokens, with different tokens in a tie, and without one."""
 
     num_identical: int
     num_ties: int
@@ -52,7 +53,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One way of running a search, and what it found for the first sentences of a sample."""
+    """One way of running a search, with its results for the first sentences of a sample."""
 
     search: str
     step: str
@@ -63,14 +64,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPrecision:
-    """The comparison of one precision, and what its graphs found for each search."""
+    """The comparison of one precision, with its best hypotheses in each search."""
 
     parity: PrecisionParity
     outputs: dict[str, list[ReferenceHypothesis]]
 
 
 class TranslationVerifier:
-    """Searches once with the original model, uncached; then compares precision by precision."""
+    """Searches once with the PyTorch model, uncached, then compares each precision with it."""
 
     def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
         self._model, self._sample = model, sample
@@ -87,12 +88,12 @@ class TranslationVerifier:
     def verify(self, precision: str, graphs: TranslationGraphs) -> VerifiedPrecision:
         """Compare ``graphs`` with the model.
 
-        Raises ParityError if batch mates change a result, if something is not a finite number, or
-        if fp32 is not what the model gives.
+        Raises ParityError if a result depends on the other sentences of a batch, if a result is NaN
+        or infinity, or if fp32 differs from the model.
         """
         runs = run_in_all_ways(graphs, self._sample)
         single = [r for r in runs if r.cached and r.batching == "single"]
-        # Those of the graph that a CPU uses, which comes first, are what others are held against.
+        # The reference is the graph that a CPU uses, which comes first.
         alone = {r.search: r.traces for r in reversed(single)}
         bound = self._bound(precision, graphs, runs, alone)
         greedy = [r.traces for r in single if r.search == "greedy"]
@@ -131,7 +132,7 @@ class TranslationVerifier:
     def _difference_to_model(
         self, graphs: TranslationGraphs, greedy: Sequence[list[SearchTrace]]
     ) -> float:
-        """Tensor level: scorer and cached steps against the model, as far as tokens agree."""
+        """Largest difference of the scorer and of cached steps to the model, while tokens agree."""
         sources, targets = self._sample.sources, self._greedy_tokens
         expected = search.score(self._model, sources, targets)
         references = [
@@ -152,7 +153,7 @@ class TranslationVerifier:
         runs: Sequence[Run],
         alone: dict[str, list[SearchTrace]],
     ) -> float:
-        """How far log-probabilities move with batch mates, graphs, and with and without cache."""
+        """The bound for changes of log-probabilities between batches, graphs and cache use."""
         differences = [
             difference(one.hypotheses[0], other.hypotheses[0])
             for run in runs
@@ -187,15 +188,15 @@ class TranslationVerifier:
             )
             if agreement.num_parted:
                 raise ParityError(
-                    f"{precision}: {run.search} {run.batching} by {run.step} finds other tokens "
-                    "than for each sentence alone, and not because of ties"
+                    f"{precision}: {run.search} {run.batching} by {run.step} finds different "
+                    "tokens than for each sentence alone, and not because of ties"
                 )
 
 
 def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
-    """Every search, graph for it and batching; and greedy uncached for `NUM_UNCACHED` sentences."""
+    """All searches, step graphs and batchings; and uncached greedy for `NUM_UNCACHED` sentences."""
     sources, limits = sample.sources, sample.max_tokens
-    # Sentences that run, and that join at once.
+    # Limits of running sentences and of sentences that join at once.
     batchings = {"single": (1, 1), "batched": (len(sources), len(sources)), "ragged": (8, 1)}
     runs = []
     for name, size in SEARCHES.items():
@@ -219,7 +220,7 @@ def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[
 
 
 def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
-    """The trace of a greedy search: every step keeps one candidate, and the last one ends."""
+    """The trace of a greedy search: each step keeps one candidate, and the last one ends."""
     length = len(hypothesis.token_ids)
     prefixes = [
         ReferenceHypothesis(hypothesis.token_ids[:i], hypothesis.log_probabilities[:i])
@@ -230,7 +231,7 @@ def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
 
 
 def largest(differences: Iterable[float]) -> float:
-    """The largest difference, 0 if there are none; NaN if one is, which ``max`` would lose."""
+    """The largest difference, 0 without any; NaN if one is NaN, which ``max`` could drop."""
     return float(np.max(list(differences), initial=0.0))
 
 
@@ -259,9 +260,10 @@ def scorer_difference(
 
 
 def stated_bound(precision: str, moved: float) -> float:
-    """The bound between batches that a manifest states, given the largest difference measured.
+    """The bound between batches that a manifest states, given the largest measured difference.
 
-    fp32 has a fixed one; the others get twice what was measured, but no less than their floor.
+    The bound of fp32 is fixed. That of other precisions is twice the measured difference, but at
+    least the value in `MIN_BOUNDS`.
     """
     if precision == "fp32":
         return FP32_BOUND
@@ -269,7 +271,7 @@ def stated_bound(precision: str, moved: float) -> float:
 
 
 def round_up(value: float) -> float:
-    """The next number with one significant digit; 0 and what is not finite stay."""
+    """Round up to one significant digit. Returns 0, NaN and infinity unchanged."""
     if value == 0 or not math.isfinite(value):
         return value
     digit = 10.0 ** math.floor(math.log10(value))
@@ -285,9 +287,9 @@ def compare(
 ) -> Agreement:
     """Compare best hypotheses token by token.
 
-    Others are a tie if, at the first step where the searches keep other candidates, those that one
-    keeps and the other drops have log-probabilities, which ``rescore`` gives, closer than twice
-    ``bound``.
+    A different hypothesis is a tie if the searches parted on nearly equal candidates. At the first
+    step where they keep different candidates, every candidate that only one search keeps must have
+    a log-probability, by ``rescore``, within twice ``bound`` of those that only the other keeps.
     """
     num_identical = num_ties = 0
     for source, ours, theirs in zip(sources, reference, found, strict=True):
@@ -306,17 +308,17 @@ def _gap(
             ids = list({ids for pair in pairs for ids in pair})
             sums = dict(zip(ids, map(sum, rescore([source] * len(ids), ids)), strict=True))
             return largest(abs(sums[a] - sums[b]) for a, b in pairs)
-    # The same candidates all the way: the finished hypotheses were ranked differently.
+    # All steps kept the same candidates, so the finished hypotheses were ranked differently.
     a, b = reference.hypotheses[0], found.hypotheses[0]
     ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
     return abs(sum(ours_p) / len(ours_p) - sum(theirs_p) / len(theirs_p))
 
 
 def _parting(ours: SearchStep, theirs: SearchStep) -> list[tuple[TokenIds, TokenIds]]:
-    """Every pair of which each search keeps the other one; empty if both keep the same.
+    """Pairs of candidates of which each search keeps a different one; empty if both keep the same.
 
-    Among the best and among those that go on, since each is a choice of its own. Candidates that
-    both keep in another order, and those that both drop, change nothing.
+    Compares the best candidates and the running ones separately, since each is a separate choice.
+    The order of candidates that both keep does not matter.
     """
     best, running = (
         (_token_ids(a), _token_ids(b))
@@ -332,7 +334,7 @@ def _token_ids(hypotheses: Sequence[ReferenceHypothesis]) -> set[TokenIds]:
 
 
 def check_fp32(moved: float, tokens: Sequence[TokenParity]) -> None:
-    """Raise ParityError unless fp32 follows the model to rounding."""
+    """Raise ParityError unless fp32 differs from the model by rounding only."""
     problems = []
     if not (moved <= FP32_BOUND):
         problems.append(f"log-probabilities differ by {moved:.2g}, at most {FP32_BOUND:.0e}")

@@ -1,4 +1,4 @@
-"""The logic around the measurements of embeddings."""
+"""The embedding bench: batches, workers and figures."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ class LengthEngine:
 
 serve(LengthEngine().embed)
 """
-"""Stands for an engine whose library is in another environment."""
+"""Program of an engine that runs in an environment of its own."""
 
 
 def test_batches_hold_texts_of_similar_length_within_the_budget():

@@ -1,4 +1,4 @@
-"""The encoders that are measured are one model, whoever runs them."""
+"""The encoders of the bench give the same results in every engine."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    """No zeros and ones, so that biases and norms that are mixed up are seen."""
+    """Weights without zeros and ones, so that swapped biases and norms are detected."""
     rng = np.random.default_rng(0)
     return {
         name: (array + rng.normal(0, 0.1, array.shape)).astype(np.float32)

@@ -24,7 +24,7 @@ RIVAL = "rival"
 
 
 class FakeCaller:
-    """Answers at once, with as many tokens as a text has characters."""
+    """Answers at once, with one token per character of a text."""
 
     def __init__(self) -> None:
         self.num_texts = 0
