@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -89,6 +90,9 @@ class Worker:
             self.sources[width].num_filled = len(kept)
             if sentences and not kept:
                 self.buffers[width].release()
+            elif len(kept) < len(sentences):
+                longest = max(s[0] for s in kept) - 1, max(s[1] for s in kept)
+                self.buffers[width].keep(len(kept), *longest)
             self.running[width] = kept
         return needed
 
@@ -219,3 +223,36 @@ def test_entries_keep_their_content_however_the_buffer_is_laid_out(seed, has_zer
                 content = entries[tensor, entry]
                 assert (content[:length] == 1000 * tensor + length).all(), step
                 assert not has_zeros_behind or not content[length:].any()
+
+
+def test_texts_that_join_after_a_long_one_has_left_need_no_more_than_their_own_rows():
+    most = 40 * 16
+    worker = Worker(max_bytes=most * SIZES.position_bytes, spare_bytes=0)
+    worker.join(1, source=5, limit=256)
+    for _ in range(250):
+        worker.step()
+    worker.join(1, source=5, limit=30)
+    while len(worker.running[1]) == 2:
+        worker.step()
+    assert worker.running[1] == [[ANY, 5, 30]]
+    for _ in range(14):
+        worker.join(1, source=5, limit=16)
+        assert worker.pool.allocated <= most
+    worker.step()
+    assert worker.pool.allocated <= most
+
+
+def test_a_buffer_that_cannot_be_made_smaller_stays_as_it_is(caplog, monkeypatch):
+    worker = Worker(spare_bytes=0)
+    worker.join(4, source=256, limit=100)
+    worker.join(1, source=5, limit=100)
+    worker.step()
+
+    def lay_out(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(CountingBuffer, "lay_out", lay_out)
+    before = worker.pool.allocated
+    worker.buffers[1].release()
+    assert worker.pool.allocated == before
+    assert "event=cache_shrink_failed" in caplog.text

@@ -47,6 +47,9 @@ class FakeCache:
         self.is_released = False
         self.sources[slot] = source
 
+    def keep(self, num_slots: int, longest_row: int) -> None:
+        assert num_slots
+
     def release(self) -> None:
         self.is_released = True
         self.rows = [[] for _ in self.rows]

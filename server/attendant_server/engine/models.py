@@ -85,8 +85,14 @@ class DecoderCache(Protocol):
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy cache positions between rows. No row is both read and written."""
 
+    def keep(self, num_slots: int, longest_row: int) -> None:
+        """Declare the slots from ``num_slots`` on unused, so that others can take their memory.
+
+        The rows that stay hold at most ``longest_row`` positions. Never fails.
+        """
+
     def release(self) -> None:
-        """Declare all slots unused, so that other widths can take the memory."""
+        """Declare all slots unused, so that other widths can take the memory. Never fails."""
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
         """Append a token to each row of the first ``num_slots`` slots and rank the next.

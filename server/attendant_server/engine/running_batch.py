@@ -109,6 +109,8 @@ class RunningBatch:
         for slot in reversed(range(len(self.sentences))):
             if self.sentences[slot] in unwanted:
                 self.leave(slot)
+        if self.sentences:
+            self._cache.keep(len(self.sentences), int(self._lengths[: self.num_rows].max()))
 
     def step(self) -> Ended:
         """Run one step for every row; returns the ended sentences, which have left their slots."""

@@ -5,11 +5,14 @@ need of it is entries x longest, in steps of 16 positions. What it takes is more
 it need not be copied whenever a sentence joins or grows, and less than a bound over all buffers.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from attendant_server.engine.models import CacheFigures
 from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps
+
+logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 8_000_000
 """Memory that all caches of a model may take beyond 1.5 times what they need. Buffers within it
@@ -80,8 +83,12 @@ class CachePool:
         for buffer in sorted(self.buffers, key=lambda b: (b.needed > 0, b.needed - b.capacity)):
             capacity = max(buffer.capacity - surplus, least(buffer.needed))
             if buffer is not growing and capacity < buffer.capacity:
-                surplus -= buffer.capacity - capacity
-                buffer.resize(capacity)
+                before = buffer.capacity
+                try:
+                    buffer.resize(capacity)
+                except Exception:  # a device lacks memory for the smaller copy; the buffer stays
+                    logger.warning("event=cache_shrink_failed", exc_info=True)
+                surplus -= before - buffer.capacity
 
     def _publish(self) -> None:
         each = self.sizes.position_bytes
@@ -137,6 +144,14 @@ class CacheBuffer(ABC):
         elif not self._is_laid_out_well(self.capacity):
             self._lay_out_again(self.capacity)
         self._num_used = num_entries  # the caller is about to fill the others
+
+    def keep(self, num_entries: int, longest: int) -> None:
+        """Need no more than the first ``num_entries``, of ``longest`` positions each."""
+        self._longest = in_steps(longest, self._max_positions)
+        self._num_used = self._num_entries = num_entries
+        needed = min(self.needed, num_entries * self._longest)
+        self._pool.needed += needed - self.needed
+        self.needed = needed
 
     def clear(self) -> None:
         """Nothing is needed any more."""
@@ -205,6 +220,12 @@ class WidthBuffers:
         longest_row = max(self._fitted[1] * POSITION_STEP, 1)
         self._fitted = (0, *self._fitted[1:])
         self._fit(slot, slot + 1, longest_row, longest_source)
+
+    def keep(self, num_slots: int, longest_row: int, longest_source: int) -> None:
+        """Need less, now that sentences have left; the next step gives memory back."""
+        self._rows.keep(num_slots * self._width, max(longest_row, 1))
+        self._sources.keep(num_slots, longest_source)
+        self._fitted = (0, -(-longest_row // POSITION_STEP), -(-longest_source // POSITION_STEP))
 
     def fit_step(self, num_slots: int, longest_row: int, longest_source: int) -> None:
         """Make room for a step; give back what is too much for it."""

@@ -166,6 +166,11 @@ class HostDecoderCache:
         """Memory of all caches at this moment."""
         return self._buffers.num_bytes
 
+    def keep(self, num_slots: int, longest_row: int) -> None:
+        """Slots from ``num_slots`` on are unused; rows hold at most ``longest_row`` positions."""
+        longest_source = int(self._source_lengths[:num_slots].max())
+        self._buffers.keep(num_slots, longest_row, longest_source)
+
     def release(self) -> None:
         """No slot is in use any more."""
         self._buffers.release()
