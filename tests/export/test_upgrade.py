@@ -69,3 +69,19 @@ def test_a_damaged_bundle_is_not_upgraded(bundle: Path):
     with pytest.raises(BundleError, match="tokenizer.json has another SHA-256"):
         upgrade_bundle(bundle)
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_bundle_that_breaks_a_rule_is_not_upgraded(bundle: Path):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["special_tokens"]["unk_id"] = 2**31
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="special_tokens.unk_id is outside the vocabulary"):
+        upgrade_bundle(bundle)
+    assert json.loads(path.read_text()) == manifest
+
+
+def test_the_folder_may_be_the_working_directory(bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(bundle)
+    upgrade_bundle(Path())
+    assert json.loads((bundle / "manifest.json").read_text())["manifest_version"] == 2

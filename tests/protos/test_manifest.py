@@ -115,6 +115,7 @@ def test_facts_that_version_1_does_not_state_stay_unspecified():
         (changed(special_tokens="ab"), "a field has a value of another type|dictionary update"),
         (changed(manifest_version=True), "manifest_version"),
         (changed(manifestVersion=1), "version 1 has no field manifestVersion"),
+        (changed(files=[{"\ud800": 1}]), "has text that is not valid Unicode"),
         ("[" * 100_000, "is nested too deeply"),
     ],
 )

@@ -152,8 +152,8 @@ def test_all_widths_are_counted_together():
     running = {1: [sentence(1, 10, 5)], 2: [sentence(2, 20, 3)], 4: []}
     joining = sentence(2, 5, 8)
     needed = (10 + 5) + 2 * (2 * 20 + 8)
-    assert CacheBudget(needed, needed_bytes).has_room(running, 2, joining)
-    assert not CacheBudget(needed - 1, needed_bytes).has_room(running, 2, joining)
+    assert CacheBudget(needed, 32, 32, needed_bytes).has_room(running, 2, joining)
+    assert not CacheBudget(needed - 1, 32, 32, needed_bytes).has_room(running, 2, joining)
 
 
 def caches_of(scheduler):

@@ -11,8 +11,9 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant.v1.bundle_pb2 import Graph, Manifest
 from attendant_manifest import MANIFEST_VERSION, format_manifest, version_of
+from attendant_manifest.rules import problems
 
-from attendant_export.bundle.manifest import MANIFEST, check_files, read_manifest
+from attendant_export.bundle.manifest import MANIFEST, BundleError, check_files, read_manifest
 from attendant_export.bundle.weights import initializer_shapes
 
 NUM_TOKEN_TYPES = 2
@@ -25,6 +26,7 @@ def upgrade_bundle(folder: Path) -> str:
     Reads facts that the old manifest lacks from the graphs. Raises BundleError for a damaged
     bundle, which is left unchanged.
     """
+    folder = folder.resolve()
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     path = folder / MANIFEST
@@ -32,6 +34,8 @@ def upgrade_bundle(folder: Path) -> str:
     name = f"{manifest.name}/{manifest.version}"
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
+    if problem := next(problems(manifest), None):
+        raise BundleError(f"{folder}: {problem}")
     _complete(manifest.architecture, folder, _encoder(manifest))
     # Outside the bundle, which may hold no file that the manifest does not list.
     temporary = folder.with_name(f".{folder.name}.{MANIFEST}")

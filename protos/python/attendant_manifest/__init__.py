@@ -38,6 +38,8 @@ def parse_manifest(text: str) -> Manifest:
         raise
     except KeyError as error:
         raise ManifestError(f"{error.args[0]} is missing") from error
+    except SystemError as error:  # protobuf's error for a lone surrogate
+        raise ManifestError("has text that is not valid Unicode") from error
     except RecursionError as error:
         raise ManifestError("is nested too deeply") from error
     except (ValueError, json_format.ParseError) as error:

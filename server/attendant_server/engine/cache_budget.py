@@ -9,6 +9,8 @@ from attendant_server.errors import InvalidRequest
 
 NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
 """`TranslationModel.needed_cache_bytes`."""
+ANY_LENGTH = 10**9
+"""Longer than any row or source, so that the limits of the model count."""
 Key = TypeVar("Key")
 """The key of a batch."""
 
@@ -20,15 +22,22 @@ class CacheBudget:
     nothing that runs can find no room later, whatever becomes of its neighbours.
     """
 
-    def __init__(self, max_bytes: int, needed_bytes: NeededBytes) -> None:
-        """``max_bytes`` is for all widths of one worker together."""
+    def __init__(
+        self, max_bytes: int, max_rows: int, max_sentences: int, needed_bytes: NeededBytes
+    ) -> None:
+        """``max_bytes`` is for all batches of one worker together."""
         self.max_bytes = max_bytes
         self._needed_bytes = needed_bytes
+        all_rows = needed_bytes(1, max_rows, ANY_LENGTH, 0)
+        all_sources = needed_bytes(0, max_sentences, 0, ANY_LENGTH)
+        self._is_ample = all_rows + all_sources <= max_bytes
 
     def has_room(
         self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
     ) -> bool:
         """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
+        if self._is_ample:
+            return True
         most_bytes = self._most_bytes([*running.get(key, ()), sentence])
         for other_key, sentences in running.items():
             if other_key != key and sentences:

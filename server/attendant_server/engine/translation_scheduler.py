@@ -85,7 +85,12 @@ class TranslationScheduler(Scheduler):
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
         self._batches: dict[tuple[str, int], RunningBatch] = {}
         """Keyed by the name of the step graph and the width."""
-        self._budget = CacheBudget(limits.max_cache_bytes, model.needed_cache_bytes)
+        self._budget = CacheBudget(
+            limits.max_cache_bytes,
+            limits.max_rows,
+            limits.max_sentences,
+            model.needed_cache_bytes,
+        )
         self.pool: CachePool = model.new_cache_pool(
             limits.max_cache_bytes, limits.spare_cache_bytes
         )

@@ -182,15 +182,18 @@ class CacheBuffer(ABC):
         self.num_positions = num_positions
 
     def _best_num_positions(self, capacity: int) -> int:
-        """Those of now if possible; else so many that entries and positions can both grow."""
+        """Those of now if possible; else so many that entries and positions can both grow.
+
+        Steps are bound once to each layout, so there are few: powers of two if there is room.
+        """
         if not capacity:
             return 0
         if self._is_laid_out_well(capacity):
             return self.num_positions
         num_entries = min(_with_half(self._num_entries), self._max_entries)
-        roomy = capacity // num_entries // POSITION_STEP * POSITION_STEP
         most = min(self._most_excess * self._longest, self._max_positions)
-        return max(self._longest, min(roomy, most))
+        num_steps = min(capacity // num_entries, most) // POSITION_STEP
+        return max(self._longest, POSITION_STEP << num_steps.bit_length() >> 1)
 
     @abstractmethod
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,38 +68,38 @@ def check_input_devices(
         raise ValueError(f"{step.name} reads {names.total_length} from cuda, not from the host")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepSignature:
     """The interface of one step graph, as the manifest states it."""
 
     step: bundle_pb2.StepGraph
 
-    @property
+    @cached_property
     def num_tokens(self) -> int:
         """Tokens that the graph decodes for each row in one run."""
         return self.step.num_tokens
 
-    @property
+    @cached_property
     def takes_num_candidates(self) -> bool:
         """Whether the graph reads the number of candidates; otherwise it returns one per token."""
         return bool(self.step.inputs.num_candidates)
 
-    @property
+    @cached_property
     def takes_shortlist(self) -> bool:
         """Whether the graph scores only the tokens of a shortlist."""
         return bool(self.step.inputs.shortlist)
 
-    @property
+    @cached_property
     def reads_source_padding(self) -> bool:
         """Whether the graph reads padding after the end of a source."""
         return any(state.reads_padding for state in self.source_states)
 
-    @property
+    @cached_property
     def row_states(self) -> list[bundle_pb2.StateTensor]:
         """States of a row, in the order of their layout in memory."""
         return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
 
-    @property
+    @cached_property
     def source_states(self) -> list[bundle_pb2.StateTensor]:
         """States of a source, in the order of their layout in memory."""
         return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
