@@ -193,7 +193,8 @@ class CacheBuffer(ABC):
         num_entries = min(_with_half(self._num_entries), self._max_entries)
         most = min(self._most_excess * self._longest, self._max_positions)
         num_steps = min(capacity // num_entries, most) // POSITION_STEP
-        return max(self._longest, POSITION_STEP << num_steps.bit_length() >> 1)
+        largest_power = 1 << num_steps.bit_length() >> 1  # 0 if there is room for no step
+        return max(self._longest, largest_power * POSITION_STEP)
 
     @abstractmethod
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
