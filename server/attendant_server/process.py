@@ -1,6 +1,7 @@
 """The server's process: start, signals, exit code."""
 
 import asyncio
+import gc
 import logging
 import signal
 from typing import Any
@@ -64,6 +65,8 @@ async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: b
     try:
         if loading.done():
             loading.result()
+            gc.freeze()  # models stay: collections need not look at their objects
+            gc.set_threshold(10_000)
             if greets:  # the JSON log has the line event=serving instead
                 where = f"port {server.port}" if server.port else server.address
                 say(f"attendant is serving on {where}: {server.models()}")

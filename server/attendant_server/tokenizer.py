@@ -6,7 +6,7 @@ Knows no requests and no models.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,6 +84,18 @@ class TokenizedText:
         return TokenizedText(self.encoding, sorted(special + plain))
 
 
+class _TokenTexts(dict[int, str]):
+    """The tokens that were asked for, as the vocabulary writes them, by id."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token_id: int) -> str:
+        text = self[token_id] = self._tokenizer.id_to_token(token_id) or ""
+        return text
+
+
 class TextTokenizer:
     """One tokenizer of a bundle. Safe to use from several threads."""
 
@@ -109,6 +121,7 @@ class TextTokenizer:
         except BaseException as error:
             raise _translated(error) from error
         self._continuation_mark: str = prefix or ""
+        self._token_texts = _TokenTexts(self._tokenizer)
 
     def encode(self, text: str) -> TokenizedText:
         """Tokenize a text and add special tokens; raises TokenizerError."""
@@ -141,7 +154,11 @@ class TextTokenizer:
 
     def token(self, token_id: int) -> str:
         """The token as the vocabulary writes it; empty for an id that the vocabulary lacks."""
-        return self._tokenizer.id_to_token(token_id) or ""
+        return self._token_texts[token_id]
+
+    def tokens(self, token_ids: Iterable[int]) -> list[str]:
+        """The tokens as the vocabulary writes them; empty for ids that the vocabulary lacks."""
+        return [self._token_texts[token_id] for token_id in token_ids]
 
     def readable_token(self, token_id: int) -> str:
         """The token without markers of word boundaries."""

@@ -172,15 +172,17 @@ def test_a_width_that_is_used_no_more_makes_room_for_others():
 
 
 def resident_bytes():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    """Memory of this process that the system cannot take back at any time."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    kilobytes = {name: int(value) for name, value, _ in map(str.split, lines)}
+    return 1024 * (kilobytes["Rss:"] - kilobytes["LazyFree:"])
 
 
 def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
     sizes = CacheSizes(2, 8, 64, 256, 256, np.dtype(np.float32))
     pool = CachePool(sizes, spare_bytes=0)
     before = resident_bytes()
-    buffer = HostBuffer(pool, max_entries=1000, max_positions=256, most_excess=NO_LIMIT)
+    buffer = HostBuffer(pool, 1000, 256, NO_LIMIT, lengths=np.full(1000, 256))
     assert resident_bytes() - before < 5e6  # memory is only reserved
     buffer.fit(0, 32, 256)
     buffer.tensors[...] = 1
@@ -197,19 +199,25 @@ def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
     assert not buffer.tensors.any()
 
 
-@pytest.mark.parametrize("has_zeros_behind", [True, False])
+@pytest.mark.parametrize(
+    ("num_step_tokens", "has_zeros_behind"), [(0, True), (0, False), (2, False)]
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_entries_keep_their_content_however_the_buffer_is_laid_out(seed, has_zeros_behind):
+def test_entries_keep_their_content_however_the_buffer_is_laid_out(
+    seed, num_step_tokens, has_zeros_behind
+):
     rng = random.Random(seed)
     pool = CachePool(SIZES, spare_bytes=0)
     most_excess = 1 if has_zeros_behind else NO_LIMIT
-    buffer = HostBuffer(pool, 50, 256, most_excess, has_zeros_behind)
+    before_step = np.zeros(50, dtype=np.int32)
+    buffer = HostBuffer(pool, 50, 256, most_excess, before_step, num_step_tokens, has_zeros_behind)
     lengths: list[int] = []
     for step in range(300):
         lengths = lengths[: rng.randint(1, 50)]
         used = len(lengths)
         if not used or (used < 50 and rng.random() < 0.6):
             lengths.append(rng.choice([3, 16, 40, 200]))
+        before_step[: len(lengths)] = np.array(lengths) - num_step_tokens
         buffer.fit(used, len(lengths), max(lengths))
         pool.settle()
         entries = buffer.tensors[:, :, 0]  # (tensors, entries, positions, head_dim)

@@ -1,7 +1,5 @@
 """Token rules: forbidden tokens never occur, and other sentences are not affected."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
@@ -77,7 +75,7 @@ def test_rules_search_as_over_a_model_for_which_these_tokens_are_impossible(
     found = search_together(FakeTranslationModel(num_greedy_tokens), wanted)
     for (source, options), hypotheses in zip(wanted, found, strict=True):
         model = ModelWithoutTokens(options, num_greedy_tokens)
-        plain = replace(options, min_output_tokens=0, suppressed_token_ids=())
+        plain = options._replace(min_output_tokens=0, suppressed_token_ids=())
         assert [hypotheses] == search_together(model, [(source, plain)])
         assert all(np.isfinite(h.log_probabilities).all() for h in hypotheses)
 
@@ -149,7 +147,7 @@ def test_only_greedy_searches_whose_rules_need_tokens_run_in_steps_of_one_token(
 @EVERY_SEARCH
 def test_a_text_for_which_all_tokens_are_suppressed_has_no_hypotheses(beam_size, num_greedy_tokens):
     options = SearchOptions(9, beam_size, num_hypotheses=beam_size)
-    nothing = replace(options, suppressed_token_ids=tuple(range(VOCAB)))
+    nothing = options._replace(suppressed_token_ids=tuple(range(VOCAB)))
     wanted = [((5,), options), ((6,), nothing), ((7,), options)]
     before, found, after = search_together(FakeTranslationModel(num_greedy_tokens), wanted)
     assert found == []
@@ -225,7 +223,7 @@ def test_suppressed_tokens_never_come_and_neighbours_have_them(model, beam_size)
     plain = [(source, options) for source in SOURCES]
     expected = search_together(model, plain)
     likely = {token for [best] in expected for token in best.token_ids} - {model.eos_id}
-    ruled = replace(options, suppressed_token_ids=tuple(sorted(likely)))
+    ruled = options._replace(suppressed_token_ids=tuple(sorted(likely)))
     found = search_together(model, [*plain, *((source, ruled) for source in SOURCES)])
     assert_close(found[:3], expected)
     assert all(best.token_ids for [best] in found[3:])
@@ -235,7 +233,7 @@ def test_suppressed_tokens_never_come_and_neighbours_have_them(model, beam_size)
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_real_graphs_give_no_hypotheses_where_all_tokens_are_suppressed(model, beam_size):
     options = SearchOptions(12, beam_size, beam_size)
-    nothing = replace(options, suppressed_token_ids=tuple(range(model.vocab_size)))
+    nothing = options._replace(suppressed_token_ids=tuple(range(model.vocab_size)))
     plain = [(source, options) for source in SOURCES]
     found = search_together(model, [*plain, *((source, nothing) for source in SOURCES)])
     assert_close(found[:3], search_together(model, plain))
@@ -268,6 +266,6 @@ def test_suppressed_tokens_that_are_on_no_shortlist_change_nothing(bundle, beam_
     listed = {token for each in model.encode(SOURCES) for token in each.shortlist.tolist()}
     unlisted = set(range(2 * beam_size, model.vocab_size)) - listed
     assert unlisted
-    ruled = replace(options, suppressed_token_ids=tuple(sorted(unlisted)))
+    ruled = options._replace(suppressed_token_ids=tuple(sorted(unlisted)))
     found = search_together(model, [(source, ruled) for source in SOURCES])
     assert found == search_together(model, [(source, options) for source in SOURCES])

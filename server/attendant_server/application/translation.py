@@ -238,7 +238,7 @@ def _translation(
                 score=h.score,
                 is_complete=h.is_complete,
                 token_ids=h.token_ids,
-                token_texts=[tokenizer.token(i) for i in h.token_ids],
+                token_texts=tokenizer.tokens(h.token_ids),
                 log_probabilities=h.log_probabilities,
             )
             for h in hypotheses

@@ -30,14 +30,13 @@ class CacheBudget:
         self._needed_bytes = needed_bytes
         all_rows = needed_bytes(1, max_rows, ANY_LENGTH, 0)
         all_sources = needed_bytes(0, max_sentences, 0, ANY_LENGTH)
-        self._is_ample = all_rows + all_sources <= max_bytes
+        self.is_ample = all_rows + all_sources <= max_bytes
+        """Whether every sentence always has room."""
 
     def has_room(
         self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
     ) -> bool:
         """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
-        if self._is_ample:
-            return True
         most_bytes = self._most_bytes([*running.get(key, ()), sentence])
         for other_key, sentences in running.items():
             if other_key != key and sentences:
@@ -52,6 +51,8 @@ class CacheBudget:
 
     def check(self, options: SearchOptions, source_lengths: Collection[int]) -> None:
         """Raise InvalidRequest if one of the sources could not even be translated alone."""
+        if self.is_ample:
+            return
         width, longest = options.beam_size, options.max_output_tokens
         if self._needed_bytes(width, 1, longest, max(source_lengths)) > self.max_bytes:
             for num_source_tokens in sorted(set(source_lengths), reverse=True):

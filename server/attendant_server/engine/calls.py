@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,25 @@ class Answer(Future[list[Result]]):
     def __init__(self, deadline: float | None) -> None:
         super().__init__()
         self.deadline = deadline
+        self.is_over = False
+        """Like `done`, without its lock. Workers read this for each sentence at every step."""
+        self.was_answered = False
+
+    def cancel(self) -> bool:
+        """Cancel the future if it is pending; returns whether it is cancelled."""
+        is_cancelled = super().cancel()
+        self.is_over |= is_cancelled
+        return is_cancelled
+
+    def set_result(self, result: list[Result]) -> None:
+        """Resolve the future."""
+        self.is_over = self.was_answered = True
+        super().set_result(result)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Fail the future."""
+        self.is_over = True
+        super().set_exception(exception)
 
     def came_too_late(self, now: float) -> bool:
         """Whether the call most likely ended because of its deadline."""
@@ -72,7 +91,11 @@ class Call(Generic[Result]):
 
     def is_over(self) -> bool:
         """Whether the call was answered, has failed or was abandoned."""
-        return self.future.done()
+        return self.future.is_over
+
+    def is_abandoned(self, now: float) -> bool:
+        """Whether the call is over or its deadline has passed."""
+        return self.future.is_over or (self.deadline is not None and now >= self.deadline)
 
     def is_expired(self, now: float) -> bool:
         """Whether the deadline has passed."""
@@ -100,8 +123,7 @@ class Call(Generic[Result]):
         return not (future.done() or future.running()) and future.set_running_or_notify_cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
+class SearchOptions(NamedTuple):
     """Options of the search for the best hypotheses of one text."""
 
     max_output_tokens: int
@@ -121,7 +143,7 @@ class SearchOptions:
             return self
         limit = self.max_output_ratio * num_source_tokens + EXTRA_TOKENS
         limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
-        return replace(self, max_output_tokens=limit, max_output_ratio=None)
+        return self._replace(max_output_tokens=limit, max_output_ratio=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class RunningBatch:
         self._cache, self._start_token_id = cache, start_token_id
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
+        self._rows = [slice(slot * width, (slot + 1) * width) for slot in range(max_slots)]
+        """The rows of each slot."""
 
     @property
     def num_rows(self) -> int:
@@ -84,8 +86,8 @@ class RunningBatch:
         except Exception:
             self._release_if_empty()
             raise
-        self._tokens[self._rows(slot)] = self._start_token_id
-        self._lengths[self._rows(slot)] = 0
+        self._tokens[self._rows[slot]] = self._start_token_id
+        self._lengths[self._rows[slot]] = 0
         self.sentences.append(sentence)
 
     def leave(self, slot: int) -> None:
@@ -93,8 +95,8 @@ class RunningBatch:
         last = len(self.sentences) - 1
         if slot != last:
             self._cache.move(last, slot, self.sentences[last].search.num_tokens)
-            self._tokens[self._rows(slot)] = self._tokens[self._rows(last)]
-            self._lengths[self._rows(slot)] = self._lengths[self._rows(last)]
+            self._tokens[self._rows[slot]] = self._tokens[self._rows[last]]
+            self._lengths[self._rows[slot]] = self._lengths[self._rows[last]]
             self.sentences[slot] = self.sentences[last]
         self.sentences.pop()
         self._release_if_empty()
@@ -142,7 +144,7 @@ class RunningBatch:
             return []
         found = []
         for slot, sentence in enumerate(self.sentences):
-            rows = self._rows(slot)
+            rows = self._rows[slot]
             num_taken = sentence.search.num_taken(candidates.token_ids[rows].tolist())
             if np.isnan(candidates.log_probabilities[rows, :num_taken]).any():
                 found.append(sentence)
@@ -159,7 +161,7 @@ class RunningBatch:
         for slot, sentence in enumerate(self.sentences):
             if sentence in without_result:
                 continue
-            rows, search = self._rows(slot), sentence.search
+            rows, search = self._rows[slot], sentence.search
             own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             if not search.is_finished:
                 self._tokens[rows] = search.next_tokens
@@ -185,6 +187,3 @@ class RunningBatch:
     def _release_if_empty(self) -> None:
         if not self.sentences:
             self._cache.release()
-
-    def _rows(self, slot: int) -> slice:
-        return slice(slot * self.width, (slot + 1) * self.width)

@@ -108,19 +108,17 @@ class Scheduler(ABC):
 
     def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
         """Report the texts of an ended call as dropped, unless it was answered. Any thread."""
+        if future.was_answered:
+            return
         if future.cancelled():
             reason = "expired" if future.came_too_late(self._clock()) else "cancelled"
-        elif (error := future.exception()) is not None:
-            reason = "expired" if isinstance(error, DeadlineExceeded) else "failed"
         else:
-            return
+            reason = "expired" if isinstance(future.exception(), DeadlineExceeded) else "failed"
         self._observer.on_dropped(self.name, reason, num_texts)
 
-    def _is_abandoned(self, call: Call[Any], now: float) -> bool:
-        """Whether ``call`` is over or expired; fails an expired call."""
-        if call.is_expired(now):
-            call.fail(_too_late())
-        return call.is_over()
+    def _expire(self, calls: Iterable[Call[Any]]) -> None:
+        """Fail abandoned calls that are not over: their deadlines have passed."""
+        self._fail_calls(calls, _too_late())
 
     def _take_similar(
         self,
@@ -144,8 +142,7 @@ class Scheduler(ABC):
             return _fitting(nearest, length_of, max_tokens)
 
         self._in_flight, expired = queue.take(self._clock(), choose)
-        for text in expired:
-            text.call.fail(_too_late())
+        self._expire(text.call for text in expired)
         return self._in_flight
 
     def _run(

@@ -78,7 +78,8 @@ class GreedySearch:
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.next_tokens = [start_token_id]
         self.is_finished = False
-        self._options, self._eos_id = options, eos_id
+        self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
+        self._length_penalty = options.length_penalty
         self._is_dropped = False
         self._token_ids: list[int] = []
         self._log_probabilities: list[float] = []
@@ -94,7 +95,7 @@ class GreedySearch:
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """Tokens up to the end token or the output limit."""
-        tokens = token_ids[0][: self._options.max_output_tokens - self.num_tokens]
+        tokens = token_ids[0][: self._max_tokens - len(self._token_ids)]
         return tokens.index(self._eos_id) + 1 if self._eos_id in tokens else len(tokens)
 
     def advance(
@@ -109,9 +110,7 @@ class GreedySearch:
         self._token_ids += token_ids[0][:num_taken]
         self._log_probabilities += taken
         token = self.next_tokens[0] = self._token_ids[-1]
-        self.is_finished = (
-            token == self._eos_id or len(self._token_ids) == self._options.max_output_tokens
-        )
+        self.is_finished = token == self._eos_id or len(self._token_ids) == self._max_tokens
         return ()
 
     def settled_prefix(self) -> tuple[int, ...]:
@@ -123,7 +122,7 @@ class GreedySearch:
         if self._is_dropped:
             return []
         score = length_penalized(
-            sum(self._log_probabilities), self.num_tokens, self._options.length_penalty
+            sum(self._log_probabilities), self.num_tokens, self._length_penalty
         )
         is_complete = self._token_ids[-1] == self._eos_id
         return [

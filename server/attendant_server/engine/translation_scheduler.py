@@ -170,12 +170,14 @@ class TranslationScheduler(Scheduler):
     def _drop_abandoned(self) -> None:
         now = self._clock()
         for batch in self._batches.values():
-            unwanted = {s for s in batch.sentences if self._is_abandoned(s.call, now)}
+            unwanted = {s for s in batch.sentences if s.call.is_abandoned(now)}
             if unwanted:
+                self._expire(sentence.call for sentence in unwanted)
                 batch.drop(unwanted)
-        if self._encoded:
-            kept = [(s, e) for s, e in self._encoded if not self._is_abandoned(s.call, now)]
-            self._encoded = deque(kept)
+        unwanted = {s for s, _ in self._encoded if s.call.is_abandoned(now)}
+        if unwanted:
+            self._expire(sentence.call for sentence in unwanted)
+            self._encoded = deque((s, e) for s, e in self._encoded if s not in unwanted)
 
     def _encode(self) -> None:
         """Encode waiting sources together once the encoded ones cannot fill the free slots."""
@@ -246,6 +248,8 @@ class TranslationScheduler(Scheduler):
             self._admission.start([sentence])
 
     def _has_room(self, sentence: Sentence) -> bool:
+        if self._budget.is_ample:
+            return True
         running = {key: batch.sentences for key, batch in self._batches.items()}
         return self._budget.has_room(running, self._key_for(sentence), sentence)
 

@@ -8,9 +8,10 @@ it need not be copied whenever a sentence joins or grows, and less than a bound 
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 from attendant_server.engine.models import CacheFigures
-from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps
+from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps, num_steps
 
 logger = logging.getLogger(__name__)
 
@@ -205,14 +206,26 @@ class CacheBuffer(ABC):
         """
 
 
+class _Need(NamedTuple):
+    """What one width needs. Lengths are in steps of positions."""
+
+    num_slots: int
+    longest_row: int
+    longest_source: int
+
+
+NOTHING = _Need(0, 0, 0)
+
+
 class WidthBuffers:
-    """The two buffers of one search width, and for what they were last made to fit."""
+    """The two buffers of one search width, and the need that they were last made to fit."""
 
     def __init__(
         self, pool: CachePool, width: int, rows: CacheBuffer, sources: CacheBuffer
     ) -> None:
         self._pool, self._width, self._rows, self._sources = pool, width, rows, sources
-        self._fitted = (0, 0, 0)  # slots, and the longest row and source in steps of positions
+        self._fitted = NOTHING
+        """Without slots, if the next step must be fitted whatever it needs."""
 
     @property
     def num_bytes(self) -> int:
@@ -221,29 +234,30 @@ class WidthBuffers:
 
     def fit_source(self, slot: int, longest_source: int) -> None:
         """Make room for one more sentence, in ``slot``; the longest source includes its own."""
-        longest_row = max(self._fitted[1] * POSITION_STEP, 1)
-        self._fitted = (0, *self._fitted[1:])
+        self._fitted = self._fitted._replace(num_slots=0)
+        # A row takes its first position at the next step.
+        longest_row = max(self._fitted.longest_row * POSITION_STEP, 1)
         self._fit(slot, slot + 1, longest_row, longest_source)
 
     def keep(self, num_slots: int, longest_row: int, longest_source: int) -> None:
         """Need less, now that sentences have left; the next step gives memory back."""
         self._rows.keep(num_slots * self._width, max(longest_row, 1))
         self._sources.keep(num_slots, longest_source)
-        self._fitted = (0, -(-longest_row // POSITION_STEP), -(-longest_source // POSITION_STEP))
+        self._fitted = _Need(0, num_steps(longest_row), num_steps(longest_source))
 
     def fit_step(self, num_slots: int, longest_row: int, longest_source: int) -> None:
         """Make room for a step; give back what is too much for it."""
-        fitted = (num_slots, -(-longest_row // POSITION_STEP), -(-longest_source // POSITION_STEP))
-        if fitted != self._fitted:
+        need = _Need(num_slots, num_steps(longest_row), num_steps(longest_source))
+        if need != self._fitted:
             self._fit(num_slots, num_slots, longest_row, longest_source)
             self._pool.settle()
-            self._fitted = fitted
+            self._fitted = need
 
     def release(self) -> None:
         """Need nothing any more; a little memory stays for the next sentence."""
         self._rows.clear()
         self._sources.clear()
-        self._fitted = (0, 0, 0)
+        self._fitted = NOTHING
         self._pool.settle()
 
     def _fit(self, num_used: int, num_slots: int, longest_row: int, longest_source: int) -> None:

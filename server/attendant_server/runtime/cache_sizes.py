@@ -34,6 +34,11 @@ class CacheSizes:
         return num_sentences * (width * row + source) * self.position_bytes
 
 
+def num_steps(num_positions: int) -> int:
+    """The number of steps of `POSITION_STEP` positions that ``num_positions`` need."""
+    return -(-num_positions // POSITION_STEP)
+
+
 def in_steps(num_positions: int, most: int) -> int:
     """``num_positions`` rounded up to `POSITION_STEP`, but no more than ``most``."""
-    return min(-(-num_positions // POSITION_STEP) * POSITION_STEP, most)
+    return min(num_steps(num_positions) * POSITION_STEP, most)

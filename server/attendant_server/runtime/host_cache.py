@@ -22,8 +22,6 @@ MAX_BINDINGS = 256
 """Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
 
 MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-ELEMENTS_TOGETHER = 65_536
-"""Elements that are copied aside at a time, so that they stay in the caches of the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,17 @@ class HostBuffer(CacheBuffer):
         max_entries: int,
         max_positions: int,
         most_excess: int,
+        lengths: NDArray[np.integer],
+        num_step_tokens: int = 0,
         has_zeros_behind: bool = False,
     ) -> None:
-        """``has_zeros_behind`` if what is behind the content of an entry must be zero."""
+        """``lengths`` are, at any time, the positions in use of each entry before the last step.
+
+        A step adds ``num_step_tokens`` to each. ``has_zeros_behind`` if the positions after them
+        must be zero.
+        """
         super().__init__(pool, max_entries, max_positions, most_excess)
+        self._lengths, self._num_step_tokens = lengths, num_step_tokens
         sizes = pool.sizes
         self._num_tensors, self._size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
         num_bytes = max_entries * max_positions * self._size * sizes.dtype.itemsize
@@ -68,12 +73,11 @@ class HostBuffer(CacheBuffer):
         self._set_tensors(0, 0)
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
-        """Move, tensor by tensor, what is kept."""
+        """Move the positions in use."""
         before = self.tensors
         self._set_tensors(capacity // num_positions if capacity else 0, num_positions)
-        if num_entries and num_positions != before.shape[3]:
-            for old, new in zip(before, self.tensors, strict=True):
-                self._move(old, new, num_entries, num_kept)
+        if num_entries and num_positions != self.num_positions:
+            self._move(before, self.tensors, num_entries, num_kept)
         if capacity < self.capacity:
             self._give_back(capacity)
 
@@ -91,25 +95,28 @@ class HostBuffer(CacheBuffer):
         num_entries: int,
         num_kept: int,
     ) -> None:
-        """Lay one tensor out again in the same memory, some entries at a time.
+        """Move entries to their places in another layout of the same memory.
 
         A growing layout is written from its end, a shrinking one from its beginning, so that no
-        entry is overwritten before it has moved.
+        entry is overwritten before it has moved. NumPy handles overlaps of an entry with itself.
         """
-        num_together = max(1, ELEMENTS_TOGETHER // (num_kept * self._size))
-        starts = range(0, num_entries, num_together)
-        for start in starts if new.shape[2] < old.shape[2] else reversed(starts):
-            entries = slice(start, min(start + num_together, num_entries))
-            new[entries, :, :num_kept] = old[entries, :, :num_kept].copy()
+        lengths = np.minimum(self._lengths[:num_entries] + self._num_step_tokens, num_kept)
+        entries = list(enumerate(lengths.tolist()))
+        for entry, length in entries if new.shape[3] < old.shape[3] else reversed(entries):
+            new[:, entry, :, :length] = old[:, entry, :, :length]
             if self._has_zeros_behind:
-                new[entries, :, num_kept:] = 0
+                new[:, entry, :, length:] = 0
 
     def _give_back(self, capacity: int) -> None:
+        if not capacity:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            return
+        # Lazily, as there is work: sentences that join soon then find the same pages.
         each = self._size * self.sizes.dtype.itemsize
         start, end = _in_pages(capacity * each), _in_pages(self.capacity * each)
         if start < end:
             for tensor in range(self._num_tensors):
-                self._map.madvise(mmap.MADV_DONTNEED, tensor * self._stride + start, end - start)
+                self._map.madvise(mmap.MADV_FREE, tensor * self._stride + start, end - start)
 
 
 def _in_pages(num_bytes: int) -> int:
@@ -147,17 +154,26 @@ class HostDecoderCache:
         pool = pool or CachePool(sizes)
         reads_padding = self._signature.reads_source_padding
         rows = max_slots * width
-        self._past = HostBuffer(pool, rows, sizes.max_target_positions, NO_LIMIT)
+        self._inputs = StepInputBuffers(rows, max_slots)
+        self._row_lengths = self._inputs.lengths
+        self._source_lengths = self._inputs.source_lengths
+        self._past = HostBuffer(
+            pool,
+            rows,
+            sizes.max_target_positions,
+            NO_LIMIT,
+            self._row_lengths,
+            self.num_step_tokens,
+        )
         self._cross = HostBuffer(
             pool,
             max_slots,
             sizes.max_source_tokens,
             1 if reads_padding else NO_LIMIT,
+            self._source_lengths,
             has_zeros_behind=reads_padding,
         )
         self._buffers = WidthBuffers(pool, width, self._past, self._cross)
-        self._inputs = StepInputBuffers(max_slots * width, max_slots)
-        self._source_lengths = self._inputs.source_lengths
         takes_shortlist = self._signature.takes_shortlist
         self._shortlists = Shortlists(max_slots, width, vocab_size) if takes_shortlist else None
 
@@ -194,6 +210,7 @@ class HostDecoderCache:
         target, source = self._rows(slot), self._rows(origin)
         past = self._past.tensors
         past[:, target, :, :num_positions] = past[:, source, :, :num_positions]
+        self._row_lengths[target] = self._row_lengths[source]
         self._source_lengths[slot] = self._source_lengths[origin]
         if self._shortlists is not None:
             self._shortlists.move(origin, slot)
