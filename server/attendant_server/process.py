@@ -13,6 +13,8 @@ from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.standard_streams import say
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GARBAGE_THRESHOLD = 10_000
+"""New objects between two collections; Python's default is 700."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,16 @@ async def _started(settings: Settings) -> Server:
     return server
 
 
+def _collect_garbage_rarely() -> None:
+    """Keep collections from looking at the models, and at the objects of each few calls.
+
+    Hardly any object of a call is part of a cycle: almost all are freed without a collection.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
+
+
 async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: bool) -> int:
     loading: asyncio.Future[Any] = asyncio.ensure_future(server.load())
     died: asyncio.Future[Any] = asyncio.ensure_future(server.engine_has_died.wait())
@@ -65,8 +77,7 @@ async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: b
     try:
         if loading.done():
             loading.result()
-            gc.freeze()  # models stay: collections need not look at their objects
-            gc.set_threshold(10_000)
+            _collect_garbage_rarely()
             if greets:  # the JSON log has the line event=serving instead
                 where = f"port {server.port}" if server.port else server.address
                 say(f"attendant is serving on {where}: {server.models()}")

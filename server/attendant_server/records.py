@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from attendant_server.engine.calls import CallTimings
 
 OWN_PACKAGE = "attendant."
+_NO_TIMINGS = CallTimings()
 
 
 class Method(NamedTuple):
@@ -79,7 +80,7 @@ class CallRecord:
     tokenization_started: float | None = None
     """When tokenization began."""
     tokenization_ended: float | None = None
-    engine: CallTimings = field(default_factory=CallTimings)
+    engine: CallTimings = field(default_factory=lambda: _NO_TIMINGS)
     """The engine's times; all None for calls that did not reach the engine."""
     traced_by: dict[str, str] = field(default_factory=dict)
     """The caller's trace context, from the call's metadata."""

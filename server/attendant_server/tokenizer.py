@@ -150,15 +150,12 @@ class TextTokenizer:
 
     def _is_open(self, token_id: int) -> bool:
         """Whether a later token may change the decoded text of bytes up to this token."""
-        return token_id in self._special_ids or bool(_BYTE_TOKEN.fullmatch(self.token(token_id)))
-
-    def token(self, token_id: int) -> str:
-        """The token as the vocabulary writes it; empty for an id that the vocabulary lacks."""
-        return self._token_texts[token_id]
+        text = self._token_texts[token_id]
+        return token_id in self._special_ids or bool(_BYTE_TOKEN.fullmatch(text))
 
     def tokens(self, token_ids: Iterable[int]) -> list[str]:
         """The tokens as the vocabulary writes them; empty for ids that the vocabulary lacks."""
-        return [self._token_texts[token_id] for token_id in token_ids]
+        return list(map(self._token_texts.__getitem__, token_ids))
 
     def readable_token(self, token_id: int) -> str:
         """The token without markers of word boundaries."""

@@ -44,7 +44,7 @@ def test_special_tokens_in_a_text_are_plain_text(bpe: TextTokenizer, word_piece:
 def test_only_a_tokenizer_that_knows_the_mask_recognizes_it(word_piece: str):
     text = "[CLS] The [MASK]."
     plain = TextTokenizer(word_piece)
-    mask_id = next(i for i in range(10) if plain.token(i) == "[MASK]")
+    mask_id = plain.tokens(range(10)).index("[MASK]")
     masks = [t for t in TextTokenizer(word_piece, mask_id).encode(text) if t.id == mask_id]
     assert [text[mask.start : mask.end] for mask in masks] == ["[MASK]"]
     assert mask_id not in plain.encode(text).token_ids

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import grpc
 from attendant.v1 import text_pb2
-from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
@@ -27,9 +26,10 @@ def given(message: Message, field: str) -> Any:
 def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
     """The durations of a call's phases."""
     message = text_pb2.Timings()
-    for phase in phases:
-        if phase.name in _TOLD_PHASES:
-            _set(getattr(message, phase.name), phase.end - phase.start)
+    for name, start, end in phases:
+        if name in _TOLD_PHASES:
+            duration = getattr(message, name)
+            duration.seconds, duration.nanos = divmod(max(0, round((end - start) * 1e9)), 10**9)
     return message
 
 
@@ -57,7 +57,3 @@ def tokens(text: Iterable[Token]) -> Sequence[text_pb2.Token]:
         )
         for token in text
     ]
-
-
-def _set(duration: duration_pb2.Duration, seconds: float) -> None:
-    duration.seconds, duration.nanos = divmod(max(0, round(seconds * 1e9)), 10**9)
