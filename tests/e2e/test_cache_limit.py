@@ -1,10 +1,11 @@
 """A server with a limit on cache memory, and its metrics."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from attendant.v1.translation_pb2 import TranslateRequest
+from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateRequest
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 
 from tests.support.bundles import sentence_pairs
@@ -21,7 +22,7 @@ def request(text: str, **options: int) -> TranslateRequest:
     return wanted
 
 
-def test_texts_wait_for_room_and_a_search_that_could_never_fit_is_refused(start):
+def test_texts_wait_for_room(start):
     limit = 200 * POSITION_BYTES
     running = start(max_cache_bytes=limit, **ONE_WORKER)
     texts = [english for english, _ in sentence_pairs()[:24]]
@@ -35,17 +36,42 @@ def test_texts_wait_for_room_and_a_search_that_could_never_fit_is_refused(start)
             )
         )
     assert all(answer.translations[0].hypotheses[0].text for answer in answers)
-    error = failure_of(
-        running.translation.Translate, request(texts[0], beam_size=4, max_output_tokens=60)
-    )
-    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert error.details().startswith("options.beam_size: at most 2 with 60 output tokens")
-    error = failure_of(
-        running.translation.Translate, request(texts[0], beam_size=8, max_output_tokens=20)
-    )
-    assert error.details().startswith("options.beam_size: at most 5 with 20 output tokens")
     assert running.metric("attendant_max_cache_bytes", model=TRANSLATION_MODEL) == limit
     assert running.metric("attendant_cache_bytes", model=TRANSLATION_MODEL) <= limit
+
+
+def test_a_text_that_could_never_fit_is_refused_and_the_others_are_translated(start):
+    limit = (3 * 32 + 16) * POSITION_BYTES
+    running = start(max_cache_bytes=limit, **ONE_WORKER)
+    short, long = "The dog sees the king.", "The dog sees the king. " * 5
+    wanted = TranslateRequest(texts=["", short, long, short])
+    wanted.options.beam_size, wanted.options.max_output_tokens = 3, 32
+    answer = running.translation.Translate(wanted, timeout=TIMEOUT_SECONDS)
+    empty, first, refused, second = answer.translations
+    assert empty.error.message.startswith("texts[0]: is empty")
+    assert first.hypotheses[0].text == second.hypotheses[0].text
+    assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    problem = (
+        r"[23]\d tokens, with a beam of 3 and at most 32 output tokens, need 65536 bytes of "
+        rf"caches; the limit is {limit} \(max_cache_bytes, divided by the number of workers\)"
+    )
+    assert re.fullmatch(rf"texts\[2\]: {problem}", refused.error.message)
+    assert not refused.hypotheses
+    assert answer.token_counts.num_input_tokens == 2 * first.num_source_tokens
+    assert running.metric("attendant_invalid_texts_total", model=TRANSLATION_MODEL) == 2
+
+
+def test_a_text_that_could_never_fit_is_refused_alone_and_in_a_stream(start):
+    running = start(max_cache_bytes=1000, **ONE_WORKER)
+    text = "The dog sees the king."
+    answer = running.translation.Translate(request(text), timeout=TIMEOUT_SECONDS)
+    assert "the limit is 1000 (max_cache_bytes" in answer.translations[0].error.message
+    stream = running.translation.StreamTranslate(
+        StreamTranslateRequest(text=text), timeout=TIMEOUT_SECONDS
+    )
+    error = failure_of(list, stream)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details().startswith("text: 7 tokens, with a beam of 1 and at most 37 output")
 
 
 def test_metrics_say_what_the_caches_need_and_take(start):

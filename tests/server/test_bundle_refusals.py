@@ -68,7 +68,10 @@ def test_states_that_the_graphs_do_not_have_are_refused(
                 state.update(changes)
 
     found = refusal(with_manifest(translation_bundle, tmp_path, change))
-    assert found == f": state past_key_0: {reason} differs between manifest and graph"
+    assert (
+        found
+        == f": step decoder_step: state past_key_0: {reason} differs between manifest and graph"
+    )
 
 
 def test_a_pooling_that_does_not_exist_is_refused(embedding_bundle: Path, tmp_path: Path):

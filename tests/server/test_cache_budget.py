@@ -5,11 +5,11 @@ import random
 
 import pytest
 from attendant_server.engine.cache_budget import CacheBudget
-from attendant_server.engine.calls import SearchOptions, TranslateCall
+from attendant_server.engine.calls import SearchOptions, SearchTooLarge, TranslateCall
 from attendant_server.engine.running_batch import Sentence
 from attendant_server.engine.search import new_search
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.errors import InvalidRequest, ModelFailed
+from attendant_server.errors import ModelFailed
 
 from tests.support.fake_model import BOS, EOS, FakeTranslationModel, RecordingObserver
 
@@ -108,25 +108,35 @@ def test_no_sources_are_encoded_ahead_of_one_that_waits_for_room(model):
 
 
 @pytest.mark.parametrize(
-    ("beam_size", "max_output_tokens", "field", "problem"),
-    [
-        (4, 30, "options.beam_size", "at most 3 with 30 output tokens"),
-        (2, 200, "options.max_output_tokens", "at most 47 with a beam of 2"),
-        (1, 96, "options.max_output_tokens", "at most 95 with a beam of 1"),
-    ],
+    ("beam_size", "max_output_tokens", "refused"),
+    [(4, 24, []), (4, 25, [0, 1]), (2, 49, [1]), (2, 50, [0, 1]), (1, 96, []), (1, 97, [1])],
 )
-def test_a_search_that_could_never_fit_is_refused_before_any_work(
-    model, beam_size, max_output_tokens, field, problem
+def test_texts_that_could_never_fit_are_refused_before_any_work(
+    model, beam_size, max_output_tokens, refused
 ):
     scheduler = new_scheduler(model, max_cache_bytes=100)
-    sources = [(5,), (5,) * 5]
-    with pytest.raises(InvalidRequest) as refusal:
-        scheduler.submit(TranslateCall(sources, SearchOptions(max_output_tokens, beam_size)))
-    assert refusal.value.field == field
-    assert problem in refusal.value.problem
-    assert "a text of 5 tokens, whose search must fit into 100 bytes" in refusal.value.problem
+    sources, options = [(5,), (5,) * 4], SearchOptions(max_output_tokens, beam_size)
+    call = TranslateCall(sources, options)
+    if not refused:
+        scheduler.submit(call)
+        run(scheduler)
+        assert call.future.result()
+        return
+    with pytest.raises(SearchTooLarge) as refusal:
+        scheduler.submit(call)
+    assert sorted(refusal.value.problems) == refused
     assert not scheduler.has_work
     assert scheduler.num_waiting == 0
+
+
+def test_a_refusal_states_the_need_of_the_text_and_the_limit(model):
+    scheduler = new_scheduler(model, max_cache_bytes=10)
+    with pytest.raises(SearchTooLarge) as refusal:
+        scheduler.submit(TranslateCall([(5,) * 20], SearchOptions(30, beam_size=4)))
+    assert refusal.value.problems == {
+        0: "20 tokens, with a beam of 4 and at most 30 output tokens, need 140 bytes of caches; "
+        "the limit is 10 (max_cache_bytes, divided by the number of workers)"
+    }
 
 
 def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model):
@@ -135,8 +145,10 @@ def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model)
     scheduler.submit(call)
     run(scheduler)
     assert call.future.result()
-    with pytest.raises(InvalidRequest, match="at most 79 with a beam of 1 for a text of 21"):
+    with pytest.raises(SearchTooLarge) as refusal:
         scheduler.submit(TranslateCall([(6,), (5,) * 21], SearchOptions(1000, max_output_ratio=4)))
+    assert list(refusal.value.problems) == [1]
+    assert "21 tokens, with a beam of 1 and at most 100 output" in refusal.value.problems[1]
 
 
 def test_all_widths_are_counted_together():

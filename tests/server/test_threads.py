@@ -142,7 +142,7 @@ def test_runs_of_the_masked_word_head_are_counted(embedding_bundle):
 def test_sessions_are_compared_on_no_longer_text_than_the_model_takes(bundle, monkeypatch):
     manifest = bundle_pb2.Manifest()
     manifest.CopyFrom(bundle.manifest)
-    manifest.limits.max_source_tokens = 5
+    manifest.limits.max_source_tokens = manifest.limits.max_target_tokens = 5
     lengths: list[int] = []
 
     def recording_pad(sequences, pad_id):

@@ -1,7 +1,7 @@
 """Translation of texts, whole or streamed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,7 +21,12 @@ from attendant_server.application.tokenization import (
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
-from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall
+from attendant_server.engine.calls import (
+    Hypothesis,
+    SearchOptions,
+    SearchTooLarge,
+    TranslateCall,
+)
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
@@ -109,8 +114,11 @@ class Translator:
         model, options, tokenization = self._prepare(request, len(request.texts))
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
-        call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
-        results = await model.answer(call) if call.sources else []
+        try:
+            results = await _search(model, texts, options, deadline)
+        except SearchTooLarge as error:
+            texts = _with_faults(texts, error.problems)
+            results = await _search(model, texts, options, deadline)
         return await self._answer(model, tokenization, texts, results)
 
     async def stream(
@@ -134,6 +142,9 @@ class Translator:
                     yield StreamPiece(words[len(sent) :])
                     sent = words
             results = await running
+        except SearchTooLarge as error:
+            records.current().num_invalid_texts += 1
+            raise InvalidRequest("text", error.problem) from None
         finally:
             running.cancel()
         if not results[0]:
@@ -179,6 +190,31 @@ class Translator:
             phases=record.phases(),
             size=num_output_tokens,
         )
+
+
+async def _search(
+    model: ServedModel,
+    texts: Sequence[TokenizedOrError],
+    options: SearchOptions,
+    deadline: float,
+) -> list[list[Hypothesis]]:
+    """The hypotheses of all texts without a fault; raises SearchTooLarge before any work."""
+    call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
+    return await model.answer(call) if call.sources else []
+
+
+def _with_faults(
+    texts: Sequence[TokenizedOrError], problems: Mapping[int, str]
+) -> list[TokenizedOrError]:
+    """The texts, of which some get a fault: ``problems`` counts only texts without one."""
+    record, results = records.current(), list(texts)
+    indices = [i for i, text in enumerate(texts) if not isinstance(text, InvalidRequest)]
+    for number, problem in problems.items():
+        i = indices[number]
+        results[i] = InvalidRequest(TEXTS.format(i), problem)
+    record.num_invalid_texts += len(problems)
+    record.num_input_tokens = num_tokens(results)
+    return results
 
 
 class _SettledPrefixes:

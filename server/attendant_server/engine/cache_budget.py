@@ -1,11 +1,10 @@
 """Which sentences may run together, so that the caches of a worker never exceed their limit."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-from attendant_server.engine.calls import SearchOptions
+from attendant_server.engine.calls import SearchOptions, SearchTooLarge
 from attendant_server.engine.running_batch import Sentence
-from attendant_server.errors import InvalidRequest
 
 NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
 """`TranslationModel.needed_cache_bytes`."""
@@ -49,32 +48,22 @@ class CacheBudget:
         width = sentences[0].width
         return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
-    def check(self, options: SearchOptions, source_lengths: Collection[int]) -> None:
-        """Raise InvalidRequest if one of the sources could not even be translated alone."""
+    def check(self, options: SearchOptions, source_lengths: Sequence[int]) -> None:
+        """Raise SearchTooLarge if sources could not even be translated alone."""
         if self.is_ample:
             return
         width, longest = options.beam_size, options.max_output_tokens
-        if self._needed_bytes(width, 1, longest, max(source_lengths)) > self.max_bytes:
-            for num_source_tokens in sorted(set(source_lengths), reverse=True):
-                self._check(options.for_source(num_source_tokens), num_source_tokens)
-
-    def _check(self, options: SearchOptions, num_source_tokens: int) -> None:
-        width, longest = options.beam_size, options.max_output_tokens
-
-        def fits(width: int, longest: int) -> bool:
-            return self._needed_bytes(width, 1, longest, num_source_tokens) <= self.max_bytes
-
-        if fits(width, longest):
+        if self._needed_bytes(width, 1, longest, max(source_lengths)) <= self.max_bytes:
             return
-        why = (
-            f"for a text of {num_source_tokens} tokens, whose search must fit into "
-            f"{self.max_bytes} bytes of caches"
-        )
-        if fits(1, longest):
-            most = max(w for w in range(1, width) if fits(w, longest))
-            problem = f"at most {most} with {longest} output tokens {why}, got {width}"
-            raise InvalidRequest("options.beam_size", problem)
-        shorter = [n for n in range(1, longest) if fits(width, n)]
-        most = max(shorter, default=0)
-        problem = f"at most {most} with a beam of {width} {why}, got {longest}"
-        raise InvalidRequest("options.max_output_tokens", problem)
+        problems: dict[int, str] = {}
+        for i, num_source_tokens in enumerate(source_lengths):
+            longest = options.for_source(num_source_tokens).max_output_tokens
+            needed_bytes = self._needed_bytes(width, 1, longest, num_source_tokens)
+            if needed_bytes > self.max_bytes:
+                problems[i] = (
+                    f"{num_source_tokens} tokens, with a beam of {width} and at most {longest} "
+                    f"output tokens, need {needed_bytes} bytes of caches; the limit is "
+                    f"{self.max_bytes} (max_cache_bytes, divided by the number of workers)"
+                )
+        if problems:
+            raise SearchTooLarge(problems)

@@ -1,13 +1,15 @@
 """Calls to the engine and their results. Safe to use from any thread."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from attendant_server.errors import InvalidRequest
 
 TokenIds = Sequence[int]
 Result = TypeVar("Result")
@@ -179,6 +181,17 @@ class TranslateCall(Call[list[Hypothesis]]):
         self.sources = sources
         self.options = options
         self.on_prefix = on_prefix
+
+
+class SearchTooLarge(InvalidRequest):
+    """The searches of some texts need more cache memory than a worker may use.
+
+    ``problems`` holds the problem of each of these texts by its index in the call.
+    """
+
+    def __init__(self, problems: Mapping[int, str]) -> None:
+        super().__init__("texts", next(iter(problems.values())))
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class TranslationScheduler(Scheduler):
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
 
-        Raises InvalidRequest for a search whose caches can never fit, TypeError for other calls.
+        Raises SearchTooLarge for texts whose caches can never fit, TypeError for other calls.
         """
         indices = range(call.num_texts)
         if isinstance(call, ScoreCall):

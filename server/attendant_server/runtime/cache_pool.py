@@ -83,12 +83,15 @@ class CachePool:
             return
         for buffer in sorted(self.buffers, key=lambda b: (b.needed > 0, b.needed - b.capacity)):
             capacity = max(buffer.capacity - surplus, least(buffer.needed))
-            if buffer is not growing and capacity < buffer.capacity:
+            has_failed = buffer.failed_need == buffer.needed
+            if buffer is not growing and capacity < buffer.capacity and not has_failed:
                 before = buffer.capacity
                 try:
                     buffer.resize(capacity)
                 except Exception:  # a device lacks memory for the smaller copy; the buffer stays
-                    logger.warning("event=cache_shrink_failed", exc_info=True)
+                    if buffer.failed_need is None:
+                        logger.warning("event=cache_shrink_failed", exc_info=True)
+                    buffer.failed_need = buffer.needed
                 surplus -= before - buffer.capacity
 
     def _publish(self) -> None:
@@ -124,6 +127,8 @@ class CacheBuffer(ABC):
         """Positions of all entries together."""
         self.num_positions = 0
         """Of each entry, in the present layout."""
+        self.failed_need: int | None = None
+        """The need for which the buffer could not shrink. None after any change of its capacity."""
         self._pool, self._max_positions = pool, max_positions
         self._max_entries = max_entries
         self._most_excess = most_excess
@@ -169,7 +174,7 @@ class CacheBuffer(ABC):
     def _change(self, capacity: int) -> None:
         self._lay_out_again(capacity)
         self._pool.allocated += capacity - self.capacity
-        self.capacity = capacity
+        self.capacity, self.failed_need = capacity, None
 
     def _is_laid_out_well(self, capacity: int) -> bool:
         is_wide_enough = self._num_entries * self.num_positions <= capacity

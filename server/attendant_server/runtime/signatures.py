@@ -9,12 +9,6 @@ from attendant.v1 import bundle_pb2, embedding_pb2
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.step import StepSignature
 
-TENSOR_TYPES = {
-    embedding_pb2.DATA_TYPE_FLOAT32: "tensor(float)",
-    embedding_pb2.DATA_TYPE_FLOAT16: "tensor(float16)",
-}
-"""ONNX Runtime's names of the data types of states."""
-
 
 def choose_steps(
     steps: Sequence[bundle_pb2.StepGraph], uses_shortlists: bool, takes_greedy: bool
@@ -49,18 +43,6 @@ def check_interface(session: onnxruntime.InferenceSession, graph: bundle_pb2.Gra
         different = set(stated) ^ {value.name for value in values}
         if different:
             raise ValueError(f"{graph.path}: {kind} differ from the manifest: {min(different)}")
-
-
-def check_states(session: onnxruntime.InferenceSession, step: bundle_pb2.StepGraph) -> None:
-    """Raise ValueError unless the states of the graph have the stated shapes and types."""
-    values = {value.name: value for value in session.get_inputs()}
-    for state in step.states:
-        heads, _, width = state.shape
-        found = values[state.input]
-        if len(found.shape) != 4 or [found.shape[1], found.shape[3]] != [heads, width]:
-            raise ValueError(f"state {state.input}: shape differs between manifest and graph")
-        if found.type != TENSOR_TYPES[state.data_type]:
-            raise ValueError(f"state {state.input}: type differs between manifest and graph")
 
 
 def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:

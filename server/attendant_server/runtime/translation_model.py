@@ -22,10 +22,16 @@ from attendant_server.runtime.padding import pad
 from attendant_server.runtime.signatures import (
     cache_sizes,
     check_interface,
-    check_states,
     choose_steps,
 )
 from attendant_server.runtime.step import StepRunner
+from attendant_server.runtime.step_roles import check_encoder, check_step
+from attendant_server.runtime.step_trials import (
+    NUM_TOKENS,
+    StepTrial,
+    tolerance,
+    trial_sources,
+)
 from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
@@ -69,7 +75,8 @@ class OnnxTranslationModel:
         listed = [graphs.shortlist_output] if self.uses_shortlists else []
         self._encoded_names = [*self._source_outputs, *listed]
         if device == "cpu":
-            self._try_out()
+            self._check_steps(bundle)
+            self._choose_sessions()
 
     def _open(
         self, bundle: Bundle, num_threads: int, run_counter: RunCounter, uses_shortlists: bool
@@ -80,7 +87,7 @@ class OnnxTranslationModel:
         def opened(step: bundle_pb2.StepGraph) -> StepRunner:
             runner = StepRunner(bundle.step_path(step), step, *how)
             check_interface(runner.shared, step.graph)
-            check_states(runner.shared, step)
+            check_step(runner.shared, step)
             return runner
 
         general, greedy = choose_steps(graphs.steps, uses_shortlists, self._takes_greedy_graphs)
@@ -91,18 +98,34 @@ class OnnxTranslationModel:
         self.num_greedy_tokens = self._step_graph(1).signature.num_tokens
         self.scorer = CountedGraph(bundle.graph_path("scorer"), *how)
         check_interface(self.encoder.shared, graphs.encoder)
+        listed = graphs.shortlist_output if self.uses_shortlists else ""
+        check_encoder(self.encoder.shared, general, listed)
         check_interface(self.scorer.shared, graphs.scorer)
 
-    def _try_out(self) -> None:
-        """Run every graph once, so that a graph that cannot run fails at load.
+    def _check_steps(self, bundle: Bundle) -> None:
+        """Run every graph, and compare the steps with the scorer; raises ValueError."""
+        vocab_size = bundle.manifest.architecture.source_embeddings.vocab_size
+        sources = trial_sources(vocab_size, self.limits.max_source_tokens)
+        trial = StepTrial(
+            sources,
+            self._encode_padded(*pad(sources, self._source_tokens.pad_id)),
+            self.score,
+            self.cache_sizes,
+            self.vocab_size,
+            self.start_token_id,
+            self.eos_id,
+            num_tokens=min(NUM_TOKENS, self.limits.max_target_tokens),
+            tolerance=tolerance(bundle.manifest, bundle.precision),
+        )
+        for runner in (self.decoder_step, self.greedy_graph):
+            if runner is not None:
+                trial.check(runner)
 
-        Also measures whether a lone run of one short text is faster on all threads.
-        """
+    def _choose_sessions(self) -> None:
+        """Measure whether a lone run of one short text is faster on all threads."""
         num_tokens = min(NUM_TRIAL_TOKENS, self.limits.max_source_tokens)
         for graph, run in self._short_runs(num_tokens):
-            run(graph.shared)
             graph.keep_what_pays(run)
-        self.score([([self._source_tokens.eos_id], [self.eos_id])])
 
     def _short_runs(
         self, num_tokens: int

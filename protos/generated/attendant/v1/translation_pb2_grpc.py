@@ -69,8 +69,9 @@ class TranslationServiceServicer(object):
     def Translate(self, request, context):
         """Translate translates one or more texts and answers when all of them are done.
 
-        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-        is reported in that text's Translation and does not affect the other texts.
+        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
+        its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
+        and does not affect the other texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -117,8 +117,9 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     Translate: _TranslationServiceTranslateType
     """Translate translates one or more texts and answers when all of them are done.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's Translation and does not affect the other texts.
+    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
+    its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
+    and does not affect the other texts.
     """
 
     StreamTranslate: _TranslationServiceStreamTranslateType
@@ -166,8 +167,9 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[attendant.v1.translation_pb2.TranslateResponse, collections.abc.Awaitable[attendant.v1.translation_pb2.TranslateResponse]]:
         """Translate translates one or more texts and answers when all of them are done.
 
-        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-        is reported in that text's Translation and does not affect the other texts.
+        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
+        its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
+        and does not affect the other texts.
         """
 
     @abc.abstractmethod
