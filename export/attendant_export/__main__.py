@@ -15,6 +15,7 @@ from attendant_export.bundle.manifest import BundleError, describe_manifest, rea
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
+from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
@@ -23,7 +24,7 @@ from attendant_export.train.loop import TrainingOptions, TrainingStopped, pick_d
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.start import describe_start
 from attendant_export.train.translation import TranslationData, train_translation
-from attendant_export.verify.graph_sessions import ParityError
+from attendant_export.verify.graph_sessions import GraphError, ParityError
 
 DEFAULT_EPOCHS = 5
 """Epochs of a training without any limit."""
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         commands[args.command](args)
     except TrainingStopped as stopped:
         sys.exit(_fail(stopped, 128 + stopped.stopped_by))
-    except (BundleError, ParityError) as error:
+    except (BundleError, GraphError, ParityError) as error:
         sys.exit(_fail(error, 1))
     except (ValueError, OSError) as error:
         sys.exit(_fail(error, 2))
@@ -129,16 +130,28 @@ def _record(
     )
 
 
+@contextmanager
+def _naming_widths(args: argparse.Namespace) -> Iterator[None]:
+    """Add the options that determine the width of heads to the error for a bad width."""
+    try:
+        yield
+    except ValueError as error:
+        widths = f"--d-model {args.d_model}, --num-heads {args.num_heads}"
+        raise ValueError(f"{widths}: {error}") from error
+
+
 def _train_translation(args: argparse.Namespace) -> None:
-    architecture = transformer(
-        vocab_size=args.vocab_size,
-        d_model=args.d_model,
-        num_heads=args.num_heads,
-        d_feed_forward=args.d_feed_forward,
-        num_encoder_layers=args.num_encoder_layers,
-        num_decoder_layers=args.num_decoder_layers,
-        norm_first=not args.post_norm,
-    )
+    with _naming_widths(args):
+        architecture = transformer(
+            vocab_size=args.vocab_size,
+            d_model=args.d_model,
+            num_heads=args.num_heads,
+            d_feed_forward=args.d_feed_forward,
+            num_encoder_layers=args.num_encoder_layers,
+            num_decoder_layers=args.num_decoder_layers,
+            norm_first=not args.post_norm,
+        )
+        check_decoder_heads(architecture)
     data = TranslationData(
         _data_file(args, args.train),
         _data_file(args, args.valid),
@@ -178,14 +191,15 @@ def _text_source(args: argparse.Namespace, text: str) -> TextSource:
 
 
 def _train_bert(args: argparse.Namespace) -> None:
-    architecture = bert(
-        vocab_size=args.vocab_size,
-        d_model=args.d_model,
-        num_heads=args.num_heads,
-        d_feed_forward=args.d_feed_forward,
-        num_layers=args.num_layers,
-        norm_first=args.pre_norm,
-    )
+    with _naming_widths(args):
+        architecture = bert(
+            vocab_size=args.vocab_size,
+            d_model=args.d_model,
+            num_heads=args.num_heads,
+            d_feed_forward=args.d_feed_forward,
+            num_layers=args.num_layers,
+            norm_first=args.pre_norm,
+        )
     data = BertData(
         _data_file(args, args.train),
         _data_file(args, args.valid),

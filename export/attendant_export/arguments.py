@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from attendant_export import __version__
+from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
 from attendant_export.graphs.writer import PRECISIONS
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
@@ -100,12 +101,20 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("warmup-steps", int, 400, "steps until the peak learning rate")
 
 
-def _add_sizes(parser: argparse.ArgumentParser, vocab_size: int, num_heads: int) -> None:
+def _add_sizes(
+    parser: argparse.ArgumentParser, vocab_size: int, num_heads: int, head_dim_multiple: int = 1
+) -> None:
     parser.add_argument(
         "--vocab-size", type=int, default=vocab_size, help="vocabulary size of a new tokenizer"
     )
     parser.add_argument("--d-model", type=int, default=256, help="width of the hidden states")
-    parser.add_argument("--num-heads", type=int, default=num_heads, help="attention heads")
+    factor = f"{head_dim_multiple} times " if head_dim_multiple > 1 else ""
+    parser.add_argument(
+        "--num-heads",
+        type=int,
+        default=num_heads,
+        help=f"attention heads; --d-model must be a multiple of {factor}this number",
+    )
     parser.add_argument(
         "--d-feed-forward", type=int, default=1024, help="width of the feed-forward layers"
     )
@@ -123,7 +132,7 @@ def _add_train_translation(parser: argparse.ArgumentParser) -> None:
         help="with --init-from: train a new tokenizer, for example for other languages; tokens in "
         "both vocabularies keep their embeddings",
     )
-    _add_sizes(parser, vocab_size=8000, num_heads=8)
+    _add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")
     parser.add_argument("--num-decoder-layers", type=int, default=2, help="layers of the decoder")
     parser.add_argument("--post-norm", action="store_true", help="layer norm after each sublayer")

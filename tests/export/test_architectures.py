@@ -237,3 +237,13 @@ def test_a_head_with_a_scale_leaves_the_bias_unscaled():
     hidden = torch.from_numpy(np.ones((1, 16), np.float32))
     expected = 0.5 * hidden @ model.embedding.weight.T + model.mask_head.bias
     torch.testing.assert_close(model.mask_logits(hidden), expected)
+
+
+def test_a_missing_table_of_positions_with_an_offset_is_named(tmp_path):
+    model = EncoderDecoder(encoder_decoder())
+    written = write_translation_graphs(model, "fp32", tmp_path)
+    architecture = changed("source_embeddings.positions.kind", POSITION_KIND_LEARNED)
+    architecture.source_embeddings.positions.num_positions = 10
+    architecture.source_embeddings.positions.offset = 2
+    with pytest.raises(BundleError, match=r"position_embedding.weight is missing"):
+        check_weights(tmp_path, written, architecture)

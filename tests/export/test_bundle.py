@@ -14,6 +14,7 @@ from attendant_export.verify.graph_sessions import ParityError
 from attendant_server.bundles import read_bundle
 
 from tests.support.bundles import data_card, one_thread
+from tests.support.manifests import translation_manifest
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 
@@ -204,7 +205,8 @@ def ascii_by_default(monkeypatch):
 
 
 def test_a_manifest_is_read_as_utf8(tmp_path, ascii_by_default):
-    text = '{"manifest_version": 2, "description": "Für Prüfungen."}'
+    content = translation_manifest() | {"description": "Für Prüfungen."}
+    text = json.dumps(content, ensure_ascii=False)
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
 
     assert read_manifest(tmp_path).description == "Für Prüfungen."
@@ -225,7 +227,7 @@ def test_a_model_card_is_written_as_utf8(embedding_bundle, tmp_path, ascii_by_de
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"manifest_version": 3}', "unknown manifest_version 3"),
+        ('{"manifest_version": 3}', "manifest_version 3 is not 2"),
         ('{"surprise": 1}', "surprise"),
         ("not JSON", "manifest.json"),
     ],

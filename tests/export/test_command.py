@@ -108,7 +108,23 @@ def test_an_embedding_model_is_trained_and_exported(data_dir, tmp_path, capsys):
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
             "--valid valid.tsv --d-model 30",
-            "d_model (30) must be a multiple",
+            "--d-model 30, --num-heads 8: d_model (30) must be a multiple of 2 * num_heads (8)",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --d-model 24 --num-heads 2",
+            "--d-model 24, --num-heads 2: Attention.head_dim: 12 is not supported in a decoder, "
+            "only multiples of 8",
+        ),
+        (
+            "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --num-heads 0",
+            "--d-model 256, --num-heads 0: d_model (256) and num_heads (0) must be at least 1",
+        ),
+        (
+            "train-bert --data-dir {data} --run-dir {tmp}/run --train train.tsv "
+            "--valid valid.tsv --text text.txt --d-model 30 --num-heads 4",
+            "--d-model 30, --num-heads 4: d_model (30) must be a multiple of num_heads (4)",
         ),
         (
             "train-translation --data-dir {data} --run-dir {tmp}/run --train train.tsv "
@@ -160,6 +176,23 @@ def test_a_mistake_is_answered_with_one_line_and_exit_code_2(
     assert len(error) == 1
     assert error[0].startswith("attendant-export: ")
     assert message in error[0]
+
+
+def test_a_bert_may_have_heads_of_any_width(data_dir, tmp_path):
+    folders = {"data": data_dir, "run": tmp_path / "bert", "bundles": tmp_path / "bundles"}
+    run(
+        "train-bert --data-dir {data} --run-dir {run} --train train.tsv --valid valid.tsv "
+        "--text text.txt:1000 --num-layers 1 --max-tokens 16 --device cpu --max-pairs 32 "
+        f"--contrastive-max-steps 1 --contrastive-validate-every-steps 1 {SMALL} --d-model 6",
+        **folders,
+    )
+    run(
+        "export --data-dir {data} --run-dir {run} --bundles-dir {bundles} "
+        "--data-card {data}/card.json --precisions fp32",
+        **folders,
+    )
+    attention = read_manifest(folders["bundles"] / "bert/1").architecture.encoder.groups[0]
+    assert attention.self_attention.head_dim == 3
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])

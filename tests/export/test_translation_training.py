@@ -227,3 +227,12 @@ def test_training_cannot_start_from_a_damaged_bundle(translation_bundle, tmp_pat
 
     with pytest.raises(BundleError, match="weights.fp32.bin has another SHA-256"):
         load_start(damaged, tiny_transformer(norm_first=True))
+
+
+def test_heads_that_no_decoder_step_can_have_are_refused_before_training(tmp_path):
+    data = write_pairs(tmp_path / "data")
+    texts = TranslationData(data / "train.tsv", data / "valid.tsv")
+
+    with pytest.raises(ValueError, match=r"Attention.head_dim: 4 is not supported in a decoder"):
+        train_translation(tiny(200, num_heads=8), texts, OPTIONS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

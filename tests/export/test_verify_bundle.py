@@ -1,6 +1,5 @@
 """Verification of existing bundles: files, paths and reference outputs."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.bundle.weights import read_parameters
 from attendant_export.verify.graph_sessions import ParityError
+
+from tests.support.altered import replace_file
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 
@@ -19,16 +20,6 @@ def copy(bundle: Path, folder: Path) -> Path:
     for file in bundle.iterdir():
         (target / file.name).write_bytes(file.read_bytes())
     return target
-
-
-def replace_file(folder: Path, name: str, content: str) -> None:
-    """Replace a file and update its manifest entry, so that only the content is wrong."""
-    (folder / name).write_text(content)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    entry = next(file for file in manifest["files"] if file["path"] == name)
-    entry["size_bytes"] = len(content.encode())
-    entry["sha256"] = hashlib.sha256(content.encode()).hexdigest()
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize(
@@ -87,15 +78,15 @@ def use_outside(manifest, path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda m: list_outside(m, "../../outside"), "'../../outside' is no plain path"),
-        (lambda m: list_outside(m, "/outside"), "'/outside' is no plain path"),
-        (lambda m: list_outside(m, "./tokenizer.json"), "'./tokenizer.json' is no plain path"),
+        (lambda m: list_outside(m, "../../outside"), "'../../outside' is not a plain path"),
+        (lambda m: list_outside(m, "/outside"), "'/outside' is not a plain path"),
+        (lambda m: list_outside(m, "./tokenizer.json"), "'./tokenizer.json' is not a plain path"),
         (lambda m: use_outside(m, "../tokenizer.json"), "'../tokenizer.json' is used but not"),
         (lambda m: m.update(reference_outputs="other.json"), "'other.json' is used but not"),
         (lambda m: m["precisions"][0].update(weights=["w.bin"]), "'w.bin' is used but not"),
         (lambda m: m["precisions"][0]["embedder"].update(path="e.onnx"), "'e.onnx' is used but"),
-        (lambda m: m.update(files=[]), "lists no files"),
-        (lambda m: m.update(precisions=[]), "no precisions"),
+        (lambda m: m.update(files=[]), "'tokenizer.json' is used but not"),
+        (lambda m: m.update(precisions=[]), "precisions must have one or more of"),
     ],
 )
 @pytest.mark.parametrize("read", [verify_bundle, read_parameters])
@@ -136,7 +127,7 @@ def change_reference(bundle: Path, tmp_path: Path, change) -> Path:
     name = "reference_outputs.json"
     reference = json.loads((folder / name).read_text(encoding="utf-8"))
     change(reference["outputs"]["fp32"])
-    replace_file(folder, name, json.dumps(reference))
+    replace_file(folder, name, json.dumps(reference).encode())
     return folder
 
 

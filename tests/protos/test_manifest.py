@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from attendant.v1 import bundle_pb2
 from attendant.v1.architecture_pb2 import NORM_POSITION_UNSPECIFIED
-from attendant_manifest import ManifestError, format_manifest, parse_manifest
+from attendant_manifest import (
+    ManifestError,
+    format_manifest,
+    parse_manifest,
+    parse_stored_manifest,
+)
 from attendant_manifest.rules import problems
 from attendant_manifest.sizes import embedding_sizes, num_layers, translation_sizes
 
@@ -93,6 +98,36 @@ def test_facts_that_version_1_does_not_state_stay_unspecified():
     architecture = parse_manifest(read(WITH_ALL_STEPS)).architecture
     assert architecture.encoder.norm_position == NORM_POSITION_UNSPECIFIED
     assert num_layers(architecture.decoder) == 2
+
+
+def with_version(spelling: str, manifest: str) -> str:
+    """The manifest with another spelling of its version, which may include the field's name."""
+    field = spelling if ":" in spelling else f'"manifest_version": {spelling}'
+    content = json.loads(manifest)
+    del content["manifest_version"]
+    return "{" + field + ", " + json.dumps(content).removeprefix("{")
+
+
+@pytest.mark.parametrize("spelling", ["1", "1.0", "1e0", "10e-1", '"1"', '"\\u0031"'])
+def test_every_spelling_of_version_1_is_upgraded(spelling: str):
+    text = read(WITH_ALL_STEPS)
+    assert parse_stored_manifest(with_version(spelling, text)) == (parse_manifest(text), 1)
+
+
+@pytest.mark.parametrize("spelling", ["2", "2.0", "0.2e1", '"2"', '"manifestVersion": 2.0'])
+def test_every_spelling_of_version_2_is_that_version(spelling: str):
+    manifest = parse_manifest(read(WITH_ALL_STEPS))
+    text = with_version(spelling, format_manifest(manifest))
+    assert parse_stored_manifest(text) == (manifest, 2)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["1.5", '"two"', '""', "true", "[1]", "{}", "-1", "4294967296", "1e400", "NaN", '"\\ud800"'],
+)
+def test_a_version_that_is_no_integer_is_refused(spelling: str):
+    with pytest.raises(ManifestError, match="manifest_version must be a 32-bit integer, not "):
+        parse_manifest(with_version(spelling, read(WITH_ALL_STEPS)))
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,16 @@ def with_tokenizer(bundle: Path, root: Path, change: Change) -> Path:
 
 def with_tokenizer_file(bundle: Path, root: Path, content: bytes) -> Path:
     """Copy ``bundle`` below ``root`` and replace its tokenizer.json; returns ``root``."""
-
-    def change(manifest: dict[str, Any]) -> None:
-        [file] = (f for f in manifest["files"] if f["path"] == "tokenizer.json")
-        file |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
-
-    with_manifest(bundle, root, change)
-    (root / bundle.parent.name / bundle.name / "tokenizer.json").write_bytes(content)
+    copy = shutil.copytree(bundle, root / bundle.parent.name / bundle.name)
+    replace_file(copy, "tokenizer.json", content)
     return root
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file of a bundle and update the manifest, so that only the content is wrong."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    [file] = (f for f in manifest["files"] if f["path"] == name)
+    file |= {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / name).write_bytes(content)

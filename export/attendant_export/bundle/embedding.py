@@ -21,6 +21,7 @@ from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
+from attendant_export.bundle.reference_outputs import NUM_COMPONENTS, read_embedding_outputs
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import BERT_UNK, special_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
@@ -44,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 NUM_GUESSES = 3
 """Number of candidates that the model card shows for a mask."""
-NUM_COMPONENTS = 8
-"""Number of leading components stored of each reference vector."""
 
 
 def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
@@ -181,14 +180,14 @@ def _reference_outputs(
     }
 
 
-def check_embedding_outputs(
-    folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
-) -> list[str]:
+def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
     """Embed the reference texts and fill their masks again, all in one batch.
 
     Returns one line per precision that describes the comparison. Raises ParityError if token ids
-    differ, or if vectors or log-probabilities differ by more than their bounds.
+    differ, or if vectors or log-probabilities differ by more than their bounds. Raises BundleError
+    or GraphError if the reference outputs or a graph cannot be read.
     """
+    reference = read_embedding_outputs(folder, manifest)
     token_ids = [entry["token_ids"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
         raise ParityError("the tokenizer gives different token ids for the reference texts")
@@ -226,7 +225,10 @@ def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) ->
     # The relative distance between two vectors of equal length with this cosine.
     limit = float(np.sqrt(2 * (1 - MIN_BATCHED_COSINE[precision])))
     components, norms = np.array(stored["mean_pooled"]), np.array(stored["norms"])
-    apart = np.linalg.norm(found[:, :NUM_COMPONENTS] - components, axis=1)
+    first = found[:, :NUM_COMPONENTS]
+    if first.shape != components.shape:
+        raise ParityError(f"{precision}: reference vectors have another number of components")
+    apart = np.linalg.norm(first - components, axis=1)
     moved = largest(
         [
             *(apart / np.linalg.norm(components, axis=1)),

@@ -64,7 +64,7 @@ class ModelKind:
     """Returns a sentence on languages and limits, for the model card."""
     new_export: Callable[[Path, Draft], ModelExport]
     """Loads the best model of a run folder for export."""
-    check_outputs: Callable[[Path, Manifest, Tokenizer, dict[str, Any]], list[str]]
+    check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
     """Compares the graphs of a bundle with its reference outputs; raises ParityError."""
 
     def sizes(self, manifest: Manifest) -> Mapping[str, int]:

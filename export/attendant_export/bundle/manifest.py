@@ -1,6 +1,7 @@
 """Writes and reads the manifest of a bundle, and checks the files against its hashes."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,13 +11,12 @@ from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
     BundleFile,
     CorpusParity,
-    Graph,
     Manifest,
     ModelKind,
     PrecisionParity,
 )
-from attendant_manifest import MANIFEST_VERSION, ManifestError, format_manifest, parse_manifest
-from attendant_manifest.rules import PATH_PART, problems
+from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
+from attendant_manifest.rules import problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -49,58 +49,41 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle. Raises BundleError if it is missing or invalid."""
+    """The manifest of a bundle. Raises BundleError if it is missing or breaks a rule."""
+    return read_stored_manifest(folder)[0]
+
+
+def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
+    """What `read_manifest` returns, and the version of the manifest on disk."""
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
+    if not path.is_file():
+        raise BundleError(f"{path}: is not a regular file")
     try:
-        manifest = parse_manifest(path.read_text(encoding="utf-8"))
+        manifest, version = parse_stored_manifest(path.read_text(encoding="utf-8"))
     except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{path}: {error}") from error
-    if manifest.manifest_version != MANIFEST_VERSION:
-        raise BundleError(f"{path}: unknown manifest_version {manifest.manifest_version}")
-    return manifest
+    if problem := next(problems(manifest), None):
+        raise BundleError(f"{path}: {problem}")
+    return manifest, version
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Compare every file with the manifest. Raises BundleError that lists all differences.
-
-    Checks that all paths lie inside the bundle and are listed before it opens a file.
-    """
-    problems = list(_path_problems(manifest)) or list(_file_problems(folder, manifest))
-    if problems:
-        raise BundleError(f"{folder}: " + "; ".join(problems))
-
-
-def _path_problems(manifest: Manifest) -> Iterator[str]:
-    if not manifest.files or not manifest.precisions:
-        yield "the manifest lists no files or no precisions"
-    listed = {file.path for file in manifest.files}
-    for path in sorted(listed):
-        if not all(PATH_PART.fullmatch(part) for part in path.split("/")):
-            yield f"{path!r} is no plain path inside the bundle"
-    for path in sorted(set(_used_paths(manifest)) - listed):
-        yield f"{path!r} is used but not among the files"
-
-
-def _used_paths(manifest: Manifest) -> Iterator[str]:
-    yield manifest.source_tokenizer
-    yield from filter(None, [manifest.target_tokenizer, manifest.reference_outputs])
-    for precision in manifest.precisions:
-        yield from precision.weights
-        yield from (step.graph.path for step in precision.steps)
-        for _, value in precision.ListFields():
-            if isinstance(value, Graph):
-                yield value.path
+    """Compare every file with the manifest. Raises BundleError that lists all differences."""
+    if differences := list(_file_problems(folder, manifest)):
+        raise BundleError(f"{folder}: " + "; ".join(differences))
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
-        path = (folder / file.path).resolve()
-        if not path.is_relative_to(folder.resolve()):
+        path = Path(os.path.realpath(folder / file.path))
+        if not path.is_relative_to(os.path.realpath(folder)):
             yield f"{file.path} is outside the bundle"
-        elif not path.is_file():
+        elif not path.exists():
             yield f"{file.path} is missing"
+        elif not path.is_file():
+            yield f"{file.path} is not a regular file"
         elif describe_file(folder, file.path) != file:
             yield f"{file.path} has another SHA-256 or size than the manifest says"
     known = {MANIFEST, *(file.path for file in manifest.files)}
@@ -176,7 +159,8 @@ def _value(field: FieldDescriptor, value: Any) -> str:
         return f"({_fields(value)})"
     if field.enum_type is not None:
         prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
-        return str(field.enum_type.values_by_number[value].name).removeprefix(prefix).lower()
+        known = field.enum_type.values_by_number.get(value)
+        return known.name.removeprefix(prefix).lower() if known is not None else str(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

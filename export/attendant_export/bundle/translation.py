@@ -19,6 +19,7 @@ from attendant.v1.bundle_pb2 import (
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
+from attendant_export.bundle.reference_outputs import read_translation_outputs
 from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.shortlists import (
@@ -231,15 +232,15 @@ def _reference_outputs(
     }
 
 
-def check_translation_outputs(
-    folder: Path, manifest: Manifest, tokenizer: Tokenizer, reference: dict[str, Any]
-) -> list[str]:
+def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Tokenizer) -> list[str]:
     """Search the reference texts again, with sentences that join and leave at different steps.
 
     Returns one line per precision and search that describes the comparison. Raises ParityError if
     token ids differ other than in ties, or if log-probabilities of the search or of the scorer
-    differ from the stored ones by more than the manifest's bound.
+    differ from the stored ones by more than the manifest's bound. Raises BundleError or GraphError
+    if the reference outputs or a graph cannot be read.
     """
+    reference = read_translation_outputs(folder, manifest)
     sources = [entry["token_ids"] for entry in reference["texts"]]
     if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
         raise ParityError("the tokenizer gives different token ids for the reference texts")

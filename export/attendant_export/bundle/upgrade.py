@@ -1,20 +1,28 @@
 """Rewrites the manifest of an older bundle in the current version. Other files do not change."""
 
-import json
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from attendant.v1.architecture_pb2 import (
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
-    Architecture,
+    Stack,
 )
 from attendant.v1.bundle_pb2 import Graph, Manifest
-from attendant_manifest import MANIFEST_VERSION, format_manifest, version_of
-from attendant_manifest.rules import problems
+from attendant_manifest import MANIFEST_VERSION, format_manifest
+from attendant_manifest.sizes import num_layers
 
-from attendant_export.bundle.manifest import MANIFEST, BundleError, check_files, read_manifest
-from attendant_export.bundle.weights import initializer_shapes
+from attendant_export.bundle.manifest import (
+    MANIFEST,
+    BundleError,
+    check_files,
+    read_stored_manifest,
+)
+from attendant_export.bundle.weights import parameter_shapes
+from attendant_export.models.embeddings import SOURCE
 
 NUM_TOKEN_TYPES = 2
 """Number of token types of every BERT exported with a manifest of version 1."""
@@ -26,46 +34,85 @@ def upgrade_bundle(folder: Path) -> str:
     Reads facts that the old manifest lacks from the graphs. Raises BundleError for a damaged
     bundle, which is left unchanged.
     """
-    folder = folder.resolve()
-    manifest = read_manifest(folder)
+    manifest, found = read_stored_manifest(folder)
+    # In the bundle itself, because the folder may be a mount point. A killed upgrade may leave it.
+    temporary = folder / f".{MANIFEST}.new"
+    temporary.unlink(missing_ok=True)
     check_files(folder, manifest)
-    path = folder / MANIFEST
-    found = version_of(json.loads(path.read_text(encoding="utf-8")))
     name = f"{manifest.name}/{manifest.version}"
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
-    if problem := next(problems(manifest), None):
-        raise BundleError(f"{folder}: {problem}")
-    _complete(manifest.architecture, folder, _encoder(manifest))
-    # Outside the bundle, which may hold no file that the manifest does not list.
-    temporary = folder.with_name(f".{folder.name}.{MANIFEST}")
-    try:
-        temporary.write_text(format_manifest(manifest), encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    _complete(manifest, folder)
+    _replace(folder / MANIFEST, format_manifest(manifest), temporary)
     return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
 
 
-def _encoder(manifest: Manifest) -> Graph:
-    graphs = manifest.precisions[0]
-    return graphs.encoder if graphs.HasField("encoder") else graphs.embedder
+def _replace(path: Path, text: str, temporary: Path) -> None:
+    """Replace a file as a whole. Its mode stays, and its owner if this process may set it."""
+    old = path.stat()
+    temporary.touch(mode=0o600, exist_ok=False)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        with suppress(PermissionError):
+            os.chown(temporary, old.st_uid, old.st_gid)
+        temporary.chmod(stat.S_IMODE(old.st_mode))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _complete(architecture: Architecture, folder: Path, encoder: Graph) -> None:
+def _complete(manifest: Manifest, folder: Path) -> None:
     """Add the facts that version 1 lacks: norm positions, learned positions and token types.
 
-    Only a pre-norm encoder has a final norm. Embedding graphs add the embedding of token type 0 to
-    the position table.
+    Embedding graphs add the embedding of token type 0 to the position table.
     """
-    shapes = initializer_shapes(folder, encoder)
-    is_pre_norm = "encoder_norm.weight" in shapes
-    if architecture.source_embeddings.positions.kind == POSITION_KIND_LEARNED:
-        num_positions, _ = shapes["position_embedding.weight"]
-        architecture.source_embeddings.positions.num_positions = num_positions
-        architecture.source_embeddings.num_token_types = NUM_TOKEN_TYPES
-    for name in ("encoder", "decoder"):
-        if architecture.HasField(name):
-            stack = getattr(architecture, name)
-            stack.norm_position = NORM_POSITION_PRE if is_pre_norm else NORM_POSITION_POST
-            stack.has_final_norm = is_pre_norm
+    architecture, graphs = manifest.architecture, manifest.precisions[0]
+    d_model = architecture.d_model
+    encoder = graphs.encoder if graphs.HasField("encoder") else graphs.embedder
+    parameters = _Parameters(folder, encoder)
+    embeddings = architecture.source_embeddings
+    if embeddings.positions.kind == POSITION_KIND_LEARNED:
+        table = parameters.shape(f"{SOURCE.positions}.weight", (None, d_model))
+        embeddings.positions.num_positions = table[0]
+        embeddings.num_token_types = NUM_TOKEN_TYPES
+    _complete_norms(architecture.encoder, "encoder", d_model, parameters)
+    if architecture.HasField("decoder"):
+        step = _Parameters(folder, graphs.steps[0].graph)
+        _complete_norms(architecture.decoder, "decoder", d_model, step)
+
+
+class _Parameters:
+    """The shapes of the parameters of a graph."""
+
+    def __init__(self, folder: Path, graph: Graph) -> None:
+        self._path = folder / graph.path
+        self._shapes = parameter_shapes(folder, graph)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._shapes
+
+    def shape(self, name: str, wanted: tuple[int | None, ...]) -> tuple[int, ...]:
+        """The shape of a parameter. Raises BundleError unless it is ``wanted``; None: any size."""
+        if name not in self._shapes:
+            raise BundleError(f"{self._path}: the graph does not use the parameter {name}")
+        found = self._shapes[name]
+        fits = [size in (None, has) for size, has in zip(wanted, found, strict=False)]
+        if len(found) != len(wanted) or not all(fits):
+            sizes = " x ".join("any" if size is None else str(size) for size in wanted)
+            raise BundleError(f"{self._path}: {name} has the shape {found}, not {sizes}")
+        return found
+
+
+def _complete_norms(stack: Stack, name: str, d_model: int, parameters: _Parameters) -> None:
+    """Add the position of the norms. Only a pre-norm stack has a final norm.
+
+    Every stack has norms in its layers. A graph without them says nothing about their position.
+    """
+    for layer in range(num_layers(stack)):
+        for part in ("self_attention", "feed_forward"):
+            parameters.shape(f"{name}.{layer}.{part}_residual.norm.weight", (d_model,))
+    final = f"{name}_norm.weight"
+    stack.has_final_norm = final in parameters
+    if stack.has_final_norm:
+        parameters.shape(final, (d_model,))
+    stack.norm_position = NORM_POSITION_PRE if stack.has_final_norm else NORM_POSITION_POST

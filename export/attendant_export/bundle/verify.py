@@ -2,26 +2,34 @@
 
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import BundleError, check_files, read_manifest
 from attendant_export.data.tokenizer import load_tokenizer
-from attendant_export.runs import checkpoint
 
 
 def verify_bundle(folder: Path) -> list[str]:
     """Check the files of a bundle and compare its graphs with the reference outputs.
 
-    Returns one line per check. Raises BundleError if files differ from the manifest or there are no
-    reference outputs, and ParityError if outputs differ.
+    Returns one line per check. Raises BundleError if files differ from the manifest or cannot be
+    read, or there are no reference outputs; GraphError if a graph cannot be run; and ParityError if
+    outputs differ.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     if not manifest.reference_outputs:
         raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
-    tokenizer = load_tokenizer(folder / manifest.source_tokenizer)
-    reference = checkpoint.read_json(folder / manifest.reference_outputs)
+    tokenizer = _tokenizer(folder / manifest.source_tokenizer)
     return [
         f"{manifest.name}/{manifest.version}: the {len(manifest.files)} files, and no others, "
         "have the sizes and SHA-256 of the manifest",
-        *kind_of_bundle(manifest).check_outputs(folder, manifest, tokenizer, reference),
+        *kind_of_bundle(manifest).check_outputs(folder, manifest, tokenizer),
     ]
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    try:
+        return load_tokenizer(path)
+    except ValueError as error:
+        raise BundleError(str(error)) from error

@@ -9,6 +9,7 @@ import onnx
 import torch
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -63,15 +64,26 @@ def _read_initializers(folder: Path, graphs: PrecisionGraphs) -> dict[str, Array
     tensors: dict[str, Array] = {}
     fields = [value for _, value in graphs.ListFields() if isinstance(value, Graph)]
     for graph in [*fields, *(step.graph for step in graphs.steps)]:
-        model = onnx.load(folder / graph.path, load_external_data=False)
-        for tensor in model.graph.initializer:
+        for tensor in _read_graph(folder, graph).initializer:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                array = numpy_helper.to_array(tensor, base_dir=str(folder))
+                try:
+                    array = numpy_helper.to_array(tensor, base_dir=str(folder))
+                except (ValueError, onnx.checker.ValidationError) as error:
+                    raise BundleError(f"{folder / graph.path}: {tensor.name}: {error}") from error
                 tensors[tensor.name] = array.copy()
     return tensors
 
 
-def initializer_shapes(folder: Path, graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Shapes of the weights and constants of a graph, by name."""
-    model = onnx.load(folder / graph.path, load_external_data=False)
-    return {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+def parameter_shapes(folder: Path, graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights and constants that the nodes of a graph use, by name."""
+    read = _read_graph(folder, graph)
+    used = {name for node in read.node for name in node.input}
+    return {each.name: tuple(each.dims) for each in read.initializer if each.name in used}
+
+
+def _read_graph(folder: Path, graph: Graph) -> onnx.GraphProto:
+    path = folder / graph.path
+    try:
+        return onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise BundleError(f"{path} is not an ONNX file: {error}") from error

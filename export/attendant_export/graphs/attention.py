@@ -5,7 +5,7 @@ The counterpart of `models.attention`. `stack` adds the linear layers before and
 
 from typing import Any
 
-from attendant.v1.architecture_pb2 import Attention
+from attendant.v1.architecture_pb2 import Architecture, Attention
 
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
@@ -13,6 +13,19 @@ from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
 """`attend_past` supports only widths of a head that are multiples of this, as does its kernel."""
+
+
+def check_decoder_heads(architecture: Architecture) -> None:
+    """Raise ValueError if the steps of a decoder cannot have its widths of heads."""
+    for group in architecture.decoder.groups:
+        for part in (group.self_attention, group.cross_attention):
+            _check_cached_head(part)
+
+
+def _check_cached_head(part: Attention) -> None:
+    if part.head_dim % HEAD_DIM_MULTIPLE:
+        problem = f"is not supported in a decoder, only multiples of {HEAD_DIM_MULTIPLE}"
+        raise unsupported(part, "head_dim", problem)
 
 
 def inner_width(part: Attention) -> int:
@@ -74,9 +87,7 @@ def attend_past(
     extended keys and values, to be bound to the memory of ``past``. Raises ValueError for a
     head_dim that the kernel does not support.
     """
-    if part.head_dim % HEAD_DIM_MULTIPLE:
-        problem = f"is not supported in a decoder, only multiples of {HEAD_DIM_MULTIPLE}"
-        raise unsupported(part, "head_dim", problem)
+    _check_cached_head(part)
     one = g.integers(1)
     new = [x and g.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, inner)
     weighted, *presents = g.ops(

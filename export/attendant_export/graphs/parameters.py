@@ -54,7 +54,7 @@ def model_parameters(
         positions = side.part.positions
         if positions.kind in SINUSOIDS:
             restored.pop(side.positions, None)
-        elif side.positions and positions.offset:
+        elif positions.offset and side.positions in restored:
             table = restored[side.positions]
             restored[side.positions] = np.pad(table, ((positions.offset, 0), (0, 0)))
         types = f"{side.names.token_types}.weight"

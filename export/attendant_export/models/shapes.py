@@ -38,8 +38,7 @@ def transformer(
     "Attention Is All You Need" is post-norm. Raises ValueError if ``d_model`` is not a multiple of
     2 * ``num_heads``.
     """
-    if d_model % (2 * num_heads):
-        raise ValueError(f"d_model ({d_model}) must be a multiple of 2 * num_heads ({num_heads})")
+    _check_heads(d_model, num_heads, multiple=2)
     embeddings = Embeddings(
         vocab_size=vocab_size,
         scale=sqrt(d_model),
@@ -75,8 +74,7 @@ def bert(
     ``norm_first`` selects pre-norm; the original BERT is post-norm. Raises ValueError if d_model
     is not a multiple of ``num_heads``.
     """
-    if d_model % num_heads:
-        raise ValueError(f"d_model ({d_model}) must be a multiple of num_heads ({num_heads})")
+    _check_heads(d_model, num_heads, multiple=1)
     layers = _layers(d_model, num_heads, d_feed_forward, ACTIVATION_GELU)
     return Architecture(
         d_model=d_model,
@@ -99,6 +97,14 @@ def with_vocab_size(architecture: Architecture, vocab_size: int) -> Architecture
     if changed.HasField("target_embeddings"):
         changed.target_embeddings.vocab_size = vocab_size
     return changed
+
+
+def _check_heads(d_model: int, num_heads: int, multiple: int) -> None:
+    if num_heads < 1 or d_model < 1:
+        raise ValueError(f"d_model ({d_model}) and num_heads ({num_heads}) must be at least 1")
+    if d_model % (multiple * num_heads):
+        factor = f"{multiple} * num_heads" if multiple > 1 else "num_heads"
+        raise ValueError(f"d_model ({d_model}) must be a multiple of {factor} ({num_heads})")
 
 
 def _layers(

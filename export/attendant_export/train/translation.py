@@ -15,6 +15,7 @@ from torch import Tensor
 from attendant_export.data.text_files import group_references, read_pairs
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch, PairDataset
+from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
@@ -131,8 +132,9 @@ def train_translation(
     the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/`` and
     the history. Every one of the ``processes`` must make the same call. Raises ValueError if the
     sizes differ from those of the run or of the initial weights, or for ``new_tokenizer`` without
-    initial weights; and TrainingStopped.
+    initial weights, or for heads that an exported decoder cannot have; and TrainingStopped.
     """
+    check_decoder_heads(architecture)
     if new_tokenizer and init_from is None:
         raise ValueError("new_tokenizer: is for a training that starts from other weights")
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder import Encoder, pool
-from attendant_export.verify.graph_sessions import ParityError, check_finite, open_session
+from attendant_export.verify.graph_sessions import (
+    GraphError,
+    GraphSession,
+    ParityError,
+    check_finite,
+    check_token_ids,
+)
 from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
 FloatArray = NDArray[np.float32]
@@ -54,9 +60,11 @@ class EmbeddingGraphs:
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, pad_id: int) -> None:
         self.pad_id = pad_id
-        self.embedder = open_session(folder, graphs.embedder)
-        self.mlm_head = open_session(folder, graphs.mlm_head)
-        names = [output.name for output in self.embedder.get_outputs()]
+        if not graphs.HasField("mlm_head"):
+            raise GraphError(f"{folder}: the {graphs.name} precision has no graph mlm_head")
+        self.embedder = GraphSession(folder, graphs.embedder)
+        self.mlm_head = GraphSession(folder, graphs.mlm_head)
+        names = self.embedder.output_names
         self.hidden_names = sorted(
             (n for n in names if n.startswith("hidden_")), key=lambda n: int(n.split("_")[1])
         )
@@ -67,7 +75,7 @@ class EmbeddingGraphs:
             "token_ids": pad(texts, self.pad_id).numpy(),
             "lengths": np.array([len(ids) for ids in texts]),
         }
-        outputs: list[FloatArray] = self.embedder.run(list(names), inputs)
+        outputs: list[FloatArray] = self.embedder.run(names, inputs)
         for name, output in zip(names, outputs, strict=True):
             check_finite(f"embedder, {name},", output)
         return outputs
@@ -195,6 +203,7 @@ def batched_difference(
     (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
     rows = hidden[range(len(masked)), [text.position for text in masked]]
     ids, probabilities = graphs.candidates(rows, vocab_size)
+    check_token_ids("mlm_head", ids, vocab_size)
     by_id = np.empty_like(probabilities)
     np.put_along_axis(by_id, ids, probabilities, axis=1)
     differences = []

@@ -3,8 +3,10 @@
 Owns the sessions and their bindings. Works on token ids and does not depend on a search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -27,20 +29,67 @@ class ParityError(ValueError):
     """The graphs differ from the model, or their results depend on the batch."""
 
 
+class GraphError(ValueError):
+    """A graph is missing, cannot be loaded or cannot be run; the message names its file."""
+
+
+def check_token_ids(name: str, ids: Array, vocab_size: int) -> None:
+    """Raise ParityError for token ids outside the vocabulary that the manifest states."""
+    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        raise ParityError(f"{name} gives token ids outside the vocabulary of {vocab_size} tokens")
+
+
 def check_finite(name: str, values: Array) -> None:
     """Raise ParityError for NaN or infinity, which comparisons of values would not detect."""
     if not np.isfinite(values).all():
         raise ParityError(f"{name} gives values that are not finite numbers")
 
 
-def open_session(folder: Path, graph: Graph) -> ort.InferenceSession:
-    """Open one graph of a bundle's folder on the CPU."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Spinning threads slow down everything else on a busy machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    path = str(folder / graph.path)
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+class GraphSession:
+    """One graph of a bundle's folder, open on the CPU."""
+
+    def __init__(self, folder: Path, graph: Graph) -> None:
+        """Raises GraphError if the graph cannot be loaded or is not as the manifest says."""
+        self._path = folder / graph.path
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Spinning threads slow down everything else on a busy machine.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        with self.naming_errors():
+            self._session = ort.InferenceSession(
+                str(self._path), options, providers=["CPUExecutionProvider"]
+            )
+        found = [value.name for value in self._session.get_inputs()], self.output_names
+        if [sorted(names) for names in found] != [sorted(graph.inputs), sorted(graph.outputs)]:
+            raise GraphError(f"{self._path} has other inputs or outputs than the manifest says")
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of all outputs, in order."""
+        return [value.name for value in self._session.get_outputs()]
+
+    def run(
+        self, names: Sequence[str], inputs: dict[str, Any], options: ort.RunOptions | None = None
+    ) -> list[Any]:
+        """The outputs ``names``. Raises GraphError."""
+        with self.naming_errors():
+            return list(self._session.run(list(names), inputs, options))
+
+    def io_binding(self) -> ort.IOBinding:
+        """A new binding of inputs and outputs to memory, for `run_with_binding`."""
+        return self._session.io_binding()
+
+    def run_with_binding(self, binding: ort.IOBinding) -> None:
+        """Run the graph on bound memory."""
+        self._session.run_with_iobinding(binding)
+
+    @contextmanager
+    def naming_errors(self) -> Iterator[None]:
+        """Turn errors of ONNX Runtime into GraphError."""
+        try:
+            yield
+        except Exception as error:  # ONNX Runtime's errors have no narrower class.
+            raise GraphError(f"{self._path}: {' '.join(str(error).split())}") from error
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
@@ -56,7 +105,7 @@ class StepSession:
 
     def __init__(self, folder: Path, signature: StepGraph) -> None:
         self.signature = signature
-        self.session = open_session(folder, signature.graph)
+        self.session = GraphSession(folder, signature.graph)
 
     @property
     def takes_shortlist(self) -> bool:
@@ -77,14 +126,14 @@ class TranslationGraphs:
         self.special_tokens = target_tokens(manifest)
         self._source_pad_id = manifest.special_tokens.pad_id
         self.start_token_id = manifest.decoding.start_token_id
-        self.encoder = open_session(folder, graphs.encoder)
+        self.encoder = GraphSession(folder, graphs.encoder)
         # Steps that are fastest on a CPU come first.
         preferred = sorted(graphs.steps, key=lambda s: (-s.num_tokens, -s.rows_per_sentence))
         self.steps = {step.name: StepSession(folder, step) for step in preferred}
-        self.scorer = open_session(folder, graphs.scorer)
+        self.scorer = GraphSession(folder, graphs.scorer)
         self._shortlist_output = graphs.shortlist_output
-        states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
-        self._source_outputs = [state.encoder_output for state in states]
+        self._source_states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
+        self._source_outputs = [state.encoder_output for state in self._source_states]
 
     @property
     def has_shortlists(self) -> bool:
@@ -109,7 +158,12 @@ class TranslationGraphs:
 
     def encode_states(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
         """The states that steps read for each source, by the name of the encoder's output."""
-        return dict(zip(self._source_outputs, self.encode(sources), strict=True))
+        encoded = self.encode(sources)
+        for state, array in zip(self._source_states, encoded, strict=True):
+            wanted = [size or array.shape[i] for i, size in enumerate(state.shape, start=1)]
+            if list(array.shape[1:]) != wanted:
+                raise ParityError(f"encoder: {state.encoder_output} has another shape than stated")
+        return dict(zip(self._source_outputs, encoded, strict=True))
 
     def encode(self, sources: Sequence[Sequence[int]]) -> list[Array]:
         """Cross-attention keys and values of each layer, each (batch, heads, source, head_dim)."""
@@ -118,6 +172,7 @@ class TranslationGraphs:
     def shortlists(self, sources: Sequence[Sequence[int]]) -> Array:
         """The shortlist of each source, with repetitions: (batch, listed)."""
         (listed,) = self._run_encoder([self._shortlist_output], sources)
+        check_token_ids("encoder", listed, self.vocab_size)
         return listed
 
     def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
@@ -128,7 +183,7 @@ class TranslationGraphs:
         # Only the nodes for the requested outputs run, so shortlists do not need the encoder.
         options = ort.RunOptions()
         options.only_execute_path_to_fetches = True
-        return list(self.encoder.run(names, inputs, options))
+        return self.encoder.run(names, inputs, options)
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]

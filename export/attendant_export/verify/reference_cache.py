@@ -88,18 +88,19 @@ class ReferenceCache:
         suppressed.
         """
         outputs = self._step.signature.outputs
-        binding = self._step.session.io_binding()
-        binding.bind_output(outputs.candidate_ids)
-        binding.bind_output(outputs.candidate_log_probabilities)
-        inputs = self._inputs(tokens, lengths, num_candidates)
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, array)
-        for state, memory in self._past:
-            _bind(binding, state, memory, self._count * self._width, memory.shape[2:])
-        for state, memory in self._sources:
-            _bind(binding, state, memory, self._count, memory.shape[1:])
-        self._step.session.run_with_iobinding(binding)
-        ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
+        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates)
+        with session.naming_errors():
+            binding = session.io_binding()
+            binding.bind_output(outputs.candidate_ids)
+            binding.bind_output(outputs.candidate_log_probabilities)
+            for name, array in inputs.items():
+                binding.bind_cpu_input(name, array)
+            for state, memory in self._past:
+                _bind(binding, state, memory, self._count * self._width, memory.shape[2:])
+            for state, memory in self._sources:
+                _bind(binding, state, memory, self._count, memory.shape[1:])
+            session.run_with_binding(binding)
+            ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
         shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 

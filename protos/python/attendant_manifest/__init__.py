@@ -5,6 +5,7 @@ version 1 are upgraded to version 2 when they are read.
 """
 
 import json
+from reprlib import repr as short_repr
 from typing import Any
 
 from attendant.v1.bundle_pb2 import Manifest
@@ -27,13 +28,19 @@ def parse_manifest(text: str) -> Manifest:
     Checks only the form: unknown fields, wrong types, duplicate fields. `rules.problems` checks the
     content.
     """
+    return parse_stored_manifest(text)[0]
+
+
+def parse_stored_manifest(text: str) -> tuple[Manifest, int]:
+    """What `parse_manifest` returns, and the ``manifest_version`` that ``text`` states."""
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates)
         if not isinstance(content, dict):
             raise ManifestError("is not a JSON object")
-        if version_of(content) == 1:
+        version = _version_of(content)
+        if version == 1:
             content = version_1.upgrade(content)
-        return json_format.ParseDict(content, Manifest())
+        return json_format.ParseDict(content, Manifest()), version
     except ManifestError:
         raise
     except KeyError as error:
@@ -48,10 +55,19 @@ def parse_manifest(text: str) -> Manifest:
         raise ManifestError(f"a field has a value of another type: {error}") from error
 
 
-def version_of(content: dict[str, Any]) -> int | None:
-    """The ``manifest_version`` of a manifest's content; None if it is no integer."""
-    version = content.get("manifest_version")
-    return version if type(version) is int else None  # a bool is an int, but not a version
+def _version_of(content: dict[str, Any]) -> int:
+    """The ``manifest_version`` of a manifest's content, 0 if it is missing.
+
+    Protobuf reads this field in the content of every version. Thus all spellings of an integer that
+    protobuf accepts, such as ``2.0`` and ``"2"``, state the same version.
+    """
+    field = Manifest.DESCRIPTOR.fields_by_name["manifest_version"]
+    stated = {n: value for n, value in content.items() if n in (field.name, field.json_name)}
+    try:
+        return json_format.ParseDict(stated, Manifest()).manifest_version
+    except json_format.ParseError as error:
+        values = ", ".join(map(short_repr, stated.values()))
+        raise ManifestError(f"{field.name} must be a 32-bit integer, not {values}") from error
 
 
 def format_manifest(manifest: Manifest) -> str:

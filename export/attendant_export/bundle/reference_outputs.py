@@ -1,0 +1,67 @@
+"""Reads the reference outputs of a bundle and checks their form."""
+
+from pathlib import Path
+from typing import Any
+
+from attendant.v1.bundle_pb2 import Manifest
+
+from attendant_export.bundle.json_form import (
+    Columns,
+    Form,
+    ListOf,
+    MapOf,
+    check_form,
+    read_json_object,
+)
+
+MAX_BEAM_SIZE = 64
+"""Largest beam size of a search whose outputs can be compared."""
+NUM_COMPONENTS = 8
+"""Number of leading components stored of each reference vector."""
+
+
+def read_translation_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The reference outputs of a translation bundle. Raises BundleError that names the fault."""
+    path = folder / manifest.reference_outputs
+    content = read_json_object(path)
+    network = manifest.architecture
+    text: Form = {
+        "text": str,
+        "token_ids": ListOf(range(network.source_embeddings.vocab_size)),
+        "max_output_tokens": range(1, manifest.limits.max_target_tokens + 1),
+    }
+    beam_sizes = MapOf(range(1, MAX_BEAM_SIZE + 1))
+    check_form(path, content, {"texts": ListOf(text), "beam_sizes": beam_sizes})
+    hypothesis = Columns(
+        {
+            "token_ids": ListOf(range(network.target_embeddings.vocab_size)),
+            "log_probabilities": ListOf(float),
+        }
+    )
+    hypotheses: list[Form] = [hypothesis] * len(content["texts"])
+    searches: Form = dict.fromkeys(content["beam_sizes"], hypotheses)
+    check_form(path, content, {"outputs": {p.name: searches for p in manifest.precisions}})
+    return content
+
+
+def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The reference outputs of an embedding bundle. Raises BundleError that names the fault."""
+    path = folder / manifest.reference_outputs
+    content = read_json_object(path)
+    token_ids = ListOf(range(manifest.architecture.source_embeddings.vocab_size))
+    texts = ListOf({"text": str, "token_ids": token_ids})
+    check_form(path, content, {"texts": texts, "masked": ListOf({"token_ids": token_ids})})
+    positions: list[Form] = [
+        {"position": range(len(masked["token_ids"]))} for masked in content["masked"]
+    ]
+    num_texts = len(content["texts"])
+    vector: list[Form] = [float] * min(NUM_COMPONENTS, manifest.architecture.d_model)
+    candidates = Columns({"candidate_ids": token_ids, "log_probabilities": ListOf(float)})
+    outputs: Form = {
+        "mean_pooled": [vector] * num_texts,
+        "norms": [float] * num_texts,
+        "masked": [candidates] * len(positions),
+    }
+    precisions: Form = {p.name: outputs for p in manifest.precisions}
+    check_form(path, content, {"masked": positions, "outputs": precisions})
+    return content
