@@ -23,20 +23,14 @@ NUM_TOKEN_TYPES = 2
 def upgrade_bundle(folder: Path) -> str:
     """Upgrade the manifest of the bundle in ``folder``; returns a one-line summary.
 
-    Reads facts that the old manifest lacks from the graphs. Raises BundleError for a damaged
-    bundle, which is left unchanged.
+    Raises BundleError for a damaged bundle, which is left unchanged.
     """
     folder = folder.resolve()
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    manifest, found = read_upgraded(folder)
     path = folder / MANIFEST
-    found = version_of(json.loads(path.read_text(encoding="utf-8")))
     name = f"{manifest.name}/{manifest.version}"
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
-    if problem := next(problems(manifest), None):
-        raise BundleError(f"{folder}: {problem}")
-    _complete(manifest.architecture, folder, _encoder(manifest))
     # Outside the bundle, which may hold no file that the manifest does not list.
     temporary = folder.with_name(f".{folder.name}.{MANIFEST}")
     try:
@@ -45,6 +39,22 @@ def upgrade_bundle(folder: Path) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
+
+
+def read_upgraded(folder: Path) -> tuple[Manifest, int | None]:
+    """The manifest of a bundle in the current version, and the version that its file has.
+
+    Reads facts that an older manifest lacks from the graphs. Raises BundleError for a damaged
+    bundle.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    if problem := next(problems(manifest), None):
+        raise BundleError(f"{folder}: {problem}")
+    found = version_of(json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+    if found != MANIFEST_VERSION:
+        _complete(manifest.architecture, folder, _encoder(manifest))
+    return manifest, found
 
 
 def _encoder(manifest: Manifest) -> Graph:
