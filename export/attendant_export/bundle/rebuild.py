@@ -146,7 +146,10 @@ def _note_in_model_card(folder: Path, reference: str) -> None:
 
 
 def _swap(folder: Path, new: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``folder``, which becomes ``old``; or change nothing."""
+    """Put ``new`` in the place of ``folder``, which becomes ``old``; or change nothing.
+
+    A process that is killed between the two renames leaves the whole bundle in ``old``.
+    """
     folder.rename(old)
     try:
         new.rename(folder)
