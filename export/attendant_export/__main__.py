@@ -12,6 +12,7 @@ from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parse
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "verify": _verify,
         "inspect": _inspect,
         "upgrade": _upgrade,
+        "rebuild": _rebuild,
     }
     try:
         commands[args.command](args)
@@ -262,6 +264,10 @@ def _verify(args: argparse.Namespace) -> None:
 
 def _upgrade(args: argparse.Namespace) -> None:
     print(upgrade_bundle(args.bundle))
+
+
+def _rebuild(args: argparse.Namespace) -> None:
+    print("\n".join(rebuild_bundle(args.bundle)))
 
 
 def _inspect(args: argparse.Namespace) -> None:

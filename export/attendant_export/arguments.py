@@ -35,6 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         "verify": "check the files of a bundle and recompute its reference outputs",
         "inspect": "print the manifest of a bundle in readable form",
         "upgrade": "rewrite the manifest of an older bundle in the current version",
+        "rebuild": "write the graphs and the manifest of an older bundle anew from its weights, "
+        "without a checkpoint; weights and tokenizers stay as they are",
     }.items():
         bundle = _command(commands, name, text)
         bundle.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")

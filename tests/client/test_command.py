@@ -200,6 +200,16 @@ def test_one_model_is_described_on_a_page(attendant):
     )
 
 
+def test_the_page_names_the_weights_that_a_rebuilt_model_was_compared_with(attendant, script):
+    def rebuild(response):
+        for parity in response.parity.precisions:
+            parity.reference_precision = "fp16"
+
+    script.change = rebuild
+    _, out, _ = attendant("models", "upper")
+    assert "parity        log-probabilities within 0.22 of the model's with fp16 weights\n" in out
+
+
 def test_a_model_that_tells_little_has_a_short_page(attendant, script):
     def forget(response):
         info = model_pb2.ModelInfo(name="bare", version="2", languages=["en"])

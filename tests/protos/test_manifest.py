@@ -18,7 +18,7 @@ from attendant_manifest.sizes import embedding_sizes, num_layers, translation_si
 ROOT = Path(__file__).parents[2]
 VERSION_1 = [
     path
-    for folder in ("bundles", "tests/data", "tests/recorded/bundles")
+    for folder in ("tests/data", "tests/recorded/bundles")
     for path in sorted((ROOT / folder).rglob("manifest.json"))
 ]
 WITH_ALL_STEPS = ROOT / "tests/recorded/bundles/tiny-en-de/1/manifest.json"

@@ -1,4 +1,4 @@
-"""Bundles in the repository: the built-in ones, and one of each manifest version."""
+"""Bundles in the repository: the built-in ones, and those of each earlier manifest version."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attendant_manifest import MANIFEST_VERSION
 from attendant_server.bundles import find_bundles, read_bundle
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
@@ -36,6 +37,12 @@ def run(scheduler, calls):
 @pytest.mark.parametrize("directory", [*BUILT_IN, *OLD], ids=lambda d: f"{d.parent.name}")
 def test_committed_bundles_are_whole(directory):
     read_bundle(directory, "auto", "cpu").check_files()
+
+
+@pytest.mark.parametrize("directory", BUILT_IN, ids=lambda d: f"{d.parent.name}")
+def test_the_built_in_bundles_have_manifests_of_this_version(directory):
+    content = json.loads((directory / "manifest.json").read_text("utf-8"))
+    assert content["manifest_version"] == MANIFEST_VERSION
 
 
 def test_the_built_in_bundles_are_small_enough_to_ship():

@@ -79,7 +79,9 @@ def _parity(model: Model) -> Iterator[tuple[str, str]]:
     for parity in compared:
         difference = parity.get("max_log_probability_difference")
         if parity["precision"] == model.info.precision and difference is not None:
-            yield "parity", f"log-probabilities within {difference:.2g} of the trained model's"
+            weights = parity.get("reference_precision")
+            reference = f"the model's with {weights} weights" if weights else "the trained model's"
+            yield "parity", f"log-probabilities within {difference:.2g} of {reference}"
 
 
 def _training(provenance: Any) -> Iterator[tuple[str, str]]:

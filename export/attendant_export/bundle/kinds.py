@@ -11,9 +11,11 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, PrecisionParity, 
 from attendant_manifest.sizes import embedding_sizes, translation_sizes
 from google.protobuf.message import Message
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from attendant_export.bundle import embedding, translation
 from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.parity import measure_embedding_parity, measure_translation_parity
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs.config import BERT as BERT_RUN
 from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
@@ -64,6 +66,8 @@ class ModelKind:
     """Returns a sentence on languages and limits, for the model card."""
     new_export: Callable[[Path, Draft], ModelExport]
     """Loads the best model of a run folder for export."""
+    measure_parity: Callable[[Path, Manifest, Mapping[str, Tensor]], list[PrecisionParity]]
+    """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
     """Compares the graphs of a bundle with its reference outputs; raises ParityError."""
 
@@ -84,6 +88,7 @@ TRANSLATION = ModelKind(
     new_export=lambda run_dir, draft: translation.TranslationExport(
         *load_translation_model(run_dir), draft
     ),
+    measure_parity=measure_translation_parity,
     check_outputs=translation.check_translation_outputs,
 )
 EMBEDDING = ModelKind(
@@ -95,6 +100,7 @@ EMBEDDING = ModelKind(
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,
     new_export=lambda run_dir, draft: embedding.EmbeddingExport(*load_bert_model(run_dir), draft),
+    measure_parity=measure_embedding_parity,
     check_outputs=embedding.check_embedding_outputs,
 )
 _KINDS = (TRANSLATION, EMBEDDING)

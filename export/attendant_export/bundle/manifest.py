@@ -11,9 +11,12 @@ from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
     BundleFile,
     CorpusParity,
+    Graph,
     Manifest,
     ModelKind,
+    PrecisionGraphs,
     PrecisionParity,
+    QualityFigure,
 )
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
 from attendant_manifest.rules import problems
@@ -73,6 +76,12 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file with the manifest. Raises BundleError that lists all differences."""
     if differences := list(_file_problems(folder, manifest)):
         raise BundleError(f"{folder}: " + "; ".join(differences))
+
+
+def graphs_of(precision: PrecisionGraphs) -> list[Graph]:
+    """All graphs of a precision."""
+    fields = [value for _, value in precision.ListFields() if isinstance(value, Graph)]
+    return [*fields, *(step.graph for step in precision.steps)]
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -168,8 +177,12 @@ def _quality_lines(manifest: Manifest) -> Sequence[str]:
     lines = []
     for q in manifest.quality:
         measured = ", ".join(filter(None, (q.precision, q.search, q.dataset)))
-        lines.append(f"quality     {q.metric} {q.value:.4g} ({measured})")
+        lines.append(f"quality     {q.metric} {q.value:.4g} ({measured}){_carried_over(q)}")
     return lines
+
+
+def _carried_over(figures: QualityFigure | PrecisionParity | CorpusParity) -> str:
+    return ", carried over from earlier graphs" if figures.is_carried_over else ""
 
 
 def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParity]]:
@@ -183,10 +196,12 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
 def _parity_lines(manifest: Manifest) -> Sequence[str]:
     lines = []
     for parity in manifest.parity.precisions:
+        reference = parity.reference_precision
         lines.append(
             f"parity      {parity.precision}: log-probabilities within "
-            f"{parity.max_log_probability_difference:.2g} of the model, "
-            f"{parity.log_probability_bound:.2g} between batches"
+            f"{parity.max_log_probability_difference:.2g} of the model"
+            f"{f' of the {reference} weights' if reference else ''}, "
+            f"{parity.log_probability_bound:.2g} between batches{_carried_over(parity)}"
         )
         for entry in parity.tokens:
             cached = "cached" if entry.cached else "uncached"
@@ -199,6 +214,7 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
             lines.append(
                 f"            BLEU {corpus.bleu:.2f}{how}, fp32 {corpus.fp32_bleu:.2f}, same text "
                 f"{corpus.same_text_share:.1%} ({corpus.search}, {corpus.dataset})"
+                f"{_carried_over(corpus)}"
             )
         if parity.HasField("embeddings"):
             vectors = parity.embeddings

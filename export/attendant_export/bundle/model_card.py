@@ -8,6 +8,24 @@ from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import compared_corpora
 
+AGREEMENT = "Agreement with the trained model"
+REBUILT = "The graphs of this bundle were later rebuilt from its"
+
+
+def note_rebuilt_graphs(card: str, precision: str) -> str:
+    """``card`` with a note that its figures are those of the graphs before; added only once.
+
+    ``precision`` is that of the weights that the new graphs were compared with. A card without a
+    section on agreement stays as it is.
+    """
+    heading = f"## {AGREEMENT}\n\n"
+    note = (
+        f"{REBUILT} weights and give the same reference outputs. Figures of quality and agreement "
+        "on this page are those of the graphs before; the manifest has those of the new graphs, "
+        f"compared with the model of the {precision} weights.\n\n"
+    )
+    return card if REBUILT in card else card.replace(heading, heading + note, 1)
+
 
 def write_model_card(
     manifest: Manifest, card: DataCard, examples: Sequence[tuple[str, str]] = ()
@@ -22,7 +40,7 @@ def write_model_card(
         _section("Training data", _bullets(f"{d.name} ({d.license})" for d in card.data)),
         _section("Training", _training(manifest)),
         _section("Quality", _quality_table(manifest)),
-        _section("Agreement with the trained model", _parity_table(manifest)),
+        _section(AGREEMENT, _parity_table(manifest)),
         _section("Weaknesses", _bullets(card.weaknesses)),
         _section("Examples", _examples_table(manifest, examples)),
         _section("Licence", [f"The weights are licensed under {manifest.license}."]),

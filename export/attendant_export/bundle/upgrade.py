@@ -31,20 +31,30 @@ NUM_TOKEN_TYPES = 2
 def upgrade_bundle(folder: Path) -> str:
     """Upgrade the manifest of the bundle in ``folder``; returns a one-line summary.
 
-    Reads facts that the old manifest lacks from the graphs. Raises BundleError for a damaged
-    bundle, which is left unchanged.
+    Raises BundleError for a damaged bundle, which is left unchanged.
     """
-    manifest, found = read_stored_manifest(folder)
-    # In the bundle itself, because the folder may be a mount point. A killed upgrade may leave it.
     temporary = folder / f".{MANIFEST}.new"
+    # In the bundle itself, because the folder may be a mount point. A killed upgrade may leave it.
     temporary.unlink(missing_ok=True)
-    check_files(folder, manifest)
+    manifest, found = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
-    _complete(manifest, folder)
     _replace(folder / MANIFEST, format_manifest(manifest), temporary)
     return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
+
+
+def read_upgraded(folder: Path) -> tuple[Manifest, int]:
+    """The manifest of a bundle in the current version, and the version that its file has.
+
+    Reads facts that an older manifest lacks from the graphs. Raises BundleError for a damaged
+    bundle.
+    """
+    manifest, found = read_stored_manifest(folder)
+    check_files(folder, manifest)
+    if found != MANIFEST_VERSION:
+        _complete(manifest, folder)
+    return manifest, found
 
 
 def _replace(path: Path, text: str, temporary: Path) -> None:

@@ -1,12 +1,12 @@
-"""The builder of ONNX graphs: nodes, constants, and the weight file that graphs share.
+"""The builder of ONNX graphs: nodes, constants, and the weights that graphs share.
 
 The only module that creates ONNX. Does not depend on networks or precisions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -23,6 +23,17 @@ OPSETS = {"": 24, MICROSOFT: 1}
 IR_VERSION = 12
 ALIGNMENT_BYTES = 64
 """Alignment of weights in the file, so that they can be used in place from mapped memory."""
+
+
+class LayoutError(ValueError):
+    """Stored weights differ from the weights that graphs of this version need."""
+
+
+class Weights(Protocol):
+    """The source of the named initializers of graphs."""
+
+    def add(self, name: str, array: Array) -> onnx.TensorProto:
+        """The initializer ``name`` with the content ``array``, stored once for all graphs."""
 
 
 class WeightFile:
@@ -69,10 +80,51 @@ class WeightFile:
         )
 
 
+class StoredWeights:
+    """External data of existing graphs, which new graphs use in place. Writes no files."""
+
+    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path) -> None:
+        """``tensors`` are initializers by name; ``folder`` is that of their files.
+
+        Raises LayoutError if one cannot be read.
+        """
+        self._tensors = tensors
+        self.arrays = {name: _read(tensor, folder) for name, tensor in tensors.items()}
+
+    def add(self, name: str, array: Array) -> onnx.TensorProto:
+        """The initializer ``name``. Raises LayoutError unless its bytes are those of ``array``."""
+        stored = self.arrays.get(name)
+        if stored is None:
+            raise LayoutError(f"{name} is missing")
+        if (stored.dtype, stored.shape) != (array.dtype, array.shape):
+            raise LayoutError(
+                f"{name} is {describe_array(stored)}, and graphs of this version need "
+                f"{describe_array(array)}"
+            )
+        if stored.tobytes() != array.tobytes():
+            raise LayoutError(f"{name} has its values in another order than graphs of this version")
+        return self._tensors[name]
+
+
+def _read(tensor: onnx.TensorProto, folder: Path) -> Array:
+    # Reading changes a tensor with external data, so it needs a copy.
+    copy = onnx.TensorProto()
+    copy.CopyFrom(tensor)
+    try:
+        return onnx.numpy_helper.to_array(copy, base_dir=str(folder)).copy()
+    except (ValueError, onnx.checker.ValidationError) as error:
+        raise LayoutError(f"{tensor.name}: {error}") from error
+
+
+def describe_array(array: Array) -> str:
+    """Type and shape, for messages."""
+    return f"{array.dtype}{list(array.shape)}"
+
+
 class GraphBuilder:
     """Builds one graph node by node. Values are named by strings, as in ONNX itself."""
 
-    def __init__(self, name: str, weights: WeightFile) -> None:
+    def __init__(self, name: str, weights: Weights) -> None:
         self.name = name
         self._weights = weights
         self._graph = onnx.GraphProto(name=name)
@@ -108,7 +160,7 @@ class GraphBuilder:
         return outputs
 
     def weight(self, name: str, array: Array) -> str:
-        """A named tensor in the weight file."""
+        """A named tensor among the shared weights."""
         self._initializers.setdefault(name, self._weights.add(name, array))
         return name
 
@@ -142,7 +194,7 @@ class GraphBuilder:
         return self.constant(np.array(values, np.int64))
 
     def write(self, path: Path) -> bundle_pb2.Graph:
-        """Write the graph next to its weight file and return its description."""
+        """Write the graph next to its weights and return its description."""
         for node in self._graph.node:
             node.input[:] = [self._exposed.get(value, value) for value in node.input]
             node.output[:] = [self._exposed.get(value, value) for value in node.output]

@@ -18,7 +18,7 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_SILU,
 )
 
-from attendant_export.graphs.builder import Array, GraphBuilder, WeightFile
+from attendant_export.graphs.builder import Array, GraphBuilder, Weights
 
 Activation: TypeAlias = architecture_pb2.Activation.ValueType
 
@@ -29,7 +29,7 @@ class Layers(GraphBuilder):
     def __init__(
         self,
         name: str,
-        weights: WeightFile,
+        weights: Weights,
         parameters: Mapping[str, Array],
         dtype: type[np.floating[Any]],
     ) -> None:

@@ -17,6 +17,7 @@ from attendant_export.graphs.embeddings import (
     source_embeddings,
     target_embeddings,
 )
+from attendant_export.graphs.quantization import SCALES, QuantizedWeight, restore_columns
 from attendant_export.models.embeddings import SINUSOIDS, max_text_tokens, sinusoids
 from attendant_export.models.stack import each_layer
 from attendant_export.models.unsupported import unsupported
@@ -46,8 +47,11 @@ def model_parameters(
     """The parameters of the model by name, restored from those of fp32 or fp16 graphs.
 
     Position rows that graphs do not store are 0. Embeddings of token types are missing if the table
-    of positions includes them.
+    of positions includes them. Raises ValueError if a table of positions is missing.
     """
+    for side in _sides(architecture):
+        if side.positions and side.positions not in parameters:
+            raise ValueError(f"{side.positions} is missing")
     restored = {name: a for name, a in parameters.items() if name not in SHORTLIST_TABLES}
     _part_cross_attention(restored, architecture)
     for side in _sides(architecture):
@@ -62,6 +66,29 @@ def model_parameters(
             missing = side.part.num_token_types - 1
             restored[types] = np.pad(restored[types], ((0, missing), (0, 0)))
     return restored
+
+
+def stored_parameters(
+    arrays: Mapping[str, Array], architecture: Architecture
+) -> tuple[dict[str, Array], dict[str, QuantizedWeight]]:
+    """The parameters that graphs with the stored weights ``arrays`` compute with, by name.
+
+    Also returns the quantized weights among them; their parameters are values * scales. Raises
+    LayoutError for quantized weights that graphs of this version store in another way.
+    """
+    quantized = restore_columns(arrays, _vocabulary_tables(architecture))
+    parameters = {
+        name: array for name, array in arrays.items() if name.removesuffix(SCALES) not in quantized
+    }
+    for name, (values, scales) in quantized.items():
+        parameters[name] = values * scales[:, None]
+    return parameters, quantized
+
+
+def _vocabulary_tables(architecture: Architecture) -> set[str]:
+    """Names of the weights with a row for each token: embeddings, and projections that use one."""
+    embeddings = {f"{side.names.tokens}.weight" for side in _sides(architecture)}
+    return embeddings | {f"{head}.projection.weight" for head in ("head", "mask_head")}
 
 
 def _sides(architecture: Architecture) -> list[EmbeddingsOfGraphs]:

@@ -4,13 +4,20 @@ Each row has its own scale and the integer products are exact, so a row's result
 its neighbours in the batch. docs/decisions/0002-per-row-int8.md gives the reasons.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
 
-from attendant_export.graphs.builder import MICROSOFT, Array, WeightFile
+from attendant_export.graphs.builder import (
+    MICROSOFT,
+    Array,
+    LayoutError,
+    Weights,
+    describe_array,
+)
 from attendant_export.graphs.layers import Activation, Layers
 
 ZERO_POINT = 128
@@ -20,9 +27,14 @@ MAX_PAIR = 128
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
+SCALES = ".scales"
+"""Suffix of the name of a weight's scales."""
+
+QuantizedWeight: TypeAlias = tuple[Array, Array]
+"""int8 values (outputs, inputs) and fp32 scales (outputs) of a weight."""
 
 
-def quantize_columns(weight: Array) -> tuple[Array, Array]:
+def quantize_columns(weight: Array) -> QuantizedWeight:
     """Quantize a weight (outputs, inputs), each output with the smallest possible step.
 
     Returns int8 values (outputs, inputs) and fp32 scales (outputs). The weight is approximately
@@ -37,6 +49,32 @@ def quantize_columns(weight: Array) -> tuple[Array, Array]:
     return np.rint(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
+def restore_columns(
+    arrays: Mapping[str, Array], tables: Collection[str]
+) -> dict[str, QuantizedWeight]:
+    """The quantized weights among the stored ``arrays`` of int8 graphs, by name.
+
+    ``tables`` are the names of vocabulary tables, which graphs store as they are; other weights are
+    stored transposed. Raises LayoutError that lists the weights of another layout.
+    """
+    names = [name for name in arrays if name + SCALES in arrays]
+    found = {
+        name: (arrays[name] if name in tables else arrays[name].T, arrays[name + SCALES])
+        for name in names
+    }
+    problems = [
+        f"{name} is {describe_array(arrays[name])} with scales {describe_array(scales)}"
+        for name, (values, scales) in found.items()
+        if values.dtype != np.int8 or values.ndim != 2 or scales.shape != values.shape[:1]
+    ]
+    if problems:
+        raise LayoutError(
+            "graphs of this version need int8 weights with a scale for each output, and "
+            + "; ".join(problems)
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """Quantized activations: uint8 (rows, inputs), zero point or "", fp32 scales (rows, 1)."""
@@ -49,8 +87,16 @@ class _Rows:
 class Int8Layers(Layers):
     """A graph whose products with weights are int8 products. All other operations are fp32."""
 
-    def __init__(self, name: str, weights: WeightFile, parameters: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        parameters: Mapping[str, Array],
+        stored: Mapping[str, QuantizedWeight] | None = None,
+    ) -> None:
+        """``stored`` are weights that are quantized already; other weights are quantized here."""
         super().__init__(name, weights, parameters, np.float32)
+        self._stored = stored or {}
         self._quantized: dict[str, _Rows] = {}
         self._rectified: set[str] = set()
         self._zero_points = ""
@@ -102,8 +148,9 @@ class Int8Layers(Layers):
         )
 
     def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
-        values, scales = quantize_columns(self.parameters[name])
-        return self.weight(name, layout(values)), self.weight(f"{name}.scales", scales)
+        stored = self._stored.get(name)
+        values, scales = stored or quantize_columns(self.parameters[name])
+        return self.weight(name, layout(values)), self.weight(name + SCALES, scales)
 
     def _quantize_rows(self, x: str) -> _Rows:
         """Quantize each row of ``x`` by its largest value, once for all products that use it."""

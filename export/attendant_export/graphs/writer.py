@@ -1,6 +1,6 @@
-"""Writes the graphs and weights of a model in one precision to a folder."""
+"""Writes the graphs of a model in one precision to a folder, with weights or for stored weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,15 @@ from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
 from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs.builder import Array, WeightFile
+from attendant_export.graphs.builder import Array, StoredWeights, WeightFile, Weights
 from attendant_export.graphs.embedding import build_embedder, build_mlm_head
 from attendant_export.graphs.layers import Layers
-from attendant_export.graphs.parameters import graph_parameters
-from attendant_export.graphs.quantization import Int8Layers
+from attendant_export.graphs.parameters import (
+    SHORTLIST_TABLES,
+    graph_parameters,
+    stored_parameters,
+)
+from attendant_export.graphs.quantization import Int8Layers, QuantizedWeight
 from attendant_export.graphs.step_interface import SHORTLIST
 from attendant_export.graphs.steps import (
     build_decoder_step,
@@ -49,7 +53,49 @@ def write_translation_graphs(
     use them. The paths in the result are relative to ``folder``. Raises ValueError that names a
     field of the architecture that graphs do not support.
     """
-    network = model.architecture
+    builders = _translation_builders(model.architecture, shortlists)
+    return _write_model(model, model.architecture, builders, precision, folder, max_positions)
+
+
+def write_embedding_graphs(
+    model: Encoder, precision: str, folder: Path, max_positions: int | None = None
+) -> PrecisionGraphs:
+    """Write the embedder and, for a model with a head, mlm_head.
+
+    The parameters are those of `write_translation_graphs`.
+    """
+    builders = _embedding_builders(model.architecture)
+    return _write_model(model, model.architecture, builders, precision, folder, max_positions)
+
+
+def write_graphs_of(
+    stored: StoredWeights, architecture: Architecture, precision: str, folder: Path
+) -> PrecisionGraphs:
+    """Write the graphs of ``architecture`` for ``stored`` weights, which stay as they are.
+
+    ``folder`` is that of the weight files, whose paths the result lacks. Weights with shortlists
+    get the steps that use them. Raises LayoutError for weights that graphs of this version store in
+    another way.
+    """
+    parameters, quantized = stored_parameters(stored.arrays, architecture)
+    if architecture.HasField("decoder"):
+        builders = _translation_builders(architecture, _stored_shortlists(stored.arrays))
+    else:
+        builders = _embedding_builders(architecture)
+    new_layers = partial(_layers, precision, stored, parameters, quantized)
+    return _write_graphs(builders, new_layers, precision, folder)
+
+
+def _stored_shortlists(arrays: Mapping[str, Array]) -> Shortlists | None:
+    translations, frequent = (arrays.get(name) for name in SHORTLIST_TABLES)
+    if translations is None or frequent is None:
+        return None
+    return Shortlists(frequent=frequent, translations=translations)
+
+
+def _translation_builders(
+    network: Architecture, shortlists: Shortlists | None
+) -> dict[str, Builder]:
     builders: dict[str, Builder] = {
         "encoder": lambda g: build_encoder(g, network, shortlists),
         "decoder_step": lambda g: build_decoder_step(g, "decoder_step", network),
@@ -63,27 +109,17 @@ def write_translation_graphs(
             ("shortlist_greedy_steps", build_greedy_steps),
         ):
             builders[name] = partial(build, name=name, architecture=network, has_shortlist=True)
-    graphs = _write(model, network, builders, precision, folder, max_positions)
-    if shortlists is not None:
-        graphs.shortlist_output = SHORTLIST
-    return graphs
+    return builders
 
 
-def write_embedding_graphs(
-    model: Encoder, precision: str, folder: Path, max_positions: int | None = None
-) -> PrecisionGraphs:
-    """Write the embedder and, for a model with a head, mlm_head.
-
-    The parameters are those of `write_translation_graphs`.
-    """
-    network = model.architecture
+def _embedding_builders(network: Architecture) -> dict[str, Builder]:
     builders: dict[str, Builder] = {"embedder": lambda g: build_embedder(g, network)}
     if network.HasField("head"):
         builders["mlm_head"] = lambda g: build_mlm_head(g, network)
-    return _write(model, network, builders, precision, folder, max_positions)
+    return builders
 
 
-def _write(
+def _write_model(
     model: nn.Module,
     architecture: Architecture,
     builders: dict[str, Builder],
@@ -95,23 +131,42 @@ def _write(
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     max_positions = max_positions or longest_text(architecture, MAX_POSITIONS)
     parameters = graph_parameters(model, architecture, max_positions)
-    written = PrecisionGraphs(name=precision)
     with WeightFile(folder / f"weights.{precision}.bin") as weights:
+        new_layers = partial(_layers, precision, weights, parameters, {})
+        written = _write_graphs(builders, new_layers, precision, folder)
         written.weights.append(weights.path.name)
-        for name, build in builders.items():
-            layers = _layers(name, weights, parameters, precision)
-            step = build(layers)
-            graph = layers.write(folder / f"{name}.{precision}.onnx")
-            if step is None:
-                getattr(written, name).CopyFrom(graph)
-            else:
-                step.graph.CopyFrom(graph)
-                written.steps.append(step)
     return written
 
 
-def _layers(name: str, weights: WeightFile, parameters: dict[str, Array], precision: str) -> Layers:
+def _write_graphs(
+    builders: Mapping[str, Builder],
+    new_layers: Callable[[str], Layers],
+    precision: str,
+    folder: Path,
+) -> PrecisionGraphs:
+    written = PrecisionGraphs(name=precision)
+    for name, build in builders.items():
+        layers = new_layers(name)
+        step = build(layers)
+        graph = layers.write(folder / f"{name}.{precision}.onnx")
+        if step is None:
+            getattr(written, name).CopyFrom(graph)
+        else:
+            step.graph.CopyFrom(graph)
+            written.steps.append(step)
+    if SHORTLIST in written.encoder.outputs:
+        written.shortlist_output = SHORTLIST
+    return written
+
+
+def _layers(
+    precision: str,
+    weights: Weights,
+    parameters: Mapping[str, Array],
+    quantized: Mapping[str, QuantizedWeight],
+    name: str,
+) -> Layers:
     if precision == "int8":
-        return Int8Layers(name, weights, parameters)
+        return Int8Layers(name, weights, parameters, quantized)
     dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
     return Layers(name, weights, parameters, dtype)

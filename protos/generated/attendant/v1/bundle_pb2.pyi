@@ -208,7 +208,7 @@ class Manifest(google.protobuf.message.Message):
 
     @property
     def quality(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___QualityFigure]:
-        """Quality measured with this bundle."""
+        """Quality measured with this bundle, or with an earlier bundle of the same weights."""
 
     @property
     def parity(self) -> Global___ParityReport:
@@ -1007,6 +1007,7 @@ class QualityFigure(google.protobuf.message.Message):
     PRECISION_FIELD_NUMBER: builtins.int
     SEARCH_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
+    IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     metric: builtins.str
     """Metric, such as "sacreBLEU", "chrF" or "retrieval accuracy"."""
     dataset: builtins.str
@@ -1019,6 +1020,8 @@ class QualityFigure(google.protobuf.message.Message):
     """
     value: builtins.float
     """The figure, in the unit that is usual for the metric."""
+    is_carried_over: builtins.bool
+    """Whether the figure was measured with graphs of an earlier bundle of the same weights."""
     def __init__(
         self,
         *,
@@ -1027,8 +1030,9 @@ class QualityFigure(google.protobuf.message.Message):
         precision: builtins.str = ...,
         search: builtins.str = ...,
         value: builtins.float = ...,
+        is_carried_over: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "metric", b"metric", "precision", b"precision", "search", b"search", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dataset", b"dataset", "is_carried_over", b"is_carried_over", "metric", b"metric", "precision", b"precision", "search", b"search", "value", b"value"]) -> None: ...
 
 Global___QualityFigure: typing_extensions.TypeAlias = QualityFigure
 
@@ -1066,6 +1070,7 @@ class PrecisionParity(google.protobuf.message.Message):
     EMBEDDINGS_FIELD_NUMBER: builtins.int
     SHORTLIST_CORPUS_FIELD_NUMBER: builtins.int
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
+    REFERENCE_PRECISION_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1074,6 +1079,10 @@ class PrecisionParity(google.protobuf.message.Message):
     """Bound on the difference of this precision's log-probabilities between batches, or with and without KV cache."""
     is_carried_over: builtins.bool
     """Whether the figures were measured with graphs of an earlier bundle of the same weights."""
+    reference_precision: builtins.str
+    """Precision of the weights of the model compared with, for graphs that were rebuilt from the weights of a bundle
+    without fp32: "fp16" or "int8". Empty for the original model in fp32.
+    """
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenParity]:
         """Token level, translation: one entry for each combination of search, batching, cache and step graph."""
@@ -1101,9 +1110,10 @@ class PrecisionParity(google.protobuf.message.Message):
         embeddings: Global___EmbeddingParity | None = ...,
         shortlist_corpus: Global___CorpusParity | None = ...,
         is_carried_over: builtins.bool = ...,
+        reference_precision: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
     @typing.overload
@@ -1171,6 +1181,7 @@ class CorpusParity(google.protobuf.message.Message):
     FP32_BLEU_FIELD_NUMBER: builtins.int
     BLEU_FIELD_NUMBER: builtins.int
     SAME_TEXT_SHARE_FIELD_NUMBER: builtins.int
+    IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     dataset: builtins.str
     """Data set of the comparison."""
     search: builtins.str
@@ -1183,6 +1194,8 @@ class CorpusParity(google.protobuf.message.Message):
     """BLEU of this precision, 0 to 100."""
     same_text_share: builtins.float
     """Share of the sentences whose text is the same as with fp32, 0 to 1."""
+    is_carried_over: builtins.bool
+    """Whether the figures were measured with graphs of an earlier bundle of the same weights."""
     def __init__(
         self,
         *,
@@ -1192,8 +1205,9 @@ class CorpusParity(google.protobuf.message.Message):
         fp32_bleu: builtins.float = ...,
         bleu: builtins.float = ...,
         same_text_share: builtins.float = ...,
+        is_carried_over: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bleu", b"bleu", "dataset", b"dataset", "fp32_bleu", b"fp32_bleu", "num_sentences", b"num_sentences", "same_text_share", b"same_text_share", "search", b"search"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bleu", b"bleu", "dataset", b"dataset", "fp32_bleu", b"fp32_bleu", "is_carried_over", b"is_carried_over", "num_sentences", b"num_sentences", "same_text_share", b"same_text_share", "search", b"search"]) -> None: ...
 
 Global___CorpusParity: typing_extensions.TypeAlias = CorpusParity
 

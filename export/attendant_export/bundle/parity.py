@@ -1,0 +1,75 @@
+"""Compares the graphs of a bundle with the PyTorch model of the bundle's own weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
+from attendant_manifest.special_tokens import target_tokens
+from torch import Tensor
+
+from attendant_export.bundle.embedding import open_embedding_graphs
+from attendant_export.bundle.reference_outputs import (
+    read_embedding_outputs,
+    read_translation_outputs,
+)
+from attendant_export.bundle.translation import open_translation_graphs
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.verify.embedding import EmbeddingVerifier
+from attendant_export.verify.shortlists import check_shortlists
+from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+
+
+def measure_translation_parity(
+    folder: Path, manifest: Manifest, parameters: Mapping[str, Tensor]
+) -> list[PrecisionParity]:
+    """Compare all precisions, in searches of the reference texts, as an export does.
+
+    ``parameters`` are those of the model by state-dict name. Raises ParityError as
+    `TranslationVerifier.verify` and `check_shortlists`, and BundleError for reference outputs that
+    cannot be read.
+    """
+    tokens = TranslationTokens(
+        pad_id=manifest.special_tokens.pad_id,
+        bos_id=manifest.decoding.start_token_id,
+        eos_id=target_tokens(manifest).eos_id,
+    )
+    model = EncoderDecoder(manifest.architecture, tokens).eval()
+    model.load_state_dict(parameters)
+    texts = read_translation_outputs(folder, manifest)["texts"]
+    sample = SampleSentences(
+        [text["token_ids"] for text in texts], [text["max_output_tokens"] for text in texts]
+    )
+    verifier = TranslationVerifier(model, sample)
+    measured = []
+    for precision in manifest.precisions:
+        graphs = open_translation_graphs(folder, precision, manifest)
+        parity = verifier.verify(precision.name, graphs).parity
+        if graphs.has_shortlists:
+            check_shortlists(graphs, sample, parity.log_probability_bound)
+        measured.append(parity)
+    return measured
+
+
+def measure_embedding_parity(
+    folder: Path, manifest: Manifest, parameters: Mapping[str, Tensor]
+) -> list[PrecisionParity]:
+    """Compare all precisions, on vectors and masks of the reference texts, as an export does.
+
+    The parameters are those of `measure_translation_parity`. Raises ParityError as
+    `EmbeddingVerifier.verify`, ValueError for a model without a head, and BundleError for reference
+    outputs that cannot be read.
+    """
+    if not manifest.architecture.HasField("head"):
+        raise ValueError("Architecture.head: missing, and the comparison needs it")
+    special = manifest.special_tokens
+    tokens = EncoderTokens(special.pad_id, special.cls_id, special.sep_id, special.mask_id)
+    model = Encoder(manifest.architecture, tokens).eval()
+    model.load_state_dict(parameters)
+    texts = read_embedding_outputs(folder, manifest)["texts"]
+    verifier = EmbeddingVerifier(model, [text["token_ids"] for text in texts])
+    return [
+        verifier.verify(graphs.name, open_embedding_graphs(folder, graphs, manifest)).parity
+        for graphs in manifest.precisions
+    ]

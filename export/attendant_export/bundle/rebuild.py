@@ -1,0 +1,155 @@
+"""Writes the graphs and the manifest of an existing bundle anew. Its weights stay as they are.
+
+This needs no checkpoint: the parameters of the new graphs are the weights of the bundle. The new
+bundle is written and verified in a folder beside the old one, and then takes its place.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, PrecisionParity
+from attendant_manifest import MANIFEST_VERSION
+from torch import Tensor
+
+from attendant_export.bundle.export import MODEL_CARD
+from attendant_export.bundle.kinds import kind_of_bundle
+from attendant_export.bundle.manifest import MANIFEST, BundleError, graphs_of, write_manifest
+from attendant_export.bundle.model_card import note_rebuilt_graphs
+from attendant_export.bundle.upgrade import read_upgraded
+from attendant_export.bundle.verify import verify_bundle
+from attendant_export.bundle.weights import fitting_parameters, read_weights
+from attendant_export.graphs.builder import LayoutError
+from attendant_export.graphs.writer import write_graphs_of
+
+REFERENCES = ("fp32", "fp16", "int8")
+"""Precisions in the order in which their weights serve as those of the model compared with."""
+
+
+def rebuild_bundle(folder: Path) -> list[str]:
+    """Rebuild the graphs of the bundle in ``folder``.
+
+    Returns a summary and the lines of `verify_bundle`. Keeps the weights, the tokenizers, the
+    reference outputs, and the figures that need the trained model or other texts; these figures are
+    marked. Raises BundleError for a damaged bundle and for weights that the graphs of its
+    architecture cannot use, and ParityError if the new graphs differ from the model or from the
+    reference outputs. The bundle is then left unchanged.
+    """
+    folder = folder.resolve()
+    manifest, found_version = read_upgraded(folder)
+    name = f"{manifest.name}/{manifest.version}"
+    if not manifest.reference_outputs:
+        raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
+    # Names and versions have no "_", so no other bundle has this prefix.
+    prefix = f".rebuild-{manifest.name}_{manifest.version}_"
+    for leftover in folder.parent.glob(f"{prefix}*"):
+        shutil.rmtree(leftover)
+    # The same file system as the bundle, so that a rename replaces it.
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as scratch:
+        new = _copy_without_graphs(folder, Path(scratch) / "bundle", manifest)
+        reference, parameters, written = _write_graphs(folder, manifest, new)
+        if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
+            return [f"{name}: the graphs are those of this version already"]
+        _update_manifest(manifest, written)
+        _compare(new, manifest, reference, parameters)
+        _note_in_model_card(new, reference)
+        write_manifest(new, manifest)
+        checked = verify_bundle(new)
+        _swap(folder, new, Path(scratch) / "old")
+    precisions = ", ".join(graphs.name for graphs in written)
+    return [f"{name}: the graphs of {precisions} are rebuilt, the weights unchanged", *checked]
+
+
+def _copy_without_graphs(folder: Path, new: Path, manifest: Manifest) -> Path:
+    shutil.copytree(folder, new)
+    graphs = [graph.path for each in manifest.precisions for graph in graphs_of(each)]
+    for path in {MANIFEST, *graphs}:
+        (new / path).unlink()
+    return new
+
+
+def _write_graphs(
+    folder: Path, manifest: Manifest, new: Path
+) -> tuple[str, dict[str, Tensor], list[PrecisionGraphs]]:
+    """Write the graphs of all precisions into ``new``.
+
+    Also returns the parameters of the model to compare with, and the name of their precision.
+    """
+    architecture = manifest.architecture
+    weights = {graphs.name: read_weights(folder, graphs) for graphs in manifest.precisions}
+    parameters = {name: fitting_parameters(name, weights[name], architecture) for name in weights}
+    written = []
+    for old in manifest.precisions:
+        try:
+            graphs = write_graphs_of(weights[old.name], architecture, old.name, new)
+        except LayoutError as error:
+            raise BundleError(
+                f"the {old.name} weights do not fit the graphs of this version: {error}"
+            ) from error
+        graphs.weights.extend(old.weights)
+        written.append(graphs)
+    reference = next(name for name in REFERENCES if name in parameters)
+    return reference, parameters[reference], written
+
+
+def _has_same_graphs(
+    folder: Path, new: Path, manifest: Manifest, written: Sequence[PrecisionGraphs]
+) -> bool:
+    paths = [graph.path for graphs in written for graph in graphs_of(graphs)]
+    return list(manifest.precisions) == written and all(
+        (folder / path).read_bytes() == (new / path).read_bytes() for path in paths
+    )
+
+
+def _update_manifest(manifest: Manifest, written: Sequence[PrecisionGraphs]) -> None:
+    del manifest.files[:], manifest.precisions[:]
+    manifest.precisions.extend(written)
+    for figure in manifest.quality:
+        figure.is_carried_over = True
+
+
+def _compare(
+    folder: Path, manifest: Manifest, reference: str, parameters: Mapping[str, Tensor]
+) -> None:
+    """Put the comparison with the model of ``parameters`` into the parity report."""
+    measured = kind_of_bundle(manifest).measure_parity(folder, manifest, parameters)
+    earlier = {parity.precision: parity for parity in manifest.parity.precisions}
+    for parity in measured:
+        # The model of fp32 weights is the trained model itself.
+        parity.reference_precision = "" if reference == "fp32" else reference
+        _carry_corpora_over(earlier.pop(parity.precision, PrecisionParity()), parity)
+    for parity in earlier.values():
+        parity.is_carried_over = True
+    manifest.parity.CopyFrom(ParityReport(precisions=[*earlier.values(), *measured]))
+
+
+def _carry_corpora_over(earlier: PrecisionParity, parity: PrecisionParity) -> None:
+    """Keep the comparisons on corpora, which need a corpus and the translations of fp32."""
+    for kept, new in (
+        (earlier.corpus, parity.corpus),
+        (earlier.shortlist_corpus, parity.shortlist_corpus),
+    ):
+        if kept.dataset:
+            new.CopyFrom(kept)
+            new.is_carried_over = True
+
+
+def _note_in_model_card(folder: Path, reference: str) -> None:
+    path = folder / MODEL_CARD
+    if path.is_file():
+        card = path.read_text(encoding="utf-8")
+        path.write_text(note_rebuilt_graphs(card, reference), encoding="utf-8")
+
+
+def _swap(folder: Path, new: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``folder``, which becomes ``old``; or change nothing.
+
+    A process that is killed between the two renames leaves the whole bundle in ``old``.
+    """
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
