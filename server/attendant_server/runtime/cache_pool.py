@@ -48,14 +48,16 @@ class CachePool:
 
     def settle(self) -> None:
         """Give back what is too much for what is needed now."""
-        if self.allocated > self.needed * 3 // 2 + self._spare:
-            self._shrink(self.allocated - self._most_to_grow(), _with_half)
+        for least in (_in_place, _with_half):
+            if self.allocated > self.needed * 3 // 2 + self._spare:
+                self._shrink(self.allocated - self._most_to_grow(), least)
         self._publish()
 
     def grant(self, buffer: "CacheBuffer") -> int:
         """The new capacity of a buffer that needs more than it has."""
         needed = buffer.needed
-        self._shrink(_with_half(needed) - self._room(buffer), _with_half, growing=buffer)
+        for least in (_in_place, _with_half):
+            self._shrink(_with_half(buffer) - self._room(buffer), least, growing=buffer)
         # This finds nothing to do unless the limit of the pool is near.
         self._shrink(needed - self._room(buffer), _exactly, growing=buffer)
         return max(needed, min(4 * needed, self._room(buffer)))
@@ -71,18 +73,18 @@ class CachePool:
     def _shrink(
         self,
         surplus: int,
-        least: Callable[[int], int],
+        least: Callable[["CacheBuffer"], int],
         growing: "CacheBuffer | None" = None,
     ) -> None:
         """Take ``surplus`` from the buffers that do not grow, as far as they have so much.
 
-        A buffer keeps at least what ``least`` says of its need. Those that nothing needs come
+        A buffer keeps at least what ``least`` says. Those that nothing needs come
         first, then those that have most without need.
         """
         if surplus <= 0:
             return
         for buffer in sorted(self.buffers, key=lambda b: (b.needed > 0, b.needed - b.capacity)):
-            capacity = max(buffer.capacity - surplus, least(buffer.needed))
+            capacity = max(buffer.capacity - surplus, least(buffer))
             has_failed = buffer.failed_need == buffer.needed
             if buffer is not growing and capacity < buffer.capacity and not has_failed:
                 before = buffer.capacity
@@ -99,12 +101,17 @@ class CachePool:
         self.figures = CacheFigures(self.needed * each, self.allocated * each)
 
 
-def _with_half(needed: int) -> int:
-    return needed + needed // 2
+def _in_place(buffer: "CacheBuffer") -> int:
+    """The least capacity at which no entry moves."""
+    return max(_with_half(buffer), buffer.num_entries * buffer.num_positions)
 
 
-def _exactly(needed: int) -> int:
-    return needed
+def _with_half(buffer: "CacheBuffer") -> int:
+    return buffer.needed + buffer.needed // 2
+
+
+def _exactly(buffer: "CacheBuffer") -> int:
+    return buffer.needed
 
 
 class CacheBuffer(ABC):
@@ -132,7 +139,9 @@ class CacheBuffer(ABC):
         self._pool, self._max_positions = pool, max_positions
         self._max_entries = max_entries
         self._most_excess = most_excess
-        self._num_used = self._num_entries = self._longest = 0
+        self.num_entries = 0
+        """Entries in use, or about to be filled."""
+        self._num_used = self._longest = 0
         pool.buffers.append(self)
 
     def fit(self, num_used: int, num_entries: int, longest: int) -> None:
@@ -141,7 +150,7 @@ class CacheBuffer(ABC):
         The content of the first ``num_used`` is kept.
         """
         self._longest = in_steps(longest, self._max_positions)
-        self._num_used, self._num_entries = num_used, num_entries
+        self._num_used, self.num_entries = num_used, num_entries
         needed = num_entries * self._longest
         self._pool.needed += needed - self.needed
         self.needed = needed
@@ -154,7 +163,7 @@ class CacheBuffer(ABC):
     def keep(self, num_entries: int, longest: int) -> None:
         """Need no more than the first ``num_entries``, of ``longest`` positions each."""
         self._longest = in_steps(longest, self._max_positions)
-        self._num_used = self._num_entries = num_entries
+        self._num_used = self.num_entries = num_entries
         needed = min(self.needed, num_entries * self._longest)
         self._pool.needed += needed - self.needed
         self.needed = needed
@@ -162,7 +171,7 @@ class CacheBuffer(ABC):
     def clear(self) -> None:
         """Nothing is needed any more."""
         self._pool.needed -= self.needed
-        self.needed = self._num_used = self._num_entries = 0
+        self.needed = self._num_used = self.num_entries = 0
 
     def resize(self, capacity: int) -> None:
         """Take less memory, but not less than is needed; none rather than a part of an entry."""
@@ -177,7 +186,7 @@ class CacheBuffer(ABC):
         self.capacity, self.failed_need = capacity, None
 
     def _is_laid_out_well(self, capacity: int) -> bool:
-        is_wide_enough = self._num_entries * self.num_positions <= capacity
+        is_wide_enough = self.num_entries * self.num_positions <= capacity
         most = self._most_excess * self._longest
         return is_wide_enough and self._longest <= self.num_positions <= most
 
@@ -196,11 +205,13 @@ class CacheBuffer(ABC):
             return 0
         if self._is_laid_out_well(capacity):
             return self.num_positions
-        num_entries = min(_with_half(self._num_entries), self._max_entries)
         most = min(self._most_excess * self._longest, self._max_positions)
-        num_steps = min(capacity // num_entries, most) // POSITION_STEP
-        largest_power = 1 << num_steps.bit_length() >> 1  # 0 if there is room for no step
-        return max(self._longest, largest_power * POSITION_STEP)
+        for num_entries in (min(self.num_entries * 3 // 2, self._max_entries), self.num_entries):
+            num_steps = min(capacity // num_entries, most) // POSITION_STEP
+            largest_power = (1 << num_steps.bit_length() >> 1) * POSITION_STEP  # 0 for no step
+            if largest_power >= self._longest:
+                return largest_power
+        return max(self._longest, num_steps * POSITION_STEP)
 
     @abstractmethod
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
