@@ -113,7 +113,8 @@ def _read(tensor: onnx.TensorProto, folder: Path) -> Array:
     try:
         return onnx.numpy_helper.to_array(copy, base_dir=str(folder)).copy()
     except (ValueError, onnx.checker.ValidationError) as error:
-        raise LayoutError(f"{tensor.name}: {error}") from error
+        location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
+        raise LayoutError(f"{location}: {tensor.name}: {error}") from error
 
 
 def describe_array(array: Array) -> str:
