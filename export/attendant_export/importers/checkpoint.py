@@ -1,0 +1,188 @@
+"""A checkpoint folder as model hubs lay it out. Executes nothing from it."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from attendant.v1.bundle_pb2 import BundleFile
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+CONFIG = "config.json"
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
+"""Names of weight files, in the order of preference. An index lists the files of the weights."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint is damaged, incomplete or of a kind that is not supported."""
+
+
+class Checkpoint:
+    """The files of one checkpoint. Weights are read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises CheckpointError if ``folder`` has no configuration."""
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such folder")
+        self.folder = folder
+        self._used: dict[str, None] = {}  # in order
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has this file."""
+        return (self.folder / name).is_file()
+
+    def path(self, name: str) -> Path:
+        """The path of a file that the import uses. Raises CheckpointError if it is missing."""
+        path = self.folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{self.folder}: {name} is missing")
+        self._used[name] = None
+        return path
+
+    def json(self, name: str) -> Any:
+        """The content of a JSON file. Raises CheckpointError if it is missing or damaged."""
+        try:
+            return json.loads(self.path(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder / name} is not JSON: {error}") from error
+
+    def json_object(self, name: str) -> dict[str, Any]:
+        """Like `json`, for a file that holds one object."""
+        content = self.json(name)
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{self.folder / name} is not a JSON object")
+        return content
+
+    @cached_property
+    def config(self) -> "Config":
+        """The configuration of the network."""
+        return Config(self.folder / CONFIG, self.json_object(CONFIG))
+
+    @cached_property
+    def weights(self) -> "Weights":
+        """The weights. Raises CheckpointError if there are none or a file cannot be read."""
+        name = next(filter(self.has, WEIGHTS), None)
+        if name is None:
+            raise CheckpointError(f"{self.folder} has no weights: none of {', '.join(WEIGHTS)}")
+        names = [name]
+        if name.endswith(".index.json"):
+            index = self.json_object(name).get("weight_map")
+            if not isinstance(index, dict) or not all(map(_is_plain_name, index.values())):
+                raise CheckpointError(f"{self.folder / name} is not an index of weights")
+            names = sorted(set(index.values()))
+        return Weights([self.path(each) for each in names])
+
+    def used_files(self) -> list[BundleFile]:
+        """Names, sizes and hashes of the files that were read."""
+        return [_described(self.folder, name) for name in self._used]
+
+
+class Config:
+    """The fields of a configuration, each read by the importer or stated as what it must be."""
+
+    def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
+        self.path, self._fields = path, fields
+
+    def __contains__(self, name: str) -> bool:
+        return self._fields.get(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field; ``default`` if it is absent or null."""
+        value = self._fields.get(name)
+        return default if value is None else value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """A field that is an integer of at least 1. Raises CheckpointError."""
+        value = self.get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self.path}: {name} is {value!r}, want an integer from 1 on")
+        return value
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A field that is a positive number. Raises CheckpointError."""
+        value = self.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise CheckpointError(f"{self.path}: {name} is {value!r}, want a positive number")
+        return float(value)
+
+    def choice(self, name: str, choices: Mapping[Any, Any], default: Any = None) -> Any:
+        """What the value of a field means. Raises CheckpointError that lists the known values."""
+        value = self.get(name, default)
+        try:
+            return choices[value]
+        except (KeyError, TypeError):
+            known = ", ".join(map(repr, choices))
+            raise CheckpointError(
+                f"{self.path}: {name} is {value!r}, which is not supported; supported: {known}"
+            ) from None
+
+    def require(self, **wanted: Any) -> None:
+        """Raise CheckpointError unless these fields, if they are given, have these values."""
+        for name, value in wanted.items():
+            self.choice(name, {value: value}, default=value)
+
+
+class Weights:
+    """Tensors by name, in files of safetensors or in pickles of tensors only."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._tensors: dict[str, Tensor] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for path in paths:
+            for name, shape in _read_shapes(path, self._tensors):
+                if name in self._shapes:
+                    raise CheckpointError(f"{path}: {name} is in another file, too")
+                self._shapes[name], self._files[name] = shape, path
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return self._shapes
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in fp32."""
+        if name in self._tensors:
+            return self._tensors[name].float()
+        with safe_open(self._files[name], framework="pt") as opened:
+            tensor: Tensor = opened.get_tensor(name)
+        return tensor.float()
+
+
+def _read_shapes(path: Path, tensors: dict[str, Tensor]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The names and shapes in one file. Tensors of a pickle are put into ``tensors``."""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as opened:
+                names = opened.keys()
+                shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        yield from shapes.items()
+        return
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} is not a file of tensors only: {reason}") from error
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+        raise CheckpointError(f"{path} holds something else than named tensors")
+    tensors.update(content)
+    yield from ((name, tuple(tensor.shape)) for name, tensor in content.items())
+
+
+def _described(folder: Path, name: str) -> BundleFile:
+    with (folder / name).open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return BundleFile(path=name, sha256=sha256, size_bytes=(folder / name).stat().st_size)
+
+
+def _is_plain_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name

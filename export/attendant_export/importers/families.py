@@ -1,0 +1,20 @@
+"""The families of models that can be imported."""
+
+from collections.abc import Callable, Mapping
+
+from attendant_export.importers import bert
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+
+FAMILIES: Mapping[str, Callable[[Checkpoint], ImportedEncoder]] = {"bert": bert.read_bert}
+"""The importer of each ``model_type`` of a configuration."""
+
+
+def read_model(checkpoint: Checkpoint) -> ImportedEncoder:
+    """The model of a checkpoint. Raises CheckpointError for another family, naming those known."""
+    read = checkpoint.config.choice("model_type", FAMILIES)
+    imported: ImportedEncoder = read(checkpoint)
+    if is_sentence_transformer(checkpoint):
+        return with_defaults(imported, checkpoint)
+    return imported

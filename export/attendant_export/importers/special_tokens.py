@@ -1,0 +1,48 @@
+"""Special tokens of a checkpoint's tokenizer."""
+
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.models.special_tokens import EncoderTokens
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+ENCODER_TOKENS = {"pad_id": "pad", "cls_id": "cls", "sep_id": "sep", "mask_id": "mask"}
+
+
+def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer of ``tokenizer.json``; raises CheckpointError."""
+    try:
+        return load_tokenizer(checkpoint.path(TOKENIZER))
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def encoder_tokens(checkpoint: Checkpoint) -> EncoderTokens:
+    """The special tokens of an encoder; raises CheckpointError that names a missing one."""
+    ids = {field: special_token_id(checkpoint, name) for field, name in ENCODER_TOKENS.items()}
+    return EncoderTokens(**ids)
+
+
+def special_token_id(checkpoint: Checkpoint, name: str) -> int:
+    """The id of the token that the checkpoint calls ``<name>_token``."""
+    token = _token(checkpoint, f"{name}_token")
+    token_id = read_tokenizer(checkpoint).token_to_id(token)
+    if token_id is None:
+        raise CheckpointError(f"{checkpoint.folder}: {TOKENIZER} has no token {token}")
+    return token_id
+
+
+def _token(checkpoint: Checkpoint, key: str) -> str:
+    for file in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
+        value: Any = checkpoint.json_object(file).get(key) if checkpoint.has(file) else None
+        if isinstance(value, dict):  # a token with options for splitting
+            value = value.get("content")
+        if isinstance(value, str):
+            return value
+    raise CheckpointError(
+        f"{checkpoint.folder}: neither {SPECIAL_TOKENS} nor {TOKENIZER_CONFIG} has a {key}"
+    )

@@ -1,0 +1,78 @@
+"""Tables of weight names: whose tensor becomes which parameter of our models."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attendant_export.importers.checkpoint import CheckpointError, Weights
+
+LAYER = "{layer}"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightTable:
+    """The names of a family.
+
+    ``{layer}`` stands for the number of a layer. A parameter that is made of several tensors,
+    such as a fused projection, lists them in order; they are joined along the first dimension.
+    """
+
+    names: Mapping[str, str | Sequence[str]]
+    """The checkpoint's names by ours, without the suffix ``.weight`` or ``.bias``."""
+    ignored: Sequence[str] = ()
+    """Regular expressions of tensors that the model does not need."""
+    prefixes: Sequence[str] = ("",)
+    """Prefixes that a checkpoint may put before all names of the table."""
+
+    def load(self, model: nn.Module, weights: Weights) -> None:
+        """Fill a model with the weights.
+
+        Raises CheckpointError that lists every missing, unexpected and misshapen tensor.
+        """
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        theirs = {name: self._theirs(name, weights.shapes) for name in wanted}
+        used = {each for names in theirs.values() for each in names}
+        problems = [f"{name} is missing" for name in sorted(used - weights.shapes.keys())]
+        problems += [
+            f"{name} {weights.shapes[name]} is not expected"
+            for name in sorted(weights.shapes.keys() - used)
+            if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        ]
+        for name, shape in wanted.items():
+            if all(each in weights.shapes for each in theirs[name]):
+                problems += _shape_problems(theirs[name], shape, weights.shapes)
+        if problems:
+            listed = "; ".join(problems)
+            raise CheckpointError(f"the weights do not fit the configuration: {listed}")
+        model.load_state_dict({name: _joined(names, weights) for name, names in theirs.items()})
+
+    def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
+        """The checkpoint's names of a parameter."""
+        module, kind = name.rsplit(".", 1) if name.endswith((".weight", ".bias")) else (name, "")
+        for ours, theirs in self.names.items():
+            pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")
+            if match := re.fullmatch(pattern, module):
+                layer = match[1] if match.groups() else ""
+                names = [theirs] if isinstance(theirs, str) else theirs
+                return [self._prefixed(f"{n}.{kind}".replace(LAYER, layer), found) for n in names]
+        raise ValueError(f"the table of weight names lacks {name}")
+
+    def _prefixed(self, name: str, found: Mapping[str, object]) -> str:
+        names = [prefix + name for prefix in self.prefixes]
+        return next((each for each in names if each in found), names[0])
+
+
+def _shape_problems(
+    names: Sequence[str], wanted: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> list[str]:
+    first, *rest = wanted
+    part = (first // len(names), *rest)
+    return [f"{name} is {shapes[name]}, not {part}" for name in names if shapes[name] != part]
+
+
+def _joined(names: Sequence[str], weights: Weights) -> Tensor:
+    tensors = [weights.read(name) for name in names]
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
