@@ -27,9 +27,12 @@ class Draft:
     """Folder for graphs that are compared but are not part of the bundle."""
     manifest: Manifest
     precisions: tuple[str, ...]
-    valid: Corpus
-    tests: Sequence[Corpus]
+    texts: Sequence[str]
+    """Texts for the reference outputs; the first short ones are taken."""
     max_tokens: int
+    valid: Corpus | None = None
+    """Pairs to compare the precisions on. None: no comparison of translations of a corpus."""
+    tests: Sequence[Corpus] = ()
     shortlist_pairs: Path | None = None
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
     swap: bool = False
@@ -53,8 +56,8 @@ class Draft:
         self.manifest.source_tokenizer = TOKENIZER
 
     def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
-        """The first short texts of the validation set, with their token ids."""
-        texts = self.valid.sources[: 2 * NUM_REFERENCE_TEXTS]
+        """The first short texts, with their token ids."""
+        texts = self.texts[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
         encoded = {text: tokenizer.encode(text).ids for text in texts}
         short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]

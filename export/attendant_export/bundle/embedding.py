@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.bundle.reference_outputs import NUM_COMPONENTS, read_embedding_outputs
 from attendant_export.data.corpus import Corpus
-from attendant_export.data.tokenizer import BERT_UNK, special_token_id
+from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
@@ -43,6 +43,8 @@ from attendant_export.verify.translation import largest
 
 logger = logging.getLogger(__name__)
 
+DEFAULTS = EmbeddingDefaults(pooling=POOLING_MEAN, normalize=True)
+"""Defaults of Embed for models that the exporter trains."""
 NUM_GUESSES = 3
 """Number of candidates that the model card shows for a mask."""
 
@@ -61,16 +63,21 @@ def describe_use(manifest: Manifest) -> str:
 class EmbeddingExport:
     """The export of an embedding model; `kinds.ModelExport` describes the steps."""
 
-    def __init__(self, model: Encoder, tokenizer: Tokenizer, draft: Draft) -> None:
+    def __init__(
+        self,
+        model: Encoder,
+        tokenizer: Tokenizer,
+        draft: Draft,
+        defaults: EmbeddingDefaults | None = None,
+    ) -> None:
         """Complete the draft's manifest and embed the reference texts with the PyTorch model.
 
-        Raises ValueError for a model without a head.
+        ``defaults`` are those of Embed. None: mean pooling of normalized vectors.
         """
-        if not model.architecture.HasField("head"):
-            raise ValueError("Architecture.head: missing, and an embedding bundle needs it")
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)
+        draft.manifest.embedding.CopyFrom(defaults or DEFAULTS)
         draft.add_tokenizer(tokenizer)
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         self._verifier = EmbeddingVerifier(model, list(self._texts.values()))
@@ -138,11 +145,10 @@ def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_toke
             cls_id=tokens.cls_id,
             sep_id=tokens.sep_id,
             mask_id=tokens.mask_id,
-            unk_id=special_token_id(tokenizer, BERT_UNK),
+            unk_id=unknown_token_id(tokenizer),
         )
     )
     manifest.limits.CopyFrom(Limits(max_tokens=max_tokens))
-    manifest.embedding.CopyFrom(EmbeddingDefaults(pooling=POOLING_MEAN, normalize=True))
 
 
 def _warn_of_distance(parity: PrecisionParity) -> None:

@@ -7,6 +7,8 @@ only ever holds complete and verified bundles.
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -80,35 +82,51 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     Raises BundleError if the folder exists and ParityError if the graphs differ from the model. A
     failed export leaves no files. Files that a killed export of the same bundle left are removed.
     """
-    target = bundles_dir / options.name / options.version
-    if target.exists():
-        raise BundleError(f"{target} exists already: choose another name or version")
     kind = kind_of_run(run_dir)
     if options.shortlist_pairs is not None and not kind.can_have_shortlists:
         raise ValueError("shortlists are for translation models")
+    with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
+        draft = _new_draft(kind, run_dir, folder, scratch, options)
+        _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
+    return bundles_dir / options.name / options.version
+
+
+@contextmanager
+def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Path, Path]]:
+    """Make the folder of a new bundle; yields it, while it is written, and a scratch folder.
+
+    The bundle gets its place after the block, or leaves no files if the block raises. Raises
+    BundleError if the bundle exists. Files that a killed process left of it are removed.
+    """
+    target = bundles_dir / name / version
+    if target.exists():
+        raise BundleError(f"{target} exists already: choose another name or version")
     bundles_dir.mkdir(parents=True, exist_ok=True)
     # Names and versions have no "_", so no other bundle has this prefix.
-    prefix = f".export-{options.name}_{options.version}_"
+    prefix = f".export-{name}_{version}_"
     for leftover in bundles_dir.glob(f"{prefix}*"):
         shutil.rmtree(leftover)
     # The same file system as the target makes the rename atomic.
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
-        draft = _new_draft(kind, run_dir, Path(scratch), options)
-        _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as temporary:
+        scratch = Path(temporary)
+        folder = scratch / "bundle"
+        folder.mkdir()
+        yield folder, scratch
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.folder.rename(target)
-    return target
+        folder.rename(target)
 
 
-def _new_draft(kind: ModelKind, run_dir: Path, scratch: Path, options: ExportOptions) -> Draft:
-    folder = scratch / "bundle"
-    folder.mkdir()
+def _new_draft(
+    kind: ModelKind, run_dir: Path, folder: Path, scratch: Path, options: ExportOptions
+) -> Draft:
+    valid = Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES)
     return Draft(
         folder=folder,
         scratch=scratch,
         manifest=_new_manifest(kind, run_dir, options),
         precisions=options.precisions,
-        valid=Corpus(options.valid_pairs, options.swap, MAX_PARITY_SENTENCES),
+        texts=valid.sources,
+        valid=valid,
         tests=[Corpus(path, options.swap) for path in options.test_pairs],
         max_tokens=options.max_tokens or read_run_record(run_dir).max_tokens or MAX_TOKENS,
         shortlist_pairs=options.shortlist_pairs,
@@ -123,12 +141,7 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
     examples = list(
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
     )
-    written = {precision: export.write(precision) for precision in draft.all_precisions()}
-    check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
-    for precision, graphs in written.items():
-        logger.info("verifying %s", precision)
-        manifest.parity.precisions.append(export.verify(graphs))
-    manifest.precisions.extend(written[precision] for precision in draft.bundled_precisions())
+    write_precisions(export, draft)
     for graphs in manifest.precisions:
         for corpus in draft.tests:
             logger.info("measuring %s on %s", graphs.name, corpus.name)
@@ -137,6 +150,17 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
     card = write_model_card(manifest, data_card, examples)
     (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
     write_manifest(draft.folder, manifest)
+
+
+def write_precisions(export: ModelExport, draft: Draft) -> None:
+    """Write, then verify the graphs of all precisions. Raises ParityError."""
+    manifest = draft.manifest
+    written = {precision: export.write(precision) for precision in draft.all_precisions()}
+    check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
+    for precision, graphs in written.items():
+        logger.info("verifying %s", precision)
+        manifest.parity.precisions.append(export.verify(graphs))
+    manifest.precisions.extend(written[precision] for precision in draft.bundled_precisions())
 
 
 def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Manifest:

@@ -83,7 +83,7 @@ def _field_problems(name: str, value: dict[str, Any], form: dict[str, Form]) -> 
 
 
 def _list_problems(name: str, value: Any, form: "list[Form] | ListOf") -> Iterator[str]:
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not (value or form == []):
         yield f"{name} must be a list that is not empty"
         return
     forms = form if isinstance(form, list) else [form.value] * len(value)

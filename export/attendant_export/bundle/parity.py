@@ -58,11 +58,8 @@ def measure_embedding_parity(
     """Compare all precisions, on vectors and masks of the reference texts, as an export does.
 
     The parameters are those of `measure_translation_parity`. Raises ParityError as
-    `EmbeddingVerifier.verify`, ValueError for a model without a head, and BundleError for reference
-    outputs that cannot be read.
+    `EmbeddingVerifier.verify`, and BundleError for reference outputs that cannot be read.
     """
-    if not manifest.architecture.HasField("head"):
-        raise ValueError("Architecture.head: missing, and the comparison needs it")
     special = manifest.special_tokens
     tokens = EncoderTokens(special.pad_id, special.cls_id, special.sep_id, special.mask_id)
     model = Encoder(manifest.architecture, tokens).eval()

@@ -50,7 +50,10 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
     content = read_json_object(path)
     token_ids = ListOf(range(manifest.architecture.source_embeddings.vocab_size))
     texts = ListOf({"text": str, "token_ids": token_ids})
-    check_form(path, content, {"texts": texts, "masked": ListOf({"token_ids": token_ids})})
+    masked: Form = ListOf({"token_ids": token_ids})
+    if not manifest.architecture.HasField("head"):
+        masked = []
+    check_form(path, content, {"texts": texts, "masked": masked})
     positions: list[Form] = [
         {"position": range(len(masked["token_ids"]))} for masked in content["masked"]
     ]

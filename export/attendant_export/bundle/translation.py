@@ -114,16 +114,10 @@ class TranslationExport:
         precision, graphs = written.name, self._open(written)
         verified = self._verifier.verify(precision, graphs)
         parity, self._outputs[precision] = verified.parity, verified.outputs
-        texts = self._translate_valid(graphs)
-        if precision == "fp32":
-            self._fp32_texts = texts
-        else:
-            parity.corpus.CopyFrom(self._compare_with_fp32(precision, texts))
         if graphs.has_shortlists:
             check_shortlists(graphs, self._sample, parity.log_probability_bound)
-            texts = self._translate_valid(graphs, uses_shortlists=True)
-            name = precision + WITH_SHORTLISTS
-            parity.shortlist_corpus.CopyFrom(self._compare_with_fp32(name, texts))
+        if self._draft.valid is not None:
+            self._translate_corpus(self._draft.valid, precision, graphs, parity)
         return parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
@@ -145,16 +139,28 @@ class TranslationExport:
         folder = self._draft.folder_of(written.name)
         return open_translation_graphs(folder, written, self._draft.manifest)
 
-    def _translate_valid(
-        self, graphs: TranslationGraphs, uses_shortlists: bool = False
-    ) -> list[str]:
-        return translate_by_graphs(
-            *(graphs, self._tokenizer, self._draft.valid.sources, self._max_tokens),
-            uses_shortlists=uses_shortlists,
-        )
+    def _translate_corpus(
+        self, valid: Corpus, precision: str, graphs: TranslationGraphs, parity: PrecisionParity
+    ) -> None:
+        """Compare the translations of a corpus with those of fp32, which come first."""
 
-    def _compare_with_fp32(self, name: str, texts: list[str]) -> CorpusParity:
-        corpus = compare_corpora(self._draft.valid, "greedy", self._fp32_texts, texts)
+        def translated(uses_shortlists: bool = False) -> list[str]:
+            return translate_by_graphs(
+                *(graphs, self._tokenizer, valid.sources, self._max_tokens),
+                uses_shortlists=uses_shortlists,
+            )
+
+        texts = translated()
+        if precision == "fp32":
+            self._fp32_texts = texts
+        else:
+            parity.corpus.CopyFrom(self._compare_with_fp32(valid, precision, texts))
+        if graphs.has_shortlists:
+            texts, name = translated(uses_shortlists=True), precision + WITH_SHORTLISTS
+            parity.shortlist_corpus.CopyFrom(self._compare_with_fp32(valid, name, texts))
+
+    def _compare_with_fp32(self, valid: Corpus, name: str, texts: list[str]) -> CorpusParity:
+        corpus = compare_corpora(valid, "greedy", self._fp32_texts, texts)
         if corpus.fp32_bleu - corpus.bleu > MAX_BLEU_LOSS:
             logger.warning(
                 "%s loses %.2f BLEU against fp32: %.2f instead of %.2f on %s",

@@ -3,6 +3,7 @@
 Depends on the ``tokenizers`` library, not on models.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def special_token_id(tokenizer: Tokenizer, token: str) -> int:
     if token_id is None:
         raise ValueError(f"the tokenizer has no token {token}")
     return token_id
+
+
+def unknown_token_id(tokenizer: Tokenizer) -> int | None:
+    """The id of the token for text outside the vocabulary; None if there is no such token."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if (token := model.get("unk_token")) is not None:
+        return special_token_id(tokenizer, token)
+    unk_id: int | None = model.get("unk_id")
+    return unk_id
 
 
 def train_translation_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

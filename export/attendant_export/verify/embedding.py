@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder import Encoder, pool
 from attendant_export.verify.graph_sessions import (
-    GraphError,
     GraphSession,
     ParityError,
     check_finite,
@@ -60,10 +59,9 @@ class EmbeddingGraphs:
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, pad_id: int) -> None:
         self.pad_id = pad_id
-        if not graphs.HasField("mlm_head"):
-            raise GraphError(f"{folder}: the {graphs.name} precision has no graph mlm_head")
         self.embedder = GraphSession(folder, graphs.embedder)
-        self.mlm_head = GraphSession(folder, graphs.mlm_head)
+        has_head = graphs.HasField("mlm_head")
+        self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
         names = self.embedder.output_names
         self.hidden_names = sorted(
             (n for n in names if n.startswith("hidden_")), key=lambda n: int(n.split("_")[1])
@@ -93,6 +91,7 @@ class EmbeddingGraphs:
 
     def candidates(self, hidden: FloatArray, num_candidates: int) -> tuple[IntArray, FloatArray]:
         """Ids and probabilities, each (rows, candidates), of the best tokens for each row."""
+        assert self.mlm_head is not None
         inputs = {"hidden": hidden, "top_k": np.array([num_candidates])}
         names = ["candidate_ids", "candidate_probabilities"]
         ids, probabilities = self.mlm_head.run(names, inputs)
@@ -130,7 +129,8 @@ class EmbeddingVerifier:
         if not (batched >= MIN_BATCHED_COSINE[precision]):
             raise ParityError(f"{precision}: cosine of alone and batched is only {batched:.6f}")
         similar = cosines(alone, self._pooled)  # (poolings, texts)
-        masked = [self._fill(graphs, ids) for ids in self._texts if len(ids) > 2]
+        texts = self._texts if graphs.mlm_head is not None else []
+        masked = [self._fill(graphs, ids) for ids in texts if len(ids) > 2]
         difference = self._candidate_difference(masked)
         if precision == "fp32":
             self._check_fp32(graphs, float(similar.min()), difference)
@@ -198,8 +198,10 @@ def batched_difference(
     """Largest change of log-probabilities when all texts of ``masked`` share one batch.
 
     Compares the log-probabilities of the stored candidates, and those of the best tokens in rank
-    order.
+    order. 0 for a model without a masked-language-model head, which has no such texts.
     """
+    if not masked:
+        return 0.0
     (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
     rows = hidden[range(len(masked)), [text.position for text in masked]]
     ids, probabilities = graphs.candidates(rows, vocab_size)
