@@ -11,12 +11,14 @@ from attendant_export import __version__
 from attendant_export.arguments import DEFAULT_TEXTS, TATOEBA_VALID, build_parser
 from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.export import ExportOptions, export_bundle
+from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
 from attendant_export.graphs.attention import check_decoder_heads
+from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "train-translation": _train_translation,
         "train-bert": _train_bert,
         "export": _export,
+        "import": _import,
         "verify": _verify,
         "inspect": _inspect,
         "upgrade": _upgrade,
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_fail(stopped, 128 + stopped.stopped_by))
     except (BundleError, GraphError, ParityError) as error:
         sys.exit(_fail(error, 1))
-    except (ValueError, OSError) as error:
+    except (CheckpointError, ValueError, OSError) as error:
         sys.exit(_fail(error, 2))
 
 
@@ -256,6 +259,18 @@ def _export(args: argparse.Namespace) -> None:
         shortlist_pairs=_data_file(args, args.shortlists) if args.shortlists else None,
     )
     print(export_bundle(args.run_dir, args.bundles_dir, options))
+
+
+def _import(args: argparse.Namespace) -> None:
+    options = ImportOptions(
+        name=args.name,
+        version=args.model_version,
+        precisions=tuple(args.precisions.split(",")),
+        license=args.license,
+        languages=tuple(args.languages.split(",")) if args.languages else None,
+        max_tokens=args.max_tokens,
+    )
+    print(import_bundle(args.source, args.bundles_dir, options))
 
 
 def _verify(args: argparse.Namespace) -> None:

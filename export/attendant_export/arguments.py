@@ -31,6 +31,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_train_translation(_command(commands, "train-translation", "train a translation model"))
     _add_train_bert(_command(commands, "train-bert", "train an embedding model"))
     _add_export(_command(commands, "export", "write a trained model as a verified bundle"))
+    _add_import(
+        _command(commands, "import", "write a checkpoint of another project as a verified bundle")
+    )
     for name, text in {
         "verify": "check the files of a bundle and recompute its reference outputs",
         "inspect": "print the manifest of a bundle in readable form",
@@ -218,4 +221,29 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--hardware", help="hardware of the training; replaces the run's own", default=""
+    )
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, help="folder of the checkpoint, as model hubs lay it out"
+    )
+    parser.add_argument(
+        "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"
+    )
+    parser.add_argument("--name", help="name of the model; default: made of the source's name")
+    parser.add_argument("--model-version", default="1", help="version of the model")
+    parser.add_argument(
+        "--precisions", default="fp32", help=f"comma-separated, of {', '.join(PRECISIONS)}"
+    )
+    parser.add_argument(
+        "--license",
+        help="SPDX identifier of the licence of the weights; default: that of the source's card",
+    )
+    parser.add_argument(
+        "--languages",
+        help="comma-separated BCP 47 tags; default: those of the source's card",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )

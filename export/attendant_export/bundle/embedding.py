@@ -56,7 +56,7 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
 
 def describe_use(manifest: Manifest) -> str:
     """A sentence on languages and limits, for the model card."""
-    languages = ", ".join(manifest.languages)
+    languages = ", ".join(manifest.languages) or "languages that its source does not state"
     return f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
 
 
@@ -220,9 +220,12 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
             )
         checked.append(
             f"{name}: {NUM_COMPONENTS} components and the norms of {len(vectors)} mean-pooled "
-            f"vectors within {limit:.2%}, log-probabilities of candidates for {len(masked)} masks "
-            f"within {bound:.2g}"
+            f"vectors within {limit:.2%}"
         )
+        if masked:
+            checked[-1] += (
+                f", log-probabilities of candidates for {len(masked)} masks within {bound:.2g}"
+            )
     return checked
 
 

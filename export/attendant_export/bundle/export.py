@@ -7,7 +7,7 @@ only ever holds complete and verified bundles.
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -37,6 +37,20 @@ MAX_PARITY_SENTENCES = 2000
 MAX_TOKENS = 256
 
 
+def check_options(
+    name: str, version: str, precisions: Sequence[str], max_tokens: int | None
+) -> None:
+    """Raise ValueError unless a new bundle can have these."""
+    if not rules.NAME.fullmatch(name):
+        raise ValueError(f"name {name!r} is not 1 to 100 lower-case letters, digits, hyphens")
+    if not rules.VERSION.fullmatch(version):
+        raise ValueError(f"version {version!r} is not 1 to 100 letters, digits, dots, hyphens")
+    if not precisions or not set(precisions) <= set(PRECISIONS):
+        raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+    if max_tokens is not None and not 1 <= max_tokens <= rules.MAX_TOKENS:
+        raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
+
+
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """Name, version, data and precisions of a bundle to export."""
@@ -62,18 +76,7 @@ class ExportOptions:
     """Pairs to learn shortlists from. None: a bundle without shortlists."""
 
     def __post_init__(self) -> None:
-        if not rules.NAME.fullmatch(self.name):
-            raise ValueError(
-                f"name {self.name!r} is not 1 to 100 lower-case letters, digits, hyphens"
-            )
-        if not rules.VERSION.fullmatch(self.version):
-            raise ValueError(
-                f"version {self.version!r} is not 1 to 100 letters, digits, dots, hyphens"
-            )
-        if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
-            raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
-        if self.max_tokens is not None and not 1 <= self.max_tokens <= rules.MAX_TOKENS:
-            raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
+        check_options(self.name, self.version, self.precisions, self.max_tokens)
 
 
 def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> Path:

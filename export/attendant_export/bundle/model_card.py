@@ -49,6 +49,33 @@ def write_model_card(
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
+def write_import_card(manifest: Manifest) -> str:
+    """Markdown with use, origin, parity, licence and credits of an imported model."""
+    sections = [
+        f"# {manifest.name} {manifest.version}\n\n{manifest.description}",
+        _section("Use", [kind_of_bundle(manifest).describe_use(manifest)]),
+        _section("Origin", _origin(manifest)),
+        _section(AGREEMENT, _parity_table(manifest)),
+        _section("Licence", [f"The weights are licensed under {manifest.license}."]),
+        _section("Credits", _bullets(manifest.credits)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    origin = manifest.provenance.imported_from
+    return [
+        f"Sizes: {_sizes(manifest)}.",
+        f"Imported on {manifest.provenance.created} from {origin.source}, of these files:",
+        *_bullets(f"{file.path}, SHA-256 {file.sha256}" for file in origin.files),
+    ]
+
+
+def _sizes(manifest: Manifest) -> str:
+    sizes = kind_of_bundle(manifest).sizes(manifest)
+    return ", ".join(f"{name} {value:,}" for name, value in sizes.items())
+
+
 def _section(title: str, paragraphs: list[str]) -> str:
     content = "\n\n".join(filter(None, paragraphs))
     return f"## {title}\n\n{content}" if content else ""
@@ -60,11 +87,9 @@ def _bullets(items: Iterable[str]) -> list[str]:
 
 def _training(manifest: Manifest) -> list[str]:
     provenance = manifest.provenance
-    sizes = kind_of_bundle(manifest).sizes(manifest)
-    shape = ", ".join(f"{name} {value:,}" for name, value in sizes.items())
     minutes = provenance.training_seconds / 60
     return [
-        f"Sizes: {shape}.",
+        f"Sizes: {_sizes(manifest)}.",
         provenance.recipe,
         f"Trained for {minutes:.0f} minutes on {provenance.hardware or 'unknown hardware'} with "
         f"seed {provenance.seed} by attendant-export {provenance.trainer_version}; exported on "
@@ -98,12 +123,14 @@ def _examples_table(manifest: Manifest, examples: Sequence[tuple[str, str]]) -> 
 def _parity_table(manifest: Manifest) -> list[str]:
     lines = ["| precision | largest difference of log-probabilities | bound between batches |"]
     lines.append("|---|---:|---:|")
-    for parity in manifest.parity.precisions:
-        lines.append(
-            f"| {parity.precision} | {parity.max_log_probability_difference:.2g} "
-            f"| {parity.log_probability_bound:.2g} |"
-        )
-    return ["\n".join(lines), *filter(None, map(_parity_sentence, manifest.parity.precisions))]
+    rows = [
+        f"| {parity.precision} | {parity.max_log_probability_difference:.2g} "
+        f"| {parity.log_probability_bound:.2g} |"
+        for parity in manifest.parity.precisions
+        if parity.HasField("log_probability_bound")
+    ]
+    table = ["\n".join([*lines, *rows])] if rows else []
+    return [*table, *filter(None, map(_parity_sentence, manifest.parity.precisions))]
 
 
 def _parity_sentence(parity: PrecisionParity) -> str:

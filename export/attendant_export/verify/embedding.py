@@ -136,14 +136,15 @@ class EmbeddingVerifier:
             self._check_fp32(graphs, float(similar.min()), difference)
         parity = PrecisionParity(
             precision=precision,
-            max_log_probability_difference=difference,
-            log_probability_bound=self._bound(precision, graphs, masked),
             embeddings=EmbeddingParity(
                 num_texts=len(self._texts),
                 min_cosine=float(similar[0].min()),
                 mean_cosine=float(similar[0].mean()),
             ),
         )
+        if masked:
+            parity.max_log_probability_difference = difference
+            parity.log_probability_bound = self._bound(precision, graphs, masked)
         return VerifiedEmbeddings(parity, alone[0], masked)
 
     def _fill(self, graphs: EmbeddingGraphs, token_ids: Sequence[int]) -> MaskedText:

@@ -1,0 +1,48 @@
+"""The card of a checkpoint: the YAML at the head of its ``README.md``, as model hubs use it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+
+CARD = "README.md"
+FENCE = "---"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card states. ``license`` is None if it states none."""
+
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+
+
+def read_card(checkpoint: Checkpoint) -> Card:
+    """The card of a checkpoint, or an empty one. Raises CheckpointError for a damaged card."""
+    if not checkpoint.has(CARD):
+        return Card()
+    path = checkpoint.path(CARD)
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if first.strip() != FENCE or FENCE not in lines:
+        return Card()
+    try:
+        content: Any = yaml.safe_load("\n".join(lines[: lines.index(FENCE)]))
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{path}: its head is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        return Card()
+    return Card(license=_license(content), languages=tuple(_strings(content.get("language"))))
+
+
+def _license(content: dict[str, Any]) -> str | None:
+    named = content.get("license")
+    if named == "other":  # the name is in a field of its own
+        named = content.get("license_name")
+    return named if isinstance(named, str) else None
+
+
+def _strings(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]
