@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
-from attendant_server.runtime.threads import RunCounter
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.system.memory import return_freed_memory
 

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from attendant.v1 import bundle_pb2, embedding_pb2
+
+from attendant_server.runtime.signatures import StepSignature
 
 POSITION_STEP = 16
 """Needs are counted in multiples of so many positions."""
@@ -32,6 +35,24 @@ class CacheSizes:
         row = in_steps(longest_row, self.max_target_positions)
         source = in_steps(longest_source, self.max_source_tokens)
         return num_sentences * (width * row + source) * self.position_bytes
+
+
+def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
+    """Sizes of the caches; raises ValueError for states of several shapes."""
+    rows, sources = signature.row_states, signature.source_states
+    shapes = {(state.data_type, tuple(state.shape)) for state in (*rows, *sources)}
+    if len(shapes) != 1 or len(rows) != len(sources):
+        raise ValueError("states of rows and of sources must have equal counts, types and shapes")
+    (data_type, (heads, _, width)) = shapes.pop()
+    return CacheSizes(
+        len(rows),
+        heads,
+        width,
+        limits.max_source_tokens,
+        # The last tokens of a run may exceed the longest output.
+        limits.max_target_tokens + signature.num_tokens - 1,
+        np.dtype(np.float16 if data_type == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
+    )
 
 
 def num_steps(num_positions: int) -> int:

@@ -15,8 +15,9 @@ from attendant_server.engine.models import CacheCopy, Candidates, StepInput
 from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import MAX_BINDINGS
+from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
-from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
+from attendant_server.runtime.step import BoundStep, StepInputBuffers
 
 WORD_BYTES = 8
 
@@ -157,7 +158,7 @@ class DeviceDecoderCache:
 
     def __init__(
         self,
-        decoder_step: StepRunner,
+        decoder_step: ThreadedStep,
         sizes: CacheSizes,
         width: int,
         max_slots: int,

@@ -14,10 +14,10 @@ from attendant_server.runtime.device_cache import (
     DeviceEncodedSentence,
     KeyValueBuffer,
 )
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.step import check_input_devices
-from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 

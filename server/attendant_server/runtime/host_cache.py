@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from attendant_server.engine.models import CacheCopy, Candidates, StepInput
 from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
 from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
+from attendant_server.runtime.step import BoundStep, StepInputBuffers
 
 MAX_BINDINGS = 256
 """Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
@@ -135,7 +136,7 @@ class HostDecoderCache:
 
     def __init__(
         self,
-        graph: StepRunner,
+        graph: ThreadedStep,
         sizes: CacheSizes,
         width: int,
         max_slots: int,

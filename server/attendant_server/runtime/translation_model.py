@@ -16,15 +16,17 @@ from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TargetScore, TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
 from attendant_server.runtime.cache_pool import CachePool
+from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
-from attendant_server.runtime.padding import pad
-from attendant_server.runtime.signatures import (
-    cache_sizes,
-    check_interface,
-    choose_steps,
+from attendant_server.runtime.model_graphs import (
+    CountedGraph,
+    RunCounter,
+    ThreadedGraph,
+    ThreadedStep,
 )
-from attendant_server.runtime.step import StepRunner
+from attendant_server.runtime.padding import pad
+from attendant_server.runtime.signatures import check_interface, choose_steps
 from attendant_server.runtime.step_roles import check_encoder, check_step
 from attendant_server.runtime.step_trials import (
     NUM_TOKENS,
@@ -32,7 +34,6 @@ from attendant_server.runtime.step_trials import (
     tolerance,
     trial_sources,
 )
-from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text that compares sessions, if the model's limit allows."""
@@ -84,11 +85,11 @@ class OnnxTranslationModel:
         """Open the graphs and check them against the manifest; raises ValueError."""
         graphs, how = bundle.graphs, (num_threads, self._device, run_counter)
 
-        def opened(step: bundle_pb2.StepGraph) -> StepRunner:
-            runner = StepRunner(bundle.step_path(step), step, *how)
-            check_interface(runner.shared, step.graph)
-            check_step(runner.shared, step)
-            return runner
+        def opened(step: bundle_pb2.StepGraph) -> ThreadedStep:
+            graph = ThreadedStep(bundle.step_path(step), step, *how)
+            check_interface(graph.shared, step.graph)
+            check_step(graph.shared, step)
+            return graph
 
         general, greedy = choose_steps(graphs.steps, uses_shortlists, self._takes_greedy_graphs)
         self.uses_shortlists = bool(general.inputs.shortlist)
@@ -117,9 +118,9 @@ class OnnxTranslationModel:
             num_tokens=min(NUM_TOKENS, self.limits.max_target_tokens),
             tolerance=tolerance(bundle.manifest, bundle.precision),
         )
-        for runner in (self.decoder_step, self.greedy_graph):
-            if runner is not None:
-                trial.check(runner)
+        for step in (self.decoder_step, self.greedy_graph):
+            if step is not None:
+                trial.check(step)
 
     def _choose_sessions(self) -> None:
         """Measure whether a lone run of one short text is faster on all threads."""
@@ -210,11 +211,11 @@ class OnnxTranslationModel:
         ``step`` is the name of the step graph. Without a ``pool``, the caches get a private pool
         without a limit.
         """
-        runners = (self.decoder_step, self.greedy_graph)
-        (graph,) = (r for r in runners if r is not None and r.signature.step.name == step)
+        graphs = (self.decoder_step, self.greedy_graph)
+        (graph,) = (g for g in graphs if g is not None and g.signature.step.name == step)
         return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
 
-    def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
+    def _step_graph(self, width: int, one_token_steps: bool = False) -> ThreadedStep:
         """The fastest step graph for these sentences."""
         if width == 1 and not one_token_steps and self.greedy_graph is not None:
             return self.greedy_graph

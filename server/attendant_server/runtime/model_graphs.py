@@ -1,4 +1,4 @@
-"""Graphs that run on few threads while other runs are in progress, and else on all threads.
+"""The open graphs of models. Concurrent runs use few threads each, and a lone run uses all threads.
 
 Several concurrent runs on one thread each have a higher throughput than one run on all threads,
 whose threads synchronize at every operator. But a run that is alone on the machine can finish
@@ -14,8 +14,10 @@ from statistics import fmean
 from typing import Any
 
 import onnxruntime
+from attendant.v1 import bundle_pb2
 
 from attendant_server.runtime.sessions import ShrinkingSession, open_session
+from attendant_server.runtime.signatures import StepSignature
 
 LEAST_GAIN = 1.15
 """Least speed-up of a lone run on all threads that justifies its costs: a second copy of the
@@ -104,3 +106,19 @@ class ThreadedGraph(CountedGraph):
         # Means, not medians: occasional slow runs are part of the cost.
         if fmean(seconds["shared"]) < LEAST_GAIN * fmean(seconds["alone"]):
             self.alone = self.shared
+
+
+class ThreadedStep(ThreadedGraph):
+    """A step graph with its signature."""
+
+    def __init__(
+        self,
+        path: Path,
+        step: bundle_pb2.StepGraph,
+        num_threads: int,
+        device: str,
+        run_counter: RunCounter,
+    ) -> None:
+        """Open the graph of ``step`` in ``path``; the rest as in `ThreadedGraph`."""
+        super().__init__(path, num_threads, device, run_counter)
+        self.signature = StepSignature(step)
