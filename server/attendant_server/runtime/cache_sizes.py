@@ -1,6 +1,7 @@
 """The shape of the caches of a model, and what sentences need of them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from attendant.v1 import bundle_pb2, embedding_pb2
@@ -11,7 +12,7 @@ POSITION_STEP = 16
 """Needs are counted in multiples of so many positions."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CacheSizes:
     """The shape of all caches of one model. Limits are inclusive."""
 
@@ -23,7 +24,7 @@ class CacheSizes:
     max_target_positions: int
     dtype: np.dtype[np.generic]
 
-    @property
+    @cached_property
     def position_bytes(self) -> int:
         """One position of all tensors."""
         return self.num_tensors * self.num_heads * self.head_dim * self.dtype.itemsize
@@ -49,8 +50,7 @@ def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSiz
         heads,
         width,
         limits.max_source_tokens,
-        # The last tokens of a run may exceed the longest output.
-        limits.max_target_tokens + signature.num_tokens - 1,
+        limits.max_target_tokens + signature.num_extra_positions,
         np.dtype(np.float16 if data_type == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
     )
 

@@ -151,6 +151,7 @@ class HostDecoderCache:
         self._graph, self._sizes, self._signature = graph, sizes, graph.signature
         self._width, self._max_slots = width, max_slots
         self.num_step_tokens = self._signature.num_tokens
+        self._num_extra_positions = self._signature.num_extra_positions
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
         pool = pool or CachePool(sizes)
         reads_padding = self._signature.reads_source_padding
@@ -238,7 +239,7 @@ class HostDecoderCache:
         """`step` with one of the graph's sessions."""
         inputs = self._inputs
         inputs.write(num_slots, step_input)
-        longest_row = int(inputs.total_length[0]) + self.num_step_tokens - 1
+        longest_row = int(inputs.total_length[0]) + self._num_extra_positions
         self._buffers.fit_step(num_slots, longest_row, int(inputs.total_source_length[0]))
         key = (
             id(session),

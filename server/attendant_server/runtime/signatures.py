@@ -20,6 +20,14 @@ class StepSignature:
         return self.step.num_tokens
 
     @cached_property
+    def num_extra_positions(self) -> int:
+        """Positions that a run writes to each row after the position of its first token.
+
+        A row needs this many positions more than its longest output.
+        """
+        return self.num_tokens - 1
+
+    @cached_property
     def takes_num_candidates(self) -> bool:
         """Whether the graph reads the number of candidates; otherwise it returns one per token."""
         return bool(self.step.inputs.num_candidates)

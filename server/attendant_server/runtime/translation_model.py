@@ -96,7 +96,6 @@ class OnnxTranslationModel:
         self.encoder = ThreadedGraph(bundle.graph_path("encoder"), *how)
         self.decoder_step = opened(general)
         self.greedy_graph = None if greedy is None else opened(greedy)
-        self.num_greedy_tokens = self._step_graph(1).signature.num_tokens
         self.scorer = CountedGraph(bundle.graph_path("scorer"), *how)
         check_interface(self.encoder.shared, graphs.encoder)
         listed = graphs.shortlist_output if self.uses_shortlists else ""
@@ -168,9 +167,7 @@ class OnnxTranslationModel:
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
     ) -> int:
         """Bytes of cache for this many running sentences of ``width`` rows and these lengths."""
-        num_step_tokens = self.num_greedy_tokens if width == 1 else 1
-        # The last token of an output is never written to the cache; all tokens of a run are.
-        longest_row = longest_output + num_step_tokens - 1
+        longest_row = longest_output + self._step_graph(width).signature.num_extra_positions
         return self.cache_sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
