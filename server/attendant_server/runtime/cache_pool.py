@@ -232,11 +232,6 @@ class WidthBuffers:
         self._fitted = NOTHING
         """Without slots, if the next step must be fitted whatever it needs."""
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of both buffers."""
-        return (self._rows.capacity + self._sources.capacity) * self._pool.sizes.position_bytes
-
     def fit_source(self, slot: int, longest_source: int) -> None:
         """Make room for one more sentence, in ``slot``; the longest source includes its own."""
         self._fitted = self._fitted._replace(num_slots=0)

@@ -11,13 +11,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import CacheCopy, Candidates, StepInput
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
+from attendant_server.engine.models import CacheCopy
+from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
-from attendant_server.runtime.host_cache import MAX_BINDINGS
+from attendant_server.runtime.decoder_cache import OnnxDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
-from attendant_server.runtime.step import BoundStep, StepInputBuffers
+from attendant_server.runtime.step import StepInputBuffers
 
 WORD_BYTES = 8
 
@@ -40,7 +40,6 @@ class KeyValueBuffer:
             raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
         self._words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
         self._buffer = Buffer(sizes.num_tensors * self._bytes_each // WORD_BYTES, device)
-        self.num_bytes = self._buffer.num_bytes
 
     def tensor(self, index: int, num_entries: int) -> Tensor:
         """The first entries of tensor ``index`` of `CacheSizes.num_tensors`."""
@@ -147,61 +146,24 @@ class DeviceBuffer(CacheBuffer):
             self.entries = before
 
 
-class DeviceDecoderCache:
-    """The caches of sentences searched with one width, on a device, and the steps over them.
+class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
+    """The caches of sentences searched with one width in memory of a device.
 
     Kernels split their work by the length of the buffer of sources, which therefore is at most
     twice as long as the longest source.
     """
 
-    num_step_tokens = 1
-
     def __init__(
-        self,
-        decoder_step: ThreadedStep,
-        sizes: CacheSizes,
-        width: int,
-        max_slots: int,
-        device: str,
-        pool: CachePool | None = None,
+        self, graph: ThreadedStep, width: int, max_slots: int, device: str, pool: CachePool
     ) -> None:
-        """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet.
-
-        Without a ``pool`` the cache has one of its own, without a limit.
-        """
-        self._session, self._sizes, self._device = decoder_step.shared, sizes, device
-        self._signature = decoder_step.signature
-        self._width, self._max_slots = width, max_slots
-        self._inputs = StepInputBuffers(max_slots * width, max_slots, device)
-        self._source_lengths = self._inputs.source_lengths
-        self._bindings: dict[tuple[int, int], BoundStep] = {}
-        pool = pool or CachePool(sizes)
-        self._past = DeviceBuffer(
-            device,
-            pool,
-            max_slots * width,
-            sizes.max_target_positions,
-            NO_LIMIT,
-            self._bindings.clear,
+        """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet."""
+        sizes, max_rows = pool.sizes, max_slots * width
+        inputs = StepInputBuffers(max_rows, max_slots, device)
+        past = DeviceBuffer(
+            device, pool, max_rows, sizes.max_target_positions, NO_LIMIT, self._unbind
         )
-        self._cross = DeviceBuffer(
-            device, pool, max_slots, sizes.max_source_tokens, 2, self._bindings.clear
-        )
-        self._buffers = WidthBuffers(pool, width, self._past, self._cross)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all caches at this moment."""
-        return self._buffers.num_bytes
-
-    def keep(self, num_slots: int, longest_row: int) -> None:
-        """Slots from ``num_slots`` on are unused; rows hold at most ``longest_row`` positions."""
-        longest_source = int(self._source_lengths[:num_slots].max())
-        self._buffers.keep(num_slots, longest_row, longest_source)
-
-    def release(self) -> None:
-        """No slot is in use any more."""
-        self._buffers.release()
+        cross = DeviceBuffer(device, pool, max_slots, sizes.max_source_tokens, 2, self._unbind)
+        super().__init__(graph, width, inputs, pool, past, cross)
 
     def load(self, slot: int, source: DeviceEncodedSentence) -> None:
         """Put an encoded source into a slot."""
@@ -230,34 +192,10 @@ class DeviceDecoderCache:
         rows, parents, _, stops = zip(*copies, strict=True)
         past.copy(rows, past, parents, max(stops))
 
-    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
-        """Run the decoder over the first ``num_slots`` slots; the answer lives until the next."""
-        inputs = self._inputs
-        inputs.write(num_slots, step_input)
-        self._buffers.fit_step(
-            num_slots, int(inputs.total_length[0]), int(inputs.total_source_length[0])
-        )
-        key = (num_slots, step_input.num_candidates)
-        if key not in self._bindings:
-            if len(self._bindings) == MAX_BINDINGS:
-                self._bindings.clear()
-            self._bindings[key] = self._bind(*key)
-        return self._bindings[key].run(step_input)
-
-    def _bind(self, num_slots: int, num_candidates: int) -> BoundStep:
-        num_rows = num_slots * self._width
-        past, cross = self._past.entries, self._cross.entries
-        assert past is not None
-        assert cross is not None
-        bound = BoundStep(
-            self._session, self._inputs, num_rows, num_slots, num_candidates, self._signature
-        )
-        tensors = range(self._sizes.num_tensors)
-        bound.bind_caches(
-            [past.tensor(i, num_rows) for i in tensors],
-            [cross.tensor(i, num_slots) for i in tensors],
-        )
-        return bound
+    def _first_entries(self, buffer: DeviceBuffer, num_entries: int) -> list[Tensor]:
+        entries = buffer.entries
+        assert entries is not None
+        return [entries.tensor(i, num_entries) for i in range(buffer.sizes.num_tensors)]
 
     def _rows(self, slot: int) -> range:
         return range(slot * self._width, (slot + 1) * self._width)

@@ -31,11 +31,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
     _takes_greedy_graphs = False
 
     def __init__(
-        self,
-        bundle: Bundle,
-        num_threads: int,
-        device: str,
-        run_counter: RunCounter | None = None,
+        self, bundle: Bundle, num_threads: int, device: str, run_counter: RunCounter
     ) -> None:
         """Load the graphs; raises ValueError if the device cannot run them in this way."""
         super().__init__(bundle, num_threads, device, run_counter)
@@ -64,15 +60,13 @@ class DeviceTranslationModel(OnnxTranslationModel):
         return batch
 
     def new_cache(
-        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
+        self, step: str, width: int, max_slots: int, pool: CachePool
     ) -> DeviceDecoderCache:
         """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
         On a device, one graph runs all steps.
         """
-        return DeviceDecoderCache(
-            self.decoder_step, self.cache_sizes, width, max_slots, self._device, pool
-        )
+        return DeviceDecoderCache(self.decoder_step, width, max_slots, self._device, pool)
 
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]

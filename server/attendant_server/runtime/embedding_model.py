@@ -19,11 +19,7 @@ class OnnxEmbeddingModel:
     """A model of a BERT bundle; implements the engine's `EmbeddingModel`."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        num_threads: int,
-        device: str = "cpu",
-        run_counter: RunCounter | None = None,
+        self, bundle: Bundle, num_threads: int, device: str, run_counter: RunCounter
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
 
@@ -31,7 +27,6 @@ class OnnxEmbeddingModel:
         and that is faster.
         """
         manifest = bundle.manifest
-        run_counter = run_counter or RunCounter(num_threads)
         self.num_layers = num_layers(manifest.architecture.encoder)
         self._pad_id = manifest.special_tokens.pad_id
         self._embedder = ThreadedGraph(

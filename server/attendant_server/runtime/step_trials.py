@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from attendant_server.engine.calls import TargetScore, TokenIds
 from attendant_server.engine.models import StepInput, TokenBias
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
@@ -104,7 +105,8 @@ class StepTrial:
 
     def _loaded_cache(self, step: ThreadedStep, width: int) -> HostDecoderCache:
         num_slots = len(self.sources)
-        cache = HostDecoderCache(step, self.cache_sizes, width, num_slots, self.vocab_size)
+        pool = CachePool(self.cache_sizes)
+        cache = HostDecoderCache(step, width, num_slots, self.vocab_size, pool)
         for slot, source in enumerate(self.encoded):
             if step.signature.takes_shortlist:
                 # The scorer's log-probabilities are those among all tokens.

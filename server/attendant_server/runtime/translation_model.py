@@ -50,8 +50,8 @@ class OnnxTranslationModel:
         self,
         bundle: Bundle,
         num_threads: int,
-        device: str = "cpu",
-        run_counter: RunCounter | None = None,
+        device: str,
+        run_counter: RunCounter,
         uses_shortlists: bool = False,
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
@@ -62,7 +62,6 @@ class OnnxTranslationModel:
         graph that differs from the manifest or cannot run.
         """
         manifest, graphs = bundle.manifest, bundle.graphs
-        run_counter = run_counter or RunCounter(num_threads)
         self.limits = manifest.limits
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self._source_tokens, targets = manifest.special_tokens, target_tokens(manifest)
@@ -141,9 +140,8 @@ class OnnxTranslationModel:
             yield self._step_graph(width), self._short_step(encoded, width)
 
     def _short_step(self, source: EncodedSentence, width: int) -> Callable[[Any], object]:
-        cache = HostDecoderCache(
-            self._step_graph(width), self.cache_sizes, width, 1, self.vocab_size
-        )
+        pool = CachePool(self.cache_sizes)
+        cache = HostDecoderCache(self._step_graph(width), width, 1, self.vocab_size, pool)
         cache.load(0, source)
         step_input = StepInput(
             tokens=np.full(width, self.start_token_id, dtype=np.int64),
@@ -201,16 +199,15 @@ class OnnxTranslationModel:
         return self._step_graph(width, one_token_steps).signature.step.name
 
     def new_cache(
-        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
+        self, step: str, width: int, max_slots: int, pool: CachePool
     ) -> HostDecoderCache | DeviceDecoderCache:
         """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
-        ``step`` is the name of the step graph. Without a ``pool``, the caches get a private pool
-        without a limit.
+        ``step`` is the name of the step graph.
         """
         graphs = (self.decoder_step, self.greedy_graph)
         (graph,) = (g for g in graphs if g is not None and g.signature.step.name == step)
-        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
+        return HostDecoderCache(graph, width, max_slots, self.vocab_size, pool)
 
     def _step_graph(self, width: int, one_token_steps: bool = False) -> ThreadedStep:
         """The fastest step graph for these sentences."""
