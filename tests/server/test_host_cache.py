@@ -13,7 +13,6 @@ from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, 
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.decoder_cache import MAX_BINDINGS
-from attendant_server.runtime.device_cache import KeyValueBuffer
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.step import check_input_devices
@@ -250,7 +249,12 @@ def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, devic
         check_input_devices(step, session(), "cuda")
 
 
-def test_heads_that_do_not_fill_words_are_refused():
+def test_heads_that_do_not_fill_words_are_refused_at_load(translation_bundle, monkeypatch):
     sizes = CacheSizes(1, 2, 3, 16, 16, np.dtype(np.float16))
-    with pytest.raises(ValueError, match="head_dim 3"):
-        KeyValueBuffer(sizes, 1, 16, "cpu")
+    monkeypatch.setattr("attendant_server.runtime.translation_model.cache_sizes", lambda *_: sizes)
+    # A real graph cannot have such heads, so no trial can run.
+    monkeypatch.setattr(DeviceTranslationModel, "_check_steps", lambda *_: None)
+    monkeypatch.setattr(DeviceTranslationModel, "_choose_sessions", lambda *_: None)
+    bundle = read_bundle(translation_bundle, "fp32", "cpu")
+    with pytest.raises(ValueError, match="head_dim 3 does not fill words"):
+        DeviceTranslationModel(bundle, 1, "cpu", RunCounter(1))

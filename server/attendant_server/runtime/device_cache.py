@@ -36,10 +36,16 @@ class KeyValueBuffer:
         self._sizes, self._device = sizes, device
         self._shape = (num_entries, sizes.num_heads, num_positions, sizes.head_dim)
         self._bytes_each = prod(self._shape) * sizes.dtype.itemsize
-        if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
-            raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
-        self._words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
         self._buffer = Buffer(sizes.num_tensors * self._bytes_each // WORD_BYTES, device)
+        positions_each = prod(self._shape[:3])
+        words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
+        self._by_position = self._buffer.tensor(
+            np.int64, (sizes.num_tensors * positions_each, words)
+        )
+        """The whole buffer as (positions, words): a row for each position of each head."""
+        tensors = np.arange(sizes.num_tensors)[:, None] * positions_each
+        self._strips = (tensors + np.arange(sizes.num_heads) * num_positions).ravel()
+        """Where entry 0 begins for each tensor and head, in positions."""
 
     def tensor(self, index: int, num_entries: int) -> Tensor:
         """The first entries of tensor ``index`` of `CacheSizes.num_tensors`."""
@@ -50,9 +56,9 @@ class KeyValueBuffer:
         """Make it all zeros."""
         session = graph_session("zeros", self._device)
         binding = session.io_binding()
-        memory = self._by_position()
-        Tensor.of(np.array(memory.shape, dtype=np.int64)).bind_input(binding, "shape")
-        memory.bind_output(binding, "memory")
+        shape = np.array(self._by_position.shape, dtype=np.int64)
+        Tensor.of(shape).bind_input(binding, "shape")
+        self._by_position.bind_output(binding, "memory")
         session.run_with_iobinding(binding)
 
     def copy(
@@ -72,30 +78,19 @@ class KeyValueBuffer:
         session = graph_session("copy_positions", self._device)
         binding = session.io_binding()
         inputs = {
-            "origin_strips": origin._strips(),
+            "origin_strips": origin._strips,
             "origin_starts": origin._starts(origin_entries),
-            "strips": self._strips(),
+            "strips": self._strips,
             "starts": self._starts(entries),
             "num_positions": np.array([num_positions], dtype=np.int64),
             "num_kept": np.array([kept], dtype=np.int64),
         }
         for name, array in inputs.items():
             Tensor.of(array).bind_input(binding, name)
-        origin._by_position().bind_input(binding, "origin")
-        self._by_position().bind_input(binding, "memory")
-        self._by_position().bind_output(binding, "copied")
+        origin._by_position.bind_input(binding, "origin")
+        self._by_position.bind_input(binding, "memory")
+        self._by_position.bind_output(binding, "copied")
         session.run_with_iobinding(binding)
-
-    def _by_position(self) -> Tensor:
-        """All of it as (positions, words): a row for each position of each head."""
-        num_rows = self._sizes.num_tensors * prod(self._shape[:3])
-        return self._buffer.tensor(np.int64, (num_rows, self._words))
-
-    def _strips(self) -> NDArray[np.int64]:
-        """Where entry 0 begins for each tensor and head, in positions."""
-        tensors = np.arange(self._sizes.num_tensors)[:, None] * prod(self._shape[:3])
-        heads = np.arange(self._sizes.num_heads)[None] * self.num_positions
-        return (tensors + heads).ravel()
 
     def _starts(self, entries: Sequence[int]) -> NDArray[np.int64]:
         """How far behind entry 0 these begin, in positions."""

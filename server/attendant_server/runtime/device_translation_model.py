@@ -10,6 +10,7 @@ from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import EncodedSource
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.device_cache import (
+    WORD_BYTES,
     DeviceDecoderCache,
     DeviceEncodedSentence,
     KeyValueBuffer,
@@ -35,6 +36,9 @@ class DeviceTranslationModel(OnnxTranslationModel):
     ) -> None:
         """Load the graphs; raises ValueError if the device cannot run them in this way."""
         super().__init__(bundle, num_threads, device, run_counter)
+        sizes = self.cache_sizes
+        if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
+            raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
     def release_memory(self) -> None:
