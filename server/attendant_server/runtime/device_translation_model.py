@@ -41,9 +41,6 @@ class DeviceTranslationModel(OnnxTranslationModel):
             raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
-    def release_memory(self) -> None:
-        """Do nothing: all models share the device's arena, which never shrinks."""
-
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
         source, lengths = pad(sources, self._source_tokens.pad_id)

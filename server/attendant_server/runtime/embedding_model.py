@@ -49,7 +49,6 @@ class OnnxEmbeddingModel:
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
-        self._is_on_host = device == "cpu"
 
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
@@ -71,8 +70,8 @@ class OnnxEmbeddingModel:
         return MaskCandidates(token_ids, probabilities)
 
     def release_memory(self) -> None:
-        """Release the working memory of runs. The arena of a GPU never shrinks."""
-        if not self._is_on_host:
+        """Release the working memory of runs."""
+        if not self._embedder.can_shrink:
             return
         token_ids, lengths = pad([[self._pad_id]], self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}

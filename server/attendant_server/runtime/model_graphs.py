@@ -54,6 +54,9 @@ class CountedGraph:
         """Open the graph in ``path``; a run uses ``num_threads`` threads."""
         self.shared = open_session(path, num_threads, device)
         self._run_counter = run_counter
+        self.can_shrink = device == "cpu"
+        """Whether `shrink` has an effect: all models share the arena of a GPU, which never
+        shrinks."""
 
     @contextmanager
     def session(self) -> Iterator[onnxruntime.InferenceSession]:

@@ -153,6 +153,8 @@ class OnnxTranslationModel:
 
     def release_memory(self) -> None:
         """Release the working memory of runs."""
+        if not self.encoder.can_shrink:
+            return
         for graph, run in self._short_runs(num_tokens=1):
             graph.shrink(run)
         source, end = np.array([[self._source_tokens.eos_id]]), np.array([[self.eos_id]])
