@@ -16,6 +16,7 @@ from typing import Any
 import onnxruntime
 from attendant.v1 import bundle_pb2
 
+from attendant_server.reasons import reason_of
 from attendant_server.runtime.sessions import ShrinkingSession, open_session
 from attendant_server.runtime.signatures import StepSignature
 
@@ -45,6 +46,15 @@ class RunCounter:
         finally:
             with self._lock:
                 self._num_runs -= 1
+
+
+@contextmanager
+def trial_run(graph: str) -> Iterator[None]:
+    """Raise ValueError with the name of the graph if the run in the block fails."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime has its own exception classes
+        raise ValueError(f"{graph} cannot run: {reason_of(error)}") from error
 
 
 class CountedGraph:

@@ -24,6 +24,7 @@ from attendant_server.runtime.model_graphs import (
     RunCounter,
     ThreadedGraph,
     ThreadedStep,
+    trial_run,
 )
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.signatures import check_interface, choose_steps
@@ -105,9 +106,13 @@ class OnnxTranslationModel:
         """Run every graph, and compare the steps with the scorer; raises ValueError."""
         vocab_size = bundle.manifest.architecture.source_embeddings.vocab_size
         sources = trial_sources(vocab_size, self.limits.max_source_tokens)
+        with trial_run("encoder"):
+            encoded = self._encode_padded(*pad(sources, self._source_tokens.pad_id))
+        with trial_run("scorer"):
+            self.score([(sources[0], [self.eos_id])])
         trial = StepTrial(
             sources,
-            self._encode_padded(*pad(sources, self._source_tokens.pad_id)),
+            encoded,
             self.score,
             self.cache_sizes,
             self.vocab_size,
