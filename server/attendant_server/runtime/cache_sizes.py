@@ -1,4 +1,4 @@
-"""The shape of the caches of a model, and what sentences need of them."""
+"""The shape of the caches of a model, and the memory that sentences need in them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +9,7 @@ from attendant.v1 import bundle_pb2, embedding_pb2
 from attendant_server.runtime.signatures import StepSignature
 
 POSITION_STEP = 16
-"""Needs are counted in multiples of so many positions."""
+"""Needs are rounded up to multiples of this number of positions."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class CacheSizes:
 
     @cached_property
     def position_bytes(self) -> int:
-        """One position of all tensors."""
+        """Bytes of one position in all tensors."""
         return self.num_tensors * self.num_heads * self.head_dim * self.dtype.itemsize
 
     def needed_bytes(
         self, width: int, num_sentences: int, longest_row: int, longest_source: int
     ) -> int:
-        """Memory that so many sentences of ``width`` rows need, all as long as the longest."""
+        """Memory for ``num_sentences`` of ``width`` rows, all as long as the longest."""
         row = in_steps(longest_row, self.max_target_positions)
         source = in_steps(longest_source, self.max_source_tokens)
         return num_sentences * (width * row + source) * self.position_bytes

@@ -1,4 +1,4 @@
-"""The parts that the decoder's caches on the host and on a device have in common.
+"""The common part of the decoder's caches on the host and on a device: bound steps.
 
 Knows graphs and arrays, and nothing of requests, search or scheduling.
 """
@@ -50,16 +50,16 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         self._bindings: dict[tuple[int, ...], BoundStep] = {}
 
     def keep(self, num_slots: int, longest_row: int) -> None:
-        """Slots from ``num_slots`` on are unused; rows hold at most ``longest_row`` positions."""
+        """Keep the first ``num_slots`` slots, whose rows hold at most ``longest_row`` positions."""
         longest_source = int(self._source_lengths[:num_slots].max())
         self._buffers.keep(num_slots, longest_row, longest_source)
 
     def release(self) -> None:
-        """No slot is in use any more."""
+        """Declare all slots unused."""
         self._buffers.release()
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
-        """Run the decoder over the first ``num_slots`` slots; the answer lives until the next."""
+        """Run the decoder over the first slots; the next step overwrites the returned arrays."""
         with self._graph.session() as session:
             return self.step_with(session, num_slots, step_input)
 

@@ -1,7 +1,7 @@
-"""The memory of the decoder on a device: caches that never come to the host.
+"""The caches of the decoder on a device, which are never copied to the host.
 
-What joins, moves or changes its parent is copied by a small graph on the device itself;
-docs/decisions/0005-keep-caches-on-the-device.md tells why it is done like this.
+Sentences that join or move, and rows that change parents, are copied by a small graph on the device
+itself; docs/decisions/0005-keep-caches-on-the-device.md gives the reasons.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool
+from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.decoder_cache import OnnxDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
@@ -32,7 +32,7 @@ class KeyValueBuffer:
         self, sizes: CacheSizes, num_entries: int, num_positions: int, device: str
     ) -> None:
         """Allocate it; the content is undefined."""
-        self.num_entries, self.num_positions = num_entries, num_positions
+        self.num_positions = num_positions
         self._sizes, self._device = sizes, device
         self._shape = (num_entries, sizes.num_heads, num_positions, sizes.head_dim)
         self._bytes_each = prod(self._shape) * sizes.dtype.itemsize
@@ -53,7 +53,7 @@ class KeyValueBuffer:
         return self._buffer.tensor(self._sizes.dtype, shape, index * self._bytes_each)
 
     def zero(self) -> None:
-        """Make it all zeros."""
+        """Fill it with zeros."""
         session = graph_session("zeros", self._device)
         binding = session.io_binding()
         shape = np.array(self._by_position.shape, dtype=np.int64)
@@ -69,7 +69,7 @@ class KeyValueBuffer:
         num_positions: int,
         num_kept: int | None = None,
     ) -> None:
-        """Copy the first ``num_positions`` of entries of ``origin``, which may be this cache.
+        """Copy the first ``num_positions`` of entries of ``origin``, which may be this buffer.
 
         With ``num_kept``, positions from there on become zero instead. All entries are read
         before any is written.
@@ -93,7 +93,7 @@ class KeyValueBuffer:
         session.run_with_iobinding(binding)
 
     def _starts(self, entries: Sequence[int]) -> NDArray[np.int64]:
-        """How far behind entry 0 these begin, in positions."""
+        """Positions between the beginning of entry 0 and that of each of ``entries``."""
         return np.asarray(entries, dtype=np.int64) * (self._sizes.num_heads * self.num_positions)
 
 
@@ -120,13 +120,13 @@ class DeviceBuffer(CacheBuffer):
         most_excess: int,
         on_moved: Callable[[], None],
     ) -> None:
-        """``on_moved`` is called before the memory is replaced, so that nobody uses it longer."""
+        """``on_moved`` is called before the memory is replaced, so that no step uses it again."""
         super().__init__(pool, max_entries, max_positions, most_excess)
-        self._device, self._has_moved = device, on_moved
+        self._device, self._on_moved = device, on_moved
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
-        """Copy what is kept to new memory, of which everything else is zero."""
-        self._has_moved()
+        """Copy the kept positions to new memory, which is zero elsewhere."""
+        self._on_moved()
         before, self.entries = self.entries, None
         if not capacity:
             return
@@ -155,7 +155,7 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         sizes, max_rows = pool.sizes, max_slots * width
         inputs = StepInputBuffers(max_rows, max_slots, device)
         past = DeviceBuffer(
-            device, pool, max_rows, sizes.max_target_positions, NO_LIMIT, self._unbind
+            device, pool, max_rows, sizes.max_target_positions, ANY_EXCESS, self._unbind
         )
         cross = DeviceBuffer(device, pool, max_slots, sizes.max_source_tokens, 2, self._unbind)
         super().__init__(graph, width, inputs, pool, past, cross)
@@ -166,12 +166,12 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
         cross = self._cross.entries
         assert cross is not None
-        # Zero behind the end: masked positions still enter products, with a weight of zero, and
-        # zero times what a broken source left there would be NaN for its successor.
+        # Zeros after the end: masked positions still enter products, with a weight of zero, and
+        # zero times a NaN of an earlier source would be NaN.
         cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move a slot whose rows hold ``num_positions`` tokens."""
+        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
         past, cross = self._past.entries, self._cross.entries
         assert past is not None
         assert cross is not None
@@ -181,7 +181,7 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         cross.copy([slot], cross, [origin], cross.num_positions)
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy pasts between rows, all in one run and from their beginning."""
+        """Copy caches between rows, all in one run and from their first position."""
         past = self._past.entries
         assert past is not None
         rows, parents, _, stops = zip(*copies, strict=True)

@@ -34,7 +34,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
     def __init__(
         self, bundle: Bundle, num_threads: int, device: str, run_counter: RunCounter
     ) -> None:
-        """Load the graphs; raises ValueError if the device cannot run them in this way."""
+        """Load the graphs; raises ValueError if the device cannot run them with its caches."""
         super().__init__(bundle, num_threads, device, run_counter)
         sizes = self.cache_sizes
         if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:

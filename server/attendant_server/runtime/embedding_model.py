@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TokenIds
-from attendant_server.runtime.model_graphs import CountedGraph, RunCounter, ThreadedGraph, trial_run
+from attendant_server.runtime.model_graphs import (
+    NUM_TRIAL_TOKENS,
+    CountedGraph,
+    RunCounter,
+    ThreadedGraph,
+    trial_run,
+)
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.signatures import check_interface
-from attendant_server.runtime.translation_model import NUM_TRIAL_TOKENS
 
 
 class OnnxEmbeddingModel:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool
+from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
 from attendant_server.runtime.decoder_cache import OnnxDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Tensor
@@ -28,15 +28,15 @@ class EncodedSentence:
     keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
     num_tokens: int
     shortlist: NDArray[np.integer] | None = None
-    """Token ids, not all different, that the translation may use; None for any."""
+    """Token ids that the translation may use; they may repeat. None allows all tokens."""
 
 
 class HostBuffer(CacheBuffer):
     """One buffer in memory of the host.
 
-    Addresses are reserved for the largest capacity and never change, so that a buffer that grows is
-    copied only if its entries get longer. Of each tensor the beginning is in use, and what lies
-    behind goes back to the system when the capacity falls: memory that nobody touches is none.
+    Addresses are reserved for the largest capacity and never change, so that a growing buffer is
+    copied only if its entries get longer. Each tensor uses the beginning of its addresses. The rest
+    goes back to the system when the capacity falls. Untouched pages take no memory.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class HostBuffer(CacheBuffer):
         num_step_tokens: int = 0,
         has_zeros_behind: bool = False,
     ) -> None:
-        """``lengths`` are, at any time, the positions in use of each entry before the last step.
+        """``lengths`` always holds the number of positions of each entry before the last step.
 
-        A step adds ``num_step_tokens`` to each. ``has_zeros_behind`` if the positions after them
-        must be zero.
+        The last step added ``num_step_tokens`` to each. With ``has_zeros_behind``, unused positions
+        are zero.
         """
         super().__init__(pool, max_entries, max_positions, most_excess)
         self._lengths, self._num_step_tokens = lengths, num_step_tokens
@@ -60,7 +60,7 @@ class HostBuffer(CacheBuffer):
         self._num_tensors, self._size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
         num_bytes = max_entries * max_positions * self._size * sizes.dtype.itemsize
         self._stride = _in_pages(num_bytes)
-        # Not from malloc, which keeps memory of this size when it is given back.
+        # Not from malloc, which keeps freed memory of this size.
         self._map = mmap.mmap(-1, self._num_tensors * self._stride, flags=MAP_FLAGS)
         self.memory: NDArray[np.generic] = np.frombuffer(self._map, sizes.dtype).reshape(
             self._num_tensors, -1
@@ -108,7 +108,7 @@ class HostBuffer(CacheBuffer):
         if not capacity:
             self._map.madvise(mmap.MADV_DONTNEED)
             return
-        # Lazily, as there is work: sentences that join soon then find the same pages.
+        # Lazily, because there is work: sentences that join soon find the same pages.
         each = self._size * self.sizes.dtype.itemsize
         start, end = _in_pages(capacity * each), _in_pages(self.capacity * each)
         if start < end:
@@ -134,7 +134,7 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
     ) -> None:
         """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet.
 
-        ``graph`` decodes sentences of any width or of this one.
+        ``graph`` must take sentences of ``width`` rows.
         """
         signature, sizes, max_rows = graph.signature, pool.sizes, max_slots * width
         inputs = StepInputBuffers(max_rows, max_slots)
@@ -143,7 +143,7 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
             pool,
             max_rows,
             sizes.max_target_positions,
-            NO_LIMIT,
+            ANY_EXCESS,
             inputs.lengths,
             signature.num_tokens,
         )
@@ -151,7 +151,7 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
             pool,
             max_slots,
             sizes.max_source_tokens,
-            1 if self._reads_padding else NO_LIMIT,
+            1 if self._reads_padding else ANY_EXCESS,
             inputs.source_lengths,
             has_zeros_behind=self._reads_padding,
         )
@@ -169,12 +169,12 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
             if self._reads_padding:
-                # Masked positions still enter products, with a weight of zero, and zero times
-                # what a broken source left there would be NaN for its successor.
+                # Masked positions still enter products, with a weight of zero, and zero times a
+                # NaN of an earlier source would be NaN.
                 cross[slot, :, source.num_tokens :] = 0
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move a slot whose rows hold ``num_positions`` tokens."""
+        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
         target, source = self._rows(slot), self._rows(origin)
         past = self._past.tensors
         past[:, target, :, :num_positions] = past[:, source, :, :num_positions]
@@ -190,7 +190,7 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
         cross[:, slot, :, :length] = cross[:, origin, :, :length]
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy pasts between rows; none that is read is written as well."""
+        """Copy caches between rows. No row is both read and written."""
         past = self._past.tensors
         for row, parent, start, stop in copies:
             past[:, row, :, start:stop] = past[:, parent, :, start:stop]

@@ -22,8 +22,10 @@ from attendant_server.runtime.signatures import StepSignature
 
 LEAST_GAIN = 1.15
 """Least speed-up of a lone run on all threads that justifies its costs: a second copy of the
-weights, and waits of all threads for one whose processor is taken by another process."""
+weights, and waits for a thread whose processor another process uses."""
 NUM_TRIALS = 15
+NUM_TRIAL_TOKENS = 16
+"""Tokens of the text that compares sessions, if the model's limit allows."""
 
 
 class RunCounter:

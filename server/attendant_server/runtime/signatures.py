@@ -1,4 +1,4 @@
-"""The signatures of graphs in the manifest: what they state, checks, and the choice of steps."""
+"""Signatures of graphs in the manifest, checks of graphs against them, and the choice of steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

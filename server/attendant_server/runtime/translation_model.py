@@ -20,6 +20,7 @@ from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
 from attendant_server.runtime.model_graphs import (
+    NUM_TRIAL_TOKENS,
     CountedGraph,
     RunCounter,
     ThreadedGraph,
@@ -36,8 +37,6 @@ from attendant_server.runtime.step_trials import (
     trial_sources,
 )
 
-NUM_TRIAL_TOKENS = 16
-"""Tokens of the text that compares sessions, if the model's limit allows."""
 TRIAL_WIDTH = 4
 """Rows of the beam search that compares sessions."""
 
