@@ -20,8 +20,8 @@ from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
-from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
 from attendant_server.system.memory import host_memory

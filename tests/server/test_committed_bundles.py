@@ -11,10 +11,9 @@ from attendant_server.bundles import find_bundles, read_bundle
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.fake_model import RecordingObserver
+from tests.support.models import embedding_model, translation_model
 
 ROOT = Path(__file__).parents[2]
 BUILT_IN = find_bundles(ROOT / "bundles", ())
@@ -64,7 +63,7 @@ def test_the_engine_finds_the_reference_translations(directory, precision):
     (parity,) = (p for p in bundle.manifest.parity.precisions if p.precision == precision)
     bound = parity.log_probability_bound
     reference = references_of(bundle)
-    model = OnnxTranslationModel(bundle, num_threads=1)
+    model = translation_model(bundle)
     for search, beam_size in reference["beam_sizes"].items():
         scheduler = TranslationScheduler(
             "", model, TranslationLimits(), RecordingObserver(), time.monotonic
@@ -97,7 +96,7 @@ def assert_same_or_tied(found, expected, bound):
 def test_the_engine_gives_the_reference_vectors(directory):
     bundle = read_bundle(directory, "int8", "cpu")
     reference = references_of(bundle)
-    model = OnnxEmbeddingModel(bundle, num_threads=1)
+    model = embedding_model(bundle)
     scheduler = EmbeddingScheduler(
         "", model, EmbeddingLimits(), RecordingObserver(), time.monotonic
     )

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from math import prod
 
 import numpy as np
 import pytest
@@ -20,10 +21,12 @@ from attendant_server.errors import ModelFailed
 from attendant_server.runtime.device_cache import DeviceEncodedSentence
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.devices import open_device
 from tests.support.fake_model import RecordingObserver
+from tests.support.models import translation_model
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
@@ -55,7 +58,7 @@ def bundle(variant, translation_bundle):
 def model(variant, bundle):
     caches, _, device = variant
     kind = {"host": OnnxTranslationModel, "device": DeviceTranslationModel}[caches]
-    return kind(bundle, 1, device)
+    return kind(bundle, 1, device, RunCounter(1))
 
 
 def new_scheduler(model, max_rows=12):
@@ -173,8 +176,9 @@ def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
 
 def make_infinite(sentence):
     if isinstance(sentence, DeviceEncodedSentence):
-        buffer, dtype = sentence.batch._buffer, sentence.batch._sizes.dtype
-        buffer.write(np.full(buffer.num_bytes // dtype.itemsize, np.inf, dtype).view(np.int64))
+        batch, sizes = sentence.batch, sentence.batch._sizes
+        values = np.full(sizes.num_tensors * prod(batch._shape), np.inf, sizes.dtype)
+        batch._buffer.write(values.view(np.int64))
     else:
         for keys_values in sentence.keys_values:
             keys_values[...] = np.inf
@@ -216,7 +220,7 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
     for state in (state for step in wrong.graphs.steps for state in step.states):
         state.shape[0] = 4
     with pytest.raises(ValueError, match="shape differs between manifest and graph"):
-        OnnxTranslationModel(wrong, num_threads=1)
+        translation_model(wrong)
 
 
 @pytest.mark.parametrize("missing", [["greedy_steps"], ["greedy_steps", "greedy_step"]])
@@ -228,7 +232,7 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
     source = [9, 8, 7, 2]
     found = []
     for each in (bundle, older):
-        scheduler = new_scheduler(OnnxTranslationModel(each, num_threads=1))
+        scheduler = new_scheduler(translation_model(each))
         call = TranslateCall([source], SearchOptions(6, min_output_tokens=6))
         found.append(run(scheduler, call)[0][0][0])
     assert is_same_or_tied(found[1], found[0], TOLERANCES["fp32"])
@@ -266,7 +270,7 @@ def embedder(request, embedding_bundle):
     precision, device = request.param
     open_device(device)
     bundle = read_bundle(embedding_bundle, precision, device)
-    return OnnxEmbeddingModel(bundle, 1, device), TOLERANCES[precision]
+    return OnnxEmbeddingModel(bundle, 1, device, RunCounter(1)), TOLERANCES[precision]
 
 
 def test_embeddings_do_not_depend_on_batch_mates(embedder):
