@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from attendant_server.engine.calls import Answer, Call
+from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.errors import QueueFull
 
 LEAST_RETRY_SECONDS = 0.05
@@ -40,7 +40,7 @@ class Admission:
         self.max_texts = max_texts
         self._lock = threading.Lock()  # guards these counts and all queues of the model
         # Keyed by future: a reference to the call would keep its results in memory.
-        self._calls: dict[Answer[Any], _WaitingCall] = {}  # oldest first
+        self._calls: dict[CallFuture[Any], _WaitingCall] = {}  # oldest first
         self._num_waiting = 0
 
     @property
@@ -71,7 +71,7 @@ class Admission:
                 if not waiting.num_texts:
                     del self._calls[text.call.future]
 
-    def _forget(self, future: Answer[Any]) -> None:
+    def _forget(self, future: CallFuture[Any]) -> None:
         """Stop counting the texts of an ended call. The caller holds the lock."""
         waiting = self._calls.pop(future, None)
         if waiting is not None:
@@ -94,7 +94,7 @@ class AdmissionQueue(Generic[Text]):
         """``admission`` bounds the queue, together with the other queues of the model."""
         self._admission = admission
         self._texts: deque[Text] = deque()
-        self._queued: Counter[Answer[Any]] = Counter()
+        self._queued: Counter[CallFuture[Any]] = Counter()
         self._num_queued = 0  # all of `_queued` together
 
     def __len__(self) -> int:

@@ -40,7 +40,7 @@ class CallTimings:
     """Sentences, over all calls, in the decoding step that gave the first token."""
 
 
-class Answer(Future[list[Result]]):
+class CallFuture(Future[list[Result]]):
     """The future of a call. It stores the deadline because queues keep futures, not calls."""
 
     def __init__(self, deadline: float | None) -> None:
@@ -82,7 +82,7 @@ class Call(Generic[Result]):
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
         self.deadline = deadline
-        self.future: Answer[Result] = Answer(deadline)
+        self.future: CallFuture[Result] = CallFuture(deadline)
         self.timings = CallTimings()
         self._results: dict[int, Result] = {}
         self._lock = threading.Lock()

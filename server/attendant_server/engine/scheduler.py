@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from attendant_server.engine.admission import AdmissionQueue, Waiting
-from attendant_server.engine.calls import Answer, Call
+from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.engine.reports import BatchReport, Observer
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
@@ -106,7 +106,7 @@ class Scheduler(ABC):
         queue.put(call, texts, self._clock())
         call.future.add_done_callback(partial(self._count_dropped, call.num_texts))
 
-    def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
+    def _count_dropped(self, num_texts: int, future: CallFuture[Any]) -> None:
         """Report the texts of an ended call as dropped, unless it was answered. Any thread."""
         if future.was_answered:
             return
