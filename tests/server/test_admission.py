@@ -59,7 +59,7 @@ def test_texts_that_are_encoded_and_have_no_rows_yet_still_count_as_waiting():
     first, second = new_schedulers(num_workers=2)
     assert num_admitted(first, text) == 10
     for scheduler in (first, second):
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert first.num_active_sentences == second.num_active_sentences == 2
     assert num_admitted(first, text) == 4
     assert first.num_waiting == second.num_waiting == 10
@@ -68,11 +68,11 @@ def test_texts_that_are_encoded_and_have_no_rows_yet_still_count_as_waiting():
 def test_wide_searches_that_wait_for_rows_count_as_waiting():
     (scheduler,) = new_schedulers(max_rows=4, max_sentences=4)
     scheduler.submit(text())
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     wide = SearchOptions(max_output_tokens=1000, beam_size=4)
     scheduler.submit(TranslateCall([(5,)] * 10, wide))
     for _ in range(3):
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
         assert scheduler.num_waiting == 10
         assert num_admitted(scheduler, text) == 0
 
@@ -81,7 +81,7 @@ def test_texts_to_translate_and_pairs_to_score_share_one_limit():
     (scheduler,) = new_schedulers()
     assert num_admitted(scheduler, lambda: ScoreCall([((5,), (EOS,))])) == 10
     assert num_admitted(scheduler, text) == 0
-    scheduler.advance()  # scores all pairs, which leaves the queue empty
+    scheduler.advance(is_alone=True)  # scores all pairs, which leaves the queue empty
     assert num_admitted(scheduler, text) == 10
 
 
@@ -89,10 +89,10 @@ def test_texts_of_a_call_that_is_over_make_room_wherever_they_are():
     (scheduler,) = new_schedulers(max_encode_tokens=6)
     call = TranslateCall([(5, 6)] * 10, ENDLESS)
     scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert scheduler.num_active_sentences == 2
     assert scheduler.num_waiting == 8
-    call.cancel()
+    call.future.cancel()
     assert scheduler.num_waiting == 0
     assert num_admitted(scheduler, text) == 10
 
@@ -107,9 +107,9 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
         lambda: now,
     )
     scheduler.submit(text())
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.submit(TranslateCall([(5,)], SearchOptions(9, beam_size=4)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     now = 3.0
     with pytest.raises(QueueFull) as refusal:
         scheduler.submit(text())
@@ -160,7 +160,7 @@ def test_an_expired_call_fails_when_a_worker_comes_across_it():
     call = EmbedCall([[1], [2]], ("mean_pooled",), deadline=1.0)
     scheduler.submit(call)
     now = 1.0
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert isinstance(call.future.exception(), DeadlineExceeded)
     assert not scheduler.has_work
 
@@ -179,7 +179,7 @@ def test_a_worker_always_sees_texts_that_another_is_only_looking_at():
             return super().__len__()
 
     first.submit(TranslateCall([WatchedText((7, 8))], ENDLESS))
-    thread = threading.Thread(target=first.advance)
+    thread = threading.Thread(target=first.advance, args=[True])
     thread.start()
     assert is_looking.wait(10)
     seen.append(second.has_work)

@@ -30,7 +30,7 @@ def run(scheduler, calls):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result()[0] for call in calls]
 
 

@@ -47,7 +47,7 @@ def new_scheduler(model, clock, **limits):
 
 def run(scheduler):
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
 
 
 def test_every_text_gets_its_own_vector_whatever_it_is_batched_with(model, clock):
@@ -91,7 +91,7 @@ def test_texts_of_similar_length_share_a_batch(model, clock):
 def test_the_oldest_text_is_in_the_next_batch(model, clock):
     scheduler = new_scheduler(model, clock, max_batch_tokens=8)
     scheduler.submit(EmbedCall([[1] * 8, *[[1] * 2] * 20], ("mean_pooled",)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.batches == [[8]]
 
 
@@ -121,7 +121,7 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
     kept = EmbedCall([[3, 3, 3]], ("mean_pooled",))
     for call in (late, cancelled, kept):
         scheduler.submit(call)
-    cancelled.cancel()
+    cancelled.future.cancel()
     clock.now = 1.5
     run(scheduler)
     assert model.batches == [[3]]
@@ -155,7 +155,7 @@ def test_a_head_that_fails_fails_its_call_and_nobody_else(clock, caplog):
     masked = FillMaskCall([[5, 8]], [[0]], top_k=2)
     for call in (broken, embedding, masked):
         scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.batches == [[2, 2, 2]]
     assert isinstance(broken.future.exception(), ModelFailed)
     assert embedding.future.result()[0]["mean_pooled"].tolist() == [3, 2]
@@ -206,7 +206,7 @@ def test_the_head_is_not_run_for_a_call_that_was_cancelled_meanwhile(clock):
 
     class CancellingModel(HeadFailsOnSeven):
         def embed(self, texts, outputs):
-            call.cancel()
+            call.future.cancel()
             return super().embed(texts, outputs)
 
     model = CancellingModel()

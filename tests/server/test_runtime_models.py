@@ -67,7 +67,7 @@ def run(scheduler, *calls):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result() for call in calls]
 
 
@@ -107,7 +107,7 @@ def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
         calls.append(TranslateCall([source], options))
         scheduler.submit(calls[-1])
         for _ in range(rng.randint(0, 3)):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
     run(scheduler)
     for (source, options), call in zip(wanted, calls, strict=True):
         [[alone]] = run(new_scheduler(model), TranslateCall([source], options))
@@ -124,10 +124,10 @@ def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, 
     scheduler = new_scheduler(model)
     before = TranslateCall([short], options)
     scheduler.submit(before)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     visitor = TranslateCall([long], SearchOptions(4, min_output_tokens=4))
     scheduler.submit(visitor)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     after = TranslateCall([short], options)
     run(scheduler, after)
     for call in (before, after):
@@ -205,7 +205,7 @@ def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert isinstance(bad.future.exception(), ModelFailed)
     for call, want in zip(calls, expected * 3, strict=True):
         assert is_same_or_tied(call.future.result()[0][0], want[0][0], bound_of(bundle))
@@ -244,7 +244,7 @@ def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
             scheduler.submit(TranslateCall([source], options))
         for _ in range(rng.choice([1, 5, 1000])):
             if scheduler.has_work:
-                scheduler.advance()
+                scheduler.advance(is_alone=True)
             needed, allocated = pool.figures
             assert needed <= allocated <= 1.5 * needed + spare_bytes
             most = max(most, allocated)

@@ -29,7 +29,7 @@ def scheduler(model, observer):
 
 def run(scheduler):
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
 
 
 def tokens_alone(source, options):
@@ -69,7 +69,7 @@ def test_a_failed_scheduler_answers_what_ran_and_goes_on_with_what_waits(schedul
     for call in running:
         scheduler.submit(call)
     while scheduler.num_active < 8:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     waiting = TranslateCall([(5, 12)], options)
     scheduler.submit(waiting)
     scheduler.fail(ModelFailed("it failed"))
@@ -83,12 +83,12 @@ def test_an_encoder_that_fails_fails_its_texts_and_not_those_that_run(scheduler,
     options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
     running = TranslateCall([(5, 6)], options)
     scheduler.submit(running)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     encode = model.encode
     model.encode = None
     broken = TranslateCall([(7,)], options)
     scheduler.submit(broken)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     model.encode = encode
     run(scheduler)
     assert isinstance(broken.future.exception(), ModelFailed)
@@ -114,7 +114,7 @@ def test_all_texts_of_a_call_that_a_step_fails_are_counted_once(scheduler, model
 def test_the_texts_of_a_failed_scheduler_are_counted_once(scheduler, observer):
     options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
     scheduler.submit(TranslateCall([(5,)] * 32, options))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.fail(ModelFailed("it failed"), waiting_too=True)
     assert observer.dropped == [("failed", 32)]
 
@@ -138,7 +138,7 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(scheduler
     options = SearchOptions(max_output_tokens=5)
     refused = TranslateCall([(5, 6)], options)
     scheduler.submit(refused)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     model.new_cache = new_cache
     later = TranslateCall([(5, 6)], options)
     scheduler.submit(later)

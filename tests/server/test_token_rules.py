@@ -32,7 +32,7 @@ def search_together(model, wanted):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result()[0] for call in calls]
 
 
@@ -191,7 +191,7 @@ def test_what_is_settled_begins_the_best_hypothesis_where_few_beams_can_run(num_
     call = TranslateCall([(9, 4)], options, on_prefix=prefixes.append)
     scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     best = call.future.result()[0][0].token_ids
     assert prefixes
     assert all(best[: len(prefix)] == prefix for prefix in prefixes)

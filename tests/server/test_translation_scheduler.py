@@ -51,7 +51,7 @@ def scheduler(model, observer, clock):
 def run(scheduler):
     rounds = 0
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
         rounds += 1
         assert rounds < 10_000, "the scheduler does not come to an end"
 
@@ -127,7 +127,7 @@ def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(scheduler, s
         calls.append(TranslateCall(sources, random_options(rng)))
     for call in calls:
         while scheduler.num_waiting > 40 or (rng.random() < 0.5 and scheduler.has_work):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
         scheduler.submit(call)
     run(scheduler)
     for call in calls:
@@ -198,9 +198,9 @@ def test_a_cancelled_call_is_in_no_step_that_starts_later(scheduler, model, obse
     kept, cancelled = TranslateCall([(5,)], endless), TranslateCall([(6,)], endless)
     scheduler.submit(kept)
     scheduler.submit(cancelled)
-    scheduler.advance()
-    cancelled.cancel()
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
+    cancelled.future.cancel()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 2), (1, 1)]
     assert observer.dropped == [("cancelled", 1)]
 
@@ -210,9 +210,9 @@ def test_an_expired_call_is_in_no_step_that_starts_later(scheduler, model, clock
     late = TranslateCall([(6,), (7,)], endless, deadline=5.0)
     scheduler.submit(late)
     scheduler.submit(TranslateCall([(5,)], endless))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     clock.now = 5.0
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 3), (1, 1)]
     assert isinstance(late.future.exception(), DeadlineExceeded)
     assert observer.dropped == [("expired", 2)]
@@ -242,7 +242,7 @@ def test_cancelling_frees_places_in_the_queue_at_once(scheduler):
     options = SearchOptions(max_output_tokens=3)
     call = TranslateCall([(5,)] * 50, options)
     scheduler.submit(call)
-    call.cancel()
+    call.future.cancel()
     assert scheduler.num_waiting == 0
     scheduler.submit(TranslateCall([(5,)] * 50, options))
 
@@ -289,7 +289,7 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
         "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
     )
     scheduler.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert first_tokens == [[BOS]]
 
 
@@ -297,14 +297,14 @@ def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(scheduler, mode
     options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
     call = TranslateCall([(5, 6)], options)
     scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     encode = model.encode
 
     def cancelling(sources):
-        call.cancel()
+        call.future.cancel()
         return encode(sources)
 
     model.encode = cancelling
     scheduler.submit(TranslateCall([(7,)], options))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 1), (1, 1)]

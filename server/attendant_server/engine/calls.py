@@ -87,10 +87,6 @@ class Call(Generic[Result]):
         self._results: dict[int, Result] = {}
         self._lock = threading.Lock()
 
-    def cancel(self) -> None:
-        """Abandon the call."""
-        self.future.cancel()
-
     def is_over(self) -> bool:
         """Whether the call was answered, has failed or was abandoned."""
         return self.future.is_over

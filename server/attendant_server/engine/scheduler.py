@@ -52,7 +52,7 @@ class Scheduler(ABC):
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""
 
-    def advance(self, is_alone: bool = True) -> None:
+    def advance(self, is_alone: bool) -> None:
         """Do one bounded round of work, shorter if another scheduler of the worker has work.
 
         ``is_alone`` says that no other scheduler has work. A model run that raises fails only the
