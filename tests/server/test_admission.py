@@ -6,11 +6,10 @@ import pytest
 from attendant_server.engine.admission import Admission, AdmissionQueue
 from attendant_server.engine.calls import EmbedCall, ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import (
-    EmbeddingLimits,
     EmbeddingScheduler,
     TextToEncode,
 )
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
 from tests.support.fake_model import (
@@ -19,6 +18,7 @@ from tests.support.fake_model import (
     FakeTranslationModel,
     RecordingObserver,
 )
+from tests.support.limits import embedding_limits, translation_limits
 
 ENDLESS = SearchOptions(max_output_tokens=1000, min_output_tokens=1000)
 
@@ -32,7 +32,7 @@ def new_schedulers(num_workers=1, **limits):
             TranslationScheduler(
                 "fake",
                 FakeTranslationModel(),
-                TranslationLimits(**limits),
+                translation_limits(**limits),
                 RecordingObserver(),
                 lambda: 0.0,
                 next(iter(schedulers), None),
@@ -102,7 +102,7 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
     scheduler = TranslationScheduler(
         "fake",
         FakeTranslationModel(),
-        TranslationLimits(max_rows=4, max_sentences=4, max_queued_texts=1),
+        translation_limits(max_rows=4, max_sentences=4, max_queued_texts=1),
         RecordingObserver(),
         lambda: now,
     )
@@ -155,7 +155,7 @@ def test_expired_texts_are_not_offered_and_are_handed_out_to_be_failed():
 def test_an_expired_call_fails_when_a_worker_comes_across_it():
     now = 0.0
     scheduler = EmbeddingScheduler(
-        "fake", FakeEmbeddingModel(), EmbeddingLimits(), RecordingObserver(), lambda: now
+        "fake", FakeEmbeddingModel(), embedding_limits(), RecordingObserver(), lambda: now
     )
     call = EmbedCall([[1], [2]], ("mean_pooled",), deadline=1.0)
     scheduler.submit(call)

@@ -8,10 +8,11 @@ from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import SearchOptions, SearchTooLarge, TranslateCall
 from attendant_server.engine.running_batch import Sentence
 from attendant_server.engine.search import new_search
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 
 from tests.support.fake_model import BOS, EOS, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def model():
 
 
 def new_scheduler(model, max_cache_bytes):
-    limits = TranslationLimits(max_rows=32, max_sentences=32, max_cache_bytes=max_cache_bytes)
+    limits = translation_limits(max_rows=32, max_sentences=32, max_cache_bytes=max_cache_bytes)
     return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
 
 

@@ -9,12 +9,13 @@ import pytest
 from attendant_manifest import MANIFEST_VERSION
 from attendant_server.bundles import find_bundles, read_bundle
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.fake_model import RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
 
 ROOT = Path(__file__).parents[2]
 BUILT_IN = find_bundles(ROOT / "bundles", ())
@@ -67,7 +68,7 @@ def test_the_engine_finds_the_reference_translations(directory, precision):
     model = OnnxTranslationModel(bundle, num_threads=1)
     for search, beam_size in reference["beam_sizes"].items():
         scheduler = TranslationScheduler(
-            "", model, TranslationLimits(), RecordingObserver(), time.monotonic
+            "", model, translation_limits(), RecordingObserver(), time.monotonic
         )
         calls = [
             TranslateCall([text["token_ids"]], SearchOptions(text["max_output_tokens"], beam_size))
@@ -99,7 +100,7 @@ def test_the_engine_gives_the_reference_vectors(directory):
     reference = references_of(bundle)
     model = OnnxEmbeddingModel(bundle, num_threads=1)
     scheduler = EmbeddingScheduler(
-        "", model, EmbeddingLimits(), RecordingObserver(), time.monotonic
+        "", model, embedding_limits(), RecordingObserver(), time.monotonic
     )
     texts = reference["texts"]
     calls = [EmbedCall([text["token_ids"]], ("mean_pooled",)) for text in texts]

@@ -6,10 +6,11 @@ import random
 import numpy as np
 import pytest
 from attendant_server.engine.calls import EmbedCall, FillMaskCall
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
 from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver
+from tests.support.limits import embedding_limits
 
 
 class Clock:
@@ -42,7 +43,7 @@ def model():
 
 
 def new_scheduler(model, clock, **limits):
-    return EmbeddingScheduler("fake", model, EmbeddingLimits(**limits), RecordingObserver(), clock)
+    return EmbeddingScheduler("fake", model, embedding_limits(**limits), RecordingObserver(), clock)
 
 
 def run(scheduler):

@@ -14,8 +14,8 @@ from attendant_server.engine.calls import (
     SearchOptions,
     TranslateCall,
 )
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 from attendant_server.runtime.device_cache import DeviceEncodedSentence
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
@@ -24,6 +24,7 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.devices import open_device
 from tests.support.fake_model import RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
@@ -59,7 +60,7 @@ def model(variant, bundle):
 
 
 def new_scheduler(model, max_rows=12):
-    limits = TranslationLimits(max_rows=max_rows, max_encode_tokens=64)
+    limits = translation_limits(max_rows=max_rows, max_encode_tokens=64)
     return TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
 
 
@@ -236,7 +237,7 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
 
 @pytest.mark.parametrize("spare_bytes", [0, 20_000])
 def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
-    limits = TranslationLimits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
+    limits = translation_limits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
     scheduler = TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
     rng, pool, most = random.Random(2), scheduler.pool, 0
     for _ in range(40):
@@ -276,7 +277,7 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
     outputs = ("mean_pooled", "cls_pooled", "max_pooled", "hidden_0", "hidden_1", "hidden_2")
 
     def embed(*calls):
-        limits = EmbeddingLimits(max_batch_tokens=300)
+        limits = embedding_limits(max_batch_tokens=300)
         scheduler = EmbeddingScheduler(
             "tiny", embedding_model, limits, RecordingObserver(), time.monotonic
         )

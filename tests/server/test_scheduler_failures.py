@@ -5,10 +5,11 @@ import logging
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.search import new_search
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, QueueFull
 
 from tests.support.fake_model import EOS, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def model():
 
 @pytest.fixture
 def scheduler(model, observer):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, lambda: 0.0)
 
 
@@ -34,7 +35,7 @@ def run(scheduler):
 
 def tokens_alone(source, options):
     """The translation of a text when nothing fails."""
-    limits = TranslationLimits(max_rows=8)
+    limits = translation_limits(max_rows=8)
     scheduler = TranslationScheduler(
         "fake", FakeTranslationModel(), limits, RecordingObserver(), lambda: 0.0
     )

@@ -6,13 +6,14 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.token_rules import rules_of
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.test_translation_scheduler import beam, forbidden_tokens, greedy
 from tests.support.fake_model import EOS, VOCAB, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 RULES = "attendant_server.engine.translation_scheduler.rules_of"
 EVERY_SEARCH = pytest.mark.parametrize(
@@ -21,7 +22,7 @@ EVERY_SEARCH = pytest.mark.parametrize(
 
 
 def new_scheduler(model, max_rows=16):
-    limits = TranslationLimits(max_rows=max_rows, max_queued_texts=200)
+    limits = translation_limits(max_rows=max_rows, max_queued_texts=200)
     return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
 
 

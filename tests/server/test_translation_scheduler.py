@@ -4,7 +4,7 @@ import random
 
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
 from tests.support.fake_model import (
@@ -16,6 +16,7 @@ from tests.support.fake_model import (
     RecordingObserver,
     log_probabilities,
 )
+from tests.support.limits import translation_limits
 
 TOKENS_OF_A_STEP = pytest.mark.parametrize("model", [1, 2, 5], indirect=True)  # if it is greedy
 
@@ -44,7 +45,7 @@ def model(request):
 
 @pytest.fixture
 def scheduler(model, observer, clock):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, clock)
 
 
@@ -172,7 +173,7 @@ def test_rows_are_reused_at_the_step_after_their_owner_ends(scheduler, observer)
 def test_sentences_beyond_their_limit_wait_though_there_are_rows(
     model, observer, clock, beam_size, num_rows
 ):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_sentences=3)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_sentences=3)
     scheduler = TranslationScheduler("fake", model, limits, observer, clock)
     options = SearchOptions(max_output_tokens=5, beam_size=beam_size)
     calls = [TranslateCall([(5, 6, n)], options) for n in range(3, 13)]
@@ -286,7 +287,7 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
 
     model.new_cache = lambda step, width, max_slots, _: SpyingCache(model, width, max_slots, step)
     scheduler = TranslationScheduler(
-        "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
+        "fake", model, translation_limits(max_rows=2), RecordingObserver(), Clock()
     )
     scheduler.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
     scheduler.advance(is_alone=True)

@@ -24,12 +24,12 @@ from attendant_server.engine.scheduler import Scheduler
 class EmbeddingLimits:
     """Bounds of an embedding scheduler."""
 
-    max_batch_tokens: int = 512
+    max_batch_tokens: int
     """Padded tokens of one batch. Activations of larger batches do not fit into the caches of a
     CPU."""
-    max_batch_seconds: float = 0.01
+    max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
-    max_queued_texts: int = 1024
+    max_queued_texts: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,16 +32,16 @@ logger = logging.getLogger(__name__)
 class TranslationLimits:
     """Bounds of a translation scheduler."""
 
-    max_rows: int = 64
+    max_rows: int
     """Hypotheses that one worker decodes in one step, over all sentences."""
-    max_sentences: int = 64
+    max_sentences: int
     """Sentences that one worker decodes together, if rows suffice."""
-    max_queued_texts: int = 1024
-    max_encode_tokens: int = 256
+    max_queued_texts: int
+    max_encode_tokens: int
     """Padded source tokens encoded, and target tokens scored, between two steps."""
-    max_cache_bytes: int = 2**62
+    max_cache_bytes: int
     """Memory limit of one worker's caches."""
-    spare_cache_bytes: int = 8_000_000
+    spare_cache_bytes: int
     """Memory that the caches may take beyond 1.5 times the need of the running sentences."""
 
 
