@@ -14,11 +14,16 @@ Key = TypeVar("Key")
 """The key of a batch."""
 
 
-class CacheBudget:
-    """Reserves, for each running sentence, what it can grow to.
+def most_needed_bytes(needed_bytes: NeededBytes, max_rows: int, max_sentences: int) -> int:
+    """Bytes of cache for all rows and all sources if each is as long as the model allows."""
+    return needed_bytes(1, max_rows, ANY_LENGTH, 0) + needed_bytes(0, max_sentences, 0, ANY_LENGTH)
 
-    A sentence can grow to its output limit, and then every row of its width takes as much. So
-    nothing that runs can find no room later, whatever becomes of its neighbours.
+
+class CacheBudget:
+    """Reserves cache memory for the greatest length of each running sentence.
+
+    A sentence can grow to its output limit, and each row of its width then takes as much memory as
+    the longest one. A running sentence therefore never lacks room later.
     """
 
     def __init__(
@@ -27,9 +32,7 @@ class CacheBudget:
         """``max_bytes`` is for all batches of one worker together."""
         self.max_bytes = max_bytes
         self._needed_bytes = needed_bytes
-        all_rows = needed_bytes(1, max_rows, ANY_LENGTH, 0)
-        all_sources = needed_bytes(0, max_sentences, 0, ANY_LENGTH)
-        self.is_ample = all_rows + all_sources <= max_bytes
+        self.is_ample = most_needed_bytes(needed_bytes, max_rows, max_sentences) <= max_bytes
         """Whether every sentence always has room."""
 
     def has_room(
