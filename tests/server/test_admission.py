@@ -5,10 +5,7 @@ import threading
 import pytest
 from attendant_server.engine.admission import Admission, AdmissionQueue
 from attendant_server.engine.calls import EmbedCall, ScoreCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import (
-    EmbeddingScheduler,
-    TextToEncode,
-)
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
@@ -117,9 +114,8 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
 
 
 def queue_of(*lengths, deadline=None):
-    queue: AdmissionQueue[TextToEncode] = AdmissionQueue(Admission(100))
-    call = EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline)
-    queue.put(call, (TextToEncode(call, i) for i in range(len(lengths))), 0.0)
+    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100))
+    queue.put(EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline), lengths, 0.0)
     return queue
 
 
@@ -131,9 +127,9 @@ def test_texts_that_are_looked_at_and_not_chosen_are_never_gone():
         seen.append(len(queue))  # the length that another worker would see meanwhile
         return [window[1]]
 
-    assert [t.length for t in queue.take(0.0, choose)[0]] == [2]
+    assert [t.num_tokens for t in queue.take(0.0, choose)[0]] == [2]
     assert seen == [4]
-    assert [t.length for t in queue.take_all(0.0)] == [1, 3, 4]
+    assert [t.num_tokens for t in queue.take_all(0.0)] == [1, 3, 4]
     assert len(queue) == 0
 
 
@@ -141,14 +137,14 @@ def test_a_choice_that_fails_takes_nothing():
     queue = queue_of(1, 2)
     with pytest.raises(ZeroDivisionError):
         queue.take(0.0, lambda texts: [next(texts), 1 / 0])
-    assert [t.length for t in queue.take_all(0.0)] == [1, 2]
+    assert [t.num_tokens for t in queue.take_all(0.0)] == [1, 2]
 
 
 def test_expired_texts_are_not_offered_and_are_handed_out_to_be_failed():
     queue = queue_of(1, 2, deadline=5.0)
     chosen, expired = queue.take(5.0, list)
     assert list(chosen) == []
-    assert [t.length for t in expired] == [1, 2]
+    assert [t.num_tokens for t in expired] == [1, 2]
     assert len(queue) == 0
 
 
@@ -171,14 +167,13 @@ def test_a_worker_always_sees_texts_that_another_is_only_looking_at():
     seen: list[bool] = []
     is_looking, may_go_on = threading.Event(), threading.Event()
 
-    class WatchedText(tuple):
-        def __len__(self):
-            if not is_looking.is_set():
-                is_looking.set()
-                may_go_on.wait(10)
-            return super().__len__()
+    class WatchedCall(TranslateCall):
+        def is_expired(self, now):
+            is_looking.set()
+            may_go_on.wait(10)
+            return super().is_expired(now)
 
-    first.submit(TranslateCall([WatchedText((7, 8))], ENDLESS))
+    first.submit(WatchedCall([(7, 8)], ENDLESS))
     thread = threading.Thread(target=first.advance, args=[True])
     thread.start()
     assert is_looking.wait(10)

@@ -7,13 +7,12 @@ well, which bounds the delay of decoding steps.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
@@ -32,21 +31,13 @@ class EmbeddingLimits:
     max_queued_texts: int
 
 
-@dataclass(frozen=True, slots=True)
-class TextToEncode:
-    """One waiting text of an `EmbedCall` or a `FillMaskCall`."""
-
-    call: EmbedCall | FillMaskCall
-    index: int
-
-    @property
-    def length(self) -> int:
-        """Its number of tokens."""
-        return len(self.call.texts[self.index])
+Encoded: TypeAlias = EmbedCall | FillMaskCall
 
 
 class EmbeddingScheduler(Scheduler):
     """Runs the batches of one worker for one embedding model; the model's queue is shared."""
+
+    _queue: AdmissionQueue[Encoded]
 
     def __init__(
         self,
@@ -55,23 +46,11 @@ class EmbeddingScheduler(Scheduler):
         limits: EmbeddingLimits,
         observer: Observer,
         clock: Callable[[], float],
-        sibling: "EmbeddingScheduler | None" = None,
+        sibling: Self | None = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler for the same model; both share its queue."""
-        super().__init__(name, observer, clock)
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
         self._model, self._limits = model, limits
-        self._admission: Admission
-        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
-        self._queue: AdmissionQueue[TextToEncode]
-        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
-        self._siblings: list[EmbeddingScheduler] = sibling._siblings if sibling else []
-        self._siblings.append(self)
         self._seconds_per_token = 0.0
-
-    @property
-    def num_waiting(self) -> int:
-        """Texts admitted and not yet run."""
-        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -87,7 +66,7 @@ class EmbeddingScheduler(Scheduler):
         """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull or TypeError. Any thread."""
         if not isinstance(call, EmbedCall | FillMaskCall):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
-        self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
+        self._enqueue(self._queue, call, map(len, call.texts))
 
     def release_memory(self) -> None:
         """Release the working memory of the model's runs."""
@@ -96,13 +75,12 @@ class EmbeddingScheduler(Scheduler):
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
         budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
-        share = ceil(len(self._queue) / len(self._siblings))
-        batch = self._take_similar(self._queue, lambda text: text.length, budget, share)
+        batch = self._take_similar(self._queue, budget, self._share_of(self._queue))
         if not batch:
             return
-        self._admission.start(batch)
+        self._admission.start(text.call for text in batch)
         started = self._clock()
-        lengths = [text.length for text in batch]
+        lengths = [text.num_tokens for text in batch]
         outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
         # The time of a failed run is not representative.
         if outputs is not None and self._answer(batch, outputs):
@@ -110,9 +88,6 @@ class EmbeddingScheduler(Scheduler):
 
     def _take_running(self) -> list[Call[Any]]:
         return []
-
-    def _take_waiting(self) -> list[Call[Any]]:
-        return [text.call for text in self._queue.take_all(self._clock())]
 
     @property
     def _timely_budget(self) -> int:
@@ -128,7 +103,7 @@ class EmbeddingScheduler(Scheduler):
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
     def _answer(
-        self, batch: Sequence[TextToEncode], outputs: dict[str, NDArray[np.float32]]
+        self, batch: Sequence[QueuedText[Encoded]], outputs: dict[str, NDArray[np.float32]]
     ) -> bool:
         """Answer the call of each text; returns whether every run of a masked-word head succeeded.
 
@@ -150,22 +125,24 @@ class EmbeddingScheduler(Scheduler):
                 self._fail_result(text.call)
         return not has_failed
 
-    def _embed(self, batch: Sequence[TextToEncode]) -> dict[str, NDArray[np.float32]]:
+    def _embed(self, batch: Sequence[QueuedText[Encoded]]) -> dict[str, NDArray[np.float32]]:
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
 
-    def _outputs_of(self, call: EmbedCall | FillMaskCall) -> tuple[str, ...]:
+    def _outputs_of(self, call: Encoded) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
             return call.outputs
         return (f"hidden_{self._model.num_layers}",)
 
-    def _result(self, text: TextToEncode, row: int, outputs: dict[str, NDArray[np.float32]]) -> Any:
+    def _result(
+        self, text: QueuedText[Encoded], row: int, outputs: dict[str, NDArray[np.float32]]
+    ) -> Any:
         """The result of one text, copied so that it does not keep the batch's memory alive."""
         call = text.call
         if isinstance(call, EmbedCall):
             return {
-                name: outputs[name][row, : text.length].copy()
+                name: outputs[name][row, : text.num_tokens].copy()
                 if name.startswith("hidden_")
                 else outputs[name][row].copy()
                 for name in call.outputs

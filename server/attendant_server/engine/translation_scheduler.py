@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.cache_budget import CacheBudget
-from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
+from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
@@ -45,29 +45,10 @@ class TranslationLimits:
     """Memory that the caches may take beyond 1.5 times the need of the running sentences."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextToTranslate:
-    """One waiting text of a `TranslateCall`."""
-
-    call: TranslateCall
-    index: int
-
-    @property
-    def source(self) -> TokenIds:
-        """Its token ids."""
-        return self.call.sources[self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class PairToScore:
-    """One waiting pair of a `ScoreCall`."""
-
-    call: ScoreCall
-    index: int
-
-
 class TranslationScheduler(Scheduler):
     """The running sentences and the caches of one worker, and the queues of the model."""
+
+    _queue: AdmissionQueue[TranslateCall]
 
     def __init__(
         self,
@@ -76,10 +57,9 @@ class TranslationScheduler(Scheduler):
         limits: TranslationLimits,
         observer: Observer,
         clock: Callable[[], float],
-        sibling: "TranslationScheduler | None" = None,
+        sibling: Self | None = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler for the same model; both share its queues."""
-        super().__init__(name, observer, clock)
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
@@ -95,19 +75,8 @@ class TranslationScheduler(Scheduler):
             limits.max_cache_bytes, limits.spare_cache_bytes
         )
         """The memory pool of this worker's caches."""
-        self._admission: Admission
-        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
-        self._queue: AdmissionQueue[TextToTranslate]
-        self._pairs: AdmissionQueue[PairToScore]
-        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
+        self._pairs: AdmissionQueue[ScoreCall]
         self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
-        self._siblings: list[TranslationScheduler] = sibling._siblings if sibling else []
-        self._siblings.append(self)
-
-    @property
-    def num_waiting(self) -> int:
-        """Texts admitted to the model that have no rows yet, and pairs that are in no run yet."""
-        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -129,13 +98,13 @@ class TranslationScheduler(Scheduler):
 
         Raises SearchTooLarge for texts whose caches can never fit, TypeError for other calls.
         """
-        indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
-            self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
+            self._enqueue(self._pairs, call, (max(map(len, pair)) for pair in call.pairs))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
-            self._budget.check(call.options, [len(source) for source in call.sources])
-            self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
+            lengths = [len(source) for source in call.sources]
+            self._budget.check(call.options, lengths)
+            self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
 
@@ -163,9 +132,8 @@ class TranslationScheduler(Scheduler):
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
-        now = self._clock()
-        calls: list[Call[Any]] = [text.call for text in self._queue.take_all(now)]
-        return calls + [pair.call for pair in self._pairs.take_all(now)]
+        pairs = self._pairs.take_all(self._clock())
+        return super()._take_waiting() + [pair.call for pair in pairs]
 
     def _drop_abandoned(self) -> None:
         now = self._clock()
@@ -193,15 +161,10 @@ class TranslationScheduler(Scheduler):
         share = self._share()
         if not share:
             return
-        batch = self._take_similar(
-            self._queue,
-            lambda text: len(text.source),
-            self._limits.max_encode_tokens,
-            share,
-        )
+        batch = self._take_similar(self._queue, self._limits.max_encode_tokens, share)
         if batch:
-            sources = [text.source for text in batch]
-            lengths = [len(source) for source in sources]
+            sources = [text.call.sources[text.index] for text in batch]
+            lengths = [text.num_tokens for text in batch]
             encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
             if encoded is not None:
                 self._join_encoded(batch, encoded)
@@ -214,20 +177,21 @@ class TranslationScheduler(Scheduler):
         own = self.num_active_sentences + len(self._encoded)
         return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
-    def _join_encoded(self, texts: Sequence[TextToTranslate], sources: list[EncodedSource]) -> None:
+    def _join_encoded(
+        self, texts: Sequence[QueuedText[TranslateCall]], sources: list[EncodedSource]
+    ) -> None:
         """Begin the searches of texts that have just been encoded."""
         now = self._clock()
         for text, source in zip(texts, sources, strict=True):
             text.call.timings.encoded = now
             self._encoded.append((self._sentence(text), source))
 
-    def _sentence(self, text: TextToTranslate) -> Sentence:
-        options = text.call.options.for_source(len(text.source))
+    def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
+        options = text.call.options.for_source(text.num_tokens)
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
         rules = rules_of(options, self._model.eos_id)
-        num_source_tokens = len(text.source)
         return Sentence(
-            text.call, text.index, search, num_source_tokens, options.max_output_tokens, rules
+            text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules
         )
 
     def _admit(self) -> None:
@@ -245,7 +209,7 @@ class TranslationScheduler(Scheduler):
             except Exception:  # most likely out of memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
-            self._admission.start([sentence])
+            self._admission.start([sentence.call])
 
     def _has_room(self, sentence: Sentence) -> bool:
         if self._budget.is_ample:
@@ -332,15 +296,11 @@ class TranslationScheduler(Scheduler):
         """Score one batch of waiting pairs."""
         if not len(self._pairs):
             return
-        batch = self._take_similar(
-            self._pairs,
-            lambda p: max(map(len, p.call.pairs[p.index])),
-            self._limits.max_encode_tokens,
-            ceil(len(self._pairs) / len(self._siblings)),
-        )
+        share = self._share_of(self._pairs)
+        batch = self._take_similar(self._pairs, self._limits.max_encode_tokens, share)
         if batch:
-            self._admission.start(batch)
-            pairs = [p.call.pairs[p.index] for p in batch]
+            self._admission.start(pair.call for pair in batch)
+            pairs = [pair.call.pairs[pair.index] for pair in batch]
             lengths = [len(target) for _, target in pairs]
             scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
             now = self._clock()
