@@ -276,12 +276,12 @@ class TranslationScheduler(Scheduler):
     def _tell_prefix(
         self, sentence: Sentence, on_prefix: Callable[[tuple[int, ...]], None]
     ) -> None:
-        prefix = sentence.search.settled_prefix()
-        if len(prefix) <= sentence.num_settled:
+        num_settled = sentence.search.num_settled
+        if num_settled <= sentence.num_settled:
             return
-        sentence.num_settled = len(prefix)
+        sentence.num_settled = num_settled
         try:
-            on_prefix(prefix)
+            on_prefix(sentence.search.settled_prefix())
         except Exception:
             logger.exception("event=prefix_callback_failed model=%s", self.name)
             self._fail_calls([sentence.call], ModelFailed("the translation could not be streamed"))
