@@ -1,6 +1,7 @@
 """Texts of calls that are refused or that fail, and texts of a model that fails."""
 
 import logging
+import random
 
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
@@ -146,3 +147,37 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(scheduler
     run(scheduler)
     assert isinstance(refused.future.exception(), ModelFailed)
     assert later.future.result()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_counts_of_what_runs_are_right_whatever_ends_or_fails(scheduler, model, caplog, seed):
+    caplog.set_level(logging.CRITICAL)
+    rng, calls, seen, expected = random.Random(seed), [], [], []
+
+    def sometimes_failing():
+        if rng.random() < 0.05:
+            raise RuntimeError("broken weights")
+
+    def look(_=None):
+        batches = list(scheduler._batches.values())
+        seen.append((scheduler.num_active, scheduler.num_active_sentences))
+        expected.append(
+            (sum(batch.num_rows for batch in batches), sum(len(b.sentences) for b in batches))
+        )
+
+    model.before_step = sometimes_failing
+    for _ in range(100):
+        options = SearchOptions(rng.randint(1, 12), rng.choice([1, 1, 2, 4]))
+        calls.append(TranslateCall([(5, rng.randint(3, 20))] * rng.randint(1, 3), options))
+        calls[-1].future.add_done_callback(look)
+        if scheduler.num_waiting < 40:
+            scheduler.submit(calls[-1])
+        if rng.random() < 0.2:
+            rng.choice(calls[-5:]).future.cancel()
+        scheduler.advance(is_alone=True)
+        look()
+    scheduler.fail(ModelFailed("it failed"))
+    look()
+    assert seen == expected
+    assert seen[-1] == (0, 0)
+    assert max(seen)[0] == 8

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from attendant_server.engine.token_rules import rules_of
 from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
+
+BatchKey: TypeAlias = tuple[str, int]
+"""Name of the step graph and width of the sentences of a `RunningBatch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class TranslationScheduler(Scheduler):
     """The running sentences and the caches of one worker, and the queues of the model."""
 
     _queue: AdmissionQueue[TranslateCall]
+    num_active = 0
+    """Rows in use by this scheduler. Any thread may read it."""
+    num_active_sentences = 0
+    """Sentences that this scheduler decodes. Any thread may read it."""
 
     def __init__(
         self,
@@ -63,8 +70,7 @@ class TranslationScheduler(Scheduler):
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
-        self._batches: dict[tuple[str, int], RunningBatch] = {}
-        """Keyed by the name of the step graph and the width."""
+        self._batches: dict[BatchKey, RunningBatch] = {}
         self._budget = CacheBudget(
             limits.max_cache_bytes,
             limits.max_rows,
@@ -82,16 +88,6 @@ class TranslationScheduler(Scheduler):
     def has_work(self) -> bool:
         """Whether anything runs here or waits for any worker."""
         return bool(self.num_active or self._encoded or len(self._queue) or len(self._pairs))
-
-    @property
-    def num_active(self) -> int:
-        """Rows in use by this scheduler."""
-        return sum(batch.num_rows for batch in list(self._batches.values()))
-
-    @property
-    def num_active_sentences(self) -> int:
-        """Sentences that this scheduler decodes."""
-        return sum(len(batch.sentences) for batch in list(self._batches.values()))
 
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
@@ -129,6 +125,7 @@ class TranslationScheduler(Scheduler):
         self._encoded.clear()
         for batch in self._batches.values():
             batch.clear()
+        self._count_active()
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
@@ -142,10 +139,17 @@ class TranslationScheduler(Scheduler):
             if unwanted:
                 self._expire(sentence.call for sentence in unwanted)
                 batch.drop(unwanted)
+                self._count_active()
         unwanted = {s for s, _ in self._encoded if s.call.is_abandoned(now)}
         if unwanted:
             self._expire(sentence.call for sentence in unwanted)
             self._encoded = deque((s, e) for s, e in self._encoded if s not in unwanted)
+
+    def _count_active(self) -> None:
+        """Update the counts of what runs, after sentences have left their batches."""
+        batches = self._batches.values()
+        self.num_active = sum([batch.num_rows for batch in batches])
+        self.num_active_sentences = sum([len(batch.sentences) for batch in batches])
 
     def _encode(self) -> None:
         """Encode waiting sources together once the encoded ones cannot fill the free slots."""
@@ -156,8 +160,10 @@ class TranslationScheduler(Scheduler):
             return
         if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
             return
-        if self._encoded and not self._has_room(self._encoded[0][0]):
-            return
+        if self._encoded:
+            first, _ = self._encoded[0]
+            if not self._has_room(self._key_for(first), first):
+                return
         share = self._share()
         if not share:
             return
@@ -196,35 +202,36 @@ class TranslationScheduler(Scheduler):
 
     def _admit(self) -> None:
         """Let encoded sentences join, in order, while a slot, rows and cache memory are free."""
-        num_free_rows = self.max_rows - self.num_active
-        num_free_slots = self.max_sentences - self.num_active_sentences
-        while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
+        while self._encoded and self.num_active_sentences < self.max_sentences:
             sentence, source = self._encoded[0]
-            if not self._has_room(sentence):
+            if self.num_active + sentence.width > self.max_rows:
+                break
+            key = self._key_for(sentence)
+            if not self._has_room(key, sentence):
                 break
             try:
-                self._batch_for(sentence).join(sentence, source)
-                num_free_rows -= sentence.width
-                num_free_slots -= 1
+                self._batch_for(key).join(sentence, source)
+                self.num_active += sentence.width
+                self.num_active_sentences += 1
             except Exception:  # most likely out of memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
             self._admission.start([sentence.call])
 
-    def _has_room(self, sentence: Sentence) -> bool:
+    def _has_room(self, key: BatchKey, sentence: Sentence) -> bool:
+        """Whether the caches have room for ``sentence`` in the batch ``key``."""
         if self._budget.is_ample:
             return True
         running = {key: batch.sentences for key, batch in self._batches.items()}
-        return self._budget.has_room(running, self._key_for(sentence), sentence)
+        return self._budget.has_room(running, key, sentence)
 
-    def _key_for(self, sentence: Sentence) -> tuple[str, int]:
-        """The key of a sentence's batch: the step graph and the width."""
-        step = self._model.step_for(sentence.width, sentence.one_token_steps)
-        return step, sentence.width
+    def _key_for(self, sentence: Sentence) -> BatchKey:
+        width = sentence.width
+        return self._model.step_for(width, sentence.one_token_steps), width
 
-    def _batch_for(self, sentence: Sentence) -> RunningBatch:
-        step, width = key = self._key_for(sentence)
+    def _batch_for(self, key: BatchKey) -> RunningBatch:
         if key not in self._batches:
+            step, width = key
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(step, width, max_slots, self.pool)
             self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
@@ -255,8 +262,11 @@ class TranslationScheduler(Scheduler):
             ended = batch.step()
         except Exception:
             batch.clear()
+            self._count_active()
             self._fail_run("step", [sentence.call for sentence in running])
             return 0
+        if ended.finished or ended.without_result:
+            self._count_active()  # before calls are answered: callers may read the counts then
         for sentence in ended.without_result:
             self._fail_result(sentence.call)
         self._tell_prefixes(running)
