@@ -131,7 +131,7 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
 
 
 class HeadFailsOnSeven(FakeEmbeddingModel):
-    """A model whose masked-word head fails for texts that begin with token 7."""
+    """A model whose masked-word head fails for masks at token 7."""
 
     def __init__(self, clock=None):
         super().__init__()
@@ -142,9 +142,24 @@ class HeadFailsOnSeven(FakeEmbeddingModel):
         self.num_heads += 1
         if self.clock is not None:
             self.clock.now += 1000
-        if hidden[0, 0] == 7:
+        if 7 in hidden:
             raise RuntimeError("no head")
         return super().fill(hidden, top_k)
+
+
+def test_one_run_of_the_head_fills_the_masks_of_all_texts(clock):
+    model = HeadFailsOnSeven()
+    scheduler = new_scheduler(model, clock)
+    calls = [
+        FillMaskCall([[3, 8], [4, 5, 6]], [[1], [0, 2]], top_k=1),
+        FillMaskCall([[20, 30]], [[0]], top_k=3),
+    ]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    found = [[each.token_ids.tolist() for each in call.future.result()] for call in calls]
+    assert found == [[[[8]], [[4], [6]]], [[[20, 21, 22]]]]
+    assert model.num_heads == 1
 
 
 def test_a_head_that_fails_fails_its_call_and_nobody_else(clock, caplog):
@@ -168,7 +183,7 @@ def test_a_failed_head_is_logged_once_for_a_call_and_not_run_for_its_other_texts
     scheduler = new_scheduler(model, clock)
     scheduler.submit(FillMaskCall([[7, 8]] * 20, [[0]] * 20, top_k=2))
     run(scheduler)
-    assert model.num_heads == 1
+    assert model.num_heads == 2  # for all texts together, and for the first one
     assert caplog.messages == ["event=model_failed model=fake run=mlm_head"]
 
 

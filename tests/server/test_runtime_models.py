@@ -288,6 +288,10 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
         [[alone]] = embed(EmbedCall([text], outputs))
         for name in outputs:
             assert np.allclose(found[name], alone[name], rtol=0, atol=tolerance)
-    [[fill]] = embed(FillMaskCall([texts[0]], [[1]], top_k=7))
-    assert fill.token_ids.shape == (1, 7)
-    assert (np.diff(fill.probabilities) <= 0).all()
+    masks = [[1, 2], [1]] * 10
+    [filled] = embed(FillMaskCall(texts, masks, top_k=7))
+    for text, positions, found in zip(texts, masks, filled, strict=True):
+        [[alone]] = embed(FillMaskCall([text], [positions], top_k=7))
+        assert found.token_ids.shape == (len(positions), 7)
+        assert (np.diff(found.probabilities) <= 0).all()
+        assert np.allclose(found.probabilities, alone.probabilities, rtol=0, atol=tolerance)

@@ -7,7 +7,7 @@ well, which bounds the delay of decoding steps.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,22 @@ class EmbeddingLimits:
     max_queued_texts: int
 
 
-Encoded: TypeAlias = EmbedCall | FillMaskCall
+EncoderCall: TypeAlias = EmbedCall | FillMaskCall
+"""The calls that an embedding model can run."""
+
+
+class MaskedText(NamedTuple):
+    """A text of a `FillMaskCall` after the encoder's run."""
+
+    call: FillMaskCall
+    text_index: int
+    hidden: NDArray[np.float32]  # (masks, d)
 
 
 class EmbeddingScheduler(Scheduler):
     """Runs the batches of one worker for one embedding model; the model's queue is shared."""
 
-    _queue: AdmissionQueue[Encoded]
+    _queue: AdmissionQueue[EncoderCall]
 
     def __init__(
         self,
@@ -103,55 +112,72 @@ class EmbeddingScheduler(Scheduler):
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
     def _answer(
-        self, batch: Sequence[QueuedText[Encoded]], outputs: dict[str, NDArray[np.float32]]
+        self, batch: Sequence[QueuedText[EncoderCall]], outputs: dict[str, NDArray[np.float32]]
     ) -> bool:
-        """Answer the call of each text; returns whether every run of a masked-word head succeeded.
-
-        The head runs once per text, so a failure affects only the text's call.
-        """
-        has_failed = False
+        """Answer the call of each text; returns whether no run of the masked-word head failed."""
+        masked: list[MaskedText] = []
         for row, text in enumerate(batch):
-            if text.call.is_over():  # cancelled meanwhile, or failed by an earlier text
+            call = text.call
+            if call.is_over():  # cancelled meanwhile, or failed by an earlier text
                 continue
-            try:
-                result = self._result(text, row, outputs)
-            except Exception:
-                has_failed = True
-                self._fail_run("mlm_head", [text.call])
-                continue
-            if _is_finite(result):
-                text.call.put(text.index, result, self._clock())
+            if isinstance(call, EmbedCall):
+                # Copies do not keep the memory of the whole batch alive.
+                result = {
+                    name: outputs[name][row, : text.num_tokens].copy()
+                    if name.startswith("hidden_")
+                    else outputs[name][row].copy()
+                    for name in call.outputs
+                }
+                self._put(call, text.index, result)
             else:
-                self._fail_result(text.call)
-        return not has_failed
+                hidden = outputs[f"hidden_{self._model.num_layers}"][row]
+                masks = hidden[list(call.mask_positions[text.index])]
+                masked.append(MaskedText(call, text.index, masks))
+        return not masked or self._fill(masked)
 
-    def _embed(self, batch: Sequence[QueuedText[Encoded]]) -> dict[str, NDArray[np.float32]]:
+    def _fill(self, texts: Sequence[MaskedText]) -> bool:
+        """Run the masked-word head for all texts together; returns whether it succeeded.
+
+        If it fails, it is run for each text alone, so that a failure affects only the text's call.
+        """
+        if self._fill_together(texts):
+            return True
+        if len(texts) > 1:
+            for text in texts:
+                if not text.call.is_over():
+                    self._fill_together([text])
+        return False
+
+    def _fill_together(self, texts: Sequence[MaskedText]) -> bool:
+        top_k = max(text.call.top_k for text in texts)
+        try:
+            found = self._model.fill(np.concatenate([text.hidden for text in texts]), top_k)
+        except Exception:
+            if len(texts) == 1:
+                self._fail_run("mlm_head", [texts[0].call])
+            return False
+        stop = 0
+        for call, index, hidden in texts:
+            start, stop = stop, stop + len(hidden)
+            own = slice(start, stop), slice(call.top_k)
+            self._put(call, index, MaskCandidates(found.token_ids[own], found.probabilities[own]))
+        return True
+
+    def _put(self, call: Call[Any], index: int, result: Any) -> None:
+        if _is_finite(result):
+            call.put(index, result, self._clock())
+        else:
+            self._fail_result(call)
+
+    def _embed(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, NDArray[np.float32]]:
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
 
-    def _outputs_of(self, call: Encoded) -> tuple[str, ...]:
+    def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
             return call.outputs
         return (f"hidden_{self._model.num_layers}",)
-
-    def _result(
-        self, text: QueuedText[Encoded], row: int, outputs: dict[str, NDArray[np.float32]]
-    ) -> Any:
-        """The result of one text, copied so that it does not keep the batch's memory alive."""
-        call = text.call
-        if isinstance(call, EmbedCall):
-            return {
-                name: outputs[name][row, : text.num_tokens].copy()
-                if name.startswith("hidden_")
-                else outputs[name][row].copy()
-                for name in call.outputs
-            }
-        return self._fill(call, text.index, outputs[f"hidden_{self._model.num_layers}"][row])
-
-    def _fill(self, call: FillMaskCall, index: int, hidden: NDArray[np.float32]) -> MaskCandidates:
-        positions = list(call.mask_positions[index])
-        return self._model.fill(hidden[positions], call.top_k)  # (masks, top_k)
 
 
 def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:
