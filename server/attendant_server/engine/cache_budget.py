@@ -1,4 +1,4 @@
-"""Which sentences may run together, so that the caches of a worker never exceed their limit."""
+"""The choice of sentences that may run together within the limit of a worker's cache memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
@@ -7,9 +7,9 @@ from attendant_server.engine.calls import SearchOptions, SearchTooLarge
 from attendant_server.engine.running_batch import Sentence
 
 NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
-"""`TranslationModel.needed_cache_bytes`."""
+"""The method `TranslationModel.needed_cache_bytes`."""
 ANY_LENGTH = 10**9
-"""Longer than any row or source, so that the limits of the model count."""
+"""Longer than any row or source; the model replaces it by its own limits."""
 Key = TypeVar("Key")
 """The key of a batch."""
 
@@ -29,30 +29,30 @@ class CacheBudget:
     def __init__(
         self, max_bytes: int, max_rows: int, max_sentences: int, needed_bytes: NeededBytes
     ) -> None:
-        """``max_bytes`` is for all batches of one worker together."""
+        """``max_bytes`` limits all batches of one worker together."""
         self.max_bytes = max_bytes
         self._needed_bytes = needed_bytes
         self.is_ample = most_needed_bytes(needed_bytes, max_rows, max_sentences) <= max_bytes
-        """Whether every sentence always has room."""
+        """Whether the limit can never be exceeded."""
 
     def has_room(
         self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
     ) -> bool:
-        """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
-        most_bytes = self._most_bytes([*running.get(key, ()), sentence])
+        """Whether ``sentence`` may join the batch ``key`` of the ``running`` batches."""
+        reserved_bytes = self._reserved_bytes([*running.get(key, ()), sentence])
         for other_key, sentences in running.items():
             if other_key != key and sentences:
-                most_bytes += self._most_bytes(sentences)
-        return most_bytes <= self.max_bytes
+                reserved_bytes += self._reserved_bytes(sentences)
+        return reserved_bytes <= self.max_bytes
 
-    def _most_bytes(self, sentences: Sequence[Sentence]) -> int:
+    def _reserved_bytes(self, sentences: Sequence[Sentence]) -> int:
         longest_output = max([sentence.max_output_tokens for sentence in sentences])
         longest_source = max([sentence.num_source_tokens for sentence in sentences])
         width = sentences[0].width
         return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
     def check(self, options: SearchOptions, source_lengths: Sequence[int]) -> None:
-        """Raise SearchTooLarge if sources could not even be translated alone."""
+        """Raise SearchTooLarge if some sources exceed the limit even when they run alone."""
         if self.is_ample:
             return
         width, longest = options.beam_size, options.max_output_tokens

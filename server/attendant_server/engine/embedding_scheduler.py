@@ -24,8 +24,7 @@ class EmbeddingLimits:
     """Bounds of an embedding scheduler."""
 
     max_batch_tokens: int
-    """Padded tokens of one batch. Activations of larger batches do not fit into the caches of a
-    CPU."""
+    """Padded tokens of one batch. The activations of larger batches exceed the caches of a CPU."""
     max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
     max_queued_texts: int

@@ -33,7 +33,7 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Runs every admitted call. Only its worker uses a scheduler's state, so it needs no lock."""
+    """Runs every admitted call. Only a scheduler's worker changes its state, without a lock."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class Engine:
         """Fail all running calls of an ending worker, and all waiting calls."""
         why = "the engine has died" if self._has_died else "the server is shutting down"
         for scheduler in own:
-            # A worker without work leaves waiting calls to the other workers.
+            # A worker that ends because the engine drains leaves waiting calls to the others.
             waiting_too = self._state is EngineState.STOPPED
             try:
                 scheduler.fail(Unavailable(why), waiting_too=waiting_too)

@@ -74,7 +74,7 @@ def length_penalized(log_probability: float, num_tokens: int, length_penalty: fl
 
 
 class GreedySearch:
-    """Takes the likeliest token at every step, or the likeliest tokens of a step of several."""
+    """Takes the likeliest token at every step, or all tokens of a step of several tokens."""
 
     width = 1
 

@@ -41,11 +41,11 @@ class TranslationLimits:
     """Sentences that one worker decodes together, if rows suffice."""
     max_queued_texts: int
     max_encode_tokens: int
-    """Padded source tokens encoded, and target tokens scored, between two steps."""
+    """Padded tokens encoded, and padded tokens scored, between two steps."""
     max_cache_bytes: int
     """Memory limit of one worker's caches."""
     spare_cache_bytes: int
-    """Memory that the caches may take beyond 1.5 times the need of the running sentences."""
+    """Memory that one worker's caches may take beyond 1.5 times the need of its sentences."""
 
 
 class TranslationScheduler(Scheduler):
@@ -201,7 +201,7 @@ class TranslationScheduler(Scheduler):
         )
 
     def _admit(self) -> None:
-        """Let encoded sentences join, in order, while a slot, rows and cache memory are free."""
+        """Let encoded sentences join, in order, while slots, rows and cache memory suffice."""
         while self._encoded and self.num_active_sentences < self.max_sentences:
             sentence, source = self._encoded[0]
             if self.num_active + sentence.width > self.max_rows:
@@ -273,6 +273,7 @@ class TranslationScheduler(Scheduler):
         return sum(map(self._finish, ended.finished))
 
     def _tell_prefixes(self, sentences: list[Sentence]) -> None:
+        """Note the times of first tokens, and report the settled prefixes of streams."""
         now = self._clock()
         for sentence in sentences:
             call = sentence.call
