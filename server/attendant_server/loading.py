@@ -11,6 +11,7 @@ from typing import TypeVar
 from attendant.v1 import bundle_pb2
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
+from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.models import CacheFigures, CachePool
 from attendant_server.engine.scheduler import Scheduler
@@ -187,16 +188,15 @@ class ModelLoader:
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
         """The limit in bytes of one model's caches, over all workers."""
-        settings, sizes, limits = self._settings, model.cache_sizes, model.limits
+        settings, limits = self._settings, model.limits
         longest = limits.max_target_tokens, limits.max_source_tokens
         largest_sentence = model.needed_cache_bytes(settings.max_beam_size, 1, *longest)
         smallest = self.num_workers * largest_sentence
         if not settings.max_cache_bytes:
-            rows = sizes.needed_bytes(1, settings.max_rows, sizes.max_target_positions, 0)
             num_sentences = self.num_workers * self._max_sentences
-            sources = sizes.needed_bytes(0, num_sentences, 0, limits.max_source_tokens)
+            most = most_needed_bytes(model.needed_cache_bytes, settings.max_rows, num_sentences)
             share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self._num_translation
-            return int(max(smallest, min(rows + sources, share)))
+            return int(max(smallest, min(most, share)))
         if settings.max_cache_bytes < smallest:
             logger.warning(
                 "event=caches_refuse_texts max_bytes=%d needed_bytes=%d",

@@ -15,8 +15,8 @@ from attendant_server.engine.calls import (
     SearchOptions,
     TranslateCall,
 )
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 from attendant_server.runtime.device_cache import DeviceEncodedSentence
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
@@ -26,6 +26,7 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.devices import open_device
 from tests.support.fake_model import RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
 from tests.support.models import translation_model
 
 PRECISIONS = ["fp32", "int8", "fp16"]
@@ -62,7 +63,7 @@ def model(variant, bundle):
 
 
 def new_scheduler(model, max_rows=12):
-    limits = TranslationLimits(max_rows=max_rows, max_encode_tokens=64)
+    limits = translation_limits(max_rows=max_rows, max_encode_tokens=64)
     return TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
 
 
@@ -70,7 +71,7 @@ def run(scheduler, *calls):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result() for call in calls]
 
 
@@ -110,7 +111,7 @@ def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
         calls.append(TranslateCall([source], options))
         scheduler.submit(calls[-1])
         for _ in range(rng.randint(0, 3)):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
     run(scheduler)
     for (source, options), call in zip(wanted, calls, strict=True):
         [[alone]] = run(new_scheduler(model), TranslateCall([source], options))
@@ -127,10 +128,10 @@ def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, 
     scheduler = new_scheduler(model)
     before = TranslateCall([short], options)
     scheduler.submit(before)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     visitor = TranslateCall([long], SearchOptions(4, min_output_tokens=4))
     scheduler.submit(visitor)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     after = TranslateCall([short], options)
     run(scheduler, after)
     for call in (before, after):
@@ -209,7 +210,7 @@ def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert isinstance(bad.future.exception(), ModelFailed)
     for call, want in zip(calls, expected * 3, strict=True):
         assert is_same_or_tied(call.future.result()[0][0], want[0][0], bound_of(bundle))
@@ -240,7 +241,7 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
 
 @pytest.mark.parametrize("spare_bytes", [0, 20_000])
 def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
-    limits = TranslationLimits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
+    limits = translation_limits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
     scheduler = TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
     rng, pool, most = random.Random(2), scheduler.pool, 0
     for _ in range(40):
@@ -248,7 +249,7 @@ def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
             scheduler.submit(TranslateCall([source], options))
         for _ in range(rng.choice([1, 5, 1000])):
             if scheduler.has_work:
-                scheduler.advance()
+                scheduler.advance(is_alone=True)
             needed, allocated = pool.figures
             assert needed <= allocated <= 1.5 * needed + spare_bytes
             most = max(most, allocated)
@@ -280,7 +281,7 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
     outputs = ("mean_pooled", "cls_pooled", "max_pooled", "hidden_0", "hidden_1", "hidden_2")
 
     def embed(*calls):
-        limits = EmbeddingLimits(max_batch_tokens=300)
+        limits = embedding_limits(max_batch_tokens=300)
         scheduler = EmbeddingScheduler(
             "tiny", embedding_model, limits, RecordingObserver(), time.monotonic
         )
@@ -291,6 +292,10 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
         [[alone]] = embed(EmbedCall([text], outputs))
         for name in outputs:
             assert np.allclose(found[name], alone[name], rtol=0, atol=tolerance)
-    [[fill]] = embed(FillMaskCall([texts[0]], [[1]], top_k=7))
-    assert fill.token_ids.shape == (1, 7)
-    assert (np.diff(fill.probabilities) <= 0).all()
+    masks = [[1, 2], [1]] * 10
+    [filled] = embed(FillMaskCall(texts, masks, top_k=7))
+    for text, positions, found in zip(texts, masks, filled, strict=True):
+        [[alone]] = embed(FillMaskCall([text], [positions], top_k=7))
+        assert found.token_ids.shape == (len(positions), 7)
+        assert (np.diff(found.probabilities) <= 0).all()
+        assert np.allclose(found.probabilities, alone.probabilities, rtol=0, atol=tolerance)

@@ -6,13 +6,14 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.token_rules import rules_of
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.runtime.cache_pool import CachePool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.test_translation_scheduler import beam, forbidden_tokens, greedy
 from tests.support.fake_model import EOS, VOCAB, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 from tests.support.models import translation_model
 
 RULES = "attendant_server.engine.translation_scheduler.rules_of"
@@ -22,7 +23,7 @@ EVERY_SEARCH = pytest.mark.parametrize(
 
 
 def new_scheduler(model, max_rows=16):
-    limits = TranslationLimits(max_rows=max_rows, max_queued_texts=200)
+    limits = translation_limits(max_rows=max_rows, max_queued_texts=200)
     return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
 
 
@@ -33,7 +34,7 @@ def search_together(model, wanted):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result()[0] for call in calls]
 
 
@@ -192,7 +193,7 @@ def test_what_is_settled_begins_the_best_hypothesis_where_few_beams_can_run(num_
     call = TranslateCall([(9, 4)], options, on_prefix=prefixes.append)
     scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     best = call.future.result()[0][0].token_ids
     assert prefixes
     assert all(best[: len(prefix)] == prefix for prefix in prefixes)

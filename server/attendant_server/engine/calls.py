@@ -31,16 +31,16 @@ class CallTimings:
     """When the last encoder run of the call had ended."""
     first_token: float | None = None
     num_first_tokens: int = 0
-    """Tokens that the step of the first token decoded."""
+    """Tokens that the first decoding step decoded for a sentence."""
     finished: float | None = None
     num_batch_texts: int = 0
-    """Batch size, over all calls, of the last run (other than of the decoder) with a text of this
+    """Texts, over all calls, in the last run of an encoder, embedder or scorer with a text of this
     call."""
     num_step_texts: int = 0
     """Sentences, over all calls, in the decoding step that gave the first token."""
 
 
-class Answer(Future[list[Result]]):
+class CallFuture(Future[list[Result]]):
     """The future of a call. It stores the deadline because queues keep futures, not calls."""
 
     def __init__(self, deadline: float | None) -> None:
@@ -82,14 +82,10 @@ class Call(Generic[Result]):
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
         self.deadline = deadline
-        self.future: Answer[Result] = Answer(deadline)
+        self.future: CallFuture[Result] = CallFuture(deadline)
         self.timings = CallTimings()
         self._results: dict[int, Result] = {}
         self._lock = threading.Lock()
-
-    def cancel(self) -> None:
-        """Abandon the call."""
-        self.future.cancel()
 
     def is_over(self) -> bool:
         """Whether the call was answered, has failed or was abandoned."""
@@ -174,8 +170,8 @@ class TranslateCall(Call[list[Hypothesis]]):
     ) -> None:
         """``on_prefix`` receives the settled prefix of a call with one source, whenever it grows.
 
-        The settled prefix holds the token ids that all hypotheses which can still win begin with.
-        The callback runs on one of the engine's threads and must be quick.
+        The settled prefix is the common prefix of the token ids of all hypotheses that can still
+        win. The callback runs on one of the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.sources = sources
