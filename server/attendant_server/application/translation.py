@@ -131,12 +131,12 @@ class Translator:
         [text] = await tokenize(self._jobs, tokenization, "text", [request.text])
         if isinstance(text, InvalidRequest):
             raise text
-        prefixes, sent = _SettledPrefixes(), ""
-        call = TranslateCall([text.token_ids], options, deadline, prefixes.put)
+        prefix, sent = _SettledPrefix(), ""
+        call = TranslateCall([text.token_ids], options, deadline, prefix.put)
         running = asyncio.ensure_future(model.answer(call))
-        running.add_done_callback(lambda _: prefixes.close())
+        running.add_done_callback(lambda _: prefix.close())
         try:
-            while (token_ids := await prefixes.next()) is not None:
+            while (token_ids := await prefix.next()) is not None:
                 words = model.target_tokenizer.decode_words(token_ids)
                 if len(words) > len(sent):
                     yield StreamPiece(words[len(sent) :])
@@ -217,24 +217,36 @@ def _with_faults(
     return results
 
 
-class _SettledPrefixes:
-    """Passes settled prefixes of a translation from an engine thread to the event loop."""
+class _SettledPrefix:
+    """Passes the settled prefix of a translation from an engine thread to the event loop.
+
+    Each prefix begins with the one before, so only the newest one is kept.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, ...] | None] = asyncio.Queue()
+        self._token_ids: tuple[int, ...] = ()
+        self._has_changed = asyncio.Event()
+        self._is_closed = False
 
     def put(self, token_ids: tuple[int, ...]) -> None:
-        """Store a longer settled prefix. Any thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, token_ids)
+        """Replace the prefix by a longer one. Any thread."""
+        self._loop.call_soon_threadsafe(self._replace, token_ids)
 
     def close(self) -> None:
-        """End the sequence of prefixes. On the event loop."""
-        self._queue.put_nowait(None)
+        """End the waiting for longer prefixes. On the event loop."""
+        self._is_closed = True
+        self._has_changed.set()
 
     async def next(self) -> tuple[int, ...] | None:
-        """Wait for the next prefix; None at the end."""
-        return await self._queue.get()
+        """Wait for a longer prefix and return the newest one; None at the end."""
+        await self._has_changed.wait()
+        self._has_changed.clear()
+        return None if self._is_closed else self._token_ids
+
+    def _replace(self, token_ids: tuple[int, ...]) -> None:
+        self._token_ids = token_ids
+        self._has_changed.set()
 
 
 def _best_text(answer: TranslationAnswer) -> str:
