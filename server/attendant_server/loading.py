@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
@@ -52,7 +52,8 @@ class LoadedModel:
     schedulers: Sequence[Scheduler]
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
-    mask_tokenizer: TextTokenizer
+    mask_tokenizer: TextTokenizer | None
+    """None for models without a mask token."""
 
 
 class CacheReader:
@@ -126,6 +127,7 @@ class ModelLoader:
     def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
+        tokenizer = cache(partial(_tokenizer, bundle))  # most models name one file twice
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
@@ -134,9 +136,9 @@ class ModelLoader:
             schedulers=self._translation_schedulers(bundle)
             if is_translation
             else self._embedding_schedulers(bundle),
-            source_tokenizer=_tokenizer(bundle, source),
-            target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
-            mask_tokenizer=_tokenizer(bundle, source, mask_id),
+            source_tokenizer=tokenizer(source),
+            target_tokenizer=tokenizer(bundle.manifest.target_tokenizer or source),
+            mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
         )
 
     def _translation_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:

@@ -107,3 +107,14 @@ def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bun
     loader._max_cache_bytes(loader._translation_model(bundle))
     needed = 2 * LARGEST_SENTENCE * POSITION_BYTES
     assert f"event=caches_refuse_texts max_bytes=1000 needed_bytes={needed}" in caplog.text
+
+
+def test_a_tokenizer_file_that_both_sides_name_is_read_once(translation_bundle):
+    settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
+    metrics = NoMetrics()
+    metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
+    loader = ModelLoader(settings, metrics)
+    (bundle,) = loader.read_bundles()
+    model = loader.load(bundle)
+    assert model.source_tokenizer is model.target_tokenizer
+    assert model.mask_tokenizer is None

@@ -35,8 +35,8 @@ class ServedModel:
     """Tokenizer of texts to translate or to embed."""
     target_tokenizer: TextTokenizer
     """Tokenizer of translations."""
-    mask_tokenizer: TextTokenizer
-    """Tokenizer of texts to embed that recognizes the mask token."""
+    mask_tokenizer: TextTokenizer | None
+    """Tokenizer of texts to embed that recognizes the mask token, if the model has one."""
     engine: Submitting
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""

@@ -27,7 +27,7 @@ from attendant_server.application.validation import (
 )
 from attendant_server.engine.calls import FillMaskCall, MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
 DEFAULT_TOP_K = 5
 
@@ -117,20 +117,21 @@ class MaskFiller:
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         wanted = DEFAULT_TOP_K if request.top_k is None else request.top_k
         check_range("top_k", wanted, 1, self._limits.max_top_k)
-        mask_id = _mask_id(model)
+        mask_id, mask_tokenizer = _mask(model)
         tokenization = TokenizationOptions(
-            model.mask_tokenizer,
+            mask_tokenizer,
             model.description.max_tokens,
             known_value("truncation", request.truncation, Truncation.REFUSE),
         )
         return model, min(wanted, model.description.vocab_size), mask_id, tokenization
 
 
-def _mask_id(model: ServedModel) -> int:
-    description = model.description
-    if not description.has_mask_head or description.mask_id is None:
+def _mask(model: ServedModel) -> tuple[int, TextTokenizer]:
+    """The mask token's id and the tokenizer that recognizes it; raises ModelWithoutHead."""
+    description, tokenizer = model.description, model.mask_tokenizer
+    if not description.has_mask_head or description.mask_id is None or tokenizer is None:
         raise ModelWithoutHead(f"{description.key} has no masked-language-model head")
-    return description.mask_id
+    return description.mask_id, tokenizer
 
 
 def _mask_positions(text: TokenizedText, mask_id: int) -> list[int]:
