@@ -22,6 +22,7 @@ from attendant_server.application.tokenization import (
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits, known_value
 from attendant_server.engine.calls import ScoreCall, TargetScore
+from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TokenizedText
 
@@ -143,7 +144,7 @@ def _scores(
         total = float(np.sum(log_probabilities, dtype=np.float64))
         scores.append(
             PairScore(
-                score=total / len(target) ** length_penalty,
+                score=length_penalized(total, len(target), length_penalty),
                 log_probability=total,
                 log_probabilities=log_probabilities.tolist(),
                 target=target,
