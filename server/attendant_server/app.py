@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from attendant_server import __version__
 from attendant_server.addresses import joined, listen
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
@@ -33,11 +34,13 @@ from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.observability.start_log import log_start
-from attendant_server.records import CallObserver
 from attendant_server.runtime.sessions import RUNTIME_VERSION
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
+
+if TYPE_CHECKING:
+    from attendant_server.observability.tracing import Tracer
 
 SETTLE_SECONDS = 0.5
 """Seconds that the last refusals are held back, so that no caller retries while the port closes."""
@@ -189,7 +192,7 @@ class Server:
     def _start_series(self) -> None:
         """Create all series before the first scrape."""
         self._metrics.describe_server(
-            version=version("attendant-server"),
+            version=__version__,
             python=platform.python_version(),
             onnxruntime=RUNTIME_VERSION,
             device=self._settings.device,
@@ -219,19 +222,17 @@ class Server:
         return self._catalog.is_ready(model) and self._health.is_serving(service)
 
     def _start_call_reporter(self) -> None:
-        observers: list[CallObserver] = [self._metrics, CallLog()]
-        self._call_reporter = CallReporter(observers)
-        self._closers.append(self._call_reporter.close)
-        endpoint = self._settings.trace_endpoint
-        if not endpoint:
-            return
+        tracers = [self._new_tracer()] if self._settings.trace_endpoint else []
+        # Tracers are first, because the others read the trace id.
+        self._call_reporter = CallReporter([*tracers, self._metrics, CallLog()])
+        self._closers += [self._call_reporter.close, *(tracer.close for tracer in tracers)]
+
+    def _new_tracer(self) -> "Tracer":
         try:
             from attendant_server.observability.tracing import new_tracer
         except ImportError as error:
             raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
-        tracer = new_tracer(endpoint, version("attendant-server"))
-        observers.insert(0, tracer)  # first, because the others read the trace id
-        self._closers.append(tracer.close)
+        return new_tracer(self._settings.trace_endpoint, __version__)
 
     def _show_metrics(self) -> None:
         settings = self._settings
