@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 
 STALLED_SECONDS = 5.0

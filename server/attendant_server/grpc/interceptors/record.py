@@ -12,7 +12,8 @@ import grpc
 
 from attendant_server import records
 from attendant_server.engine.calls import is_cancelled_by_deadline
-from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import CallObserver, CallRecord, Method
 
 REQUEST_ID = "x-request-id"

@@ -11,7 +11,8 @@ from attendant_server.application.models import ListedModel, TokenizationAnswer,
 from attendant_server.application.tokenization import TokenizedOrError
 from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.services.responses import Context, fault, tokens
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.messages import fault, tokens
 
 KINDS = {
     ModelKind.TRANSLATION: bundle_pb2.MODEL_KIND_TRANSLATION,

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-import grpc
 from attendant.v1 import text_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
@@ -12,8 +11,6 @@ from attendant_server.application.tokenization import TruncationReport
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import Phase
 from attendant_server.tokenizer import Token
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 _TOLD_PHASES = frozenset(text_pb2.Timings.DESCRIPTOR.fields_by_name)
 
