@@ -208,7 +208,7 @@ class Server:
             }
         )
         for model in self._catalog.descriptions:
-            self._metrics.add_model(model.key, model.kind.value, model.precision, STATUS_NAMES)
+            self._metrics.add_model(model.key, model.kind.label, model.precision, STATUS_NAMES)
             self._metrics.watch_model(
                 model.key,
                 {

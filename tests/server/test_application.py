@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
 from attendant_server.application import translation
 from attendant_server.application.application import Application
-from attendant_server.application.descriptions import Pooling
+from attendant_server.application.descriptions import ModelKind, Pooling
 from attendant_server.application.embedding import EmbeddingRequest, TokenEmbeddingRequest
 from attendant_server.application.mask_filling import MaskFillingRequest
 from attendant_server.application.models import TextSide, TokenizationRequest
@@ -201,6 +201,7 @@ def test_a_call_whose_deadline_has_passed_is_not_answered(application: Applicati
         (Truncation, text_pb2.Truncation, "TRUNCATION_"),
         (Pooling, embedding_pb2.Pooling, "POOLING_"),
         (TextSide, model_pb2.TextSide, "TEXT_SIDE_"),
+        (ModelKind, bundle_pb2.ModelKind, "MODEL_KIND_"),
     ],
 )
 def test_values_are_numbered_as_in_the_contract(plain: Any, contract: Any, prefix: str):

@@ -45,7 +45,7 @@ def running_application(limits: RequestLimits) -> Iterator[Application]:
     bundles = loader.read_bundles()
     catalog = Catalog([describe_model(bundle) for bundle in bundles], ignore_refusal)
     for model in catalog.descriptions:
-        metrics.add_model(model.key, model.kind.value, model.precision, [])
+        metrics.add_model(model.key, model.kind.label, model.precision, [])
     loaded = [loader.load(bundle) for bundle in bundles]
     engine = Engine({model.bundle.key: model.schedulers for model in loaded}, loader.clock)
     engine.start()

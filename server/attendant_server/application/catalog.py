@@ -88,13 +88,13 @@ class Catalog:
         if model:
             candidates = [d for d in candidates if model in (d.key, d.name)]
         if not candidates:
-            missing = "such model" if model or kind is None else f"{kind.value} model"
+            missing = "such model" if model or kind is None else f"{kind.label} model"
             raise ModelNotFound(f"model: no {missing}; there are {_keys(self.descriptions)}")
         if len({d.name for d in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
         found = candidates[-1]
         if kind is not None and found.kind is not kind:
-            raise InvalidRequest("model", f"{found.key} is no {kind.value} model")
+            raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
 
     def serving(self, model: str, kind: ModelKind | None = None) -> ServedModel:
