@@ -26,6 +26,7 @@ def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
     for name, start, end in phases:
         if name in _TOLD_PHASES:
             duration = getattr(message, name)
+            # Two workers may see the events of one call in different orders.
             duration.seconds, duration.nanos = divmod(max(0, round((end - start) * 1e9)), 10**9)
     return message
 
