@@ -1,7 +1,7 @@
 """Tokenization of a call's texts, within limits; long texts off the event loop."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.validation import known_value
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
 from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
@@ -20,7 +21,9 @@ MAX_JOB_CHARACTERS = 10_000
 """Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
+Text = TypeVar("Text")
 Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 
 
 class Truncation(IntEnum):
@@ -61,6 +64,18 @@ class TokenizationOptions:
         return TruncationReport(text.num_original_tokens, len(text), self.truncation)
 
 
+def tokenization_options(
+    tokenizer: TextTokenizer, max_tokens: int, truncation: int
+) -> TokenizationOptions:
+    """The options of texts with a limit; raises InvalidRequest.
+
+    ``truncation`` is a number of `Truncation`, 0 for the default.
+    """
+    return TokenizationOptions(
+        tokenizer, max_tokens, known_value("truncation", truncation, Truncation.REFUSE)
+    )
+
+
 async def tokenize(
     jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str]
 ) -> list[TokenizedOrError]:
@@ -81,9 +96,21 @@ async def tokenize(
     return results
 
 
-def good(results: Iterable[Result | InvalidRequest]) -> Iterator[Result]:
+def good(texts: Iterable[Text | InvalidRequest]) -> Iterator[Text]:
     """The texts without a fault, in order."""
-    return (result for result in results if not isinstance(result, InvalidRequest))
+    return (text for text in texts if not isinstance(text, InvalidRequest))
+
+
+def merged(
+    texts: Iterable[Text | InvalidRequest],
+    results: Iterable[Result],
+    build: Callable[[Text, Result], Entry],
+) -> list[Entry | InvalidRequest]:
+    """``build`` of each text and its result, or the text's fault; faults have no result."""
+    remaining = iter(results)
+    return [
+        text if isinstance(text, InvalidRequest) else build(text, next(remaining)) for text in texts
+    ]
 
 
 def num_tokens(texts: Iterable[TokenizedOrError]) -> int:

@@ -13,14 +13,14 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
-    Truncation,
     TruncationReport,
     good,
     num_tokens,
+    tokenization_options,
     tokenize,
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options
-from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.engine.calls import (
     Hypothesis,
     SearchOptions,
@@ -109,8 +109,7 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
+        self._limits.check_texts(request.texts)
         model, options, tokenization = self._prepare(request, len(request.texts))
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -161,9 +160,8 @@ class Translator:
         options = search_options(request.options, self._limits, description)
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
         self._limits.check_response("options", max_tokens * TOKEN_BYTES)
-        truncation = known_value("truncation", request.truncation, Truncation.REFUSE)
-        tokenization = TokenizationOptions(
-            model.source_tokenizer, description.max_source_tokens, truncation
+        tokenization = tokenization_options(
+            model.source_tokenizer, description.max_source_tokens, request.truncation
         )
         return model, options, tokenization
 
@@ -200,7 +198,7 @@ async def _search(
 ) -> list[list[Hypothesis]]:
     """The hypotheses of all texts without a fault; raises SearchTooLarge before any work."""
     call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
-    return await model.answer(call) if call.sources else []
+    return await model.answer(call)
 
 
 def _with_faults(
