@@ -24,6 +24,7 @@ from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
+from attendant_server.sizing import worker_processors, workers_and_sentences
 from attendant_server.system.memory import host_memory
 from attendant_server.system.processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -32,13 +33,6 @@ logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
-
-SENTENCES_OF_A_THREAD = 16
-"""Default number of sentences per thread. More sentences do not make a step cheaper per sentence
-(greedy search, small model), but they delay long sentences at every step."""
-MAX_WORKERS = 4
-"""Maximum default number of workers on a CPU. With more, each has too few rows for efficient matrix
-products."""
 
 CACHES_SHARE_OF_MEMORY = 0.5
 """Default share of the memory that the caches of all models may take together."""
@@ -243,29 +237,6 @@ class ModelLoader:
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
         return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
-
-
-def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:
-    """Workers, and sentences per worker: from the settings, or else defaults by measurement."""
-    is_on_gpu = settings.device == "cuda"
-    fitting = settings.max_rows // settings.max_beam_size
-    most = 1 if is_on_gpu else max(1, min(MAX_WORKERS, num_threads, fitting))
-    num_workers = settings.num_workers or most
-    chosen = settings.max_rows if is_on_gpu else SENTENCES_OF_A_THREAD * num_threads
-    num_sentences = (settings.max_sentences or chosen) // num_workers
-    return num_workers, max(1, min(num_sentences, settings.max_rows // num_workers))
-
-
-def worker_processors(
-    settings: Settings, num_workers: int, available: Sequence[int]
-) -> Sequence[int]:
-    """The processors to pin workers to: all, if there is exactly one per worker, else none.
-
-    Pinned workers were measured to have a higher throughput
-    (docs/decisions/0015-keep-each-worker-on-a-processor.md).
-    """
-    is_wanted = settings.pin_workers == "auto" and settings.device == "cpu"
-    return available if is_wanted and num_workers == len(available) else ()
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
