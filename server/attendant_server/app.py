@@ -15,7 +15,7 @@ from attendant_server.addresses import joined, listen
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
@@ -27,7 +27,7 @@ from attendant_server.grpc.server import (
     new_grpc_server,
 )
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.loading import LoadedModel, ModelLoader
+from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
 from attendant_server.manifest_description import describe_model
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
@@ -63,11 +63,11 @@ class Server:
         """Read the manifests of the bundles; raises BundleError."""
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
-        self._loader = ModelLoader(settings, self._metrics)
-        self._bundles = {bundle.key: bundle for bundle in self._loader.read_bundles()}
-        self._catalog = Catalog(
-            [describe_model(bundle) for bundle in self._bundles.values()], self._metrics.on_refused
-        )
+        self._bundles = {bundle.key: bundle for bundle in read_bundles(settings)}
+        descriptions = [describe_model(bundle) for bundle in self._bundles.values()]
+        self._catalog = Catalog(descriptions, self._metrics.on_refused)
+        num_translation = sum(d.kind is ModelKind.TRANSLATION for d in descriptions)
+        self._loader = ModelLoader(settings, num_translation, self._metrics)
         self._admission = CallAdmission(
             settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
         )

@@ -72,11 +72,18 @@ class CacheReader:
         return last or self.read()
 
 
-class ModelLoader:
-    """Reads and loads the bundles of the settings."""
+def read_bundles(settings: Settings) -> list[Bundle]:
+    """Read the manifests of the bundles to load; raises BundleError."""
+    directories = find_bundles(settings.bundles, settings.models)
+    return [read_bundle(d, settings.precision, settings.device) for d in directories]
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+
+class ModelLoader:
+    """Loads the models of one server."""
+
+    def __init__(self, settings: Settings, num_translation: int, metrics: Metrics) -> None:
+        """``num_translation`` translation models will share the memory for caches."""
+        self._settings, self._num_translation, self._metrics = settings, num_translation, metrics
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
@@ -87,7 +94,6 @@ class ModelLoader:
         # Workers run the same sessions concurrently, each on its own thread.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
         self._run_counter = RunCounter(self.num_threads)
-        self._num_translation = 1  # models that share the memory for caches
 
     def open_device(self) -> None:
         """Prepare the device; raises RuntimeError if it cannot be used."""
@@ -98,15 +104,6 @@ class ModelLoader:
                 self._metrics.watch_device_memory(gpu_memory)
             except (OSError, RuntimeError) as error:  # no reason not to serve
                 logger.warning("event=no_device_memory_metrics %s", error)
-
-    def read_bundles(self) -> list[Bundle]:
-        """Read the manifests of the bundles to load; raises BundleError."""
-        directories = find_bundles(self._settings.bundles, self._settings.models)
-        settings = self._settings
-        bundles = [read_bundle(d, settings.precision, settings.device) for d in directories]
-        translation = bundle_pb2.MODEL_KIND_TRANSLATION
-        self._num_translation = sum(b.manifest.kind == translation for b in bundles)
-        return bundles
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
