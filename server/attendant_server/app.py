@@ -33,8 +33,9 @@ from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import serve_metrics
+from attendant_server.observability.scheduler_gauges import watch_schedulers
 from attendant_server.observability.start_log import log_start
-from attendant_server.runtime.sessions import RUNTIME_VERSION
+from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
@@ -112,6 +113,8 @@ class Server:
             await run_blocking(self._loader.open_device)
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
+        if settings.device == "cuda":
+            await self._watch_device_memory()
         self._start_call_reporter()
         self._grpc = new_grpc_server(
             self._application, self._health, self._drain, self._call_reporter, settings
@@ -130,6 +133,10 @@ class Server:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         bundles = [self._bundles[d.key] for d in self._catalog.descriptions]
         loaded = [await run_blocking(self._loader.load, bundle) for bundle in bundles]
+        for model in loaded:
+            watch_schedulers(
+                self._metrics, model.bundle.key, model.schedulers, model.max_cache_bytes
+            )
         schedulers = {model.bundle.key: model.schedulers for model in loaded}
         engine = Engine(
             schedulers,
@@ -220,6 +227,14 @@ class Server:
     def _is_serving(self, model: ModelDescription) -> bool:
         service = SERVICES_OF_KINDS[model.kind]
         return self._catalog.is_ready(model) and self._health.is_serving(service)
+
+    async def _watch_device_memory(self) -> None:
+        try:
+            await run_blocking(gpu_memory)
+        except (OSError, RuntimeError) as error:  # no reason not to serve
+            logger.warning("event=no_device_memory_metrics %s", error)
+        else:
+            self._metrics.watch_device_memory(gpu_memory)
 
     def _start_call_reporter(self) -> None:
         tracers = [self._new_tracer()] if self._settings.trace_endpoint else []

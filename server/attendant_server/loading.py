@@ -12,10 +12,9 @@ from attendant.v1 import bundle_pb2
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.models import CacheFigures, CachePool
+from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
@@ -44,32 +43,12 @@ class LoadedModel:
 
     bundle: Bundle
     schedulers: Sequence[Scheduler]
+    max_cache_bytes: int
+    """Limit of the caches of a translation model, over all workers; 0 for other models."""
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
     mask_tokenizer: TextTokenizer | None
     """None for models without a mask token."""
-
-
-class CacheReader:
-    """Reads the needed and allocated cache memory of a model, over all workers.
-
-    The metrics of the two figures are read one after the other, but must show the same moment.
-    """
-
-    def __init__(self, pools: Sequence[CachePool]) -> None:
-        self._pools = pools
-        self._last: CacheFigures | None = None
-
-    def read(self) -> CacheFigures:
-        """The present figures."""
-        all_figures = [pool.figures for pool in self._pools]
-        self._last = CacheFigures(*map(sum, zip(*all_figures, strict=True)))
-        return self._last
-
-    def last_read(self) -> CacheFigures:
-        """The figures of the last `read` at the first call after it, else the present figures."""
-        last, self._last = self._last, None
-        return last or self.read()
 
 
 def read_bundles(settings: Settings) -> list[Bundle]:
@@ -81,9 +60,12 @@ def read_bundles(settings: Settings) -> list[Bundle]:
 class ModelLoader:
     """Loads the models of one server."""
 
-    def __init__(self, settings: Settings, num_translation: int, metrics: Metrics) -> None:
-        """``num_translation`` translation models will share the memory for caches."""
-        self._settings, self._num_translation, self._metrics = settings, num_translation, metrics
+    def __init__(self, settings: Settings, num_translation: int, observer: Observer) -> None:
+        """``num_translation`` translation models will share the memory for caches.
+
+        ``observer`` receives the reports of all schedulers.
+        """
+        self._settings, self._num_translation, self._observer = settings, num_translation, observer
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
@@ -99,11 +81,6 @@ class ModelLoader:
         """Prepare the device; raises RuntimeError if it cannot be used."""
         if self._settings.device == "cuda":
             use_gpu(self._settings.max_device_memory_bytes)
-            try:
-                gpu_memory()
-                self._metrics.watch_device_memory(gpu_memory)
-            except (OSError, RuntimeError) as error:  # no reason not to serve
-                logger.warning("event=no_device_memory_metrics %s", error)
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
@@ -122,17 +99,22 @@ class ModelLoader:
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
+        schedulers, max_cache_bytes = (
+            self._translation_schedulers(bundle)
+            if is_translation
+            else (self._embedding_schedulers(bundle), 0)
+        )
         return LoadedModel(
             bundle=bundle,
-            schedulers=self._translation_schedulers(bundle)
-            if is_translation
-            else self._embedding_schedulers(bundle),
+            schedulers=schedulers,
+            max_cache_bytes=max_cache_bytes,
             source_tokenizer=tokenizer(source),
             target_tokenizer=tokenizer(bundle.manifest.target_tokenizer or source),
             mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
         )
 
-    def _translation_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
+    def _translation_schedulers(self, bundle: Bundle) -> tuple[Sequence[Scheduler], int]:
+        """The schedulers of a model, and the limit of their caches together."""
         settings = self._settings
         model = self._translation_model(bundle)
         max_cache_bytes = self._max_cache_bytes(model)
@@ -145,28 +127,9 @@ class ModelLoader:
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
         )
         schedulers = self._for_workers(
-            partial(TranslationScheduler, bundle.key, model, limits, self._metrics, self.clock)
+            partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)
         )
-        caches = CacheReader([scheduler.pool for scheduler in schedulers])
-        self._metrics.watch_model(
-            bundle.key,
-            {
-                "attendant_queued_texts": lambda: schedulers[0].num_waiting,
-                "attendant_active_sentences": lambda: sum(
-                    x.num_active_sentences for x in schedulers
-                ),
-                "attendant_max_active_sentences": lambda: sum(x.max_sentences for x in schedulers),
-                "attendant_rows_used": lambda: sum(
-                    scheduler.num_active for scheduler in schedulers
-                ),
-                "attendant_max_rows": lambda: sum(scheduler.max_rows for scheduler in schedulers),
-                "attendant_max_step_rows": lambda: schedulers[0].max_rows,
-                "attendant_cache_needed_bytes": lambda: caches.read().needed,
-                "attendant_cache_bytes": lambda: caches.last_read().allocated,
-                "attendant_max_cache_bytes": lambda: max_cache_bytes,
-            },
-        )
-        return schedulers
+        return schedulers, max_cache_bytes
 
     def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
         if self._settings.device == "cuda":
@@ -215,13 +178,9 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        schedulers = self._for_workers(
-            partial(EmbeddingScheduler, bundle.key, model, limits, self._metrics, self.clock)
+        return self._for_workers(
+            partial(EmbeddingScheduler, bundle.key, model, limits, self._observer, self.clock)
         )
-        self._metrics.watch_model(
-            bundle.key, {"attendant_queued_texts": lambda: schedulers[0].num_waiting}
-        )
-        return schedulers
 
     def _for_workers(
         self, new_scheduler: Callable[[SchedulerKind | None], SchedulerKind]
