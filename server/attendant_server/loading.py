@@ -95,7 +95,7 @@ class ModelLoader:
     def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
-        tokenizer = cache(partial(_tokenizer, bundle))  # most models name one file twice
+        tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None

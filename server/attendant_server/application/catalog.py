@@ -42,10 +42,7 @@ class ServedModel:
     """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
 
     async def answer(self, call: Call[Result]) -> list[Result]:
-        """Let the engine answer a call, unless it has no texts.
-
-        Cancelling the coroutine abandons the call.
-        """
+        """Let the engine answer a call; cancelling the coroutine abandons the call."""
         if not call.num_texts:
             return []
         records.current().engine = call.timings

@@ -43,7 +43,10 @@ OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """Texts to embed. ``pooling`` and ``truncation`` are numbers of their enums, 0 for default."""
+    """Texts to embed.
+
+    ``pooling`` and ``truncation`` are numbers of their enums, 0 for the default.
+    """
 
     texts: Sequence[str]
     model: str = ""

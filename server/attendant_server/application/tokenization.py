@@ -51,8 +51,8 @@ class TokenizationOptions:
 
     tokenizer: TextTokenizer
     max_tokens: int | None
-    """Maximum tokens of one text, including special tokens. None: no limit, and empty texts are
-    allowed."""
+    """Maximum tokens of one text, including special tokens. If None, there is no limit, and empty
+    texts are allowed."""
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
     """Maximum tokens of the whole call."""
@@ -92,7 +92,7 @@ async def tokenize(
         run = partial(_tokenize_all, options, field, job, len(results))
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
-    _note(record, results)
+    _add_to_record(record, results)
     return results
 
 
@@ -106,7 +106,7 @@ def merged(
     results: Iterable[Result],
     build: Callable[[Text, Result], Entry],
 ) -> list[Entry | InvalidRequest]:
-    """``build`` of each text and its result, or the text's fault; faults have no result."""
+    """The texts with their results, combined by ``build``; a text with a fault has no result."""
     remaining = iter(results)
     return [
         text if isinstance(text, InvalidRequest) else build(text, next(remaining)) for text in texts
@@ -118,7 +118,7 @@ def num_tokens(texts: Iterable[TokenizedOrError]) -> int:
     return sum(len(text) for text in good(texts))
 
 
-def _note(record: CallRecord, results: Sequence[TokenizedOrError]) -> None:
+def _add_to_record(record: CallRecord, results: Sequence[TokenizedOrError]) -> None:
     record.tokenization_ended = time.monotonic()
     record.num_texts += len(results)
     for text in results:

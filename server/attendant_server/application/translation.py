@@ -204,7 +204,7 @@ async def _search(
 def _with_faults(
     texts: Sequence[TokenizedOrError], problems: Mapping[int, str]
 ) -> list[TokenizedOrError]:
-    """The texts, of which some get a fault: ``problems`` counts only texts without one."""
+    """The texts with further faults; the keys of ``problems`` count texts without a fault."""
     record, results = records.current(), list(texts)
     indices = [i for i, text in enumerate(texts) if not isinstance(text, InvalidRequest)]
     for number, problem in problems.items():

@@ -81,7 +81,7 @@ class MetricDefinitions:
 
     def _calls(self) -> None:
         self.rpcs_started = self._new(
-            Counter, "grpc_server_started_total", "Calls that have come", RPC
+            Counter, "grpc_server_started_total", "Calls that have started", RPC
         )
         self.rpcs_handled = self._new(
             Counter, "grpc_server_handled_total", "Calls that have ended", (*RPC, "grpc_code")

@@ -2,7 +2,7 @@
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
 as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
-are not known here.
+are not tracked.
 """
 
 import asyncio
