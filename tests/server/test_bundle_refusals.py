@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attendant_server.bundles import BundleError
-from attendant_server.loading import ModelLoader
+from attendant_server.loading import ModelLoader, read_bundles
 from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.translation_model import OnnxTranslationModel
@@ -32,9 +32,9 @@ def refusal(root: Path) -> str:
 def load(root: Path) -> None:
     metrics = Metrics()
     metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
-    loader = ModelLoader(Settings(bundles=root, num_threads=1, precision="fp32"), metrics)
-    for bundle in loader.read_bundles():
-        loader.load(bundle)
+    settings = Settings(bundles=root, num_threads=1, precision="fp32")
+    for bundle in read_bundles(settings):
+        ModelLoader(settings, 1, metrics).load(bundle)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", '{"ä": 1}'.encode("latin-1"), b"\x80"])

@@ -142,12 +142,13 @@ def test_a_refusal_states_the_need_of_the_text_and_the_limit(model):
 
 def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model):
     scheduler = new_scheduler(model, max_cache_bytes=100)
-    call = TranslateCall([(5,) * 10, (6,)], SearchOptions(1000, max_output_ratio=3))
+    options = SearchOptions(1000, max_output_ratio=3, extra_output_tokens=16)
+    call = TranslateCall([(5,) * 10, (6,)], options)
     scheduler.submit(call)
     run(scheduler)
     assert call.future.result()
     with pytest.raises(SearchTooLarge) as refusal:
-        scheduler.submit(TranslateCall([(6,), (5,) * 21], SearchOptions(1000, max_output_ratio=4)))
+        scheduler.submit(TranslateCall([(6,), (5,) * 21], options._replace(max_output_ratio=4)))
     assert list(refusal.value.problems) == [1]
     assert "21 tokens, with a beam of 1 and at most 100 output" in refusal.value.problems[1]
 

@@ -14,10 +14,16 @@ from attendant_server.errors import InvalidRequest
 TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
-EXTRA_TOKENS = 16
-"""Output tokens that every text may have in addition to its limit per source token."""
 EARLY_SECONDS = 0.01
 """Tolerance for callers that cancel a call slightly before the deadline that they sent."""
+
+
+def is_cancelled_by_deadline(seconds_left: float | None) -> bool:
+    """Whether a call that was cancelled ``seconds_left`` before its deadline most likely hit it.
+
+    None stands for a call without a deadline.
+    """
+    return seconds_left is not None and seconds_left <= EARLY_SECONDS
 
 
 @dataclass(slots=True)
@@ -68,7 +74,7 @@ class CallFuture(Future[list[Result]]):
 
     def came_too_late(self, now: float) -> bool:
         """Whether the call most likely ended because of its deadline."""
-        return self.deadline is not None and now >= self.deadline - EARLY_SECONDS
+        return self.deadline is not None and is_cancelled_by_deadline(self.deadline - now)
 
 
 class Call(Generic[Result]):
@@ -133,13 +139,14 @@ class SearchOptions(NamedTuple):
     """Ids of tokens that no hypothesis may contain."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
-    `EXTRA_TOKENS`."""
+    ``extra_output_tokens``."""
+    extra_output_tokens: int = 0
 
     def for_source(self, num_source_tokens: int) -> "SearchOptions":
         """These options with the output limit of one text."""
         if self.max_output_ratio is None:
             return self
-        limit = self.max_output_ratio * num_source_tokens + EXTRA_TOKENS
+        limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
         limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
         return self._replace(max_output_tokens=limit, max_output_ratio=None)
 
