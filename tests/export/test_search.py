@@ -56,11 +56,10 @@ def test_a_beam_of_one_is_greedy_search(model):
     assert all(len(hypotheses) == 1 for hypotheses in beams)
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_beam_hypotheses_are_distinct_and_sorted_by_score(model, length_penalty):
+def test_beam_hypotheses_are_distinct_and_sorted_by_score(model):
     for source in SOURCES:
-        found = search.beam(model, source, 4, MAX_TOKENS, length_penalty).hypotheses
-        scores = [hypothesis.score(length_penalty) for hypothesis in found]
+        found = search.beam(model, source, 4, MAX_TOKENS).hypotheses
+        scores = [hypothesis.score() for hypothesis in found]
 
         assert scores == sorted(scores, reverse=True)
         assert len(set(tokens(found))) == 4
@@ -81,12 +80,8 @@ def test_log_probabilities_of_a_search_are_those_of_teacher_forcing(model):
         assert hypothesis.log_probabilities == pytest.approx(values, abs=1e-5)
 
 
-def test_a_score_is_the_sum_divided_by_the_penalized_length():
-    hypothesis = ReferenceHypothesis((5, 2), (-1.0, -2.0))
-
-    assert hypothesis.score(0) == -3
-    assert hypothesis.score(1) == -1.5
-    assert hypothesis.score(2) == -0.75
+def test_a_score_is_the_mean_log_probability():
+    assert ReferenceHypothesis((5, 2), (-1.0, -2.0)).score() == -1.5
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)

@@ -212,7 +212,7 @@ def test_another_token_is_a_tie_if_it_is_closer_than_twice_the_bound(other_log_p
 
 def trace_of_two_steps(first, second):
     """A search with beam size 2 and two steps; each candidate is a token and a log-probability."""
-    beams = SentenceSearch(0, beam_size=2, max_tokens=2, length_penalty=1.0, eos_id=2)
+    beams = SentenceSearch(0, beam_size=2, max_tokens=2, eos_id=2)
     for rows in ([first, first], second):
         ids = np.array([[token for token, _ in row] for row in rows])
         beams.advance(ids, np.array([[value for _, value in row] for row in rows]))

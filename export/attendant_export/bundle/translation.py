@@ -210,7 +210,6 @@ def _reference_outputs(
     outputs: Mapping[str, Mapping[str, list[ReferenceHypothesis]]],
 ) -> dict[str, Any]:
     return {
-        "length_penalty": 1.0,
         "beam_sizes": SEARCHES,
         "texts": [
             {"text": text, "token_ids": ids, "max_output_tokens": limit}

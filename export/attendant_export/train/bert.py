@@ -47,6 +47,9 @@ from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.verify.metrics import retrieval_accuracy
 
+MAX_VALID_BATCH_TOKENS = 4096
+"""Padded tokens of a batch in validation."""
+
 
 @dataclass(frozen=True, slots=True)
 class MlmOptions:
@@ -92,20 +95,19 @@ def embed_texts(
     model: Encoder,
     tokenizer: Tokenizer,
     texts: list[str],
+    max_tokens: int,
     pooling: Pooling = "mean",
-    max_tokens: int = 128,
-    max_batch_tokens: int = 4096,
     num_layers: int | None = None,
 ) -> Tensor:
     """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
 
-    See `Encoder.hidden_states` for ``num_layers``.
+    Texts are truncated to ``max_tokens``. See `Encoder.hidden_states` for ``num_layers``.
     """
     sequences = encode_whole(texts, tokenizer, max_tokens)
     lengths = [len(ids) for ids in sequences]
     device = model.embedding.weight.device
     embeddings = torch.empty(len(texts), model.architecture.d_model, device=device)
-    for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
+    for indices in group_by_tokens(lengths, MAX_VALID_BATCH_TOKENS, np.argsort(lengths)):
         token_ids = pad_arrays([sequences[i] for i in indices], model.tokens.pad_id)
         embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
     return embeddings
@@ -130,7 +132,8 @@ class MlmTask:
         chosen = rng.permutation(len(text.valid))[: options.num_valid_sequences]
         valid = encode_in_pieces([text.valid[i] for i in chosen], tokenizer, data.max_tokens)
         # Masked only once, so that all validations are comparable.
-        self.valid_batches = list(MaskedDataset(valid, tokenizer).batches(4096, rng))
+        masked = MaskedDataset(valid, tokenizer).batches(MAX_VALID_BATCH_TOKENS, rng)
+        self.valid_batches = list(masked)
 
     @property
     def _device(self) -> torch.device:
@@ -177,8 +180,8 @@ class ContrastiveTask:
     """Batches, loss and validation of the sentence embeddings, for `Trainer`.
 
     With ``mlm``, each step also trains the masked language model, which keeps its head accurate. A
-    sentence is compared with the sentences of all ``processes``. See `Encoder.hidden_states` for
-    ``num_layers``.
+    sentence is compared with the sentences of all ``processes``. Sentences of ``valid`` are
+    truncated to ``max_tokens``. See `Encoder.hidden_states` for ``num_layers``.
     """
 
     def __init__(
@@ -187,6 +190,7 @@ class ContrastiveTask:
         tokenizer: Tokenizer,
         pairs: SimilarPairs,
         valid: Sequence[tuple[str, str]],
+        max_tokens: int,
         options: ContrastiveOptions,
         mlm: MlmTask | None = None,
         num_layers: int | None = None,
@@ -194,6 +198,7 @@ class ContrastiveTask:
     ) -> None:
         self.model, self.tokenizer, self.pairs, self.options = model, tokenizer, pairs, options
         self.mlm, self.num_layers, self.processes = mlm, num_layers, processes
+        self.max_tokens = max_tokens
         self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
@@ -233,11 +238,9 @@ class ContrastiveTask:
 
         If both are trained, their mean selects the best checkpoint.
         """
+        how = (self.max_tokens, self.options.pooling, self.num_layers)
         first, second = (
-            embed_texts(
-                self.model, self.tokenizer, texts, self.options.pooling, num_layers=self.num_layers
-            )
-            for texts in self.valid_sides
+            embed_texts(self.model, self.tokenizer, texts, *how) for texts in self.valid_sides
         )
         measured = {"retrieval_accuracy": retrieval_accuracy(first, second)}
         if self.mlm is None:
@@ -304,13 +307,12 @@ def _phases(
         data, options.max_paraphrases_per_group, options.num_valid_sentences
     )
     pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
+    given = (model, tokenizer, pairs, sentences.valid, data.max_tokens)
     if options.embedding_training is not None:
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
-        task = ContrastiveTask(
-            model, tokenizer, pairs, sentences.valid, averages, num_layers=0, processes=processes
-        )
+        task = ContrastiveTask(*given, averages, num_layers=0, processes=processes)
         yield Trainer(
             model, task.as_task(), averages.training, run_dir / "embeddings", processes=processes
         )
@@ -319,9 +321,7 @@ def _phases(
         yield Trainer(
             model, mlm.as_task(), mlm_options.training, run_dir / "mlm", processes=processes
         )
-    task = ContrastiveTask(
-        model, tokenizer, pairs, sentences.valid, options, mlm, processes=processes
-    )
+    task = ContrastiveTask(*given, options, mlm, processes=processes)
     yield Trainer(model, task.as_task(), options.training, run_dir, processes=processes)
 
 

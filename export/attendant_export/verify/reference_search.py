@@ -22,10 +22,9 @@ class ReferenceHypothesis:
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
 
-    def score(self, length_penalty: float) -> float:
-        """Sum of log-probabilities divided by (number of tokens)^length_penalty."""
-        divisor: float = max(1, len(self.token_ids)) ** length_penalty
-        return sum(self.log_probabilities) / divisor
+    def score(self) -> float:
+        """Mean log-probability of the tokens, which is the server's score by default."""
+        return sum(self.log_probabilities) / max(1, len(self.token_ids))
 
     def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
         """This hypothesis extended by one token."""
@@ -114,11 +113,7 @@ def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypo
 
 @torch.inference_mode()
 def beam(
-    model: EncoderDecoder,
-    source: Sequence[int],
-    beam_size: int,
-    max_tokens: int,
-    length_penalty: float = 1.0,
+    model: EncoderDecoder, source: Sequence[int], beam_size: int, max_tokens: int
 ) -> SearchTrace:
     """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
 
@@ -136,14 +131,14 @@ def beam(
     for _ in range(max_tokens):
         expanded = _expand(model, running, memory, mask, 2 * beam_size)
         ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == special.eos_id]
-        finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
+        finished = sorted([*finished, *ended], key=lambda h: -h.score())[:beam_size]
         running = [h for h in expanded if h.token_ids[-1] != special.eos_id][:beam_size]
         steps.append(SearchStep(expanded[:beam_size], running))
-        best_running = max(h.score(length_penalty) for h in running)
-        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
+        best_running = max(h.score() for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score():
             break
     else:
-        finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
+        finished = sorted([*finished, *running], key=lambda h: -h.score())
     return SearchTrace(finished[:beam_size], steps)
 
 
