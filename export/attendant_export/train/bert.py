@@ -20,7 +20,7 @@ from attendant_export.data.batches import (
     encode_in_pieces,
     encode_whole,
     group_by_tokens,
-    pad_arrays,
+    pad,
 )
 from attendant_export.data.bert_text import BertData, MlmText, read_mlm_text, read_similar_sentences
 from attendant_export.data.masked_text import MaskedBatch, MaskedDataset
@@ -108,7 +108,7 @@ def embed_texts(
     device = model.embedding.weight.device
     embeddings = torch.empty(len(texts), model.architecture.d_model, device=device)
     for indices in group_by_tokens(lengths, MAX_VALID_BATCH_TOKENS, np.argsort(lengths)):
-        token_ids = pad_arrays([sequences[i] for i in indices], model.tokens.pad_id)
+        token_ids = pad([sequences[i] for i in indices], model.tokens.pad_id)
         embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
     return embeddings
 

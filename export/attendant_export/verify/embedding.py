@@ -6,6 +6,7 @@ Works on token ids and does not depend on text or files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from attendant.v1.bundle_pb2 import EmbeddingParity, PrecisionGraphs, PrecisionP
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
-from attendant_export.models.encoder import Encoder, pool
+from attendant_export.models.encoder import Encoder, Pooling, pool
 from attendant_export.verify.graph_sessions import (
     GraphError,
     GraphSession,
@@ -26,7 +27,7 @@ from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest,
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
-POOLINGS = ("mean", "cls", "max")
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MIN_FP32_COSINE = 0.99999
 MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
 """A precision with a lower mean cosine to the model's vectors logs a warning."""
@@ -115,8 +116,8 @@ class EmbeddingVerifier:
     def _pool(self, hidden: FloatArray) -> FloatArray:
         states = torch.from_numpy(hidden)
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
-        vectors = [pool(states, mask, p)[0].numpy() for p in ("mean", "cls", "max")]
-        return np.stack(vectors)  # (poolings, d_model)
+        # (poolings, d_model)
+        return np.stack([pool(states, mask, pooling)[0].numpy() for pooling in POOLINGS])
 
     def verify(self, precision: str, graphs: EmbeddingGraphs) -> VerifiedEmbeddings:
         """Compare ``graphs`` with the model.
