@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.runs.translation import greedy
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
@@ -37,23 +38,23 @@ def tokens(hypotheses):
 
 
 def test_greedy_search_is_the_same_with_and_without_cache(model):
-    cached = search.greedy(model, SOURCES, MAX_TOKENS)
+    cached = greedy(model, SOURCES, MAX_TOKENS)
 
-    assert tokens(cached) == tokens(search.greedy(model, SOURCES, MAX_TOKENS, cached=False))
+    assert list(map(tuple, cached)) == tokens(search.greedy(model, SOURCES, MAX_TOKENS))
 
 
 def test_greedy_search_is_the_same_alone_and_in_a_batch(model):
-    alone = [search.greedy(model, [source], MAX_TOKENS)[0] for source in SOURCES]
+    alone = [greedy(model, [source], MAX_TOKENS)[0] for source in SOURCES]
 
-    assert tokens(alone) == tokens(search.greedy(model, SOURCES, MAX_TOKENS))
+    assert alone == greedy(model, SOURCES, MAX_TOKENS)
 
 
 def test_a_beam_of_one_is_greedy_search(model):
-    greedy = search.greedy(model, SOURCES, MAX_TOKENS)
+    hypotheses = search.greedy(model, SOURCES, MAX_TOKENS)
     beams = [search.beam(model, source, 1, MAX_TOKENS).hypotheses for source in SOURCES]
 
-    assert tokens(greedy) == [tokens(hypotheses)[0] for hypotheses in beams]
-    assert all(len(hypotheses) == 1 for hypotheses in beams)
+    assert tokens(hypotheses) == [tokens(found)[0] for found in beams]
+    assert all(len(found) == 1 for found in beams)
 
 
 def test_beam_hypotheses_are_distinct_and_sorted_by_score(model):

@@ -166,7 +166,7 @@ def test_uncached_decoding_steps_over_the_whole_prefix_each_time(model, tmp_path
         open_graphs(model, "fp32", tmp_path), "greedy_step", SAMPLE.sources[0], 4
     )
 
-    expected = search.greedy(model, [SAMPLE.sources[0]], 4, cached=False)[0]
+    expected = search.greedy(model, [SAMPLE.sources[0]], 4)[0]
     assert found.token_ids == expected.token_ids
     assert steps == [[i] for length in range(len(found.token_ids)) for i in range(length + 1)]
 

@@ -33,15 +33,15 @@ from attendant_export.data.tokenizer import UNK, special_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.translation import max_output_tokens, translate
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.quality import (
     compare_corpora,
-    max_output_tokens,
     measure_translation,
     translate_by_graphs,
 )
-from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace, translate
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.translation import (
     SEARCHES,
@@ -95,7 +95,7 @@ class TranslationExport:
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         sources = list(self._texts.values())
-        limits = [max_output_tokens(ids, self._max_tokens) for ids in sources]
+        limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = _learn_shortlists(draft, tokenizer)
         self._verifier = TranslationVerifier(model, self._sample)
@@ -139,7 +139,7 @@ class TranslationExport:
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
         """The model's greedy translations."""
-        return translate(self._model, self._tokenizer, list(texts))
+        return translate(self._model, self._tokenizer, texts)
 
     def _open(self, written: PrecisionGraphs) -> TranslationGraphs:
         folder = self._draft.folder_of(written.name)

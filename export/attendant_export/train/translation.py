@@ -22,11 +22,11 @@ from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.models import new_translation_model
 from attendant_export.runs.sizes import check_run, has_started
+from attendant_export.runs.translation import translate
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
 from attendant_export.train.start import FREE, check_start, load_start
 from attendant_export.verify.metrics import score_translations
-from attendant_export.verify.reference_search import translate
 
 logger = logging.getLogger(__name__)
 

@@ -76,7 +76,7 @@ class TranslationVerifier:
     def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
         self._model, self._sample = model, sample
         pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
-        best = [search.greedy(model, [s], limit, cached=False)[0] for s, limit in pairs]
+        best = [search.greedy(model, [s], limit)[0] for s, limit in pairs]
         self._greedy_tokens = [hypothesis.token_ids for hypothesis in best]
         self._traces = {
             name: [search.beam(model, s, size, limit) for s, limit in pairs]
