@@ -27,6 +27,7 @@ from attendant_export.data.tokenizer import BERT_UNK, special_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
+from attendant_export.verify.bounds import largest
 from attendant_export.verify.embedding import (
     MIN_BATCHED_COSINE,
     MIN_MEAN_COSINE,
@@ -39,7 +40,6 @@ from attendant_export.verify.embedding import (
 )
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.quality import measure_embeddings
-from attendant_export.verify.translation import largest
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,6 @@ from attendant_export.bundle.manifest import (
 from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.weights import check_weights
 from attendant_export.data.corpus import Corpus
-from attendant_export.graphs.writer import PRECISIONS
 from attendant_export.runs import checkpoint
 from attendant_export.runs.records import read_run_record
 
@@ -68,8 +67,8 @@ class ExportOptions:
             raise ValueError(
                 f"version {self.version!r} is not 1 to 100 letters, digits, dots, hyphens"
             )
-        if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
-            raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+        if not self.precisions or not set(self.precisions) <= set(rules.PRECISIONS):
+            raise ValueError(f"precisions must be some of {', '.join(rules.PRECISIONS)}")
         if self.max_tokens is not None and not 1 <= self.max_tokens <= rules.MAX_TOKENS:
             raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
 

@@ -34,6 +34,7 @@ from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.runs.translation import max_output_tokens, translate
+from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.quality import (
@@ -49,7 +50,6 @@ from attendant_export.verify.translation import (
     TranslationVerifier,
     compare,
     difference,
-    largest,
     scorer_difference,
     trace_of,
 )

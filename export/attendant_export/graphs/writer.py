@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
+from attendant_manifest.rules import PRECISIONS
 from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
@@ -31,7 +32,6 @@ from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 
-PRECISIONS = ("fp32", "int8", "fp16")
 MAX_POSITIONS = 512
 """Default limit of tokens of a text."""
 

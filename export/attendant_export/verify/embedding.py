@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder import Encoder, Pooling, pool
+from attendant_export.verify.bounds import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphError,
     GraphSession,
@@ -22,7 +23,6 @@ from attendant_export.verify.graph_sessions import (
     check_finite,
     check_token_ids,
 )
-from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
