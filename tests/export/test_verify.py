@@ -70,6 +70,11 @@ def open_graphs(model, precision, folder, kind=TranslationGraphs):
     return kind(folder, written, manifest_of(model))
 
 
+def open_embedding_graphs(model, precision, folder):
+    written = write_embedding_graphs(model, precision, folder)
+    return EmbeddingGraphs(folder, written, manifest_of(model))
+
+
 def test_fp32_graphs_follow_the_model_in_every_way_of_running_them(model, verifier, tmp_path):
     parity = verifier.verify("fp32", open_graphs(model, "fp32", tmp_path)).parity
 
@@ -288,10 +293,9 @@ def test_bounds_are_rounded_up_to_one_digit(value, rounded):
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 def test_embedding_graphs_follow_the_model(norm_first, precision, tmp_path):
     model = tiny_bert(norm_first)
-    written = write_embedding_graphs(model, precision, tmp_path)
 
     verified = EmbeddingVerifier(model, TEXTS).verify(
-        precision, EmbeddingGraphs(tmp_path, written, 0)
+        precision, open_embedding_graphs(model, precision, tmp_path)
     )
 
     assert verified.parity.embeddings.min_cosine > (0.99999 if precision == "fp32" else 0.99)
@@ -302,7 +306,7 @@ def test_embedding_graphs_follow_the_model(norm_first, precision, tmp_path):
 @pytest.mark.parametrize("graph", ["embedder", "mlm_head"])
 def test_embedding_graphs_that_give_no_numbers_are_refused(graph, tmp_path):
     model = tiny_bert(norm_first=True)
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(model, "int8", tmp_path), 0)
+    graphs = open_embedding_graphs(model, "int8", tmp_path)
     setattr(graphs, graph, FullOfNaN(getattr(graphs, graph)))
 
     with pytest.raises(ParityError, match=f"{graph}.* gives values that are not finite"):
@@ -319,7 +323,7 @@ def test_one_scale_for_the_activations_of_a_batch_is_refused(norm_first, tmp_pat
 
     monkeypatch.setattr(Int8Layers, "_largest", largest_of_all)
     model = tiny_bert(norm_first)
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(model, "int8", tmp_path), 0)
+    graphs = open_embedding_graphs(model, "int8", tmp_path)
 
     with pytest.raises(ParityError, match="cosine of alone and batched"):
         EmbeddingVerifier(model, TEXTS).verify("int8", graphs)
@@ -328,7 +332,7 @@ def test_one_scale_for_the_activations_of_a_batch_is_refused(norm_first, tmp_pat
 def test_embedding_graphs_of_another_model_are_refused(tmp_path):
     model, other = tiny_bert(norm_first=False), tiny_bert(norm_first=False)
     dict(other.named_parameters())["encoder.0.feed_forward.0.bias"].data += 0.5
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(other, "fp32", tmp_path), 0)
+    graphs = open_embedding_graphs(other, "fp32", tmp_path)
 
     with pytest.raises(ParityError, match="do not follow the model"):
         EmbeddingVerifier(model, TEXTS).verify("fp32", graphs)

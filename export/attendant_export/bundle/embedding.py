@@ -108,7 +108,7 @@ class EmbeddingExport:
 
     def _open(self, written: PrecisionGraphs) -> EmbeddingGraphs:
         folder = self._draft.folder_of(written.name)
-        return open_embedding_graphs(folder, written, self._draft.manifest)
+        return EmbeddingGraphs(folder, written, self._draft.manifest)
 
 
 @torch.inference_mode()
@@ -119,13 +119,6 @@ def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
     hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.tokens.mask_id)]
     best = model.mask_logits(hidden[None]).topk(NUM_GUESSES).indices[0]
     return ", ".join(str(tokenizer.id_to_token(int(i))) for i in best)
-
-
-def open_embedding_graphs(
-    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
-) -> EmbeddingGraphs:
-    """Open the graphs of one precision in ``folder``."""
-    return EmbeddingGraphs(folder, graphs, manifest.special_tokens.pad_id)
 
 
 def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_tokens: int) -> None:
@@ -196,7 +189,7 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
     checked = []
     for precision in manifest.precisions:
         name, stored = precision.name, reference["outputs"][precision.name]
-        graphs = open_embedding_graphs(folder, precision, manifest)
+        graphs = EmbeddingGraphs(folder, precision, manifest)
         (vectors,) = graphs.run(token_ids, ["mean_pooled"])
         limit = _check_vectors(name, vectors, stored)
         masked = [
@@ -204,9 +197,7 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
             for text, output in zip(reference["masked"], stored["masked"], strict=True)
         ]
         bound = bounds.get(name, 0.0)
-        moved = batched_difference(
-            graphs, masked, manifest.architecture.source_embeddings.vocab_size
-        )
+        moved = batched_difference(graphs, masked)
         if not (moved <= bound + ROUNDING):
             raise ParityError(
                 f"{name}: log-probabilities of reference masks differ by {moved:.2g}; the bound "

@@ -143,7 +143,7 @@ class TranslationExport:
 
     def _open(self, written: PrecisionGraphs) -> TranslationGraphs:
         folder = self._draft.folder_of(written.name)
-        return open_translation_graphs(folder, written, self._draft.manifest)
+        return TranslationGraphs(folder, written, self._draft.manifest)
 
     def _translate_valid(
         self, graphs: TranslationGraphs, uses_shortlists: bool = False
@@ -178,13 +178,6 @@ def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
     special_ids = sorted({start, *(token_id for _, token_id in special_tokens.ListFields())})
     vocab_size = draft.manifest.architecture.target_embeddings.vocab_size
     return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
-
-
-def open_translation_graphs(
-    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
-) -> TranslationGraphs:
-    """Open the graphs of one precision in ``folder``."""
-    return TranslationGraphs(folder, graphs, manifest)
 
 
 def _describe(
@@ -247,7 +240,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     checked = []
     for precision in manifest.precisions:
-        graphs = open_translation_graphs(folder, precision, manifest)
+        graphs = TranslationGraphs(folder, precision, manifest)
         for name, beam_size in reference["beam_sizes"].items():
             outputs = reference["outputs"][precision.name][name]
             expected = [_trace(output, beam_size) for output in outputs]

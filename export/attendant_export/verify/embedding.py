@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 import torch
-from attendant.v1.bundle_pb2 import EmbeddingParity, PrecisionGraphs, PrecisionParity
+from attendant.v1.bundle_pb2 import EmbeddingParity, Manifest, PrecisionGraphs, PrecisionParity
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
@@ -59,8 +59,10 @@ class VerifiedEmbeddings:
 class EmbeddingGraphs:
     """The graphs of one precision of an embedding bundle."""
 
-    def __init__(self, folder: Path, graphs: PrecisionGraphs, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
+        """``manifest`` provides the vocabulary and the padding token. Raises GraphError."""
+        self.vocab_size = manifest.architecture.source_embeddings.vocab_size
+        self._pad_id = manifest.special_tokens.pad_id
         if not graphs.HasField("mlm_head"):
             raise GraphError(f"{folder}: the {graphs.name} precision has no graph mlm_head")
         self.embedder = GraphSession(folder, graphs.embedder)
@@ -73,7 +75,7 @@ class EmbeddingGraphs:
     def run(self, texts: Sequence[Sequence[int]], names: Sequence[str]) -> list[FloatArray]:
         """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity."""
         inputs = {
-            "token_ids": pad(texts, self.pad_id).numpy(),
+            "token_ids": pad(texts, self._pad_id).numpy(),
             "lengths": np.array([len(ids) for ids in texts]),
         }
         outputs: list[FloatArray] = self.embedder.run(names, inputs)
@@ -168,9 +170,7 @@ class EmbeddingVerifier:
         self, precision: str, graphs: EmbeddingGraphs, masked: Sequence[MaskedText]
     ) -> float:
         """The bound for changes of candidates' log-probabilities when texts share a batch."""
-        moved = batched_difference(
-            graphs, masked, self._model.architecture.source_embeddings.vocab_size
-        )
+        moved = batched_difference(graphs, masked)
         bound = stated_bound(precision, moved)
         if not (moved <= bound <= MAX_BOUNDS[precision]):
             raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")
@@ -193,9 +193,7 @@ class EmbeddingVerifier:
             raise ParityError("fp32 graphs do not follow the model: " + "; ".join(problems))
 
 
-def batched_difference(
-    graphs: EmbeddingGraphs, masked: Sequence[MaskedText], vocab_size: int
-) -> float:
+def batched_difference(graphs: EmbeddingGraphs, masked: Sequence[MaskedText]) -> float:
     """Largest change of log-probabilities when all texts of ``masked`` share one batch.
 
     Compares the log-probabilities of the stored candidates, and those of the best tokens in rank
@@ -203,8 +201,8 @@ def batched_difference(
     """
     (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
     rows = hidden[range(len(masked)), [text.position for text in masked]]
-    ids, probabilities = graphs.candidates(rows, vocab_size)
-    check_token_ids("mlm_head", ids, vocab_size)
+    ids, probabilities = graphs.candidates(rows, graphs.vocab_size)
+    check_token_ids("mlm_head", ids, graphs.vocab_size)
     by_id = np.empty_like(probabilities)
     np.put_along_axis(by_id, ids, probabilities, axis=1)
     differences = []
