@@ -15,7 +15,7 @@ from attendant_export.models.shapes import bert
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig
-from attendant_export.runs.models import load_bert_model
+from attendant_export.runs.models import load_model
 from attendant_export.train.bert import (
     ContrastiveOptions,
     MlmOptions,
@@ -99,7 +99,8 @@ def test_both_phases_learn_what_can_be_learned(run_dir):
 
 
 def test_the_loaded_model_finds_translations(run_dir):
-    model, tokenizer = load_bert_model(run_dir)
+    model, tokenizer = load_model(run_dir)
+    assert isinstance(model, Encoder)
     assert not model.training
     first = embed_texts(model, tokenizer, ["The dog sleeps now.", "Mary sings today."], 16)
     second = embed_texts(model, tokenizer, ["Der Hund schläft jetzt.", "Maria singt heute."], 16)
@@ -107,7 +108,8 @@ def test_the_loaded_model_finds_translations(run_dir):
 
 
 def test_embeddings_do_not_depend_on_the_batch(run_dir):
-    model, tokenizer = load_bert_model(run_dir)
+    model, tokenizer = load_model(run_dir)
+    assert isinstance(model, Encoder)
     texts = ["Mary sings.", "A much longer text about the dog that sleeps here.", "The cat."]
     alone = torch.cat([embed_texts(model, tokenizer, [text], 16) for text in texts])
     torch.testing.assert_close(embed_texts(model, tokenizer, texts, 16), alone)

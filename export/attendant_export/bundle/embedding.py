@@ -21,7 +21,12 @@ from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
-from attendant_export.bundle.reference_outputs import NUM_COMPONENTS, read_embedding_outputs
+from attendant_export.bundle.reference_outputs import (
+    NUM_COMPONENTS,
+    checked_token_ids,
+    log_probability_bounds,
+    read_embedding_outputs,
+)
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import BERT_UNK, special_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
@@ -181,11 +186,8 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
     or GraphError if the reference outputs or a graph cannot be read.
     """
     reference = read_embedding_outputs(folder, manifest)
-    token_ids = [entry["token_ids"] for entry in reference["texts"]]
-    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
-        raise ParityError("the tokenizer gives different token ids for the reference texts")
-    # Without a bound in the manifest, no difference is allowed.
-    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:
         name, stored = precision.name, reference["outputs"][precision.name]
@@ -196,7 +198,7 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
             MaskedText(**text, **output)
             for text, output in zip(reference["masked"], stored["masked"], strict=True)
         ]
-        bound = bounds.get(name, 0.0)
+        bound = bounds[name]
         moved = batched_difference(graphs, masked)
         if not (moved <= bound + ROUNDING):
             raise ParityError(

@@ -25,6 +25,7 @@ from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.weights import check_weights
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     # The same file system as the target makes the rename atomic.
     with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
         draft = _new_draft(kind, run_dir, Path(scratch), options)
-        _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
+        export = kind.new_export(*load_model(run_dir), draft)
+        _write_model(export, draft, options.data_card)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.folder.rename(target)
     return target

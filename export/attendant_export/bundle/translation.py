@@ -19,7 +19,11 @@ from attendant.v1.bundle_pb2 import (
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
-from attendant_export.bundle.reference_outputs import read_translation_outputs
+from attendant_export.bundle.reference_outputs import (
+    checked_token_ids,
+    log_probability_bounds,
+    read_translation_outputs,
+)
 from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.shortlists import (
@@ -233,41 +237,34 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     if the reference outputs or a graph cannot be read.
     """
     reference = read_translation_outputs(folder, manifest)
-    sources = [entry["token_ids"] for entry in reference["texts"]]
-    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
-        raise ParityError("the tokenizer gives different token ids for the reference texts")
-    # Without a bound in the manifest, no difference is allowed.
-    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
+    bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:
-        graphs = TranslationGraphs(folder, precision, manifest)
+        graphs, bound = TranslationGraphs(folder, precision, manifest), bounds[precision.name]
         for name, beam_size in reference["beam_sizes"].items():
             outputs = reference["outputs"][precision.name][name]
             expected = [_trace(output, beam_size) for output in outputs]
             try:
-                result = _check_search(
-                    graphs, reference["texts"], expected, beam_size, bounds.get(precision.name, 0.0)
-                )
+                result = _check_search(graphs, sample, expected, beam_size, bound)
             except ParityError as error:
                 raise ParityError(f"{precision.name} {name}: {error}") from error
             checked.append(f"{precision.name} {name}: {result}")
         if graphs.has_shortlists:
-            limits = [entry["max_output_tokens"] for entry in reference["texts"]]
-            bound = bounds.get(precision.name, 0.0)
-            check_shortlists(graphs, SampleSentences(sources, limits), bound)
+            check_shortlists(graphs, sample, bound)
             checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
     return checked
 
 
 def _check_search(
     graphs: TranslationGraphs,
-    texts: list[dict[str, Any]],
+    sample: SampleSentences,
     expected: list[SearchTrace],
     beam_size: int,
     bound: float,
 ) -> str:
-    sources = [text["token_ids"] for text in texts]
-    limits = [text["max_output_tokens"] for text in texts]
+    sources, limits = sample.sources, sample.max_tokens
     found = search_all(graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1)
     agreement = compare(sources, expected, found, graphs.score, bound)
     if agreement.num_parted:

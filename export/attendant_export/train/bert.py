@@ -30,8 +30,6 @@ from attendant_export.data.tokenizer import (
     BERT_MASK,
     BERT_PAD,
     BERT_SEP,
-    TOKENIZER,
-    load_tokenizer,
     special_token_id,
     train_bert_tokenizer,
 )
@@ -39,12 +37,10 @@ from attendant_export.models.encoder import Encoder, Pooling
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs.config import BERT, RunConfig, write_config
-from attendant_export.runs.models import new_bert_model
-from attendant_export.runs.sizes import check_run, has_started
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
-from attendant_export.train.start import check_start, load_start
+from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.verify.metrics import retrieval_accuracy
 
 MAX_VALID_BATCH_TOKENS = 4096
@@ -273,15 +269,15 @@ def train_bert(
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
     text = read_mlm_text(data)
-    tokenizer = _tokenizer(text, data, run_dir, init_from, processes)
+    tokenizer = prepare_tokenizer(
+        run_dir, init_from, lambda: train_bert_tokenizer(text.train, data.vocab_size), processes
+    )
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
-    config = RunConfig(BERT, network, _special_tokens(tokenizer), dropout)
-    check_run(run_dir, config)
-    model = new_bert_model(config).to(pick_device(device))
-    if init_from is not None:
-        check_start(init_from, config)
-        load_start(init_from, model)
-    elif network.encoder.norm_position == NORM_POSITION_PRE:
+    tokens = _special_tokens(tokenizer)
+    config = RunConfig(BERT, network, tokens, dropout)
+    model = Encoder(network, tokens, dropout).to(pick_device(device))
+    prepare_model(model, config, run_dir, init_from)
+    if init_from is None and network.encoder.norm_position == NORM_POSITION_PRE:
         model.begin_as_averages()
     if processes.is_first:
         write_config(run_dir, config)
@@ -329,18 +325,3 @@ def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:
     names = {"pad_id": BERT_PAD, "cls_id": BERT_CLS, "sep_id": BERT_SEP, "mask_id": BERT_MASK}
     ids = {name: special_token_id(tokenizer, token) for name, token in names.items()}
     return EncoderTokens(**ids)
-
-
-def _tokenizer(
-    text: MlmText, data: BertData, run_dir: Path, init_from: Path | None, processes: ProcessGroup
-) -> Tokenizer:
-    """The tokenizer of the run, trained only once, since another training may order ties anew."""
-    path = run_dir / TOKENIZER
-    if processes.is_first and not has_started(run_dir):
-        if init_from is not None:
-            tokenizer = load_tokenizer(init_from / TOKENIZER)
-        else:
-            tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
-        tokenizer.save(str(path))
-    processes.wait()
-    return load_tokenizer(path)
