@@ -8,7 +8,7 @@ from torch import nn
 
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.runs.config import RunConfig
-from attendant_export.runs.sizes import check_run, has_started
+from attendant_export.runs.config_checks import check_run, has_started
 from attendant_export.train.distributed import ProcessGroup
 from attendant_export.train.start import FREE, check_start, load_start
 
