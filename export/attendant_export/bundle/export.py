@@ -24,8 +24,8 @@ from attendant_export.bundle.manifest import (
 from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.weights import check_weights
 from attendant_export.data.corpus import Corpus
-from attendant_export.graphs.writer import PRECISIONS
 from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class ExportOptions:
             raise ValueError(
                 f"version {self.version!r} is not 1 to 100 letters, digits, dots, hyphens"
             )
-        if not self.precisions or not set(self.precisions) <= set(PRECISIONS):
-            raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+        if not self.precisions or not set(self.precisions) <= set(rules.PRECISIONS):
+            raise ValueError(f"precisions must be some of {', '.join(rules.PRECISIONS)}")
         if self.max_tokens is not None and not 1 <= self.max_tokens <= rules.MAX_TOKENS:
             raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
 
@@ -94,7 +94,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     # The same file system as the target makes the rename atomic.
     with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
         draft = _new_draft(kind, run_dir, Path(scratch), options)
-        _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
+        export = kind.new_export(*load_model(run_dir), draft)
+        _write_model(export, draft, options.data_card)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.folder.rename(target)
     return target
