@@ -14,11 +14,21 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def read_manifest(bundle: Path, precision: str) -> tuple[Manifest, PrecisionGraphs]:
-    """The manifest of a bundle, and the graphs of one precision."""
-    manifest = parse_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle."""
+    return parse_manifest((bundle / "manifest.json").read_text(encoding="utf-8"))
+
+
+def graphs_of(manifest: Manifest, precision: str) -> PrecisionGraphs:
+    """The graphs of one precision."""
     (graphs,) = (p for p in manifest.precisions if p.name == precision)
-    return manifest, graphs
+    return graphs
+
+
+def most_precise(manifest: Manifest) -> str:
+    """The most precise of a bundle's precisions."""
+    names = {graphs.name for graphs in manifest.precisions}
+    return next(name for name in ("fp32", "fp16", "int8") if name in names)
 
 
 def open_graph(path: Path, num_threads: int) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bench.embedding.worker import FloatArray, engine_arguments, serve
-from bench.graphs import open_graph, padded, read_manifest, run_for
+from bench.graphs import graphs_of, open_graph, padded, read_manifest, run_for
 
 MAX_BATCH_TOKENS = 512
 """The fastest value from 128 to 4,096 on two cores with 1 MiB of level-2 cache."""
@@ -27,7 +27,8 @@ class BareLoop:
     """Mean-pooled, normalized vectors from one precision of an embedding bundle."""
 
     def __init__(self, bundle: Path, precision: str, num_threads: int) -> None:
-        manifest, graphs = read_manifest(bundle, precision)
+        manifest = read_manifest(bundle)
+        graphs = graphs_of(manifest, precision)
         path = bundle / graphs.embedder.path
         self._on_all_threads, self._on_one = open_graph(path, num_threads), open_graph(path, 1)
         self._threads = ThreadPoolExecutor(num_threads)

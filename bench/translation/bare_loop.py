@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from attendant.v1.bundle_pb2 import STATE_OWNER_ROW, STATE_OWNER_SOURCE
 
-from bench.graphs import Array, open_graph, padded, read_manifest
+from bench.graphs import Array, graphs_of, open_graph, padded, read_manifest
 
 
 class BareLoop:
     """Greedy search over the graphs of one translation bundle."""
 
     def __init__(self, bundle: Path, precision: str) -> None:
-        manifest, graphs = read_manifest(bundle, precision)
+        manifest = read_manifest(bundle)
+        graphs = graphs_of(manifest, precision)
         num_threads = len(os.sched_getaffinity(0))
         self._encoder = open_graph(bundle / graphs.encoder.path, num_threads)
         greedy = [s for s in graphs.steps if s.rows_per_sentence == 1 and not s.inputs.shortlist]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.graphs import most_precise, read_manifest
 from bench.reporting import OURS, Figure, ratios_table
 from bench.servers import RunningServer, flags_for, running_server
 from bench.texts import sample_texts
@@ -57,8 +58,7 @@ class Bench:
             if "bare" in self._arguments.loads:
                 self.figures += await against_bare_loop(ours, self._arguments, self._texts)
             await self._translate(OURS, ours)
-        names = {path.name for path in self._bundle.iterdir()}
-        precision = next(p for p in ("fp32", "fp16", "int8") if f"weights.{p}.bin" in names)
+        precision = most_precise(read_manifest(self._bundle))
         async with self._our_caller(precision) as caller:
             exact = await self._translate(f"{OURS} {precision}", caller)
         for system, texts in self._translations.items():

@@ -4,9 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
+from attendant_manifest.rules import PRECISIONS
+
 from attendant_export import __version__
 from attendant_export.graphs.attention import HEAD_DIM_MULTIPLE
-from attendant_export.graphs.writer import PRECISIONS
 
 TATOEBA_TRAIN = "tatoeba/tatoeba.en-de.train.tsv.gz"
 TATOEBA_VALID = "tatoeba/tatoeba.en-de.valid.tsv.gz"

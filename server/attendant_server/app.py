@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from attendant_server import __version__
 from attendant_server.addresses import joined, listen
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
@@ -26,18 +27,21 @@ from attendant_server.grpc.server import (
     new_grpc_server,
 )
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.loading import LoadedModel, ModelLoader
+from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
 from attendant_server.manifest_description import describe_model
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import serve_metrics
+from attendant_server.observability.scheduler_gauges import watch_schedulers
 from attendant_server.observability.start_log import log_start
-from attendant_server.records import CallObserver
-from attendant_server.runtime.sessions import RUNTIME_VERSION
+from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
+
+if TYPE_CHECKING:
+    from attendant_server.observability.tracing import Tracer
 
 SETTLE_SECONDS = 0.5
 """Seconds that the last refusals are held back, so that no caller retries while the port closes."""
@@ -60,11 +64,11 @@ class Server:
         """Read the manifests of the bundles; raises BundleError."""
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
-        self._loader = ModelLoader(settings, self._metrics)
-        self._bundles = {bundle.key: bundle for bundle in self._loader.read_bundles()}
-        self._catalog = Catalog(
-            [describe_model(bundle) for bundle in self._bundles.values()], self._metrics.on_refused
-        )
+        self._bundles = {bundle.key: bundle for bundle in read_bundles(settings)}
+        descriptions = [describe_model(bundle) for bundle in self._bundles.values()]
+        self._catalog = Catalog(descriptions, self._metrics.on_refused)
+        num_translation = sum(d.kind is ModelKind.TRANSLATION for d in descriptions)
+        self._loader = ModelLoader(settings, num_translation, self._metrics)
         self._admission = CallAdmission(
             settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
         )
@@ -109,6 +113,8 @@ class Server:
             await run_blocking(self._loader.open_device)
         except RuntimeError as error:
             raise StartError(f"device {settings.device}: {error}") from error
+        if settings.device == "cuda":
+            await self._watch_device_memory()
         self._start_call_reporter()
         self._grpc = new_grpc_server(
             self._application, self._health, self._drain, self._call_reporter, settings
@@ -127,6 +133,10 @@ class Server:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         bundles = [self._bundles[d.key] for d in self._catalog.descriptions]
         loaded = [await run_blocking(self._loader.load, bundle) for bundle in bundles]
+        for model in loaded:
+            watch_schedulers(
+                self._metrics, model.bundle.key, model.schedulers, model.max_cache_bytes
+            )
         schedulers = {model.bundle.key: model.schedulers for model in loaded}
         engine = Engine(
             schedulers,
@@ -189,7 +199,7 @@ class Server:
     def _start_series(self) -> None:
         """Create all series before the first scrape."""
         self._metrics.describe_server(
-            version=version("attendant-server"),
+            version=__version__,
             python=platform.python_version(),
             onnxruntime=RUNTIME_VERSION,
             device=self._settings.device,
@@ -205,7 +215,7 @@ class Server:
             }
         )
         for model in self._catalog.descriptions:
-            self._metrics.add_model(model.key, model.kind.value, model.precision, STATUS_NAMES)
+            self._metrics.add_model(model.key, model.kind.label, model.precision, STATUS_NAMES)
             self._metrics.watch_model(
                 model.key,
                 {
@@ -218,20 +228,26 @@ class Server:
         service = SERVICES_OF_KINDS[model.kind]
         return self._catalog.is_ready(model) and self._health.is_serving(service)
 
+    async def _watch_device_memory(self) -> None:
+        try:
+            await run_blocking(gpu_memory)
+        except (OSError, RuntimeError) as error:  # no reason not to serve
+            logger.warning("event=no_device_memory_metrics %s", error)
+        else:
+            self._metrics.watch_device_memory(gpu_memory)
+
     def _start_call_reporter(self) -> None:
-        observers: list[CallObserver] = [self._metrics, CallLog()]
-        self._call_reporter = CallReporter(observers)
-        self._closers.append(self._call_reporter.close)
-        endpoint = self._settings.trace_endpoint
-        if not endpoint:
-            return
+        tracers = [self._new_tracer()] if self._settings.trace_endpoint else []
+        # Tracers are first, because the others read the trace id.
+        self._call_reporter = CallReporter([*tracers, self._metrics, CallLog()])
+        self._closers += [self._call_reporter.close, *(tracer.close for tracer in tracers)]
+
+    def _new_tracer(self) -> "Tracer":
         try:
             from attendant_server.observability.tracing import new_tracer
         except ImportError as error:
             raise StartError(f"tracing needs attendant-server[tracing]: {error}") from error
-        tracer = new_tracer(endpoint, version("attendant-server"))
-        observers.insert(0, tracer)  # first, because the others read the trace id
-        self._closers.append(tracer.close)
+        return new_tracer(self._settings.trace_endpoint, __version__)
 
     def _show_metrics(self) -> None:
         settings = self._settings

@@ -82,7 +82,7 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
         if NAME.fullmatch(manifest.parts[-3]) and VERSION.fullmatch(manifest.parts[-2])
     }
     if not found:
-        raise BundleError(f"{root}: no bundles, which would be <name>/<version>/{MANIFEST_NAME}")
+        raise BundleError(f"{root}: no bundles; expected <name>/<version>/{MANIFEST_NAME}")
     for model in wanted:
         if not any(_matches(model, key) for key in found):
             raise BundleError(f"{root}: no bundle {model}, only {', '.join(sorted(found))}")

@@ -5,25 +5,26 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
+from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.models import CacheFigures, CachePool
+from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
-from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
+from attendant_server.sizing import worker_processors, workers_and_sentences
 from attendant_server.system.memory import host_memory
 from attendant_server.system.processors import CAN_PIN, num_processors, processor_ids
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -32,13 +33,6 @@ logger = logging.getLogger(__name__)
 
 Model = TypeVar("Model")
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
-
-SENTENCES_OF_A_THREAD = 16
-"""Default number of sentences per thread. More sentences do not make a step cheaper per sentence
-(greedy search, small model), but they delay long sentences at every step."""
-MAX_WORKERS = 4
-"""Maximum default number of workers on a CPU. With more, each has too few rows for efficient matrix
-products."""
 
 CACHES_SHARE_OF_MEMORY = 0.5
 """Default share of the memory that the caches of all models may take together."""
@@ -50,38 +44,29 @@ class LoadedModel:
 
     bundle: Bundle
     schedulers: Sequence[Scheduler]
+    max_cache_bytes: int
+    """Limit of the caches of a translation model, over all workers; 0 for other models."""
     source_tokenizer: TextTokenizer
     target_tokenizer: TextTokenizer
-    mask_tokenizer: TextTokenizer
+    mask_tokenizer: TextTokenizer | None
+    """None for models without a mask token."""
 
 
-class CacheReader:
-    """Reads the needed and allocated cache memory of a model, over all workers.
-
-    The metrics of the two figures are read one after the other, but must show the same moment.
-    """
-
-    def __init__(self, pools: Sequence[CachePool]) -> None:
-        self._pools = pools
-        self._last: CacheFigures | None = None
-
-    def read(self) -> CacheFigures:
-        """The present figures."""
-        all_figures = [pool.figures for pool in self._pools]
-        self._last = CacheFigures(*map(sum, zip(*all_figures, strict=True)))
-        return self._last
-
-    def last_read(self) -> CacheFigures:
-        """The figures of the last `read` at the first call after it, else the present figures."""
-        last, self._last = self._last, None
-        return last or self.read()
+def read_bundles(settings: Settings) -> list[Bundle]:
+    """Read the manifests of the bundles to load; raises BundleError."""
+    directories = find_bundles(settings.bundles, settings.models)
+    return [read_bundle(d, settings.precision, settings.device) for d in directories]
 
 
 class ModelLoader:
-    """Reads and loads the bundles of the settings."""
+    """Loads the models of one server."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._settings, self._metrics = settings, metrics
+    def __init__(self, settings: Settings, num_translation: int, observer: Observer) -> None:
+        """``num_translation`` translation models will share the memory for caches.
+
+        ``observer`` receives the reports of all schedulers.
+        """
+        self._settings, self._num_translation, self._observer = settings, num_translation, observer
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
@@ -92,26 +77,11 @@ class ModelLoader:
         # Workers run the same sessions concurrently, each on its own thread.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
         self._run_counter = RunCounter(self.num_threads)
-        self._num_translation = 1  # models that share the memory for caches
 
     def open_device(self) -> None:
         """Prepare the device; raises RuntimeError if it cannot be used."""
         if self._settings.device == "cuda":
             use_gpu(self._settings.max_device_memory_bytes)
-            try:
-                gpu_memory()
-                self._metrics.watch_device_memory(gpu_memory)
-            except (OSError, RuntimeError) as error:  # no reason not to serve
-                logger.warning("event=no_device_memory_metrics %s", error)
-
-    def read_bundles(self) -> list[Bundle]:
-        """Read the manifests of the bundles to load; raises BundleError."""
-        directories = find_bundles(self._settings.bundles, self._settings.models)
-        settings = self._settings
-        bundles = [read_bundle(d, settings.precision, settings.device) for d in directories]
-        translation = bundle_pb2.MODEL_KIND_TRANSLATION
-        self._num_translation = sum(b.manifest.kind == translation for b in bundles)
-        return bundles
 
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
@@ -126,20 +96,26 @@ class ModelLoader:
     def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
+        tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
+        schedulers, max_cache_bytes = (
+            self._translation_schedulers(bundle)
+            if is_translation
+            else (self._embedding_schedulers(bundle), 0)
+        )
         return LoadedModel(
             bundle=bundle,
-            schedulers=self._translation_schedulers(bundle)
-            if is_translation
-            else self._embedding_schedulers(bundle),
-            source_tokenizer=_tokenizer(bundle, source),
-            target_tokenizer=_tokenizer(bundle, bundle.manifest.target_tokenizer or source),
-            mask_tokenizer=_tokenizer(bundle, source, mask_id),
+            schedulers=schedulers,
+            max_cache_bytes=max_cache_bytes,
+            source_tokenizer=tokenizer(source),
+            target_tokenizer=tokenizer(bundle.manifest.target_tokenizer or source),
+            mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
         )
 
-    def _translation_schedulers(self, bundle: Bundle) -> Sequence[Scheduler]:
+    def _translation_schedulers(self, bundle: Bundle) -> tuple[Sequence[Scheduler], int]:
+        """The schedulers of a model, and the limit of their caches together."""
         settings = self._settings
         model = self._translation_model(bundle)
         max_cache_bytes = self._max_cache_bytes(model)
@@ -152,28 +128,9 @@ class ModelLoader:
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
         )
         schedulers = self._for_workers(
-            partial(TranslationScheduler, bundle.key, model, limits, self._metrics, self.clock)
+            partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)
         )
-        caches = CacheReader([scheduler.pool for scheduler in schedulers])
-        self._metrics.watch_model(
-            bundle.key,
-            {
-                "attendant_queued_texts": lambda: schedulers[0].num_waiting,
-                "attendant_active_sentences": lambda: sum(
-                    x.num_active_sentences for x in schedulers
-                ),
-                "attendant_max_active_sentences": lambda: sum(x.max_sentences for x in schedulers),
-                "attendant_rows_used": lambda: sum(
-                    scheduler.num_active for scheduler in schedulers
-                ),
-                "attendant_max_rows": lambda: sum(scheduler.max_rows for scheduler in schedulers),
-                "attendant_max_step_rows": lambda: schedulers[0].max_rows,
-                "attendant_cache_needed_bytes": lambda: caches.read().needed,
-                "attendant_cache_bytes": lambda: caches.last_read().allocated,
-                "attendant_max_cache_bytes": lambda: max_cache_bytes,
-            },
-        )
-        return schedulers
+        return schedulers, max_cache_bytes
 
     def _translation_model(self, bundle: Bundle) -> OnnxTranslationModel:
         if self._settings.device == "cuda":
@@ -187,16 +144,15 @@ class ModelLoader:
 
     def _max_cache_bytes(self, model: OnnxTranslationModel) -> int:
         """The limit in bytes of one model's caches, over all workers."""
-        settings, sizes, limits = self._settings, model.cache_sizes, model.limits
+        settings, limits = self._settings, model.limits
         longest = limits.max_target_tokens, limits.max_source_tokens
         largest_sentence = model.needed_cache_bytes(settings.max_beam_size, 1, *longest)
         smallest = self.num_workers * largest_sentence
         if not settings.max_cache_bytes:
-            rows = sizes.needed_bytes(1, settings.max_rows, sizes.max_target_positions, 0)
             num_sentences = self.num_workers * self._max_sentences
-            sources = sizes.needed_bytes(0, num_sentences, 0, limits.max_source_tokens)
+            most = most_needed_bytes(model.needed_cache_bytes, settings.max_rows, num_sentences)
             share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self._num_translation
-            return int(max(smallest, min(rows + sources, share)))
+            return int(max(smallest, min(most, share)))
         if settings.max_cache_bytes < smallest:
             logger.warning(
                 "event=caches_refuse_texts max_bytes=%d needed_bytes=%d",
@@ -222,13 +178,9 @@ class ModelLoader:
             max_queued_texts=settings.max_queued_texts,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
-        schedulers = self._for_workers(
-            partial(EmbeddingScheduler, bundle.key, model, limits, self._metrics, self.clock)
+        return self._for_workers(
+            partial(EmbeddingScheduler, bundle.key, model, limits, self._observer, self.clock)
         )
-        self._metrics.watch_model(
-            bundle.key, {"attendant_queued_texts": lambda: schedulers[0].num_waiting}
-        )
-        return schedulers
 
     def _for_workers(
         self, new_scheduler: Callable[[SchedulerKind | None], SchedulerKind]
@@ -241,29 +193,6 @@ class ModelLoader:
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
         return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
-
-
-def workers_and_sentences(settings: Settings, num_threads: int) -> tuple[int, int]:
-    """Workers, and sentences per worker: from the settings, or else defaults by measurement."""
-    is_on_gpu = settings.device == "cuda"
-    fitting = settings.max_rows // settings.max_beam_size
-    most = 1 if is_on_gpu else max(1, min(MAX_WORKERS, num_threads, fitting))
-    num_workers = settings.num_workers or most
-    chosen = settings.max_rows if is_on_gpu else SENTENCES_OF_A_THREAD * num_threads
-    num_sentences = (settings.max_sentences or chosen) // num_workers
-    return num_workers, max(1, min(num_sentences, settings.max_rows // num_workers))
-
-
-def worker_processors(
-    settings: Settings, num_workers: int, available: Sequence[int]
-) -> Sequence[int]:
-    """The processors to pin workers to: all, if there is exactly one per worker, else none.
-
-    Pinned workers were measured to have a higher throughput
-    (docs/decisions/0015-keep-each-worker-on-a-processor.md).
-    """
-    is_wanted = settings.pin_workers == "auto" and settings.device == "cpu"
-    return available if is_wanted and num_workers == len(available) else ()
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

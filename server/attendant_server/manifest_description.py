@@ -11,10 +11,6 @@ from google.protobuf.message import Message
 from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
 from attendant_server.bundles import Bundle
 
-KINDS = {
-    bundle_pb2.MODEL_KIND_TRANSLATION: ModelKind.TRANSLATION,
-    bundle_pb2.MODEL_KIND_EMBEDDING: ModelKind.EMBEDDING,
-}
 PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
 """Fields of the manifest that callers can read, in addition to the sizes."""
 
@@ -26,7 +22,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
     return ModelDescription(
         name=manifest.name,
         version=manifest.version,
-        kind=KINDS[manifest.kind],
+        kind=ModelKind(manifest.kind),
         precision=bundle.precision,
         available_precisions=tuple(precision.name for precision in manifest.precisions),
         description=manifest.description,

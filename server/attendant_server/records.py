@@ -89,14 +89,18 @@ class CallRecord:
     _phases: tuple[Phase, ...] = ()
 
     def phases(self) -> tuple[Phase, ...]:
-        """The phases of the call, in order. A phase without an end ends with the call."""
-        if self.ended is None:
-            return tuple(self._phases_until(self.started))
-        if not self._phases:
-            self._phases = tuple(self._phases_until(self.ended))
-        return self._phases
+        """The phases of the call, in order.
 
-    def _phases_until(self, ended: float) -> Iterator[Phase]:
+        An open phase ends with the call; it is left out while the call runs.
+        """
+        if self._phases:
+            return self._phases
+        phases = tuple(self._phases_so_far())
+        if self.ended is not None:
+            self._phases = phases
+        return phases
+
+    def _phases_so_far(self) -> Iterator[Phase]:
         engine = self.engine
         encoded = engine.finished if engine.encoded is None else engine.encoded
         for name, start, end in (
@@ -105,10 +109,11 @@ class CallRecord:
             ("queue", engine.submitted, engine.started),
             ("encode", engine.started, encoded),
             ("decode", engine.encoded, engine.finished),
-            ("answer", engine.finished, ended),
+            ("answer", engine.finished, self.ended),
         ):
-            if start is not None:
-                yield Phase(name, start, ended if end is None else end)
+            end = self.ended if end is None else end
+            if start is not None and end is not None:
+                yield Phase(name, start, end)
 
 
 class CallObserver(Protocol):

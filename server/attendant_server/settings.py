@@ -164,7 +164,7 @@ class Settings:
         if self.max_beam_size > self.max_rows:
             problems.append("max_beam_size: must not be more than max_rows")
         elif self.max_beam_size * self.num_workers > self.max_rows:
-            problems.append("max_beam_size: must not be more than max_rows for each of num_workers")
+            problems.append("max_beam_size: must not be more than max_rows divided by num_workers")
         if self.max_texts > self.max_queued_texts:
             problems.append("max_texts: must not be more than max_queued_texts")
         if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):

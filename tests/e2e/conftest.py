@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attendant_server.application.translation import _SettledPrefix
 from attendant_server.settings import Settings
+from attendant_server.tokenizer import TextTokenizer
 
-from tests.support.serving import LoopThread, Running, running_server
+from tests.support.serving import LoopThread, Running, running_server, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +61,25 @@ def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Calla
     """Starts a server with changed settings, and stops it when the test ends."""
     with ExitStack() as stack:
         yield lambda **values: stack.enter_context(running_server(loop, settings(**values)))
+
+
+@pytest.fixture
+def every_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the engine wait until a stream has decoded each settled prefix, so that none is skipped.
+
+    For one stream per test.
+    """
+    decoded = set[tuple[int, ...]]()
+    decode_words, put = TextTokenizer.decode_words, _SettledPrefix.put
+
+    def decode(tokenizer: TextTokenizer, token_ids: tuple[int, ...]) -> str:
+        words = decode_words(tokenizer, token_ids)
+        decoded.add(token_ids)
+        return words
+
+    def put_and_wait(prefix: _SettledPrefix, token_ids: tuple[int, ...]) -> None:
+        put(prefix, token_ids)
+        wait_until(lambda: token_ids in decoded)
+
+    monkeypatch.setattr(TextTokenizer, "decode_words", decode)
+    monkeypatch.setattr(_SettledPrefix, "put", put_and_wait)

@@ -32,6 +32,7 @@ def replaced(pattern: str, content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
 
 
+@pytest.mark.usefixtures("every_prefix")
 def test_a_language_without_spaces_is_streamed_before_its_end(
     start_with_decoder: Callable[..., Running],
 ):

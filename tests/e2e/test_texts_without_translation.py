@@ -5,9 +5,9 @@ from pathlib import Path
 import grpc
 import pytest
 from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateOptions, TranslateRequest
-from attendant_server.application.translation_options import MAX_OUTPUT_RATIO
+from attendant_server.application.translation_options import EXTRA_OUTPUT_TOKENS, MAX_OUTPUT_RATIO
 from attendant_server.bundles import read_bundle
-from attendant_server.engine.calls import EXTRA_TOKENS, SearchOptions
+from attendant_server.engine.calls import SearchOptions
 from attendant_server.engine.token_rules import SuppressedTokens, TokenRule
 from google.rpc import code_pb2
 
@@ -26,7 +26,7 @@ def nothing_is_allowed_for_long_texts(
     manifest = read_bundle(translation_bundle, "fp32", "cpu").manifest
     everything = SuppressedTokens(tuple(range(manifest.architecture.target_embeddings.vocab_size)))
     [short] = running.translation.Translate(TranslateRequest(texts=[SHORT])).translations
-    limit = MAX_OUTPUT_RATIO * short.num_source_tokens + EXTRA_TOKENS
+    limit = MAX_OUTPUT_RATIO * short.num_source_tokens + EXTRA_OUTPUT_TOKENS
 
     def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
         return (everything,) if options.max_output_tokens > limit else ()

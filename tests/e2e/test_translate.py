@@ -130,6 +130,7 @@ def test_the_pieces_of_a_stream_add_up_to_the_translation(running: Running, beam
     assert last.model == "tiny-en-de/1"
 
 
+@pytest.mark.usefixtures("every_prefix")
 def test_a_greedy_stream_sends_complete_words_as_they_are_decoded(running: Running):
     request = StreamTranslateRequest(text=SENTENCES[0])
     *pieces, last = running.translation.StreamTranslate(request)

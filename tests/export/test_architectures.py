@@ -66,7 +66,8 @@ def test_graphs_embed_as_the_model_does(architecture, seed):
         folder = Path(name)
         written = write_embedding_graphs(model, "fp32", folder)
         # Hidden states, pooled vectors and mask candidates. Raises ParityError.
-        EmbeddingVerifier(model, SOURCES).verify("fp32", EmbeddingGraphs(folder, written, 0))
+        graphs = EmbeddingGraphs(folder, written, manifest_of(model))
+        EmbeddingVerifier(model, SOURCES).verify("fp32", graphs)
 
 
 @some.random_parts

@@ -15,7 +15,7 @@ from attendant_export.models.shapes import bert
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig
-from attendant_export.runs.models import load_bert_model
+from attendant_export.runs.models import load_model
 from attendant_export.train.bert import (
     ContrastiveOptions,
     MlmOptions,
@@ -99,18 +99,34 @@ def test_both_phases_learn_what_can_be_learned(run_dir):
 
 
 def test_the_loaded_model_finds_translations(run_dir):
-    model, tokenizer = load_bert_model(run_dir)
+    model, tokenizer = load_model(run_dir)
+    assert isinstance(model, Encoder)
     assert not model.training
-    first = embed_texts(model, tokenizer, ["The dog sleeps now.", "Mary sings today."])
-    second = embed_texts(model, tokenizer, ["Der Hund schläft jetzt.", "Maria singt heute."])
+    first = embed_texts(model, tokenizer, ["The dog sleeps now.", "Mary sings today."], 16)
+    second = embed_texts(model, tokenizer, ["Der Hund schläft jetzt.", "Maria singt heute."], 16)
     assert retrieval_accuracy(first, second) == 1
 
 
 def test_embeddings_do_not_depend_on_the_batch(run_dir):
-    model, tokenizer = load_bert_model(run_dir)
+    model, tokenizer = load_model(run_dir)
+    assert isinstance(model, Encoder)
     texts = ["Mary sings.", "A much longer text about the dog that sleeps here.", "The cat."]
-    alone = torch.cat([embed_texts(model, tokenizer, [text]) for text in texts])
-    torch.testing.assert_close(embed_texts(model, tokenizer, texts), alone)
+    alone = torch.cat([embed_texts(model, tokenizer, [text], 16) for text in texts])
+    torch.testing.assert_close(embed_texts(model, tokenizer, texts, 16), alone)
+
+
+def test_validation_reads_no_more_of_a_sentence_than_training_does(data, tmp_path):
+    lines = data.valid_pairs.read_text().replace("The dog", "The dog" + " often" * 20)
+    (tmp_path / "valid.tsv").write_text(lines)
+    longer = replace(data, valid_pairs=tmp_path / "valid.tsv")
+    network = bert(1, **SIZES, max_positions=data.max_tokens)
+
+    train_bert(
+        *(network, longer, MlmOptions(), ContrastiveOptions(options(1)), tmp_path / "run"),
+        device="cpu",
+    )
+
+    assert "retrieval_accuracy" in history(tmp_path / "run")[-1]
 
 
 def test_the_run_folder_says_what_it_holds(run_dir):

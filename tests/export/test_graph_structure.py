@@ -4,11 +4,8 @@ import numpy as np
 import onnx
 import pytest
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs.writer import (
-    PRECISIONS,
-    write_embedding_graphs,
-    write_translation_graphs,
-)
+from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
+from attendant_manifest.rules import PRECISIONS
 
 from tests.support.graphs import load_graphs, tiny_bert, tiny_transformer
 

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.runs.translation import greedy
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
@@ -37,30 +38,29 @@ def tokens(hypotheses):
 
 
 def test_greedy_search_is_the_same_with_and_without_cache(model):
-    cached = search.greedy(model, SOURCES, MAX_TOKENS)
+    cached = greedy(model, SOURCES, MAX_TOKENS)
 
-    assert tokens(cached) == tokens(search.greedy(model, SOURCES, MAX_TOKENS, cached=False))
+    assert list(map(tuple, cached)) == tokens(search.greedy(model, SOURCES, MAX_TOKENS))
 
 
 def test_greedy_search_is_the_same_alone_and_in_a_batch(model):
-    alone = [search.greedy(model, [source], MAX_TOKENS)[0] for source in SOURCES]
+    alone = [greedy(model, [source], MAX_TOKENS)[0] for source in SOURCES]
 
-    assert tokens(alone) == tokens(search.greedy(model, SOURCES, MAX_TOKENS))
+    assert alone == greedy(model, SOURCES, MAX_TOKENS)
 
 
 def test_a_beam_of_one_is_greedy_search(model):
-    greedy = search.greedy(model, SOURCES, MAX_TOKENS)
+    hypotheses = search.greedy(model, SOURCES, MAX_TOKENS)
     beams = [search.beam(model, source, 1, MAX_TOKENS).hypotheses for source in SOURCES]
 
-    assert tokens(greedy) == [tokens(hypotheses)[0] for hypotheses in beams]
-    assert all(len(hypotheses) == 1 for hypotheses in beams)
+    assert tokens(hypotheses) == [tokens(found)[0] for found in beams]
+    assert all(len(found) == 1 for found in beams)
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_beam_hypotheses_are_distinct_and_sorted_by_score(model, length_penalty):
+def test_beam_hypotheses_are_distinct_and_sorted_by_score(model):
     for source in SOURCES:
-        found = search.beam(model, source, 4, MAX_TOKENS, length_penalty).hypotheses
-        scores = [hypothesis.score(length_penalty) for hypothesis in found]
+        found = search.beam(model, source, 4, MAX_TOKENS).hypotheses
+        scores = [hypothesis.score() for hypothesis in found]
 
         assert scores == sorted(scores, reverse=True)
         assert len(set(tokens(found))) == 4
@@ -81,12 +81,8 @@ def test_log_probabilities_of_a_search_are_those_of_teacher_forcing(model):
         assert hypothesis.log_probabilities == pytest.approx(values, abs=1e-5)
 
 
-def test_a_score_is_the_sum_divided_by_the_penalized_length():
-    hypothesis = ReferenceHypothesis((5, 2), (-1.0, -2.0))
-
-    assert hypothesis.score(0) == -3
-    assert hypothesis.score(1) == -1.5
-    assert hypothesis.score(2) == -0.75
+def test_a_score_is_the_mean_log_probability():
+    assert ReferenceHypothesis((5, 2), (-1.0, -2.0)).score() == -1.5
 
 
 @pytest.mark.parametrize("batching", BATCHINGS)

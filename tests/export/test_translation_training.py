@@ -11,7 +11,7 @@ from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import transformer, with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, read_config
-from attendant_export.runs.models import load_translation_model
+from attendant_export.runs.models import load_model
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.start import check_start, load_start
 from attendant_export.train.translation import (
@@ -69,7 +69,7 @@ def run_dir(tmp_path_factory):
 
 
 def test_a_translation_run_leaves_its_best_model_and_its_curve(run_dir):
-    model, tokenizer = load_translation_model(run_dir)
+    model, tokenizer = load_model(run_dir)
 
     assert model.architecture == with_vocab_size(TINY_TRANSFORMER, tokenizer.get_vocab_size())
     assert "bleu" in (run_dir / "history.csv").read_text().splitlines()[0]
@@ -98,7 +98,7 @@ def test_a_training_that_could_not_start_leaves_nothing_that_the_next_goes_by(ru
         train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu", init_from=run_dir)
     train_translation(architecture, texts, OPTIONS, tmp_path, device="cpu")
 
-    assert load_translation_model(tmp_path)[0].embedding.num_embeddings == 100
+    assert load_model(tmp_path)[0].embedding.num_embeddings == 100
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_pairs_that_are_too_long_to_learn_from_are_counted_in_the_log(tmp_path, 
 
 
 def test_training_can_start_from_the_weights_of_a_run(run_dir):
-    trained, _ = load_translation_model(run_dir)
+    trained, _ = load_model(run_dir)
     model = type(trained)(trained.architecture)
 
     load_start(run_dir, model)
@@ -163,7 +163,7 @@ def test_training_can_start_from_the_weights_of_a_run(run_dir):
 
 def test_training_can_start_from_the_weights_of_a_translation_bundle(translation_bundle):
     run_dir = translation_bundle.parents[1] / ".tiny-en-de-1" / "run"
-    trained, _ = load_translation_model(run_dir)
+    trained, _ = load_model(run_dir)
     model = type(trained)(trained.architecture)
 
     load_start(translation_bundle, model)
@@ -204,7 +204,7 @@ def test_a_run_for_other_languages_has_a_vocabulary_of_its_own_text(translation_
 
     train_translation(TINY_TRANSFORMER, texts, slow, tmp_path / "run", **given)
 
-    model, tokenizer = load_translation_model(tmp_path / "run")
+    model, tokenizer = load_model(tmp_path / "run")
     trained = read_parameters(translation_bundle)
     assert "▁chien" in tokenizer.get_vocab()
     for name, parameter in model.named_parameters():

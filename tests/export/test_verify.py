@@ -4,7 +4,7 @@ import torch
 from attendant_export.graphs.quantization import Int8Layers
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_export.verify import reference_search as search
-from attendant_export.verify import translation as verify
+from attendant_export.verify.bounds import MAX_BOUNDS, round_up
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_search import SentenceSearch, greedy_uncached
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -14,7 +14,6 @@ from attendant_export.verify.translation import (
     SampleSentences,
     TranslationVerifier,
     compare,
-    round_up,
     trace_of,
 )
 
@@ -71,6 +70,11 @@ def open_graphs(model, precision, folder, kind=TranslationGraphs):
     return kind(folder, written, manifest_of(model))
 
 
+def open_embedding_graphs(model, precision, folder):
+    written = write_embedding_graphs(model, precision, folder)
+    return EmbeddingGraphs(folder, written, manifest_of(model))
+
+
 def test_fp32_graphs_follow_the_model_in_every_way_of_running_them(model, verifier, tmp_path):
     parity = verifier.verify("fp32", open_graphs(model, "fp32", tmp_path)).parity
 
@@ -113,7 +117,7 @@ def test_graphs_of_another_model_are_refused(verifier, tmp_path):
 def test_graphs_whose_results_depend_on_batch_mates_are_refused(
     model, verifier, precision, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(verify.MAX_BOUNDS, precision, 0.01)
+    monkeypatch.setitem(MAX_BOUNDS, precision, 0.01)
     graphs = open_graphs(model, precision, tmp_path, DisturbedByMates)
 
     with pytest.raises(ParityError, match="between batches"):
@@ -166,7 +170,7 @@ def test_uncached_decoding_steps_over_the_whole_prefix_each_time(model, tmp_path
         open_graphs(model, "fp32", tmp_path), "greedy_step", SAMPLE.sources[0], 4
     )
 
-    expected = search.greedy(model, [SAMPLE.sources[0]], 4, cached=False)[0]
+    expected = search.greedy(model, [SAMPLE.sources[0]], 4)[0]
     assert found.token_ids == expected.token_ids
     assert steps == [[i] for length in range(len(found.token_ids)) for i in range(length + 1)]
 
@@ -212,7 +216,7 @@ def test_another_token_is_a_tie_if_it_is_closer_than_twice_the_bound(other_log_p
 
 def trace_of_two_steps(first, second):
     """A search with beam size 2 and two steps; each candidate is a token and a log-probability."""
-    beams = SentenceSearch(0, beam_size=2, max_tokens=2, length_penalty=1.0, eos_id=2)
+    beams = SentenceSearch(0, beam_size=2, max_tokens=2, eos_id=2)
     for rows in ([first, first], second):
         ids = np.array([[token for token, _ in row] for row in rows])
         beams.advance(ids, np.array([[value for _, value in row] for row in rows]))
@@ -289,10 +293,9 @@ def test_bounds_are_rounded_up_to_one_digit(value, rounded):
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 def test_embedding_graphs_follow_the_model(norm_first, precision, tmp_path):
     model = tiny_bert(norm_first)
-    written = write_embedding_graphs(model, precision, tmp_path)
 
     verified = EmbeddingVerifier(model, TEXTS).verify(
-        precision, EmbeddingGraphs(tmp_path, written, 0)
+        precision, open_embedding_graphs(model, precision, tmp_path)
     )
 
     assert verified.parity.embeddings.min_cosine > (0.99999 if precision == "fp32" else 0.99)
@@ -303,7 +306,7 @@ def test_embedding_graphs_follow_the_model(norm_first, precision, tmp_path):
 @pytest.mark.parametrize("graph", ["embedder", "mlm_head"])
 def test_embedding_graphs_that_give_no_numbers_are_refused(graph, tmp_path):
     model = tiny_bert(norm_first=True)
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(model, "int8", tmp_path), 0)
+    graphs = open_embedding_graphs(model, "int8", tmp_path)
     setattr(graphs, graph, FullOfNaN(getattr(graphs, graph)))
 
     with pytest.raises(ParityError, match=f"{graph}.* gives values that are not finite"):
@@ -320,7 +323,7 @@ def test_one_scale_for_the_activations_of_a_batch_is_refused(norm_first, tmp_pat
 
     monkeypatch.setattr(Int8Layers, "_largest", largest_of_all)
     model = tiny_bert(norm_first)
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(model, "int8", tmp_path), 0)
+    graphs = open_embedding_graphs(model, "int8", tmp_path)
 
     with pytest.raises(ParityError, match="cosine of alone and batched"):
         EmbeddingVerifier(model, TEXTS).verify("int8", graphs)
@@ -329,7 +332,7 @@ def test_one_scale_for_the_activations_of_a_batch_is_refused(norm_first, tmp_pat
 def test_embedding_graphs_of_another_model_are_refused(tmp_path):
     model, other = tiny_bert(norm_first=False), tiny_bert(norm_first=False)
     dict(other.named_parameters())["encoder.0.feed_forward.0.bias"].data += 0.5
-    graphs = EmbeddingGraphs(tmp_path, write_embedding_graphs(other, "fp32", tmp_path), 0)
+    graphs = open_embedding_graphs(other, "fp32", tmp_path)
 
     with pytest.raises(ParityError, match="do not follow the model"):
         EmbeddingVerifier(model, TEXTS).verify("fp32", graphs)

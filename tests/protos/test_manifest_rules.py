@@ -307,3 +307,15 @@ def test_a_prompt_by_default_must_be_one_of_the_prompts():
     assert not list(problems(manifest))
     manifest.embedding.default_prompt = "query"
     assert list(problems(manifest)) == ["embedding.default_prompt is not among embedding.prompts"]
+
+
+@pytest.mark.parametrize("output", ["hidden_2", "hidden_3"])
+def test_an_output_that_an_embedder_lacks_or_has_in_addition_is_named(output: str):
+    manifest = parse_manifest(json.dumps(embedding_manifest()))
+    outputs = manifest.precisions[0].embedder.outputs
+    if output in outputs:
+        outputs.remove(output)
+    else:
+        outputs.append(output)
+    [problem] = problems(manifest)
+    assert problem.endswith(f"the embedder's outputs differ from the expected ones: {output}")

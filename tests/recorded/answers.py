@@ -4,6 +4,7 @@
 - A token or a candidate is a list of its fields, in the order of the contract.
 - A tensor is its shape, some of its values and the SHA-256 of all values.
 - Timings are only the names of the phases.
+- The messages of a streamed translation are one message: how a text is divided depends on timing.
 """
 
 import hashlib
@@ -39,6 +40,12 @@ def readable_response(descriptor: Any, content: bytes) -> Answer:
     if message.ByteSize() < num_bytes:
         readable["bytes of unknown fields"] = num_bytes - message.ByteSize()
     return readable
+
+
+def joined_pieces(messages: list[Answer]) -> list[Answer]:
+    """The messages of a streamed translation as one message with the whole delta."""
+    text = "".join(message.get("delta", "") for message in messages)
+    return [{"delta": ""} | messages[-1] | {"delta": text}] if messages else []
 
 
 def readable_end(code: str, message: str, trailing: Metadata, sent: Mapping[str, str]) -> Answer:

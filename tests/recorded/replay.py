@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from tests.recorded.answers import Answer, readable_end, readable_response
+from tests.recorded.answers import Answer, joined_pieces, readable_end, readable_response
 from tests.recorded.call import METHODS, Call
 from tests.recorded.servers import RecordedServer
 
@@ -90,6 +90,8 @@ def _answer(channel: grpc.Channel, call: Call) -> Answer:
         readable_response(METHODS[call.method].output_type, content)
         for content in _messages(rpc, call)
     ]
+    if call.method.endswith("/StreamTranslate"):
+        messages = joined_pieces(messages)
     if call.max_messages is not None:
         rpc.cancel()
         return {"messages": messages}

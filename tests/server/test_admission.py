@@ -5,12 +5,8 @@ import threading
 import pytest
 from attendant_server.engine.admission import Admission, AdmissionQueue
 from attendant_server.engine.calls import EmbedCall, ScoreCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import (
-    EmbeddingLimits,
-    EmbeddingScheduler,
-    TextToEncode,
-)
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
 from tests.support.fake_model import (
@@ -19,6 +15,7 @@ from tests.support.fake_model import (
     FakeTranslationModel,
     RecordingObserver,
 )
+from tests.support.limits import embedding_limits, translation_limits
 
 ENDLESS = SearchOptions(max_output_tokens=1000, min_output_tokens=1000)
 
@@ -32,7 +29,7 @@ def new_schedulers(num_workers=1, **limits):
             TranslationScheduler(
                 "fake",
                 FakeTranslationModel(),
-                TranslationLimits(**limits),
+                translation_limits(**limits),
                 RecordingObserver(),
                 lambda: 0.0,
                 next(iter(schedulers), None),
@@ -59,7 +56,7 @@ def test_texts_that_are_encoded_and_have_no_rows_yet_still_count_as_waiting():
     first, second = new_schedulers(num_workers=2)
     assert num_admitted(first, text) == 10
     for scheduler in (first, second):
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert first.num_active_sentences == second.num_active_sentences == 2
     assert num_admitted(first, text) == 4
     assert first.num_waiting == second.num_waiting == 10
@@ -68,11 +65,11 @@ def test_texts_that_are_encoded_and_have_no_rows_yet_still_count_as_waiting():
 def test_wide_searches_that_wait_for_rows_count_as_waiting():
     (scheduler,) = new_schedulers(max_rows=4, max_sentences=4)
     scheduler.submit(text())
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     wide = SearchOptions(max_output_tokens=1000, beam_size=4)
     scheduler.submit(TranslateCall([(5,)] * 10, wide))
     for _ in range(3):
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
         assert scheduler.num_waiting == 10
         assert num_admitted(scheduler, text) == 0
 
@@ -81,7 +78,7 @@ def test_texts_to_translate_and_pairs_to_score_share_one_limit():
     (scheduler,) = new_schedulers()
     assert num_admitted(scheduler, lambda: ScoreCall([((5,), (EOS,))])) == 10
     assert num_admitted(scheduler, text) == 0
-    scheduler.advance()  # scores all pairs, which leaves the queue empty
+    scheduler.advance(is_alone=True)  # scores all pairs, which leaves the queue empty
     assert num_admitted(scheduler, text) == 10
 
 
@@ -89,10 +86,10 @@ def test_texts_of_a_call_that_is_over_make_room_wherever_they_are():
     (scheduler,) = new_schedulers(max_encode_tokens=6)
     call = TranslateCall([(5, 6)] * 10, ENDLESS)
     scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert scheduler.num_active_sentences == 2
     assert scheduler.num_waiting == 8
-    call.cancel()
+    call.future.cancel()
     assert scheduler.num_waiting == 0
     assert num_admitted(scheduler, text) == 10
 
@@ -102,14 +99,14 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
     scheduler = TranslationScheduler(
         "fake",
         FakeTranslationModel(),
-        TranslationLimits(max_rows=4, max_sentences=4, max_queued_texts=1),
+        translation_limits(max_rows=4, max_sentences=4, max_queued_texts=1),
         RecordingObserver(),
         lambda: now,
     )
     scheduler.submit(text())
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.submit(TranslateCall([(5,)], SearchOptions(9, beam_size=4)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     now = 3.0
     with pytest.raises(QueueFull) as refusal:
         scheduler.submit(text())
@@ -117,9 +114,8 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
 
 
 def queue_of(*lengths, deadline=None):
-    queue: AdmissionQueue[TextToEncode] = AdmissionQueue(Admission(100))
-    call = EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline)
-    queue.put(call, (TextToEncode(call, i) for i in range(len(lengths))), 0.0)
+    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100))
+    queue.put(EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline), lengths, 0.0)
     return queue
 
 
@@ -131,9 +127,9 @@ def test_texts_that_are_looked_at_and_not_chosen_are_never_gone():
         seen.append(len(queue))  # the length that another worker would see meanwhile
         return [window[1]]
 
-    assert [t.length for t in queue.take(0.0, choose)[0]] == [2]
+    assert [t.num_tokens for t in queue.take(0.0, choose)[0]] == [2]
     assert seen == [4]
-    assert [t.length for t in queue.take_all(0.0)] == [1, 3, 4]
+    assert [t.num_tokens for t in queue.take_all(0.0)] == [1, 3, 4]
     assert len(queue) == 0
 
 
@@ -141,26 +137,26 @@ def test_a_choice_that_fails_takes_nothing():
     queue = queue_of(1, 2)
     with pytest.raises(ZeroDivisionError):
         queue.take(0.0, lambda texts: [next(texts), 1 / 0])
-    assert [t.length for t in queue.take_all(0.0)] == [1, 2]
+    assert [t.num_tokens for t in queue.take_all(0.0)] == [1, 2]
 
 
 def test_expired_texts_are_not_offered_and_are_handed_out_to_be_failed():
     queue = queue_of(1, 2, deadline=5.0)
     chosen, expired = queue.take(5.0, list)
     assert list(chosen) == []
-    assert [t.length for t in expired] == [1, 2]
+    assert [t.num_tokens for t in expired] == [1, 2]
     assert len(queue) == 0
 
 
 def test_an_expired_call_fails_when_a_worker_comes_across_it():
     now = 0.0
     scheduler = EmbeddingScheduler(
-        "fake", FakeEmbeddingModel(), EmbeddingLimits(), RecordingObserver(), lambda: now
+        "fake", FakeEmbeddingModel(), embedding_limits(), RecordingObserver(), lambda: now
     )
     call = EmbedCall([[1], [2]], ("mean_pooled",), deadline=1.0)
     scheduler.submit(call)
     now = 1.0
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert isinstance(call.future.exception(), DeadlineExceeded)
     assert not scheduler.has_work
 
@@ -171,15 +167,14 @@ def test_a_worker_always_sees_texts_that_another_is_only_looking_at():
     seen: list[bool] = []
     is_looking, may_go_on = threading.Event(), threading.Event()
 
-    class WatchedText(tuple):
-        def __len__(self):
-            if not is_looking.is_set():
-                is_looking.set()
-                may_go_on.wait(10)
-            return super().__len__()
+    class WatchedCall(TranslateCall):
+        def is_expired(self, now):
+            is_looking.set()
+            may_go_on.wait(10)
+            return super().is_expired(now)
 
-    first.submit(TranslateCall([WatchedText((7, 8))], ENDLESS))
-    thread = threading.Thread(target=first.advance)
+    first.submit(WatchedCall([(7, 8)], ENDLESS))
+    thread = threading.Thread(target=first.advance, args=[True])
     thread.start()
     assert is_looking.wait(10)
     seen.append(second.has_work)

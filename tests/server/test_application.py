@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant_server.application import translation
 from attendant_server.application.application import Application
-from attendant_server.application.descriptions import Pooling
+from attendant_server.application.descriptions import ModelKind, Pooling
 from attendant_server.application.embedding import EmbeddingRequest, TokenEmbeddingRequest
 from attendant_server.application.mask_filling import MaskFillingRequest
 from attendant_server.application.models import TextSide, TokenizationRequest
@@ -19,9 +20,12 @@ from attendant_server.application.scoring import ScoringRequest
 from attendant_server.application.tokenization import Truncation
 from attendant_server.application.translation import StreamRequest, TranslationRequest
 from attendant_server.application.translation_options import TranslationOptions
+from attendant_server.engine.calls import TranslateCall
 from attendant_server.errors import DeadlineExceeded, InvalidRequest, ModelNotFound
+from attendant_server.tokenizer import TextTokenizer
 
 from tests.support.application import request_limits, running_application
+from tests.support.serving import wait_until
 
 TEXT = "The dog sees the king."
 
@@ -70,6 +74,34 @@ def test_a_stream_adds_up_to_the_whole_translation_and_ends_with_it(application:
     assert last.answer.translations == whole.translations
     text = whole.translations[0].hypotheses[0].text
     assert "".join(piece.delta for piece in [*pieces, last]) == text
+
+
+def test_a_stream_decodes_only_the_newest_of_the_prefixes_that_wait(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+):
+    options = TranslationOptions(min_output_tokens=15)
+    calls, decoded = list[TranslateCall](), list[Any]()
+    decode_words = TextTokenizer.decode_words
+
+    def new_call(*arguments: Any) -> TranslateCall:
+        calls.append(TranslateCall(*arguments))
+        return calls[-1]
+
+    def decode(tokenizer: TextTokenizer, token_ids: Any) -> str:
+        wait_until(calls[0].future.done)
+        decoded.append(token_ids)
+        return decode_words(tokenizer, token_ids)
+
+    async def stream() -> str:
+        pieces = application.translator.stream(StreamRequest(TEXT, options=options), None)
+        return "".join([piece.delta async for piece in pieces])
+
+    monkeypatch.setattr(translation, "TranslateCall", new_call)
+    monkeypatch.setattr(TextTokenizer, "decode_words", decode)
+    text = asyncio.run(stream())
+    [whole] = translate(application, TEXT, min_output_tokens=15).translations
+    assert text == whole.hypotheses[0].text
+    assert len(decoded) <= 2  # the first and the newest
 
 
 def test_a_stream_that_is_closed_early_leaves_nothing_running(application: Application):
@@ -169,6 +201,7 @@ def test_a_call_whose_deadline_has_passed_is_not_answered(application: Applicati
         (Truncation, text_pb2.Truncation, "TRUNCATION_"),
         (Pooling, embedding_pb2.Pooling, "POOLING_"),
         (TextSide, model_pb2.TextSide, "TEXT_SIDE_"),
+        (ModelKind, bundle_pb2.ModelKind, "MODEL_KIND_"),
     ],
 )
 def test_values_are_numbered_as_in_the_contract(plain: Any, contract: Any, prefix: str):

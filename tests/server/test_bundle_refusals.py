@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 from attendant_server.bundles import BundleError
-from attendant_server.loading import ModelLoader
+from attendant_server.loading import ModelLoader, read_bundles
 from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
-from tests.support.altered import with_manifest, with_tokenizer, with_tokenizer_file
+from tests.support.altered import (
+    with_failing_graph,
+    with_manifest,
+    with_tokenizer,
+    with_tokenizer_file,
+)
 
 
 def refusal(root: Path) -> str:
@@ -27,9 +32,9 @@ def refusal(root: Path) -> str:
 def load(root: Path) -> None:
     metrics = Metrics()
     metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
-    loader = ModelLoader(Settings(bundles=root, num_threads=1, precision="fp32"), metrics)
-    for bundle in loader.read_bundles():
-        loader.load(bundle)
+    settings = Settings(bundles=root, num_threads=1, precision="fp32")
+    for bundle in read_bundles(settings):
+        ModelLoader(settings, 1, metrics).load(bundle)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", '{"ä": 1}'.encode("latin-1"), b"\x80"])
@@ -81,6 +86,22 @@ def test_a_pooling_that_does_not_exist_is_refused(embedding_bundle: Path, tmp_pa
     root = with_manifest(embedding_bundle, tmp_path, change)
     with pytest.raises(BundleError, match="embedding.pooling has no value 7$"):
         load(root)
+
+
+@pytest.mark.parametrize("graph", ["embedder", "mlm_head"])
+def test_an_embedding_graph_that_cannot_run_is_refused_by_its_name(
+    embedding_bundle: Path, tmp_path: Path, graph: str
+):
+    root = with_failing_graph(embedding_bundle, tmp_path, f"{graph}.fp32.onnx")
+    assert f": {graph} cannot run: " in refusal(root)
+
+
+@pytest.mark.parametrize("graph", ["encoder", "scorer"])
+def test_a_translation_graph_that_cannot_run_is_refused_by_its_name(
+    translation_bundle: Path, tmp_path: Path, graph: str
+):
+    root = with_failing_graph(translation_bundle, tmp_path, f"{graph}.fp32.onnx")
+    assert f": {graph} cannot run: " in refusal(root)
 
 
 @pytest.mark.parametrize(

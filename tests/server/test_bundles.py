@@ -285,5 +285,7 @@ def test_all_bundles_of_a_folder_are_found_or_those_asked_for(tmp_path: Path):
 
 
 def test_a_folder_without_bundles_is_said(tmp_path: Path):
-    with pytest.raises(BundleError, match="no bundles"):
+    with pytest.raises(
+        BundleError, match=r"/nothing: no bundles; expected <name>/<version>/manifest\.json$"
+    ):
         find_bundles(tmp_path / "nothing", ())

@@ -8,10 +8,11 @@ from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.calls import SearchOptions, SearchTooLarge, TranslateCall
 from attendant_server.engine.running_batch import Sentence
 from attendant_server.engine.search import new_search
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 
 from tests.support.fake_model import BOS, EOS, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def model():
 
 
 def new_scheduler(model, max_cache_bytes):
-    limits = TranslationLimits(max_rows=32, max_sentences=32, max_cache_bytes=max_cache_bytes)
+    limits = translation_limits(max_rows=32, max_sentences=32, max_cache_bytes=max_cache_bytes)
     return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
 
 
@@ -28,7 +29,7 @@ def run(scheduler):
     for _ in range(10_000):
         if not scheduler.has_work:
             return
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     raise AssertionError("the scheduler does not come to an end")
 
 
@@ -70,10 +71,10 @@ def test_any_mixture_ends_and_never_can_exceed_the_limit(model, seed):
         calls.append(TranslateCall([source], options))
         scheduler.submit(calls[-1])
         for _ in range(rng.randint(0, 3)):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
             assert reserved(scheduler) <= 150
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
         assert reserved(scheduler) <= 150
     assert all(call.future.result() for call in calls)
 
@@ -81,7 +82,7 @@ def test_any_mixture_ends_and_never_can_exceed_the_limit(model, seed):
 def test_nothing_overtakes_a_large_sentence_that_waits_for_room(model):
     scheduler = new_scheduler(model, max_cache_bytes=100)
     scheduler.submit(TranslateCall([(5,)], exactly(30)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     large = TranslateCall([(6,)], exactly(20, beam_size=4))
     scheduler.submit(large)
     small = [TranslateCall([(7, n)], exactly(2)) for n in range(3, 20)]
@@ -89,7 +90,7 @@ def test_nothing_overtakes_a_large_sentence_that_waits_for_room(model):
         scheduler.submit(call)
     while 4 not in {width for width, _ in model.steps}:
         assert not any(call.future.done() for call in small)
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     run(scheduler)
     assert large.future.result()
     assert all(call.future.result() for call in small)
@@ -98,12 +99,12 @@ def test_nothing_overtakes_a_large_sentence_that_waits_for_room(model):
 def test_no_sources_are_encoded_ahead_of_one_that_waits_for_room(model):
     scheduler = new_scheduler(model, max_cache_bytes=100)
     scheduler.submit(TranslateCall([(5,)], exactly(90)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.submit(TranslateCall([(6,)], exactly(90)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.submit(TranslateCall([(7,)], exactly(2)))
     for _ in range(10):
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert model.encoded == [[(5,)], [(6,)]]
 
 
@@ -141,12 +142,13 @@ def test_a_refusal_states_the_need_of_the_text_and_the_limit(model):
 
 def test_without_a_limit_of_the_callers_own_the_limit_of_each_text_counts(model):
     scheduler = new_scheduler(model, max_cache_bytes=100)
-    call = TranslateCall([(5,) * 10, (6,)], SearchOptions(1000, max_output_ratio=3))
+    options = SearchOptions(1000, max_output_ratio=3, extra_output_tokens=16)
+    call = TranslateCall([(5,) * 10, (6,)], options)
     scheduler.submit(call)
     run(scheduler)
     assert call.future.result()
     with pytest.raises(SearchTooLarge) as refusal:
-        scheduler.submit(TranslateCall([(6,), (5,) * 21], SearchOptions(1000, max_output_ratio=4)))
+        scheduler.submit(TranslateCall([(6,), (5,) * 21], options._replace(max_output_ratio=4)))
     assert list(refusal.value.problems) == [1]
     assert "21 tokens, with a beam of 1 and at most 100 output" in refusal.value.problems[1]
 
@@ -177,10 +179,10 @@ def test_a_failed_step_gives_its_caches_back(model, caplog):
     scheduler = new_scheduler(model, max_cache_bytes=1000)
     failed = TranslateCall([(5,)], exactly(10))
     scheduler.submit(failed)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert not any(cache.is_released for cache in caches_of(scheduler))
     model.before_step = None
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert isinstance(failed.future.exception(), ModelFailed)
     assert all(cache.is_released for cache in caches_of(scheduler))
 
@@ -189,7 +191,7 @@ def test_a_failed_scheduler_gives_its_caches_back(model):
     scheduler = new_scheduler(model, max_cache_bytes=1000)
     for beam_size in (1, 2):
         scheduler.submit(TranslateCall([(5,)], exactly(10, beam_size)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.fail(ModelFailed("it failed"))
     assert len(caches_of(scheduler)) == 2
     assert all(cache.is_released for cache in caches_of(scheduler))
@@ -209,6 +211,6 @@ def test_a_source_that_cannot_be_loaded_leaves_nothing_behind(model, caplog):
     model.new_cache = broken_cache
     call = TranslateCall([(5,)], exactly(10))
     scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert isinstance(call.future.exception(), ModelFailed)
     assert all(cache.is_released for cache in caches_of(scheduler))

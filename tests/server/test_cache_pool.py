@@ -6,7 +6,13 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
+from attendant_server.runtime.cache_pool import (
+    ANY_EXCESS,
+    NO_LIMIT,
+    CacheBuffer,
+    CachePool,
+    WidthBuffers,
+)
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import HostBuffer
 
@@ -49,8 +55,8 @@ class Worker:
         """(row, source, limit) of each sentence, by width."""
         for width in WIDTHS:
             slots = min(max_slots, max_rows // width)
-            rows = CountingBuffer(self.pool, slots * width, 257, NO_LIMIT)
-            sources = CountingBuffer(self.pool, slots, 256, NO_LIMIT if width == 1 else 1)
+            rows = CountingBuffer(self.pool, slots * width, 257, ANY_EXCESS)
+            sources = CountingBuffer(self.pool, slots, 256, ANY_EXCESS if width == 1 else 1)
             self.counting += rows, sources
             self.sources[width] = sources
             self.buffers[width] = WidthBuffers(self.pool, width, rows, sources)
@@ -182,7 +188,7 @@ def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
     sizes = CacheSizes(2, 8, 64, 256, 256, np.dtype(np.float32))
     pool = CachePool(sizes, spare_bytes=0)
     before = resident_bytes()
-    buffer = HostBuffer(pool, 1000, 256, NO_LIMIT, lengths=np.full(1000, 256))
+    buffer = HostBuffer(pool, 1000, 256, ANY_EXCESS, lengths=np.full(1000, 256))
     assert resident_bytes() - before < 5e6  # memory is only reserved
     buffer.fit(0, 32, 256)
     buffer.tensors[...] = 1
@@ -208,7 +214,7 @@ def test_entries_keep_their_content_however_the_buffer_is_laid_out(
 ):
     rng = random.Random(seed)
     pool = CachePool(SIZES, spare_bytes=0)
-    most_excess = 1 if has_zeros_behind else NO_LIMIT
+    most_excess = 1 if has_zeros_behind else ANY_EXCESS
     before_step = np.zeros(50, dtype=np.int32)
     buffer = HostBuffer(pool, 50, 256, most_excess, before_step, num_step_tokens, has_zeros_behind)
     lengths: list[int] = []
@@ -280,7 +286,7 @@ class FailingBuffer(CountingBuffer):
 
 def test_a_failed_shrink_is_logged_once_and_tried_again_only_for_another_need(caplog):
     pool = CachePool(SIZES, spare_bytes=0)
-    buffer = FailingBuffer(pool, 64, 256, NO_LIMIT)
+    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
     buffer.fit(0, 64, 16)
     buffer.keep(8, 16)
     buffer.num_failures, buffer.num_attempts = 2, 0
@@ -303,7 +309,7 @@ def test_a_failed_shrink_is_logged_once_and_tried_again_only_for_another_need(ca
 
 def test_a_buffer_that_could_not_shrink_is_given_back_by_an_idle_worker():
     pool = CachePool(SIZES, spare_bytes=0)
-    buffer = FailingBuffer(pool, 64, 256, NO_LIMIT)
+    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
     buffer.fit(0, 64, 16)
     buffer.clear()
     buffer.num_failures = 1

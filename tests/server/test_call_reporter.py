@@ -97,7 +97,7 @@ def test_a_watcher_that_fails_leaves_the_others_alone(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.ERROR):
         both.catch_up()
     assert events == ["b 1 ended"]
-    assert caplog.messages == ["event=call_not_shown observer=Broken"]
+    assert caplog.messages == ["event=call_not_reported observer=Broken"]
     both.close()
 
 

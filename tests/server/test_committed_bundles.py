@@ -9,12 +9,12 @@ import pytest
 from attendant_manifest import MANIFEST_VERSION
 from attendant_server.bundles import find_bundles, read_bundle
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
-from attendant_server.runtime.translation_model import OnnxTranslationModel
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 
 from tests.support.fake_model import RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
+from tests.support.models import embedding_model, translation_model
 
 ROOT = Path(__file__).parents[2]
 BUILT_IN = find_bundles(ROOT / "bundles", ())
@@ -30,7 +30,7 @@ def run(scheduler, calls):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result()[0] for call in calls]
 
 
@@ -64,10 +64,10 @@ def test_the_engine_finds_the_reference_translations(directory, precision):
     (parity,) = (p for p in bundle.manifest.parity.precisions if p.precision == precision)
     bound = parity.log_probability_bound
     reference = references_of(bundle)
-    model = OnnxTranslationModel(bundle, num_threads=1)
+    model = translation_model(bundle)
     for search, beam_size in reference["beam_sizes"].items():
         scheduler = TranslationScheduler(
-            "", model, TranslationLimits(), RecordingObserver(), time.monotonic
+            "", model, translation_limits(), RecordingObserver(), time.monotonic
         )
         calls = [
             TranslateCall([text["token_ids"]], SearchOptions(text["max_output_tokens"], beam_size))
@@ -97,9 +97,9 @@ def assert_same_or_tied(found, expected, bound):
 def test_the_engine_gives_the_reference_vectors(directory):
     bundle = read_bundle(directory, "int8", "cpu")
     reference = references_of(bundle)
-    model = OnnxEmbeddingModel(bundle, num_threads=1)
+    model = embedding_model(bundle)
     scheduler = EmbeddingScheduler(
-        "", model, EmbeddingLimits(), RecordingObserver(), time.monotonic
+        "", model, embedding_limits(), RecordingObserver(), time.monotonic
     )
     texts = reference["texts"]
     calls = [EmbedCall([text["token_ids"]], ("mean_pooled",)) for text in texts]

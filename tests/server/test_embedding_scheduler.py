@@ -6,10 +6,11 @@ import random
 import numpy as np
 import pytest
 from attendant_server.engine.calls import EmbedCall, FillMaskCall
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
 from tests.support.fake_model import FakeEmbeddingModel, RecordingObserver
+from tests.support.limits import embedding_limits
 
 
 class Clock:
@@ -42,12 +43,12 @@ def model():
 
 
 def new_scheduler(model, clock, **limits):
-    return EmbeddingScheduler("fake", model, EmbeddingLimits(**limits), RecordingObserver(), clock)
+    return EmbeddingScheduler("fake", model, embedding_limits(**limits), RecordingObserver(), clock)
 
 
 def run(scheduler):
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
 
 
 def test_every_text_gets_its_own_vector_whatever_it_is_batched_with(model, clock):
@@ -91,7 +92,7 @@ def test_texts_of_similar_length_share_a_batch(model, clock):
 def test_the_oldest_text_is_in_the_next_batch(model, clock):
     scheduler = new_scheduler(model, clock, max_batch_tokens=8)
     scheduler.submit(EmbedCall([[1] * 8, *[[1] * 2] * 20], ("mean_pooled",)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.batches == [[8]]
 
 
@@ -121,7 +122,7 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
     kept = EmbedCall([[3, 3, 3]], ("mean_pooled",))
     for call in (late, cancelled, kept):
         scheduler.submit(call)
-    cancelled.cancel()
+    cancelled.future.cancel()
     clock.now = 1.5
     run(scheduler)
     assert model.batches == [[3]]
@@ -130,7 +131,7 @@ def test_expired_and_cancelled_texts_are_not_run(model, clock):
 
 
 class HeadFailsOnSeven(FakeEmbeddingModel):
-    """A model whose masked-word head fails for texts that begin with token 7."""
+    """A model whose masked-word head fails for masks at token 7."""
 
     def __init__(self, clock=None):
         super().__init__()
@@ -141,9 +142,24 @@ class HeadFailsOnSeven(FakeEmbeddingModel):
         self.num_heads += 1
         if self.clock is not None:
             self.clock.now += 1000
-        if hidden[0, 0] == 7:
+        if 7 in hidden:
             raise RuntimeError("no head")
         return super().fill(hidden, top_k)
+
+
+def test_one_run_of_the_head_fills_the_masks_of_all_texts(clock):
+    model = HeadFailsOnSeven()
+    scheduler = new_scheduler(model, clock)
+    calls = [
+        FillMaskCall([[3, 8], [4, 5, 6]], [[1], [0, 2]], top_k=1),
+        FillMaskCall([[20, 30]], [[0]], top_k=3),
+    ]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    found = [[each.token_ids.tolist() for each in call.future.result()] for call in calls]
+    assert found == [[[[8]], [[4], [6]]], [[[20, 21, 22]]]]
+    assert model.num_heads == 1
 
 
 def test_a_head_that_fails_fails_its_call_and_nobody_else(clock, caplog):
@@ -155,7 +171,7 @@ def test_a_head_that_fails_fails_its_call_and_nobody_else(clock, caplog):
     masked = FillMaskCall([[5, 8]], [[0]], top_k=2)
     for call in (broken, embedding, masked):
         scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.batches == [[2, 2, 2]]
     assert isinstance(broken.future.exception(), ModelFailed)
     assert embedding.future.result()[0]["mean_pooled"].tolist() == [3, 2]
@@ -167,7 +183,7 @@ def test_a_failed_head_is_logged_once_for_a_call_and_not_run_for_its_other_texts
     scheduler = new_scheduler(model, clock)
     scheduler.submit(FillMaskCall([[7, 8]] * 20, [[0]] * 20, top_k=2))
     run(scheduler)
-    assert model.num_heads == 1
+    assert model.num_heads == 2  # for all texts together, and for the first one
     assert caplog.messages == ["event=model_failed model=fake run=mlm_head"]
 
 
@@ -206,7 +222,7 @@ def test_the_head_is_not_run_for_a_call_that_was_cancelled_meanwhile(clock):
 
     class CancellingModel(HeadFailsOnSeven):
         def embed(self, texts, outputs):
-            call.cancel()
+            call.future.cancel()
             return super().embed(texts, outputs)
 
     model = CancellingModel()

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import pytest
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.engine import Engine
 from attendant_server.engine.scheduler import Scheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, Unavailable
 
 from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel, RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
 
 TIMEOUT = 20
 
@@ -60,14 +61,14 @@ def new_engine(model, embedding_model=None, num_workers=1, processors=(), **opti
     for _ in range(num_workers):
         decoding.append(
             TranslationScheduler(
-                "mt", model, TranslationLimits(), observer, clock, next(iter(decoding), None)
+                "mt", model, translation_limits(), observer, clock, next(iter(decoding), None)
             )
         )
         if embedding_model is not None:
             beside = next(iter(encoding), None)
             encoding.append(
                 EmbeddingScheduler(
-                    "bert", embedding_model, EmbeddingLimits(), observer, clock, beside
+                    "bert", embedding_model, embedding_limits(), observer, clock, beside
                 )
             )
     schedulers: dict[str, Sequence[Scheduler]] = {"mt": decoding}

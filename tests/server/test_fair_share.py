@@ -10,7 +10,7 @@ from attendant_server.engine.scheduler import Scheduler
 class IdleScheduler(Scheduler):
     """A scheduler that is only compared by identity."""
 
-    num_waiting = num_active = 0
+    num_active = 0
     has_work = True
 
     def __init__(self):
@@ -26,9 +26,6 @@ class IdleScheduler(Scheduler):
         raise NotImplementedError
 
     def _take_running(self):
-        raise NotImplementedError
-
-    def _take_waiting(self):
         raise NotImplementedError
 
 

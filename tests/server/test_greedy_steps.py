@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.host_cache import HostDecoderCache
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.server.test_host_cache import Twins, search_at_random, source_of, without_greedy_graph
+from tests.support.models import translation_model
 
 GREEDY_GRAPHS = "greedy_steps", "greedy_step"
 
@@ -28,7 +29,7 @@ def model_of(folder, precision, graph):
     for graphs in bundle.manifest.precisions:
         for step in [s for s in graphs.steps if s.name in GREEDY_GRAPHS and s.name != graph]:
             graphs.steps.remove(step)
-    return OnnxTranslationModel(bundle, 1)
+    return translation_model(bundle)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,8 @@ def model(request, translation_bundle):
 
 def new_cache(model, max_slots, left_there=0.0):
     """A new cache, or one whose memory still holds values of earlier sentences."""
-    cache = HostDecoderCache(model.greedy_graph, model.cache_sizes, 1, max_slots, model.vocab_size)
+    pool = CachePool(model.cache_sizes)
+    cache = HostDecoderCache(model.greedy_graph, 1, max_slots, model.vocab_size, pool)
     cache._cross.memory[...] = left_there
     return cache
 
@@ -112,7 +114,9 @@ class OneByOne:
 def one_by_one_and_together(request, translation_bundle):
     graphs = ("greedy_step", "greedy_steps")
     models = [model_of(translation_bundle, request.param, graph) for graph in graphs]
-    caches = [model.new_cache(model.step_for(1), 1, 3) for model in models]
+    caches = [
+        model.new_cache(model.step_for(1), 1, 3, CachePool(model.cache_sizes)) for model in models
+    ]
     for model, cache in zip(models, caches, strict=True):
         load(cache, model, source_of(5), source_of(40), source_of(3))
     # Bit-identical, except for fp16, where ONNX Runtime places conversions differently.

@@ -12,13 +12,13 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, CacheCopy, StepInput, TokenBias
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
-from attendant_server.runtime.device_cache import KeyValueBuffer
+from attendant_server.runtime.decoder_cache import MAX_BINDINGS
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
-from attendant_server.runtime.host_cache import MAX_BINDINGS
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.step import check_input_devices
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.devices import open_device
+from tests.support.models import translation_model
 
 MAX_BLOCKS = 24
 # Allowed difference between host and device: kernels are equal on a CPU, but not on a GPU.
@@ -36,7 +36,7 @@ def models(request, translation_bundle):
     return SimpleNamespace(
         host=without_greedy_graph(read_bundle(translation_bundle, precision, "cpu")),
         device=DeviceTranslationModel(
-            read_bundle(translation_bundle, precision, device), 1, device
+            read_bundle(translation_bundle, precision, device), 1, device, RunCounter(1)
         ),
         tolerance=tolerance,
     )
@@ -44,7 +44,7 @@ def models(request, translation_bundle):
 
 def without_greedy_graph(bundle):
     """A model on the host that uses the step graph of devices for all steps."""
-    model = OnnxTranslationModel(bundle, 1)
+    model = translation_model(bundle)
     model.greedy_graph = None
     return model
 
@@ -150,27 +150,25 @@ def test_a_longer_source_widens_the_buffers_and_changes_nothing_for_the_others(m
     twins = Twins(models, 2)
     twins.join(source_of(5))
     twins.step()
-    caches = twins.host, twins.device
-    small = [cache.num_bytes for cache in caches]
+    small = [pool.allocated for pool in twins.pools]
     twins.join(source_of(64))
     twins.step()
-    large = [cache.num_bytes for cache in caches]
+    large = [pool.allocated for pool in twins.pools]
     assert all(map(gt, large, small))
     twins.leave(1)
     for _ in range(3):
         twins.step()
-    assert all(map(gt, large, [2 * cache.num_bytes for cache in caches]))
+    assert all(map(gt, large, [2 * pool.allocated for pool in twins.pools]))
 
 
 def test_a_long_output_widens_the_buffers_and_goes_on_as_before(models):
     twins = Twins(models, 2)
     twins.join(source_of(5), source_of(7))
     twins.step()
-    small = twins.host.num_bytes, twins.device.num_bytes
+    small = [pool.allocated for pool in twins.pools]
     for _ in range(63):
         twins.step()
-    assert twins.host.num_bytes > small[0]
-    assert twins.device.num_bytes > small[1]
+    assert all(map(gt, [pool.allocated for pool in twins.pools], small))
 
 
 def test_memory_is_given_back_when_nothing_is_in_use_and_taken_again(models):
@@ -178,11 +176,10 @@ def test_memory_is_given_back_when_nothing_is_in_use_and_taken_again(models):
     for _ in range(2):
         twins.join(*(source_of(n + 1) for n in range(9)))
         twins.step()
-        assert twins.host.num_bytes > 0
-        assert twins.device.num_bytes > 0
+        assert all(pool.allocated > 0 for pool in twins.pools)
         for _ in range(9):
             twins.leave(0)
-        assert twins.host.num_bytes == twins.device.num_bytes == 0
+        assert all(pool.allocated == 0 for pool in twins.pools)
 
 
 def test_scores_are_those_of_the_host(models):
@@ -219,7 +216,7 @@ def test_a_step_is_bound_once_for_each_number_of_blocks(models, caches):
     graph.shared = graph.alone = counting
     whole, model.decoder_step = model.decoder_step, graph
     try:
-        cache = model.new_cache(model.step_for(2), 2, MAX_BINDINGS)
+        cache = model.new_cache(model.step_for(2), 2, MAX_BINDINGS, CachePool(model.cache_sizes))
     finally:
         model.decoder_step = whole
     for slot, encoded in enumerate(model.encode([source_of(5)] * 4)):
@@ -252,7 +249,12 @@ def test_a_graph_that_would_read_a_stale_copy_of_an_input_is_refused(name, devic
         check_input_devices(step, session(), "cuda")
 
 
-def test_heads_that_do_not_fill_words_are_refused():
+def test_heads_that_do_not_fill_words_are_refused_at_load(translation_bundle, monkeypatch):
     sizes = CacheSizes(1, 2, 3, 16, 16, np.dtype(np.float16))
-    with pytest.raises(ValueError, match="head_dim 3"):
-        KeyValueBuffer(sizes, 1, 16, "cpu")
+    monkeypatch.setattr("attendant_server.runtime.translation_model.cache_sizes", lambda *_: sizes)
+    # A real graph cannot have such heads, so no trial can run.
+    monkeypatch.setattr(DeviceTranslationModel, "_check_steps", lambda *_: None)
+    monkeypatch.setattr(DeviceTranslationModel, "_choose_sessions", lambda *_: None)
+    bundle = read_bundle(translation_bundle, "fp32", "cpu")
+    with pytest.raises(ValueError, match="head_dim 3 does not fill words"):
+        DeviceTranslationModel(bundle, 1, "cpu", RunCounter(1))

@@ -1,48 +1,9 @@
 import pytest
 from attendant_server import loading
-from attendant_server.loading import ModelLoader, worker_processors, workers_and_sentences
+from attendant_server.loading import ModelLoader, read_bundles
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.settings import Settings
 from attendant_server.system.memory import HostMemory
-
-
-@pytest.mark.parametrize(
-    ("given", "num_threads", "num_workers", "num_sentences"),
-    [
-        ({}, 1, 1, 16),
-        ({}, 3, 3, 16),
-        ({}, 6, 4, 24),
-        ({}, 9, 4, 32),
-        ({"num_workers": 1}, 3, 1, 48),
-        ({"num_workers": 16}, 1, 16, 1),
-        ({"max_sentences": 20}, 2, 2, 10),
-        ({"max_sentences": 1}, 2, 2, 1),
-        ({"max_rows": 12, "max_sentences": 20}, 2, 1, 12),
-        ({"max_beam_size": 100}, 2, 1, 32),
-        ({"device": "cuda"}, 2, 1, 128),
-        ({"device": "cuda", "max_rows": 512}, 2, 1, 512),
-        ({"device": "cuda", "max_sentences": 64}, 2, 1, 64),
-    ],
-)
-def test_workers_and_sentences_follow_the_threads_unless_they_are_set(
-    given, num_threads, num_workers, num_sentences
-):
-    found = workers_and_sentences(Settings(**given), num_threads)
-    assert found == (num_workers, num_sentences)
-
-
-@pytest.mark.parametrize(
-    ("given", "num_workers", "expected"),
-    [
-        ({}, 2, [3, 5]),
-        ({}, 1, ()),
-        ({}, 4, ()),
-        ({"pin_workers": "never"}, 2, ()),
-        ({"device": "cuda"}, 2, ()),
-    ],
-)
-def test_workers_stay_on_processors_if_there_is_one_for_each(given, num_workers, expected):
-    assert worker_processors(Settings(**given), num_workers, [3, 5]) == expected
 
 
 def loader_on(monkeypatch: pytest.MonkeyPatch, num_usable: int, can_pin: bool) -> ModelLoader:
@@ -50,7 +11,7 @@ def loader_on(monkeypatch: pytest.MonkeyPatch, num_usable: int, can_pin: bool) -
     monkeypatch.setattr(loading, "processor_ids", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(loading, "num_processors", lambda: num_usable)
     monkeypatch.setattr(loading, "CAN_PIN", can_pin)
-    return ModelLoader(Settings(), NoMetrics())
+    return ModelLoader(Settings(), 1, NoMetrics())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +28,7 @@ def test_threads_and_workers_follow_the_processors_that_may_be_used(
 
 def test_threads_that_are_set_are_not_bounded_by_the_processors(monkeypatch):
     monkeypatch.setattr(loading, "num_processors", lambda: 1)
-    assert ModelLoader(Settings(num_threads=3), NoMetrics()).num_threads == 3
+    assert ModelLoader(Settings(num_threads=3), 1, NoMetrics()).num_threads == 3
 
 
 POSITION_BYTES = 2 * 2 * 32 * 4
@@ -93,8 +54,8 @@ def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
     memory = HostMemory(used=0, limit=memory_positions * POSITION_BYTES)
     monkeypatch.setattr(loading, "host_memory", lambda: memory)
     settings = Settings(bundles=translation_bundle.parents[1], num_threads=2, **given)
-    loader = ModelLoader(settings, NoMetrics())
-    (bundle,) = loader.read_bundles()
+    loader = ModelLoader(settings, 1, NoMetrics())
+    (bundle,) = read_bundles(settings)
     model = loader._translation_model(bundle)
     assert loader._max_cache_bytes(model) == expected_positions * POSITION_BYTES
 
@@ -102,8 +63,29 @@ def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
 def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bundle, caplog):
     bundles = translation_bundle.parents[1]
     settings = Settings(bundles=bundles, num_threads=2, max_cache_bytes=1000)
-    loader = ModelLoader(settings, NoMetrics())
-    (bundle,) = loader.read_bundles()
+    loader = ModelLoader(settings, 1, NoMetrics())
+    (bundle,) = read_bundles(settings)
     loader._max_cache_bytes(loader._translation_model(bundle))
     needed = 2 * LARGEST_SENTENCE * POSITION_BYTES
     assert f"event=caches_refuse_texts max_bytes=1000 needed_bytes={needed}" in caplog.text
+
+
+def test_a_tokenizer_file_that_both_sides_name_is_read_once(translation_bundle):
+    settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
+    metrics = NoMetrics()
+    metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
+    loader = ModelLoader(settings, 1, metrics)
+    (bundle,) = read_bundles(settings)
+    model = loader.load(bundle)
+    assert model.source_tokenizer is model.target_tokenizer
+    assert model.mask_tokenizer is None
+
+
+def test_translation_models_share_the_memory_for_caches(monkeypatch, translation_bundle):
+    memory = HostMemory(used=0, limit=20_000 * POSITION_BYTES)
+    monkeypatch.setattr(loading, "host_memory", lambda: memory)
+    settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
+    (bundle,) = read_bundles(settings)
+    alone, shared = (ModelLoader(settings, number, NoMetrics()) for number in (1, 4))
+    model = alone._translation_model(bundle)
+    assert shared._max_cache_bytes(model) < alone._max_cache_bytes(model)

@@ -1,3 +1,4 @@
+import itertools
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -5,6 +6,7 @@ from typing import Any
 
 import pytest
 from attendant_server.engine.calls import CallTimings
+from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metrics import DROPS, METHODS, REFUSALS, Metrics, NoMetrics
 from attendant_server.observability.metrics_server import serve_metrics
@@ -204,6 +206,17 @@ def test_gauges_are_read_when_they_are_asked_for(metrics: Metrics):
         assert value(metrics, "attendant_queued_texts", **LABELS) == len(waiting)
         assert value(metrics, "attendant_concurrent_calls") == len(waiting)
         waiting.clear()
+
+
+def test_needed_and_allocated_memory_of_caches_are_of_one_moment_in_every_scrape(metrics: Metrics):
+    moments = itertools.count(1)
+    metrics.watch_caches(MODEL, lambda: CacheFigures(*[next(moments)] * 2))
+    scrapes: list[list[float]] = [[], []]
+    for families in zip(metrics.registry.collect(), metrics.registry.collect(), strict=True):
+        for family, scrape in zip(families, scrapes, strict=True):
+            if family.name in ("attendant_cache_needed_bytes", "attendant_cache_bytes"):
+                scrape += [sample.value for sample in family.samples]
+    assert scrapes == [[1, 1], [2, 2]]
 
 
 def test_metrics_are_shown_at_their_path_and_nowhere_else(metrics: Metrics, url: str):

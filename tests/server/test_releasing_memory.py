@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from attendant_server.bundles import read_bundle
-from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
-from attendant_server.runtime.threads import RunCounter
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.system.memory import return_freed_memory
+
+from tests.support.models import embedding_model
 
 LONG = [*[9] * 62, 2]
 
@@ -35,7 +36,7 @@ def test_a_translation_model_gives_back_what_its_largest_run_took(translation_bu
 
 
 def test_an_embedding_model_gives_back_what_its_largest_run_took(embedding_bundle):
-    model = OnnxEmbeddingModel(read_bundle(embedding_bundle, "fp32", "cpu"), 1, "cpu")
+    model = embedding_model(read_bundle(embedding_bundle, "fp32", "cpu"))
     check_release(model, lambda num_texts: model.embed([LONG] * num_texts, ["mean_pooled"]))
 
 

@@ -28,6 +28,7 @@ def test_absent_options_take_their_defaults():
         length_penalty=1.0,
         min_output_tokens=0,
         max_output_ratio=3,
+        extra_output_tokens=16,
         suppressed_token_ids=(7, 9),
     )
 

@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from math import prod
 
 import numpy as np
 import pytest
@@ -14,16 +15,19 @@ from attendant_server.engine.calls import (
     SearchOptions,
     TranslateCall,
 )
-from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 from attendant_server.runtime.device_cache import DeviceEncodedSentence
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.devices import open_device
 from tests.support.fake_model import RecordingObserver
+from tests.support.limits import embedding_limits, translation_limits
+from tests.support.models import translation_model
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
@@ -55,11 +59,11 @@ def bundle(variant, translation_bundle):
 def model(variant, bundle):
     caches, _, device = variant
     kind = {"host": OnnxTranslationModel, "device": DeviceTranslationModel}[caches]
-    return kind(bundle, 1, device)
+    return kind(bundle, 1, device, RunCounter(1))
 
 
 def new_scheduler(model, max_rows=12):
-    limits = TranslationLimits(max_rows=max_rows, max_encode_tokens=64)
+    limits = translation_limits(max_rows=max_rows, max_encode_tokens=64)
     return TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
 
 
@@ -67,7 +71,7 @@ def run(scheduler, *calls):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result() for call in calls]
 
 
@@ -107,7 +111,7 @@ def test_ragged_mixtures_agree_with_every_text_alone(bundle, model):
         calls.append(TranslateCall([source], options))
         scheduler.submit(calls[-1])
         for _ in range(rng.randint(0, 3)):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
     run(scheduler)
     for (source, options), call in zip(wanted, calls, strict=True):
         [[alone]] = run(new_scheduler(model), TranslateCall([source], options))
@@ -124,10 +128,10 @@ def test_a_long_source_that_joins_and_leaves_changes_nothing_for_others(bundle, 
     scheduler = new_scheduler(model)
     before = TranslateCall([short], options)
     scheduler.submit(before)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     visitor = TranslateCall([long], SearchOptions(4, min_output_tokens=4))
     scheduler.submit(visitor)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     after = TranslateCall([short], options)
     run(scheduler, after)
     for call in (before, after):
@@ -173,8 +177,9 @@ def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
 
 def make_infinite(sentence):
     if isinstance(sentence, DeviceEncodedSentence):
-        buffer, dtype = sentence.batch._buffer, sentence.batch._sizes.dtype
-        buffer.write(np.full(buffer.num_bytes // dtype.itemsize, np.inf, dtype).view(np.int64))
+        batch, sizes = sentence.batch, sentence.batch._sizes
+        values = np.full(sizes.num_tensors * prod(batch._shape), np.inf, sizes.dtype)
+        batch._buffer.write(values.view(np.int64))
     else:
         for keys_values in sentence.keys_values:
             keys_values[...] = np.inf
@@ -205,7 +210,7 @@ def test_a_source_that_gives_no_numbers_fails_alone_and_leaves_nothing_behind(
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     assert isinstance(bad.future.exception(), ModelFailed)
     for call, want in zip(calls, expected * 3, strict=True):
         assert is_same_or_tied(call.future.result()[0][0], want[0][0], bound_of(bundle))
@@ -216,7 +221,7 @@ def test_sizes_that_are_not_those_of_the_graphs_are_refused(translation_bundle):
     for state in (state for step in wrong.graphs.steps for state in step.states):
         state.shape[0] = 4
     with pytest.raises(ValueError, match="shape differs between manifest and graph"):
-        OnnxTranslationModel(wrong, num_threads=1)
+        translation_model(wrong)
 
 
 @pytest.mark.parametrize("missing", [["greedy_steps"], ["greedy_steps", "greedy_step"]])
@@ -228,7 +233,7 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
     source = [9, 8, 7, 2]
     found = []
     for each in (bundle, older):
-        scheduler = new_scheduler(OnnxTranslationModel(each, num_threads=1))
+        scheduler = new_scheduler(translation_model(each))
         call = TranslateCall([source], SearchOptions(6, min_output_tokens=6))
         found.append(run(scheduler, call)[0][0][0])
     assert is_same_or_tied(found[1], found[0], TOLERANCES["fp32"])
@@ -236,7 +241,7 @@ def test_a_bundle_of_an_older_version_decodes_greedily_as_well(translation_bundl
 
 @pytest.mark.parametrize("spare_bytes", [0, 20_000])
 def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
-    limits = TranslationLimits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
+    limits = translation_limits(max_rows=12, max_encode_tokens=64, spare_cache_bytes=spare_bytes)
     scheduler = TranslationScheduler("tiny", model, limits, RecordingObserver(), time.monotonic)
     rng, pool, most = random.Random(2), scheduler.pool, 0
     for _ in range(40):
@@ -244,7 +249,7 @@ def test_caches_follow_what_runs_and_are_given_back(model, spare_bytes):
             scheduler.submit(TranslateCall([source], options))
         for _ in range(rng.choice([1, 5, 1000])):
             if scheduler.has_work:
-                scheduler.advance()
+                scheduler.advance(is_alone=True)
             needed, allocated = pool.figures
             assert needed <= allocated <= 1.5 * needed + spare_bytes
             most = max(most, allocated)
@@ -266,7 +271,7 @@ def embedder(request, embedding_bundle):
     precision, device = request.param
     open_device(device)
     bundle = read_bundle(embedding_bundle, precision, device)
-    return OnnxEmbeddingModel(bundle, 1, device), TOLERANCES[precision]
+    return OnnxEmbeddingModel(bundle, 1, device, RunCounter(1)), TOLERANCES[precision]
 
 
 def test_embeddings_do_not_depend_on_batch_mates(embedder):
@@ -276,7 +281,7 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
     outputs = ("mean_pooled", "cls_pooled", "max_pooled", "hidden_0", "hidden_1", "hidden_2")
 
     def embed(*calls):
-        limits = EmbeddingLimits(max_batch_tokens=300)
+        limits = embedding_limits(max_batch_tokens=300)
         scheduler = EmbeddingScheduler(
             "tiny", embedding_model, limits, RecordingObserver(), time.monotonic
         )
@@ -287,6 +292,10 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
         [[alone]] = embed(EmbedCall([text], outputs))
         for name in outputs:
             assert np.allclose(found[name], alone[name], rtol=0, atol=tolerance)
-    [[fill]] = embed(FillMaskCall([texts[0]], [[1]], top_k=7))
-    assert fill.token_ids.shape == (1, 7)
-    assert (np.diff(fill.probabilities) <= 0).all()
+    masks = [[1, 2], [1]] * 10
+    [filled] = embed(FillMaskCall(texts, masks, top_k=7))
+    for text, positions, found in zip(texts, masks, filled, strict=True):
+        [[alone]] = embed(FillMaskCall([text], [positions], top_k=7))
+        assert found.token_ids.shape == (len(positions), 7)
+        assert (np.diff(found.probabilities) <= 0).all()
+        assert np.allclose(found.probabilities, alone.probabilities, rtol=0, atol=tolerance)

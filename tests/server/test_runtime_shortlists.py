@@ -10,11 +10,12 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
 from attendant_server.loading import ModelLoader
 from attendant_server.observability.metrics import NoMetrics
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.settings import Settings
 
 from tests.server.test_host_cache import Twins, search_at_random, source_of, without_greedy_graph
+from tests.support.models import translation_model
 
 
 def test_a_step_lists_what_any_of_its_rows_may_use():
@@ -68,7 +69,7 @@ class WithAllTokens:
     """A model with shortlists, whose lists hold the whole vocabulary."""
 
     def __init__(self, bundle):
-        self.model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
+        self.model = translation_model(bundle, uses_shortlists=True)
         self.new_cache, self.cache_sizes = self.model.new_cache, self.model.cache_sizes
         self.step_for = self.model.step_for
 
@@ -90,7 +91,7 @@ def test_lists_of_all_tokens_change_nothing(translation_bundle, width, precision
 @pytest.fixture(scope="module", params=["fp32", "int8", "fp16"])
 def model(request, translation_bundle):
     bundle = read_bundle(translation_bundle, request.param, "cpu")
-    return OnnxTranslationModel(bundle, 1, uses_shortlists=True)
+    return translation_model(bundle, uses_shortlists=True)
 
 
 def greedy(model, sources, num_steps=6, least=0):
@@ -98,7 +99,7 @@ def greedy(model, sources, num_steps=6, least=0):
 
     EOS is forbidden for the first ``least`` tokens.
     """
-    cache = model.new_cache(model.step_for(1), 1, len(sources))
+    cache = model.new_cache(model.step_for(1), 1, len(sources), CachePool(model.cache_sizes))
     for slot, encoded in enumerate(model.encode(sources)):
         cache.load(slot, encoded)
     tokens = np.full(len(sources), model.start_token_id)
@@ -148,7 +149,7 @@ def without_shortlists(bundle):
 
 def test_a_bundle_without_shortlists_is_decoded_with_its_whole_vocabulary(translation_bundle):
     bundle = without_shortlists(read_bundle(translation_bundle, "fp32", "cpu"))
-    model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
+    model = translation_model(bundle, uses_shortlists=True)
     assert not model.uses_shortlists
     assert model.encode([[5, 2]])[0].shortlist is None
 
@@ -165,7 +166,7 @@ def test_shortlists_are_used_on_request_where_there_are_some(
     translation_bundle, shortlists, has_some, message, caplog
 ):
     bundle = read_bundle(translation_bundle, "fp32", "cpu")
-    loader = ModelLoader(Settings(shortlists=shortlists), NoMetrics())
+    loader = ModelLoader(Settings(shortlists=shortlists), 1, NoMetrics())
     model = loader._translation_model(bundle if has_some else without_shortlists(bundle))
     assert model.uses_shortlists == (has_some and shortlists == "auto")
     assert [record.getMessage() for record in caplog.records] == [message] * bool(message)

@@ -1,14 +1,16 @@
 """Texts of calls that are refused or that fail, and texts of a model that fails."""
 
 import logging
+import random
 
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.search import new_search
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, QueueFull
 
 from tests.support.fake_model import EOS, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 
 @pytest.fixture
@@ -23,18 +25,18 @@ def model():
 
 @pytest.fixture
 def scheduler(model, observer):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, lambda: 0.0)
 
 
 def run(scheduler):
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
 
 
 def tokens_alone(source, options):
     """The translation of a text when nothing fails."""
-    limits = TranslationLimits(max_rows=8)
+    limits = translation_limits(max_rows=8)
     scheduler = TranslationScheduler(
         "fake", FakeTranslationModel(), limits, RecordingObserver(), lambda: 0.0
     )
@@ -69,7 +71,7 @@ def test_a_failed_scheduler_answers_what_ran_and_goes_on_with_what_waits(schedul
     for call in running:
         scheduler.submit(call)
     while scheduler.num_active < 8:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     waiting = TranslateCall([(5, 12)], options)
     scheduler.submit(waiting)
     scheduler.fail(ModelFailed("it failed"))
@@ -83,12 +85,12 @@ def test_an_encoder_that_fails_fails_its_texts_and_not_those_that_run(scheduler,
     options = SearchOptions(max_output_tokens=5, min_output_tokens=5)
     running = TranslateCall([(5, 6)], options)
     scheduler.submit(running)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     encode = model.encode
     model.encode = None
     broken = TranslateCall([(7,)], options)
     scheduler.submit(broken)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     model.encode = encode
     run(scheduler)
     assert isinstance(broken.future.exception(), ModelFailed)
@@ -114,7 +116,7 @@ def test_all_texts_of_a_call_that_a_step_fails_are_counted_once(scheduler, model
 def test_the_texts_of_a_failed_scheduler_are_counted_once(scheduler, observer):
     options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
     scheduler.submit(TranslateCall([(5,)] * 32, options))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     scheduler.fail(ModelFailed("it failed"), waiting_too=True)
     assert observer.dropped == [("failed", 32)]
 
@@ -138,10 +140,44 @@ def test_a_width_whose_caches_cannot_be_allocated_fails_its_call_alone(scheduler
     options = SearchOptions(max_output_tokens=5)
     refused = TranslateCall([(5, 6)], options)
     scheduler.submit(refused)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     model.new_cache = new_cache
     later = TranslateCall([(5, 6)], options)
     scheduler.submit(later)
     run(scheduler)
     assert isinstance(refused.future.exception(), ModelFailed)
     assert later.future.result()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_counts_of_what_runs_are_right_whatever_ends_or_fails(scheduler, model, caplog, seed):
+    caplog.set_level(logging.CRITICAL)
+    rng, calls, seen, expected = random.Random(seed), [], [], []
+
+    def sometimes_failing():
+        if rng.random() < 0.05:
+            raise RuntimeError("broken weights")
+
+    def look(_=None):
+        batches = list(scheduler._batches.values())
+        seen.append((scheduler.num_active, scheduler.num_active_sentences))
+        expected.append(
+            (sum(batch.num_rows for batch in batches), sum(len(b.sentences) for b in batches))
+        )
+
+    model.before_step = sometimes_failing
+    for _ in range(100):
+        options = SearchOptions(rng.randint(1, 12), rng.choice([1, 1, 2, 4]))
+        calls.append(TranslateCall([(5, rng.randint(3, 20))] * rng.randint(1, 3), options))
+        calls[-1].future.add_done_callback(look)
+        if scheduler.num_waiting < 40:
+            scheduler.submit(calls[-1])
+        if rng.random() < 0.2:
+            rng.choice(calls[-5:]).future.cancel()
+        scheduler.advance(is_alone=True)
+        look()
+    scheduler.fail(ModelFailed("it failed"))
+    look()
+    assert seen == expected
+    assert seen[-1] == (0, 0)
+    assert max(seen)[0] == 8

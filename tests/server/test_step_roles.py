@@ -17,9 +17,9 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_server.bundles import Bundle, read_bundle
-from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 from tests.support.graphs import manifest_of, tiny_transformer
+from tests.support.models import translation_model
 
 STEPS = ["decoder_step", "greedy_steps", "shortlist_decoder_step", "shortlist_greedy_steps"]
 """The step graphs that a model uses without or with shortlists."""
@@ -33,7 +33,7 @@ def refusal(bundle: Path, step: str, change: Change, precision: str = "fp32") ->
     [graph] = (each for each in changed.graphs.steps if each.name == step)
     change(graph)
     try:
-        OnnxTranslationModel(changed, 1, uses_shortlists=step.startswith("shortlist"))
+        translation_model(changed, uses_shortlists=step.startswith("shortlist"))
     except ValueError as error:
         return str(error)
     return ""
@@ -196,7 +196,7 @@ def test_swapped_outputs_of_the_encoder_are_refused(
         states = states_of(step, STATE_OWNER_SOURCE)
         swap(states[a], "encoder_output", states[b], "encoder_output")
     with pytest.raises(ValueError, match=r"step decoder_step: .* encoder_output"):
-        OnnxTranslationModel(bundle, 1)
+        translation_model(bundle)
 
 
 def test_a_shortlist_that_is_named_as_a_state_is_refused_by_its_field(translation_bundle: Path):
@@ -206,7 +206,7 @@ def test_a_shortlist_that_is_named_as_a_state_is_refused_by_its_field(translatio
         state.encoder_output = bundle.graphs.shortlist_output
     bundle.graphs.shortlist_output = "cross_key_1"
     with pytest.raises(ValueError, match=r"encoder: encoder_output of state cross_key_1: type"):
-        OnnxTranslationModel(bundle, 1)
+        translation_model(bundle)
 
 
 def random_bundle(folder: Path, max_tokens: int, precision: str) -> Bundle:
@@ -222,7 +222,7 @@ def random_bundle(folder: Path, max_tokens: int, precision: str) -> Bundle:
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 7])
 def test_random_models_of_any_length_are_loaded(tmp_path: Path, max_tokens: int, precision: str):
-    model = OnnxTranslationModel(random_bundle(tmp_path, max_tokens, precision), 1)
+    model = translation_model(random_bundle(tmp_path, max_tokens, precision))
     assert len(model.encode([[5] * max_tokens])) == 1
 
 
@@ -237,4 +237,4 @@ def test_a_model_is_tried_out_within_its_limits(
     bundle = read_bundle(translation_bundle, "int8", "cpu")
     bundle.manifest.limits.max_source_tokens = max_source_tokens
     bundle.manifest.limits.max_target_tokens = max_target_tokens
-    assert OnnxTranslationModel(bundle, 1, uses_shortlists=uses_shortlists)
+    assert translation_model(bundle, uses_shortlists=uses_shortlists)

@@ -6,13 +6,15 @@ from attendant_server.bundles import read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.token_rules import rules_of
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
-from attendant_server.runtime.translation_model import OnnxTranslationModel
+from attendant_server.engine.translation_scheduler import TranslationScheduler
+from attendant_server.runtime.cache_pool import CachePool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.test_translation_scheduler import beam, forbidden_tokens, greedy
 from tests.support.fake_model import EOS, VOCAB, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
+from tests.support.models import translation_model
 
 RULES = "attendant_server.engine.translation_scheduler.rules_of"
 EVERY_SEARCH = pytest.mark.parametrize(
@@ -21,7 +23,7 @@ EVERY_SEARCH = pytest.mark.parametrize(
 
 
 def new_scheduler(model, max_rows=16):
-    limits = TranslationLimits(max_rows=max_rows, max_queued_texts=200)
+    limits = translation_limits(max_rows=max_rows, max_queued_texts=200)
     return TranslationScheduler("fake", model, limits, RecordingObserver(), lambda: 0.0)
 
 
@@ -32,7 +34,7 @@ def search_together(model, wanted):
     for call in calls:
         scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     return [call.future.result()[0] for call in calls]
 
 
@@ -191,7 +193,7 @@ def test_what_is_settled_begins_the_best_hypothesis_where_few_beams_can_run(num_
     call = TranslateCall([(9, 4)], options, on_prefix=prefixes.append)
     scheduler.submit(call)
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
     best = call.future.result()[0][0].token_ids
     assert prefixes
     assert all(best[: len(prefix)] == prefix for prefix in prefixes)
@@ -207,7 +209,7 @@ def bundle(request, translation_bundle):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole vocabulary", "shortlists"])
 def model(request, bundle):
-    return OnnxTranslationModel(bundle, 1, uses_shortlists=request.param)
+    return translation_model(bundle, uses_shortlists=request.param)
 
 
 def assert_close(found, expected):
@@ -251,8 +253,9 @@ class NoRule:
 
 def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
     quick, slow = (model.step_for(1, one_token_steps) for one_token_steps in (False, True))
-    assert model.new_cache(quick, 1, 1).num_step_tokens > 1
-    assert model.new_cache(slow, 1, 1).num_step_tokens == 1
+    pool = CachePool(model.cache_sizes)
+    assert model.new_cache(quick, 1, 1, pool).num_step_tokens > 1
+    assert model.new_cache(slow, 1, 1, pool).num_step_tokens == 1
     wanted = [(source, SearchOptions(12)) for source in SOURCES]
     expected = search_together(model, wanted)
     monkeypatch.setattr(RULES, lambda options, eos_id: (NoRule(),))
@@ -261,7 +264,7 @@ def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_suppressed_tokens_that_are_on_no_shortlist_change_nothing(bundle, beam_size):
-    model = OnnxTranslationModel(bundle, 1, uses_shortlists=True)
+    model = translation_model(bundle, uses_shortlists=True)
     options = SearchOptions(12, beam_size, beam_size)
     listed = {token for each in model.encode(SOURCES) for token in each.shortlist.tolist()}
     unlisted = set(range(2 * beam_size, model.vocab_size)) - listed

@@ -5,11 +5,12 @@ import time
 import numpy as np
 import pytest
 from attendant_server.engine.calls import SearchOptions, TranslateCall
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed
 
 from tests.server.test_translation_scheduler import greedy, run
 from tests.support.fake_model import EOS, FakeCache, FakeTranslationModel, RecordingObserver
+from tests.support.limits import translation_limits
 
 
 class HalfBrokenCache(FakeCache):
@@ -43,7 +44,7 @@ def test_what_is_no_number_fails_a_call_unless_it_lies_behind_the_end(
 
     model = HalfBrokenModel(num_greedy_tokens=2)
     scheduler = TranslationScheduler(
-        "fake", model, TranslationLimits(), RecordingObserver(), time.monotonic
+        "fake", model, translation_limits(), RecordingObserver(), time.monotonic
     )
     options = SearchOptions(max_output_tokens)
     # A sentence whose EOS is the first token of a step.

@@ -4,7 +4,7 @@ import random
 
 import pytest
 from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
 from tests.support.fake_model import (
@@ -16,6 +16,7 @@ from tests.support.fake_model import (
     RecordingObserver,
     log_probabilities,
 )
+from tests.support.limits import translation_limits
 
 TOKENS_OF_A_STEP = pytest.mark.parametrize("model", [1, 2, 5], indirect=True)  # if it is greedy
 
@@ -44,14 +45,14 @@ def model(request):
 
 @pytest.fixture
 def scheduler(model, observer, clock):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, clock)
 
 
 def run(scheduler):
     rounds = 0
     while scheduler.has_work:
-        scheduler.advance()
+        scheduler.advance(is_alone=True)
         rounds += 1
         assert rounds < 10_000, "the scheduler does not come to an end"
 
@@ -127,7 +128,7 @@ def test_any_mixture_of_options_gives_every_text_what_it_gets_alone(scheduler, s
         calls.append(TranslateCall(sources, random_options(rng)))
     for call in calls:
         while scheduler.num_waiting > 40 or (rng.random() < 0.5 and scheduler.has_work):
-            scheduler.advance()
+            scheduler.advance(is_alone=True)
         scheduler.submit(call)
     run(scheduler)
     for call in calls:
@@ -172,7 +173,7 @@ def test_rows_are_reused_at_the_step_after_their_owner_ends(scheduler, observer)
 def test_sentences_beyond_their_limit_wait_though_there_are_rows(
     model, observer, clock, beam_size, num_rows
 ):
-    limits = TranslationLimits(max_rows=8, max_queued_texts=50, max_sentences=3)
+    limits = translation_limits(max_rows=8, max_queued_texts=50, max_sentences=3)
     scheduler = TranslationScheduler("fake", model, limits, observer, clock)
     options = SearchOptions(max_output_tokens=5, beam_size=beam_size)
     calls = [TranslateCall([(5, 6, n)], options) for n in range(3, 13)]
@@ -198,9 +199,9 @@ def test_a_cancelled_call_is_in_no_step_that_starts_later(scheduler, model, obse
     kept, cancelled = TranslateCall([(5,)], endless), TranslateCall([(6,)], endless)
     scheduler.submit(kept)
     scheduler.submit(cancelled)
-    scheduler.advance()
-    cancelled.cancel()
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
+    cancelled.future.cancel()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 2), (1, 1)]
     assert observer.dropped == [("cancelled", 1)]
 
@@ -210,9 +211,9 @@ def test_an_expired_call_is_in_no_step_that_starts_later(scheduler, model, clock
     late = TranslateCall([(6,), (7,)], endless, deadline=5.0)
     scheduler.submit(late)
     scheduler.submit(TranslateCall([(5,)], endless))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     clock.now = 5.0
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 3), (1, 1)]
     assert isinstance(late.future.exception(), DeadlineExceeded)
     assert observer.dropped == [("expired", 2)]
@@ -242,7 +243,7 @@ def test_cancelling_frees_places_in_the_queue_at_once(scheduler):
     options = SearchOptions(max_output_tokens=3)
     call = TranslateCall([(5,)] * 50, options)
     scheduler.submit(call)
-    call.cancel()
+    call.future.cancel()
     assert scheduler.num_waiting == 0
     scheduler.submit(TranslateCall([(5,)] * 50, options))
 
@@ -286,10 +287,10 @@ def test_the_first_input_of_the_decoder_is_the_begin_token(model):
 
     model.new_cache = lambda step, width, max_slots, _: SpyingCache(model, width, max_slots, step)
     scheduler = TranslationScheduler(
-        "fake", model, TranslationLimits(max_rows=2), RecordingObserver(), Clock()
+        "fake", model, translation_limits(max_rows=2), RecordingObserver(), Clock()
     )
     scheduler.submit(TranslateCall([(5,)], SearchOptions(max_output_tokens=2)))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert first_tokens == [[BOS]]
 
 
@@ -297,14 +298,14 @@ def test_a_call_that_ends_while_others_are_encoded_is_in_no_step(scheduler, mode
     options = SearchOptions(max_output_tokens=9, min_output_tokens=9)
     call = TranslateCall([(5, 6)], options)
     scheduler.submit(call)
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     encode = model.encode
 
     def cancelling(sources):
-        call.cancel()
+        call.future.cancel()
         return encode(sources)
 
     model.encode = cancelling
     scheduler.submit(TranslateCall([(7,)], options))
-    scheduler.advance()
+    scheduler.advance(is_alone=True)
     assert model.steps == [(1, 1), (1, 1)]

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
+from onnx import TensorProto, helper
+
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -32,6 +35,27 @@ def with_tokenizer_file(bundle: Path, root: Path, content: bytes) -> Path:
     """Copy ``bundle`` below ``root`` and replace its tokenizer.json; returns ``root``."""
     copy = shutil.copytree(bundle, root / bundle.parent.name / bundle.name)
     replace_file(copy, "tokenizer.json", content)
+    return root
+
+
+def with_failing_graph(bundle: Path, root: Path, name: str) -> Path:
+    """Copy ``bundle`` below ``root``, with a graph whose runs fail; returns ``root``."""
+    copy = shutil.copytree(bundle, root / bundle.parent.name / bundle.name)
+    model = onnx.load(copy / name, load_external_data=False)
+    output = model.graph.output[0].name
+    [node] = (node for node in model.graph.node if output in node.output)
+    node.output[list(node.output).index(output)] = "before"
+    # No output of a short text has a multiple of this many elements.
+    wrong_shape = helper.make_tensor("wrong_shape", TensorProto.INT64, [2], [9973, -1])
+    model.graph.initializer.append(wrong_shape)
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["before"], ["right_shape"]),
+            helper.make_node("Reshape", ["before", "wrong_shape"], ["failing"]),
+            helper.make_node("Reshape", ["failing", "right_shape"], [output]),
+        ]
+    )
+    replace_file(copy, name, model.SerializeToString())
     return root
 
 

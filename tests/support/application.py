@@ -11,7 +11,7 @@ from attendant_server.application.application import Application, new_applicatio
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
-from attendant_server.loading import ModelLoader
+from attendant_server.loading import ModelLoader, read_bundles
 from attendant_server.manifest_description import describe_model
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.settings import Settings
@@ -41,11 +41,11 @@ def running_application(limits: RequestLimits) -> Iterator[Application]:
     """An application with loaded and warmed-up models."""
     settings = Settings(bundles=TINY_BUNDLES, precision="fp32", num_threads=1)
     metrics = NoMetrics()
-    loader = ModelLoader(settings, metrics)
-    bundles = loader.read_bundles()
+    loader = ModelLoader(settings, 1, metrics)
+    bundles = read_bundles(settings)
     catalog = Catalog([describe_model(bundle) for bundle in bundles], ignore_refusal)
     for model in catalog.descriptions:
-        metrics.add_model(model.key, model.kind.value, model.precision, [])
+        metrics.add_model(model.key, model.kind.label, model.precision, [])
     loaded = [loader.load(bundle) for bundle in bundles]
     engine = Engine({model.bundle.key: model.schedulers for model in loaded}, loader.clock)
     engine.start()

@@ -21,7 +21,7 @@ from attendant_export.models.shapes import bert, transformer
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import BERT, RunConfig, write_config
-from attendant_export.runs.models import new_bert_model
+from attendant_export.runs.models import new_model
 from attendant_export.runs.records import DataSource
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.translation import TranslationData, train_translation
@@ -125,7 +125,7 @@ def write_tiny_bert(run_dir: Path) -> Path:
     )
     config = RunConfig(BERT, architecture, tokens, dropout=0.1)
     torch.manual_seed(7)
-    model = new_bert_model(config).eval()
+    model = new_model(config).eval()
     (run_dir / "best").mkdir(parents=True)
     tokenizer.save(str(run_dir / "tokenizer.json"))
     write_config(run_dir, config)

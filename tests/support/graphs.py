@@ -41,7 +41,7 @@ def tiny_transformer(norm_first: bool, num_heads: int = 2) -> EncoderDecoder:
     return unsettle(EncoderDecoder(architecture))
 
 
-def manifest_of(model: EncoderDecoder) -> Manifest:
+def manifest_of(model: EncoderDecoder | Encoder) -> Manifest:
     """The parts of a manifest that readers of the graphs of ``model`` need."""
     return Manifest(
         architecture=model.architecture,

@@ -21,12 +21,18 @@ from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
-from attendant_export.bundle.reference_outputs import NUM_COMPONENTS, read_embedding_outputs
+from attendant_export.bundle.reference_outputs import (
+    NUM_COMPONENTS,
+    checked_token_ids,
+    log_probability_bounds,
+    read_embedding_outputs,
+)
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
+from attendant_export.verify.bounds import largest
 from attendant_export.verify.embedding import (
     MIN_BATCHED_COSINE,
     MIN_MEAN_COSINE,
@@ -39,7 +45,6 @@ from attendant_export.verify.embedding import (
 )
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.quality import measure_embeddings
-from attendant_export.verify.translation import largest
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +120,7 @@ class EmbeddingExport:
 
     def _open(self, written: PrecisionGraphs) -> EmbeddingGraphs:
         folder = self._draft.folder_of(written.name)
-        return open_embedding_graphs(folder, written, self._draft.manifest)
+        return EmbeddingGraphs(folder, written, self._draft.manifest)
 
 
 @torch.inference_mode()
@@ -126,13 +131,6 @@ def _best_guesses(model: Encoder, tokenizer: Tokenizer, text: str) -> str:
     hidden = model(torch.tensor([token_ids]))[0, token_ids.index(model.tokens.mask_id)]
     best = model.mask_logits(hidden[None]).topk(NUM_GUESSES).indices[0]
     return ", ".join(str(tokenizer.id_to_token(int(i))) for i in best)
-
-
-def open_embedding_graphs(
-    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
-) -> EmbeddingGraphs:
-    """Open the graphs of one precision in ``folder``."""
-    return EmbeddingGraphs(folder, graphs, manifest.special_tokens.pad_id)
 
 
 def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_tokens: int) -> None:
@@ -194,25 +192,20 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
     or GraphError if the reference outputs or a graph cannot be read.
     """
     reference = read_embedding_outputs(folder, manifest)
-    token_ids = [entry["token_ids"] for entry in reference["texts"]]
-    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != token_ids:
-        raise ParityError("the tokenizer gives different token ids for the reference texts")
-    # Without a bound in the manifest, no difference is allowed.
-    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:
         name, stored = precision.name, reference["outputs"][precision.name]
-        graphs = open_embedding_graphs(folder, precision, manifest)
+        graphs = EmbeddingGraphs(folder, precision, manifest)
         (vectors,) = graphs.run(token_ids, ["mean_pooled"])
         limit = _check_vectors(name, vectors, stored)
         masked = [
             MaskedText(**text, **output)
             for text, output in zip(reference["masked"], stored["masked"], strict=True)
         ]
-        bound = bounds.get(name, 0.0)
-        moved = batched_difference(
-            graphs, masked, manifest.architecture.source_embeddings.vocab_size
-        )
+        bound = bounds[name]
+        moved = batched_difference(graphs, masked)
         if not (moved <= bound + ROUNDING):
             raise ParityError(
                 f"{name}: log-probabilities of reference masks differ by {moved:.2g}; the bound "

@@ -26,8 +26,8 @@ from attendant_export.bundle.manifest import (
 from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.weights import check_weights
 from attendant_export.data.corpus import Corpus
-from attendant_export.graphs.writer import PRECISIONS
 from attendant_export.runs import checkpoint
+from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ def check_options(
         raise ValueError(f"name {name!r} is not 1 to 100 lower-case letters, digits, hyphens")
     if not rules.VERSION.fullmatch(version):
         raise ValueError(f"version {version!r} is not 1 to 100 letters, digits, dots, hyphens")
-    if not precisions or not set(precisions) <= set(PRECISIONS):
-        raise ValueError(f"precisions must be some of {', '.join(PRECISIONS)}")
+    if not precisions or not set(precisions) <= set(rules.PRECISIONS):
+        raise ValueError(f"precisions must be some of {', '.join(rules.PRECISIONS)}")
     if max_tokens is not None and not 1 <= max_tokens <= rules.MAX_TOKENS:
         raise ValueError(f"max_tokens must be between 1 and {rules.MAX_TOKENS}")
 
@@ -90,7 +90,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
         raise ValueError("shortlists are for translation models")
     with new_bundle(bundles_dir, options.name, options.version) as (folder, scratch):
         draft = _new_draft(kind, run_dir, folder, scratch, options)
-        _write_model(kind.new_export(run_dir, draft), draft, options.data_card)
+        export = kind.new_export(*load_model(run_dir), draft)
+        _write_model(export, draft, options.data_card)
     return bundles_dir / options.name / options.version
 
 

@@ -20,7 +20,6 @@ from attendant_export.data.corpus import Corpus
 from attendant_export.runs.config import BERT as BERT_RUN
 from attendant_export.runs.config import TRANSLATION as TRANSLATION_RUN
 from attendant_export.runs.config import read_config
-from attendant_export.runs.models import load_bert_model, load_translation_model
 
 ModelKindNumber: TypeAlias = bundle_pb2.ModelKind.ValueType
 
@@ -64,8 +63,8 @@ class ModelKind:
     """Writes the languages of a data card into the manifest; ValueError if they do not fit."""
     describe_use: Callable[[Manifest], str]
     """Returns a sentence on languages and limits, for the model card."""
-    new_export: Callable[[Path, Draft], ModelExport]
-    """Loads the best model of a run folder for export."""
+    new_export: Callable[[Any, Tokenizer, Draft], ModelExport]
+    """Begins the export of a model of this kind."""
     measure_parity: Callable[[Path, Manifest, Mapping[str, Tensor]], list[PrecisionParity]]
     """Compares the graphs of a bundle with the model of given parameters; raises ParityError."""
     check_outputs: Callable[[Path, Manifest, Tokenizer], list[str]]
@@ -85,9 +84,7 @@ TRANSLATION = ModelKind(
     example_output="greedy translation",
     set_languages=translation.set_languages,
     describe_use=translation.describe_use,
-    new_export=lambda run_dir, draft: translation.TranslationExport(
-        *load_translation_model(run_dir), draft
-    ),
+    new_export=translation.TranslationExport,
     measure_parity=measure_translation_parity,
     check_outputs=translation.check_translation_outputs,
 )
@@ -99,7 +96,7 @@ EMBEDDING = ModelKind(
     example_output="best guesses",
     set_languages=embedding.set_languages,
     describe_use=embedding.describe_use,
-    new_export=lambda run_dir, draft: embedding.EmbeddingExport(*load_bert_model(run_dir), draft),
+    new_export=embedding.EmbeddingExport,
     measure_parity=measure_embedding_parity,
     check_outputs=embedding.check_embedding_outputs,
 )

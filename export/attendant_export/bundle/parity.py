@@ -7,16 +7,15 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 from attendant_manifest.special_tokens import target_tokens
 from torch import Tensor
 
-from attendant_export.bundle.embedding import open_embedding_graphs
 from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
-from attendant_export.bundle.translation import open_translation_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
-from attendant_export.verify.embedding import EmbeddingVerifier
+from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
+from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
 
@@ -44,7 +43,7 @@ def measure_translation_parity(
     verifier = TranslationVerifier(model, sample)
     measured = []
     for precision in manifest.precisions:
-        graphs = open_translation_graphs(folder, precision, manifest)
+        graphs = TranslationGraphs(folder, precision, manifest)
         parity = verifier.verify(precision.name, graphs).parity
         if graphs.has_shortlists:
             check_shortlists(graphs, sample, parity.log_probability_bound)
@@ -67,6 +66,6 @@ def measure_embedding_parity(
     texts = read_embedding_outputs(folder, manifest)["texts"]
     verifier = EmbeddingVerifier(model, [text["token_ids"] for text in texts])
     return [
-        verifier.verify(graphs.name, open_embedding_graphs(folder, graphs, manifest)).parity
+        verifier.verify(graphs.name, EmbeddingGraphs(folder, graphs, manifest)).parity
         for graphs in manifest.precisions
     ]

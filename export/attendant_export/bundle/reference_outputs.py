@@ -1,9 +1,11 @@
-"""Reads the reference outputs of a bundle and checks their form."""
+"""Reads the reference outputs of a bundle, and checks their form and the tokens of their texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import Manifest
+from tokenizers import Tokenizer
 
 from attendant_export.bundle.json_form import (
     Columns,
@@ -13,6 +15,7 @@ from attendant_export.bundle.json_form import (
     check_form,
     read_json_object,
 )
+from attendant_export.verify.graph_sessions import ParityError
 
 MAX_BEAM_SIZE = 64
 """Largest beam size of a search whose outputs can be compared."""
@@ -68,3 +71,20 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
     precisions: Form = {p.name: outputs for p in manifest.precisions}
     check_form(path, content, {"masked": positions, "outputs": precisions})
     return content
+
+
+def checked_token_ids(texts: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> list[list[int]]:
+    """The token ids of the reference texts. Raises ParityError if ``tokenizer`` gives others."""
+    token_ids = [text["token_ids"] for text in texts]
+    if [tokenizer.encode(text["text"]).ids for text in texts] != token_ids:
+        raise ParityError("the tokenizer gives different token ids for the reference texts")
+    return token_ids
+
+
+def log_probability_bounds(manifest: Manifest) -> dict[str, float]:
+    """The bound that the manifest states for each precision.
+
+    Without a bound, no difference is allowed.
+    """
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    return {p.name: bounds.get(p.name, 0.0) for p in manifest.precisions}

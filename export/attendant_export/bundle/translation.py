@@ -19,7 +19,11 @@ from attendant.v1.bundle_pb2 import (
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
-from attendant_export.bundle.reference_outputs import read_translation_outputs
+from attendant_export.bundle.reference_outputs import (
+    checked_token_ids,
+    log_probability_bounds,
+    read_translation_outputs,
+)
 from attendant_export.data.batches import encode
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.shortlists import (
@@ -33,15 +37,16 @@ from attendant_export.data.tokenizer import UNK, special_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.translation import max_output_tokens, translate
+from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.quality import (
     compare_corpora,
-    max_output_tokens,
     measure_translation,
     translate_by_graphs,
 )
-from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace, translate
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.shortlists import check_shortlists
 from attendant_export.verify.translation import (
     SEARCHES,
@@ -49,7 +54,6 @@ from attendant_export.verify.translation import (
     TranslationVerifier,
     compare,
     difference,
-    largest,
     scorer_difference,
     trace_of,
 )
@@ -95,7 +99,7 @@ class TranslationExport:
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         sources = list(self._texts.values())
-        limits = [max_output_tokens(ids, self._max_tokens) for ids in sources]
+        limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = _learn_shortlists(draft, tokenizer)
         self._verifier = TranslationVerifier(model, self._sample)
@@ -133,11 +137,11 @@ class TranslationExport:
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
         """The model's greedy translations."""
-        return translate(self._model, self._tokenizer, list(texts))
+        return translate(self._model, self._tokenizer, texts)
 
     def _open(self, written: PrecisionGraphs) -> TranslationGraphs:
         folder = self._draft.folder_of(written.name)
-        return open_translation_graphs(folder, written, self._draft.manifest)
+        return TranslationGraphs(folder, written, self._draft.manifest)
 
     def _translate_corpus(
         self, valid: Corpus, precision: str, graphs: TranslationGraphs, parity: PrecisionParity
@@ -186,13 +190,6 @@ def _learn_shortlists(draft: Draft, tokenizer: Tokenizer) -> Shortlists | None:
     return learn_shortlists(zip(sources, targets, strict=True), vocab_size, special_ids)
 
 
-def open_translation_graphs(
-    folder: Path, graphs: PrecisionGraphs, manifest: Manifest
-) -> TranslationGraphs:
-    """Open the graphs of one precision in ``folder``."""
-    return TranslationGraphs(folder, graphs, manifest)
-
-
 def _describe(
     manifest: Manifest, model: EncoderDecoder, tokenizer: Tokenizer, max_tokens: int
 ) -> None:
@@ -216,7 +213,6 @@ def _reference_outputs(
     outputs: Mapping[str, Mapping[str, list[ReferenceHypothesis]]],
 ) -> dict[str, Any]:
     return {
-        "length_penalty": 1.0,
         "beam_sizes": SEARCHES,
         "texts": [
             {"text": text, "token_ids": ids, "max_output_tokens": limit}
@@ -247,41 +243,34 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     if the reference outputs or a graph cannot be read.
     """
     reference = read_translation_outputs(folder, manifest)
-    sources = [entry["token_ids"] for entry in reference["texts"]]
-    if [tokenizer.encode(entry["text"]).ids for entry in reference["texts"]] != sources:
-        raise ParityError("the tokenizer gives different token ids for the reference texts")
-    # Without a bound in the manifest, no difference is allowed.
-    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
+    bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:
-        graphs = open_translation_graphs(folder, precision, manifest)
+        graphs, bound = TranslationGraphs(folder, precision, manifest), bounds[precision.name]
         for name, beam_size in reference["beam_sizes"].items():
             outputs = reference["outputs"][precision.name][name]
             expected = [_trace(output, beam_size) for output in outputs]
             try:
-                result = _check_search(
-                    graphs, reference["texts"], expected, beam_size, bounds.get(precision.name, 0.0)
-                )
+                result = _check_search(graphs, sample, expected, beam_size, bound)
             except ParityError as error:
                 raise ParityError(f"{precision.name} {name}: {error}") from error
             checked.append(f"{precision.name} {name}: {result}")
         if graphs.has_shortlists:
-            limits = [entry["max_output_tokens"] for entry in reference["texts"]]
-            bound = bounds.get(precision.name, 0.0)
-            check_shortlists(graphs, SampleSentences(sources, limits), bound)
+            check_shortlists(graphs, sample, bound)
             checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
     return checked
 
 
 def _check_search(
     graphs: TranslationGraphs,
-    texts: list[dict[str, Any]],
+    sample: SampleSentences,
     expected: list[SearchTrace],
     beam_size: int,
     bound: float,
 ) -> str:
-    sources = [text["token_ids"] for text in texts]
-    limits = [text["max_output_tokens"] for text in texts]
+    sources, limits = sample.sources, sample.max_tokens
     found = search_all(graphs, sources, limits, beam_size=beam_size, max_running=8, max_joining=1)
     agreement = compare(sources, expected, found, graphs.score, bound)
     if agreement.num_parted:

@@ -8,10 +8,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 
-def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    """Right-pad token ids to one (batch, longest) tensor."""
-    longest = max(map(len, sequences))
-    return torch.tensor([[*ids, *[pad_id] * (longest - len(ids))] for ids in sequences])
+def pad(sequences: Sequence[Sequence[int] | np.ndarray], pad_id: int) -> Tensor:
+    """Right-pad token ids to one int64 tensor (batch, longest)."""
+    padded = np.full((len(sequences), max(map(len, sequences))), pad_id, np.int64)
+    for row, ids in zip(padded, sequences, strict=True):
+        row[: len(ids)] = ids
+    return torch.from_numpy(padded)
 
 
 def group_by_tokens(
@@ -69,13 +71,8 @@ def encode_in_pieces(
 
 
 def encode_whole(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> list[np.ndarray]:
-    """Token ids of each text, truncated to ``max_tokens``; the final [SEP] is kept."""
+    """Token ids of each text, truncated to ``max_tokens``; the final special token is kept."""
     return [
         np.array([*ids[:-1][: max_tokens - 1], ids[-1]], dtype=np.int32)
         for ids in encode(texts, tokenizer)
     ]
-
-
-def pad_arrays(sequences: Sequence[np.ndarray], pad_id: int) -> Tensor:
-    """`pad` for token ids in NumPy arrays."""
-    return pad([ids.tolist() for ids in sequences], pad_id)

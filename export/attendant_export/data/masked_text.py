@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.data.batches import num_batches, pad_arrays, shuffled_batches
+from attendant_export.data.batches import num_batches, pad, shuffled_batches
 from attendant_export.data.tokenizer import (
     BERT_CLS,
     BERT_MASK,
@@ -67,7 +67,7 @@ class MaskedDataset:
     def batches(self, max_batch_tokens: int, rng: np.random.Generator) -> Iterator[MaskedBatch]:
         """One epoch of batches in random order, with masks drawn from ``rng``."""
         for indices in shuffled_batches(self._lengths, max_batch_tokens, rng):
-            yield self.mask(pad_arrays([self.sequences[i] for i in indices], self._pad_id), rng)
+            yield self.mask(pad([self.sequences[i] for i in indices], self._pad_id), rng)
 
     def mask(self, token_ids: Tensor, rng: np.random.Generator) -> MaskedBatch:
         """Choose tokens to predict: 80 % become [MASK], 10 % a random token, 10 % stay."""

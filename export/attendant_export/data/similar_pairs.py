@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.data.batches import encode_whole, pad_arrays
+from attendant_export.data.batches import encode_whole, pad
 from attendant_export.data.text_files import group_references
 from attendant_export.data.tokenizer import (
     BERT_PAD,
@@ -59,7 +59,7 @@ class SimilarPairs:
         for i in rng.permutation(len(batches)):
             sides = zip(*(self._pairs[j] for j in batches[i]), strict=True)
             first, second = (
-                pad_arrays([self._sentences[s] for s in side], self._pad_id) for side in sides
+                pad([self._sentences[s] for s in side], self._pad_id) for side in sides
             )
             yield first, second
 

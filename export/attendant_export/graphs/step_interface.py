@@ -36,13 +36,11 @@ class StepInterface:
     A state must be declared before its outputs. States lie in memory in the order of declaration.
     """
 
-    def __init__(
-        self, g: Layers, name: str, *, num_tokens: int = 1, rows_per_sentence: int = 0
-    ) -> None:
+    def __init__(self, g: Layers, *, num_tokens: int = 1, rows_per_sentence: int = 0) -> None:
         """See `StepGraph` for ``num_tokens`` and ``rows_per_sentence``."""
         self._g = g
         self.signature = StepGraph(
-            name=name,
+            name=g.name,
             num_tokens=num_tokens,
             max_prefill_tokens=1,
             rows_per_sentence=rows_per_sentence,

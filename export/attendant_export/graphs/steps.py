@@ -17,7 +17,7 @@ NUM_GREEDY_TOKENS = 2
 
 
 def build_decoder_step(
-    g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
+    g: Layers, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
     """A step of one token for rows with pasts of any lengths. It extends the caches in place.
 
@@ -25,7 +25,7 @@ def build_decoder_step(
     token ids ``shortlist`` (listed) as far as ``shortlist_mask`` (rows, listed) allows, and token
     biases refer to columns of the shortlist.
     """
-    interface = StepInterface(g, name)
+    interface = StepInterface(g)
     source_lengths = interface.source_lengths()
     sources = [
         interface.source(layer, group.cross_attention)
@@ -38,7 +38,7 @@ def build_decoder_step(
     return _build_step(interface, g, architecture, attend_source, has_shortlist)
 
 
-def build_greedy_step(g: Layers, name: str, architecture: Architecture) -> StepGraph:
+def build_greedy_step(g: Layers, architecture: Architecture) -> StepGraph:
     """`build_decoder_step` for one row per sentence, with the source as the past of an attention.
 
     The kernel for pasts takes a separate length for each row. The kernel of ``decoder_step``
@@ -46,7 +46,7 @@ def build_greedy_step(g: Layers, name: str, architecture: Architecture) -> StepG
     appends a position, so it is given the source's last position, which leaves the memory
     unchanged.
     """
-    interface = StepInterface(g, name, rows_per_sentence=1)
+    interface = StepInterface(g, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
     return _build_step(interface, g, architecture, sources.attend)
 
@@ -72,7 +72,7 @@ def _build_step(
 
 
 def build_greedy_steps(
-    g: Layers, name: str, architecture: Architecture, has_shortlist: bool = False
+    g: Layers, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
     """`NUM_GREEDY_TOKENS` times `build_greedy_step`; each token is the input of the next one.
 
@@ -80,7 +80,7 @@ def build_greedy_steps(
     present keys and values of each step are separate outputs, bound to the same memory.
     `build_decoder_step` explains shortlists.
     """
-    interface = StepInterface(g, name, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
+    interface = StepInterface(g, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
     choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import PrecisionGraphs, StepGraph
+from attendant_manifest.rules import PRECISIONS
 from torch import nn
 
 from attendant_export.data.shortlists import Shortlists
@@ -31,7 +32,6 @@ from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 
-PRECISIONS = ("fp32", "int8", "fp16")
 MAX_POSITIONS = 512
 """Default limit of tokens of a text."""
 
@@ -98,9 +98,9 @@ def _translation_builders(
 ) -> dict[str, Builder]:
     builders: dict[str, Builder] = {
         "encoder": lambda g: build_encoder(g, network, shortlists),
-        "decoder_step": lambda g: build_decoder_step(g, "decoder_step", network),
-        "greedy_step": lambda g: build_greedy_step(g, "greedy_step", network),
-        "greedy_steps": lambda g: build_greedy_steps(g, "greedy_steps", network),
+        "decoder_step": lambda g: build_decoder_step(g, network),
+        "greedy_step": lambda g: build_greedy_step(g, network),
+        "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_scorer(g, network),
     }
     if shortlists is not None:
@@ -108,7 +108,7 @@ def _translation_builders(
             ("shortlist_decoder_step", build_decoder_step),
             ("shortlist_greedy_steps", build_greedy_steps),
         ):
-            builders[name] = partial(build, name=name, architecture=network, has_shortlist=True)
+            builders[name] = partial(build, architecture=network, has_shortlist=True)
     return builders
 
 

@@ -7,32 +7,20 @@ from tokenizers import Tokenizer
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
-from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
+from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
 
 
-def new_translation_model(config: RunConfig) -> EncoderDecoder:
-    """An untrained translation model."""
-    assert isinstance(config.tokens, TranslationTokens)
+def new_model(config: RunConfig) -> EncoderDecoder | Encoder:
+    """An untrained model."""
+    if isinstance(config.tokens, EncoderTokens):
+        return Encoder(config.architecture, config.tokens, config.dropout)
     return EncoderDecoder(config.architecture, config.tokens, config.dropout)
 
 
-def new_bert_model(config: RunConfig) -> Encoder:
-    """An untrained encoder."""
-    assert isinstance(config.tokens, EncoderTokens)
-    return Encoder(config.architecture, config.tokens, config.dropout)
-
-
-def load_translation_model(run_dir: Path) -> tuple[EncoderDecoder, Tokenizer]:
+def load_model(run_dir: Path) -> tuple[EncoderDecoder | Encoder, Tokenizer]:
     """The best model of a run folder, in evaluation mode, and its tokenizer."""
-    model = new_translation_model(read_config(run_dir)).eval()
-    checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
-    return model, load_tokenizer(run_dir / TOKENIZER)
-
-
-def load_bert_model(run_dir: Path) -> tuple[Encoder, Tokenizer]:
-    """The best model of a run folder, in evaluation mode, and its tokenizer."""
-    model = new_bert_model(read_config(run_dir)).eval()
+    model = new_model(read_config(run_dir)).eval()
     checkpoint.load_weights(checkpoint.find_weights(run_dir), model)
     return model, load_tokenizer(run_dir / TOKENIZER)

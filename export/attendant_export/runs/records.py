@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attendant_export.runs import checkpoint
-from attendant_export.runs.sizes import has_started
+from attendant_export.runs.config_checks import has_started
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from attendant_export.data.batches import (
     encode_in_pieces,
     encode_whole,
     group_by_tokens,
-    pad_arrays,
+    pad,
 )
 from attendant_export.data.bert_text import BertData, MlmText, read_mlm_text, read_similar_sentences
 from attendant_export.data.masked_text import MaskedBatch, MaskedDataset
@@ -30,8 +30,6 @@ from attendant_export.data.tokenizer import (
     BERT_MASK,
     BERT_PAD,
     BERT_SEP,
-    TOKENIZER,
-    load_tokenizer,
     special_token_id,
     train_bert_tokenizer,
 )
@@ -39,13 +37,14 @@ from attendant_export.models.encoder import Encoder, Pooling
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.runs.config import BERT, RunConfig, write_config
-from attendant_export.runs.models import new_bert_model
-from attendant_export.runs.sizes import check_run, has_started
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
-from attendant_export.train.start import check_start, load_start
+from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.verify.metrics import retrieval_accuracy
+
+MAX_VALID_BATCH_TOKENS = 4096
+"""Padded tokens of a batch in validation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,21 +91,20 @@ def embed_texts(
     model: Encoder,
     tokenizer: Tokenizer,
     texts: list[str],
+    max_tokens: int,
     pooling: Pooling = "mean",
-    max_tokens: int = 128,
-    max_batch_tokens: int = 4096,
     num_layers: int | None = None,
 ) -> Tensor:
     """Sentence embeddings (texts, d_model) in the order of ``texts``, not normalized.
 
-    See `Encoder.hidden_states` for ``num_layers``.
+    Texts are truncated to ``max_tokens``. See `Encoder.hidden_states` for ``num_layers``.
     """
     sequences = encode_whole(texts, tokenizer, max_tokens)
     lengths = [len(ids) for ids in sequences]
     device = model.embedding.weight.device
     embeddings = torch.empty(len(texts), model.architecture.d_model, device=device)
-    for indices in group_by_tokens(lengths, max_batch_tokens, np.argsort(lengths)):
-        token_ids = pad_arrays([sequences[i] for i in indices], model.tokens.pad_id)
+    for indices in group_by_tokens(lengths, MAX_VALID_BATCH_TOKENS, np.argsort(lengths)):
+        token_ids = pad([sequences[i] for i in indices], model.tokens.pad_id)
         embeddings[indices] = model.pooled(token_ids.to(device), pooling, num_layers)
     return embeddings
 
@@ -130,7 +128,8 @@ class MlmTask:
         chosen = rng.permutation(len(text.valid))[: options.num_valid_sequences]
         valid = encode_in_pieces([text.valid[i] for i in chosen], tokenizer, data.max_tokens)
         # Masked only once, so that all validations are comparable.
-        self.valid_batches = list(MaskedDataset(valid, tokenizer).batches(4096, rng))
+        masked = MaskedDataset(valid, tokenizer).batches(MAX_VALID_BATCH_TOKENS, rng)
+        self.valid_batches = list(masked)
 
     @property
     def _device(self) -> torch.device:
@@ -177,8 +176,8 @@ class ContrastiveTask:
     """Batches, loss and validation of the sentence embeddings, for `Trainer`.
 
     With ``mlm``, each step also trains the masked language model, which keeps its head accurate. A
-    sentence is compared with the sentences of all ``processes``. See `Encoder.hidden_states` for
-    ``num_layers``.
+    sentence is compared with the sentences of all ``processes``. Sentences of ``valid`` are
+    truncated to ``max_tokens``. See `Encoder.hidden_states` for ``num_layers``.
     """
 
     def __init__(
@@ -187,6 +186,7 @@ class ContrastiveTask:
         tokenizer: Tokenizer,
         pairs: SimilarPairs,
         valid: Sequence[tuple[str, str]],
+        max_tokens: int,
         options: ContrastiveOptions,
         mlm: MlmTask | None = None,
         num_layers: int | None = None,
@@ -194,6 +194,7 @@ class ContrastiveTask:
     ) -> None:
         self.model, self.tokenizer, self.pairs, self.options = model, tokenizer, pairs, options
         self.mlm, self.num_layers, self.processes = mlm, num_layers, processes
+        self.max_tokens = max_tokens
         self.valid_sides = [[pair[side] for pair in valid] for side in (0, 1)]
 
     def as_task(self) -> Task[ContrastiveBatch]:
@@ -233,11 +234,9 @@ class ContrastiveTask:
 
         If both are trained, their mean selects the best checkpoint.
         """
+        how = (self.max_tokens, self.options.pooling, self.num_layers)
         first, second = (
-            embed_texts(
-                self.model, self.tokenizer, texts, self.options.pooling, num_layers=self.num_layers
-            )
-            for texts in self.valid_sides
+            embed_texts(self.model, self.tokenizer, texts, *how) for texts in self.valid_sides
         )
         measured = {"retrieval_accuracy": retrieval_accuracy(first, second)}
         if self.mlm is None:
@@ -270,15 +269,15 @@ def train_bert(
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(data.seed)
     text = read_mlm_text(data)
-    tokenizer = _tokenizer(text, data, run_dir, init_from, processes)
+    tokenizer = prepare_tokenizer(
+        run_dir, init_from, lambda: train_bert_tokenizer(text.train, data.vocab_size), processes
+    )
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
-    config = RunConfig(BERT, network, _special_tokens(tokenizer), dropout)
-    check_run(run_dir, config)
-    model = new_bert_model(config).to(pick_device(device))
-    if init_from is not None:
-        check_start(init_from, config)
-        load_start(init_from, model)
-    elif network.encoder.norm_position == NORM_POSITION_PRE:
+    tokens = _special_tokens(tokenizer)
+    config = RunConfig(BERT, network, tokens, dropout)
+    model = Encoder(network, tokens, dropout).to(pick_device(device))
+    prepare_model(model, config, run_dir, init_from)
+    if init_from is None and network.encoder.norm_position == NORM_POSITION_PRE:
         model.begin_as_averages()
     if processes.is_first:
         write_config(run_dir, config)
@@ -304,13 +303,12 @@ def _phases(
         data, options.max_paraphrases_per_group, options.num_valid_sentences
     )
     pairs = SimilarPairs(sentences.train, tokenizer, data.max_tokens)
+    given = (model, tokenizer, pairs, sentences.valid, data.max_tokens)
     if options.embedding_training is not None:
         averages = replace(
             options, training=options.embedding_training, max_pairs=options.max_embedding_pairs
         )
-        task = ContrastiveTask(
-            model, tokenizer, pairs, sentences.valid, averages, num_layers=0, processes=processes
-        )
+        task = ContrastiveTask(*given, averages, num_layers=0, processes=processes)
         yield Trainer(
             model, task.as_task(), averages.training, run_dir / "embeddings", processes=processes
         )
@@ -319,9 +317,7 @@ def _phases(
         yield Trainer(
             model, mlm.as_task(), mlm_options.training, run_dir / "mlm", processes=processes
         )
-    task = ContrastiveTask(
-        model, tokenizer, pairs, sentences.valid, options, mlm, processes=processes
-    )
+    task = ContrastiveTask(*given, options, mlm, processes=processes)
     yield Trainer(model, task.as_task(), options.training, run_dir, processes=processes)
 
 
@@ -329,18 +325,3 @@ def _special_tokens(tokenizer: Tokenizer) -> EncoderTokens:
     names = {"pad_id": BERT_PAD, "cls_id": BERT_CLS, "sep_id": BERT_SEP, "mask_id": BERT_MASK}
     ids = {name: special_token_id(tokenizer, token) for name, token in names.items()}
     return EncoderTokens(**ids)
-
-
-def _tokenizer(
-    text: MlmText, data: BertData, run_dir: Path, init_from: Path | None, processes: ProcessGroup
-) -> Tokenizer:
-    """The tokenizer of the run, trained only once, since another training may order ties anew."""
-    path = run_dir / TOKENIZER
-    if processes.is_first and not has_started(run_dir):
-        if init_from is not None:
-            tokenizer = load_tokenizer(init_from / TOKENIZER)
-        else:
-            tokenizer = train_bert_tokenizer(text.train, data.vocab_size)
-        tokenizer.save(str(path))
-    processes.wait()
-    return load_tokenizer(path)

@@ -25,6 +25,9 @@ from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 
 Batch = TypeVar("Batch")
 
+MAX_GRADIENT_NORM = 1.0
+"""Longer gradients are scaled down to this norm."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
@@ -36,8 +39,6 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     warmup_steps: int = 400
     final_learning_rate_ratio: float = 0.02
-    weight_decay: float = 0.0
-    max_gradient_norm: float = 1.0
     validate_every_steps: int = 1000
     patience: int = 10
     """Validations without improvement before the run stops early."""
@@ -174,7 +175,7 @@ class Trainer(Generic[Batch]):
             lr=options.learning_rate,
             betas=(0.9, 0.98),
             eps=1e-9,
-            weight_decay=options.weight_decay,
+            weight_decay=0.0,
             fused=True,
         )
         self._recent: list[float] = []
@@ -263,7 +264,7 @@ class Trainer(Generic[Batch]):
             loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.progress.step += 1
         self.progress.batch += 1

@@ -16,8 +16,8 @@ from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.models.embeddings import SOURCE
 from attendant_export.runs import checkpoint
 from attendant_export.runs.config import RunConfig, read_config
+from attendant_export.runs.config_checks import check_same_config
 from attendant_export.runs.records import DataSource, read_run_record
-from attendant_export.runs.sizes import check_same_config
 
 FREE = frozenset({"dropout"})
 """Fields that may differ from the model that gives the initial weights."""

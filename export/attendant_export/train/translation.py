@@ -13,20 +13,18 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.text_files import group_references, read_pairs
-from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, train_translation_tokenizer
+from attendant_export.data.tokenizer import train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch, PairDataset
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
-from attendant_export.runs.models import new_translation_model
-from attendant_export.runs.sizes import check_run, has_started
+from attendant_export.runs.translation import translate
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
-from attendant_export.train.start import FREE, check_start, load_start
+from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.verify.metrics import score_translations
-from attendant_export.verify.reference_search import translate
 
 logger = logging.getLogger(__name__)
 
@@ -139,14 +137,12 @@ def train_translation(
         raise ValueError("new_tokenizer: is for a training that starts from other weights")
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    tokenizer = _tokenizer(data, run_dir, None if new_tokenizer else init_from, processes)
+    taken_from = None if new_tokenizer else init_from
+    tokenizer = prepare_tokenizer(run_dir, taken_from, lambda: _train_tokenizer(data), processes)
     network = with_vocab_size(architecture, tokenizer.get_vocab_size())
     config = RunConfig(TRANSLATION, network, TranslationTokens(), dropout)
-    check_run(run_dir, config)
-    model = new_translation_model(config).to(pick_device(device))
-    if init_from is not None:
-        check_start(init_from, config, FREE | {"vocab_size"} if new_tokenizer else FREE)
-        load_start(init_from, model, tokenizer if new_tokenizer else None)
+    model = EncoderDecoder(network, TranslationTokens(), dropout).to(pick_device(device))
+    prepare_model(model, config, run_dir, init_from, tokenizer if new_tokenizer else None)
     task = TranslationTask(model, tokenizer, data, label_smoothing, options.seed, processes)
     trainer = Trainer(model, task.as_task(), options, run_dir, processes=processes)
     if processes.is_first:
@@ -154,17 +150,6 @@ def train_translation(
     return trainer.train()
 
 
-def _tokenizer(
-    data: TranslationData, run_dir: Path, taken_from: Path | None, processes: ProcessGroup
-) -> Tokenizer:
-    """The tokenizer of the run, trained only once, since another training may order ties anew."""
-    path = run_dir / TOKENIZER
-    if processes.is_first and not has_started(run_dir):
-        if taken_from is not None:
-            tokenizer = load_tokenizer(taken_from / TOKENIZER)
-        else:
-            texts = (text for pair in read_pairs(data.train) for text in pair)
-            tokenizer = train_translation_tokenizer(texts, data.vocab_size)
-        tokenizer.save(str(path))
-    processes.wait()
-    return load_tokenizer(path)
+def _train_tokenizer(data: TranslationData) -> Tokenizer:
+    texts = (text for pair in read_pairs(data.train) for text in pair)
+    return train_translation_tokenizer(texts, data.vocab_size)

@@ -6,26 +6,27 @@ Works on token ids and does not depend on text or files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
-from attendant.v1.bundle_pb2 import EmbeddingParity, PrecisionGraphs, PrecisionParity
+from attendant.v1.bundle_pb2 import EmbeddingParity, Manifest, PrecisionGraphs, PrecisionParity
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
-from attendant_export.models.encoder import Encoder, pool
+from attendant_export.models.encoder import Encoder, Pooling, pool
+from attendant_export.verify.bounds import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphSession,
     ParityError,
     check_finite,
     check_token_ids,
 )
-from attendant_export.verify.translation import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
-POOLINGS = ("mean", "cls", "max")
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MIN_FP32_COSINE = 0.99999
 MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
 """A precision with a lower mean cosine to the model's vectors logs a warning."""
@@ -57,8 +58,10 @@ class VerifiedEmbeddings:
 class EmbeddingGraphs:
     """The graphs of one precision of an embedding bundle."""
 
-    def __init__(self, folder: Path, graphs: PrecisionGraphs, pad_id: int) -> None:
-        self.pad_id = pad_id
+    def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
+        """``manifest`` provides the vocabulary and the padding token. Raises GraphError."""
+        self.vocab_size = manifest.architecture.source_embeddings.vocab_size
+        self._pad_id = manifest.special_tokens.pad_id
         self.embedder = GraphSession(folder, graphs.embedder)
         has_head = graphs.HasField("mlm_head")
         self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
@@ -70,7 +73,7 @@ class EmbeddingGraphs:
     def run(self, texts: Sequence[Sequence[int]], names: Sequence[str]) -> list[FloatArray]:
         """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity."""
         inputs = {
-            "token_ids": pad(texts, self.pad_id).numpy(),
+            "token_ids": pad(texts, self._pad_id).numpy(),
             "lengths": np.array([len(ids) for ids in texts]),
         }
         outputs: list[FloatArray] = self.embedder.run(names, inputs)
@@ -114,8 +117,8 @@ class EmbeddingVerifier:
     def _pool(self, hidden: FloatArray) -> FloatArray:
         states = torch.from_numpy(hidden)
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
-        vectors = [pool(states, mask, p)[0].numpy() for p in ("mean", "cls", "max")]
-        return np.stack(vectors)  # (poolings, d_model)
+        # (poolings, d_model)
+        return np.stack([pool(states, mask, pooling)[0].numpy() for pooling in POOLINGS])
 
     def verify(self, precision: str, graphs: EmbeddingGraphs) -> VerifiedEmbeddings:
         """Compare ``graphs`` with the model.
@@ -168,9 +171,7 @@ class EmbeddingVerifier:
         self, precision: str, graphs: EmbeddingGraphs, masked: Sequence[MaskedText]
     ) -> float:
         """The bound for changes of candidates' log-probabilities when texts share a batch."""
-        moved = batched_difference(
-            graphs, masked, self._model.architecture.source_embeddings.vocab_size
-        )
+        moved = batched_difference(graphs, masked)
         bound = stated_bound(precision, moved)
         if not (moved <= bound <= MAX_BOUNDS[precision]):
             raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")
@@ -193,9 +194,7 @@ class EmbeddingVerifier:
             raise ParityError("fp32 graphs do not follow the model: " + "; ".join(problems))
 
 
-def batched_difference(
-    graphs: EmbeddingGraphs, masked: Sequence[MaskedText], vocab_size: int
-) -> float:
+def batched_difference(graphs: EmbeddingGraphs, masked: Sequence[MaskedText]) -> float:
     """Largest change of log-probabilities when all texts of ``masked`` share one batch.
 
     Compares the log-probabilities of the stored candidates, and those of the best tokens in rank
@@ -205,8 +204,8 @@ def batched_difference(
         return 0.0
     (hidden,) = graphs.run([text.token_ids for text in masked], graphs.hidden_names[-1:])
     rows = hidden[range(len(masked)), [text.position for text in masked]]
-    ids, probabilities = graphs.candidates(rows, vocab_size)
-    check_token_ids("mlm_head", ids, vocab_size)
+    ids, probabilities = graphs.candidates(rows, graphs.vocab_size)
+    check_token_ids("mlm_head", ids, graphs.vocab_size)
     by_id = np.empty_like(probabilities)
     np.put_along_axis(by_id, ids, probabilities, axis=1)
     differences = []

@@ -20,7 +20,6 @@ class SentenceSearch:
     number: int
     beam_size: int
     max_tokens: int
-    length_penalty: float
     eos_id: int
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
@@ -46,7 +45,7 @@ class SentenceSearch:
 
     def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
         self.finished += hypotheses
-        self.finished.sort(key=lambda h: -h.score(self.length_penalty))
+        self.finished.sort(key=lambda h: -h.score())
         del self.finished[self.beam_size :]
 
     def is_over(self) -> bool:
@@ -55,9 +54,9 @@ class SentenceSearch:
             return True
         if not self.running:  # before the first step, or if all hypotheses have ended
             return bool(self.steps)
-        best = max(h.score(self.length_penalty) for h in self.running)
+        best = max(h.score() for h in self.running)
         is_full = len(self.finished) == self.beam_size
-        return is_full and best <= self.finished[-1].score(self.length_penalty)
+        return is_full and best <= self.finished[-1].score()
 
 
 def search_all(
@@ -67,7 +66,6 @@ def search_all(
     *,
     beam_size: int = 1,
     step: str | None = None,
-    length_penalty: float = 1.0,
     max_running: int = 64,
     max_joining: int = 64,
     uses_shortlists: bool = False,
@@ -80,7 +78,7 @@ def search_all(
     vocabulary as its list. Returns the searches in the order of ``sources``.
     """
     waiting = deque(
-        SentenceSearch(i, beam_size, limit, length_penalty, graphs.special_tokens.eos_id)
+        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id)
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]

@@ -22,6 +22,8 @@ from attendant.v1.bundle_pb2 import (
 from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
+from attendant_export.data.batches import pad
+
 Array = NDArray[np.generic]
 
 
@@ -90,14 +92,6 @@ class GraphSession:
             yield
         except Exception as error:  # ONNX Runtime's errors have no narrower class.
             raise GraphError(f"{self._path}: {' '.join(str(error).split())}") from error
-
-
-def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> NDArray[np.int64]:
-    """Right-pad token ids to one (batch, longest) array."""
-    padded = np.full((len(sequences), max(map(len, sequences))), pad_id, np.int64)
-    for row, ids in zip(padded, sequences, strict=True):
-        row[: len(ids)] = ids
-    return padded
 
 
 class StepSession:
@@ -177,7 +171,7 @@ class TranslationGraphs:
 
     def _run_encoder(self, names: list[str], sources: Sequence[Sequence[int]]) -> list[Array]:
         inputs = {
-            "source": pad(sources, self._source_pad_id),
+            "source": pad(sources, self._source_pad_id).numpy(),
             "source_lengths": np.array([len(s) for s in sources]),
         }
         # Only the nodes for the requested outputs run, so shortlists do not need the encoder.
@@ -191,8 +185,8 @@ class TranslationGraphs:
         """Log-probability of each target token, teacher-forced in one padded batch."""
         pad_id, start = self.special_tokens.pad_id, self.start_token_id
         inputs = {
-            "target_in": pad([[start, *t[:-1]] for t in targets], pad_id),
-            "target_out": pad(targets, pad_id),
+            "target_in": pad([[start, *t[:-1]] for t in targets], pad_id).numpy(),
+            "target_out": pad(targets, pad_id).numpy(),
             "source_lengths": np.array([len(s) for s in sources]),
             **self.encode_states(sources),
         }

@@ -8,6 +8,7 @@ import torch
 from attendant.v1.bundle_pb2 import CorpusParity, QualityFigure
 from tokenizers import Tokenizer
 
+from attendant_export.data.batches import encode_whole
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 from attendant_export.verify.embedding import EmbeddingGraphs
@@ -15,11 +16,6 @@ from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.metrics import retrieval_accuracy, score_translations
 from attendant_export.verify.translation import SEARCHES
-
-
-def max_output_tokens(source: Sequence[int], limit: int) -> int:
-    """Limit of output tokens when searches are compared."""
-    return min(limit, 2 * len(source) + 10)
 
 
 def translate_by_graphs(
@@ -34,8 +30,7 @@ def translate_by_graphs(
 
     Sources are truncated to ``limit`` tokens.
     """
-    encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
-    sources = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
+    sources = [ids.tolist() for ids in encode_whole(texts, tokenizer, limit)]
     # Encoding sources of similar length together minimizes padding.
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     ordered = [sources[i] for i in order]
@@ -112,12 +107,11 @@ def measure_embeddings(
 def _embed(
     graphs: EmbeddingGraphs, tokenizer: Tokenizer, texts: Sequence[str], limit: int
 ) -> np.ndarray:
-    encoded = [e.ids for e in tokenizer.encode_batch(list(texts))]
-    cut = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in encoded]
-    order = sorted(range(len(cut)), key=lambda i: len(cut[i]))
+    encoded = [ids.tolist() for ids in encode_whole(texts, tokenizer, limit)]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
     vectors: dict[int, np.ndarray] = {}
     for start in range(0, len(order), 32):
         indices = order[start : start + 32]
-        (pooled,) = graphs.run([cut[i] for i in indices], ["mean_pooled"])
+        (pooled,) = graphs.run([encoded[i] for i in indices], ["mean_pooled"])
         vectors.update(zip(indices, pooled, strict=True))
     return np.stack([vectors[i] for i in range(len(texts))])

@@ -1,13 +1,12 @@
-"""A simple reference search over the PyTorch model: greedy and textbook beam search.
+"""A simple reference search over the PyTorch model: greedy and textbook beam search, uncached.
 
-Written for obvious correctness, not for speed. Tests compare the served engine with it.
+Written for obvious correctness, not for speed. Searches over graphs are compared with it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from attendant_export.data.batches import pad
@@ -22,10 +21,9 @@ class ReferenceHypothesis:
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
 
-    def score(self, length_penalty: float) -> float:
-        """Sum of log-probabilities divided by (number of tokens)^length_penalty."""
-        divisor: float = max(1, len(self.token_ids)) ** length_penalty
-        return sum(self.log_probabilities) / divisor
+    def score(self) -> float:
+        """Mean log-probability of the tokens, which is the server's score by default."""
+        return sum(self.log_probabilities) / max(1, len(self.token_ids))
 
     def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
         """This hypothesis extended by one token."""
@@ -55,22 +53,19 @@ class SearchTrace:
 
 @torch.inference_mode()
 def greedy(
-    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int, cached: bool = True
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
 ) -> list[ReferenceHypothesis]:
-    """Greedy search over a padded batch of source token ids; ``cached`` reuses past keys/values.
+    """Greedy search over a padded batch of source token ids, uncached.
 
     Hypotheses that reach ``max_tokens`` end without the end token.
     """
     special = model.tokens
-    device = model.embedding.weight.device
-    memory, mask = model.encode(pad(sources, special.pad_id).to(device))
-    target = torch.full((len(sources), 1), special.bos_id, device=device)
-    log_probabilities = torch.empty(len(sources), 0, device=device)
-    finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
-    past: list[KeyValue] | None = None
+    memory, mask = model.encode(pad(sources, special.pad_id))
+    target = torch.full((len(sources), 1), special.bos_id)
+    log_probabilities = torch.empty(len(sources), 0)
+    finished = torch.zeros(len(sources), dtype=torch.bool)
     for _ in range(max_tokens):
-        hidden, present = model.decode(target[:, -1:] if cached else target, memory, mask, past)
-        past = present if cached else None
+        hidden, _ = model.decode(target, memory, mask)
         log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
         best, token = log_p.max(-1)
         target = torch.cat([target, token[:, None]], dim=1)
@@ -114,11 +109,7 @@ def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypo
 
 @torch.inference_mode()
 def beam(
-    model: EncoderDecoder,
-    source: Sequence[int],
-    beam_size: int,
-    max_tokens: int,
-    length_penalty: float = 1.0,
+    model: EncoderDecoder, source: Sequence[int], beam_size: int, max_tokens: int
 ) -> SearchTrace:
     """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
 
@@ -136,14 +127,14 @@ def beam(
     for _ in range(max_tokens):
         expanded = _expand(model, running, memory, mask, 2 * beam_size)
         ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == special.eos_id]
-        finished = sorted([*finished, *ended], key=lambda h: -h.score(length_penalty))[:beam_size]
+        finished = sorted([*finished, *ended], key=lambda h: -h.score())[:beam_size]
         running = [h for h in expanded if h.token_ids[-1] != special.eos_id][:beam_size]
         steps.append(SearchStep(expanded[:beam_size], running))
-        best_running = max(h.score(length_penalty) for h in running)
-        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
+        best_running = max(h.score() for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score():
             break
     else:
-        finished = sorted([*finished, *running], key=lambda h: -h.score(length_penalty))
+        finished = sorted([*finished, *running], key=lambda h: -h.score())
     return SearchTrace(finished[:beam_size], steps)
 
 
@@ -167,23 +158,3 @@ def _expand(
         running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
         for i in best
     ]
-
-
-def translate(
-    model: EncoderDecoder, tokenizer: Tokenizer, texts: list[str], batch_size: int = 64
-) -> list[str]:
-    """Greedy translations in the order of ``texts``.
-
-    Texts of similar length share a batch. Outputs are limited to twice the tokens of the longest
-    text in the batch plus 10.
-    """
-    encoded = [e.ids for e in tokenizer.encode_batch(texts)]
-    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
-    translations = [""] * len(texts)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        longest = len(encoded[indices[-1]])
-        hypotheses = greedy(model, [encoded[i] for i in indices], 2 * longest + 10)
-        for i, hypothesis in zip(indices, hypotheses, strict=True):
-            translations[i] = tokenizer.decode(list(hypothesis.token_ids))
-    return translations

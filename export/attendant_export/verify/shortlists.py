@@ -3,6 +3,7 @@
 `verify.translation` compares step graphs with shortlists with the model, on lists of all tokens.
 """
 
+from attendant_export.verify.bounds import largest
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.translation import (
@@ -10,7 +11,6 @@ from attendant_export.verify.translation import (
     SampleSentences,
     compare,
     difference,
-    largest,
 )
 
 

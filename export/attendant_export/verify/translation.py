@@ -5,16 +5,15 @@ joining and leaving at different steps, and uncached. Works on token ids and doe
 or files.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify import reference_search as search
+from attendant_export.verify.bounds import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
 from attendant_export.verify.graph_search import greedy_uncached, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
@@ -23,11 +22,6 @@ SEARCHES = {"greedy": 1, "beam4": 4}
 """Beam size of each compared search."""
 NUM_UNCACHED = 16
 """Number of sentences that are also decoded without caches."""
-FP32_BOUND = 1e-4
-MIN_BOUNDS = {"fp16": 1e-2, "int8": 2e-2}
-"""Effect of a single value rounded in the other direction, which may happen on other processors."""
-MAX_BOUNDS = {"fp32": FP32_BOUND, "fp16": 0.1, "int8": 0.5}
-"""Larger changes of log-probabilities between batches are not rounding errors."""
 
 TokenIds = tuple[int, ...]
 Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
@@ -76,7 +70,7 @@ class TranslationVerifier:
     def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
         self._model, self._sample = model, sample
         pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
-        best = [search.greedy(model, [s], limit, cached=False)[0] for s, limit in pairs]
+        best = [search.greedy(model, [s], limit)[0] for s, limit in pairs]
         self._greedy_tokens = [hypothesis.token_ids for hypothesis in best]
         self._traces = {
             name: [search.beam(model, s, size, limit) for s, limit in pairs]
@@ -230,11 +224,6 @@ def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
     return SearchTrace([hypothesis], steps)
 
 
-def largest(differences: Iterable[float]) -> float:
-    """The largest difference, 0 without any; NaN if one is NaN, which ``max`` could drop."""
-    return float(np.max(list(differences), initial=0.0))
-
-
 def difference(a: ReferenceHypothesis, b: ReferenceHypothesis) -> float:
     """Largest difference between log-probabilities up to the first different token."""
     differences = []
@@ -257,25 +246,6 @@ def scorer_difference(
         for hypothesis, values in zip(hypotheses, scored, strict=True)
         for ours, theirs in zip(hypothesis.log_probabilities, values, strict=True)
     )
-
-
-def stated_bound(precision: str, moved: float) -> float:
-    """The bound between batches that a manifest states, given the largest measured difference.
-
-    The bound of fp32 is fixed. That of other precisions is twice the measured difference, but at
-    least the value in `MIN_BOUNDS`.
-    """
-    if precision == "fp32":
-        return FP32_BOUND
-    return max(MIN_BOUNDS[precision], round_up(2 * moved))
-
-
-def round_up(value: float) -> float:
-    """Round up to one significant digit. Returns 0, NaN and infinity unchanged."""
-    if value == 0 or not math.isfinite(value):
-        return value
-    digit = 10.0 ** math.floor(math.log10(value))
-    return float(f"{math.ceil(value / digit) * digit:.0e}")
 
 
 def compare(

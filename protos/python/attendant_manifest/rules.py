@@ -130,8 +130,11 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     layers = range(num_layers(manifest.architecture.encoder) + 1)
     outputs = {*_POOLED_OUTPUTS, *(f"hidden_{layer}" for layer in layers)}
     for precision in manifest.precisions:
-        if missing := sorted(outputs ^ set(precision.embedder.outputs)):
-            yield f"the {precision.name} precision: embedder has other outputs: {missing[0]}"
+        if different := sorted(outputs ^ set(precision.embedder.outputs)):
+            yield (
+                f"the {precision.name} precision: the embedder's outputs differ from the expected "
+                f"ones: {different[0]}"
+            )
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):
         yield "special_tokens.mask_id is missing, but there is an mlm_head"

@@ -35,14 +35,16 @@ class ServedModel:
     """Tokenizer of texts to translate or to embed."""
     target_tokenizer: TextTokenizer
     """Tokenizer of translations."""
-    mask_tokenizer: TextTokenizer
-    """Tokenizer of texts to embed that recognizes the mask token."""
+    mask_tokenizer: TextTokenizer | None
+    """Tokenizer of texts to embed that recognizes the mask token, if the model has one."""
     engine: Submitting
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
 
     async def answer(self, call: Call[Result]) -> list[Result]:
         """Let the engine answer a call; cancelling the coroutine abandons the call."""
+        if not call.num_texts:
+            return []
         records.current().engine = call.timings
         try:
             self.engine.submit(self.description.key, call)
@@ -88,13 +90,13 @@ class Catalog:
         if model:
             candidates = [d for d in candidates if model in (d.key, d.name)]
         if not candidates:
-            missing = "such model" if model or kind is None else f"{kind.value} model"
+            missing = "such model" if model or kind is None else f"{kind.label} model"
             raise ModelNotFound(f"model: no {missing}; there are {_keys(self.descriptions)}")
         if len({d.name for d in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
         found = candidates[-1]
         if kind is not None and found.kind is not kind:
-            raise InvalidRequest("model", f"{found.key} is no {kind.value} model")
+            raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
 
     def serving(self, model: str, kind: ModelKind | None = None) -> ServedModel:

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import IntEnum
 from functools import cached_property
 from typing import Any
 
 
-class ModelKind(Enum):
-    """The task of a model."""
+class ModelKind(IntEnum):
+    """The task of a model; numbered as in the contract."""
 
-    TRANSLATION = "translation"
-    EMBEDDING = "embedding"
+    TRANSLATION = 1
+    EMBEDDING = 2
+
+    @property
+    def label(self) -> str:
+        """The kind in messages and metrics: ``translation`` or ``embedding``."""
+        return self.name.lower()
 
 
 class Pooling(IntEnum):

@@ -15,10 +15,11 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
-    Truncation,
     TruncationReport,
     good,
+    merged,
     num_tokens,
+    tokenization_options,
     tokenize,
 )
 from attendant_server.application.validation import (
@@ -42,7 +43,10 @@ OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """Texts to embed. ``pooling`` and ``truncation`` are numbers of their enums, 0 for default."""
+    """Texts to embed.
+
+    ``pooling`` and ``truncation`` are numbers of their enums, 0 for the default.
+    """
 
     texts: Sequence[str]
     model: str = ""
@@ -113,12 +117,14 @@ class Embedder:
         output = OUTPUTS[known_value("pooling", request.pooling, description.default_pooling)]
         num_bytes = len(request.texts) * description.d_model * FLOAT_BYTES
         self._limits.check_response("texts", num_bytes)
-        tokenization = _text_tokenization(model, request.truncation)
+        tokenization = tokenization_options(
+            model.source_tokenizer, description.max_tokens, request.truncation
+        )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
         call = EmbedCall([text.token_ids for text in good(texts)], (output,), deadline)
-        results = await model.answer(call) if call.texts else []
+        results = await model.answer(call)
 
         vectors = _stacked(texts, [result[output] for result in results], description.d_model)
         default = description.default_normalize
@@ -140,7 +146,9 @@ class Embedder:
         model = self._checked_model(request)
         description = model.description
         layers = chosen_layers(request.layers, description.num_layers)
-        tokenization = _text_tokenization(model, request.truncation)
+        tokenization = tokenization_options(
+            model.source_tokenizer, description.max_tokens, request.truncation
+        )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -149,24 +157,24 @@ class Embedder:
         self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
         outputs = tuple(f"hidden_{layer}" for layer in layers)
         call = EmbedCall([text.token_ids for text in good(texts)], outputs, deadline)
-        results = iter(await model.answer(call) if call.texts else [])
+        results = await model.answer(call)
 
         return TokenEmbeddingAnswer(
             model=description.key,
-            texts=[
-                text
-                if isinstance(text, InvalidRequest)
-                else _token_embeddings(tokenization, text, outputs, next(results))
-                for text in texts
-            ],
+            texts=merged(
+                texts,
+                results,
+                lambda text, result: TokenEmbeddings(
+                    text, [result[output] for output in outputs], tokenization.report(text)
+                ),
+            ),
             num_input_tokens=size,
             phases=records.current().phases(),
             size=size,
         )
 
     def _checked_model(self, request: AnyRequest) -> ServedModel:
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
+        self._limits.check_texts(request.texts)
         return self._catalog.serving(request.model, ModelKind.EMBEDDING)
 
 
@@ -180,15 +188,6 @@ def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
     if len(set(chosen)) < len(chosen):
         raise InvalidRequest("layers", "each layer at most once")
     return chosen
-
-
-def _text_tokenization(model: ServedModel, truncation: int) -> TokenizationOptions:
-    """The tokenization options of texts to embed; raises InvalidRequest."""
-    return TokenizationOptions(
-        model.source_tokenizer,
-        model.description.max_tokens,
-        known_value("truncation", truncation, Truncation.REFUSE),
-    )
 
 
 def _embedded_text(
@@ -208,16 +207,6 @@ def _stacked(
         is_good = [not isinstance(text, InvalidRequest) for text in texts]
         stacked[is_good] = np.stack(vectors)
     return stacked
-
-
-def _token_embeddings(
-    tokenization: TokenizationOptions,
-    text: TokenizedText,
-    outputs: Sequence[str],
-    result: dict[str, NDArray[np.float32]],
-) -> TokenEmbeddings:
-    layers = [result[output] for output in outputs]
-    return TokenEmbeddings(text, layers, tokenization.report(text))
 
 
 def _normalize(vectors: NDArray[np.float32]) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 MAX_INLINE_TOKENS = 300
-"""Tokens that take about a millisecond to build an answer from."""
+"""Tokens of an answer that takes about a millisecond to build."""
 
 Value = TypeVar("Value")
 

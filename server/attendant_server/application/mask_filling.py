@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from typing import NamedTuple
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
@@ -12,22 +13,16 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
-    Truncation,
     TruncationReport,
     good,
-    num_tokens,
+    merged,
+    tokenization_options,
     tokenize,
 )
-from attendant_server.application.validation import (
-    TEXTS,
-    TOKEN_BYTES,
-    RequestLimits,
-    check_range,
-    known_value,
-)
+from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, check_range
 from attendant_server.engine.calls import FillMaskCall, MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
 DEFAULT_TOP_K = 5
 
@@ -70,6 +65,16 @@ class MaskFillingAnswer(Answer):
     texts: Sequence[FilledText | InvalidRequest]
 
 
+class _MaskedText(NamedTuple):
+    """A text with its masks."""
+
+    tokens: TokenizedText
+    token_ids: list[int]
+    """The ids of ``tokens``, which copies them at each access."""
+    masks: list[int]
+    """Indices of the masks in ``token_ids``."""
+
+
 class MaskFiller:
     """Fills masks with all embedding models that have a masked-language-model head."""
 
@@ -87,23 +92,25 @@ class MaskFiller:
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         tokenized = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
-        texts = [_with_mask(i, text, mask_id) for i, text in enumerate(tokenized)]
-        record = records.current()
-        record.num_invalid_texts = len(texts) - len(list(good(texts)))
-        masks = [_mask_positions(text, mask_id) for text in good(texts)]
-        num_candidates = sum(map(len, masks)) * top_k
+        texts = [_with_masks(i, text, mask_id) for i, text in enumerate(tokenized)]
+        masked, record = list(good(texts)), records.current()
+        record.num_invalid_texts += len(list(good(tokenized))) - len(masked)
+        num_candidates = top_k * sum(len(text.masks) for text in masked)
         self._limits.check_response("texts", num_candidates * TOKEN_BYTES)
-        call = FillMaskCall([text.token_ids for text in good(texts)], masks, top_k, deadline)
-        results = await model.answer(call) if call.texts else []
-
-        size = num_tokens(texts) + num_candidates
-        filled = await self._jobs.run_for(
-            size, lambda: _filled_texts(model, tokenization, texts, results)
+        call = FillMaskCall(
+            [text.token_ids for text in masked], [text.masks for text in masked], top_k, deadline
         )
+        results = await model.answer(call)
+
+        num_input_tokens = sum(len(text.token_ids) for text in masked)
+        size = num_input_tokens + num_candidates
+        readable_token = cache(model.source_tokenizer.readable_token)  # masks share most candidates
+        build = partial(_filled_text, tokenization, readable_token)
+        filled = await self._jobs.run_for(size, lambda: merged(texts, results, build))
         return MaskFillingAnswer(
             model=model.description.key,
             texts=filled,
-            num_input_tokens=num_tokens(texts),
+            num_input_tokens=num_input_tokens,
             phases=record.phases(),
             size=size,
         )
@@ -112,65 +119,50 @@ class MaskFiller:
         self, request: MaskFillingRequest
     ) -> tuple[ServedModel, int, int, TokenizationOptions]:
         """The model, the checked ``top_k``, the mask token's id and the tokenization options."""
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
+        self._limits.check_texts(request.texts)
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         wanted = DEFAULT_TOP_K if request.top_k is None else request.top_k
         check_range("top_k", wanted, 1, self._limits.max_top_k)
-        mask_id = _mask_id(model)
-        tokenization = TokenizationOptions(
-            model.mask_tokenizer,
-            model.description.max_tokens,
-            known_value("truncation", request.truncation, Truncation.REFUSE),
+        mask_id, mask_tokenizer = _mask(model)
+        tokenization = tokenization_options(
+            mask_tokenizer, model.description.max_tokens, request.truncation
         )
         return model, min(wanted, model.description.vocab_size), mask_id, tokenization
 
 
-def _mask_id(model: ServedModel) -> int:
-    description = model.description
-    if not description.has_mask_head or description.mask_id is None:
+def _mask(model: ServedModel) -> tuple[int, TextTokenizer]:
+    """The mask token's id and the tokenizer that recognizes it; raises ModelWithoutHead."""
+    description, tokenizer = model.description, model.mask_tokenizer
+    if not description.has_mask_head or description.mask_id is None or tokenizer is None:
         raise ModelWithoutHead(f"{description.key} has no masked-language-model head")
-    return description.mask_id
+    return description.mask_id, tokenizer
 
 
-def _mask_positions(text: TokenizedText, mask_id: int) -> list[int]:
-    return [i for i, token_id in enumerate(text.token_ids) if token_id == mask_id]
-
-
-def _with_mask(index: int, text: TokenizedOrError, mask_id: int) -> TokenizedOrError:
-    if isinstance(text, InvalidRequest) or mask_id in text.token_ids:
+def _with_masks(index: int, text: TokenizedOrError, mask_id: int) -> _MaskedText | InvalidRequest:
+    if isinstance(text, InvalidRequest):
         return text
+    token_ids = text.token_ids
+    masks = [i for i, token_id in enumerate(token_ids) if token_id == mask_id]
+    if masks:
+        return _MaskedText(text, token_ids, masks)
     was_cut = len(text) < text.num_original_tokens
     return InvalidRequest(TEXTS.format(index), "has no mask left" if was_cut else "has no mask")
 
 
-def _filled_texts(
-    model: ServedModel,
+def _filled_text(
     tokenization: TokenizationOptions,
-    texts: Sequence[TokenizedOrError],
-    results: Sequence[MaskCandidates],
-) -> list[FilledText | InvalidRequest]:
-    remaining, mask_id = iter(results), model.description.mask_id
-    readable_token = cache(model.source_tokenizer.readable_token)  # masks share most candidates
-    filled = list[FilledText | InvalidRequest]()
-    for text in texts:
-        if isinstance(text, InvalidRequest):
-            filled.append(text)
-            continue
-        spans = [(token.start, token.end) for token in text if token.id == mask_id]
-        masks = _filled_masks(spans, next(remaining), readable_token)
-        filled.append(FilledText(masks, tokenization.report(text)))
-    return filled
-
-
-def _filled_masks(
-    spans: Sequence[tuple[int, int]],
-    candidates: MaskCandidates,
     readable_token: Callable[[int], str],
-) -> list[FilledMask]:
-    return [
-        FilledMask(start, end, ids, [readable_token(i) for i in ids], probabilities)
-        for (start, end), ids, probabilities in zip(
-            spans, candidates.token_ids.tolist(), candidates.probabilities.tolist(), strict=True
+    text: _MaskedText,
+    candidates: MaskCandidates,
+) -> FilledText:
+    offsets, positions = text.tokens.encoding.offsets, text.tokens.positions
+    masks = [
+        FilledMask(*offsets[positions[i]], ids, list(map(readable_token, ids)), probabilities)
+        for i, ids, probabilities in zip(
+            text.masks,
+            candidates.token_ids.tolist(),
+            candidates.probabilities.tolist(),
+            strict=True,
         )
     ]
+    return FilledText(masks, tokenization.report(text.tokens))

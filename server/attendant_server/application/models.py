@@ -71,8 +71,7 @@ class ModelInspector:
 
     async def tokenize(self, request: TokenizationRequest) -> TokenizationAnswer:
         """The tokens that the model would read."""
-        self.limits.check_count("texts", len(request.texts))
-        self.limits.check_characters(TEXTS, request.texts)
+        self.limits.check_texts(request.texts)
         side = known_value("side", request.side, TextSide.SOURCE)
         model = self._catalog.serving(request.model)
         key, is_target = model.description.key, side is TextSide.TARGET

@@ -2,26 +2,29 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
-from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
-    Truncation,
     TruncationReport,
     good,
+    merged,
+    tokenization_options,
     tokenize,
 )
 from attendant_server.application.translation_options import checked_length_penalty
-from attendant_server.application.validation import TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
 from attendant_server.engine.calls import ScoreCall, TargetScore
+from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TokenizedText
 
@@ -81,7 +84,12 @@ class Scorer:
         self._limits.check_characters(TARGETS, request.targets)
         model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
         penalty = checked_length_penalty("length_penalty", request.length_penalty)
-        source_options, target_options = _tokenization(model, request.truncation)
+        source_options = tokenization_options(
+            model.source_tokenizer, model.description.max_source_tokens, request.truncation
+        )
+        target_options = TokenizationOptions(  # never truncated
+            model.target_tokenizer, model.description.max_target_tokens
+        )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         sources = await tokenize(self._jobs, source_options, SOURCES, request.sources)
@@ -90,11 +98,10 @@ class Scorer:
         num_target_tokens = sum(len(target) for _, target in good(pairs))
         self._limits.check_response("pairs", num_target_tokens * TOKEN_BYTES)
         call = ScoreCall([(s.token_ids, t.token_ids) for s, t in good(pairs)], deadline)
-        results = await model.answer(call) if call.pairs else []
+        results = await model.answer(call)
 
-        scores = await self._jobs.run_for(
-            num_target_tokens, lambda: _scores(pairs, results, penalty, source_options)
-        )
+        build = partial(_score, penalty, source_options)
+        scores = await self._jobs.run_for(num_target_tokens, lambda: merged(pairs, results, build))
         return ScoringAnswer(
             model=model.description.key,
             scores=scores,
@@ -102,21 +109,6 @@ class Scorer:
             phases=records.current().phases(),
             size=num_target_tokens,
         )
-
-
-def _tokenization(
-    model: ServedModel, truncation: int
-) -> tuple[TokenizationOptions, TokenizationOptions]:
-    """The tokenization options of sources and of targets. Targets are never truncated."""
-    description = model.description
-    return (
-        TokenizationOptions(
-            model.source_tokenizer,
-            description.max_source_tokens,
-            known_value("truncation", truncation, Truncation.REFUSE),
-        ),
-        TokenizationOptions(model.target_tokenizer, description.max_target_tokens),
-    )
 
 
 def _pair(source: TokenizedOrError, target: TokenizedOrError) -> TokenizedPairOrError:
@@ -127,28 +119,20 @@ def _pair(source: TokenizedOrError, target: TokenizedOrError) -> TokenizedPairOr
     return source, target
 
 
-def _scores(
-    pairs: Sequence[TokenizedPairOrError],
-    results: Sequence[TargetScore],
+def _score(
     length_penalty: float,
     tokenization: TokenizationOptions,
-) -> list[PairScore | InvalidRequest]:
-    remaining, scores = iter(results), list[PairScore | InvalidRequest]()
-    for pair in pairs:
-        if isinstance(pair, InvalidRequest):
-            scores.append(pair)
-            continue
-        source, target = pair
-        log_probabilities = next(remaining).log_probabilities  # (target)
-        total = float(np.sum(log_probabilities, dtype=np.float64))
-        scores.append(
-            PairScore(
-                score=total / len(target) ** length_penalty,
-                log_probability=total,
-                log_probabilities=log_probabilities.tolist(),
-                target=target,
-                num_source_tokens=len(source),
-                truncation=tokenization.report(source),
-            )
-        )
-    return scores
+    pair: tuple[TokenizedText, TokenizedText],
+    result: TargetScore,
+) -> PairScore:
+    source, target = pair
+    log_probabilities = result.log_probabilities  # (target)
+    total = float(np.sum(log_probabilities, dtype=np.float64))
+    return PairScore(
+        score=length_penalized(total, len(target), length_penalty),
+        log_probability=total,
+        log_probabilities=log_probabilities.tolist(),
+        target=target,
+        num_source_tokens=len(source),
+        truncation=tokenization.report(source),
+    )

@@ -1,7 +1,7 @@
 """Tokenization of a call's texts, within limits; long texts off the event loop."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.validation import known_value
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
 from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
@@ -20,7 +21,9 @@ MAX_JOB_CHARACTERS = 10_000
 """Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
+Text = TypeVar("Text")
 Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 
 
 class Truncation(IntEnum):
@@ -48,8 +51,8 @@ class TokenizationOptions:
 
     tokenizer: TextTokenizer
     max_tokens: int | None
-    """Maximum tokens of one text, including special tokens. None: no limit, and empty texts are
-    allowed."""
+    """Maximum tokens of one text, including special tokens. If None, there is no limit, and empty
+    texts are allowed."""
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
     """Maximum tokens of the whole call."""
@@ -59,6 +62,18 @@ class TokenizationOptions:
         if len(text) == text.num_original_tokens:
             return None
         return TruncationReport(text.num_original_tokens, len(text), self.truncation)
+
+
+def tokenization_options(
+    tokenizer: TextTokenizer, max_tokens: int, truncation: int
+) -> TokenizationOptions:
+    """The options of texts with a limit; raises InvalidRequest.
+
+    ``truncation`` is a number of `Truncation`, 0 for the default.
+    """
+    return TokenizationOptions(
+        tokenizer, max_tokens, known_value("truncation", truncation, Truncation.REFUSE)
+    )
 
 
 async def tokenize(
@@ -77,13 +92,25 @@ async def tokenize(
         run = partial(_tokenize_all, options, field, job, len(results))
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
-    _note(record, results)
+    _add_to_record(record, results)
     return results
 
 
-def good(results: Iterable[Result | InvalidRequest]) -> Iterator[Result]:
+def good(texts: Iterable[Text | InvalidRequest]) -> Iterator[Text]:
     """The texts without a fault, in order."""
-    return (result for result in results if not isinstance(result, InvalidRequest))
+    return (text for text in texts if not isinstance(text, InvalidRequest))
+
+
+def merged(
+    texts: Iterable[Text | InvalidRequest],
+    results: Iterable[Result],
+    build: Callable[[Text, Result], Entry],
+) -> list[Entry | InvalidRequest]:
+    """The texts with their results, combined by ``build``; a text with a fault has no result."""
+    remaining = iter(results)
+    return [
+        text if isinstance(text, InvalidRequest) else build(text, next(remaining)) for text in texts
+    ]
 
 
 def num_tokens(texts: Iterable[TokenizedOrError]) -> int:
@@ -91,7 +118,7 @@ def num_tokens(texts: Iterable[TokenizedOrError]) -> int:
     return sum(len(text) for text in good(texts))
 
 
-def _note(record: CallRecord, results: Sequence[TokenizedOrError]) -> None:
+def _add_to_record(record: CallRecord, results: Sequence[TokenizedOrError]) -> None:
     record.tokenization_ended = time.monotonic()
     record.num_texts += len(results)
     for text in results:

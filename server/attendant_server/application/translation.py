@@ -13,14 +13,14 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
-    Truncation,
     TruncationReport,
     good,
     num_tokens,
+    tokenization_options,
     tokenize,
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options
-from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
+from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.engine.calls import (
     Hypothesis,
     SearchOptions,
@@ -109,8 +109,7 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self._limits.check_count("texts", len(request.texts))
-        self._limits.check_characters(TEXTS, request.texts)
+        self._limits.check_texts(request.texts)
         model, options, tokenization = self._prepare(request, len(request.texts))
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -131,12 +130,12 @@ class Translator:
         [text] = await tokenize(self._jobs, tokenization, "text", [request.text])
         if isinstance(text, InvalidRequest):
             raise text
-        prefixes, sent = _SettledPrefixes(), ""
-        call = TranslateCall([text.token_ids], options, deadline, prefixes.put)
+        prefix, sent = _SettledPrefix(), ""
+        call = TranslateCall([text.token_ids], options, deadline, prefix.put)
         running = asyncio.ensure_future(model.answer(call))
-        running.add_done_callback(lambda _: prefixes.close())
+        running.add_done_callback(lambda _: prefix.close())
         try:
-            while (token_ids := await prefixes.next()) is not None:
+            while (token_ids := await prefix.next()) is not None:
                 words = model.target_tokenizer.decode_words(token_ids)
                 if len(words) > len(sent):
                     yield StreamPiece(words[len(sent) :])
@@ -161,9 +160,8 @@ class Translator:
         options = search_options(request.options, self._limits, description)
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
         self._limits.check_response("options", max_tokens * TOKEN_BYTES)
-        truncation = known_value("truncation", request.truncation, Truncation.REFUSE)
-        tokenization = TokenizationOptions(
-            model.source_tokenizer, description.max_source_tokens, truncation
+        tokenization = tokenization_options(
+            model.source_tokenizer, description.max_source_tokens, request.truncation
         )
         return model, options, tokenization
 
@@ -200,13 +198,13 @@ async def _search(
 ) -> list[list[Hypothesis]]:
     """The hypotheses of all texts without a fault; raises SearchTooLarge before any work."""
     call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
-    return await model.answer(call) if call.sources else []
+    return await model.answer(call)
 
 
 def _with_faults(
     texts: Sequence[TokenizedOrError], problems: Mapping[int, str]
 ) -> list[TokenizedOrError]:
-    """The texts, of which some get a fault: ``problems`` counts only texts without one."""
+    """The texts with further faults; the keys of ``problems`` count texts without a fault."""
     record, results = records.current(), list(texts)
     indices = [i for i, text in enumerate(texts) if not isinstance(text, InvalidRequest)]
     for number, problem in problems.items():
@@ -217,24 +215,36 @@ def _with_faults(
     return results
 
 
-class _SettledPrefixes:
-    """Passes settled prefixes of a translation from an engine thread to the event loop."""
+class _SettledPrefix:
+    """Passes the settled prefix of a translation from an engine thread to the event loop.
+
+    Each prefix begins with the one before, so only the newest one is kept.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[int, ...] | None] = asyncio.Queue()
+        self._token_ids: tuple[int, ...] = ()
+        self._has_changed = asyncio.Event()
+        self._is_closed = False
 
     def put(self, token_ids: tuple[int, ...]) -> None:
-        """Store a longer settled prefix. Any thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, token_ids)
+        """Replace the prefix by a longer one. Any thread."""
+        self._loop.call_soon_threadsafe(self._replace, token_ids)
 
     def close(self) -> None:
-        """End the sequence of prefixes. On the event loop."""
-        self._queue.put_nowait(None)
+        """End the waiting for longer prefixes. On the event loop."""
+        self._is_closed = True
+        self._has_changed.set()
 
     async def next(self) -> tuple[int, ...] | None:
-        """Wait for the next prefix; None at the end."""
-        return await self._queue.get()
+        """Wait for a longer prefix and return the newest one; None at the end."""
+        await self._has_changed.wait()
+        self._has_changed.clear()
+        return None if self._is_closed else self._token_ids
+
+    def _replace(self, token_ids: tuple[int, ...]) -> None:
+        self._token_ids = token_ids
+        self._has_changed.set()
 
 
 def _best_text(answer: TranslationAnswer) -> str:

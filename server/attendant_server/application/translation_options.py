@@ -10,10 +10,10 @@ from attendant_server.errors import InvalidRequest
 
 MAX_LENGTH_PENALTY = 10.0
 DEFAULT_LENGTH_PENALTY = 1.0
-MAX_OUTPUT_RATIO = 3
-"""Default limit of output tokens per source token. A longer translation most likely repeats itself:
-none of 164,110 English-German pairs has more than 1.5 times the source tokens + 16, in either
-direction."""
+MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
+"""By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
+likely repeats itself: none of 164,110 English-German pairs has more than 1.5 times the source
+tokens + 16, in either direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def search_options(
 ) -> SearchOptions:
     """The search options with all defaults filled in; raises InvalidRequest.
 
-    Without ``max_output_tokens``, the limit of each text is relative to its source tokens
+    Without ``max_output_tokens``, the limit of each text depends on its source tokens
     (`MAX_OUTPUT_RATIO`).
     """
     max_target_tokens = model.max_target_tokens
@@ -51,6 +51,7 @@ def search_options(
         length_penalty=checked_length_penalty("options.length_penalty", options.length_penalty),
         min_output_tokens=min_output_tokens,
         max_output_ratio=MAX_OUTPUT_RATIO if options.max_output_tokens is None else None,
+        extra_output_tokens=EXTRA_OUTPUT_TOKENS,
         suppressed_token_ids=tuple(model.suppressed_token_ids),
     )
 

@@ -3,7 +3,7 @@
 Every error names the field and the limit, and never repeats the caller's text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -35,6 +35,11 @@ class RequestLimits:
             raise InvalidRequest(field, "at least 1, got 0")
         if num_texts > self.max_texts:
             raise InvalidRequest(field, f"at most {self.max_texts}, got {num_texts}")
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise InvalidRequest for a bad number of texts, or for a too long one."""
+        self.check_count("texts", len(texts))
+        self.check_characters(TEXTS, texts)
 
     def check_characters(self, field: str, texts: Iterable[str]) -> None:
         """Raise InvalidRequest for a too long text; ``{}`` in ``field`` stands for its number."""

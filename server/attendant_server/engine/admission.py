@@ -4,23 +4,25 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from attendant_server.engine.calls import Answer, Call
+from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.errors import QueueFull
 
 LEAST_RETRY_SECONDS = 0.05
 
 
-class Waiting(Protocol):
-    """One text of a call, as a scheduler queues it."""
-
-    @property
-    def call(self) -> Call[Any]:
-        """The call that the text belongs to."""
+AnyCall = TypeVar("AnyCall", bound=Call[Any])
 
 
-Text = TypeVar("Text", bound=Waiting)
+@dataclass(slots=True, eq=False)  # not frozen, which would take longer for every text
+class QueuedText(Generic[AnyCall]):
+    """One text of a call, or one pair of a `ScoreCall`."""
+
+    call: AnyCall
+    index: int
+    num_tokens: int
+    """Tokens of the text, or of the longer text of the pair."""
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class Admission:
         self.max_texts = max_texts
         self._lock = threading.Lock()  # guards these counts and all queues of the model
         # Keyed by future: a reference to the call would keep its results in memory.
-        self._calls: dict[Answer[Any], _WaitingCall] = {}  # oldest first
+        self._calls: dict[CallFuture[Any], _WaitingCall] = {}  # oldest first
         self._num_waiting = 0
 
     @property
@@ -59,19 +61,19 @@ class Admission:
         self._calls[call.future] = _WaitingCall(now, call.num_texts)
         self._num_waiting += call.num_texts
 
-    def start(self, texts: Iterable[Waiting]) -> None:
-        """Stop counting these texts as waiting: a model run includes them now."""
+    def start(self, calls: Iterable[Call[Any]]) -> None:
+        """Stop counting one text of each of ``calls`` as waiting: a model run includes it now."""
         with self._lock:
-            for text in texts:
-                waiting = self._calls.get(text.call.future)
+            for call in calls:
+                waiting = self._calls.get(call.future)
                 if waiting is None:  # the call is over
                     continue
                 waiting.num_texts -= 1
                 self._num_waiting -= 1
                 if not waiting.num_texts:
-                    del self._calls[text.call.future]
+                    del self._calls[call.future]
 
-    def _forget(self, future: Answer[Any]) -> None:
+    def _forget(self, future: CallFuture[Any]) -> None:
         """Stop counting the texts of an ended call. The caller holds the lock."""
         waiting = self._calls.pop(future, None)
         if waiting is not None:
@@ -83,7 +85,7 @@ class Admission:
         return max(LEAST_RETRY_SECONDS, now - oldest.submitted) if oldest else LEAST_RETRY_SECONDS
 
 
-class AdmissionQueue(Generic[Text]):
+class AdmissionQueue(Generic[AnyCall]):
     """A first-in, first-out queue of texts that no worker has taken yet.
 
     Either all texts of a call are admitted or none. Texts of ended calls are not counted, even
@@ -93,42 +95,44 @@ class AdmissionQueue(Generic[Text]):
     def __init__(self, admission: Admission) -> None:
         """``admission`` bounds the queue, together with the other queues of the model."""
         self._admission = admission
-        self._texts: deque[Text] = deque()
-        self._queued: Counter[Answer[Any]] = Counter()
+        self._texts: deque[QueuedText[AnyCall]] = deque()
+        self._queued: Counter[CallFuture[Any]] = Counter()
         self._num_queued = 0  # all of `_queued` together
 
     def __len__(self) -> int:
         """Texts that a worker may take. Consistent at any time: `take` is atomic."""
         return self._num_queued
 
-    def put(self, call: Call[Any], texts: Iterable[Text], now: float) -> None:
-        """Queue all ``num_texts`` texts of ``call``.
+    def put(self, call: AnyCall, lengths: Iterable[int], now: float) -> None:
+        """Queue all texts of ``call``, which have ``lengths`` tokens.
 
-        Raises QueueFull if they do not fit; ``texts`` is then not iterated.
+        Raises QueueFull if they do not fit; ``lengths`` is then not iterated.
         """
         with self._admission._lock:
             self._admission._admit(call, now)
             call.timings.submitted = now
             if len(self._texts) > 2 * self._admission.max_texts:  # mostly of calls that are over
                 self._texts = deque(t for t in self._texts if t.call.future in self._queued)
-            self._texts.extend(texts)
+            self._texts.extend(QueuedText(call, i, n) for i, n in enumerate(lengths))
             self._queued[call.future] += call.num_texts
             self._num_queued += call.num_texts
         call.future.add_done_callback(self._forget)
 
     def take(
-        self, now: float, choose: Callable[[Iterator[Text]], Sequence[Text]]
-    ) -> tuple[Sequence[Text], Sequence[Text]]:
+        self,
+        now: float,
+        choose: Callable[[Iterator[QueuedText[AnyCall]]], Sequence[QueuedText[AnyCall]]],
+    ) -> tuple[Sequence[QueuedText[AnyCall]], Sequence[QueuedText[AnyCall]]]:
         """Remove the texts that ``choose`` picks from the queue; the other texts keep their order.
 
         Atomic: other threads see the queue before or after the call. Returns the chosen texts and
         the expired texts, which are removed too.
         """
         with self._admission._lock:
-            seen: list[Text] = []
-            expired: list[Text] = []
+            seen: list[QueuedText[AnyCall]] = []
+            expired: list[QueuedText[AnyCall]] = []
 
-            def in_line() -> Iterator[Text]:
+            def in_line() -> Iterator[QueuedText[AnyCall]]:
                 for text in self._texts:
                     seen.append(text)
                     if text.call.is_expired(now):
@@ -149,12 +153,12 @@ class AdmissionQueue(Generic[Text]):
             self._count_out(expired)
         return chosen, expired
 
-    def take_all(self, now: float) -> list[Text]:
+    def take_all(self, now: float) -> list[QueuedText[AnyCall]]:
         """Empty the queue."""
         chosen, expired = self.take(now, list)
         return [*chosen, *expired]
 
-    def _count_out(self, texts: Iterable[Text]) -> None:
+    def _count_out(self, texts: Iterable[QueuedText[AnyCall]]) -> None:
         for text in texts:
             future = text.call.future
             if future in self._queued:

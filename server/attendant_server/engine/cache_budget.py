@@ -1,4 +1,4 @@
-"""Which sentences may run together, so that the caches of a worker never exceed their limit."""
+"""The choice of sentences that may run together within the limit of a worker's cache memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
@@ -7,49 +7,52 @@ from attendant_server.engine.calls import SearchOptions, SearchTooLarge
 from attendant_server.engine.running_batch import Sentence
 
 NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
-"""`TranslationModel.needed_cache_bytes`."""
+"""The method `TranslationModel.needed_cache_bytes`."""
 ANY_LENGTH = 10**9
-"""Longer than any row or source, so that the limits of the model count."""
+"""Longer than any row or source; the model replaces it by its own limits."""
 Key = TypeVar("Key")
 """The key of a batch."""
 
 
-class CacheBudget:
-    """Reserves, for each running sentence, what it can grow to.
+def most_needed_bytes(needed_bytes: NeededBytes, max_rows: int, max_sentences: int) -> int:
+    """Bytes of cache for all rows and all sources if each is as long as the model allows."""
+    return needed_bytes(1, max_rows, ANY_LENGTH, 0) + needed_bytes(0, max_sentences, 0, ANY_LENGTH)
 
-    A sentence can grow to its output limit, and then every row of its width takes as much. So
-    nothing that runs can find no room later, whatever becomes of its neighbours.
+
+class CacheBudget:
+    """Reserves cache memory for the greatest length of each running sentence.
+
+    A sentence can grow to its output limit, and each row of its width then takes as much memory as
+    the longest one. A running sentence therefore never lacks room later.
     """
 
     def __init__(
         self, max_bytes: int, max_rows: int, max_sentences: int, needed_bytes: NeededBytes
     ) -> None:
-        """``max_bytes`` is for all batches of one worker together."""
+        """``max_bytes`` limits all batches of one worker together."""
         self.max_bytes = max_bytes
         self._needed_bytes = needed_bytes
-        all_rows = needed_bytes(1, max_rows, ANY_LENGTH, 0)
-        all_sources = needed_bytes(0, max_sentences, 0, ANY_LENGTH)
-        self.is_ample = all_rows + all_sources <= max_bytes
-        """Whether every sentence always has room."""
+        self.is_ample = most_needed_bytes(needed_bytes, max_rows, max_sentences) <= max_bytes
+        """Whether the limit can never be exceeded."""
 
     def has_room(
         self, running: Mapping[Key, Sequence[Sentence]], key: Key, sentence: Sentence
     ) -> bool:
-        """Whether ``sentence`` may join the batch ``key`` of the batches that run."""
-        most_bytes = self._most_bytes([*running.get(key, ()), sentence])
+        """Whether ``sentence`` may join the batch ``key`` of the ``running`` batches."""
+        reserved_bytes = self._reserved_bytes([*running.get(key, ()), sentence])
         for other_key, sentences in running.items():
             if other_key != key and sentences:
-                most_bytes += self._most_bytes(sentences)
-        return most_bytes <= self.max_bytes
+                reserved_bytes += self._reserved_bytes(sentences)
+        return reserved_bytes <= self.max_bytes
 
-    def _most_bytes(self, sentences: Sequence[Sentence]) -> int:
+    def _reserved_bytes(self, sentences: Sequence[Sentence]) -> int:
         longest_output = max([sentence.max_output_tokens for sentence in sentences])
         longest_source = max([sentence.num_source_tokens for sentence in sentences])
         width = sentences[0].width
         return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
     def check(self, options: SearchOptions, source_lengths: Sequence[int]) -> None:
-        """Raise SearchTooLarge if sources could not even be translated alone."""
+        """Raise SearchTooLarge if some sources exceed the limit even when they run alone."""
         if self.is_ample:
             return
         width, longest = options.beam_size, options.max_output_tokens

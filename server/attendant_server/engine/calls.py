@@ -14,10 +14,16 @@ from attendant_server.errors import InvalidRequest
 TokenIds = Sequence[int]
 Result = TypeVar("Result")
 
-EXTRA_TOKENS = 16
-"""Output tokens that every text may have in addition to its limit per source token."""
 EARLY_SECONDS = 0.01
 """Tolerance for callers that cancel a call slightly before the deadline that they sent."""
+
+
+def is_cancelled_by_deadline(seconds_left: float | None) -> bool:
+    """Whether a call that was cancelled ``seconds_left`` before its deadline most likely hit it.
+
+    None stands for a call without a deadline.
+    """
+    return seconds_left is not None and seconds_left <= EARLY_SECONDS
 
 
 @dataclass(slots=True)
@@ -31,16 +37,16 @@ class CallTimings:
     """When the last encoder run of the call had ended."""
     first_token: float | None = None
     num_first_tokens: int = 0
-    """Tokens that the step of the first token decoded."""
+    """Tokens that the first decoding step decoded for a sentence."""
     finished: float | None = None
     num_batch_texts: int = 0
-    """Batch size, over all calls, of the last run (other than of the decoder) with a text of this
+    """Texts, over all calls, in the last run of an encoder, embedder or scorer with a text of this
     call."""
     num_step_texts: int = 0
     """Sentences, over all calls, in the decoding step that gave the first token."""
 
 
-class Answer(Future[list[Result]]):
+class CallFuture(Future[list[Result]]):
     """The future of a call. It stores the deadline because queues keep futures, not calls."""
 
     def __init__(self, deadline: float | None) -> None:
@@ -68,7 +74,7 @@ class Answer(Future[list[Result]]):
 
     def came_too_late(self, now: float) -> bool:
         """Whether the call most likely ended because of its deadline."""
-        return self.deadline is not None and now >= self.deadline - EARLY_SECONDS
+        return self.deadline is not None and is_cancelled_by_deadline(self.deadline - now)
 
 
 class Call(Generic[Result]):
@@ -82,14 +88,10 @@ class Call(Generic[Result]):
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
         self.deadline = deadline
-        self.future: Answer[Result] = Answer(deadline)
+        self.future: CallFuture[Result] = CallFuture(deadline)
         self.timings = CallTimings()
         self._results: dict[int, Result] = {}
         self._lock = threading.Lock()
-
-    def cancel(self) -> None:
-        """Abandon the call."""
-        self.future.cancel()
 
     def is_over(self) -> bool:
         """Whether the call was answered, has failed or was abandoned."""
@@ -137,13 +139,14 @@ class SearchOptions(NamedTuple):
     """Ids of tokens that no hypothesis may contain."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
-    `EXTRA_TOKENS`."""
+    ``extra_output_tokens``."""
+    extra_output_tokens: int = 0
 
     def for_source(self, num_source_tokens: int) -> "SearchOptions":
         """These options with the output limit of one text."""
         if self.max_output_ratio is None:
             return self
-        limit = self.max_output_ratio * num_source_tokens + EXTRA_TOKENS
+        limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
         limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
         return self._replace(max_output_tokens=limit, max_output_ratio=None)
 
@@ -174,8 +177,8 @@ class TranslateCall(Call[list[Hypothesis]]):
     ) -> None:
         """``on_prefix`` receives the settled prefix of a call with one source, whenever it grows.
 
-        The settled prefix holds the token ids that all hypotheses which can still win begin with.
-        The callback runs on one of the engine's threads and must be quick.
+        The settled prefix is the common prefix of the token ids of all hypotheses that can still
+        win. The callback runs on one of the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.sources = sources

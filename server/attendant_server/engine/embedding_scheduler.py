@@ -7,13 +7,12 @@ well, which bounds the delay of decoding steps.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Any
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
@@ -24,29 +23,29 @@ from attendant_server.engine.scheduler import Scheduler
 class EmbeddingLimits:
     """Bounds of an embedding scheduler."""
 
-    max_batch_tokens: int = 512
-    """Padded tokens of one batch. Activations of larger batches do not fit into the caches of a
-    CPU."""
-    max_batch_seconds: float = 0.01
+    max_batch_tokens: int
+    """Padded tokens of one batch. The activations of larger batches exceed the caches of a CPU."""
+    max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
-    max_queued_texts: int = 1024
+    max_queued_texts: int
 
 
-@dataclass(frozen=True, slots=True)
-class TextToEncode:
-    """One waiting text of an `EmbedCall` or a `FillMaskCall`."""
+EncoderCall: TypeAlias = EmbedCall | FillMaskCall
+"""The calls that an embedding model can run."""
 
-    call: EmbedCall | FillMaskCall
-    index: int
 
-    @property
-    def length(self) -> int:
-        """Its number of tokens."""
-        return len(self.call.texts[self.index])
+class MaskedText(NamedTuple):
+    """A text of a `FillMaskCall` after the encoder's run."""
+
+    call: FillMaskCall
+    text_index: int
+    hidden: NDArray[np.float32]  # (masks, d)
 
 
 class EmbeddingScheduler(Scheduler):
     """Runs the batches of one worker for one embedding model; the model's queue is shared."""
+
+    _queue: AdmissionQueue[EncoderCall]
 
     def __init__(
         self,
@@ -55,23 +54,11 @@ class EmbeddingScheduler(Scheduler):
         limits: EmbeddingLimits,
         observer: Observer,
         clock: Callable[[], float],
-        sibling: "EmbeddingScheduler | None" = None,
+        sibling: Self | None = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler for the same model; both share its queue."""
-        super().__init__(name, observer, clock)
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
         self._model, self._limits = model, limits
-        self._admission: Admission
-        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
-        self._queue: AdmissionQueue[TextToEncode]
-        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
-        self._siblings: list[EmbeddingScheduler] = sibling._siblings if sibling else []
-        self._siblings.append(self)
         self._seconds_per_token = 0.0
-
-    @property
-    def num_waiting(self) -> int:
-        """Texts admitted and not yet run."""
-        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
@@ -87,7 +74,7 @@ class EmbeddingScheduler(Scheduler):
         """Queue an `EmbedCall` or a `FillMaskCall`; raises QueueFull or TypeError. Any thread."""
         if not isinstance(call, EmbedCall | FillMaskCall):
             raise TypeError(f"an embedding model cannot run a {type(call).__name__}")
-        self._enqueue(self._queue, call, (TextToEncode(call, i) for i in range(call.num_texts)))
+        self._enqueue(self._queue, call, map(len, call.texts))
 
     def release_memory(self) -> None:
         """Release the working memory of the model's runs."""
@@ -96,13 +83,12 @@ class EmbeddingScheduler(Scheduler):
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
         budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
-        share = ceil(len(self._queue) / len(self._siblings))
-        batch = self._take_similar(self._queue, lambda text: text.length, budget, share)
+        batch = self._take_similar(self._queue, budget, self._share_of(self._queue))
         if not batch:
             return
-        self._admission.start(batch)
+        self._admission.start(text.call for text in batch)
         started = self._clock()
-        lengths = [text.length for text in batch]
+        lengths = [text.num_tokens for text in batch]
         outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
         # The time of a failed run is not representative.
         if outputs is not None and self._answer(batch, outputs):
@@ -110,9 +96,6 @@ class EmbeddingScheduler(Scheduler):
 
     def _take_running(self) -> list[Call[Any]]:
         return []
-
-    def _take_waiting(self) -> list[Call[Any]]:
-        return [text.call for text in self._queue.take_all(self._clock())]
 
     @property
     def _timely_budget(self) -> int:
@@ -128,53 +111,72 @@ class EmbeddingScheduler(Scheduler):
         self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
     def _answer(
-        self, batch: Sequence[TextToEncode], outputs: dict[str, NDArray[np.float32]]
+        self, batch: Sequence[QueuedText[EncoderCall]], outputs: dict[str, NDArray[np.float32]]
     ) -> bool:
-        """Answer the call of each text; returns whether every run of a masked-word head succeeded.
-
-        The head runs once per text, so a failure affects only the text's call.
-        """
-        has_failed = False
+        """Answer the call of each text; returns whether no run of the masked-word head failed."""
+        masked: list[MaskedText] = []
         for row, text in enumerate(batch):
-            if text.call.is_over():  # cancelled meanwhile, or failed by an earlier text
+            call = text.call
+            if call.is_over():  # cancelled meanwhile, or failed by an earlier text
                 continue
-            try:
-                result = self._result(text, row, outputs)
-            except Exception:
-                has_failed = True
-                self._fail_run("mlm_head", [text.call])
-                continue
-            if _is_finite(result):
-                text.call.put(text.index, result, self._clock())
+            if isinstance(call, EmbedCall):
+                # Copies do not keep the memory of the whole batch alive.
+                result = {
+                    name: outputs[name][row, : text.num_tokens].copy()
+                    if name.startswith("hidden_")
+                    else outputs[name][row].copy()
+                    for name in call.outputs
+                }
+                self._put(call, text.index, result)
             else:
-                self._fail_result(text.call)
-        return not has_failed
+                hidden = outputs[f"hidden_{self._model.num_layers}"][row]
+                masks = hidden[list(call.mask_positions[text.index])]
+                masked.append(MaskedText(call, text.index, masks))
+        return not masked or self._fill(masked)
 
-    def _embed(self, batch: Sequence[TextToEncode]) -> dict[str, NDArray[np.float32]]:
+    def _fill(self, texts: Sequence[MaskedText]) -> bool:
+        """Run the masked-word head for all texts together; returns whether it succeeded.
+
+        If it fails, it is run for each text alone, so that a failure affects only the text's call.
+        """
+        if self._fill_together(texts):
+            return True
+        if len(texts) > 1:
+            for text in texts:
+                if not text.call.is_over():
+                    self._fill_together([text])
+        return False
+
+    def _fill_together(self, texts: Sequence[MaskedText]) -> bool:
+        top_k = max(text.call.top_k for text in texts)
+        try:
+            found = self._model.fill(np.concatenate([text.hidden for text in texts]), top_k)
+        except Exception:
+            if len(texts) == 1:
+                self._fail_run("mlm_head", [texts[0].call])
+            return False
+        stop = 0
+        for call, index, hidden in texts:
+            start, stop = stop, stop + len(hidden)
+            own = slice(start, stop), slice(call.top_k)
+            self._put(call, index, MaskCandidates(found.token_ids[own], found.probabilities[own]))
+        return True
+
+    def _put(self, call: Call[Any], index: int, result: Any) -> None:
+        if _is_finite(result):
+            call.put(index, result, self._clock())
+        else:
+            self._fail_result(call)
+
+    def _embed(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, NDArray[np.float32]]:
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
 
-    def _outputs_of(self, call: EmbedCall | FillMaskCall) -> tuple[str, ...]:
+    def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
             return call.outputs
         return (f"hidden_{self._model.num_layers}",)
-
-    def _result(self, text: TextToEncode, row: int, outputs: dict[str, NDArray[np.float32]]) -> Any:
-        """The result of one text, copied so that it does not keep the batch's memory alive."""
-        call = text.call
-        if isinstance(call, EmbedCall):
-            return {
-                name: outputs[name][row, : text.length].copy()
-                if name.startswith("hidden_")
-                else outputs[name][row].copy()
-                for name in call.outputs
-            }
-        return self._fill(call, text.index, outputs[f"hidden_{self._model.num_layers}"][row])
-
-    def _fill(self, call: FillMaskCall, index: int, hidden: NDArray[np.float32]) -> MaskCandidates:
-        positions = list(call.mask_positions[index])
-        return self._model.fill(hidden[positions], call.top_k)  # (masks, top_k)
 
 
 def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:

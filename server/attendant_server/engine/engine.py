@@ -33,7 +33,7 @@ class EngineState(Enum):
 
 
 class Engine:
-    """Runs every admitted call. Only its worker uses a scheduler's state, so it needs no lock."""
+    """Runs every admitted call. Only a scheduler's worker changes its state, without a lock."""
 
     def __init__(
         self,
@@ -43,10 +43,11 @@ class Engine:
         idle_seconds: float = IDLE_SECONDS,
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
-        """``schedulers`` are by model name, one per worker. ``clock`` is the clock of deadlines.
+        """``schedulers`` are by model name, one per worker.
 
-        ``processors`` holds one processor id per worker to pin it to, or is empty. A worker without
-        work for ``idle_seconds`` releases its memory and then calls ``on_idle`` on its thread.
+        ``clock`` measures deadlines, turns and idle times, in seconds. ``processors`` holds one
+        processor id per worker to pin it to, or is empty. A worker without work for
+        ``idle_seconds`` releases its memory and then calls ``on_idle`` on its thread.
         """
         self.clock = clock
         self._idle_seconds, self._on_idle = idle_seconds, on_idle
@@ -106,7 +107,7 @@ class Engine:
             if processors:
                 with suppress(OSError):  # The process may have lost this processor.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
-            fair_share = FairShare(own, time.monotonic)
+            fair_share = FairShare(own, self.clock)
             while at_work := self._next_work(own):
                 scheduler, is_alone = fair_share.next(at_work), len(at_work) == 1
                 fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
@@ -175,7 +176,7 @@ class Engine:
         """Fail all running calls of an ending worker, and all waiting calls."""
         why = "the engine has died" if self._has_died else "the server is shutting down"
         for scheduler in own:
-            # A worker without work leaves waiting calls to the other workers.
+            # A worker that ends because the engine drains leaves waiting calls to the others.
             waiting_too = self._state is EngineState.STOPPED
             try:
                 scheduler.fail(Unavailable(why), waiting_too=waiting_too)

@@ -33,8 +33,8 @@ class StepInput:
     tokens: NDArray[np.int64]  # (rows)
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
-    """Candidates to return for each row. Steps of several tokens always return the best one per
-    token."""
+    """Candidates to return for each row. A step of several tokens always returns the likeliest
+    candidate of each."""
     token_biases: Sequence[TokenBias]
     """One bias for each token that the step decodes, in order."""
 
@@ -95,10 +95,10 @@ class DecoderCache(Protocol):
         """Declare all slots unused, so that other widths can take the memory. Never fails."""
 
     def step(self, num_slots: int, step_input: StepInput) -> Candidates:
-        """Append a token to each row of the first ``num_slots`` slots and rank the next.
+        """Append a token to each row of the first ``num_slots`` slots and rank the next tokens.
 
-        Repeated ``num_step_tokens`` times; each repetition appends the likeliest token of the
-        repetition before. The next step may overwrite the returned arrays.
+        This is repeated ``num_step_tokens`` times; each repetition appends the likeliest token of
+        the repetition before. The next step may overwrite the returned arrays.
         """
 
 
@@ -106,7 +106,7 @@ class CacheFigures(NamedTuple):
     """Needed and allocated cache memory of one worker at the start of its last step, in bytes."""
 
     needed: int
-    """Rows x longest row, plus sentences x longest source, over the running sentences."""
+    """Rows x longest row, plus sentences x longest source, summed over the search widths."""
     allocated: int
 
 

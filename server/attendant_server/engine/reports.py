@@ -41,4 +41,4 @@ class Observer(Protocol):
         """A batch has been run."""
 
     def on_dropped(self, model: str, reason: str, num_texts: int) -> None:
-        """Texts left without an answer: ``cancelled``, ``expired`` or ``failed``."""
+        """Texts left without an answer; ``reason``: ``cancelled``, ``expired`` or ``failed``."""

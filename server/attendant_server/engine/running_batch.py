@@ -1,4 +1,4 @@
-"""The running sentences of one search width, and their slots. Handles token ids, not text.
+"""The running sentences of one search width and step graph, and their slots.
 
 The slots in use are always the first slots, so a step runs over a contiguous part of the caches. A
 new sentence takes the slot after the last one. When a sentence leaves, the last slot moves into its
@@ -58,7 +58,7 @@ class Ended:
 
 
 class RunningBatch:
-    """Sentences that are searched with ``width`` rows each, at most ``max_slots`` at a time."""
+    """Sentences that are searched with ``width`` rows each, at most ``max_slots`` together."""
 
     def __init__(
         self, width: int, max_slots: int, cache: DecoderCache, start_token_id: int

@@ -8,14 +8,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from math import ceil
+from typing import Any, Self, TypeVar
 
-from attendant_server.engine.admission import AdmissionQueue, Waiting
-from attendant_server.engine.calls import Answer, Call
+from attendant_server.engine.admission import Admission, AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.engine.reports import BatchReport, Observer
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
-Text = TypeVar("Text", bound=Waiting)
 Output = TypeVar("Output")
 
 logger = logging.getLogger(__name__)
@@ -27,16 +27,34 @@ LOOK_AHEAD = 4
 class Scheduler(ABC):
     """The work of one worker for one model."""
 
-    def __init__(self, name: str, observer: Observer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        max_queued_texts: int,
+        observer: Observer,
+        clock: Callable[[], float],
+        sibling: Self | None,
+    ) -> None:
+        """``sibling`` is another worker's scheduler for the same model; both share its queues."""
         self.name = name
         self._observer, self._clock = observer, clock
-        self._in_flight: Sequence[Waiting] = ()
+        self._in_flight: Sequence[QueuedText[Any]] = ()
         """Texts taken from a queue in this round."""
+        self._admission: Admission
+        self._admission = sibling._admission if sibling else Admission(max_queued_texts)
+        self._queue: AdmissionQueue[Any]
+        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
+        self._siblings: list[Self] = sibling._siblings if sibling else []
+        """All schedulers of the model, this one too."""
+        self._siblings.append(self)
 
     @property
-    @abstractmethod
     def num_waiting(self) -> int:
-        """Texts admitted to the model and not yet in a run of any worker. Any thread."""
+        """Texts admitted to the model and not yet in a run of any worker. Any thread.
+
+        The encoder's run does not count: a text to translate waits until it has rows.
+        """
+        return self._admission.num_waiting
 
     @property
     @abstractmethod
@@ -52,7 +70,7 @@ class Scheduler(ABC):
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""
 
-    def advance(self, is_alone: bool = True) -> None:
+    def advance(self, is_alone: bool) -> None:
         """Do one bounded round of work, shorter if another scheduler of the worker has work.
 
         ``is_alone`` says that no other scheduler has work. A model run that raises fails only the
@@ -73,9 +91,9 @@ class Scheduler(ABC):
     def _take_running(self) -> list[Call[Any]]:
         """Remove all running texts; returns their calls."""
 
-    @abstractmethod
     def _take_waiting(self) -> list[Call[Any]]:
         """Empty the queues; returns the calls of their texts."""
+        return [text.call for text in self._queue.take_all(self._clock())]
 
     def fail(self, error: Exception, *, waiting_too: bool = False) -> None:
         """Fail all running calls, with ``waiting_too`` also waiting ones; stays usable."""
@@ -101,12 +119,14 @@ class Scheduler(ABC):
         logger.error("event=result_not_finite model=%s", self.name)
         self._fail_calls([call], ModelFailed("the model returned NaN or infinity for this request"))
 
-    def _enqueue(self, queue: AdmissionQueue[Text], call: Call[Any], texts: Iterable[Text]) -> None:
+    def _enqueue(
+        self, queue: AdmissionQueue[AnyCall], call: AnyCall, lengths: Iterable[int]
+    ) -> None:
         """Queue the texts of a call; if it ends without an answer, they are reported as dropped."""
-        queue.put(call, texts, self._clock())
+        queue.put(call, lengths, self._clock())
         call.future.add_done_callback(partial(self._count_dropped, call.num_texts))
 
-    def _count_dropped(self, num_texts: int, future: Answer[Any]) -> None:
+    def _count_dropped(self, num_texts: int, future: CallFuture[Any]) -> None:
         """Report the texts of an ended call as dropped, unless it was answered. Any thread."""
         if future.was_answered:
             return
@@ -120,33 +140,38 @@ class Scheduler(ABC):
         """Fail abandoned calls that are not over: their deadlines have passed."""
         self._fail_calls(calls, _too_late())
 
-    def _take_similar(
-        self,
-        queue: AdmissionQueue[Text],
-        length_of: Callable[[Text], int],
-        max_tokens: int,
-        max_texts: int,
-    ) -> Sequence[Text]:
-        """Take the oldest text and texts of similar length that fit ``max_tokens`` when padded.
+    def _share_of(self, queue: AdmissionQueue[Any]) -> int:
+        """Texts of ``queue`` that this worker may take, so that the others get as many."""
+        return ceil(len(queue) / len(self._siblings))
 
-        Takes at most ``max_texts``, so that other workers get their share.
+    def _take_similar(
+        self, queue: AdmissionQueue[AnyCall], max_tokens: int, max_texts: int
+    ) -> Sequence[QueuedText[AnyCall]]:
+        """Take the oldest text and texts of similar length: at most ``max_texts``.
+
+        Padded to the same length, they have at most ``max_tokens`` tokens. A single text may have
+        more.
         """
 
-        def choose(texts: Iterator[Text]) -> Sequence[Text]:
-            window = _fitting(texts, length_of, LOOK_AHEAD * max_tokens)
+        def choose(texts: Iterator[QueuedText[AnyCall]]) -> Sequence[QueuedText[AnyCall]]:
+            window = _fitting(texts, LOOK_AHEAD * max_tokens)
             if not window:
                 return []
-            head = length_of(window[0])
-            by_distance = sorted(window[1:], key=lambda text: abs(length_of(text) - head))
-            nearest = iter([window[0], *by_distance[: max_texts - 1]])
-            return _fitting(nearest, length_of, max_tokens)
+            head = window[0].num_tokens
+            by_distance = sorted(window[1:], key=lambda text: abs(text.num_tokens - head))
+            return _fitting([window[0], *by_distance[: max_texts - 1]], max_tokens)
 
-        self._in_flight, expired = queue.take(self._clock(), choose)
+        chosen, expired = queue.take(self._clock(), choose)
+        self._in_flight = chosen
         self._expire(text.call for text in expired)
-        return self._in_flight
+        return chosen
 
     def _run(
-        self, graph: str, batch: Sequence[Text], lengths: list[int], run: Callable[[], Output]
+        self,
+        graph: str,
+        batch: Sequence[QueuedText[AnyCall]],
+        lengths: list[int],
+        run: Callable[[], Output],
     ) -> Output | None:
         """Run a batch of texts with these token counts and report it; None if it failed."""
         started = self._clock()
@@ -168,14 +193,12 @@ class Scheduler(ABC):
         return output
 
 
-def _fitting(
-    texts: Iterator[Text], length_of: Callable[[Text], int], max_tokens: int
-) -> list[Text]:
-    """The longest prefix of texts, at least one, that fits ``max_tokens`` when padded."""
-    fitting: list[Text] = []
+def _fitting(texts: Iterable[QueuedText[AnyCall]], max_tokens: int) -> list[QueuedText[AnyCall]]:
+    """The first texts, as many as fit ``max_tokens`` when padded, but at least one."""
+    fitting: list[QueuedText[AnyCall]] = []
     longest = 0
     for text in texts:
-        longest = max(longest, length_of(text))
+        longest = max(longest, text.num_tokens)
         if fitting and longest * (len(fitting) + 1) > max_tokens:
             break
         fitting.append(text)

@@ -6,7 +6,6 @@ There is one search object per sentence. Every step gives it the best candidates
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from os.path import commonprefix
 from typing import Protocol
 
 from attendant_server.engine.calls import Hypothesis, SearchOptions
@@ -40,6 +39,10 @@ class Search(Protocol):
         the last hypothesis is dropped. Returns the copies between rows that the next step requires.
         """
 
+    @property
+    def num_settled(self) -> int:
+        """Length of `settled_prefix`."""
+
     def settled_prefix(self) -> tuple[int, ...]:
         """The common prefix of all hypotheses that can still win, without the end token."""
 
@@ -71,7 +74,7 @@ def length_penalized(log_probability: float, num_tokens: int, length_penalty: fl
 
 
 class GreedySearch:
-    """Takes the likeliest token at every step, or the likeliest tokens of a step of several."""
+    """Takes the likeliest token at every step, or all tokens of a step of several tokens."""
 
     width = 1
 
@@ -113,9 +116,14 @@ class GreedySearch:
         self.is_finished = token == self._eos_id or len(self._token_ids) == self._max_tokens
         return ()
 
+    @property
+    def num_settled(self) -> int:
+        """Number of tokens so far, without the end token."""
+        return self.num_tokens - (self._token_ids[-1:] == [self._eos_id])
+
     def settled_prefix(self) -> tuple[int, ...]:
-        """All tokens so far."""
-        return _without_end(tuple(self._token_ids), self._eos_id)
+        """All tokens so far, without the end token."""
+        return tuple(self._token_ids[: self.num_settled])
 
     def hypotheses(self) -> list[Hypothesis]:
         """The only hypothesis, unless it was dropped."""
@@ -158,6 +166,13 @@ class Beam:
     def token_ids(self) -> tuple[int, ...]:
         """All its tokens."""
         return tuple(beam.token for beam in self.lineage())
+
+    def beginning(self, num_tokens: int) -> "Beam":
+        """The beam of its first ``num_tokens`` tokens."""
+        beam = self
+        while beam.num_tokens > num_tokens and beam.parent is not None:
+            beam = beam.parent
+        return beam
 
     def num_shared_tokens(self, other: "Beam") -> int:
         """Length of the common prefix of this beam and ``other``, which must be equally long."""
@@ -269,10 +284,21 @@ class BeamSearch:
     def _score(self, beam: Beam) -> float:
         return length_penalized(beam.log_probability, beam.num_tokens, self._options.length_penalty)
 
+    @property
+    def num_settled(self) -> int:
+        """Number of tokens that the running beams and the best finished beam share."""
+        best, running = self._finished[:1], self._possible()
+        if not running:
+            return best[0].num_tokens - 1 if best else 0
+        first, *others = running
+        num_shared = [first.num_shared_tokens(beam) for beam in others]
+        num_shared += [first.beginning(b.num_tokens).num_shared_tokens(b) for b in best]
+        return min(num_shared, default=first.num_tokens)
+
     def settled_prefix(self) -> tuple[int, ...]:
         """The common prefix of the running beams and the best finished beam."""
-        can_win = [beam.token_ids() for beam in [*self._possible(), *self._finished[:1]]]
-        return _without_end(tuple(commonprefix(can_win)), self._eos_id)
+        can_win = [*self._possible(), *self._finished[:1]]
+        return can_win[0].token_ids()[: self.num_settled] if can_win else ()
 
     def hypotheses(self) -> list[Hypothesis]:
         """The best finished hypotheses; at the output limit also the running ones."""
@@ -292,7 +318,3 @@ class BeamSearch:
             self._score(beam),
             is_complete=beam.token == self._eos_id,
         )
-
-
-def _without_end(token_ids: tuple[int, ...], eos_id: int) -> tuple[int, ...]:
-    return token_ids[:-1] if token_ids and token_ids[-1] == eos_id else token_ids

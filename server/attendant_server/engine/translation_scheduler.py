@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from attendant_server.engine.admission import Admission, AdmissionQueue
+from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.cache_budget import CacheBudget
-from attendant_server.engine.calls import Call, ScoreCall, TokenIds, TranslateCall
+from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
@@ -27,47 +27,35 @@ from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
 
+BatchKey: TypeAlias = tuple[str, int]
+"""Name of the step graph and width of the sentences of a `RunningBatch`."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranslationLimits:
     """Bounds of a translation scheduler."""
 
-    max_rows: int = 64
+    max_rows: int
     """Hypotheses that one worker decodes in one step, over all sentences."""
-    max_sentences: int = 64
+    max_sentences: int
     """Sentences that one worker decodes together, if rows suffice."""
-    max_queued_texts: int = 1024
-    max_encode_tokens: int = 256
-    """Padded source tokens encoded, and target tokens scored, between two steps."""
-    max_cache_bytes: int = 2**62
+    max_queued_texts: int
+    max_encode_tokens: int
+    """Padded tokens encoded, and padded tokens scored, between two steps."""
+    max_cache_bytes: int
     """Memory limit of one worker's caches."""
-    spare_cache_bytes: int = 8_000_000
-    """Memory that the caches may take beyond 1.5 times the need of the running sentences."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextToTranslate:
-    """One waiting text of a `TranslateCall`."""
-
-    call: TranslateCall
-    index: int
-
-    @property
-    def source(self) -> TokenIds:
-        """Its token ids."""
-        return self.call.sources[self.index]
-
-
-@dataclass(frozen=True, slots=True)
-class PairToScore:
-    """One waiting pair of a `ScoreCall`."""
-
-    call: ScoreCall
-    index: int
+    spare_cache_bytes: int
+    """Memory that one worker's caches may take beyond 1.5 times the need of its sentences."""
 
 
 class TranslationScheduler(Scheduler):
     """The running sentences and the caches of one worker, and the queues of the model."""
+
+    _queue: AdmissionQueue[TranslateCall]
+    num_active = 0
+    """Rows in use by this scheduler. Any thread may read it."""
+    num_active_sentences = 0
+    """Sentences that this scheduler decodes. Any thread may read it."""
 
     def __init__(
         self,
@@ -76,15 +64,13 @@ class TranslationScheduler(Scheduler):
         limits: TranslationLimits,
         observer: Observer,
         clock: Callable[[], float],
-        sibling: "TranslationScheduler | None" = None,
+        sibling: Self | None = None,
     ) -> None:
-        """``sibling`` is another worker's scheduler for the same model; both share its queues."""
-        super().__init__(name, observer, clock)
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
-        self._batches: dict[tuple[str, int], RunningBatch] = {}
-        """Keyed by the name of the step graph and the width."""
+        self._batches: dict[BatchKey, RunningBatch] = {}
         self._budget = CacheBudget(
             limits.max_cache_bytes,
             limits.max_rows,
@@ -95,47 +81,26 @@ class TranslationScheduler(Scheduler):
             limits.max_cache_bytes, limits.spare_cache_bytes
         )
         """The memory pool of this worker's caches."""
-        self._admission: Admission
-        self._admission = sibling._admission if sibling else Admission(limits.max_queued_texts)
-        self._queue: AdmissionQueue[TextToTranslate]
-        self._pairs: AdmissionQueue[PairToScore]
-        self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
+        self._pairs: AdmissionQueue[ScoreCall]
         self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
-        self._siblings: list[TranslationScheduler] = sibling._siblings if sibling else []
-        self._siblings.append(self)
-
-    @property
-    def num_waiting(self) -> int:
-        """Texts admitted to the model that have no rows yet, and pairs that are in no run yet."""
-        return self._admission.num_waiting
 
     @property
     def has_work(self) -> bool:
         """Whether anything runs here or waits for any worker."""
         return bool(self.num_active or self._encoded or len(self._queue) or len(self._pairs))
 
-    @property
-    def num_active(self) -> int:
-        """Rows in use by this scheduler."""
-        return sum(batch.num_rows for batch in list(self._batches.values()))
-
-    @property
-    def num_active_sentences(self) -> int:
-        """Sentences that this scheduler decodes."""
-        return sum(len(batch.sentences) for batch in list(self._batches.values()))
-
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
 
         Raises SearchTooLarge for texts whose caches can never fit, TypeError for other calls.
         """
-        indices = range(call.num_texts)
         if isinstance(call, ScoreCall):
-            self._enqueue(self._pairs, call, (PairToScore(call, i) for i in indices))
+            self._enqueue(self._pairs, call, (max(map(len, pair)) for pair in call.pairs))
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
-            self._budget.check(call.options, [len(source) for source in call.sources])
-            self._enqueue(self._queue, call, (TextToTranslate(call, i) for i in indices))
+            lengths = [len(source) for source in call.sources]
+            self._budget.check(call.options, lengths)
+            self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
 
@@ -160,12 +125,12 @@ class TranslationScheduler(Scheduler):
         self._encoded.clear()
         for batch in self._batches.values():
             batch.clear()
+        self._count_active()
         return calls
 
     def _take_waiting(self) -> list[Call[Any]]:
-        now = self._clock()
-        calls: list[Call[Any]] = [text.call for text in self._queue.take_all(now)]
-        return calls + [pair.call for pair in self._pairs.take_all(now)]
+        pairs = self._pairs.take_all(self._clock())
+        return super()._take_waiting() + [pair.call for pair in pairs]
 
     def _drop_abandoned(self) -> None:
         now = self._clock()
@@ -174,10 +139,17 @@ class TranslationScheduler(Scheduler):
             if unwanted:
                 self._expire(sentence.call for sentence in unwanted)
                 batch.drop(unwanted)
+                self._count_active()
         unwanted = {s for s, _ in self._encoded if s.call.is_abandoned(now)}
         if unwanted:
             self._expire(sentence.call for sentence in unwanted)
             self._encoded = deque((s, e) for s, e in self._encoded if s not in unwanted)
+
+    def _count_active(self) -> None:
+        """Update the counts of what runs, after sentences have left their batches."""
+        batches = self._batches.values()
+        self.num_active = sum([batch.num_rows for batch in batches])
+        self.num_active_sentences = sum([len(batch.sentences) for batch in batches])
 
     def _encode(self) -> None:
         """Encode waiting sources together once the encoded ones cannot fill the free slots."""
@@ -188,20 +160,17 @@ class TranslationScheduler(Scheduler):
             return
         if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
             return
-        if self._encoded and not self._has_room(self._encoded[0][0]):
-            return
+        if self._encoded:
+            first, _ = self._encoded[0]
+            if not self._has_room(self._key_for(first), first):
+                return
         share = self._share()
         if not share:
             return
-        batch = self._take_similar(
-            self._queue,
-            lambda text: len(text.source),
-            self._limits.max_encode_tokens,
-            share,
-        )
+        batch = self._take_similar(self._queue, self._limits.max_encode_tokens, share)
         if batch:
-            sources = [text.source for text in batch]
-            lengths = [len(source) for source in sources]
+            sources = [text.call.sources[text.index] for text in batch]
+            lengths = [text.num_tokens for text in batch]
             encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
             if encoded is not None:
                 self._join_encoded(batch, encoded)
@@ -214,53 +183,55 @@ class TranslationScheduler(Scheduler):
         own = self.num_active_sentences + len(self._encoded)
         return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
 
-    def _join_encoded(self, texts: Sequence[TextToTranslate], sources: list[EncodedSource]) -> None:
+    def _join_encoded(
+        self, texts: Sequence[QueuedText[TranslateCall]], sources: list[EncodedSource]
+    ) -> None:
         """Begin the searches of texts that have just been encoded."""
         now = self._clock()
         for text, source in zip(texts, sources, strict=True):
             text.call.timings.encoded = now
             self._encoded.append((self._sentence(text), source))
 
-    def _sentence(self, text: TextToTranslate) -> Sentence:
-        options = text.call.options.for_source(len(text.source))
+    def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
+        options = text.call.options.for_source(text.num_tokens)
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
         rules = rules_of(options, self._model.eos_id)
-        num_source_tokens = len(text.source)
         return Sentence(
-            text.call, text.index, search, num_source_tokens, options.max_output_tokens, rules
+            text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules
         )
 
     def _admit(self) -> None:
-        """Let encoded sentences join, in order, while a slot, rows and cache memory are free."""
-        num_free_rows = self.max_rows - self.num_active
-        num_free_slots = self.max_sentences - self.num_active_sentences
-        while self._encoded and num_free_slots > 0 and self._encoded[0][0].width <= num_free_rows:
+        """Let encoded sentences join, in order, while slots, rows and cache memory suffice."""
+        while self._encoded and self.num_active_sentences < self.max_sentences:
             sentence, source = self._encoded[0]
-            if not self._has_room(sentence):
+            if self.num_active + sentence.width > self.max_rows:
+                break
+            key = self._key_for(sentence)
+            if not self._has_room(key, sentence):
                 break
             try:
-                self._batch_for(sentence).join(sentence, source)
-                num_free_rows -= sentence.width
-                num_free_slots -= 1
+                self._batch_for(key).join(sentence, source)
+                self.num_active += sentence.width
+                self.num_active_sentences += 1
             except Exception:  # most likely out of memory for the caches of a new width
                 self._fail_run("admission", [sentence.call])
             self._encoded.popleft()
-            self._admission.start([sentence])
+            self._admission.start([sentence.call])
 
-    def _has_room(self, sentence: Sentence) -> bool:
+    def _has_room(self, key: BatchKey, sentence: Sentence) -> bool:
+        """Whether the caches have room for ``sentence`` in the batch ``key``."""
         if self._budget.is_ample:
             return True
         running = {key: batch.sentences for key, batch in self._batches.items()}
-        return self._budget.has_room(running, self._key_for(sentence), sentence)
+        return self._budget.has_room(running, key, sentence)
 
-    def _key_for(self, sentence: Sentence) -> tuple[str, int]:
-        """The key of a sentence's batch: the step graph and the width."""
-        step = self._model.step_for(sentence.width, sentence.one_token_steps)
-        return step, sentence.width
+    def _key_for(self, sentence: Sentence) -> BatchKey:
+        width = sentence.width
+        return self._model.step_for(width, sentence.one_token_steps), width
 
-    def _batch_for(self, sentence: Sentence) -> RunningBatch:
-        step, width = key = self._key_for(sentence)
+    def _batch_for(self, key: BatchKey) -> RunningBatch:
         if key not in self._batches:
+            step, width = key
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(step, width, max_slots, self.pool)
             self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
@@ -291,14 +262,18 @@ class TranslationScheduler(Scheduler):
             ended = batch.step()
         except Exception:
             batch.clear()
+            self._count_active()
             self._fail_run("step", [sentence.call for sentence in running])
             return 0
+        if ended.finished or ended.without_result:
+            self._count_active()  # before calls are answered: callers may read the counts then
         for sentence in ended.without_result:
             self._fail_result(sentence.call)
         self._tell_prefixes(running)
         return sum(map(self._finish, ended.finished))
 
     def _tell_prefixes(self, sentences: list[Sentence]) -> None:
+        """Note the times of first tokens, and report the settled prefixes of streams."""
         now = self._clock()
         for sentence in sentences:
             call = sentence.call
@@ -312,12 +287,12 @@ class TranslationScheduler(Scheduler):
     def _tell_prefix(
         self, sentence: Sentence, on_prefix: Callable[[tuple[int, ...]], None]
     ) -> None:
-        prefix = sentence.search.settled_prefix()
-        if len(prefix) <= sentence.num_settled:
+        num_settled = sentence.search.num_settled
+        if num_settled <= sentence.num_settled:
             return
-        sentence.num_settled = len(prefix)
+        sentence.num_settled = num_settled
         try:
-            on_prefix(prefix)
+            on_prefix(sentence.search.settled_prefix())
         except Exception:
             logger.exception("event=prefix_callback_failed model=%s", self.name)
             self._fail_calls([sentence.call], ModelFailed("the translation could not be streamed"))
@@ -332,15 +307,11 @@ class TranslationScheduler(Scheduler):
         """Score one batch of waiting pairs."""
         if not len(self._pairs):
             return
-        batch = self._take_similar(
-            self._pairs,
-            lambda p: max(map(len, p.call.pairs[p.index])),
-            self._limits.max_encode_tokens,
-            ceil(len(self._pairs) / len(self._siblings)),
-        )
+        share = self._share_of(self._pairs)
+        batch = self._take_similar(self._pairs, self._limits.max_encode_tokens, share)
         if batch:
-            self._admission.start(batch)
-            pairs = [p.call.pairs[p.index] for p in batch]
+            self._admission.start(pair.call for pair in batch)
+            pairs = [pair.call.pairs[pair.index] for pair in batch]
             lengths = [len(target) for _, target in pairs]
             scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
             now = self._clock()

@@ -22,7 +22,7 @@ class CallReporter:
     def __init__(self, observers: Sequence[CallObserver]) -> None:
         self._observers = observers
         self._ended: deque[CallRecord] = deque()
-        self._showing = threading.Lock()
+        self._reporting = threading.Lock()
         self._has_some, self._is_closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=self._run, name="attendant-call-reporter", daemon=True
@@ -44,7 +44,7 @@ class CallReporter:
 
     def catch_up(self) -> None:
         """Report all ended calls now. Any thread."""
-        with self._showing:
+        with self._reporting:
             while self._ended:
                 record = self._ended.popleft()
                 for observer in self._observers:
@@ -52,7 +52,7 @@ class CallReporter:
                         observer.on_call_ended(record)
                     except Exception:
                         logger.exception(
-                            "event=call_not_shown observer=%s", type(observer).__name__
+                            "event=call_not_reported observer=%s", type(observer).__name__
                         )
 
     def close(self) -> None:

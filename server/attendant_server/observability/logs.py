@@ -56,7 +56,7 @@ class LogWriter(logging.Handler):
     def __init__(self, file: int) -> None:
         """``file`` is an open file descriptor."""
         super().__init__()
-        self.addFilter(_without_unsent)
+        self.addFilter(_shorten_unsent)
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
@@ -80,7 +80,7 @@ class LogWriter(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        num_told, is_open = 0, True
+        num_reported, is_open = 0, True
         while is_open:
             records = [self._waiting.get()]
             self._is_closing.wait(GATHER_SECONDS)
@@ -88,9 +88,9 @@ class LogWriter(logging.Handler):
                 records.append(self._waiting.get())
             is_open = None not in records
             lines = [self._line(record) for record in records if record is not None]
-            if (num_dropped := self._num_dropped) > num_told:
-                lines.append(self._line(_dropped(num_dropped - num_told)))
-                num_told = num_dropped
+            if (num_dropped := self._num_dropped) > num_reported:
+                lines.append(self._line(_dropped(num_dropped - num_reported)))
+                num_reported = num_dropped
             self._write("".join(lines).encode(errors="replace"))
 
     def _line(self, record: logging.LogRecord) -> str:
@@ -106,7 +106,7 @@ class LogWriter(logging.Handler):
                 content = content[os.write(self._file, content) :]
 
 
-def _without_unsent(record: logging.LogRecord) -> bool:
+def _shorten_unsent(record: logging.LogRecord) -> bool:
     """Replace the traceback of an unsent gRPC answer by a short line at level info.
 
     Most often the caller has gone, or the answer exceeds ``max_response_bytes``.

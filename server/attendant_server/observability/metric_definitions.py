@@ -1,6 +1,6 @@
 """All metrics with their names, types and labels; docs/operations.md lists them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,10 @@ from prometheus_client import (
     Metric,
     ProcessCollector,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from attendant_server.engine.models import CacheFigures
 
 SECONDS_BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
@@ -31,6 +35,31 @@ class Registry(CollectorRegistry):
         for metric in super().collect():
             metric.samples = [s for s in metric.samples if not s.name.endswith("_created")]
             yield metric
+
+
+class CacheGauges(Collector):
+    """The needed and the allocated cache memory of each model, both read at the same moment."""
+
+    def __init__(self) -> None:
+        self.read: dict[tuple[str, str], Callable[[], CacheFigures]] = {}
+        """A function for each model, by its values of the labels `MODEL`."""
+
+    def collect(self) -> Iterator[Metric]:
+        """Both metrics."""
+        needed = GaugeMetricFamily(
+            "attendant_cache_needed_bytes",
+            "Memory that the running sentences need of the caches",
+            labels=MODEL,
+        )
+        allocated = GaugeMetricFamily("attendant_cache_bytes", "Memory of the caches", labels=MODEL)
+        for labels, read in self.read.items():
+            figures = read()
+            needed.add_metric(labels, figures.needed)
+            allocated.add_metric(labels, figures.allocated)
+        yield from (needed, allocated)
+
+    describe = collect
+    """The registry needs the names of the metrics."""
 
 
 class MetricDefinitions:
@@ -52,7 +81,7 @@ class MetricDefinitions:
 
     def _calls(self) -> None:
         self.rpcs_started = self._new(
-            Counter, "grpc_server_started_total", "Calls that have come", RPC
+            Counter, "grpc_server_started_total", "Calls that have started", RPC
         )
         self.rpcs_handled = self._new(
             Counter, "grpc_server_handled_total", "Calls that have ended", (*RPC, "grpc_code")
@@ -155,8 +184,6 @@ class MetricDefinitions:
             "attendant_rows_used": "Hypotheses that are being decoded",
             "attendant_max_rows": "Hypotheses that can be decoded together",
             "attendant_max_step_rows": "Hypotheses that one step can decode",
-            "attendant_cache_needed_bytes": "Memory that the running sentences need of the caches",
-            "attendant_cache_bytes": "Memory of the caches",
             "attendant_max_cache_bytes": "Memory that the caches may take",
         }
         self.gauges = {name: self.gauge(name, text) for name, text in of_server.items()}
@@ -164,6 +191,8 @@ class MetricDefinitions:
         self.gauges_of_translation = {
             name: self.gauge(name, text, MODEL) for name, text in of_translation.items()
         }
+        self.caches = CacheGauges()
+        self.registry.register(self.caches)
 
     def _seconds(self, name: str, text: str, labels: Sequence[str]) -> Any:
         return self._new(Histogram, name, text, labels, buckets=SECONDS_BUCKETS)

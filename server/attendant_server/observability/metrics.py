@@ -6,6 +6,7 @@ Every series exists from the start, so that rates are correct from the first eve
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metric_definitions import MetricDefinitions
 from attendant_server.records import CallRecord, Method
@@ -49,6 +50,8 @@ class Metrics:
         self._definitions.model.labels(*labels).info({"kind": kind, "precision": precision})
         for metric in self._of_models(kind):
             metric.labels(*labels)
+        if kind == "translation":
+            self.watch_caches(model, lambda: CacheFigures(needed=0, allocated=0))
         for reason in DROPS:
             self._definitions.dropped_texts.labels(*labels, reason)
         for method in METHODS[kind]:
@@ -67,6 +70,10 @@ class Metrics:
         known = self._definitions.gauges_of_all | self._definitions.gauges_of_translation
         for name, read in gauges.items():
             known[name].labels(*self._labels[model]).set_function(read)
+
+    def watch_caches(self, model: str, read: Callable[[], CacheFigures]) -> None:
+        """Add the gauges of a model's cache memory; ``read`` is called once at every scrape."""
+        self._definitions.caches.read[self._labels[model]] = read
 
     def watch_device_memory(self, read: Callable[[], tuple[int, int]]) -> None:
         """Add gauges of GPU memory; ``read`` returns the used and the total bytes."""

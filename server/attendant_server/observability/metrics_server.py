@@ -32,19 +32,19 @@ class _Handler(WSGIRequestHandler):
 def serve_metrics(
     registry: CollectorRegistry, host: str, port: int, catch_up: Callable[[], None]
 ) -> tuple[int, Callable[[], None]]:
-    """Serve the metrics over HTTP; returns the port and a function that ends it. Raises OSError.
+    """Serve the metrics over HTTP; returns the port and a function that ends the server.
 
-    ``catch_up`` is called before every scrape.
+    Raises OSError. ``catch_up`` is called before every scrape.
     """
     show = make_wsgi_app(registry)
 
     def page(environment: Any, start_response: Any) -> Iterable[bytes]:
         if environment["PATH_INFO"] != PATH:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
-            return [b"there is nothing but /metrics\n"]
+            return [b"only /metrics is served here\n"]
         catch_up()
-        shown: Iterable[bytes] = show(environment, start_response)
-        return shown
+        content: Iterable[bytes] = show(environment, start_response)
+        return content
 
     address = bare_host(host)
     kind = _ServerV6 if ":" in address else _Server

@@ -50,7 +50,7 @@ def _shown(name: str, value: Any) -> Any:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
     if name == "trace_endpoint":
         text = _without_credentials(text)
-    # A space would look like the next field, a line break like the next line.
+    # A space would begin another field, a line break another line.
     is_plain = text.isprintable() and not any(character in ' "' for character in text)
     return text if is_plain and text else json.dumps(text)
 

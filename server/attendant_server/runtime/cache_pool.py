@@ -1,8 +1,8 @@
 """How much memory the caches of one worker take: one policy for all widths, on host and device.
 
-A buffer holds *entries*, which are rows or sources, of equally many positions each. What sentences
-need of it is entries x longest, in steps of 16 positions. What it takes is more than that, so that
-it need not be copied whenever a sentence joins or grows, and less than a bound over all buffers.
+A buffer holds *entries*, rows or sources, with the same number of positions each. Its need is the
+number of entries x the longest one, in steps of 16 positions. Its capacity exceeds the need, so
+that it is not copied whenever a sentence joins or grows. The capacity of all buffers is bounded.
 """
 
 import logging
@@ -16,16 +16,20 @@ from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_s
 logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 8_000_000
-"""Memory that all caches of a model may take beyond 1.5 times what they need. Buffers within it
-are not worth the time of making them smaller."""
+"""Memory that all caches of a model may take beyond 1.5 times their need. Making buffers smaller
+than this is not worth the time."""
 NO_LIMIT = 2**62
+"""Bytes of a pool that has no limit."""
+ANY_EXCESS = 2**62
+"""The ``most_excess`` of a buffer whose entries may have any number of unused positions."""
 
 
 class CachePool:
     """The buffers of all caches of one worker.
 
-    ``allocated`` is at most 1.5 x ``needed`` and a spare, and at most the limit, if the engine lets
-    no sentences join whose need can exceed that. All counts are in positions of all layers.
+    ``allocated`` is at most 1.5 x ``needed`` plus a spare. It is also at most the limit, if the
+    engine admits no sentences whose need can exceed the limit. Counts are in positions of all
+    layers.
     """
 
     def __init__(
@@ -37,37 +41,40 @@ class CachePool:
         self.buffers: list[CacheBuffer] = []
         self._spare = spare_bytes // sizes.position_bytes
         self.figures = CacheFigures(0, 0)
-        """Of the last step, or of now if nothing runs."""
+        """As of the last step, or up to date if nothing runs."""
 
     def release(self) -> None:
-        """Give back the memory of all buffers that nothing needs."""
+        """Give back the memory of all buffers without a need."""
         for buffer in self.buffers:
             if not buffer.needed:
                 buffer.resize(0)
         self._publish()
 
     def settle(self) -> None:
-        """Give back what is too much for what is needed now."""
+        """Give back memory if more is allocated than the need allows."""
         for least in (_in_place, _with_half):
             if self.allocated > self.needed * 3 // 2 + self._spare:
                 self._shrink(self.allocated - self._most_to_grow(), least)
         self._publish()
 
     def grant(self, buffer: "CacheBuffer") -> int:
-        """The new capacity of a buffer that needs more than it has."""
+        """The new capacity of a buffer whose need exceeds its capacity."""
         needed = buffer.needed
         for least in (_in_place, _with_half):
             self._shrink(_with_half(buffer) - self._room(buffer), least, growing=buffer)
-        # This finds nothing to do unless the limit of the pool is near.
+        # Has an effect only near the limit of the pool.
         self._shrink(needed - self._room(buffer), _exactly, growing=buffer)
         return max(needed, min(4 * needed, self._room(buffer)))
 
     def _most_to_grow(self) -> int:
-        """How much buffers may grow to: so much less than `settle` bears that it is rare."""
+        """The capacity to which all buffers together may grow.
+
+        Growth stops well below the bound that `settle` enforces, so that shrinking is rare.
+        """
         return min(self.needed * 11 // 8 + self._spare * 3 // 4, self.max_positions)
 
     def _room(self, buffer: "CacheBuffer") -> int:
-        """What a buffer may grow to."""
+        """The capacity to which a buffer may grow."""
         return self._most_to_grow() - (self.allocated - buffer.capacity)
 
     def _shrink(
@@ -76,10 +83,10 @@ class CachePool:
         least: Callable[["CacheBuffer"], int],
         growing: "CacheBuffer | None" = None,
     ) -> None:
-        """Take ``surplus`` from the buffers that do not grow, as far as they have so much.
+        """Take up to ``surplus`` positions from the other buffers.
 
-        A buffer keeps at least what ``least`` says. Those that nothing needs come
-        first, then those that have most without need.
+        ``least`` returns the least capacity of a buffer. Buffers without a need come first, then
+        those with the largest excess over their need.
         """
         if surplus <= 0:
             return
@@ -90,7 +97,7 @@ class CachePool:
                 before = buffer.capacity
                 try:
                     buffer.resize(capacity)
-                except Exception:  # a device lacks memory for the smaller copy; the buffer stays
+                except Exception:  # no memory for the smaller copy; the buffer stays
                     if buffer.failed_need is None:
                         logger.warning("event=cache_shrink_failed", exc_info=True)
                     buffer.failed_need = buffer.needed
@@ -117,8 +124,8 @@ def _exactly(buffer: "CacheBuffer") -> int:
 class CacheBuffer(ABC):
     """Keys and values, in all layers, of the rows or of the sources of one width.
 
-    The memory of each tensor is laid out as (entries, heads, positions, head_dim); how many entries
-    have room follows from ``num_positions``.
+    The memory of each tensor is laid out as (entries, heads, positions, head_dim). The number of
+    entries that fit follows from ``num_positions``.
     """
 
     def __init__(
@@ -128,12 +135,12 @@ class CacheBuffer(ABC):
         max_positions: int,
         most_excess: int,
     ) -> None:
-        """Take no memory yet; the layout has at most ``most_excess`` x the needed positions."""
+        """Take no memory yet. Entries have at most ``most_excess`` x the positions they need."""
         self.sizes = pool.sizes
         self.needed = self.capacity = 0
         """Positions of all entries together."""
         self.num_positions = 0
-        """Of each entry, in the present layout."""
+        """Positions of each entry, in the present layout."""
         self.failed_need: int | None = None
         """The need for which the buffer could not shrink. None after any change of its capacity."""
         self._pool, self._max_positions = pool, max_positions
@@ -161,7 +168,7 @@ class CacheBuffer(ABC):
         self._num_used = num_entries  # the caller is about to fill the others
 
     def keep(self, num_entries: int, longest: int) -> None:
-        """Need no more than the first ``num_entries``, of ``longest`` positions each."""
+        """Reduce the need to the first ``num_entries`` entries of ``longest`` positions."""
         self._longest = in_steps(longest, self._max_positions)
         self._num_used = self.num_entries = num_entries
         needed = min(self.needed, num_entries * self._longest)
@@ -169,12 +176,12 @@ class CacheBuffer(ABC):
         self.needed = needed
 
     def clear(self) -> None:
-        """Nothing is needed any more."""
+        """Reduce the need to nothing; the memory stays."""
         self._pool.needed -= self.needed
         self.needed = self._num_used = self.num_entries = 0
 
     def resize(self, capacity: int) -> None:
-        """Take less memory, but not less than is needed; none rather than a part of an entry."""
+        """Shrink to ``capacity``, at least the need; to 0 if not even one entry would fit."""
         if not self.needed and capacity < self.num_positions:
             capacity = 0
         if capacity != self.capacity:
@@ -197,9 +204,9 @@ class CacheBuffer(ABC):
         self.num_positions = num_positions
 
     def _best_num_positions(self, capacity: int) -> int:
-        """Those of now if possible; else so many that entries and positions can both grow.
+        """The present number if possible; else one that lets both entries and positions grow.
 
-        Steps are bound once to each layout, so there are few: powers of two if there is room.
+        Steps are bound anew to each layout, so there are few layouts: powers of two if they fit.
         """
         if not capacity:
             return 0
@@ -208,22 +215,23 @@ class CacheBuffer(ABC):
         most = min(self._most_excess * self._longest, self._max_positions)
         for num_entries in (min(self.num_entries * 3 // 2, self._max_entries), self.num_entries):
             num_steps = min(capacity // num_entries, most) // POSITION_STEP
-            largest_power = (1 << num_steps.bit_length() >> 1) * POSITION_STEP  # 0 for no step
+            # 0 if not even one step fits.
+            largest_power = (1 << num_steps.bit_length() >> 1) * POSITION_STEP
             if largest_power >= self._longest:
                 return largest_power
         return max(self._longest, num_steps * POSITION_STEP)
 
     @abstractmethod
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
-        """Lay memory of ``capacity`` positions, or none, out for entries of ``num_positions``.
+        """Take memory of ``capacity`` positions for entries of ``num_positions``; both may be 0.
 
-        Entries keep their first ``num_kept`` positions, as far as they are in use: the first
-        ``num_entries`` of them.
+        The first ``num_entries`` entries keep their first ``num_kept`` positions, as far as these
+        are in use.
         """
 
 
 class _Need(NamedTuple):
-    """What one width needs. Lengths are in steps of positions."""
+    """The need of one width. Lengths are in steps of positions."""
 
     num_slots: int
     longest_row: int
@@ -234,35 +242,30 @@ NOTHING = _Need(0, 0, 0)
 
 
 class WidthBuffers:
-    """The two buffers of one search width, and the need that they were last made to fit."""
+    """The two buffers of one search width, and the need that they were last fitted to."""
 
     def __init__(
         self, pool: CachePool, width: int, rows: CacheBuffer, sources: CacheBuffer
     ) -> None:
         self._pool, self._width, self._rows, self._sources = pool, width, rows, sources
         self._fitted = NOTHING
-        """Without slots, if the next step must be fitted whatever it needs."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of both buffers."""
-        return (self._rows.capacity + self._sources.capacity) * self._pool.sizes.position_bytes
+        """With 0 slots, the buffers are fitted at the next step in any case."""
 
     def fit_source(self, slot: int, longest_source: int) -> None:
-        """Make room for one more sentence, in ``slot``; the longest source includes its own."""
+        """Make room for a new sentence in ``slot``; ``longest_source`` includes its source."""
         self._fitted = self._fitted._replace(num_slots=0)
         # A row takes its first position at the next step.
         longest_row = max(self._fitted.longest_row * POSITION_STEP, 1)
         self._fit(slot, slot + 1, longest_row, longest_source)
 
     def keep(self, num_slots: int, longest_row: int, longest_source: int) -> None:
-        """Need less, now that sentences have left; the next step gives memory back."""
+        """Reduce the need after sentences have left; the next step gives memory back."""
         self._rows.keep(num_slots * self._width, max(longest_row, 1))
         self._sources.keep(num_slots, longest_source)
         self._fitted = _Need(0, num_steps(longest_row), num_steps(longest_source))
 
     def fit_step(self, num_slots: int, longest_row: int, longest_source: int) -> None:
-        """Make room for a step; give back what is too much for it."""
+        """Make room for a step; give memory back if it needs much less."""
         need = _Need(num_slots, num_steps(longest_row), num_steps(longest_source))
         if need != self._fitted:
             self._fit(num_slots, num_slots, longest_row, longest_source)
@@ -270,7 +273,7 @@ class WidthBuffers:
             self._fitted = need
 
     def release(self) -> None:
-        """Need nothing any more; a little memory stays for the next sentence."""
+        """Reduce the need to nothing; a little memory stays for the next sentence."""
         self._rows.clear()
         self._sources.clear()
         self._fitted = NOTHING

@@ -1,7 +1,7 @@
-"""The memory of the decoder on a device: caches that never come to the host.
+"""The caches of the decoder on a device, which are never copied to the host.
 
-What joins, moves or changes its parent is copied by a small graph on the device itself;
-docs/decisions/0005-keep-caches-on-the-device.md tells why it is done like this.
+Sentences that join or move, and rows that change parents, are copied by a small graph on the device
+itself; docs/decisions/0005-keep-caches-on-the-device.md gives the reasons.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,12 +11,13 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import CacheCopy, Candidates, StepInput
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
+from attendant_server.engine.models import CacheCopy
+from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
-from attendant_server.runtime.host_cache import MAX_BINDINGS
+from attendant_server.runtime.decoder_cache import OnnxDecoderCache
+from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
-from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
+from attendant_server.runtime.step import StepInputBuffers
 
 WORD_BYTES = 8
 
@@ -31,15 +32,20 @@ class KeyValueBuffer:
         self, sizes: CacheSizes, num_entries: int, num_positions: int, device: str
     ) -> None:
         """Allocate it; the content is undefined."""
-        self.num_entries, self.num_positions = num_entries, num_positions
+        self.num_positions = num_positions
         self._sizes, self._device = sizes, device
         self._shape = (num_entries, sizes.num_heads, num_positions, sizes.head_dim)
         self._bytes_each = prod(self._shape) * sizes.dtype.itemsize
-        if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
-            raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
-        self._words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
         self._buffer = Buffer(sizes.num_tensors * self._bytes_each // WORD_BYTES, device)
-        self.num_bytes = self._buffer.num_bytes
+        positions_each = prod(self._shape[:3])
+        words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
+        self._by_position = self._buffer.tensor(
+            np.int64, (sizes.num_tensors * positions_each, words)
+        )
+        """The whole buffer as (positions, words): a row for each position of each head."""
+        tensors = np.arange(sizes.num_tensors)[:, None] * positions_each
+        self._strips = (tensors + np.arange(sizes.num_heads) * num_positions).ravel()
+        """Where entry 0 begins for each tensor and head, in positions."""
 
     def tensor(self, index: int, num_entries: int) -> Tensor:
         """The first entries of tensor ``index`` of `CacheSizes.num_tensors`."""
@@ -47,12 +53,12 @@ class KeyValueBuffer:
         return self._buffer.tensor(self._sizes.dtype, shape, index * self._bytes_each)
 
     def zero(self) -> None:
-        """Make it all zeros."""
+        """Fill it with zeros."""
         session = graph_session("zeros", self._device)
         binding = session.io_binding()
-        memory = self._by_position()
-        Tensor.of(np.array(memory.shape, dtype=np.int64)).bind_input(binding, "shape")
-        memory.bind_output(binding, "memory")
+        shape = np.array(self._by_position.shape, dtype=np.int64)
+        Tensor.of(shape).bind_input(binding, "shape")
+        self._by_position.bind_output(binding, "memory")
         session.run_with_iobinding(binding)
 
     def copy(
@@ -63,7 +69,7 @@ class KeyValueBuffer:
         num_positions: int,
         num_kept: int | None = None,
     ) -> None:
-        """Copy the first ``num_positions`` of entries of ``origin``, which may be this cache.
+        """Copy the first ``num_positions`` of entries of ``origin``, which may be this buffer.
 
         With ``num_kept``, positions from there on become zero instead. All entries are read
         before any is written.
@@ -72,33 +78,22 @@ class KeyValueBuffer:
         session = graph_session("copy_positions", self._device)
         binding = session.io_binding()
         inputs = {
-            "origin_strips": origin._strips(),
+            "origin_strips": origin._strips,
             "origin_starts": origin._starts(origin_entries),
-            "strips": self._strips(),
+            "strips": self._strips,
             "starts": self._starts(entries),
             "num_positions": np.array([num_positions], dtype=np.int64),
             "num_kept": np.array([kept], dtype=np.int64),
         }
         for name, array in inputs.items():
             Tensor.of(array).bind_input(binding, name)
-        origin._by_position().bind_input(binding, "origin")
-        self._by_position().bind_input(binding, "memory")
-        self._by_position().bind_output(binding, "copied")
+        origin._by_position.bind_input(binding, "origin")
+        self._by_position.bind_input(binding, "memory")
+        self._by_position.bind_output(binding, "copied")
         session.run_with_iobinding(binding)
 
-    def _by_position(self) -> Tensor:
-        """All of it as (positions, words): a row for each position of each head."""
-        num_rows = self._sizes.num_tensors * prod(self._shape[:3])
-        return self._buffer.tensor(np.int64, (num_rows, self._words))
-
-    def _strips(self) -> NDArray[np.int64]:
-        """Where entry 0 begins for each tensor and head, in positions."""
-        tensors = np.arange(self._sizes.num_tensors)[:, None] * prod(self._shape[:3])
-        heads = np.arange(self._sizes.num_heads)[None] * self.num_positions
-        return (tensors + heads).ravel()
-
     def _starts(self, entries: Sequence[int]) -> NDArray[np.int64]:
-        """How far behind entry 0 these begin, in positions."""
+        """Positions between the beginning of entry 0 and that of each of ``entries``."""
         return np.asarray(entries, dtype=np.int64) * (self._sizes.num_heads * self.num_positions)
 
 
@@ -125,13 +120,13 @@ class DeviceBuffer(CacheBuffer):
         most_excess: int,
         on_moved: Callable[[], None],
     ) -> None:
-        """``on_moved`` is called before the memory is replaced, so that nobody uses it longer."""
+        """``on_moved`` is called before the memory is replaced, so that no step uses it again."""
         super().__init__(pool, max_entries, max_positions, most_excess)
-        self._device, self._has_moved = device, on_moved
+        self._device, self._on_moved = device, on_moved
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
-        """Copy what is kept to new memory, of which everything else is zero."""
-        self._has_moved()
+        """Copy the kept positions to new memory, which is zero elsewhere."""
+        self._on_moved()
         before, self.entries = self.entries, None
         if not capacity:
             return
@@ -146,61 +141,24 @@ class DeviceBuffer(CacheBuffer):
             self.entries = before
 
 
-class DeviceDecoderCache:
-    """The caches of sentences searched with one width, on a device, and the steps over them.
+class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
+    """The caches of sentences searched with one width in memory of a device.
 
     Kernels split their work by the length of the buffer of sources, which therefore is at most
     twice as long as the longest source.
     """
 
-    num_step_tokens = 1
-
     def __init__(
-        self,
-        decoder_step: StepRunner,
-        sizes: CacheSizes,
-        width: int,
-        max_slots: int,
-        device: str,
-        pool: CachePool | None = None,
+        self, graph: ThreadedStep, width: int, max_slots: int, device: str, pool: CachePool
     ) -> None:
-        """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet.
-
-        Without a ``pool`` the cache has one of its own, without a limit.
-        """
-        self._session, self._sizes, self._device = decoder_step.shared, sizes, device
-        self._signature = decoder_step.signature
-        self._width, self._max_slots = width, max_slots
-        self._inputs = StepInputBuffers(max_slots * width, max_slots, device)
-        self._source_lengths = self._inputs.source_lengths
-        self._bindings: dict[tuple[int, int], BoundStep] = {}
-        pool = pool or CachePool(sizes)
-        self._past = DeviceBuffer(
-            device,
-            pool,
-            max_slots * width,
-            sizes.max_target_positions,
-            NO_LIMIT,
-            self._bindings.clear,
+        """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet."""
+        sizes, max_rows = pool.sizes, max_slots * width
+        inputs = StepInputBuffers(max_rows, max_slots, device)
+        past = DeviceBuffer(
+            device, pool, max_rows, sizes.max_target_positions, ANY_EXCESS, self._unbind
         )
-        self._cross = DeviceBuffer(
-            device, pool, max_slots, sizes.max_source_tokens, 2, self._bindings.clear
-        )
-        self._buffers = WidthBuffers(pool, width, self._past, self._cross)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all caches at this moment."""
-        return self._buffers.num_bytes
-
-    def keep(self, num_slots: int, longest_row: int) -> None:
-        """Slots from ``num_slots`` on are unused; rows hold at most ``longest_row`` positions."""
-        longest_source = int(self._source_lengths[:num_slots].max())
-        self._buffers.keep(num_slots, longest_row, longest_source)
-
-    def release(self) -> None:
-        """No slot is in use any more."""
-        self._buffers.release()
+        cross = DeviceBuffer(device, pool, max_slots, sizes.max_source_tokens, 2, self._unbind)
+        super().__init__(graph, width, inputs, pool, past, cross)
 
     def load(self, slot: int, source: DeviceEncodedSentence) -> None:
         """Put an encoded source into a slot."""
@@ -208,12 +166,12 @@ class DeviceDecoderCache:
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
         cross = self._cross.entries
         assert cross is not None
-        # Zero behind the end: masked positions still enter products, with a weight of zero, and
-        # zero times what a broken source left there would be NaN for its successor.
+        # Zeros after the end: masked positions still enter products, with a weight of zero, and
+        # zero times a NaN of an earlier source would be NaN.
         cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move a slot whose rows hold ``num_positions`` tokens."""
+        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
         past, cross = self._past.entries, self._cross.entries
         assert past is not None
         assert cross is not None
@@ -223,40 +181,16 @@ class DeviceDecoderCache:
         cross.copy([slot], cross, [origin], cross.num_positions)
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy pasts between rows, all in one run and from their beginning."""
+        """Copy caches between rows, all in one run and from their first position."""
         past = self._past.entries
         assert past is not None
         rows, parents, _, stops = zip(*copies, strict=True)
         past.copy(rows, past, parents, max(stops))
 
-    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
-        """Run the decoder over the first ``num_slots`` slots; the answer lives until the next."""
-        inputs = self._inputs
-        inputs.write(num_slots, step_input)
-        self._buffers.fit_step(
-            num_slots, int(inputs.total_length[0]), int(inputs.total_source_length[0])
-        )
-        key = (num_slots, step_input.num_candidates)
-        if key not in self._bindings:
-            if len(self._bindings) == MAX_BINDINGS:
-                self._bindings.clear()
-            self._bindings[key] = self._bind(*key)
-        return self._bindings[key].run(step_input)
-
-    def _bind(self, num_slots: int, num_candidates: int) -> BoundStep:
-        num_rows = num_slots * self._width
-        past, cross = self._past.entries, self._cross.entries
-        assert past is not None
-        assert cross is not None
-        bound = BoundStep(
-            self._session, self._inputs, num_rows, num_slots, num_candidates, self._signature
-        )
-        tensors = range(self._sizes.num_tensors)
-        bound.bind_caches(
-            [past.tensor(i, num_rows) for i in tensors],
-            [cross.tensor(i, num_slots) for i in tensors],
-        )
-        return bound
+    def _first_entries(self, buffer: DeviceBuffer, num_entries: int) -> list[Tensor]:
+        entries = buffer.entries
+        assert entries is not None
+        return [entries.tensor(i, num_entries) for i in range(buffer.sizes.num_tensors)]
 
     def _rows(self, slot: int) -> range:
         return range(slot * self._width, (slot + 1) * self._width)

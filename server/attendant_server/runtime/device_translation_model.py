@@ -10,14 +10,15 @@ from attendant_server.engine.calls import TokenIds
 from attendant_server.engine.models import EncodedSource
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.device_cache import (
+    WORD_BYTES,
     DeviceDecoderCache,
     DeviceEncodedSentence,
     KeyValueBuffer,
 )
+from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.step import check_input_devices
-from attendant_server.runtime.threads import RunCounter
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 
 
@@ -31,18 +32,14 @@ class DeviceTranslationModel(OnnxTranslationModel):
     _takes_greedy_graphs = False
 
     def __init__(
-        self,
-        bundle: Bundle,
-        num_threads: int,
-        device: str,
-        run_counter: RunCounter | None = None,
+        self, bundle: Bundle, num_threads: int, device: str, run_counter: RunCounter
     ) -> None:
-        """Load the graphs; raises ValueError if the device cannot run them in this way."""
+        """Load the graphs; raises ValueError if the device cannot run them with its caches."""
         super().__init__(bundle, num_threads, device, run_counter)
+        sizes = self.cache_sizes
+        if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
+            raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
-
-    def release_memory(self) -> None:
-        """Do nothing: all models share the device's arena, which never shrinks."""
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""
@@ -64,15 +61,13 @@ class DeviceTranslationModel(OnnxTranslationModel):
         return batch
 
     def new_cache(
-        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
+        self, step: str, width: int, max_slots: int, pool: CachePool
     ) -> DeviceDecoderCache:
         """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
         On a device, one graph runs all steps.
         """
-        return DeviceDecoderCache(
-            self.decoder_step, self.cache_sizes, width, max_slots, self._device, pool
-        )
+        return DeviceDecoderCache(self.decoder_step, width, max_slots, self._device, pool)
 
     def _run_scorer(
         self, source: NDArray[np.int64], feeds: dict[str, NDArray[np.int64]]

@@ -9,30 +9,32 @@ from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TokenIds
+from attendant_server.runtime.model_graphs import (
+    NUM_TRIAL_TOKENS,
+    CountedGraph,
+    RunCounter,
+    ThreadedGraph,
+    trial_run,
+)
 from attendant_server.runtime.padding import pad
 from attendant_server.runtime.signatures import check_interface
-from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
-from attendant_server.runtime.translation_model import NUM_TRIAL_TOKENS
 
 
 class OnnxEmbeddingModel:
     """A model of a BERT bundle; implements the engine's `EmbeddingModel`."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        num_threads: int,
-        device: str = "cpu",
-        run_counter: RunCounter | None = None,
+        self, bundle: Bundle, num_threads: int, device: str, run_counter: RunCounter
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
 
         A run uses ``num_threads`` threads, or all threads of ``run_counter`` if it is the only run
-        and that is faster.
+        and that is faster. Raises ValueError or an error of ONNX Runtime for a graph that differs
+        from the manifest or cannot run.
         """
         manifest = bundle.manifest
-        run_counter = run_counter or RunCounter(num_threads)
         self.num_layers = num_layers(manifest.architecture.encoder)
+        self._last_hidden = f"hidden_{self.num_layers}"
         self._pad_id = manifest.special_tokens.pad_id
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
@@ -48,13 +50,22 @@ class OnnxEmbeddingModel:
         # Do not compute hidden layers that no text needs.
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
+        if device == "cpu":
+            self._try_graphs(bundle.graphs.embedder.outputs)
         num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
         token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
-        self._is_on_host = device == "cpu"
+
+    def _try_graphs(self, outputs: Sequence[str]) -> None:
+        """Run each graph once; raises ValueError for a graph that cannot run."""
+        with trial_run("embedder"):
+            hidden = self.embed([[self._pad_id]], outputs)[self._last_hidden]
+        if self.mlm_head is not None:
+            with trial_run("mlm_head"):
+                self.fill(hidden[0], top_k=1)
 
     def embed(
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
@@ -76,14 +87,13 @@ class OnnxEmbeddingModel:
         return MaskCandidates(token_ids, probabilities)
 
     def release_memory(self) -> None:
-        """Release the working memory of runs. The arena of a GPU never shrinks."""
-        if not self._is_on_host:
+        """Release the working memory of runs."""
+        if not self._embedder.can_shrink:
             return
         token_ids, lengths = pad([[self._pad_id]], self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
-        last = f"hidden_{self.num_layers}"
-        self._embedder.shrink(lambda session: session.run([last], feeds))
+        self._embedder.shrink(lambda session: session.run([self._last_hidden], feeds))
         if self.mlm_head is not None:
-            (hidden,) = self.embed([[self._pad_id]], [last]).values()
+            (hidden,) = self.embed([[self._pad_id]], [self._last_hidden]).values()
             head_feeds = {"hidden": hidden[0], "top_k": np.array([1], dtype=np.int64)}
             self.mlm_head.shrink(lambda session: session.run(["candidate_ids"], head_feeds))

@@ -8,18 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from attendant_server.engine.models import CacheCopy, Candidates, StepInput
-from attendant_server.runtime.cache_pool import NO_LIMIT, CacheBuffer, CachePool, WidthBuffers
-from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.engine.models import CacheCopy
+from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
+from attendant_server.runtime.decoder_cache import OnnxDecoderCache
+from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
-from attendant_server.runtime.step import BoundStep, StepInputBuffers, StepRunner
-
-MAX_BINDINGS = 256
-"""Bound steps that one memory keeps, a few kilobytes each; beyond, it begins anew."""
+from attendant_server.runtime.step import StepInputBuffers
 
 MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 
@@ -31,15 +28,15 @@ class EncodedSentence:
     keys_values: list[NDArray[np.generic]]  # each (heads, source, head_dim)
     num_tokens: int
     shortlist: NDArray[np.integer] | None = None
-    """Token ids, not all different, that the translation may use; None for any."""
+    """Token ids that the translation may use; they may repeat. None allows all tokens."""
 
 
 class HostBuffer(CacheBuffer):
     """One buffer in memory of the host.
 
-    Addresses are reserved for the largest capacity and never change, so that a buffer that grows is
-    copied only if its entries get longer. Of each tensor the beginning is in use, and what lies
-    behind goes back to the system when the capacity falls: memory that nobody touches is none.
+    Addresses are reserved for the largest capacity and never change, so that a growing buffer is
+    copied only if its entries get longer. Each tensor uses the beginning of its addresses. The rest
+    goes back to the system when the capacity falls. Untouched pages take no memory.
     """
 
     def __init__(
@@ -52,10 +49,10 @@ class HostBuffer(CacheBuffer):
         num_step_tokens: int = 0,
         has_zeros_behind: bool = False,
     ) -> None:
-        """``lengths`` are, at any time, the positions in use of each entry before the last step.
+        """``lengths`` always holds the number of positions of each entry before the last step.
 
-        A step adds ``num_step_tokens`` to each. ``has_zeros_behind`` if the positions after them
-        must be zero.
+        The last step added ``num_step_tokens`` to each. With ``has_zeros_behind``, unused positions
+        are zero.
         """
         super().__init__(pool, max_entries, max_positions, most_excess)
         self._lengths, self._num_step_tokens = lengths, num_step_tokens
@@ -63,7 +60,7 @@ class HostBuffer(CacheBuffer):
         self._num_tensors, self._size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
         num_bytes = max_entries * max_positions * self._size * sizes.dtype.itemsize
         self._stride = _in_pages(num_bytes)
-        # Not from malloc, which keeps memory of this size when it is given back.
+        # Not from malloc, which keeps freed memory of this size.
         self._map = mmap.mmap(-1, self._num_tensors * self._stride, flags=MAP_FLAGS)
         self.memory: NDArray[np.generic] = np.frombuffer(self._map, sizes.dtype).reshape(
             self._num_tensors, -1
@@ -111,7 +108,7 @@ class HostBuffer(CacheBuffer):
         if not capacity:
             self._map.madvise(mmap.MADV_DONTNEED)
             return
-        # Lazily, as there is work: sentences that join soon then find the same pages.
+        # Lazily, because there is work: sentences that join soon find the same pages.
         each = self._size * self.sizes.dtype.itemsize
         start, end = _in_pages(capacity * each), _in_pages(self.capacity * each)
         if start < end:
@@ -123,73 +120,44 @@ def _in_pages(num_bytes: int) -> int:
     return -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-class HostDecoderCache:
-    """The caches of sentences searched with one width, and the steps over them.
+class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
+    """The caches of sentences searched with one width in memory of the host.
 
-    Self-attention caches are (rows, heads, positions, head_dim); a step is bound to the first rows
-    and writes new keys and values in place. Cross-attention buffers are (slots, heads, source,
-    head_dim). The operators read no further than each row and each source, so that these buffers
-    may be longer; but ``decoder_step`` computes with whole buffers of sources, which therefore are
-    only as long as the longest source.
+    Self-attention caches are (rows, heads, positions, head_dim), cross-attention caches (slots,
+    heads, source, head_dim). The operators read no further than each row and each source, so that
+    these buffers may be longer. Only graphs that read padding compute with whole buffers of
+    sources, which therefore are only as long as the longest source.
     """
 
     def __init__(
-        self,
-        graph: StepRunner,
-        sizes: CacheSizes,
-        width: int,
-        max_slots: int,
-        vocab_size: int,
-        pool: CachePool | None = None,
+        self, graph: ThreadedStep, width: int, max_slots: int, vocab_size: int, pool: CachePool
     ) -> None:
         """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet.
 
-        ``graph`` is ``decoder_step`` or, for a width of 1, one of the greedy ones. Without a
-        ``pool`` the cache has one of its own, without a limit.
+        ``graph`` must take sentences of ``width`` rows.
         """
-        self._graph, self._sizes, self._signature = graph, sizes, graph.signature
-        self._width, self._max_slots = width, max_slots
-        self.num_step_tokens = self._signature.num_tokens
-        self._bindings: dict[tuple[int, ...], BoundStep] = {}
-        pool = pool or CachePool(sizes)
-        reads_padding = self._signature.reads_source_padding
-        rows = max_slots * width
-        self._inputs = StepInputBuffers(rows, max_slots)
-        self._row_lengths = self._inputs.lengths
-        self._source_lengths = self._inputs.source_lengths
-        self._past = HostBuffer(
+        signature, sizes, max_rows = graph.signature, pool.sizes, max_slots * width
+        inputs = StepInputBuffers(max_rows, max_slots)
+        self._reads_padding = signature.reads_source_padding
+        past = HostBuffer(
             pool,
-            rows,
+            max_rows,
             sizes.max_target_positions,
-            NO_LIMIT,
-            self._row_lengths,
-            self.num_step_tokens,
+            ANY_EXCESS,
+            inputs.lengths,
+            signature.num_tokens,
         )
-        self._cross = HostBuffer(
+        cross = HostBuffer(
             pool,
             max_slots,
             sizes.max_source_tokens,
-            1 if reads_padding else NO_LIMIT,
-            self._source_lengths,
-            has_zeros_behind=reads_padding,
+            1 if self._reads_padding else ANY_EXCESS,
+            inputs.source_lengths,
+            has_zeros_behind=self._reads_padding,
         )
-        self._buffers = WidthBuffers(pool, width, self._past, self._cross)
-        takes_shortlist = self._signature.takes_shortlist
-        self._shortlists = Shortlists(max_slots, width, vocab_size) if takes_shortlist else None
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all caches at this moment."""
-        return self._buffers.num_bytes
-
-    def keep(self, num_slots: int, longest_row: int) -> None:
-        """Slots from ``num_slots`` on are unused; rows hold at most ``longest_row`` positions."""
-        longest_source = int(self._source_lengths[:num_slots].max())
-        self._buffers.keep(num_slots, longest_row, longest_source)
-
-    def release(self) -> None:
-        """No slot is in use any more."""
-        self._buffers.release()
+        super().__init__(graph, width, inputs, pool, past, cross)
+        if signature.takes_shortlist:
+            self._shortlists = Shortlists(max_slots, width, vocab_size)
 
     def load(self, slot: int, source: EncodedSentence) -> None:
         """Put an encoded source into a slot."""
@@ -200,73 +168,35 @@ class HostDecoderCache:
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
-            if self._signature.reads_source_padding:
-                # Masked positions still enter products, with a weight of zero, and zero times
-                # what a broken source left there would be NaN for its successor.
+            if self._reads_padding:
+                # Masked positions still enter products, with a weight of zero, and zero times a
+                # NaN of an earlier source would be NaN.
                 cross[slot, :, source.num_tokens :] = 0
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
-        """Move a slot whose rows hold ``num_positions`` tokens."""
+        """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
         target, source = self._rows(slot), self._rows(origin)
         past = self._past.tensors
         past[:, target, :, :num_positions] = past[:, source, :, :num_positions]
-        self._row_lengths[target] = self._row_lengths[source]
+        lengths = self._inputs.lengths
+        lengths[target] = lengths[source]
         self._source_lengths[slot] = self._source_lengths[origin]
         if self._shortlists is not None:
             self._shortlists.move(origin, slot)
         length = self._cross.num_positions
-        if not self._signature.reads_source_padding:
+        if not self._reads_padding:
             length = int(self._source_lengths[origin])
         cross = self._cross.tensors
         cross[:, slot, :, :length] = cross[:, origin, :, :length]
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy pasts between rows; none that is read is written as well."""
+        """Copy caches between rows. No row is both read and written."""
         past = self._past.tensors
         for row, parent, start, stop in copies:
             past[:, row, :, start:stop] = past[:, parent, :, start:stop]
 
-    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
-        """Run the decoder over the first ``num_slots`` slots; the answer lives until the next."""
-        with self._graph.session() as session:
-            return self.step_with(session, num_slots, step_input)
-
-    def step_with(
-        self, session: onnxruntime.InferenceSession, num_slots: int, step_input: StepInput
-    ) -> Candidates:
-        """`step` with one of the graph's sessions."""
-        inputs = self._inputs
-        inputs.write(num_slots, step_input)
-        longest_row = int(inputs.total_length[0]) + self.num_step_tokens - 1
-        self._buffers.fit_step(num_slots, longest_row, int(inputs.total_source_length[0]))
-        key = (
-            id(session),
-            num_slots,
-            self._past.num_positions,
-            self._cross.num_positions,
-            step_input.num_candidates,
-        )
-        bound = self._bindings.get(key)
-        if bound is None:
-            if len(self._bindings) == MAX_BINDINGS:
-                self._bindings.clear()
-            bound = self._bind(session, num_slots, step_input.num_candidates)
-            self._bindings[key] = bound
-        listed = None if self._shortlists is None else self._shortlists.of_first(num_slots)
-        return bound.run(step_input, listed)
-
-    def _bind(
-        self, session: onnxruntime.InferenceSession, num_slots: int, num_candidates: int
-    ) -> BoundStep:
-        num_rows = num_slots * self._width
-        bound = BoundStep(
-            session, self._inputs, num_rows, num_slots, num_candidates, self._signature
-        )
-        bound.bind_caches(
-            [Tensor.of(past[:num_rows]) for past in self._past.tensors],
-            [Tensor.of(cross[:num_slots]) for cross in self._cross.tensors],
-        )
-        return bound
+    def _first_entries(self, buffer: HostBuffer, num_entries: int) -> list[Tensor]:
+        return [Tensor.of(tensor[:num_entries]) for tensor in buffer.tensors]
 
     def _rows(self, slot: int) -> slice:
         return slice(slot * self._width, (slot + 1) * self._width)

@@ -143,7 +143,7 @@ class Buffer:
         self._value = graph_session("zeros", device).create_ortvalue_from_shape_and_type(
             [num_words], np.int64, device
         )
-        self._pointer, self.num_bytes = self._value.data_ptr(), 8 * num_words
+        self._pointer = self._value.data_ptr()
 
     def tensor(self, dtype: DTypeLike, shape: tuple[int, ...], offset_bytes: int = 0) -> Tensor:
         """The array of this type and shape that begins at ``offset_bytes``."""

@@ -1,13 +1,56 @@
-"""Checks of graphs against their signatures in the manifest, and the choice of step graphs."""
+"""Signatures of graphs in the manifest, checks of graphs against them, and the choice of steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import onnxruntime
-from attendant.v1 import bundle_pb2, embedding_pb2
+from attendant.v1 import bundle_pb2
 
-from attendant_server.runtime.cache_sizes import CacheSizes
-from attendant_server.runtime.step import StepSignature
+
+@dataclass(frozen=True)
+class StepSignature:
+    """The interface of one step graph, as the manifest states it."""
+
+    step: bundle_pb2.StepGraph
+
+    @cached_property
+    def num_tokens(self) -> int:
+        """Tokens that the graph decodes for each row in one run."""
+        return self.step.num_tokens
+
+    @cached_property
+    def num_extra_positions(self) -> int:
+        """Positions that a run writes to each row after the position of its first token.
+
+        A row needs this many positions more than its longest output.
+        """
+        return self.num_tokens - 1
+
+    @cached_property
+    def takes_num_candidates(self) -> bool:
+        """Whether the graph reads the number of candidates; otherwise it returns one per token."""
+        return bool(self.step.inputs.num_candidates)
+
+    @cached_property
+    def takes_shortlist(self) -> bool:
+        """Whether the graph scores only the tokens of a shortlist."""
+        return bool(self.step.inputs.shortlist)
+
+    @cached_property
+    def reads_source_padding(self) -> bool:
+        """Whether the graph reads padding after the end of a source."""
+        return any(state.reads_padding for state in self.source_states)
+
+    @cached_property
+    def row_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a row, in the order of their layout in memory."""
+        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
+
+    @cached_property
+    def source_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a source, in the order of their layout in memory."""
+        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
 
 
 def choose_steps(
@@ -43,21 +86,3 @@ def check_interface(session: onnxruntime.InferenceSession, graph: bundle_pb2.Gra
         different = set(stated) ^ {value.name for value in values}
         if different:
             raise ValueError(f"{graph.path}: {kind} differ from the manifest: {min(different)}")
-
-
-def cache_sizes(signature: StepSignature, limits: bundle_pb2.Limits) -> CacheSizes:
-    """Sizes of the caches; raises ValueError for states of several shapes."""
-    rows, sources = signature.row_states, signature.source_states
-    shapes = {(state.data_type, tuple(state.shape)) for state in (*rows, *sources)}
-    if len(shapes) != 1 or len(rows) != len(sources):
-        raise ValueError("states of rows and of sources must have equal counts, types and shapes")
-    (data_type, (heads, _, width)) = shapes.pop()
-    return CacheSizes(
-        len(rows),
-        heads,
-        width,
-        limits.max_source_tokens,
-        # The last tokens of a run may exceed the longest output.
-        limits.max_target_tokens + signature.num_tokens - 1,
-        np.dtype(np.float16 if data_type == embedding_pb2.DATA_TYPE_FLOAT16 else np.float32),
-    )

@@ -1,9 +1,6 @@
 """One decoder step, bound to its inputs, outputs and caches."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 from attendant_server.engine.models import Candidates, StepInput
 from attendant_server.runtime.sessions import Buffer, Tensor
 from attendant_server.runtime.shortlists import Listed
-from attendant_server.runtime.threads import RunCounter, ThreadedGraph
+from attendant_server.runtime.signatures import StepSignature
 
 
 class StepInputBuffers:
@@ -66,59 +63,6 @@ def check_input_devices(
             raise ValueError(f"{step.name} reads {name} from {devices[name]}, not from {device}")
     if devices[names.total_length] == "cuda":
         raise ValueError(f"{step.name} reads {names.total_length} from cuda, not from the host")
-
-
-@dataclass(frozen=True)
-class StepSignature:
-    """The interface of one step graph, as the manifest states it."""
-
-    step: bundle_pb2.StepGraph
-
-    @cached_property
-    def num_tokens(self) -> int:
-        """Tokens that the graph decodes for each row in one run."""
-        return self.step.num_tokens
-
-    @cached_property
-    def takes_num_candidates(self) -> bool:
-        """Whether the graph reads the number of candidates; otherwise it returns one per token."""
-        return bool(self.step.inputs.num_candidates)
-
-    @cached_property
-    def takes_shortlist(self) -> bool:
-        """Whether the graph scores only the tokens of a shortlist."""
-        return bool(self.step.inputs.shortlist)
-
-    @cached_property
-    def reads_source_padding(self) -> bool:
-        """Whether the graph reads padding after the end of a source."""
-        return any(state.reads_padding for state in self.source_states)
-
-    @cached_property
-    def row_states(self) -> list[bundle_pb2.StateTensor]:
-        """States of a row, in the order of their layout in memory."""
-        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
-
-    @cached_property
-    def source_states(self) -> list[bundle_pb2.StateTensor]:
-        """States of a source, in the order of their layout in memory."""
-        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_SOURCE]
-
-
-class StepRunner(ThreadedGraph):
-    """A step graph with its signature."""
-
-    def __init__(
-        self,
-        path: Path,
-        step: bundle_pb2.StepGraph,
-        num_threads: int,
-        device: str,
-        run_counter: RunCounter,
-    ) -> None:
-        """Open the graph of ``step`` in ``path``; the rest as in `ThreadedGraph`."""
-        super().__init__(path, num_threads, device, run_counter)
-        self.signature = StepSignature(step)
 
 
 class BoundStep:

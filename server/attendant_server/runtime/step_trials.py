@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from attendant_server.engine.calls import TargetScore, TokenIds
 from attendant_server.engine.models import StepInput, TokenBias
 from attendant_server.reasons import reason_of
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
-from attendant_server.runtime.step import StepRunner
+from attendant_server.runtime.model_graphs import ThreadedStep
 
 SOURCE_LENGTHS = (3, 7)
 """Tokens of the two sources, if the model's limit allows."""
@@ -51,28 +52,28 @@ class StepTrial:
     tolerance: float
     """Allowed difference of log-probabilities, times the value where that is more than 1."""
 
-    def check(self, runner: StepRunner) -> None:
+    def check(self, step: ThreadedStep) -> None:
         """Raise ValueError unless the scorer gives the decoded tokens the same log-probabilities.
 
         The search prefers likely tokens other than EOS. Each row of a source takes another token.
         """
         try:
-            differences = self._differences(runner)
+            differences = self._differences(step)
         except Exception as error:  # ONNX Runtime has its own exception classes
             problem = f"cannot run: {reason_of(error)}; check {ALL_FIELDS}"
-            raise ValueError(f"step {runner.signature.step.name} {problem}") from error
+            raise ValueError(f"step {step.signature.step.name} {problem}") from error
         differs = ~(differences <= self.tolerance)  # also NaN
         if differs.any():
             token = int(differs.argmax())
             raise ValueError(
-                f"step {runner.signature.step.name}: the log-probability of token {token + 1} in a "
+                f"step {step.signature.step.name}: the log-probability of token {token + 1} in a "
                 f"trial differs from the scorer's by {differences[token]:.2g}, at most "
                 f"{self.tolerance}; check {ALL_FIELDS if token else FIRST_TOKEN_FIELDS}"
             )
 
-    def _differences(self, runner: StepRunner) -> NDArray[np.float32]:
+    def _differences(self, step: ThreadedStep) -> NDArray[np.float32]:
         """Differences between step and scorer: the largest of all rows for each token."""
-        token_ids, found = self._decode(runner)
+        token_ids, found = self._decode(step)
         width = len(token_ids) // len(self.sources)
         pairs = [(self.sources[i // width], row) for i, row in enumerate(token_ids)]
         expected = np.stack([score.log_probabilities for score in self.score(pairs)])
@@ -80,11 +81,11 @@ class StepTrial:
             relative = np.abs(found - expected) / np.maximum(1, np.abs(expected))
         return relative.max(axis=0)  # type: ignore[no-any-return]
 
-    def _decode(self, runner: StepRunner) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _decode(self, step: ThreadedStep) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Tokens and their log-probabilities, both (rows, tokens)."""
-        signature = runner.signature
+        signature = step.signature
         width = 1 if signature.step.rows_per_sentence else WIDTH
-        cache = self._loaded_cache(runner, width)
+        cache = self._loaded_cache(step, width)
         rows = np.arange(width * len(self.sources))
         added = [1.0 + i for i in range(signature.num_tokens)]  # finds swapped token_biases
         biases = [self._token_bias(len(rows), value) for value in added]
@@ -93,7 +94,7 @@ class StepTrial:
         for num_past in range(0, self.num_tokens, signature.num_tokens):
             lengths = np.full(len(rows), num_past, dtype=np.int32)
             step_input = StepInput(tokens, lengths, width, biases)
-            found = cache.step_with(runner.shared, len(self.sources), step_input)
+            found = cache.step_with(step.shared, len(self.sources), step_input)
             for i, value in enumerate(added):
                 columns = rows % width if signature.takes_num_candidates else i
                 token_ids.append(found.token_ids[rows, columns])
@@ -102,11 +103,12 @@ class StepTrial:
         kept = slice(self.num_tokens)
         return np.stack(token_ids[kept], axis=1), np.stack(log_probabilities[kept], axis=1)
 
-    def _loaded_cache(self, runner: StepRunner, width: int) -> HostDecoderCache:
+    def _loaded_cache(self, step: ThreadedStep, width: int) -> HostDecoderCache:
         num_slots = len(self.sources)
-        cache = HostDecoderCache(runner, self.cache_sizes, width, num_slots, self.vocab_size)
+        pool = CachePool(self.cache_sizes)
+        cache = HostDecoderCache(step, width, num_slots, self.vocab_size, pool)
         for slot, source in enumerate(self.encoded):
-            if runner.signature.takes_shortlist:
+            if step.signature.takes_shortlist:
                 # The scorer's log-probabilities are those among all tokens.
                 source = replace(source, shortlist=np.arange(self.vocab_size))
             cache.load(slot, source)

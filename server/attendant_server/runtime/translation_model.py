@@ -16,15 +16,19 @@ from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import TargetScore, TokenIds
 from attendant_server.engine.models import NO_TOKEN_BIAS, EncodedSource, StepInput
 from attendant_server.runtime.cache_pool import CachePool
+from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
-from attendant_server.runtime.padding import pad
-from attendant_server.runtime.signatures import (
-    cache_sizes,
-    check_interface,
-    choose_steps,
+from attendant_server.runtime.model_graphs import (
+    NUM_TRIAL_TOKENS,
+    CountedGraph,
+    RunCounter,
+    ThreadedGraph,
+    ThreadedStep,
+    trial_run,
 )
-from attendant_server.runtime.step import StepRunner
+from attendant_server.runtime.padding import pad
+from attendant_server.runtime.signatures import check_interface, choose_steps
 from attendant_server.runtime.step_roles import check_encoder, check_step
 from attendant_server.runtime.step_trials import (
     NUM_TOKENS,
@@ -32,10 +36,7 @@ from attendant_server.runtime.step_trials import (
     tolerance,
     trial_sources,
 )
-from attendant_server.runtime.threads import CountedGraph, RunCounter, ThreadedGraph
 
-NUM_TRIAL_TOKENS = 16
-"""Tokens of the text that compares sessions, if the model's limit allows."""
 TRIAL_WIDTH = 4
 """Rows of the beam search that compares sessions."""
 
@@ -49,8 +50,8 @@ class OnnxTranslationModel:
         self,
         bundle: Bundle,
         num_threads: int,
-        device: str = "cpu",
-        run_counter: RunCounter | None = None,
+        device: str,
+        run_counter: RunCounter,
         uses_shortlists: bool = False,
     ) -> None:
         """Load the graphs of ``bundle`` in its chosen precision.
@@ -61,7 +62,6 @@ class OnnxTranslationModel:
         graph that differs from the manifest or cannot run.
         """
         manifest, graphs = bundle.manifest, bundle.graphs
-        run_counter = run_counter or RunCounter(num_threads)
         self.limits = manifest.limits
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self._source_tokens, targets = manifest.special_tokens, target_tokens(manifest)
@@ -84,18 +84,17 @@ class OnnxTranslationModel:
         """Open the graphs and check them against the manifest; raises ValueError."""
         graphs, how = bundle.graphs, (num_threads, self._device, run_counter)
 
-        def opened(step: bundle_pb2.StepGraph) -> StepRunner:
-            runner = StepRunner(bundle.step_path(step), step, *how)
-            check_interface(runner.shared, step.graph)
-            check_step(runner.shared, step)
-            return runner
+        def opened(step: bundle_pb2.StepGraph) -> ThreadedStep:
+            graph = ThreadedStep(bundle.step_path(step), step, *how)
+            check_interface(graph.shared, step.graph)
+            check_step(graph.shared, step)
+            return graph
 
         general, greedy = choose_steps(graphs.steps, uses_shortlists, self._takes_greedy_graphs)
         self.uses_shortlists = bool(general.inputs.shortlist)
         self.encoder = ThreadedGraph(bundle.graph_path("encoder"), *how)
         self.decoder_step = opened(general)
         self.greedy_graph = None if greedy is None else opened(greedy)
-        self.num_greedy_tokens = self._step_graph(1).signature.num_tokens
         self.scorer = CountedGraph(bundle.graph_path("scorer"), *how)
         check_interface(self.encoder.shared, graphs.encoder)
         listed = graphs.shortlist_output if self.uses_shortlists else ""
@@ -106,9 +105,13 @@ class OnnxTranslationModel:
         """Run every graph, and compare the steps with the scorer; raises ValueError."""
         vocab_size = bundle.manifest.architecture.source_embeddings.vocab_size
         sources = trial_sources(vocab_size, self.limits.max_source_tokens)
+        with trial_run("encoder"):
+            encoded = self._encode_padded(*pad(sources, self._source_tokens.pad_id))
+        with trial_run("scorer"):
+            self.score([(sources[0], [self.eos_id])])
         trial = StepTrial(
             sources,
-            self._encode_padded(*pad(sources, self._source_tokens.pad_id)),
+            encoded,
             self.score,
             self.cache_sizes,
             self.vocab_size,
@@ -117,9 +120,9 @@ class OnnxTranslationModel:
             num_tokens=min(NUM_TOKENS, self.limits.max_target_tokens),
             tolerance=tolerance(bundle.manifest, bundle.precision),
         )
-        for runner in (self.decoder_step, self.greedy_graph):
-            if runner is not None:
-                trial.check(runner)
+        for step in (self.decoder_step, self.greedy_graph):
+            if step is not None:
+                trial.check(step)
 
     def _choose_sessions(self) -> None:
         """Measure whether a lone run of one short text is faster on all threads."""
@@ -141,9 +144,8 @@ class OnnxTranslationModel:
             yield self._step_graph(width), self._short_step(encoded, width)
 
     def _short_step(self, source: EncodedSentence, width: int) -> Callable[[Any], object]:
-        cache = HostDecoderCache(
-            self._step_graph(width), self.cache_sizes, width, 1, self.vocab_size
-        )
+        pool = CachePool(self.cache_sizes)
+        cache = HostDecoderCache(self._step_graph(width), width, 1, self.vocab_size, pool)
         cache.load(0, source)
         step_input = StepInput(
             tokens=np.full(width, self.start_token_id, dtype=np.int64),
@@ -155,6 +157,8 @@ class OnnxTranslationModel:
 
     def release_memory(self) -> None:
         """Release the working memory of runs."""
+        if not self.encoder.can_shrink:
+            return
         for graph, run in self._short_runs(num_tokens=1):
             graph.shrink(run)
         source, end = np.array([[self._source_tokens.eos_id]]), np.array([[self.eos_id]])
@@ -167,9 +171,7 @@ class OnnxTranslationModel:
         self, width: int, num_sentences: int, longest_output: int, longest_source: int
     ) -> int:
         """Bytes of cache for this many running sentences of ``width`` rows and these lengths."""
-        num_step_tokens = self.num_greedy_tokens if width == 1 else 1
-        # The last token of an output is never written to the cache; all tokens of a run are.
-        longest_row = longest_output + num_step_tokens - 1
+        longest_row = longest_output + self._step_graph(width).signature.num_extra_positions
         return self.cache_sizes.needed_bytes(width, num_sentences, longest_row, longest_source)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
@@ -203,18 +205,17 @@ class OnnxTranslationModel:
         return self._step_graph(width, one_token_steps).signature.step.name
 
     def new_cache(
-        self, step: str, width: int, max_slots: int, pool: CachePool | None = None
+        self, step: str, width: int, max_slots: int, pool: CachePool
     ) -> HostDecoderCache | DeviceDecoderCache:
         """New empty caches for at most ``max_slots`` sentences of ``width`` rows.
 
-        ``step`` is the name of the step graph. Without a ``pool``, the caches get a private pool
-        without a limit.
+        ``step`` is the name of the step graph.
         """
-        runners = (self.decoder_step, self.greedy_graph)
-        (graph,) = (r for r in runners if r is not None and r.signature.step.name == step)
-        return HostDecoderCache(graph, self.cache_sizes, width, max_slots, self.vocab_size, pool)
+        graphs = (self.decoder_step, self.greedy_graph)
+        (graph,) = (g for g in graphs if g is not None and g.signature.step.name == step)
+        return HostDecoderCache(graph, width, max_slots, self.vocab_size, pool)
 
-    def _step_graph(self, width: int, one_token_steps: bool = False) -> StepRunner:
+    def _step_graph(self, width: int, one_token_steps: bool = False) -> ThreadedStep:
         """The fastest step graph for these sentences."""
         if width == 1 and not one_token_steps and self.greedy_graph is not None:
             return self.greedy_graph

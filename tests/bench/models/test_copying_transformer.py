@@ -2,7 +2,8 @@ import random
 from pathlib import Path
 
 import torch
-from attendant_export.runs.models import load_translation_model
+from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.runs.models import load_model
 from tokenizers import Tokenizer
 
 from bench.models.copying_transformer import (
@@ -46,7 +47,8 @@ def test_the_model_copies_its_source_and_ends_where_it_ends(
     tokenizer = train_tokenizer(translation_bundle, texts, vocab_size=80)
     write_copying_run(tmp_path, tokenizer)
 
-    model, loaded = load_translation_model(tmp_path)
+    model, loaded = load_model(tmp_path)
+    assert isinstance(model, EncoderDecoder)
 
     for text in texts:
         ids = loaded.encode(text).ids

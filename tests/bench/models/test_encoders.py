@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import bert
-from attendant_export.runs.models import load_bert_model
+from attendant_export.runs.models import load_model
 from attendant_manifest.sizes import num_layers
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
@@ -47,7 +48,8 @@ def weights() -> Weights:
 
 
 def our_vectors(run_dir: Path) -> np.ndarray:
-    model, tokenizer = load_bert_model(run_dir)
+    model, tokenizer = load_model(run_dir)
+    assert isinstance(model, Encoder)
     with torch.inference_mode():
         vectors = [model.pooled(torch.tensor([tokenizer.encode(t).ids]))[0] for t in TEXTS]
     return torch.nn.functional.normalize(torch.stack(vectors)).numpy()
@@ -57,7 +59,7 @@ def test_a_run_folder_is_a_finished_training(
     tmp_path: Path, weights: Weights, tokenizer: Tokenizer
 ):
     write_run(tmp_path, TINY, weights, tokenizer)
-    model, loaded_tokenizer = load_bert_model(tmp_path)
+    model, loaded_tokenizer = load_model(tmp_path)
     assert model.architecture == TINY
     assert loaded_tokenizer.encode(TEXTS[0]).tokens[0] == "[CLS]"
     assert np.array_equal(model.embedding.weight.detach().numpy(), weights["embedding.weight"])
@@ -70,7 +72,7 @@ def test_a_hugging_face_model_gives_the_hidden_states_of_ours(
     write_run(tmp_path / "run", TINY, weights, tokenizer)
     write_hugging_face(tmp_path / "hf", TINY, weights, tokenizer)
     theirs = transformers.BertModel.from_pretrained(tmp_path / "hf").eval()
-    ours, _ = load_bert_model(tmp_path / "run")
+    ours, _ = load_model(tmp_path / "run")
     token_ids = torch.tensor([tokenizer.encode(TEXTS[0]).ids])
     with torch.inference_mode():
         found = theirs(token_ids).last_hidden_state

@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from bench import reporting
+from bench.graphs import most_precise, read_manifest
 from bench.loads import Refused
 from bench.reporting import OURS, Figure, ratios_table
 from bench.servers import flags_for, running_server
@@ -145,6 +146,13 @@ def test_the_bare_loop_gives_a_sentence_the_same_tokens_alone_and_in_a_batch(
     alone = [loop.translate([source])[0] for source in sources]
 
     assert together == alone
+
+
+def test_the_most_precise_precision_is_that_of_the_manifest(translation_bundle: Path):
+    manifest = read_manifest(translation_bundle)
+    assert most_precise(manifest) == "fp32"
+    del manifest.precisions[0]
+    assert most_precise(manifest) == "fp16"
 
 
 def test_our_server_is_measured_against_the_bare_loop(translation_bundle: Path):

@@ -6,7 +6,8 @@ Health checks and reflection are exempt, so that a busy server still passes heal
 from typing import Any
 
 from attendant_server.application.admission import CallAdmission
-from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 
 

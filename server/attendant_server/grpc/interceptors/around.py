@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from attendant_server.grpc.context import Context
 from attendant_server.records import Method
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Behaviour = Callable[[Any, Context], Awaitable[Any]]
 

@@ -2,7 +2,7 @@
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
 as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
-are not known here.
+are not tracked.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
 
 STALLED_SECONDS = 5.0

@@ -11,8 +11,9 @@ from urllib.parse import unquote
 import grpc
 
 from attendant_server import records
-from attendant_server.engine.calls import EARLY_SECONDS
-from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour, Context
+from attendant_server.engine.calls import is_cancelled_by_deadline
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import CallObserver, CallRecord, Method
 
 REQUEST_ID = "x-request-id"
@@ -77,8 +78,7 @@ def _request_id(metadata: Mapping[str, Any]) -> str:
 
 
 def _code_of_cancelled(context: Context) -> grpc.StatusCode:
-    remaining: float | None = context.time_remaining()
-    is_expired = remaining is not None and remaining <= EARLY_SECONDS
+    is_expired = is_cancelled_by_deadline(context.time_remaining())
     return grpc.StatusCode.DEADLINE_EXCEEDED if is_expired else grpc.StatusCode.CANCELLED
 
 

@@ -15,10 +15,10 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from attendant_server import errors, records
+from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import (
     AroundInterceptor,
     Behaviour,
-    Context,
     Handler,
     behaviour_of,
     with_behaviour,

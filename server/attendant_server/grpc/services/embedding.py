@@ -23,14 +23,8 @@ from attendant_server.application.mask_filling import (
     MaskFillingRequest,
 )
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.services.responses import (
-    Context,
-    fault,
-    given,
-    timings,
-    tokens,
-    truncation,
-)
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 
 
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):

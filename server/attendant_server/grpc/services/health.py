@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from attendant_server.grpc.services.responses import Context
+from attendant_server.grpc.context import Context
 
 Status = health_pb2.HealthCheckResponse
 

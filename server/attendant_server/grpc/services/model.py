@@ -11,12 +11,8 @@ from attendant_server.application.models import ListedModel, TokenizationAnswer,
 from attendant_server.application.tokenization import TokenizedOrError
 from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.services.responses import Context, fault, tokens
-
-KINDS = {
-    ModelKind.TRANSLATION: bundle_pb2.MODEL_KIND_TRANSLATION,
-    ModelKind.EMBEDDING: bundle_pb2.MODEL_KIND_EMBEDDING,
-}
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.messages import fault, tokens
 
 
 class ModelService(model_pb2_grpc.ModelServiceServicer):
@@ -70,7 +66,7 @@ def _info(model: ListedModel) -> model_pb2.ModelInfo:
     return model_pb2.ModelInfo(
         name=description.name,
         version=description.version,
-        kind=KINDS[description.kind],
+        kind=cast("bundle_pb2.ModelKind.ValueType", description.kind.value),
         state=model_pb2.MODEL_STATE_READY if model.is_ready else model_pb2.MODEL_STATE_LOADING,
         is_default=model.is_default,
         source_language=description.source_language,

@@ -17,14 +17,8 @@ from attendant_server.application.translation import (
 )
 from attendant_server.application.translation_options import TranslationOptions
 from attendant_server.errors import InvalidRequest
-from attendant_server.grpc.services.responses import (
-    Context,
-    fault,
-    given,
-    timings,
-    tokens,
-    truncation,
-)
+from attendant_server.grpc.context import Context
+from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
 
 Response: TypeAlias = translation_pb2.TranslateResponse | translation_pb2.StreamTranslateResponse
 

@@ -6,12 +6,14 @@ import pytest
 from attendant.v1 import bundle_pb2
 from attendant_server.bundles import read_bundle
 from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput
+from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.host_cache import HostDecoderCache
+from attendant_server.runtime.model_graphs import RunCounter, ThreadedGraph, ThreadedStep
 from attendant_server.runtime.padding import pad
-from attendant_server.runtime.step import StepRunner
-from attendant_server.runtime.threads import RunCounter, ThreadedGraph
 from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+from tests.support.models import translation_model
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +61,20 @@ def test_a_session_for_lone_runs_is_kept_only_if_it_is_quicker(
         nonlocal now
         now += alone_seconds if session is alone else 0.05
 
-    monkeypatch.setattr("attendant_server.runtime.threads.time.perf_counter", lambda: now)
+    monkeypatch.setattr("attendant_server.runtime.model_graphs.time.perf_counter", lambda: now)
     graph.keep_what_pays(run)
     assert graph.alone is (alone if is_kept else graph.shared)
 
 
 def test_both_sessions_give_the_same_steps_over_the_same_caches(bundle):
-    model = OnnxTranslationModel(bundle, 1)
+    model = translation_model(bundle)
     step = model.decoder_step.signature.step
-    graph = StepRunner(bundle.step_path(step), step, 1, "cpu", RunCounter(2))
+    graph = ThreadedStep(bundle.step_path(step), step, 1, "cpu", RunCounter(2))
     encoded = model.encode([[5, 9, 7, 2], [8, 2]])
     found = []
     for sessions in ([graph.shared] * 4, [graph.shared, graph.alone] * 2):
-        cache = HostDecoderCache(graph, model.cache_sizes, 1, 2, model.vocab_size)
+        pool = CachePool(model.cache_sizes)
+        cache = HostDecoderCache(graph, 1, 2, model.vocab_size, pool)
         for slot, source in enumerate(encoded):
             cache.load(slot, source)
         for position, session in enumerate(sessions):

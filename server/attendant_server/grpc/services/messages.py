@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
-import grpc
 from attendant.v1 import text_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
@@ -13,9 +12,7 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.records import Phase
 from attendant_server.tokenizer import Token
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
-_TOLD_PHASES = frozenset(text_pb2.Timings.DESCRIPTOR.fields_by_name)
+_TIMED_PHASES = frozenset(text_pb2.Timings.DESCRIPTOR.fields_by_name)
 
 
 def given(message: Message, field: str) -> Any:
@@ -27,8 +24,9 @@ def timings(phases: Iterable[Phase]) -> text_pb2.Timings:
     """The durations of a call's phases."""
     message = text_pb2.Timings()
     for name, start, end in phases:
-        if name in _TOLD_PHASES:
+        if name in _TIMED_PHASES:
             duration = getattr(message, name)
+            # Two workers may see the events of one call in different orders.
             duration.seconds, duration.nanos = divmod(max(0, round((end - start) * 1e9)), 10**9)
     return message
 

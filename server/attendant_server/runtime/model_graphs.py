@@ -1,4 +1,4 @@
-"""Graphs that run on few threads while other runs are in progress, and else on all threads.
+"""The open graphs of models. Concurrent runs use few threads each, and a lone run uses all threads.
 
 Several concurrent runs on one thread each have a higher throughput than one run on all threads,
 whose threads synchronize at every operator. But a run that is alone on the machine can finish
@@ -14,13 +14,18 @@ from statistics import fmean
 from typing import Any
 
 import onnxruntime
+from attendant.v1 import bundle_pb2
 
+from attendant_server.reasons import reason_of
 from attendant_server.runtime.sessions import ShrinkingSession, open_session
+from attendant_server.runtime.signatures import StepSignature
 
 LEAST_GAIN = 1.15
 """Least speed-up of a lone run on all threads that justifies its costs: a second copy of the
-weights, and waits of all threads for one whose processor is taken by another process."""
+weights, and waits for a thread whose processor another process uses."""
 NUM_TRIALS = 15
+NUM_TRIAL_TOKENS = 16
+"""Tokens of the text that compares sessions, if the model's limit allows."""
 
 
 class RunCounter:
@@ -45,6 +50,15 @@ class RunCounter:
                 self._num_runs -= 1
 
 
+@contextmanager
+def trial_run(graph: str) -> Iterator[None]:
+    """Raise ValueError with the name of the graph if the run in the block fails."""
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime has its own exception classes
+        raise ValueError(f"{graph} cannot run: {reason_of(error)}") from error
+
+
 class CountedGraph:
     """One graph with one session, whose runs `RunCounter` counts."""
 
@@ -52,6 +66,9 @@ class CountedGraph:
         """Open the graph in ``path``; a run uses ``num_threads`` threads."""
         self.shared = open_session(path, num_threads, device)
         self._run_counter = run_counter
+        self.can_shrink = device == "cpu"
+        """Whether `shrink` has an effect: all models share the arena of a GPU, which never
+        shrinks."""
 
     @contextmanager
     def session(self) -> Iterator[onnxruntime.InferenceSession]:
@@ -104,3 +121,19 @@ class ThreadedGraph(CountedGraph):
         # Means, not medians: occasional slow runs are part of the cost.
         if fmean(seconds["shared"]) < LEAST_GAIN * fmean(seconds["alone"]):
             self.alone = self.shared
+
+
+class ThreadedStep(ThreadedGraph):
+    """A step graph with its signature."""
+
+    def __init__(
+        self,
+        path: Path,
+        step: bundle_pb2.StepGraph,
+        num_threads: int,
+        device: str,
+        run_counter: RunCounter,
+    ) -> None:
+        """Open the graph of ``step`` in ``path``; the rest as in `ThreadedGraph`."""
+        super().__init__(path, num_threads, device, run_counter)
+        self.signature = StepSignature(step)

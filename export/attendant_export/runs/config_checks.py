@@ -1,6 +1,6 @@
-"""Compares model configurations before weights are loaded or files are written.
+"""Checks that two runs, or a run and a bundle, are of models with the same configuration.
 
-Tensor shapes alone are not enough: the same weights fit any number of heads.
+The shapes of weights are not enough: the same weights fit any number of heads.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,64 @@
+"""Greedy translation by the PyTorch model, for validation during training and for model cards."""
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+
+from attendant_export.data.batches import encode, pad
+from attendant_export.models.attention import KeyValue
+from attendant_export.models.encoder_decoder import EncoderDecoder
+
+BATCH_SIZE = 64
+
+
+def max_output_tokens(num_source_tokens: int) -> int:
+    """Limit of output tokens where a model translates text for validation or comparison."""
+    return 2 * num_source_tokens + 10
+
+
+def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """Greedy translations in the order of ``texts``.
+
+    Texts of similar length share a batch. `max_output_tokens` of the longest text in a batch limits
+    the outputs of the batch.
+    """
+    sources = list(encode(texts, tokenizer))
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    translations = [""] * len(sources)
+    for start in range(0, len(order), BATCH_SIZE):
+        indices = order[start : start + BATCH_SIZE]
+        limit = max_output_tokens(len(sources[indices[-1]]))
+        outputs = greedy(model, [sources[i] for i in indices], limit)
+        for i, token_ids in zip(indices, outputs, strict=True):
+            translations[i] = tokenizer.decode(token_ids)
+    return translations
+
+
+@torch.inference_mode()
+def greedy(
+    model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
+) -> list[list[int]]:
+    """Greedy search over a padded batch of source token ids, with cached keys and values.
+
+    Returns output token ids, including the end token if it occurred within ``max_tokens``.
+    """
+    special, device = model.tokens, model.embedding.weight.device
+    memory, mask = model.encode(pad(sources, special.pad_id).to(device))
+    target = torch.full((len(sources), 1), special.bos_id, device=device)
+    finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
+    past: list[KeyValue] | None = None
+    for _ in range(max_tokens):
+        hidden, past = model.decode(target[:, -1:], memory, mask, past)
+        token = model.logits(hidden[:, -1]).argmax(-1)  # (batch)
+        target = torch.cat([target, token[:, None]], dim=1)
+        finished |= token == special.eos_id
+        if finished.all():
+            break
+    return [_up_to_end(ids, special.eos_id) for ids in target[:, 1:].tolist()]
+
+
+def _up_to_end(token_ids: list[int], eos_id: int) -> list[int]:
+    """``token_ids`` up to the first end token, which is included."""
+    end = token_ids.index(eos_id) + 1 if eos_id in token_ids else len(token_ids)
+    return token_ids[:end]

@@ -1,0 +1,108 @@
+"""The common part of the decoder's caches on the host and on a device: bound steps.
+
+Knows graphs and arrays, and nothing of requests, search or scheduling.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import onnxruntime
+
+from attendant_server.engine.models import Candidates, StepInput
+from attendant_server.runtime.cache_pool import CacheBuffer, CachePool, WidthBuffers
+from attendant_server.runtime.model_graphs import ThreadedStep
+from attendant_server.runtime.sessions import Tensor
+from attendant_server.runtime.shortlists import Shortlists
+from attendant_server.runtime.step import BoundStep, StepInputBuffers
+
+MAX_BINDINGS = 256
+"""Bound steps that one cache keeps, a few kilobytes each. All are dropped when the limit is
+reached."""
+
+Buffer = TypeVar("Buffer", bound=CacheBuffer)
+
+
+class OnnxDecoderCache(ABC, Generic[Buffer]):
+    """The caches of sentences searched with one width, and the steps over them.
+
+    Self-attention caches hold an entry for each row, cross-attention caches one for each slot. A
+    step is bound to the first entries of both and writes new keys and values in place.
+    """
+
+    def __init__(
+        self,
+        graph: ThreadedStep,
+        width: int,
+        inputs: StepInputBuffers,
+        pool: CachePool,
+        past: Buffer,
+        cross: Buffer,
+    ) -> None:
+        """``past`` and ``cross`` are the buffers in ``pool`` for rows and for slots."""
+        self._graph, self._signature, self._width = graph, graph.signature, width
+        self.num_step_tokens = self._signature.num_tokens
+        self._num_extra_positions = self._signature.num_extra_positions
+        self._inputs, self._source_lengths = inputs, inputs.source_lengths
+        self._past, self._cross = past, cross
+        self._buffers = WidthBuffers(pool, width, past, cross)
+        self._shortlists: Shortlists | None = None
+        self._bindings: dict[tuple[int, ...], BoundStep] = {}
+
+    def keep(self, num_slots: int, longest_row: int) -> None:
+        """Keep the first ``num_slots`` slots, whose rows hold at most ``longest_row`` positions."""
+        longest_source = int(self._source_lengths[:num_slots].max())
+        self._buffers.keep(num_slots, longest_row, longest_source)
+
+    def release(self) -> None:
+        """Declare all slots unused."""
+        self._buffers.release()
+
+    def step(self, num_slots: int, step_input: StepInput) -> Candidates:
+        """Run the decoder over the first slots; the next step overwrites the returned arrays."""
+        with self._graph.session() as session:
+            return self.step_with(session, num_slots, step_input)
+
+    def step_with(
+        self, session: onnxruntime.InferenceSession, num_slots: int, step_input: StepInput
+    ) -> Candidates:
+        """`step` with one of the graph's sessions."""
+        inputs = self._inputs
+        inputs.write(num_slots, step_input)
+        longest_row = int(inputs.total_length[0]) + self._num_extra_positions
+        self._buffers.fit_step(num_slots, longest_row, int(inputs.total_source_length[0]))
+        key = (
+            id(session),
+            num_slots,
+            self._past.num_positions,
+            self._cross.num_positions,
+            step_input.num_candidates,
+        )
+        bound = self._bindings.get(key)
+        if bound is None:
+            if len(self._bindings) == MAX_BINDINGS:
+                self._unbind()
+            bound = self._bind(session, num_slots, step_input.num_candidates)
+            self._bindings[key] = bound
+        listed = None if self._shortlists is None else self._shortlists.of_first(num_slots)
+        return bound.run(step_input, listed)
+
+    def _bind(
+        self, session: onnxruntime.InferenceSession, num_slots: int, num_candidates: int
+    ) -> BoundStep:
+        num_rows = num_slots * self._width
+        bound = BoundStep(
+            session, self._inputs, num_rows, num_slots, num_candidates, self._signature
+        )
+        bound.bind_caches(
+            self._first_entries(self._past, num_rows), self._first_entries(self._cross, num_slots)
+        )
+        return bound
+
+    def _unbind(self) -> None:
+        """Drop all bound steps."""
+        self._bindings.clear()
+
+    @abstractmethod
+    def _first_entries(self, buffer: Buffer, num_entries: int) -> Sequence[Tensor]:
+        """The memory of the first entries of each tensor of a buffer."""

@@ -1,0 +1,18 @@
+from attendant_server.engine.calls import CallTimings
+from attendant_server.records import CallRecord, Method, Phase
+
+METHOD = Method.of("attendant.v1.TranslationService", "Translate", False, False)
+
+
+def test_a_running_call_has_no_phase_that_is_still_open():
+    record = CallRecord(
+        METHOD,
+        started=1.0,
+        tokenization_started=2.0,
+        tokenization_ended=4.0,
+        engine=CallTimings(submitted=5.0, started=8.0),
+    )
+    ended = (Phase("receive", 1.0, 2.0), Phase("tokenize", 2.0, 4.0), Phase("queue", 5.0, 8.0))
+    assert record.phases() == ended
+    record.ended = 10.0
+    assert record.phases() == (*ended, Phase("encode", 8.0, 10.0))
