@@ -10,7 +10,7 @@ import onnx
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import BundleError
-from attendant_export.bundle.weights import read_parameters
+from attendant_export.bundle.parameters import read_parameters
 
 from tests.support.altered import replace_file
 
