@@ -1,4 +1,4 @@
-"""Writes the graphs and the manifest of an existing bundle anew. Its weights stay as they are.
+"""Writes new graphs and a new manifest for an existing bundle. Its weights stay as they are.
 
 This needs no checkpoint: the parameters of the new graphs are the weights of the bundle. The new
 bundle is written and verified in a folder beside the old one, and then takes its place.
@@ -26,7 +26,7 @@ from attendant_export.graphs.builder import LayoutError
 from attendant_export.graphs.writer import write_graphs_of
 
 REFERENCES = ("fp32", "fp16", "int8")
-"""Precisions in the order in which their weights serve as those of the model compared with."""
+"""The first of these precisions that a bundle has gives the weights of the PyTorch model."""
 
 
 def rebuild_bundle(folder: Path) -> list[str]:

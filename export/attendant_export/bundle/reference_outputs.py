@@ -78,7 +78,7 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def checked_token_ids(texts: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> list[list[int]]:
-    """The token ids of the reference texts. Raises ParityError if ``tokenizer`` gives others."""
+    """The stored token ids of ``texts``. Raises ParityError if ``tokenizer`` gives other ids."""
     token_ids = [text["token_ids"] for text in texts]
     if [tokenizer.encode(text["text"]).ids for text in texts] != token_ids:
         raise ParityError("the tokenizer gives different token ids for the reference texts")

@@ -104,7 +104,7 @@ class TrainingStopped(Exception):
     """A signal stopped a training. Its progress is saved."""
 
     def __init__(self, stopped_by: signal.Signals) -> None:
-        super().__init__(f"stopped by {stopped_by.name}, run the same command again to go on")
+        super().__init__(f"stopped by {stopped_by.name}; run the same command again to continue")
         self.stopped_by = stopped_by
 
 
