@@ -46,7 +46,7 @@ def fitting_parameters(
     except ValueError as error:
         raise BundleError(f"{misfit}{error}") from error
     parameters = {name: torch.from_numpy(array).float() for name, array in found.items()}
-    wanted = _parameter_shapes(architecture)
+    wanted = _model_shapes(architecture)
     for name, shape in wanted.items():
         if name not in found and name.endswith(TOKEN_TYPES):
             parameters[name] = torch.zeros(shape)
@@ -61,7 +61,7 @@ def fitting_parameters(
     return parameters
 
 
-def _parameter_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+def _model_shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     model_of = EncoderDecoder if architecture.HasField("decoder") else Encoder
     with torch.device("meta"):
         parameters = model_of(architecture).state_dict()

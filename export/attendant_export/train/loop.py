@@ -24,7 +24,6 @@ from attendant_export.runs.history import History
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 
 Batch = TypeVar("Batch")
-
 MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
 
