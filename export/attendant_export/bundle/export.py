@@ -5,8 +5,6 @@ only ever holds complete and verified bundles.
 """
 
 import logging
-import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,14 +13,12 @@ from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, scratch_folder
 from attendant_export.bundle.kinds import ModelExport, ModelKind, kind_of_run
-from attendant_export.bundle.manifest import (
-    BundleError,
-    write_manifest,
-)
+from attendant_export.bundle.manifest import BundleError, write_manifest
 from attendant_export.bundle.model_card import write_model_card
-from attendant_export.bundle.weights import check_weights
+from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_model
@@ -87,13 +83,8 @@ def export_bundle(run_dir: Path, bundles_dir: Path, options: ExportOptions) -> P
     if options.shortlist_pairs is not None and not kind.can_have_shortlists:
         raise ValueError("shortlists are for translation models")
     bundles_dir.mkdir(parents=True, exist_ok=True)
-    # Names and versions have no "_", so no other bundle has this prefix.
-    prefix = f".export-{options.name}_{options.version}_"
-    for leftover in bundles_dir.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
-    # The same file system as the target makes the rename atomic.
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as scratch:
-        draft = _new_draft(kind, run_dir, Path(scratch), options)
+    with scratch_folder(bundles_dir, "export", options.name, options.version) as scratch:
+        draft = _new_draft(kind, run_dir, scratch, options)
         export = kind.new_export(*load_model(run_dir), draft)
         _write_model(export, draft, options.data_card)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +116,8 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
         zip(data_card.examples, export.example_outputs(data_card.examples), strict=True)
     )
     written = {precision: export.write(precision) for precision in draft.all_precisions()}
-    check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
+    weights = read_weights(draft.folder_of("fp32"), written["fp32"])
+    fitting_parameters("fp32", weights, manifest.architecture)  # Raises BundleError.
     for precision, graphs in written.items():
         logger.info("verifying %s", precision)
         manifest.parity.precisions.append(export.verify(graphs))

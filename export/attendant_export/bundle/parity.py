@@ -7,6 +7,7 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 from attendant_manifest.special_tokens import target_tokens
 from torch import Tensor
 
+from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
@@ -57,11 +58,14 @@ def measure_embedding_parity(
     """Compare all precisions, on vectors and masks of the reference texts, as an export does.
 
     The parameters are those of `measure_translation_parity`. Raises ParityError as
-    `EmbeddingVerifier.verify`, ValueError for a model without a head, and BundleError for reference
-    outputs that cannot be read.
+    `EmbeddingVerifier.verify`, and BundleError for a model without a head and for reference outputs
+    that cannot be read.
     """
     if not manifest.architecture.HasField("head"):
-        raise ValueError("Architecture.head: missing, and the comparison needs it")
+        raise BundleError(
+            f"{manifest.name}/{manifest.version}: the architecture has no head, and the comparison "
+            "of masked words needs it"
+        )
     special = manifest.special_tokens
     tokens = EncoderTokens(special.pad_id, special.cls_id, special.sep_id, special.mask_id)
     model = Encoder(manifest.architecture, tokens).eval()
