@@ -70,9 +70,9 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _data_file(args: argparse.Namespace, name: str) -> Path:
-    """The path of a data file; ValueError without a data folder for a relative name."""
+    """The path of a data file. Raises ValueError for a relative name without a base folder."""
     if args.data_dir is None and not Path(name).is_absolute():
-        raise ValueError(f"say which folder {name} is in: --data-dir or DATA_DIR")
+        raise ValueError(f"{name} needs a base folder: --data-dir or DATA_DIR")
     path = Path(args.data_dir or "", name)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")

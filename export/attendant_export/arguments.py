@@ -20,6 +20,14 @@ DEFAULT_TEXTS = (
 )
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults of options, except empty ones."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_empty = action.default in (None, False, "", [])
+        return action.help if is_empty else super()._get_help_string(action)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the chosen command is in ``command``."""
     parser = argparse.ArgumentParser(
@@ -39,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
         "verify": "check the files of a bundle and recompute its reference outputs",
         "inspect": "print the manifest of a bundle in readable form",
         "upgrade": "rewrite the manifest of an older bundle in the current version",
-        "rebuild": "write the graphs and the manifest of an older bundle anew from its weights, "
+        "rebuild": "write new graphs and a new manifest for an older bundle from its weights, "
         "without a checkpoint; weights and tokenizers stay as they are",
     }.items():
         bundle = _command(commands, name, text)
@@ -54,7 +62,7 @@ def _command(
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
 
 
@@ -63,7 +71,7 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=Path,
         default=os.environ.get("DATA_DIR"),
-        help="base folder of relative data files; environment DATA_DIR",
+        help="base folder of relative data files; default: the environment variable DATA_DIR",
     )
 
 
@@ -73,16 +81,15 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--run-dir",
         type=Path,
         required=True,
-        help="folder for checkpoints, tokenizer and curves; the same command resumes the run in it",
+        help="folder of the run, for checkpoints, tokenizer and curves; a run in it is resumed",
     )
     parser.add_argument(
         "--init-from",
         type=Path,
-        help="run folder or bundle to take the initial weights and the tokenizer from (see "
-        "--new-tokenizer); after a start from a bundle, the data card of an export must also list "
-        "the data of the bundle",
+        help="run folder or bundle that gives the initial weights and the tokenizer; after a start "
+        "from a bundle, the data card of an export must also list the data of the bundle",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, or cuda")
+    parser.add_argument("--device", default="auto", help="device to train on: auto, cpu or cuda")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random choices")
     parser.add_argument(
         "--train", default=TATOEBA_TRAIN, help="training pairs, source<TAB>target, .gz or plain"
@@ -101,7 +108,7 @@ def _add_schedule(parser: argparse.ArgumentParser, prefix: str = "", text: str =
     add("max-minutes", float, None, "limit of the training time in minutes")
     add("max-epochs", int, None, "limit of passes over the data")
     add("max-steps", int, None, "limit of optimizer steps")
-    add("validate-every-steps", int, 500, "steps between validations, each with a checkpoint")
+    add("validate-every-steps", int, 500, "steps between validations; each writes a checkpoint")
     add("patience", int, 10, "validations without improvement before an early stop")
     add("learning-rate", float, 1e-3 if prefix else 2e-3, "peak learning rate")
     add("warmup-steps", int, 400, "steps until the peak learning rate")
@@ -135,13 +142,13 @@ def _add_train_translation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--new-tokenizer",
         action="store_true",
-        help="with --init-from: train a new tokenizer, for example for other languages; tokens in "
-        "both vocabularies keep their embeddings",
+        help="with --init-from: train a new tokenizer instead, for example for other languages; "
+        "tokens in both vocabularies keep their embeddings",
     )
     _add_sizes(parser, vocab_size=8000, num_heads=8, head_dim_multiple=HEAD_DIM_MULTIPLE)
     parser.add_argument("--num-encoder-layers", type=int, default=6, help="layers of the encoder")
     parser.add_argument("--num-decoder-layers", type=int, default=2, help="layers of the decoder")
-    parser.add_argument("--post-norm", action="store_true", help="layer norm after each sublayer")
+    parser.add_argument("--post-norm", action="store_true", help="layer norms after the sublayers")
     _add_schedule(parser)
     parser.add_argument(
         "--max-batch-tokens", type=int, default=4096, help="padded tokens of a batch, per side"
@@ -166,8 +173,8 @@ def _add_train_bert(parser: argparse.ArgumentParser) -> None:
     )
     _add_sizes(parser, vocab_size=16_000, num_heads=4)
     parser.add_argument("--num-layers", type=int, default=6, help="layers of the encoder")
-    parser.add_argument("--pre-norm", action="store_true", help="layer norm before each sublayer")
-    parser.add_argument("--max-tokens", type=int, default=64, help="longest training text")
+    parser.add_argument("--pre-norm", action="store_true", help="layer norms before the sublayers")
+    parser.add_argument("--max-tokens", type=int, default=64, help="limit of tokens of a text")
     _add_schedule(parser, "embeddings-", " (phase of token embeddings only; skipped by default)")
     _add_schedule(parser, "mlm-", " (phase of masked language model only; skipped by default)")
     _add_schedule(parser, "contrastive-", " (phase of sentence embeddings and masked tokens)")
@@ -202,10 +209,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         help="JSON file with description, licence, languages, data and credits, weaknesses",
     )
     parser.add_argument(
-        "--precisions", default="int8,fp16", help=f"comma-separated, of {', '.join(PRECISIONS)}"
+        "--precisions",
+        default="int8,fp16",
+        help=f"precisions, separated by commas: {', '.join(PRECISIONS)}",
     )
     parser.add_argument(
-        "--valid", help="pairs for verification; default: those of the run, else " + TATOEBA_VALID
+        "--valid",
+        help="pairs for verification; default: those of the run, or " + TATOEBA_VALID,
     )
     parser.add_argument(
         "--test", action="append", default=[], help="pairs to measure quality on; may be repeated"
@@ -213,15 +223,23 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shortlists",
         help="pairs to learn vocabulary shortlists from, such as the training pairs; shortlists "
-        "make decoding faster for models with large vocabularies; default: none",
+        "make decoding faster for models with large vocabularies",
     )
     parser.add_argument("--swap", action="store_true", help="read the second column as the source")
-    parser.add_argument("--max-tokens", type=int, help="longest text; default: the run's, else 256")
     parser.add_argument(
-        "--recipe", help="description of the training; replaces the run's own", default=""
+        "--max-tokens",
+        type=int,
+        help="limit of tokens of a text; default: that of the run, or 256",
     )
     parser.add_argument(
-        "--hardware", help="hardware of the training; replaces the run's own", default=""
+        "--recipe",
+        help="description of the training; default: that in the run folder",
+        default="",
+    )
+    parser.add_argument(
+        "--hardware",
+        help="hardware of the training; default: that in the run folder",
+        default="",
     )
 
 

@@ -16,7 +16,8 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant_export.bundle.embedding import EmbeddingExport
 from attendant_export.bundle.manifest import BundleError
-from attendant_export.bundle.weights import check_weights
+from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.weights import read_weights
 from attendant_export.graphs.parameters import graph_parameters, model_parameters
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_export.models.encoder import Encoder
@@ -215,6 +216,10 @@ def test_a_bundle_of_an_encoder_without_a_head_is_refused():
     tokenizer, draft = Mock(), Mock()
     with pytest.raises(ValueError, match=r"Architecture.head: missing, and an embedding bundle"):
         EmbeddingExport(Encoder(architecture), tokenizer, draft)
+
+
+def check_weights(folder, written, architecture):
+    fitting_parameters("fp32", read_weights(folder, written), architecture)
 
 
 def test_weights_are_checked_against_the_architecture(tmp_path):

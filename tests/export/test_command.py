@@ -201,7 +201,7 @@ def test_what_is_no_bundle_ends_with_one_line_and_exit_code_1(command, tmp_path,
         run(command + " {folder}", folder=tmp_path)
 
     assert exit_.value.code == 1
-    assert capsys.readouterr().err.endswith("is no bundle: it has no manifest.json\n")
+    assert capsys.readouterr().err.endswith("is not a bundle: it has no manifest.json\n")
 
 
 def test_a_damaged_bundle_ends_with_exit_code_1(translation_bundle, tmp_path, capsys):
@@ -232,8 +232,8 @@ def test_a_stopped_training_says_so_and_does_not_look_finished(
 
     assert exit_.value.code == code
     output = capsys.readouterr()
-    message = f"attendant-export: stopped by {number.name}, run the same command again to go on\n"
-    assert output.err.endswith(message)
+    message = f"stopped by {number.name}; run the same command again to continue"
+    assert output.err.endswith(f"attendant-export: {message}\n")
     assert output.out == ""
 
 
@@ -297,9 +297,13 @@ def test_the_data_folder_may_be_given_by_the_environment(data_dir, tmp_path, cap
 
 
 def test_every_command_explains_itself(capsys):
-    for command in ("train-translation", "train-bert", "export", "verify", "inspect"):
+    commands = ["train-translation", "train-bert", "export"]
+    for command in [*commands, "verify", "inspect", "upgrade", "rebuild"]:
         with pytest.raises(SystemExit) as exit_:
             main([command, "--help"])
 
         assert exit_.value.code == 0
-        assert "usage: attendant-export" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "usage: attendant-export" in shown
+        assert "default: None" not in shown
+        assert "default: )" not in shown

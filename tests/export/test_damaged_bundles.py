@@ -10,7 +10,7 @@ import onnx
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import BundleError
-from attendant_export.bundle.weights import read_parameters
+from attendant_export.bundle.parameters import read_parameters
 
 from tests.support.altered import replace_file
 
@@ -117,7 +117,7 @@ def test_weights_that_are_too_short_for_the_graphs_are_refused(bert, refusal):
     content = (bert / "weights.fp32.bin").read_bytes()
     replace_file(bert, "weights.fp32.bin", content[:5000])
     assert "embedder.fp32.onnx: " in refusal("verify", bert)
-    with pytest.raises(BundleError, match=r"weights.fp32.bin: embedding.weight: External data"):
+    with pytest.raises(BundleError, match=r"embedder.fp32.onnx: embedding.weight: External data"):
         read_parameters(bert)
 
 

@@ -35,7 +35,7 @@ def test_a_run_that_has_started_keeps_its_record(tmp_path, caplog):
     write_run_record(tmp_path, RunRecord(seed=2, recipe="A recipe."))
 
     assert read_run_record(tmp_path).seed == 1
-    assert "run.json is kept, but has another seed" in caplog.text
+    assert "run.json is kept; this command differs from it in: seed" in caplog.text
 
 
 def test_a_run_that_never_started_does_not_keep_its_record(tmp_path):

@@ -14,9 +14,10 @@ from attendant_export.bundle.manifest import (
     read_manifest,
 )
 from attendant_export.bundle.model_card import note_rebuilt_graphs
+from attendant_export.bundle.parameters import fitting_parameters, read_parameters
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
-from attendant_export.bundle.weights import fitting_parameters, read_parameters, read_weights
+from attendant_export.bundle.weights import read_weights
 from attendant_export.graphs.builder import LayoutError
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_manifest import format_manifest
@@ -281,6 +282,23 @@ def test_a_bundle_without_reference_outputs_is_not_rebuilt(tmp_path):
     bundle = upgraded_copy(EMBEDDING, tmp_path)
     replace_manifest(bundle, lambda m: m.ClearField("reference_outputs"))
     refuses(bundle, BundleError, "names no reference outputs")
+
+
+def test_a_model_without_a_head_ends_the_command_with_one_line(embedder, tmp_path, capsys):
+    def remove_head(manifest):
+        manifest.architecture.ClearField("head")
+        for graphs in manifest.precisions:
+            graphs.ClearField("mlm_head")
+        reverse_outputs(manifest)
+
+    bundle = replace_manifest(copy(embedder.bundle, tmp_path), remove_head)
+    with pytest.raises(SystemExit) as exit_:
+        main(["rebuild", str(bundle)])
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == (
+        "attendant-export: tiny-bert/1: the architecture has no head, and the comparison of masked "
+        "words needs it\n"
+    )
 
 
 def test_a_bundle_that_cannot_be_replaced_stays_in_its_place(tmp_path, monkeypatch):

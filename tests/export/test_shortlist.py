@@ -111,7 +111,7 @@ class ListsOfPadding(TranslationGraphs):
 
 def test_lists_that_depend_on_padding_are_refused(tmp_path):
     graphs, _ = open_graphs(tmp_path, ListsOfPadding)
-    with pytest.raises(ParityError, match="among others than alone"):
+    with pytest.raises(ParityError, match="in a batch than alone"):
         check_shortlists(graphs, SAMPLE, 1e-4)
 
 
@@ -125,5 +125,5 @@ def test_lists_that_get_lost_among_others_are_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ReferenceCache, "leave", left_behind)
     graphs, _ = open_graphs(tmp_path)
-    with pytest.raises(ParityError, match="among others than alone"):
+    with pytest.raises(ParityError, match="in a batch than alone"):
         check_shortlists(graphs, SAMPLE, 1e-4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from attendant_export.bundle.manifest import BundleError
-from attendant_export.bundle.weights import read_parameters
+from attendant_export.bundle.parameters import read_parameters
 from attendant_export.data.tokenizer import load_tokenizer, train_translation_tokenizer
 from attendant_export.data.translation_pairs import PairBatch
 from attendant_export.models.encoder_decoder import EncoderDecoder

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from attendant_export.bundle.manifest import BundleError
+from attendant_export.bundle.parameters import read_parameters
 from attendant_export.bundle.verify import verify_bundle
-from attendant_export.bundle.weights import read_parameters
 from attendant_export.verify.graph_sessions import ParityError
 
 from tests.support.altered import replace_file

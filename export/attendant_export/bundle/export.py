@@ -5,8 +5,6 @@ only ever holds complete and verified bundles.
 """
 
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,14 +15,12 @@ from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
-from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.draft import Draft, scratch_folder
 from attendant_export.bundle.kinds import ModelExport, ModelKind, kind_of_run
-from attendant_export.bundle.manifest import (
-    BundleError,
-    write_manifest,
-)
+from attendant_export.bundle.manifest import BundleError, write_manifest
 from attendant_export.bundle.model_card import write_model_card
-from attendant_export.bundle.weights import check_weights
+from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_model
@@ -106,13 +102,7 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
     if target.exists():
         raise BundleError(f"{target} exists already: choose another name or version")
     bundles_dir.mkdir(parents=True, exist_ok=True)
-    # Names and versions have no "_", so no other bundle has this prefix.
-    prefix = f".export-{name}_{version}_"
-    for leftover in bundles_dir.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
-    # The same file system as the target makes the rename atomic.
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=bundles_dir) as temporary:
-        scratch = Path(temporary)
+    with scratch_folder(bundles_dir, "export", name, version) as scratch:
         folder = scratch / "bundle"
         folder.mkdir()
         yield folder, scratch
@@ -157,10 +147,11 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
 
 
 def write_precisions(export: ModelExport, draft: Draft) -> None:
-    """Write, then verify the graphs of all precisions. Raises ParityError."""
+    """Write, then verify the graphs of all precisions. Raises ParityError and BundleError."""
     manifest = draft.manifest
     written = {precision: export.write(precision) for precision in draft.all_precisions()}
-    check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
+    weights = read_weights(draft.folder_of("fp32"), written["fp32"])
+    fitting_parameters("fp32", weights, manifest.architecture)  # Raises BundleError.
     for precision, graphs in written.items():
         logger.info("verifying %s", precision)
         manifest.parity.precisions.append(export.verify(graphs))

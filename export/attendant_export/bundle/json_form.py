@@ -35,7 +35,7 @@ class Columns:
 
 Form: TypeAlias = type | range | list["Form"] | dict[str, "Form"] | ListOf | MapOf | Columns
 """`str` or `float`; the range of an integer; the forms of all values of a list; or the required
-fields of an object, which may have others."""
+fields of an object, which may have more fields."""
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
-    """What `read_manifest` returns, and the version of the manifest on disk."""
+    """The manifest, as `read_manifest` returns it, and the version of the manifest on disk."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}")
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
     if not path.is_file():
         raise BundleError(f"{path}: is not a regular file")
     try:

@@ -13,7 +13,7 @@ REBUILT = "The graphs of this bundle were later rebuilt from its"
 
 
 def note_rebuilt_graphs(card: str, precision: str) -> str:
-    """``card`` with a note that its figures are those of the graphs before; added only once.
+    """``card`` with a note that its figures are those of the earlier graphs, added only once.
 
     ``precision`` is that of the weights that the new graphs were compared with. A card without a
     section on agreement stays as it is.
@@ -115,7 +115,7 @@ def _examples_table(manifest: Manifest, examples: Sequence[tuple[str, str]]) -> 
         for example in examples
     ]
     return [
-        "Chosen to show what it can and what it cannot; by the trained model in fp32.",
+        "Outputs of the trained model in fp32, chosen to show strengths and weaknesses.",
         "\n".join([f"| text | {output} |", "|---|---|", *rows]),
     ]
 

@@ -1,11 +1,10 @@
-"""Writes the graphs and the manifest of an existing bundle anew. Its weights stay as they are.
+"""Writes new graphs and a new manifest for an existing bundle. Its weights stay as they are.
 
 This needs no checkpoint: the parameters of the new graphs are the weights of the bundle. The new
 bundle is written and verified in a folder beside the old one, and then takes its place.
 """
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,18 +12,21 @@ from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, Pre
 from attendant_manifest import MANIFEST_VERSION
 from torch import Tensor
 
+from attendant_export.bundle.draft import scratch_folder
 from attendant_export.bundle.export import MODEL_CARD
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import MANIFEST, BundleError, graphs_of, write_manifest
 from attendant_export.bundle.model_card import note_rebuilt_graphs
+from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.reference_outputs import check_has_reference_outputs
 from attendant_export.bundle.upgrade import read_upgraded
 from attendant_export.bundle.verify import verify_bundle
-from attendant_export.bundle.weights import fitting_parameters, read_weights
+from attendant_export.bundle.weights import read_weights
 from attendant_export.graphs.builder import LayoutError
 from attendant_export.graphs.writer import write_graphs_of
 
 REFERENCES = ("fp32", "fp16", "int8")
-"""Precisions in the order in which their weights serve as those of the model compared with."""
+"""The first of these precisions that a bundle has gives the weights of the PyTorch model."""
 
 
 def rebuild_bundle(folder: Path) -> list[str]:
@@ -39,15 +41,9 @@ def rebuild_bundle(folder: Path) -> list[str]:
     folder = folder.resolve()
     manifest, found_version = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
-    if not manifest.reference_outputs:
-        raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
-    # Names and versions have no "_", so no other bundle has this prefix.
-    prefix = f".rebuild-{manifest.name}_{manifest.version}_"
-    for leftover in folder.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
-    # The same file system as the bundle, so that a rename replaces it.
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder.parent) as scratch:
-        new = _copy_without_graphs(folder, Path(scratch) / "bundle", manifest)
+    check_has_reference_outputs(folder, manifest)
+    with scratch_folder(folder.parent, "rebuild", manifest.name, manifest.version) as scratch:
+        new = _copy_without_graphs(folder, scratch / "bundle", manifest)
         reference, parameters, written = _write_graphs(folder, manifest, new)
         if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
             return [f"{name}: the graphs are those of this version already"]
@@ -56,7 +52,7 @@ def rebuild_bundle(folder: Path) -> list[str]:
         _note_in_model_card(new, reference)
         write_manifest(new, manifest)
         checked = verify_bundle(new)
-        _swap(folder, new, Path(scratch) / "old")
+        _swap(folder, new, scratch / "old")
     precisions = ", ".join(graphs.name for graphs in written)
     return [f"{name}: the graphs of {precisions} are rebuilt, the weights unchanged", *checked]
 

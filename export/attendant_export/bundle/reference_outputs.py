@@ -15,12 +15,19 @@ from attendant_export.bundle.json_form import (
     check_form,
     read_json_object,
 )
+from attendant_export.bundle.manifest import BundleError
 from attendant_export.verify.graph_sessions import ParityError
 
 MAX_BEAM_SIZE = 64
 """Largest beam size of a search whose outputs can be compared."""
 NUM_COMPONENTS = 8
 """Number of leading components stored of each reference vector."""
+
+
+def check_has_reference_outputs(folder: Path, manifest: Manifest) -> None:
+    """Raise BundleError if the manifest names no reference outputs."""
+    if not manifest.reference_outputs:
+        raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
 
 
 def read_translation_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 
 def checked_token_ids(texts: Sequence[dict[str, Any]], tokenizer: Tokenizer) -> list[list[int]]:
-    """The token ids of the reference texts. Raises ParityError if ``tokenizer`` gives others."""
+    """The stored token ids of ``texts``. Raises ParityError if ``tokenizer`` gives other ids."""
     token_ids = [text["token_ids"] for text in texts]
     if [tokenizer.encode(text["text"]).ids for text in texts] != token_ids:
         raise ParityError("the tokenizer gives different token ids for the reference texts")

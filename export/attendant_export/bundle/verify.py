@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import BundleError, check_files, read_manifest
+from attendant_export.bundle.reference_outputs import check_has_reference_outputs
 from attendant_export.data.tokenizer import load_tokenizer
 
 
@@ -18,8 +19,7 @@ def verify_bundle(folder: Path) -> list[str]:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    if not manifest.reference_outputs:
-        raise BundleError(f"{folder}: the manifest names no reference outputs to compare with")
+    check_has_reference_outputs(folder, manifest)
     tokenizer = _tokenizer(folder / manifest.source_tokenizer)
     return [
         f"{manifest.name}/{manifest.version}: the {len(manifest.files)} files, and no others, "

@@ -16,7 +16,7 @@ HEAD_DIM_MULTIPLE = 8
 
 
 def check_decoder_heads(architecture: Architecture) -> None:
-    """Raise ValueError if the steps of a decoder cannot have its widths of heads."""
+    """Raise ValueError if decoder steps do not support the width of a head."""
     for group in architecture.decoder.groups:
         for part in (group.self_attention, group.cross_attention):
             _check_cached_head(part)

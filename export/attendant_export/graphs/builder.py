@@ -83,13 +83,11 @@ class WeightFile:
 class StoredWeights:
     """External data of existing graphs, which new graphs use in place. Writes no files."""
 
-    def __init__(self, tensors: Mapping[str, onnx.TensorProto], folder: Path) -> None:
-        """``tensors`` are initializers by name; ``folder`` is that of their files.
-
-        Raises LayoutError if one cannot be read.
-        """
-        self._tensors = tensors
-        self.arrays = {name: _read(tensor, folder) for name, tensor in tensors.items()}
+    def __init__(
+        self, tensors: Mapping[str, onnx.TensorProto], arrays: Mapping[str, Array]
+    ) -> None:
+        """Initializers that refer to external data, and the content of that data, by name."""
+        self._tensors, self.arrays = tensors, arrays
 
     def add(self, name: str, array: Array) -> onnx.TensorProto:
         """The initializer ``name``. Raises LayoutError unless its bytes are those of ``array``."""
@@ -104,17 +102,6 @@ class StoredWeights:
         if stored.tobytes() != array.tobytes():
             raise LayoutError(f"{name} has its values in another order than graphs of this version")
         return self._tensors[name]
-
-
-def _read(tensor: onnx.TensorProto, folder: Path) -> Array:
-    # Reading changes a tensor with external data, so it needs a copy.
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    try:
-        return onnx.numpy_helper.to_array(copy, base_dir=str(folder)).copy()
-    except (ValueError, onnx.checker.ValidationError) as error:
-        location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
-        raise LayoutError(f"{location}: {tensor.name}: {error}") from error
 
 
 def describe_array(array: Array) -> str:

@@ -160,7 +160,7 @@ class Int8Layers(Layers):
         return self._quantized[x]
 
     def _quantize(self, x: str) -> _Rows:
-        # A row of zeros has scale 0, so its products are 0 whatever its bytes are.
+        # A row of zeros has scale 0, so its products are 0 for any bytes.
         scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
         flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:

@@ -73,7 +73,7 @@ class Stack(nn.ModuleList):
 
 def _check(part: architecture_pb2.Stack) -> None:
     if not part.groups:
-        raise ValueError("Stack.groups: none")
+        raise ValueError("Stack.groups: missing, and a stack needs layers")
     for group in part.groups:
         check_at_least_one(group, "num_layers")
         mixers = {

@@ -47,8 +47,9 @@ def write_run_record(run_dir: Path, record: RunRecord) -> None:
     """Write ``run.json``. A run that has started keeps its file; differences log a warning."""
     if has_started(run_dir):
         kept, given = asdict(read_run_record(run_dir)), asdict(record)
-        if others := [name for name in given if given[name] != kept[name]]:
-            logger.warning("%s is kept, but has another %s", run_dir / RUN, ", ".join(others))
+        if different := [name for name in given if given[name] != kept[name]]:
+            names = ", ".join(different)
+            logger.warning("%s is kept; this command differs from it in: %s", run_dir / RUN, names)
         return
     run_dir.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(run_dir / RUN, asdict(record))

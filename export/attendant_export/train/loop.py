@@ -24,7 +24,6 @@ from attendant_export.runs.history import History
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 
 Batch = TypeVar("Batch")
-
 MAX_GRADIENT_NORM = 1.0
 """Longer gradients are scaled down to this norm."""
 
@@ -104,7 +103,7 @@ class TrainingStopped(Exception):
     """A signal stopped a training. Its progress is saved."""
 
     def __init__(self, stopped_by: signal.Signals) -> None:
-        super().__init__(f"stopped by {stopped_by.name}, run the same command again to go on")
+        super().__init__(f"stopped by {stopped_by.name}; run the same command again to continue")
         self.stopped_by = stopped_by
 
 

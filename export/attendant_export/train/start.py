@@ -4,14 +4,13 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from attendant.v1.architecture_pb2 import NORM_POSITION_UNSPECIFIED
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from attendant_export.bundle.kinds import kind_of_bundle
 from attendant_export.bundle.manifest import MANIFEST, read_manifest
-from attendant_export.bundle.weights import read_parameters
+from attendant_export.bundle.parameters import read_parameters
+from attendant_export.bundle.upgrade import read_upgraded
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
 from attendant_export.models.embeddings import SOURCE
 from attendant_export.runs import checkpoint
@@ -21,13 +20,7 @@ from attendant_export.runs.records import DataSource, read_run_record
 
 FREE = frozenset({"dropout"})
 """Fields that may differ from the model that gives the initial weights."""
-FREE_IN_BUNDLES = frozenset({"num_positions", "num_token_types"})
-"""Fields missing in manifests of version 1, where the shapes of weights are compared instead."""
-NORMS = frozenset({"norm_position", "has_final_norm"})
-"""Fields missing in manifests of version 1 that `attendant-export upgrade` has not rewritten."""
 EMBEDDING = f"{SOURCE.tokens}.weight"
-SEGMENTS = f"{SOURCE.token_types}.weight"
-"""The table of positions in embedding graphs includes segment 0."""
 
 
 def describe_start(folder: Path) -> tuple[str, list[DataSource]]:
@@ -50,12 +43,9 @@ def check_start(folder: Path, config: RunConfig, free: Set[str] = FREE) -> None:
     Differences in the fields of ``free`` are allowed.
     """
     if (folder / MANIFEST).exists():
-        manifest = read_manifest(folder)
+        manifest, _ = read_upgraded(folder)
         kind = kind_of_bundle(manifest).name
         found = replace(config, kind=kind, architecture=manifest.architecture)
-        free = free | FREE_IN_BUNDLES
-        if manifest.architecture.encoder.norm_position == NORM_POSITION_UNSPECIFIED:
-            free = free | NORMS
     else:
         found = read_config(folder)
     check_same_config(
@@ -78,7 +68,10 @@ def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = Non
     their embeddings from ``folder``; all other tokens keep those of ``model``. Raises BundleError
     for a damaged bundle and ValueError that lists all tensors that do not fit.
     """
-    parameters = _start_parameters(folder, model)
+    if (folder / MANIFEST).exists():
+        parameters = read_parameters(folder)
+    else:
+        parameters = checkpoint.read_weights(checkpoint.find_weights(folder))
     if tokenizer is not None:
         own = model.state_dict()[EMBEDDING].cpu()
         old_ids = load_tokenizer(folder / TOKENIZER).get_vocab()
@@ -86,15 +79,6 @@ def load_start(folder: Path, model: nn.Module, tokenizer: Tokenizer | None = Non
             parameters[EMBEDDING], old_ids, own, tokenizer.get_vocab()
         )
     checkpoint.set_weights(folder, parameters, model)
-
-
-def _start_parameters(folder: Path, model: nn.Module) -> dict[str, Tensor]:
-    if not (folder / MANIFEST).exists():
-        return checkpoint.read_weights(checkpoint.find_weights(folder))
-    parameters = read_parameters(folder)
-    if (segments := model.state_dict().get(SEGMENTS)) is not None:
-        parameters[SEGMENTS] = torch.zeros_like(segments, device="cpu")
-    return parameters
 
 
 def _carry_over(

@@ -130,7 +130,8 @@ def train_translation(
     the training text instead. Writes ``config.json``, ``tokenizer.json``, ``last/``, ``best/`` and
     the history. Every one of the ``processes`` must make the same call. Raises ValueError if the
     sizes differ from those of the run or of the initial weights, or for ``new_tokenizer`` without
-    initial weights, or for heads that an exported decoder cannot have; and TrainingStopped.
+    initial weights, or for a width of heads that decoder steps do not support. Also raises
+    TrainingStopped.
     """
     check_decoder_heads(architecture)
     if new_tokenizer and init_from is None:

@@ -31,8 +31,8 @@ MIN_FP32_COSINE = 0.99999
 MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
 """A precision with a lower mean cosine to the model's vectors logs a warning."""
 MIN_BATCHED_COSINE = {"fp32": 0.999999, "fp16": 0.99999, "int8": 0.99999}
-"""Lower bound of the cosine between a text's vectors alone and in a batch, for rounding only. A
-shared scale for the activations of a whole batch would fail it."""
+"""Lower bound of the cosine between a text's vectors alone and in a batch, which allows only for
+rounding. A shared scale for the activations of a whole batch would fail it."""
 NUM_CANDIDATES = 5
 
 

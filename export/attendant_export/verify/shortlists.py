@@ -15,7 +15,7 @@ from attendant_export.verify.translation import (
 
 
 def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: float) -> None:
-    """Search with each sentence alone, and with other sentences that join and leave.
+    """Search for each sentence alone, and in a batch that sentences join and leave.
 
     Raises ParityError if an output has a token outside the sentence's shortlist. Also raises it if
     the two searches differ in tokens, other than in ties, or in log-probabilities by more than
@@ -26,7 +26,7 @@ def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: 
     for name, beam_size in SEARCHES.items():
         own = [allowed.union(range(2 * beam_size)) for allowed in lists]
         for step in graphs.steps_for(beam_size, uses_shortlists=True):
-            alone, among_others = (
+            alone, in_batch = (
                 search_all(
                     *(graphs, sources, sample.max_tokens),
                     beam_size=beam_size,
@@ -39,13 +39,13 @@ def check_shortlists(graphs: TranslationGraphs, sample: SampleSentences, bound: 
             best = [trace.hypotheses[0] for trace in alone]
             if not all(set(h.token_ids) <= ids for h, ids in zip(best, own, strict=True)):
                 raise ParityError(f"{name} by {step} finds tokens that are not on the shortlist")
-            agreement = compare(sources, alone, among_others, graphs.score, bound)
+            agreement = compare(sources, alone, in_batch, graphs.score, bound)
             moved = largest(
-                difference(a, b.hypotheses[0]) for a, b in zip(best, among_others, strict=True)
+                difference(a, b.hypotheses[0]) for a, b in zip(best, in_batch, strict=True)
             )
             if agreement.num_parted or not (moved <= bound):
                 raise ParityError(
                     f"{name} by {step} with shortlists: {agreement.num_parted} sentences get "
-                    "different tokens among others than alone; log-probabilities differ by "
+                    "different tokens in a batch than alone; log-probabilities differ by "
                     f"{moved:.2g}"
                 )

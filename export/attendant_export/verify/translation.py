@@ -38,7 +38,7 @@ class SampleSentences:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Numbers of sentences with equal tokens, with different tokens in a tie, and without one."""
+    """Numbers of sentences whose tokens are equal, differ in a tie, or differ otherwise."""
 
     num_identical: int
     num_ties: int

@@ -32,7 +32,7 @@ def parse_manifest(text: str) -> Manifest:
 
 
 def parse_stored_manifest(text: str) -> tuple[Manifest, int]:
-    """What `parse_manifest` returns, and the ``manifest_version`` that ``text`` states."""
+    """The manifest, as `parse_manifest` returns it, and the version that ``text`` states."""
     try:
         content = json.loads(text, object_pairs_hook=_without_duplicates)
         if not isinstance(content, dict):
