@@ -19,6 +19,8 @@ PICKLE = "pytorch_model.bin"
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 """Names of weight files, in the order of preference. An index lists the files of the weights."""
 
+MAX_INTEGER = 2**31 - 1
+
 
 class CheckpointError(Exception):
     """A checkpoint is damaged, incomplete or of a kind that is not supported."""
@@ -98,11 +100,14 @@ class Config:
         value = self._fields.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A field that is an integer of at least 1. Raises CheckpointError."""
+    def integer(self, name: str, default: int | None = None, minimum: int = 1) -> int:
+        """A field that is an integer from ``minimum`` to `MAX_INTEGER`. Raises CheckpointError."""
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"{self.path}: {name} is {value!r}, want an integer from 1 on")
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        if not is_integer or not minimum <= value <= MAX_INTEGER:
+            raise CheckpointError(
+                f"{self.path}: {name} is {value!r}, want an integer from {minimum} to {MAX_INTEGER}"
+            )
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
