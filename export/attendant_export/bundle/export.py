@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
+from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, Provenance, TrainingData
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
@@ -155,8 +155,8 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
     write_manifest(draft.folder, manifest)
 
 
-def write_precisions(export: ModelExport, draft: Draft) -> None:
-    """Write, then verify the graphs of all precisions. Raises ParityError."""
+def write_precisions(export: ModelExport, draft: Draft) -> dict[str, PrecisionGraphs]:
+    """Write, then verify the graphs of all precisions; returns them. Raises ParityError."""
     manifest = draft.manifest
     written = {precision: export.write(precision) for precision in draft.all_precisions()}
     check_weights(draft.folder_of("fp32"), written["fp32"], manifest.architecture)
@@ -164,6 +164,7 @@ def write_precisions(export: ModelExport, draft: Draft) -> None:
         logger.info("verifying %s", precision)
         manifest.parity.precisions.append(export.verify(graphs))
     manifest.precisions.extend(written[precision] for precision in draft.bundled_precisions())
+    return written
 
 
 def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Manifest:

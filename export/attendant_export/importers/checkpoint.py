@@ -103,8 +103,7 @@ class Config:
     def integer(self, name: str, default: int | None = None, minimum: int = 1) -> int:
         """A field that is an integer from ``minimum`` to `MAX_INTEGER`. Raises CheckpointError."""
         value = self.get(name, default)
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        if not is_integer or not minimum <= value <= MAX_INTEGER:
+        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
             raise CheckpointError(
                 f"{self.path}: {name} is {value!r}, want an integer from {minimum} to {MAX_INTEGER}"
             )

@@ -1,6 +1,7 @@
 """Architectures of post-norm encoders, which families describe with different field names."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import (
@@ -22,7 +23,7 @@ from attendant.v1.architecture_pb2 import (
 
 from attendant_export.importers.checkpoint import CheckpointError, Config
 
-ActivationNumber = architecture_pb2.Activation.ValueType
+ActivationNumber: TypeAlias = architecture_pb2.Activation.ValueType
 
 ACTIVATIONS = {
     "gelu": ACTIVATION_GELU,
@@ -69,9 +70,7 @@ def post_norm_encoder(
     return Architecture(
         d_model=width,
         source_embeddings=embeddings,
-        encoder=Stack(
-            groups=[layers], norm_position=NORM_POSITION_POST, norm_epsilon=norm_epsilon
-        ),
+        encoder=Stack(groups=[layers], norm_position=NORM_POSITION_POST, norm_epsilon=norm_epsilon),
     )
 
 
@@ -90,9 +89,7 @@ def learned_embeddings(config: Config, num_token_types: int = 0, offset: int = 0
         )
     return Embeddings(
         vocab_size=config.integer("vocab_size"),
-        positions=Positions(
-            kind=POSITION_KIND_LEARNED, num_positions=num_positions, offset=offset
-        ),
+        positions=Positions(kind=POSITION_KIND_LEARNED, num_positions=num_positions, offset=offset),
         num_token_types=num_token_types,
         has_norm=True,
     )
