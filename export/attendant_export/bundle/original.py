@@ -17,6 +17,7 @@ from attendant_export.bundle.manifest import (
 from attendant_export.bundle.reference_outputs import read_embedding_outputs
 from attendant_export.models.encoder import Pooling
 from attendant_export.verify.embedding import EmbeddingGraphs
+from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 
 POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
@@ -52,4 +53,7 @@ def verify_against(folder: Path, checkpoint: Path) -> list[str]:
     outputs = read_embedding_outputs(folder, manifest)
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     graphs = {p.name: open_embedding_graphs(folder, p, manifest) for p in manifest.precisions}
-    return describe_original(compare_encoder(checkpoint, manifest, texts, graphs))
+    parity = compare_encoder(checkpoint, manifest, texts, graphs)
+    if parity.num_different_token_ids:
+        raise ParityError("; ".join(describe_original(parity)))
+    return describe_original(parity)

@@ -8,6 +8,7 @@ from attendant.v1.architecture_pb2 import Architecture
 
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.special_tokens import encoder_tokens
+from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
@@ -31,9 +32,10 @@ def load_encoder(
 ) -> ImportedEncoder:
     """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError."""
     tokens = encoder_tokens(checkpoint)
+    check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
         model = Encoder(architecture, tokens).eval()
     weights.load(model, checkpoint.weights)
-    max_tokens = max_text_tokens(architecture.source_embeddings.positions)
-    assert max_tokens is not None, "the positions of these families are learned"
-    return ImportedEncoder(family, model, max_tokens)
+    positions = max_text_tokens(architecture.source_embeddings.positions)
+    limits = [each for each in (positions, stated_max_tokens(checkpoint)) if each is not None]
+    return ImportedEncoder(family, model, min(limits))

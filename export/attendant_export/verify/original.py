@@ -3,6 +3,7 @@
 Nothing from a checkpoint is executed: the package runs its own code of the family only.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ from attendant_export.verify.embedding import (
     cosines,
 )
 from attendant_export.verify.graph_sessions import ParityError
+
+logger = logging.getLogger(__name__)
 
 IMPLEMENTATION = "transformers"
 MIN_SAME_MODEL_COSINE = 0.9
@@ -91,8 +94,9 @@ def compare_with_original(
 ) -> OriginalParity:
     """Compare graphs by precision with the original implementation on texts with token ids.
 
-    Raises ParityError if token ids differ, or the hidden states of fp32. Without fp32, vectors must
-    be similar.
+    Raises ParityError if the hidden states of fp32 differ. Without fp32, vectors must be similar.
+    Different token ids are counted: the tokenizer of the implementation does not always follow the
+    checkpoint's ``tokenizer.json``.
     """
     parity = OriginalParity(
         implementation=IMPLEMENTATION,
@@ -122,9 +126,9 @@ def compare_with_original(
 def _num_different(original: OriginalEncoder, texts: Mapping[str, Sequence[int]]) -> int:
     different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
     if different:
-        raise ParityError(
-            f"{IMPLEMENTATION} {original.version} gives other token ids for {len(different)} of "
-            f"{len(texts)} texts, first for {different[0]!r}"
+        logger.warning(
+            "the tokenizer of %s %s gives other token ids for %d of %d texts, first for %r",
+            *(IMPLEMENTATION, original.version, len(different), len(texts), different[0]),
         )
     return len(different)
 
