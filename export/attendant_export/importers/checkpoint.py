@@ -76,7 +76,7 @@ class Checkpoint:
         names = [name]
         if name.endswith(".index.json"):
             index = self.json_object(name).get("weight_map")
-            if not isinstance(index, dict) or not all(map(_is_plain_name, index.values())):
+            if not isinstance(index, dict) or not all(map(is_plain_name, index.values())):
                 raise CheckpointError(f"{self.folder / name} is not an index of weights")
             names = sorted(set(index.values()))
         return Weights([self.path(each) for each in names])
@@ -188,5 +188,6 @@ def _described(folder: Path, name: str) -> BundleFile:
     return BundleFile(path=name, sha256=sha256, size_bytes=(folder / name).stat().st_size)
 
 
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name
+def is_plain_name(name: object) -> bool:
+    """Whether ``name`` names a file or folder in the checkpoint's folder, not elsewhere."""
+    return isinstance(name, str) and name == Path(name).name and name not in ("", "..")

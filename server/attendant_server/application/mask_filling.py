@@ -27,7 +27,7 @@ from attendant_server.application.validation import (
 )
 from attendant_server.engine.calls import FillMaskCall, MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.tokenizer import Token, TokenizedText
 
 DEFAULT_TOP_K = 5
 
@@ -98,7 +98,7 @@ class MaskFiller:
 
         size = num_tokens(texts) + num_candidates
         filled = await self._jobs.run_for(
-            size, lambda: _filled_texts(model, tokenization, texts, results)
+            size, lambda: _filled_texts(model, tokenization, request.texts, texts, results)
         )
         return MaskFillingAnswer(
             model=model.description.key,
@@ -147,20 +147,27 @@ def _with_mask(index: int, text: TokenizedOrError, mask_id: int) -> TokenizedOrE
 def _filled_texts(
     model: ServedModel,
     tokenization: TokenizationOptions,
+    sent: Sequence[str],
     texts: Sequence[TokenizedOrError],
     results: Sequence[MaskCandidates],
 ) -> list[FilledText | InvalidRequest]:
     remaining, mask_id = iter(results), model.description.mask_id
     readable_token = cache(model.source_tokenizer.readable_token)  # masks share most candidates
     filled = list[FilledText | InvalidRequest]()
-    for text in texts:
+    for original, text in zip(sent, texts, strict=True):
         if isinstance(text, InvalidRequest):
             filled.append(text)
             continue
-        spans = [(token.start, token.end) for token in text if token.id == mask_id]
+        spans = [_span(original, token) for token in text if token.id == mask_id]
         masks = _filled_masks(spans, next(remaining), readable_token)
         filled.append(FilledText(masks, tokenization.report(text)))
     return filled
+
+
+def _span(text: str, mask: Token) -> tuple[int, int]:
+    """Start and end of a mask, without the white space that some tokenizers count as part of it."""
+    found = text[mask.start : mask.end]
+    return mask.end - len(found.lstrip()), mask.start + len(found.rstrip())
 
 
 def _filled_masks(
