@@ -13,6 +13,7 @@ from attendant_export.bundle.data_card import check_credits, read_data_card
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
+from attendant_export.bundle.original import verify_against
 from attendant_export.bundle.rebuild import rebuild_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
@@ -275,6 +276,8 @@ def _import(args: argparse.Namespace) -> None:
 
 def _verify(args: argparse.Namespace) -> None:
     print("\n".join(verify_bundle(args.bundle)))
+    if args.against is not None:
+        print("\n".join(verify_against(args.bundle, args.against)))
 
 
 def _upgrade(args: argparse.Namespace) -> None:

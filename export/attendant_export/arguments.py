@@ -52,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     }.items():
         bundle = _command(commands, name, text)
         bundle.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")
+        if name == "verify":
+            bundle.add_argument(
+                "--against",
+                metavar="SOURCE",
+                type=Path,
+                help="folder of the checkpoint that the bundle was imported from, to compare with "
+                "its original implementation; needs transformers",
+            )
     return parser
 
 

@@ -159,8 +159,10 @@ class TextTokenizer:
 
     def readable_token(self, token_id: int) -> str:
         """The token without markers of word boundaries."""
-        text = self._tokenizer.decode([token_id], skip_special_tokens=False)
-        return str(text).removeprefix(self._continuation_mark)
+        text = str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+        text = text.removeprefix(self._continuation_mark)
+        # A byte-level tokenizer marks the beginning of a word with a space.
+        return text.removeprefix(" ") or text
 
 
 def _translated(error: BaseException) -> BaseException:

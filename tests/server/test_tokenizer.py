@@ -96,6 +96,14 @@ def test_a_readable_token_has_no_marks(bpe: TextTokenizer, word_piece: str):
         assert "▁" not in bpe.readable_token(token_id)
 
 
+def test_a_readable_token_of_a_byte_level_vocabulary_has_no_space_before_it():
+    vocab = {"Ġtrain": 0, "train": 1, "Ġ": 2, "ĠĠ": 3}
+    model = {"type": "BPE", "vocab": vocab, "merges": []}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    tokenizer = TextTokenizer(definition(model=model, decoder=byte_level))
+    assert [tokenizer.readable_token(i) for i in range(4)] == ["train", "train", " ", " "]
+
+
 def definition(**changes: Any) -> str:
     content = {
         "version": "1.0",

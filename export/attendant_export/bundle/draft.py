@@ -59,11 +59,13 @@ class Draft:
         self.manifest.source_tokenizer = TOKENIZER
 
     def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
-        """The first short texts, with their token ids."""
+        """The first short texts, with their token ids. Raises ValueError if no text is short."""
         texts = self.texts[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
         encoded = {text: tokenizer.encode(text).ids for text in texts}
         short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]
+        if not short:
+            raise ValueError(f"no reference text has at most {limit} tokens: use a larger limit")
         return dict(short[:NUM_REFERENCE_TEXTS])
 
     def add_reference_outputs(self, content: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from attendant.v1.bundle_pb2 import Manifest, Provenance, TrainingData
+from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, Provenance, TrainingData
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
@@ -146,8 +146,11 @@ def _write_model(export: ModelExport, draft: Draft, data_card: DataCard) -> None
     write_manifest(draft.folder, manifest)
 
 
-def write_precisions(export: ModelExport, draft: Draft) -> None:
-    """Write, then verify the graphs of all precisions. Raises ParityError and BundleError."""
+def write_precisions(export: ModelExport, draft: Draft) -> dict[str, PrecisionGraphs]:
+    """Write, then verify the graphs of all precisions; returns them.
+
+    Raises ParityError and BundleError.
+    """
     manifest = draft.manifest
     written = {precision: export.write(precision) for precision in draft.all_precisions()}
     weights = read_weights(draft.folder_of("fp32"), written["fp32"])
@@ -156,6 +159,7 @@ def write_precisions(export: ModelExport, draft: Draft) -> None:
         logger.info("verifying %s", precision)
         manifest.parity.precisions.append(export.verify(graphs))
     manifest.precisions.extend(written[precision] for precision in draft.bundled_precisions())
+    return written
 
 
 def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Manifest:

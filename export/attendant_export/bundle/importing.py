@@ -2,12 +2,20 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from attendant.v1.bundle_pb2 import EmbeddingDefaults, ImportSource, Manifest, Provenance
+from attendant.v1.bundle_pb2 import (
+    EmbeddingDefaults,
+    ImportSource,
+    Manifest,
+    PrecisionGraphs,
+    Provenance,
+)
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export import importers
@@ -21,11 +29,14 @@ from attendant_export.bundle.export import (
 )
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
+from attendant_export.bundle.original import compare_encoder
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.verify.embedding import EmbeddingGraphs
+from attendant_export.verify.original import OriginalError, is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +132,33 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer.no_truncation()
     defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
     export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
-    write_precisions(export, draft)
-    draft.add_reference_outputs(export.reference_outputs())
+    written = write_precisions(export, draft)
+    outputs = export.reference_outputs()
+    _compare_with_original(checkpoint, draft, written, outputs)
+    draft.add_reference_outputs(outputs)
     (draft.folder / MODEL_CARD).write_text(write_import_card(draft.manifest), encoding="utf-8")
     write_manifest(draft.folder, draft.manifest)
+
+
+def _compare_with_original(
+    checkpoint: Checkpoint,
+    draft: Draft,
+    written: Mapping[str, PrecisionGraphs],
+    outputs: Mapping[str, Any],
+) -> None:
+    """Compare with the original implementation, if it is installed and can load the checkpoint."""
+    if not is_installed():
+        return
+    manifest = draft.manifest
+    logger.info("comparing with the original implementation")
+    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+    graphs = {
+        name: EmbeddingGraphs(draft.folder_of(name), precision, manifest)
+        for name, precision in written.items()
+    }
+    try:
+        found = compare_encoder(checkpoint.folder, manifest, texts, graphs)
+    except OriginalError as error:
+        logger.warning("not compared with the original implementation: %s", error)
+        return
+    manifest.parity.original.CopyFrom(found)

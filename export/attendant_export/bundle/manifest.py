@@ -9,13 +9,16 @@ from typing import Any
 
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import (
+    MODEL_KIND_EMBEDDING,
     BundleFile,
     CorpusParity,
     Graph,
     Manifest,
     ModelKind,
+    OriginalParity,
     PrecisionGraphs,
     PrecisionParity,
+    Provenance,
     QualityFigure,
 )
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
@@ -114,21 +117,33 @@ def describe_manifest(manifest: Manifest) -> str:
         f"limits      {_fields(manifest.limits)}",
         f"tokens      {_fields(manifest.special_tokens)}",
         *_optional_lines(manifest),
-        f"trained     {manifest.provenance.recipe}",
-        f"            {manifest.provenance.training_seconds / 60:.0f} minutes on "
-        f"{manifest.provenance.hardware or 'unknown hardware'}, seed {manifest.provenance.seed}, "
-        f"exported {manifest.provenance.created}",
+        *_origin_lines(manifest.provenance),
         *(f"data        {d.name} ({d.license})" for d in manifest.provenance.data),
         *_quality_lines(manifest),
         *_parity_lines(manifest),
+        *_original_lines(manifest),
         *(f"file        {f.path} {f.size_bytes:,} bytes" for f in manifest.files),
     ]
     return "\n".join(lines)
 
 
+def _origin_lines(provenance: Provenance) -> Iterator[str]:
+    """Lines on the training, or on the checkpoint that was imported."""
+    if provenance.HasField("imported_from"):
+        origin = provenance.imported_from
+        yield f"imported    from {origin.source}, family {origin.family}, {provenance.created}"
+        return
+    yield f"trained     {provenance.recipe}"
+    yield (
+        f"            {provenance.training_seconds / 60:.0f} minutes on "
+        f"{provenance.hardware or 'unknown hardware'}, seed {provenance.seed}, "
+        f"exported {provenance.created}"
+    )
+
+
 def _languages(manifest: Manifest) -> str:
-    if manifest.languages:
-        return ", ".join(manifest.languages)
+    if manifest.kind == MODEL_KIND_EMBEDDING:
+        return ", ".join(manifest.languages) or "not stated"
     sources, targets = (
         ", ".join(language.tag for language in languages)
         for languages in (manifest.source_languages, manifest.target_languages)
@@ -181,7 +196,9 @@ def _quality_lines(manifest: Manifest) -> Sequence[str]:
     return lines
 
 
-def _carried_over(figures: QualityFigure | PrecisionParity | CorpusParity) -> str:
+def _carried_over(
+    figures: QualityFigure | PrecisionParity | CorpusParity | OriginalParity,
+) -> str:
     return ", carried over from earlier graphs" if figures.is_carried_over else ""
 
 
@@ -191,6 +208,37 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
         yield "", parity.corpus
     if parity.HasField("shortlist_corpus"):
         yield WITH_SHORTLISTS, parity.shortlist_corpus
+
+
+def describe_original(parity: OriginalParity) -> list[str]:
+    """Sentences on the comparison with the original implementation."""
+    first = (
+        f"{parity.implementation} {parity.implementation_version}: "
+        f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
+    )
+    if parity.HasField("min_cosine"):
+        first += (
+            f"; the cosine of fp32 hidden states is at least {parity.min_cosine:.6f}, their "
+            f"largest difference {parity.max_difference:.2g}"
+        )
+    return [
+        first + _carried_over(parity),
+        *(
+            f"{each.precision}: cosine of vectors: mean {each.embeddings.mean_cosine:.6f}, "
+            f"least {each.embeddings.min_cosine:.6f}"
+            for each in parity.vectors
+        ),
+    ]
+
+
+def _original_lines(manifest: Manifest) -> Iterator[str]:
+    if not manifest.provenance.HasField("imported_from"):
+        return
+    lines = ["not compared"]
+    if manifest.parity.HasField("original"):
+        lines = describe_original(manifest.parity.original)
+    for line, name in zip(lines, ["original", *[""] * len(lines)], strict=False):
+        yield f"{name:<11} {line}"
 
 
 def _parity_lines(manifest: Manifest) -> Sequence[str]:

@@ -6,7 +6,7 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.kinds import kind_of_bundle
-from attendant_export.bundle.manifest import compared_corpora
+from attendant_export.bundle.manifest import compared_corpora, describe_original
 
 AGREEMENT = "Agreement with the trained model"
 REBUILT = "The graphs of this bundle were later rebuilt from its"
@@ -56,10 +56,17 @@ def write_import_card(manifest: Manifest) -> str:
         _section("Use", [kind_of_bundle(manifest).describe_use(manifest)]),
         _section("Origin", _origin(manifest)),
         _section(AGREEMENT, _parity_table(manifest)),
+        _section("Agreement with the original implementation", _original(manifest)),
         _section("Licence", [f"The weights are licensed under {manifest.license}."]),
         _section("Credits", _bullets(manifest.credits)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _original(manifest: Manifest) -> list[str]:
+    if not manifest.parity.HasField("original"):
+        return ["Not compared: the original implementation was not installed."]
+    return _bullets(describe_original(manifest.parity.original))
 
 
 def _origin(manifest: Manifest) -> list[str]:

@@ -117,7 +117,11 @@ def _compare(
         _carry_corpora_over(earlier.pop(parity.precision, PrecisionParity()), parity)
     for parity in earlier.values():
         parity.is_carried_over = True
-    manifest.parity.CopyFrom(ParityReport(precisions=[*earlier.values(), *measured]))
+    report = ParityReport(precisions=[*earlier.values(), *measured])
+    if manifest.parity.HasField("original"):
+        report.original.CopyFrom(manifest.parity.original)
+        report.original.is_carried_over = True
+    manifest.parity.CopyFrom(report)
 
 
 def _carry_corpora_over(earlier: PrecisionParity, parity: PrecisionParity) -> None:

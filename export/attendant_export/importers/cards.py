@@ -30,7 +30,8 @@ def read_card(checkpoint: Checkpoint) -> Card:
     try:
         content: Any = yaml.safe_load("\n".join(lines[: lines.index(FENCE)]))
     except yaml.YAMLError as error:
-        raise CheckpointError(f"{path}: its head is not YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its head is not YAML: {reason}") from error
     if not isinstance(content, dict):
         return Card()
     return Card(license=_license(content), languages=tuple(_strings(content.get("language"))))

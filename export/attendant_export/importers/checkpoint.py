@@ -19,6 +19,8 @@ PICKLE = "pytorch_model.bin"
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 """Names of weight files, in the order of preference. An index lists the files of the weights."""
 
+MAX_INTEGER = 2**31 - 1
+
 
 class CheckpointError(Exception):
     """A checkpoint is damaged, incomplete or of a kind that is not supported."""
@@ -74,7 +76,7 @@ class Checkpoint:
         names = [name]
         if name.endswith(".index.json"):
             index = self.json_object(name).get("weight_map")
-            if not isinstance(index, dict) or not all(map(_is_plain_name, index.values())):
+            if not isinstance(index, dict) or not all(map(is_plain_name, index.values())):
                 raise CheckpointError(f"{self.folder / name} is not an index of weights")
             names = sorted(set(index.values()))
         return Weights([self.path(each) for each in names])
@@ -98,11 +100,13 @@ class Config:
         value = self._fields.get(name)
         return default if value is None else value
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A field that is an integer of at least 1. Raises CheckpointError."""
+    def integer(self, name: str, default: int | None = None, minimum: int = 1) -> int:
+        """A field that is an integer from ``minimum`` to `MAX_INTEGER`. Raises CheckpointError."""
         value = self.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"{self.path}: {name} is {value!r}, want an integer from 1 on")
+        if type(value) is not int or not minimum <= value <= MAX_INTEGER:
+            raise CheckpointError(
+                f"{self.path}: {name} is {value!r}, want an integer from {minimum} to {MAX_INTEGER}"
+            )
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -184,5 +188,6 @@ def _described(folder: Path, name: str) -> BundleFile:
     return BundleFile(path=name, sha256=sha256, size_bytes=(folder / name).stat().st_size)
 
 
-def _is_plain_name(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name
+def is_plain_name(name: object) -> bool:
+    """Whether ``name`` names a file or folder in the checkpoint's folder, not elsewhere."""
+    return isinstance(name, str) and name == Path(name).name and name not in ("", "..")

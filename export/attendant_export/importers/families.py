@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from attendant_export.importers import bert
+from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
 
-FAMILIES: Mapping[str, Callable[[Checkpoint], ImportedEncoder]] = {"bert": bert.read_bert}
+FAMILIES: Mapping[str, Callable[[Checkpoint], ImportedEncoder]] = {
+    "bert": read_bert,
+    "camembert": read_roberta,
+    "distilbert": read_distilbert,
+    "roberta": read_roberta,
+    "xlm-roberta": read_roberta,
+}
 """The importer of each ``model_type`` of a configuration."""
 
 

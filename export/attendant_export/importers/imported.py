@@ -1,9 +1,16 @@
-"""What an importer returns: a model with its tokenizer and defaults."""
+"""An imported embedding model with its tokenizer and defaults."""
 
 from dataclasses import dataclass
 
+import torch
 from attendant.v1 import embedding_pb2
+from attendant.v1.architecture_pb2 import Architecture
 
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.special_tokens import encoder_tokens
+from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
+from attendant_export.importers.weight_names import WeightTable
+from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
 
 
@@ -18,3 +25,17 @@ class ImportedEncoder:
     """Limit of tokens of a text, special tokens included."""
     pooling: embedding_pb2.Pooling.ValueType = embedding_pb2.POOLING_MEAN
     normalize: bool = False
+
+
+def load_encoder(
+    family: str, architecture: Architecture, checkpoint: Checkpoint, weights: WeightTable
+) -> ImportedEncoder:
+    """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError."""
+    tokens = encoder_tokens(checkpoint)
+    check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
+    with torch.device("meta"):  # no memory for sizes that the weights may not have
+        model = Encoder(architecture, tokens).eval()
+    weights.load(model, checkpoint.weights)
+    positions = max_text_tokens(architecture.source_embeddings.positions)
+    limits = [each for each in (positions, stated_max_tokens(checkpoint)) if each is not None]
+    return ImportedEncoder(family, model, min(limits))

@@ -10,9 +10,15 @@ from typing import Any
 from attendant.v1 import embedding_pb2
 from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
 
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    Config,
+    is_plain_name,
+)
 from attendant_export.importers.imported import ImportedEncoder
 
+PACKAGE = "sentence_transformers."
 MODULES = "modules.json"
 ENCODER_SETTINGS = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
@@ -40,6 +46,11 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
             f"{checkpoint.folder / MODULES}: the modules {', '.join(names)} are not supported; "
             f"supported: {known}"
         )
+    if modules[0].path:
+        raise CheckpointError(
+            f"{checkpoint.folder / MODULES}: the path of Transformer is {modules[0].path!r}, "
+            "want ''"
+        )
     _check_prompts(checkpoint)
     return replace(
         encoder,
@@ -58,9 +69,20 @@ class _Module:
 def _modules(checkpoint: Checkpoint) -> list[_Module]:
     entries: Any = checkpoint.json(MODULES)
     try:
-        return [_Module(entry["type"].rpartition(".")[2], entry["path"]) for entry in entries]
+        modules = [_Module(_class_name(entry["type"]), entry["path"]) for entry in entries]
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint.folder / MODULES} is no list of modules") from error
+    for module in modules:
+        if module.path != "" and not is_plain_name(module.path):
+            raise CheckpointError(
+                f"{checkpoint.folder / MODULES}: the path {module.path!r} is not a folder's name"
+            )
+    return modules
+
+
+def _class_name(type_: str) -> str:
+    """The name of a class of sentence-transformers; the whole path of any other class."""
+    return type_.rpartition(".")[2] if type_.startswith(PACKAGE) else type_
 
 
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
@@ -95,6 +117,8 @@ def _check_prompts(checkpoint: Checkpoint) -> None:
         return
     config = Config(checkpoint.folder / PROMPTS, checkpoint.json_object(PROMPTS))
     prompts = config.get("prompts", {})
+    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
+        raise CheckpointError(f"{config.path}: prompts is {prompts!r}, want texts by name")
     if config.get("default_prompt_name") or any(prompts.values()):
         names = ", ".join(prompts)
         raise CheckpointError(f"{config.path}: prompts ({names}) are not supported yet")

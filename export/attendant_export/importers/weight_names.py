@@ -28,7 +28,7 @@ class WeightTable:
     """Prefixes that a checkpoint may put before all names of the table."""
 
     def load(self, model: nn.Module, weights: Weights) -> None:
-        """Fill a model with the weights.
+        """Make the weights those of a model, whose parameters need no memory (device "meta").
 
         Raises CheckpointError that lists every missing, unexpected and misshapen tensor.
         """
@@ -47,7 +47,8 @@ class WeightTable:
         if problems:
             listed = "; ".join(problems)
             raise CheckpointError(f"the weights do not fit the configuration: {listed}")
-        model.load_state_dict({name: _joined(names, weights) for name, names in theirs.items()})
+        tensors = {name: _joined(names, weights) for name, names in theirs.items()}
+        model.load_state_dict(tensors, assign=True)
 
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""

@@ -68,6 +68,7 @@ class MaskFillingAnswer(Answer):
 class _MaskedText(NamedTuple):
     """A text with its masks."""
 
+    sent: str
     tokens: TokenizedText
     token_ids: list[int]
     """The ids of ``tokens``, which copies them at each access."""
@@ -92,7 +93,10 @@ class MaskFiller:
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         tokenized = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
-        texts = [_with_masks(i, text, mask_id) for i, text in enumerate(tokenized)]
+        texts = [
+            _with_masks(i, sent, text, mask_id)
+            for i, (sent, text) in enumerate(zip(request.texts, tokenized, strict=True))
+        ]
         masked, record = list(good(texts)), records.current()
         record.num_invalid_texts += len(list(good(tokenized))) - len(masked)
         num_candidates = top_k * sum(len(text.masks) for text in masked)
@@ -138,13 +142,15 @@ def _mask(model: ServedModel) -> tuple[int, TextTokenizer]:
     return description.mask_id, tokenizer
 
 
-def _with_masks(index: int, text: TokenizedOrError, mask_id: int) -> _MaskedText | InvalidRequest:
+def _with_masks(
+    index: int, sent: str, text: TokenizedOrError, mask_id: int
+) -> _MaskedText | InvalidRequest:
     if isinstance(text, InvalidRequest):
         return text
     token_ids = text.token_ids
     masks = [i for i, token_id in enumerate(token_ids) if token_id == mask_id]
     if masks:
-        return _MaskedText(text, token_ids, masks)
+        return _MaskedText(sent, text, token_ids, masks)
     was_cut = len(text) < text.num_original_tokens
     return InvalidRequest(TEXTS.format(index), "has no mask left" if was_cut else "has no mask")
 
@@ -157,7 +163,12 @@ def _filled_text(
 ) -> FilledText:
     offsets, positions = text.tokens.encoding.offsets, text.tokens.positions
     masks = [
-        FilledMask(*offsets[positions[i]], ids, list(map(readable_token, ids)), probabilities)
+        FilledMask(
+            *_span(text.sent, *offsets[positions[i]]),
+            ids,
+            list(map(readable_token, ids)),
+            probabilities,
+        )
         for i, ids, probabilities in zip(
             text.masks,
             candidates.token_ids.tolist(),
@@ -166,3 +177,9 @@ def _filled_text(
         )
     ]
     return FilledText(masks, tokenization.report(text.tokens))
+
+
+def _span(text: str, start: int, end: int) -> tuple[int, int]:
+    """Start and end of a mask, without the white space that some tokenizers count as part of it."""
+    found = text[start:end]
+    return end - len(found.lstrip()), start + len(found.rstrip())

@@ -825,7 +825,7 @@ class SpecialTokens(google.protobuf.message.Message):
     eos_id: builtins.int
     """End token (EOS) of sources and of translations."""
     unk_id: builtins.int
-    """Unknown token: stands for text that the vocabulary cannot represent."""
+    """Unknown token: stands for text that the vocabulary cannot represent. A vocabulary of bytes has none."""
     cls_id: builtins.int
     """First token of every text of an embedding model."""
     sep_id: builtins.int
@@ -1043,18 +1043,105 @@ class ParityReport(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PRECISIONS_FIELD_NUMBER: builtins.int
+    ORIGINAL_FIELD_NUMBER: builtins.int
     @property
     def precisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PrecisionParity]:
         """One comparison for each precision of the bundle. fp32, the reference for the other precisions, is always included."""
+
+    @property
+    def original(self) -> Global___OriginalParity:
+        """Comparison of an imported model with the original implementation. Absent if they were not compared."""
 
     def __init__(
         self,
         *,
         precisions: collections.abc.Iterable[Global___PrecisionParity] | None = ...,
+        original: Global___OriginalParity | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["precisions", b"precisions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["original", b"original"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["original", b"original", "precisions", b"precisions"]) -> None: ...
 
 Global___ParityReport: typing_extensions.TypeAlias = ParityReport
+
+@typing.final
+class OriginalParity(google.protobuf.message.Message):
+    """OriginalParity compares an imported embedding model with the implementation that its checkpoint was written for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMPLEMENTATION_FIELD_NUMBER: builtins.int
+    IMPLEMENTATION_VERSION_FIELD_NUMBER: builtins.int
+    NUM_TEXTS_FIELD_NUMBER: builtins.int
+    NUM_DIFFERENT_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    MIN_COSINE_FIELD_NUMBER: builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: builtins.int
+    VECTORS_FIELD_NUMBER: builtins.int
+    IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
+    implementation: builtins.str
+    """Name of the implementation, such as "transformers"."""
+    implementation_version: builtins.str
+    """Its version."""
+    num_texts: builtins.int
+    """Texts compared."""
+    num_different_token_ids: builtins.int
+    """Texts whose token ids differ from those of the implementation's own tokenizer."""
+    min_cosine: builtins.float
+    """fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
+    comparison had no fp32 graphs.
+    """
+    max_difference: builtins.float
+    """fp32: largest difference between components of hidden states. Absent with min_cosine."""
+    is_carried_over: builtins.bool
+    """Whether the figures were measured with graphs of an earlier bundle of the same weights."""
+    @property
+    def vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalVectors]:
+        """Agreement of the vectors of each precision, pooled by default."""
+
+    def __init__(
+        self,
+        *,
+        implementation: builtins.str = ...,
+        implementation_version: builtins.str = ...,
+        num_texts: builtins.int = ...,
+        num_different_token_ids: builtins.int = ...,
+        min_cosine: builtins.float | None = ...,
+        max_difference: builtins.float | None = ...,
+        vectors: collections.abc.Iterable[Global___OriginalVectors] | None = ...,
+        is_carried_over: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "max_difference", b"max_difference", "min_cosine", b"min_cosine"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "vectors", b"vectors"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_difference", b"_max_difference"]) -> typing.Literal["max_difference"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_cosine", b"_min_cosine"]) -> typing.Literal["min_cosine"] | None: ...
+
+Global___OriginalParity: typing_extensions.TypeAlias = OriginalParity
+
+@typing.final
+class OriginalVectors(google.protobuf.message.Message):
+    """OriginalVectors compares the pooled vectors of one precision with those of the original implementation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: builtins.int
+    EMBEDDINGS_FIELD_NUMBER: builtins.int
+    precision: builtins.str
+    """The precision compared: "fp32", "int8" or "fp16"."""
+    @property
+    def embeddings(self) -> Global___EmbeddingParity:
+        """The agreement."""
+
+    def __init__(
+        self,
+        *,
+        precision: builtins.str = ...,
+        embeddings: Global___EmbeddingParity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["embeddings", b"embeddings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "precision", b"precision"]) -> None: ...
+
+Global___OriginalVectors: typing_extensions.TypeAlias = OriginalVectors
 
 @typing.final
 class PrecisionParity(google.protobuf.message.Message):

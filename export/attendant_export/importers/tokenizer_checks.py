@@ -1,0 +1,65 @@
+"""Checks that ``tokenizer.json``, which a bundle takes as it is, fits the rest of a checkpoint."""
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from attendant_export.data.tokenizer import TOKENIZER
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.special_tokens import TOKENIZER_CONFIG, read_tokenizer
+from attendant_export.models.special_tokens import EncoderTokens
+
+NORMALIZER_FIELDS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+"""Fields of BERT's normalizer in ``tokenizer.json``, by name in ``tokenizer_config.json``."""
+
+
+def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: int) -> None:
+    """Raise CheckpointError if the tokenizer does not fit the model or its configuration."""
+    tokenizer = read_tokenizer(checkpoint)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    path = checkpoint.folder / TOKENIZER
+    content = json.loads(tokenizer.to_str())
+    if (largest := _largest_id(tokenizer, content)) >= vocab_size:
+        raise CheckpointError(f"{path}: token id {largest} exceeds the vocab_size {vocab_size}")
+    ids = tokenizer.encode("a").ids
+    if (ids[:1], ids[-1:]) != ([tokens.cls_id], [tokens.sep_id]):
+        raise CheckpointError(
+            f"{path}: a text does not begin with the cls_token and end with the sep_token"
+        )
+    _check_normalizer(checkpoint, content.get("normalizer") or {})
+
+
+def stated_max_tokens(checkpoint: Checkpoint) -> int | None:
+    """The limit of tokens that the tokenizer's configuration states. None: no limit."""
+    limit = _config(checkpoint).get("model_max_length")
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def _largest_id(tokenizer: Tokenizer, content: dict[str, Any]) -> int:
+    """The largest id in texts, in which the server recognizes no special tokens."""
+    ids = tokenizer.get_vocab(with_added_tokens=False).values()
+    added = (token["id"] for token in content["added_tokens"] if not token["special"])
+    return max([*ids, *added], default=0)
+
+
+def _check_normalizer(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> None:
+    """Raise CheckpointError if the configuration states another normalization."""
+    if normalizer.get("type") != "BertNormalizer":
+        return
+    config = _config(checkpoint)
+    for theirs, ours in NORMALIZER_FIELDS.items():
+        if theirs in config and config[theirs] != normalizer[ours]:
+            raise CheckpointError(
+                f"{checkpoint.folder / TOKENIZER_CONFIG}: {theirs} is {config[theirs]!r}, but "
+                f"{ours} in {TOKENIZER} is {normalizer[ours]!r}"
+            )
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any]:
+    return checkpoint.json_object(TOKENIZER_CONFIG) if checkpoint.has(TOKENIZER_CONFIG) else {}

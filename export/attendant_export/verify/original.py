@@ -1,0 +1,182 @@
+"""Compares an imported encoder with the original implementation, ``transformers``, if installed.
+
+Nothing from a checkpoint is executed: the package runs its own code of the family only.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+
+from attendant_export.models.encoder import Pooling, pool
+from attendant_export.verify.embedding import (
+    MIN_FP32_COSINE,
+    EmbeddingGraphs,
+    FloatArray,
+    cosines,
+)
+from attendant_export.verify.graph_sessions import ParityError
+
+logger = logging.getLogger(__name__)
+
+IMPLEMENTATION = "transformers"
+MIN_SAME_MODEL_COSINE = 0.9
+"""Lower bound of the mean cosine of vectors in a bundle without fp32, to notice another model."""
+
+
+class OriginalError(ValueError):
+    """The original implementation is not installed, or cannot load a checkpoint."""
+
+
+def is_installed() -> bool:
+    """Whether the original implementation is installed."""
+    return find_spec(IMPLEMENTATION) is not None
+
+
+class OriginalEncoder:
+    """The tokenizer and the encoder of a checkpoint in the original implementation."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OriginalError."""
+        if not is_installed():
+            raise OriginalError(
+                f"a comparison with the original needs {IMPLEMENTATION}: install "
+                "attendant-export[verify]"
+            )
+        if not folder.is_dir():
+            raise OriginalError(f"{folder}: no such folder")
+        import transformers
+
+        self.version: str = transformers.__version__
+        # A head that the encoder does not need is no news.
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        options = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+            model: Any = transformers.AutoModel.from_pretrained(folder, **options)
+        except Exception as error:  # The library raises no narrower class.
+            raise OriginalError(
+                f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
+            ) from error
+        self._model = model.float().eval()
+
+    def token_ids(self, text: str) -> list[int]:
+        """The token ids of a text, special tokens included."""
+        return list(self._tokenizer(text)["input_ids"])
+
+    def hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
+        """The embeddings and each layer's output, each (1, length, d_model).
+
+        Raises OriginalError for token ids or a length that the model does not have.
+        """
+        try:
+            with torch.inference_mode():
+                output = self._model(torch.tensor([list(token_ids)]), output_hidden_states=True)
+        except (IndexError, RuntimeError) as error:
+            raise OriginalError(
+                f"{IMPLEMENTATION} {self.version} cannot run {len(token_ids)} tokens: {error}"
+            ) from error
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        return [state.numpy() for state in states]
+
+
+def compare_with_original(
+    original: OriginalEncoder,
+    texts: Mapping[str, Sequence[int]],
+    graphs: Mapping[str, EmbeddingGraphs],
+    pooling: Pooling,
+) -> OriginalParity:
+    """Compare graphs by precision with the original implementation on texts with token ids.
+
+    Raises ParityError if the hidden states of fp32 differ. Without fp32, vectors must be similar.
+    Different token ids are counted: the tokenizer of the implementation does not always follow the
+    checkpoint's ``tokenizer.json``.
+    """
+    parity = OriginalParity(
+        implementation=IMPLEMENTATION,
+        implementation_version=original.version,
+        num_texts=len(texts),
+        num_different_token_ids=_num_different(original, texts),
+    )
+    expected = [original.hidden_states(ids) for ids in texts.values()]
+    vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
+    for precision, opened in graphs.items():
+        names = [f"{pooling}_pooled"]
+        found = np.concatenate([opened.run([ids], names)[0] for ids in texts.values()])
+        similar = _cosines("vectors", found, vectors)
+        parity.vectors.add(precision=precision).embeddings.CopyFrom(_agreement(similar))
+    if (fp32 := graphs.get("fp32")) is None:
+        _check_vectors(parity)
+        return parity
+    pairs = [
+        pair
+        for ids, states in zip(texts.values(), expected, strict=True)
+        for pair in _pairs(fp32.run([ids], fp32.hidden_names), states)
+    ]
+    _compare_states(pairs, parity)
+    return parity
+
+
+def _num_different(original: OriginalEncoder, texts: Mapping[str, Sequence[int]]) -> int:
+    different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
+    if different:
+        logger.warning(
+            "the tokenizer of %s %s gives other token ids for %d of %d texts, first for %r",
+            *(IMPLEMENTATION, original.version, len(different), len(texts), different[0]),
+        )
+    return len(different)
+
+
+def _pooled(hidden: FloatArray, pooling: Pooling) -> FloatArray:
+    states = torch.from_numpy(hidden)
+    is_real = torch.ones(states.shape[:2], dtype=torch.bool)
+    vectors: FloatArray = pool(states, is_real, pooling).numpy()
+    return vectors
+
+
+def _cosines(name: str, ours: FloatArray, theirs: FloatArray) -> FloatArray:
+    if ours.shape != theirs.shape:
+        raise ParityError(f"{name} of {IMPLEMENTATION} are {theirs.shape}, not {ours.shape}")
+    return cosines(ours, theirs)
+
+
+def _agreement(similar: FloatArray) -> EmbeddingParity:
+    return EmbeddingParity(
+        num_texts=len(similar), min_cosine=float(similar.min()), mean_cosine=float(similar.mean())
+    )
+
+
+def _check_vectors(parity: OriginalParity) -> None:
+    """Raise ParityError for vectors that differ by more than a precision explains."""
+    for each in parity.vectors:
+        if not (each.embeddings.mean_cosine >= MIN_SAME_MODEL_COSINE):
+            raise ParityError(
+                f"{each.precision} vectors have a mean cosine of only "
+                f"{each.embeddings.mean_cosine:.4f} to those of {parity.implementation} "
+                f"{parity.implementation_version}"
+            )
+
+
+def _pairs(
+    ours: Sequence[FloatArray], theirs: Sequence[FloatArray]
+) -> list[tuple[FloatArray, FloatArray]]:
+    """The two hidden states of each layer."""
+    if len(ours) != len(theirs):
+        raise ParityError(f"{IMPLEMENTATION} has {len(theirs) - 1} layers, not {len(ours) - 1}")
+    return list(zip(ours, theirs, strict=True))
+
+
+def _compare_states(pairs: Sequence[tuple[FloatArray, FloatArray]], parity: OriginalParity) -> None:
+    parity.min_cosine = float(np.min([_cosines("hidden states", *pair).min() for pair in pairs]))
+    parity.max_difference = float(np.max([np.abs(ours - theirs).max() for ours, theirs in pairs]))
+    if not (parity.min_cosine >= MIN_FP32_COSINE):  # also false for NaN
+        raise ParityError(
+            f"hidden states differ from {IMPLEMENTATION} {parity.implementation_version}: the "
+            f"smallest cosine is {parity.min_cosine:.6f}"
+        )

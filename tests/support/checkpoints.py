@@ -1,0 +1,261 @@
+"""Tiny checkpoints of other projects, written file by file as these projects write them.
+
+Names and shapes of the weights are spelled out here a second time, so that a wrong table of an
+importer does not go unnoticed. The weights are random.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from attendant_export.bundle.importing import sample_texts
+from attendant_export.data.tokenizer import train_bert_tokenizer
+from safetensors.torch import save_file
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+WIDTH, NUM_LAYERS, FEED_FORWARD, NUM_POSITIONS = 32, 2, 48, 130
+BERT_TOKENS = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "unk": "[UNK]"}
+ROBERTA_TOKENS = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>", "unk": "<unk>"}
+BERT_FIELDS = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 4,
+    "intermediate_size": FEED_FORWARD,
+    "max_position_embeddings": NUM_POSITIONS,
+}
+DISTILBERT_FIELDS = {
+    "dim": WIDTH,
+    "n_layers": NUM_LAYERS,
+    "n_heads": 4,
+    "hidden_dim": FEED_FORWARD,
+    "max_position_embeddings": NUM_POSITIONS,
+}
+
+
+def write_checkpoint(
+    folder: Path, family: str, has_head: bool = True, prefix: str = "", **fields: Any
+) -> Path:
+    """Write a checkpoint of ``family`` and return ``folder``.
+
+    ``prefix`` is put before the names of the encoder's weights. ``fields`` change the configuration
+    after the weights were made.
+    """
+    tokenizer, tokens, config, shapes_of = _FAMILIES[family](has_head)
+    folder.mkdir(parents=True)
+    size = tokenizer.get_vocab_size()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {f"{name}_token": token for name, token in tokens.items()}
+    case = {"do_lower_case": False, "strip_accents": False} if tokens is BERT_TOKENS else {}
+    write_json(folder / "tokenizer_config.json", special | case)
+    config = {"model_type": family, "vocab_size": size, **config, **fields}
+    write_json(folder / "config.json", config)
+    encoder, head = shapes_of(size)
+    shapes = {f"{prefix}{name}": shape for name, shape in encoder.items()}
+    save_file(random_tensors(shapes | (head if has_head else {})), folder / "model.safetensors")
+    (folder / "README.md").write_text(
+        "---\nlicense: cc0-1.0\nlanguage:\n- en\n- de\n---\n# A tiny model\n"
+    )
+    return folder
+
+
+def write_sentence_transformer(
+    folder: Path, pooling: Mapping[str, Any], normalizes: bool = False, max_tokens: int = 64
+) -> Path:
+    """Write a folder of sentence-transformers around a BERT checkpoint without a head."""
+    write_checkpoint(folder, "bert", has_head=False)
+    names = ["Transformer", "Pooling", *(["Normalize"] if normalizes else [])]
+    paths = ["", *(f"{i}_{name}" for i, name in enumerate(names) if i)]
+    write_json(
+        folder / "modules.json",
+        [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for i, (name, path) in enumerate(zip(names, paths, strict=True))
+        ],
+    )
+    settings = {"max_seq_length": max_tokens, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", settings)
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": WIDTH, **pooling})
+    return folder
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def change_json(path: Path, **fields: Any) -> None:
+    """Change fields of a JSON file that holds an object; None removes a field."""
+    content = json.loads(path.read_text(encoding="utf-8")) | fields
+    write_json(path, {name: value for name, value in content.items() if value is not None})
+
+
+def random_tensors(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Random weights; those of norms are around 1."""
+    generator = torch.Generator().manual_seed(11)
+    tensors = {}
+    for name, shape in shapes.items():
+        is_norm = "norm" in name.lower() and name.endswith("weight")
+        tensor = torch.randn(*shape, generator=generator) * 0.2
+        tensors[name] = tensor + 1 if is_norm else tensor
+    return tensors
+
+
+def linear(name: str, inputs: int, outputs: int) -> Shapes:
+    """Weight and bias of a linear layer."""
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def norm(name: str, width: int = WIDTH) -> Shapes:
+    """Weight and bias of a layer norm."""
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+Family = tuple[Tokenizer, dict[str, str], dict[str, Any], Callable[[int], tuple[Shapes, Shapes]]]
+"""Tokenizer, its special tokens, configuration, and shapes of encoder and head by vocabulary."""
+
+
+def _bert(has_head: bool) -> Family:
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder = _bert_encoder(vocab_size, num_token_types=2)
+        head = {
+            **linear("cls.predictions.transform.dense", WIDTH, WIDTH),
+            **norm("cls.predictions.transform.LayerNorm"),
+            "cls.predictions.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    config = BERT_FIELDS | {"hidden_act": "gelu_new" if has_head else "gelu"}
+    return train_bert_tokenizer(sample_texts(), 400), BERT_TOKENS, config, shapes
+
+
+def _roberta(has_head: bool) -> Family:
+    return _byte_level_bpe(), ROBERTA_TOKENS, *_roberta_network(has_head)
+
+
+def _xlm_roberta(has_head: bool) -> Family:
+    return _unigram(), ROBERTA_TOKENS, *_roberta_network(has_head)
+
+
+def _roberta_network(
+    has_head: bool,
+) -> tuple[dict[str, Any], Callable[[int], tuple[Shapes, Shapes]]]:
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder = _bert_encoder(vocab_size, num_token_types=1)
+        head = {
+            **linear("lm_head.dense", WIDTH, WIDTH),
+            **norm("lm_head.layer_norm"),
+            "lm_head.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    # The head of this family has GELU, whatever the layers have.
+    config = {"hidden_act": "relu" if has_head else "gelu", "type_vocab_size": 1, "pad_token_id": 1}
+    return BERT_FIELDS | {"layer_norm_eps": 1e-5} | config, shapes
+
+
+def _distilbert(has_head: bool) -> Family:
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder = {
+            "embeddings.word_embeddings.weight": (vocab_size, WIDTH),
+            "embeddings.position_embeddings.weight": (NUM_POSITIONS, WIDTH),
+            **norm("embeddings.LayerNorm"),
+        }
+        for layer in range(NUM_LAYERS):
+            name = f"transformer.layer.{layer}"
+            for each in ("q_lin", "k_lin", "v_lin", "out_lin"):
+                encoder |= linear(f"{name}.attention.{each}", WIDTH, WIDTH)
+            encoder |= norm(f"{name}.sa_layer_norm") | norm(f"{name}.output_layer_norm")
+            encoder |= linear(f"{name}.ffn.lin1", WIDTH, FEED_FORWARD)
+            encoder |= linear(f"{name}.ffn.lin2", FEED_FORWARD, WIDTH)
+        head = {
+            **linear("vocab_transform", WIDTH, WIDTH),
+            **norm("vocab_layer_norm"),
+            "vocab_projector.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    config = DISTILBERT_FIELDS | {"activation": "gelu", "sinusoidal_pos_embds": False}
+    return train_bert_tokenizer(sample_texts(), 400), BERT_TOKENS, config, shapes
+
+
+def _bert_encoder(vocab_size: int, num_token_types: int) -> Shapes:
+    shapes: Shapes = {
+        "embeddings.word_embeddings.weight": (vocab_size, WIDTH),
+        "embeddings.position_embeddings.weight": (NUM_POSITIONS, WIDTH),
+        "embeddings.token_type_embeddings.weight": (num_token_types, WIDTH),
+        **norm("embeddings.LayerNorm"),
+    }
+    for layer in range(NUM_LAYERS):
+        name = f"encoder.layer.{layer}"
+        for each in ("self.query", "self.key", "self.value", "output.dense"):
+            shapes |= linear(f"{name}.attention.{each}", WIDTH, WIDTH)
+        shapes |= norm(f"{name}.attention.output.LayerNorm") | norm(f"{name}.output.LayerNorm")
+        shapes |= linear(f"{name}.intermediate.dense", WIDTH, FEED_FORWARD)
+        shapes |= linear(f"{name}.output.dense", FEED_FORWARD, WIDTH)
+    return shapes | linear("pooler.dense", WIDTH, WIDTH)
+
+
+_FAMILIES: dict[str, Callable[[bool], Family]] = {
+    "bert": _bert,
+    "camembert": _xlm_roberta,
+    "distilbert": _distilbert,
+    "roberta": _roberta,
+    "xlm-roberta": _xlm_roberta,
+}
+FAMILIES = tuple(_FAMILIES)
+"""The families whose checkpoints can be written."""
+
+
+def _byte_level_bpe() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    return _with_mask(tokenizer)
+
+
+def _unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=500,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return _with_mask(tokenizer)
+
+
+def _with_mask(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+    return tokenizer
