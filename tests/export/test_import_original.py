@@ -1,0 +1,239 @@
+"""Imported models are compared with the original implementation, if it is installed."""
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from attendant_export.__main__ import main
+from attendant_export.bundle.embedding import open_embedding_graphs
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.reference_outputs import read_embedding_outputs
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.families import read_model
+from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.verify import original
+from attendant_export.verify.graph_sessions import ParityError
+from attendant_export.verify.original import compare_with_original
+from safetensors.torch import load_file, save_file
+
+from tests.support.bundles import one_thread
+from tests.support.checkpoints import FAMILIES, write_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def quiet_threads():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def without_transformers(monkeypatch):
+    monkeypatch.setattr(original, "find_spec", lambda name: None)
+
+
+def import_(source, bundles, *options):
+    main(["import", str(source), "--bundles-dir", str(bundles), *options])
+    return bundles / source.name / "1"
+
+
+def inspected(bundle, capsys):
+    capsys.readouterr()
+    main(["inspect", str(bundle)])
+    return capsys.readouterr().out
+
+
+def test_without_the_original_a_bundle_says_that_it_was_not_compared(
+    tmp_path, without_transformers, capsys
+):
+    source = write_checkpoint(tmp_path / "source", "bert", has_head=False)
+    bundle = import_(source, tmp_path / "bundles")
+    assert not read_manifest(bundle).parity.HasField("original")
+    assert "Not compared: the original implementation" in (bundle / "MODEL_CARD.md").read_text()
+    assert "original    not compared\n" in inspected(bundle, capsys)
+
+
+def test_without_the_original_a_verification_against_it_fails(
+    embedding_bundle, tmp_path, without_transformers, capsys
+):
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(embedding_bundle), "--against", str(tmp_path)])
+    assert "needs transformers: install attendant-export[verify]" in capsys.readouterr().err
+
+
+def test_translation_models_have_no_original_to_compare_with(translation_bundle, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        main(["verify", str(translation_bundle), "--against", str(tmp_path)])
+    assert "only embedding models can be compared" in capsys.readouterr().err
+
+
+class ModelAsOriginal:
+    """The PyTorch model of an imported checkpoint in the place of the original."""
+
+    version = "0"
+
+    def __init__(self, source):
+        checkpoint = Checkpoint(source)
+        self.model, self.tokenizer = read_model(checkpoint).model, read_tokenizer(checkpoint)
+        self.noise, self.layers = 0.0, slice(None)
+
+    def token_ids(self, text):
+        return self.tokenizer.encode(text).ids
+
+    @torch.inference_mode()
+    def hidden_states(self, token_ids):
+        states = [h.numpy() for h in self.model.hidden_states(torch.tensor([list(token_ids)]))]
+        states[1] = states[1] + self.noise * np.sign(states[1]) * (states[1] > 0)
+        return states[self.layers]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A checkpoint and its bundle of fp32 and int8."""
+    folder = tmp_path_factory.mktemp("imported")
+    source = write_checkpoint(folder / "source", "roberta", has_head=False)
+    with one_thread():
+        return source, import_(source, folder / "bundles", "--precisions", "fp32,int8")
+
+
+@pytest.fixture
+def compare(imported):
+    """Compares the bundle with an original, on its reference texts."""
+    _, bundle = imported
+    manifest = read_manifest(bundle)
+    texts = read_embedding_outputs(bundle, manifest)["texts"]
+
+    def run(original, precisions=("fp32", "int8")):
+        graphs = {
+            p.name: open_embedding_graphs(bundle, p, manifest)
+            for p in manifest.precisions
+            if p.name in precisions
+        }
+        return compare_with_original(
+            original, {t["text"]: t["token_ids"] for t in texts}, graphs, "mean"
+        )
+
+    return run
+
+
+def test_all_layers_and_the_vectors_of_all_precisions_are_compared(imported, compare):
+    parity = compare(ModelAsOriginal(imported[0]))
+    assert (parity.num_texts, parity.num_different_token_ids) == (64, 0)
+    assert parity.min_cosine >= 0.99999
+    assert 0 < parity.max_difference < 1e-4
+    cosines = {each.precision: each.embeddings.min_cosine for each in parity.vectors}
+    assert cosines["fp32"] >= 0.99999
+    assert 0.99 < cosines["int8"] < cosines["fp32"]
+
+
+def test_a_layer_that_differs_fails_although_the_vectors_are_equal(imported, compare):
+    other = ModelAsOriginal(imported[0])
+    other.noise = 0.05
+    with pytest.raises(ParityError, match="hidden states differ from transformers 0: the smallest"):
+        compare(other)
+
+
+def test_other_numbers_of_layers_fail(imported, compare):
+    other = ModelAsOriginal(imported[0])
+    other.layers = slice(-2, None)
+    with pytest.raises(ParityError, match="transformers has 1 layers, not 2"):
+        compare(other)
+
+
+def test_a_bundle_of_int8_is_told_from_another_model(imported, compare):
+    other = ModelAsOriginal(imported[0])
+    assert compare(other, ["int8"]).vectors[0].embeddings.mean_cosine > 0.99
+    torch.manual_seed(5)
+    other.model.encoder.layers[0].feed_forward[0].weight.data.normal_()
+    with pytest.raises(ParityError, match="int8 vectors have a mean cosine of only"):
+        compare(other, ["int8"])
+
+
+def test_texts_with_other_token_ids_are_counted_and_one_is_named(imported, compare, caplog):
+    other = ModelAsOriginal(imported[0])
+    other.token_ids = lambda text: [0, 2] if text == "No." else other.tokenizer.encode(text).ids
+    with caplog.at_level(logging.WARNING):
+        assert compare(other).num_different_token_ids == 1
+    assert "gives other token ids for 1 of 64 texts, first for 'No.'" in caplog.text
+
+
+@pytest.fixture
+def transformers():
+    """The original implementation; without it, a test is skipped."""
+    return pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_follows_the_original(family, transformers, tmp_path, capsys):
+    source = write_checkpoint(tmp_path / family, family)
+
+    bundle = import_(source, tmp_path / "bundles")
+
+    parity = read_manifest(bundle).parity.original
+    assert (parity.implementation, parity.implementation_version) == (
+        "transformers",
+        transformers.__version__,
+    )
+    assert (parity.num_texts > 50, parity.num_different_token_ids) == (True, 0)
+    assert parity.min_cosine >= 0.99999
+    assert parity.vectors[0].embeddings.min_cosine >= 0.99999
+    line = f"transformers {transformers.__version__}: 0 of {parity.num_texts} texts have other"
+    assert f"- {line}" in (bundle / "MODEL_CARD.md").read_text()
+    assert f"original    {line}" in inspected(bundle, capsys)
+    main(["verify", str(bundle), "--against", str(source)])
+    assert line in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_head_of_every_family_follows_the_original(family, transformers, tmp_path):
+    source = write_checkpoint(tmp_path / family, family)
+    ours = read_model(Checkpoint(source)).model
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(source).eval()
+    token_ids = torch.arange(5, 60)[None]
+    with torch.inference_mode():
+        expected = theirs(token_ids).logits[0]
+        found = ours.mask_logits(ours(token_ids)[0])
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_another_checkpoint_than_that_of_the_bundle_fails(transformers, tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "source", "bert", has_head=False)
+    bundle = import_(source, tmp_path / "bundles")
+    other = shutil.copytree(source, tmp_path / "other")
+    tensors = load_file(other / "model.safetensors")
+    tensors["encoder.layer.0.output.dense.weight"] *= 1.05
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match="1"):
+        main(["verify", str(bundle), "--against", str(other)])
+    assert "hidden states differ from transformers" in capsys.readouterr().err
+
+
+def test_an_original_that_cannot_load_a_checkpoint_is_no_comparison(
+    transformers, tmp_path, capsys, caplog, monkeypatch
+):
+    def fail(*_, **__):
+        raise RuntimeError("no such class")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", fail)
+    source = write_checkpoint(tmp_path / "source", "bert", has_head=False)
+    with caplog.at_level(logging.WARNING):
+        bundle = import_(source, tmp_path / "bundles")
+    assert f"cannot load {source}: no such class" in caplog.text
+    assert not read_manifest(bundle).parity.HasField("original")
+    with pytest.raises(SystemExit, match="2"):
+        main(["verify", str(bundle), "--against", str(source)])
+    assert f"cannot load {source}: no such class" in capsys.readouterr().err
+
+
+def test_code_in_a_checkpoint_is_not_run(transformers, tmp_path):
+    source = write_checkpoint(
+        tmp_path / "source",
+        "bert",
+        has_head=False,
+        auto_map={"AutoConfig": "evil.Config", "AutoModel": "evil.Model"},
+    )
+    (source / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    bundle = import_(source, tmp_path / "bundles")
+    assert read_manifest(bundle).parity.original.min_cosine >= 0.99999
+    assert not (tmp_path / "ran").exists()
