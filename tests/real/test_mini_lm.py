@@ -52,9 +52,12 @@ def bundle(source, tmp_path_factory):
 def servers(bundle):
     """A server of each precision."""
     loop = LoopThread()
-    common = {"bundles": bundle.parents[1], "host": "127.0.0.1", "metrics_host": "127.0.0.1"}
-    ports = {"port": 0, "metrics_port": 0, "lame_duck_seconds": 0.0}
-    fp32, int8 = (Settings(**common, **ports, precision=p) for p in ("fp32", "int8"))
+    address: dict[str, Any] = {"host": "127.0.0.1", "metrics_host": "127.0.0.1"}
+    ports: dict[str, Any] = {"port": 0, "metrics_port": 0, "lame_duck_seconds": 0.0}
+    fp32, int8 = (
+        Settings(bundles=bundle.parents[1], precision=precision, **address, **ports)
+        for precision in ("fp32", "int8")
+    )
     with running_server(loop, fp32) as first, running_server(loop, int8) as second:
         yield {"fp32": first, "int8": second}
     loop.close()
