@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from attendant.v1.architecture_pb2 import RelativePositions
 from attendant_export.__main__ import main
 from attendant_export.bundle.embedding import open_embedding_graphs
 from attendant_export.bundle.manifest import read_manifest
@@ -13,6 +14,7 @@ from attendant_export.bundle.reference_outputs import read_embedding_outputs
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.models.relative_positions import buckets
 from attendant_export.verify import original
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.original import compare_with_original
@@ -195,6 +197,15 @@ def test_the_head_of_every_family_follows_the_original(family, transformers, tmp
         expected = theirs(token_ids).logits[0]
         found = ours.mask_logits(ours(token_ids)[0])
     assert (found - expected).abs().max() < 1e-4
+
+
+def test_buckets_of_relative_positions_are_those_of_the_original(transformers):
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distances = torch.arange(-600, 601)
+    expected = MPNetEncoder.relative_position_bucket(distances, num_buckets=32, max_distance=128)
+    part = RelativePositions(num_buckets=32, max_distance=128)
+    assert torch.equal(buckets(part, distances), expected)
 
 
 def test_another_checkpoint_than_that_of_the_bundle_fails(transformers, tmp_path, capsys):
