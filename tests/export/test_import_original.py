@@ -10,6 +10,7 @@ from attendant.v1.architecture_pb2 import RelativePositions
 from attendant_export.__main__ import main
 from attendant_export.bundle.embedding import open_embedding_graphs
 from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.rebuild import _compare as compare_rebuilt
 from attendant_export.bundle.reference_outputs import read_embedding_outputs
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
@@ -248,3 +249,12 @@ def test_code_in_a_checkpoint_is_not_run(transformers, tmp_path):
     bundle = import_(source, tmp_path / "bundles")
     assert read_manifest(bundle).parity.original.min_cosine >= 0.99999
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_rebuild_keeps_the_comparison_and_marks_it(imported):
+    source, bundle = imported
+    manifest = read_manifest(bundle)
+    manifest.parity.original.implementation = "transformers"
+    compare_rebuilt(bundle, manifest, read_model(Checkpoint(source)).model.state_dict(), "fp32")
+    assert manifest.parity.original.implementation == "transformers"
+    assert manifest.parity.original.is_carried_over
