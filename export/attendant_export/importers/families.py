@@ -6,6 +6,7 @@ from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
 
@@ -13,6 +14,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], ImportedEncoder]] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "mpnet": read_mpnet,
     "roberta": read_roberta,
     "xlm-roberta": read_roberta,
 }
