@@ -8,7 +8,6 @@ import pytest
 import torch
 from attendant.v1.architecture_pb2 import RelativePositions
 from attendant_export.__main__ import main
-from attendant_export.bundle.embedding import open_embedding_graphs
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.rebuild import _compare as compare_rebuilt
 from attendant_export.bundle.reference_outputs import read_embedding_outputs
@@ -17,6 +16,7 @@ from attendant_export.importers.families import read_model
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.models.relative_positions import buckets
 from attendant_export.verify import original
+from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.original import compare_with_original
 from safetensors.torch import load_file, save_file
@@ -109,7 +109,7 @@ def compare(imported):
 
     def run(original, precisions=("fp32", "int8")):
         graphs = {
-            p.name: open_embedding_graphs(bundle, p, manifest)
+            p.name: EmbeddingGraphs(bundle, p, manifest)
             for p in manifest.precisions
             if p.name in precisions
         }
@@ -255,6 +255,7 @@ def test_a_rebuild_keeps_the_comparison_and_marks_it(imported):
     source, bundle = imported
     manifest = read_manifest(bundle)
     manifest.parity.original.implementation = "transformers"
-    compare_rebuilt(bundle, manifest, read_model(Checkpoint(source)).model.state_dict(), "fp32")
+    parameters = read_model(Checkpoint(source)).model.state_dict()
+    compare_rebuilt(bundle, manifest, "fp32", parameters)
     assert manifest.parity.original.implementation == "transformers"
     assert manifest.parity.original.is_carried_over
