@@ -9,6 +9,8 @@ from functools import cache, partial
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
+from attendant_manifest.rules import MANIFEST_NAME
+from attendant_manifest.special_tokens import target_tokens
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
@@ -98,6 +100,9 @@ class ModelLoader:
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer
+        target = bundle.manifest.target_tokenizer or source
+        if is_translation:
+            _check_special_tokens(bundle, tokenizer(target))
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
         schedulers, max_cache_bytes = (
@@ -110,7 +115,7 @@ class ModelLoader:
             schedulers=schedulers,
             max_cache_bytes=max_cache_bytes,
             source_tokenizer=tokenizer(source),
-            target_tokenizer=tokenizer(bundle.manifest.target_tokenizer or source),
+            target_tokenizer=tokenizer(target),
             mask_tokenizer=None if mask_id is None else tokenizer(source, mask_id),
         )
 
@@ -193,6 +198,27 @@ class ModelLoader:
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
         return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
+
+
+def _check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
+    """Raise BundleError if a token that has a role in decoding is an ordinary token of texts.
+
+    The model may have more tokens than the tokenizer.
+    """
+    manifest = bundle.manifest
+    part = (
+        "target_special_tokens" if manifest.HasField("target_special_tokens") else "special_tokens"
+    )
+    roles = {
+        f"{part}.eos_id": target_tokens(manifest).eos_id,
+        "decoding.start_token_id": manifest.decoding.start_token_id,
+    }
+    for field, token_id in roles.items():
+        if tokenizer.is_plain(token_id):
+            raise BundleError(
+                f"{bundle.directory / MANIFEST_NAME}: {field} is {token_id}, which is no special "
+                f"token of {manifest.target_tokenizer}"
+            )
 
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:

@@ -131,6 +131,10 @@ class TextTokenizer:
             raise _translated(error) from error
         return TokenizedText(encoding, range(len(encoding)))
 
+    def is_plain(self, token_id: int) -> bool:
+        """Whether the vocabulary has this token and it is not special."""
+        return token_id not in self._special_ids and bool(self._token_texts[token_id])
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The decoded text of the tokens; special tokens are skipped."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -4,7 +4,7 @@ import torch
 from attendant_export.graphs.quantization import Int8Layers
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_export.verify import reference_search as search
-from attendant_export.verify.bounds import MAX_BOUNDS, round_up
+from attendant_export.verify.bounds import round_up
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_search import SentenceSearch, greedy_uncached
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
@@ -16,6 +16,7 @@ from attendant_export.verify.translation import (
     compare,
     trace_of,
 )
+from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from tests.support.graphs import manifest_of, tiny_bert, tiny_transformer
 
@@ -117,7 +118,7 @@ def test_graphs_of_another_model_are_refused(verifier, tmp_path):
 def test_graphs_whose_results_depend_on_batch_mates_are_refused(
     model, verifier, precision, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(MAX_BOUNDS, precision, 0.01)
+    monkeypatch.setitem(MAX_LOG_PROBABILITY_BOUNDS, precision, 0.01)
     graphs = open_graphs(model, precision, tmp_path, DisturbedByMates)
 
     with pytest.raises(ParityError, match="between batches"):

@@ -159,6 +159,32 @@ RULES: dict[str, tuple[Change, str]] = {
         set_key("target_special_tokens", {"pad_id": 0}),
         "target_special_tokens.eos_id is missing",
     ),
+    "more tokens than learned positions": (
+        set_part(
+            "architecture",
+            "target_embeddings",
+            positions={"kind": "POSITION_KIND_LEARNED", "num_positions": 34, "offset": 2},
+        ),
+        "limits.max_target_tokens must be between 1 and 32",
+    ),
+    "a bound that is not a rounding error": (
+        set_key("parity", {"precisions": [{"precision": "int8", "log_probability_bound": 0.6}]}),
+        "log_probability_bound of int8 must be between 0 and 0.5",
+    ),
+    "an infinite bound": (
+        set_key(
+            "parity", {"precisions": [{"precision": "fp32", "log_probability_bound": "Infinity"}]}
+        ),
+        "log_probability_bound of fp32 must be between 0 and 0.0001",
+    ),
+    "a bound that is no number": (
+        set_key("parity", {"precisions": [{"precision": "fp16", "log_probability_bound": "NaN"}]}),
+        "log_probability_bound of fp16 must be between 0 and 0.1",
+    ),
+    "a report on an unknown precision": (
+        set_key("parity", {"precisions": [{"precision": "int4"}]}),
+        "parity.precisions has an unknown precision 'int4'",
+    ),
     "no step": (lambda m: m["precisions"][0].pop("steps"), "no step takes sentences of any"),
     "a step twice": (
         lambda m: m["precisions"][0]["steps"].append(first_step(m)),

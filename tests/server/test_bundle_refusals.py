@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.bundles import BundleError
+from attendant_server.bundles import BundleError, read_bundle
 from attendant_server.loading import ModelLoader, read_bundles
 from attendant_server.observability.metrics import Metrics
 from attendant_server.reasons import reason_of
@@ -20,6 +20,7 @@ from tests.support.altered import (
     with_tokenizer,
     with_tokenizer_file,
 )
+from tests.support.models import embedding_model
 
 
 def refusal(root: Path) -> str:
@@ -169,3 +170,27 @@ def test_a_tokenizer_error_names_its_class_where_it_has_no_words(
 def test_a_reason_is_never_empty():
     assert reason_of(Exception()) == "Exception"
     assert reason_of(Exception("\n")) == "Exception"
+
+
+def test_an_embedding_limit_beyond_the_positions_of_the_graph_is_refused_by_its_field(
+    embedding_bundle: Path,
+):
+    bundle = read_bundle(embedding_bundle, "fp32", "cpu")
+    bundle.manifest.limits.max_tokens += 1
+    with pytest.raises(ValueError, match="embedder cannot run: .*; check limits.max_tokens"):
+        embedding_model(bundle)
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [("special_tokens", "eos_id"), ("decoding", "start_token_id")]
+)
+def test_a_word_in_the_role_of_a_special_token_is_refused_by_its_field(
+    translation_bundle: Path, tmp_path: Path, part: str, field: str
+):
+    def change(manifest: dict[str, Any]) -> None:
+        manifest[part][field] = 20
+
+    reason = refusal(with_manifest(translation_bundle, tmp_path, change))
+    assert reason == (
+        f"/manifest.json: {part}.{field} is 20, which is no special token of tokenizer.json"
+    )

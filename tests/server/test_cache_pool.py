@@ -330,3 +330,17 @@ def test_a_buffer_that_nothing_needs_shrinks_after_its_longest_source_has_left()
     sources.clear()
     sources.resize(before // 2)
     assert sources.capacity == before // 2
+
+
+def test_a_shrink_that_fails_for_another_reason_than_memory_is_an_error(monkeypatch):
+    pool = CachePool(SIZES, spare_bytes=0)
+    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
+    buffer.fit(0, 64, 16)
+    buffer.keep(8, 16)
+
+    def lay_out(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(buffer, "lay_out", lay_out)
+    with pytest.raises(ZeroDivisionError):
+        pool.settle()

@@ -250,3 +250,23 @@ def test_a_text_without_finite_numbers_fails_alone(clock, caplog):
     run(scheduler)
     assert isinstance(bad.future.exception(), ModelFailed)
     assert mate.future.result()
+
+
+def test_a_text_that_the_embedder_cannot_run_fails_alone(clock, caplog):
+    caplog.set_level(logging.CRITICAL)
+
+    class RefusesSeven(FakeEmbeddingModel):
+        def embed(self, texts, outputs):
+            if any(7 in text for text in texts):
+                raise RuntimeError("no position for this token")
+            return super().embed(texts, outputs)
+
+    model = RefusesSeven()
+    scheduler = new_scheduler(model, clock)
+    calls = [EmbedCall([[1, each]], ("mean_pooled",)) for each in (2, 7, 3)]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    assert calls[0].future.result()[0]["mean_pooled"].tolist() == [3, 2]
+    assert isinstance(calls[1].future.exception(), ModelFailed)
+    assert calls[2].future.result()[0]["mean_pooled"].tolist() == [4, 2]

@@ -27,7 +27,7 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 from tests.support.devices import open_device
 from tests.support.fake_model import RecordingObserver
 from tests.support.limits import embedding_limits, translation_limits
-from tests.support.models import translation_model
+from tests.support.models import random_bundle, translation_model
 
 PRECISIONS = ["fp32", "int8", "fp16"]
 TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
@@ -299,3 +299,16 @@ def test_embeddings_do_not_depend_on_batch_mates(embedder):
         assert found.token_ids.shape == (len(positions), 7)
         assert (np.diff(found.probabilities) <= 0).all()
         assert np.allclose(found.probabilities, alone.probabilities, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("beam_size", [2, 4, 5])
+def test_beams_may_have_more_candidates_than_the_vocabulary_has_tokens(tmp_path, beam_size):
+    model = translation_model(random_bundle(tmp_path, 16, "fp32", vocab_size=6))
+    options = SearchOptions(
+        max_output_tokens=8, beam_size=beam_size, num_hypotheses=beam_size, length_penalty=1.0
+    )
+    [found] = run(new_scheduler(model), TranslateCall([(3, 4, 5, 2)], options))
+    assert len({hypothesis.token_ids for hypothesis in found[0]}) == beam_size
+    for hypothesis in found[0]:
+        [scores] = model.score([((3, 4, 5, 2), hypothesis.token_ids)])
+        assert np.allclose(scores.log_probabilities, hypothesis.log_probabilities, atol=1e-4)

@@ -181,3 +181,58 @@ def test_the_counts_of_what_runs_are_right_whatever_ends_or_fails(scheduler, mod
     assert seen == expected
     assert seen[-1] == (0, 0)
     assert max(seen)[0] == 8
+
+
+class RefusesSeven(FakeTranslationModel):
+    """Fails to encode or to score texts with the token 7."""
+
+    def encode(self, sources):
+        self.check(sources)
+        return super().encode(sources)
+
+    def score(self, pairs):
+        self.check([source for source, _ in pairs])
+        return super().score(pairs)
+
+    def check(self, sources):
+        if any(7 in source for source in sources):
+            raise RuntimeError("no position for this token")
+
+
+def test_a_source_that_the_encoder_cannot_run_fails_alone(observer, caplog):
+    caplog.set_level(logging.CRITICAL)
+    limits = translation_limits(max_rows=8, max_encode_tokens=100)
+    scheduler = TranslationScheduler("fake", RefusesSeven(), limits, observer, lambda: 0.0)
+    options = SearchOptions(max_output_tokens=5)
+    calls = [TranslateCall([(5, each)], options) for each in (6, 7, 8)]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    assert isinstance(calls[1].future.exception(), ModelFailed)
+    for call, source in ((calls[0], (5, 6)), (calls[2], (5, 8))):
+        assert [h.token_ids for h in call.future.result()[0]] == tokens_alone(source, options)
+
+
+def test_a_pair_that_the_scorer_cannot_run_fails_alone(observer, caplog):
+    caplog.set_level(logging.CRITICAL)
+    limits = translation_limits(max_rows=8, max_encode_tokens=100)
+    scheduler = TranslationScheduler("fake", RefusesSeven(), limits, observer, lambda: 0.0)
+    calls = [ScoreCall([((5, each), (9, EOS))]) for each in (6, 7, 8)]
+    for call in calls:
+        scheduler.submit(call)
+    run(scheduler)
+    assert isinstance(calls[1].future.exception(), ModelFailed)
+    assert len(calls[0].future.result()[0].log_probabilities) == 2
+    assert len(calls[2].future.result()[0].log_probabilities) == 2
+
+
+def test_other_texts_of_a_call_that_failed_are_not_run_alone(observer, caplog):
+    caplog.set_level(logging.CRITICAL)
+    limits = translation_limits(max_rows=8, max_encode_tokens=100)
+    model = RefusesSeven()
+    scheduler = TranslationScheduler("fake", model, limits, observer, lambda: 0.0)
+    call = TranslateCall([(7,), (5,), (6,)], SearchOptions(max_output_tokens=5))
+    scheduler.submit(call)
+    run(scheduler)
+    assert isinstance(call.future.exception(), ModelFailed)
+    assert model.encoded == []

@@ -10,16 +10,13 @@ import pytest
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
     STATE_OWNER_SOURCE,
-    Limits,
     StateOwner,
     StateTensor,
     StepGraph,
 )
-from attendant_export.graphs.writer import write_translation_graphs
-from attendant_server.bundles import Bundle, read_bundle
+from attendant_server.bundles import read_bundle
 
-from tests.support.graphs import manifest_of, tiny_transformer
-from tests.support.models import translation_model
+from tests.support.models import random_bundle, translation_model
 
 STEPS = ["decoder_step", "greedy_steps", "shortlist_decoder_step", "shortlist_greedy_steps"]
 """The step graphs that a model uses without or with shortlists."""
@@ -209,16 +206,6 @@ def test_a_shortlist_that_is_named_as_a_state_is_refused_by_its_field(translatio
         translation_model(bundle)
 
 
-def random_bundle(folder: Path, max_tokens: int, precision: str) -> Bundle:
-    """A bundle of a model with random weights for texts of at most ``max_tokens``."""
-    model = tiny_transformer(norm_first=True)
-    graphs = write_translation_graphs(model, precision, folder, max_positions=max_tokens)
-    manifest = manifest_of(model)
-    manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
-    manifest.precisions.add().CopyFrom(graphs)
-    return Bundle(folder, manifest, precision)
-
-
 @pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
 @pytest.mark.parametrize("max_tokens", [1, 2, 3, 7])
 def test_random_models_of_any_length_are_loaded(tmp_path: Path, max_tokens: int, precision: str):
@@ -238,3 +225,11 @@ def test_a_model_is_tried_out_within_its_limits(
     bundle.manifest.limits.max_source_tokens = max_source_tokens
     bundle.manifest.limits.max_target_tokens = max_target_tokens
     assert translation_model(bundle, uses_shortlists=uses_shortlists)
+
+
+def test_limits_beyond_the_positions_of_the_graphs_are_refused_by_their_field(tmp_path: Path):
+    for field in ("max_source_tokens", "max_target_tokens"):
+        bundle = random_bundle(tmp_path, 24, "fp32")
+        setattr(bundle.manifest.limits, field, 26)
+        with pytest.raises(ValueError, match=f"cannot run: .*; check limits.{field}"):
+            translation_model(bundle)

@@ -107,7 +107,7 @@ class FakeCachePool:
 class FakeTranslationModel:
     """Records the runs that it was asked for."""
 
-    start_token_id, eos_id = BOS, EOS
+    start_token_id, eos_id, vocab_size = BOS, EOS, VOCAB
 
     def __init__(self, num_greedy_tokens: int = 1) -> None:
         self.num_greedy_tokens = num_greedy_tokens

@@ -27,9 +27,9 @@ MAX_LENGTH = 24
 """Positions in the caches, more than any test needs."""
 
 
-def tiny_transformer(norm_first: bool, num_heads: int = 2) -> EncoderDecoder:
+def tiny_transformer(norm_first: bool, num_heads: int = 2, vocab_size: int = 50) -> EncoderDecoder:
     architecture = transformer(
-        vocab_size=50,
+        vocab_size=vocab_size,
         d_model=32,
         num_heads=num_heads,
         d_feed_forward=64,

@@ -4,12 +4,11 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
+from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
-FP32_BOUND = 1e-4
+FP32_BOUND = MAX_LOG_PROBABILITY_BOUNDS["fp32"]
 MIN_BOUNDS = {"fp16": 1e-2, "int8": 2e-2}
 """Effect of a single value rounded in the other direction, which may happen on other processors."""
-MAX_BOUNDS = {"fp32": FP32_BOUND, "fp16": 0.1, "int8": 0.5}
-"""Larger changes of log-probabilities between batches are not rounding errors."""
 
 
 def largest(differences: Iterable[float]) -> float:

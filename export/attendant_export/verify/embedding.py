@@ -11,11 +11,12 @@ from typing import get_args
 import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import EmbeddingParity, Manifest, PrecisionGraphs, PrecisionParity
+from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder import Encoder, Pooling, pool
-from attendant_export.verify.bounds import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
+from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphSession,
     ParityError,
@@ -173,7 +174,7 @@ class EmbeddingVerifier:
         """The bound for changes of candidates' log-probabilities when texts share a batch."""
         moved = batched_difference(graphs, masked)
         bound = stated_bound(precision, moved)
-        if not (moved <= bound <= MAX_BOUNDS[precision]):
+        if not (moved <= bound <= MAX_LOG_PROBABILITY_BOUNDS[precision]):
             raise ParityError(f"{precision}: mask candidates differ by {moved:.2g} when batched")
         return bound
 

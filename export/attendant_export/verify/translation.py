@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
+from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.verify import reference_search as search
-from attendant_export.verify.bounds import FP32_BOUND, MAX_BOUNDS, largest, stated_bound
+from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_search import greedy_uncached, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
@@ -158,10 +159,10 @@ class TranslationVerifier:
             differences.append(scorer_difference(graphs, self._sample.sources, best))
         moved = largest(differences)
         bound = stated_bound(precision, moved)
-        if not (moved <= bound <= MAX_BOUNDS[precision]):
+        if not (moved <= bound <= MAX_LOG_PROBABILITY_BOUNDS[precision]):
             raise ParityError(
                 f"{precision}: log-probabilities differ by {moved:.2g} between batches; "
-                f"the bound is {MAX_BOUNDS[precision]:.2g}"
+                f"the bound is {MAX_LOG_PROBABILITY_BOUNDS[precision]:.2g}"
             )
         self._check_batching(precision, graphs, runs, alone, bound)
         return bound

@@ -5,10 +5,10 @@ does not write a manifest that breaks a rule, and the server does not load one.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attendant.v1 import bundle_pb2, embedding_pb2
-from attendant.v1.architecture_pb2 import Architecture
+from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.sizes import num_layers
@@ -20,6 +20,8 @@ MAX_TOKENS = 65_536
 MAX_VOCAB_SIZE = 2**24
 MAX_LAYERS = 10_000
 PRECISIONS = ("fp32", "int8", "fp16")
+MAX_LOG_PROBABILITY_BOUNDS = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}
+"""Largest bound by precision. A larger difference between batches is not a rounding error."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,99}")
 PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -44,6 +46,7 @@ def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     else:
         yield "kind is missing"
     yield from _reference_problems(manifest)
+    yield from _parity_problems(manifest)
 
 
 def _name_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -86,7 +89,9 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     ]
     if max(token_ids) >= target_size:
         yield "a token id in decoding is outside the vocabulary"
-    yield from _limit_problems(manifest, ("max_source_tokens", "max_target_tokens"))
+    yield from _limit_problems(
+        manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
+    )
     for name in ("source_languages", "target_languages"):
         languages = getattr(manifest, name)
         if not languages or not all(language.tag for language in languages):
@@ -118,7 +123,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _network_problems(manifest.architecture, ("source",))
     vocab_size = manifest.architecture.source_embeddings.vocab_size
     yield from _token_problems("special_tokens", manifest, _EMBEDDING_TOKENS, vocab_size)
-    yield from _limit_problems(manifest, ("max_tokens",))
+    yield from _limit_problems(manifest, {"max_tokens": "source"})
     defaults = manifest.embedding
     if defaults.pooling == embedding_pb2.POOLING_UNSPECIFIED:
         yield "embedding.pooling is missing"
@@ -140,10 +145,16 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "special_tokens.mask_id is missing, but there is an mlm_head"
 
 
-def _limit_problems(manifest: bundle_pb2.Manifest, required: Sequence[str]) -> Iterator[str]:
-    for name in required:
-        if not 1 <= getattr(manifest.limits, name) <= MAX_TOKENS:
-            yield f"limits.{name} must be between 1 and {MAX_TOKENS}"
+def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:
+    """Problems of the limits of tokens; ``sides`` has the embeddings of each required limit."""
+    for name, side in sides.items():
+        positions = getattr(manifest.architecture, f"{side}_embeddings").positions
+        most = MAX_TOKENS
+        # Manifests of version 1 do not state the number.
+        if positions.kind == POSITION_KIND_LEARNED and positions.num_positions:
+            most = min(most, positions.num_positions - positions.offset)
+        if not 1 <= getattr(manifest.limits, name) <= most:
+            yield f"limits.{name} must be between 1 and {most}"
 
 
 def _token_problems(
@@ -170,6 +181,18 @@ def _reference_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     for path in _referred_paths(manifest):
         if path not in listed:
             yield f"{path!r} is used but not among files"
+
+
+def _parity_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    for parity in manifest.parity.precisions:
+        most = MAX_LOG_PROBABILITY_BOUNDS.get(parity.precision)
+        if most is None:
+            yield f"parity.precisions has an unknown precision {parity.precision!r}"
+        elif not 0 <= parity.log_probability_bound <= most:  # also NaN
+            yield (
+                f"parity.precisions: log_probability_bound of {parity.precision} must be between 0 "
+                f"and {most}"
+            )
 
 
 def _referred_paths(manifest: bundle_pb2.Manifest) -> Iterator[str]:

@@ -89,10 +89,10 @@ class EmbeddingScheduler(Scheduler):
         self._admission.start(text.call for text in batch)
         started = self._clock()
         lengths = [text.num_tokens for text in batch]
-        outputs = self._run("embedder", batch, lengths, lambda: self._embed(batch))
-        # The time of a failed run is not representative.
-        if outputs is not None and self._answer(batch, outputs):
-            self._measure(max(lengths) * len(lengths), self._clock() - started)
+        for texts, outputs in self._run("embedder", batch, lengths, self._embed):
+            # The time of a failed run is not representative.
+            if self._answer(texts, outputs) and texts is batch:
+                self._measure(max(lengths) * len(lengths), self._clock() - started)
 
     def _take_running(self) -> list[Call[Any]]:
         return []

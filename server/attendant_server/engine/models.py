@@ -33,8 +33,8 @@ class StepInput:
     tokens: NDArray[np.int64]  # (rows)
     lengths: NDArray[np.int32]  # (rows) tokens already in the row's cache
     num_candidates: int
-    """Candidates to return for each row. A step of several tokens always returns the likeliest
-    candidate of each."""
+    """Candidates to return for each row, at most the size of the vocabulary. A step of several
+    tokens always returns the likeliest candidate of each."""
     token_biases: Sequence[TokenBias]
     """One bias for each token that the step decodes, in order."""
 
@@ -125,6 +125,8 @@ class TranslationModel(Protocol):
 
     start_token_id: int
     eos_id: int
+    vocab_size: int
+    """Number of target tokens."""
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
         """Encode the sources as one padded batch."""

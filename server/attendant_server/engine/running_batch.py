@@ -61,11 +61,17 @@ class RunningBatch:
     """Sentences that are searched with ``width`` rows each, at most ``max_slots`` together."""
 
     def __init__(
-        self, width: int, max_slots: int, cache: DecoderCache, start_token_id: int
+        self,
+        width: int,
+        max_slots: int,
+        cache: DecoderCache,
+        start_token_id: int,
+        vocab_size: int,
     ) -> None:
         self.width, self.max_slots = width, max_slots
         self.sentences: list[Sentence] = []
         self._cache, self._start_token_id = cache, start_token_id
+        self._num_candidates = min(num_candidates(width), vocab_size)
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
         self._rows = [slice(slot * width, (slot + 1) * width) for slot in range(max_slots)]
@@ -122,7 +128,7 @@ class RunningBatch:
             StepInput(
                 self._tokens[:num_rows],
                 self._lengths[:num_rows],
-                num_candidates(self.width),
+                self._num_candidates,
                 self._token_biases(),
             ),
         )

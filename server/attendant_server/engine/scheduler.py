@@ -171,9 +171,12 @@ class Scheduler(ABC):
         graph: str,
         batch: Sequence[QueuedText[AnyCall]],
         lengths: list[int],
-        run: Callable[[], Output],
-    ) -> Output | None:
-        """Run a batch of texts with these token counts and report it; None if it failed."""
+        run: Callable[[Sequence[QueuedText[AnyCall]]], Output],
+    ) -> Iterator[tuple[Sequence[QueuedText[AnyCall]], Output]]:
+        """Run and report a batch of texts with these token counts; yields the texts and the output.
+
+        If the run fails, each text is run alone, so that a text fails no other call than its own.
+        """
         started = self._clock()
         for text in batch:
             timings = text.call.timings
@@ -181,16 +184,32 @@ class Scheduler(ABC):
             if timings.started is None:
                 timings.started = started
         try:
-            output = run()
+            output = run(batch)
         except Exception:
-            self._fail_run(graph, [text.call for text in batch])
-            return None
+            yield from self._run_apart(graph, batch, lengths, run)
+            return
         num_padded_tokens = max(lengths) * len(lengths)
         seconds = self._clock() - started
         self._observer.on_batch(
             self.name, BatchReport(graph, len(batch), sum(lengths), num_padded_tokens, seconds)
         )
-        return output
+        yield batch, output
+
+    def _run_apart(
+        self,
+        graph: str,
+        batch: Sequence[QueuedText[AnyCall]],
+        lengths: list[int],
+        run: Callable[[Sequence[QueuedText[AnyCall]]], Output],
+    ) -> Iterator[tuple[Sequence[QueuedText[AnyCall]], Output]]:
+        """Run each text of a batch whose run has just raised; fail the call of a single text."""
+        if len(batch) == 1:
+            self._fail_run(graph, [batch[0].call])
+            return
+        logger.warning("event=batch_failed model=%s run=%s texts=%d", self.name, graph, len(batch))
+        for text, length in zip(batch, lengths, strict=True):
+            if not text.call.is_over():
+                yield from self._run(graph, [text], [length], run)
 
 
 def _fitting(texts: Iterable[QueuedText[AnyCall]], max_tokens: int) -> list[QueuedText[AnyCall]]:

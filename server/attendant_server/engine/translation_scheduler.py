@@ -16,7 +16,7 @@ import numpy as np
 
 from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.cache_budget import CacheBudget
-from attendant_server.engine.calls import Call, ScoreCall, TranslateCall
+from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
@@ -169,11 +169,12 @@ class TranslationScheduler(Scheduler):
             return
         batch = self._take_similar(self._queue, self._limits.max_encode_tokens, share)
         if batch:
-            sources = [text.call.sources[text.index] for text in batch]
             lengths = [text.num_tokens for text in batch]
-            encoded = self._run("encoder", batch, lengths, lambda: self._model.encode(sources))
-            if encoded is not None:
-                self._join_encoded(batch, encoded)
+            for texts, encoded in self._run("encoder", batch, lengths, self._encoded_of):
+                self._join_encoded(texts, encoded)
+
+    def _encoded_of(self, texts: Sequence[QueuedText[TranslateCall]]) -> list[EncodedSource]:
+        return self._model.encode([text.call.sources[text.index] for text in texts])
 
     def _share(self) -> int:
         """Waiting sentences that this worker may take for an equal load on all workers."""
@@ -234,7 +235,9 @@ class TranslationScheduler(Scheduler):
             step, width = key
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(step, width, max_slots, self.pool)
-            self._batches[key] = RunningBatch(width, max_slots, cache, self._model.start_token_id)
+            self._batches[key] = RunningBatch(
+                width, max_slots, cache, self._model.start_token_id, self._model.vocab_size
+            )
         return self._batches[key]
 
     def _step(self) -> None:
@@ -311,12 +314,19 @@ class TranslationScheduler(Scheduler):
         batch = self._take_similar(self._pairs, self._limits.max_encode_tokens, share)
         if batch:
             self._admission.start(pair.call for pair in batch)
-            pairs = [pair.call.pairs[pair.index] for pair in batch]
-            lengths = [len(target) for _, target in pairs]
-            scores = self._run("scorer", batch, lengths, lambda: self._model.score(pairs))
-            now = self._clock()
-            for pair, score in zip(batch, scores or (), strict=scores is not None):
-                if np.isfinite(score.log_probabilities).all():
-                    pair.call.put(pair.index, score, now)
-                else:
-                    self._fail_result(pair.call)
+            lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
+            for pairs, scores in self._run("scorer", batch, lengths, self._scores_of):
+                self._put_scores(pairs, scores)
+
+    def _scores_of(self, pairs: Sequence[QueuedText[ScoreCall]]) -> list[TargetScore]:
+        return self._model.score([pair.call.pairs[pair.index] for pair in pairs])
+
+    def _put_scores(
+        self, pairs: Sequence[QueuedText[ScoreCall]], scores: list[TargetScore]
+    ) -> None:
+        now = self._clock()
+        for pair, score in zip(pairs, scores, strict=True):
+            if np.isfinite(score.log_probabilities).all():
+                pair.call.put(pair.index, score, now)
+            else:
+                self._fail_result(pair.call)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from attendant_server.engine.models import CacheFigures
 from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps, num_steps
+from attendant_server.runtime.sessions import MEMORY_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class CachePool:
                 before = buffer.capacity
                 try:
                     buffer.resize(capacity)
-                except Exception:  # no memory for the smaller copy; the buffer stays
+                except MEMORY_ERRORS:  # no memory for the smaller copy; the buffer stays
                     if buffer.failed_need is None:
                         logger.warning("event=cache_shrink_failed", exc_info=True)
                     buffer.failed_need = buffer.needed

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import MaskCandidates, TokenIds
 from attendant_server.runtime.model_graphs import (
+    MAX_TRIAL_TOKENS,
     NUM_TRIAL_TOKENS,
     CountedGraph,
     RunCounter,
@@ -51,7 +52,7 @@ class OnnxEmbeddingModel:
         self._run_options = onnxruntime.RunOptions()
         self._run_options.only_execute_path_to_fetches = True
         if device == "cpu":
-            self._try_graphs(bundle.graphs.embedder.outputs)
+            self._try_graphs(bundle.graphs.embedder.outputs, manifest.limits.max_tokens)
         num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
         token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
@@ -59,10 +60,12 @@ class OnnxEmbeddingModel:
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
 
-    def _try_graphs(self, outputs: Sequence[str]) -> None:
-        """Run each graph once; raises ValueError for a graph that cannot run."""
+    def _try_graphs(self, outputs: Sequence[str], max_tokens: int) -> None:
+        """Run each graph, also with the longest text; raises ValueError if one cannot run."""
         with trial_run("embedder"):
             hidden = self.embed([[self._pad_id]], outputs)[self._last_hidden]
+        with trial_run("embedder", "limits.max_tokens"):
+            self._run_embedder_and_shrink(min(max_tokens, MAX_TRIAL_TOKENS))
         if self.mlm_head is not None:
             with trial_run("mlm_head"):
                 self.fill(hidden[0], top_k=1)
@@ -90,10 +93,14 @@ class OnnxEmbeddingModel:
         """Release the working memory of runs."""
         if not self._embedder.can_shrink:
             return
-        token_ids, lengths = pad([[self._pad_id]], self._pad_id)
-        feeds = {"token_ids": token_ids, "lengths": lengths}
-        self._embedder.shrink(lambda session: session.run([self._last_hidden], feeds))
+        self._run_embedder_and_shrink(num_tokens=1)
         if self.mlm_head is not None:
             (hidden,) = self.embed([[self._pad_id]], [self._last_hidden]).values()
             head_feeds = {"hidden": hidden[0], "top_k": np.array([1], dtype=np.int64)}
             self.mlm_head.shrink(lambda session: session.run(["candidate_ids"], head_feeds))
+
+    def _run_embedder_and_shrink(self, num_tokens: int) -> None:
+        """Run one text of this many tokens and release the working memory."""
+        token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        self._embedder.shrink(lambda session: session.run([self._last_hidden], feeds))

@@ -26,6 +26,8 @@ weights, and waits for a thread whose processor another process uses."""
 NUM_TRIALS = 15
 NUM_TRIAL_TOKENS = 16
 """Tokens of the text that compares sessions, if the model's limit allows."""
+MAX_TRIAL_TOKENS = 1024
+"""Tokens of the longest text that is run when a model is loaded. A longer one takes seconds."""
 
 
 class RunCounter:
@@ -51,12 +53,16 @@ class RunCounter:
 
 
 @contextmanager
-def trial_run(graph: str) -> Iterator[None]:
-    """Raise ValueError with the name of the graph if the run in the block fails."""
+def trial_run(graph: str, fields: str = "") -> Iterator[None]:
+    """Raise ValueError with the name of the graph if the run in the block fails.
+
+    ``fields`` are those of the manifest to check.
+    """
     try:
         yield
     except Exception as error:  # ONNX Runtime has its own exception classes
-        raise ValueError(f"{graph} cannot run: {reason_of(error)}") from error
+        advice = f"; check {fields}" if fields else ""
+        raise ValueError(f"{graph} cannot run: {reason_of(error)}{advice}") from error
 
 
 class CountedGraph:

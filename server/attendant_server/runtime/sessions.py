@@ -19,6 +19,14 @@ CUDA_LIBRARY = "libcudart.so.13"
 RUNTIME_VERSION: str = onnxruntime.__version__
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
+MEMORY_ERRORS = (
+    MemoryError,
+    OSError,
+    onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+    onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException,
+)
+"""Raised if the host or a device has no memory left."""
+
 
 @cache
 def use_gpu(max_bytes: int) -> None:

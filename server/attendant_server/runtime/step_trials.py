@@ -12,12 +12,11 @@ from attendant.v1 import bundle_pb2
 from numpy.typing import NDArray
 
 from attendant_server.engine.calls import TargetScore, TokenIds
-from attendant_server.engine.models import StepInput, TokenBias
-from attendant_server.reasons import reason_of
+from attendant_server.engine.models import NO_TOKEN_BIAS, StepInput, TokenBias
 from attendant_server.runtime.cache_pool import CachePool
 from attendant_server.runtime.cache_sizes import CacheSizes
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
-from attendant_server.runtime.model_graphs import ThreadedStep
+from attendant_server.runtime.model_graphs import ThreadedStep, trial_run
 
 SOURCE_LENGTHS = (3, 7)
 """Tokens of the two sources, if the model's limit allows."""
@@ -48,7 +47,7 @@ class StepTrial:
     vocab_size: int
     start_token_id: int
     eos_id: int
-    num_tokens: int
+    max_target_tokens: int
     tolerance: float
     """Allowed difference of log-probabilities, times the value where that is more than 1."""
 
@@ -57,19 +56,19 @@ class StepTrial:
 
         The search prefers likely tokens other than EOS. Each row of a source takes another token.
         """
-        try:
+        name = f"step {step.signature.step.name}"
+        with trial_run(name, ALL_FIELDS):
             differences = self._differences(step)
-        except Exception as error:  # ONNX Runtime has its own exception classes
-            problem = f"cannot run: {reason_of(error)}; check {ALL_FIELDS}"
-            raise ValueError(f"step {step.signature.step.name} {problem}") from error
         differs = ~(differences <= self.tolerance)  # also NaN
         if differs.any():
             token = int(differs.argmax())
             raise ValueError(
-                f"step {step.signature.step.name}: the log-probability of token {token + 1} in a "
+                f"{name}: the log-probability of token {token + 1} in a "
                 f"trial differs from the scorer's by {differences[token]:.2g}, at most "
                 f"{self.tolerance}; check {ALL_FIELDS if token else FIRST_TOKEN_FIELDS}"
             )
+        with trial_run(name, "limits.max_target_tokens"):
+            self._run_last_step(step)
 
     def _differences(self, step: ThreadedStep) -> NDArray[np.float32]:
         """Differences between step and scorer: the largest of all rows for each token."""
@@ -87,11 +86,12 @@ class StepTrial:
         width = 1 if signature.step.rows_per_sentence else WIDTH
         cache = self._loaded_cache(step, width)
         rows = np.arange(width * len(self.sources))
+        num_tokens = min(NUM_TOKENS, self.max_target_tokens)
         added = [1.0 + i for i in range(signature.num_tokens)]  # finds swapped token_biases
         biases = [self._token_bias(len(rows), value) for value in added]
         tokens = np.full(len(rows), self.start_token_id, dtype=np.int64)
         token_ids, log_probabilities = [], []
-        for num_past in range(0, self.num_tokens, signature.num_tokens):
+        for num_past in range(0, num_tokens, signature.num_tokens):
             lengths = np.full(len(rows), num_past, dtype=np.int32)
             step_input = StepInput(tokens, lengths, width, biases)
             found = cache.step_with(step.shared, len(self.sources), step_input)
@@ -100,8 +100,21 @@ class StepTrial:
                 token_ids.append(found.token_ids[rows, columns])
                 log_probabilities.append(found.log_probabilities[rows, columns] - value)
             tokens = token_ids[-1]
-        kept = slice(self.num_tokens)
+        kept = slice(num_tokens)
         return np.stack(token_ids[kept], axis=1), np.stack(log_probabilities[kept], axis=1)
+
+    def _run_last_step(self, step: ThreadedStep) -> None:
+        """Run a step at the last positions of the longest translation."""
+        cache, num_rows = self._loaded_cache(step, width=1), len(self.sources)
+        num_tokens = step.signature.num_tokens
+        num_past = (self.max_target_tokens - 1) // num_tokens * num_tokens
+        step_input = StepInput(
+            tokens=np.full(num_rows, self.start_token_id, dtype=np.int64),
+            lengths=np.full(num_rows, num_past, dtype=np.int32),
+            num_candidates=1,
+            token_biases=[NO_TOKEN_BIAS] * num_tokens,
+        )
+        cache.step_with(step.shared, num_rows, step_input)
 
     def _loaded_cache(self, step: ThreadedStep, width: int) -> HostDecoderCache:
         num_slots = len(self.sources)

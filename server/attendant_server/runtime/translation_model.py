@@ -20,6 +20,7 @@ from attendant_server.runtime.cache_sizes import cache_sizes
 from attendant_server.runtime.device_cache import DeviceDecoderCache
 from attendant_server.runtime.host_cache import EncodedSentence, HostDecoderCache
 from attendant_server.runtime.model_graphs import (
+    MAX_TRIAL_TOKENS,
     NUM_TRIAL_TOKENS,
     CountedGraph,
     RunCounter,
@@ -31,7 +32,6 @@ from attendant_server.runtime.padding import pad
 from attendant_server.runtime.signatures import check_interface, choose_steps
 from attendant_server.runtime.step_roles import check_encoder, check_step
 from attendant_server.runtime.step_trials import (
-    NUM_TOKENS,
     StepTrial,
     tolerance,
     trial_sources,
@@ -107,6 +107,8 @@ class OnnxTranslationModel:
         sources = trial_sources(vocab_size, self.limits.max_source_tokens)
         with trial_run("encoder"):
             encoded = self._encode_padded(*pad(sources, self._source_tokens.pad_id))
+        with trial_run("encoder", "limits.max_source_tokens"):
+            self._encode_longest()
         with trial_run("scorer"):
             self.score([(sources[0], [self.eos_id])])
         trial = StepTrial(
@@ -117,12 +119,19 @@ class OnnxTranslationModel:
             self.vocab_size,
             self.start_token_id,
             self.eos_id,
-            num_tokens=min(NUM_TOKENS, self.limits.max_target_tokens),
+            self.limits.max_target_tokens,
             tolerance=tolerance(bundle.manifest, bundle.precision),
         )
         for step in (self.decoder_step, self.greedy_graph):
             if step is not None:
                 trial.check(step)
+
+    def _encode_longest(self) -> None:
+        """Encode one text of as many tokens as the limit allows, and release the memory."""
+        num_tokens = min(self.limits.max_source_tokens, MAX_TRIAL_TOKENS)
+        source, lengths = pad([[self._source_tokens.eos_id] * num_tokens], 0)
+        feeds = {"source": source, "source_lengths": lengths}
+        self.encoder.shrink(lambda session: session.run(self._encoded_names, feeds))
 
     def _choose_sessions(self) -> None:
         """Measure whether a lone run of one short text is faster on all threads."""
