@@ -64,8 +64,8 @@ class Settings:
     )
     num_workers: int = _setting(
         0,
-        "Concurrent model runs, which share the threads and the rows; 0 for one on cuda and up to"
-        " 4 on cpu",
+        "Number of model runs at once, among which threads and rows are divided; 0 for one on cuda"
+        " and up to 4 on cpu",
         min=0,
         max=1024,
     )
@@ -100,19 +100,21 @@ class Settings:
     )
     max_sentences: int = _setting(
         0,
-        "Texts that a translation model decodes concurrently, if rows suffice; 0 for 16 per thread"
-        " on cpu and for no limit on cuda",
+        "Texts that a translation model decodes concurrently, within `--max-rows`; 0 for 16 per"
+        " thread on cpu and for no limit on cuda",
         min=0,
         max=65536,
     )
     max_cache_bytes: int = _setting(
         0,
         "Memory of one translation model's caches, over all workers; texts that could exceed it "
-        "wait; 0 for the largest need of all rows, but at most a share of the memory",
+        "wait; 0 for what all rows at full length need, at most half of the memory for all models",
         min=0,
     )
     max_encode_tokens: int = _setting(
-        256, "Source tokens encoded, and target tokens scored, between two decoding steps", min=1
+        256,
+        "Source tokens encoded between two decoding steps, and as many target tokens scored",
+        min=1,
     )
     max_batch_tokens: int = _setting(
         512, "Tokens, padding included, in one batch of an embedding model", min=1
