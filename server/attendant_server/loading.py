@@ -9,6 +9,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
+from attendant_manifest.special_tokens import target_tokens
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
@@ -195,9 +196,19 @@ class ModelLoader:
         return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
 
 
+def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | None]:
+    """The number of tokens that the network has for a tokenizer, and the id of the unknown one."""
+    architecture, special_tokens = manifest.architecture, manifest.special_tokens
+    embeddings = architecture.source_embeddings
+    if path != manifest.source_tokenizer:
+        embeddings, special_tokens = architecture.target_embeddings, target_tokens(manifest)
+    unk_id = special_tokens.unk_id if special_tokens.HasField("unk_id") else None
+    return embeddings.vocab_size, unk_id
+
+
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
     try:
         definition = (bundle.directory / path).read_text(encoding="utf-8")
-        return TextTokenizer(definition, mask_id)
+        return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error

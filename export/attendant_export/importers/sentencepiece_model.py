@@ -116,8 +116,8 @@ def _message_class() -> Any:
         for name, (number, kind, default) in fields.items():
             declared.field.append(_field(name, number, kind, default))
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
-    model = pool.FindMessageTypeByName("attendant_export.Model")  # type: ignore[no-untyped-call]
+    pool.Add(file)
+    model = pool.FindMessageTypeByName("attendant_export.Model")
     return message_factory.GetMessageClass(model)
 
 

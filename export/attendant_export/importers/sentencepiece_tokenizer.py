@@ -1,14 +1,15 @@
-"""SentencePiece models with a vocabulary of their own, as tokenizers of the ``tokenizers`` library.
+"""SentencePiece models with a vocabulary, as tokenizers of the ``tokenizers`` library.
 
-The vocabulary gives the ids of pieces, and has tokens that are no pieces of the model, such as those
-of the other language. It may lack pieces: these get the ids after the vocabulary, which stand for
-the unknown token.
+The vocabulary gives the ids of pieces. It also has tokens that are no pieces of the model, such as
+those of the other language, and may lack pieces. These get the ids after the vocabulary, which
+stand for the unknown token.
 
 SentencePiece joins a run of unknown characters to one token, whose text may be in the vocabulary.
 The library does not look there, so marks enclose each run: the vocabulary's token for it is a piece
 of the marks and the run.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.sentencepiece_model import SPACE, SentencePieceModel
 
 RUN, CODE, CODE_END, REPLACEMENT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
-"""Noncharacters: the marks around runs of unknown characters, before a language code and after it,
-and the character that these become in a text."""
+"""Noncharacters: the marks around runs of unknown characters, in a language code and after it, and
+the character that a text has in the place of each of them."""
 MARKS = f"{RUN}{CODE}{CODE_END}"
 MAX_LEADING_SPACES = 1024
 
@@ -52,7 +53,7 @@ class Vocabulary:
     @property
     def codes(self) -> list[str]:
         """Language codes, such as ``>>fra<<``, which may stand at the beginning of a text."""
-        return [each for each in self.ids if each.startswith(">>") and each.find("<<") == len(each) - 2 >= 2]
+        return [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
 
 
 def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -> Tokenizer:
@@ -120,22 +121,22 @@ def _replace(pattern: str, content: str) -> Normalizer:
 
 
 def _code_normalizers(codes: Sequence[str]) -> list[Normalizer]:
-    """Put marks at both ends of a known language code, and one in the place of an unknown one.
+    """Put marks into and after a known language code, and one in the place of an unknown code.
 
-    The first mark replaces a character, because NFC fails in a text that begins with an insertion.
+    No mark is put before a code, because NFC fails in a text that begins with an insertion.
     """
     steps = []
     if codes:
         rests = "|".join(pattern_of(code[1:]) for code in codes)
         steps += [
-            _replace(f"\\A>(?={rests})", CODE),
-            _replace(f"\\A{CODE}.*?<<\\K", CODE_END),
+            _replace(f"\\A>\\K(?={rests})", CODE),
+            _replace(f"\\A>{CODE}.*?<<\\K", CODE_END),
         ]
     return [*steps, _replace("\\A>>.*?<<", CODE_END)]
 
 
 def _space_normalizers(model: SentencePieceModel) -> list[Normalizer]:
-    start = f"(?:\\A(?![{CODE}{CODE_END}])|{CODE_END})\\K"
+    start = f"(?:\\A(?!>?[{CODE}{CODE_END}])|{CODE_END})\\K"
     if not model.removes_extra_spaces:
         prefix = [_replace(f"{start}(?=.)", " ")] if model.adds_dummy_prefix else []
         return [*prefix, normalizers.Replace(" ", SPACE)]

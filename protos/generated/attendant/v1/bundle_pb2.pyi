@@ -169,9 +169,11 @@ class Manifest(google.protobuf.message.Message):
     license: builtins.str
     """SPDX identifier of the licence of the weights."""
     source_tokenizer: builtins.str
-    """Path of the tokenizer for texts that the model reads."""
+    """Path of the tokenizer for texts that the model reads. Token ids from the vocabulary size on, which the network
+    does not have, stand for text that the vocabulary lacks: readers replace them by unk_id.
+    """
     target_tokenizer: builtins.str
-    """Path of the tokenizer for translations; the same path as source_tokenizer for a joint vocabulary. Empty for an
+    """Path of the tokenizer for translations, by the same rule; the same path as source_tokenizer for a joint vocabulary. Empty for an
     embedding model.
     """
     reference_outputs: builtins.str
