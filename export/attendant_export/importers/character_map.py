@@ -53,6 +53,8 @@ def _entries(units: tuple[int, ...]) -> Iterator[tuple[bytes, int]]:
         position, key = waiting.pop()
         unit = units[position]
         base = position ^ (unit >> 10 << ((unit & (1 << 9)) >> 6))
+        if base | 0xFF >= len(units):  # the library would look beyond the end
+            raise ValueError("its trie is cut off")
         if unit & _HAS_LEAF and key:
             yield key, units[base] & ~_IS_LEAF
         waiting += [(child, key + bytes([units[child] & 0xFF])) for child in children[base]]
@@ -77,12 +79,13 @@ def map_normalizers(character_map: bytes) -> Sequence[Normalizer]:
         normalizers.Replace(rest, WITHIN_MATCH),
         normalizers.Precompiled(character_map),
         normalizers.Replace(WITHIN_MATCH, ""),
-        normalizers.NFC(),
+        *([normalizers.NFC()] if matches else []),
     ]
     last = normalizers.Replace(BETWEEN_MATCHES, "")
     # The library's NFC may lack characters of later versions of Unicode.
     lacking = _differences(matches, rules, normalizers.Sequence([*steps, last]))
-    steps += [normalizers.Replace(found, rules[key]) for key, found in lacking.items()]
+    for key in sorted(lacking, key=len, reverse=True):
+        steps.append(normalizers.Replace(lacking[key], rules[key]))
     steps.append(last)
     _check(rules, normalizers.Sequence(steps))
     return steps
@@ -155,6 +158,8 @@ def _differences(
     texts: Sequence[str], rules: Mapping[str, str], normalizer: Normalizer
 ) -> dict[str, str]:
     """The texts that the normalizer does not map by the rules, each with its result."""
+    if not texts:
+        return {}
     found = normalizer.normalize_str(_SEPARATOR.join(texts)).split(_SEPARATOR)
     pairs = zip(texts, found, strict=True)
     return {text: result for text, result in pairs if result != rules.get(text, text)}
@@ -166,6 +171,6 @@ def _check(rules: Mapping[str, str], normalizer: Normalizer) -> None:
     texts = sorted((characters | rules.keys()) - {BETWEEN_MATCHES, WITHIN_MATCH, _SEPARATOR})
     for text in _differences(texts, rules, normalizer):
         raise ValueError(
-            f"its character map replaces {text!r} by {rules.get(text, text)!r}, other than Unicode "
+            f"its character map makes {rules.get(text, text)!a} of {text!a}, other than Unicode "
             "normalization does, which is not supported"
         )

@@ -7,7 +7,6 @@ from attendant.v1.bundle_pb2 import DecodingDefaults
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
 GENERATION_CONFIG = "generation_config.json"
-NO_LIMIT = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +15,6 @@ class Generation:
 
     beam_size: int
     length_penalty: float
-    max_tokens: int
-    """Limit of target tokens."""
     suppressed_token_ids: tuple[int, ...]
     renormalizes: bool
     """Whether probabilities are normalized without the suppressed tokens."""
@@ -36,7 +33,8 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     """The search options; raises CheckpointError for one that changes outputs in another way.
 
     ``forced_eos_token_id`` is not such an option: a translation that reaches its limit is reported
-    as truncated instead. Nor are options of sampling, which search does not use.
+    as truncated instead. Nor is ``max_length``: the server limits a translation by its source. Nor
+    are options of sampling, which search does not use.
     """
     config = checkpoint.config
     if checkpoint.has(GENERATION_CONFIG):
@@ -72,7 +70,6 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     return Generation(
         beam_size=config.integer("num_beams", default=1),
         length_penalty=config.number("length_penalty", default=1.0),
-        max_tokens=config.integer("max_length", default=NO_LIMIT),
         suppressed_token_ids=_suppressed(config),
         renormalizes=config.choice("renormalize_logits", {True: True, False: False}, default=False),
     )

@@ -63,7 +63,6 @@ def read_marian(checkpoint: Checkpoint) -> ImportedTranslator:
         max_tokens=min(
             config.integer("max_position_embeddings", default=1024),
             tokenizers.max_tokens,
-            generation.max_tokens,
         ),
     )
 
