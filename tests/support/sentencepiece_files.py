@@ -9,6 +9,7 @@ import struct
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -94,8 +95,13 @@ def option(number: int, value: int) -> bytes:
 
 def precompiled(rules: Mapping[str, str]) -> bytes:
     """A character map: a double-array trie of the strings, and their replacements."""
+    return _precompiled(tuple(rules.items()))
+
+
+@cache
+def _precompiled(rules: tuple[tuple[str, str], ...]) -> bytes:
     texts, starts = b"", {}
-    for key, text in rules.items():
+    for key, text in rules:
         starts[key.encode()] = len(texts)
         texts += text.encode() + b"\0"
     trie = _Trie(starts)

@@ -13,6 +13,7 @@ import numpy as np
 from attendant.v1.bundle_pb2 import Manifest
 from tokenizers import Tokenizer
 
+from attendant_export.bundle.reference_outputs import source_token_ids
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import TOKENIZER
 
@@ -65,19 +66,11 @@ class Draft:
         self.manifest.target_tokenizer = TARGET_TOKENIZER
 
     def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
-        """The first short texts, with their token ids. Raises ValueError if no text is short.
-
-        Texts with pieces that the vocabulary lacks are left out.
-        """
+        """The first short texts, with their token ids. Raises ValueError if no text is short."""
         texts = self.texts[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
-        encoded = {text: tokenizer.encode(text).ids for text in texts}
-        vocab_size = self.manifest.architecture.source_embeddings.vocab_size
-        short = [
-            (text, ids)
-            for text, ids in encoded.items()
-            if len(ids) <= limit and max(ids) < vocab_size
-        ]
+        encoded = {text: source_token_ids(self.manifest, tokenizer, text) for text in texts}
+        short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]
         if not short:
             raise ValueError(f"no reference text has at most {limit} tokens: use a larger limit")
         return dict(short[:NUM_REFERENCE_TEXTS])

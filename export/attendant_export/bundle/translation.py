@@ -252,7 +252,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     if the reference outputs or a graph cannot be read.
     """
     reference = read_translation_outputs(folder, manifest)
-    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    token_ids = checked_token_ids(reference["texts"], tokenizer, manifest)
     sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
     bounds = log_probability_bounds(manifest)
     checked = []
