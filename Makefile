@@ -17,6 +17,8 @@ RIVALS ?=
 PAIRS ?= 5
 # Where the training and test data are; needed by `bundles` and `bench` only.
 DATA_DIR ?=
+# Where `test-real` keeps the models that it downloads.
+REAL_MODELS_DIR ?= $(HOME)/.cache/attendant-test-models
 # Where `bundles` writes the new ones: not over the built-in ones.
 BUNDLES_DIR ?= build/bundles
 # Where `bundles` keeps checkpoints, curves and logs.
@@ -71,7 +73,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
 
-.PHONY: help serve test test-tools test-all check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all test-real check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -91,7 +93,10 @@ test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; 
 	$(VENV)/bin/pytest -m "prometheus or podman" -s
 
 test-all: $(VENV)/.installed ## Run the slow tests and those that need other tools as well
-	$(VENV)/bin/pytest -m "" --hypothesis-profile=thorough
+	$(VENV)/bin/pytest -m "not real" --hypothesis-profile=thorough
+
+test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
+	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real tests/real
 
 check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .

@@ -149,8 +149,8 @@ def test_layers_that_do_not_exist_or_come_twice_are_refused(running: Running, la
 def test_a_masked_word_head_that_fails_fails_no_embed_call_of_the_same_batch(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(OnnxEmbeddingModel, "fill", lambda *_: 1 / 0)
     running = start()
+    monkeypatch.setattr(OnnxEmbeddingModel, "fill", lambda *_: 1 / 0)
     with running.held_engine():
         embedding = running.embedding.Embed.future(EmbedRequest(texts=TEXTS))
         masked = running.embedding.FillMask.future(FillMaskRequest(texts=["The [MASK]."]))

@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from attendant.v1.architecture_pb2 import (
     Architecture,
     Head,
 )
-from attendant_export.bundle.embedding import EmbeddingExport
 from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.weights import read_weights
@@ -208,14 +206,6 @@ def test_an_encoder_without_a_head_has_an_embedder_only(tmp_path):
     written = write_embedding_graphs(Encoder(architecture), "fp32", tmp_path)
     assert written.HasField("embedder")
     assert not written.HasField("mlm_head")
-
-
-def test_a_bundle_of_an_encoder_without_a_head_is_refused():
-    architecture = bert(50, 16, 2, 32, 1)
-    architecture.ClearField("head")
-    tokenizer, draft = Mock(), Mock()
-    with pytest.raises(ValueError, match=r"Architecture.head: missing, and an embedding bundle"):
-        EmbeddingExport(Encoder(architecture), tokenizer, draft)
 
 
 def check_weights(folder, written, architecture):

@@ -18,7 +18,7 @@ from tests.support.checkpoints import (
     write_checkpoint,
 )
 
-PREFIXES = {"bert": "bert.", "distilbert": "distilbert."}
+PREFIXES = {"bert": "bert.", "distilbert": "distilbert.", "mpnet": "mpnet."}
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,7 @@ def test_a_checkpoint_without_a_head_becomes_a_bundle_without_a_head(family, tmp
     [
         ("bert", 0, 2),
         ("distilbert", 0, 0),
+        ("mpnet", 2, 0),
         ("roberta", 2, 1),
         ("xlm-roberta", 2, 1),
         ("camembert", 2, 1),

@@ -6,14 +6,17 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from attendant.v1.architecture_pb2 import RelativePositions
 from attendant_export.__main__ import main
-from attendant_export.bundle.embedding import open_embedding_graphs
 from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.rebuild import _compare as compare_rebuilt
 from attendant_export.bundle.reference_outputs import read_embedding_outputs
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.models.relative_positions import buckets
 from attendant_export.verify import original
+from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.original import compare_with_original
 from safetensors.torch import load_file, save_file
@@ -76,10 +79,10 @@ class ModelAsOriginal:
     def __init__(self, source):
         checkpoint = Checkpoint(source)
         self.model, self.tokenizer = read_model(checkpoint).model, read_tokenizer(checkpoint)
-        self.noise, self.layers = 0.0, slice(None)
+        self.noise, self.layers, self.renumbered = 0.0, slice(None), ""
 
     def token_ids(self, text):
-        return self.tokenizer.encode(text).ids
+        return [0, 2] if text == self.renumbered else self.tokenizer.encode(text).ids
 
     @torch.inference_mode()
     def hidden_states(self, token_ids):
@@ -106,7 +109,7 @@ def compare(imported):
 
     def run(original, precisions=("fp32", "int8")):
         graphs = {
-            p.name: open_embedding_graphs(bundle, p, manifest)
+            p.name: EmbeddingGraphs(bundle, p, manifest)
             for p in manifest.precisions
             if p.name in precisions
         }
@@ -145,14 +148,14 @@ def test_a_bundle_of_int8_is_told_from_another_model(imported, compare):
     other = ModelAsOriginal(imported[0])
     assert compare(other, ["int8"]).vectors[0].embeddings.mean_cosine > 0.99
     torch.manual_seed(5)
-    other.model.encoder.layers[0].feed_forward[0].weight.data.normal_()
+    torch.nn.init.normal_(other.model.encoder.layers[0].self_attention.output.weight)
     with pytest.raises(ParityError, match="int8 vectors have a mean cosine of only"):
         compare(other, ["int8"])
 
 
 def test_texts_with_other_token_ids_are_counted_and_one_is_named(imported, compare, caplog):
     other = ModelAsOriginal(imported[0])
-    other.token_ids = lambda text: [0, 2] if text == "No." else other.tokenizer.encode(text).ids
+    other.renumbered = "No."
     with caplog.at_level(logging.WARNING):
         assert compare(other).num_different_token_ids == 1
     assert "gives other token ids for 1 of 64 texts, first for 'No.'" in caplog.text
@@ -197,6 +200,15 @@ def test_the_head_of_every_family_follows_the_original(family, transformers, tmp
     assert (found - expected).abs().max() < 1e-4
 
 
+def test_buckets_of_relative_positions_are_those_of_the_original(transformers):
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    distances = torch.arange(-600, 601)
+    expected = MPNetEncoder.relative_position_bucket(distances, num_buckets=32, max_distance=128)
+    part = RelativePositions(num_buckets=32, max_distance=128)
+    assert torch.equal(buckets(part, distances), expected)
+
+
 def test_another_checkpoint_than_that_of_the_bundle_fails(transformers, tmp_path, capsys):
     source = write_checkpoint(tmp_path / "source", "bert", has_head=False)
     bundle = import_(source, tmp_path / "bundles")
@@ -237,3 +249,13 @@ def test_code_in_a_checkpoint_is_not_run(transformers, tmp_path):
     bundle = import_(source, tmp_path / "bundles")
     assert read_manifest(bundle).parity.original.min_cosine >= 0.99999
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_rebuild_keeps_the_comparison_and_marks_it(imported):
+    source, bundle = imported
+    manifest = read_manifest(bundle)
+    manifest.parity.original.implementation = "transformers"
+    parameters = read_model(Checkpoint(source)).model.state_dict()
+    compare_rebuilt(bundle, manifest, "fp32", parameters)
+    assert manifest.parity.original.implementation == "transformers"
+    assert manifest.parity.original.is_carried_over

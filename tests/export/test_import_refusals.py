@@ -91,6 +91,13 @@ def change_weights(source, change):
         ("distilbert", "sinusoidal_pos_embds", True, "sinusoidal_pos_embds is True"),
         ("distilbert", "tie_weights_", False, "tie_weights_ is False"),
         ("distilbert", "activation", "mish", "activation is 'mish', which is not supported"),
+        ("mpnet", "pad_token_id", 0, "pad_token_id is 0, which is not supported; supported: 1"),
+        (
+            "mpnet",
+            "relative_attention_num_buckets",
+            64,
+            "num_buckets is 64, which is not supported",
+        ),
         ("distilbert", "n_heads", 3, "dim 32 is not a multiple of n_heads 3"),
     ],
 )

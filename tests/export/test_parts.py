@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
@@ -20,6 +20,7 @@ from attendant_export.models.embeddings import SOURCE, Embeddings
 from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
+from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.stack import Stack as StackModule
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,6 +126,30 @@ def test_attention_of_whole_texts(d_model, part, seed):
         expected, _ = module(x, torch.from_numpy(IS_REAL)[:, None, None, :])
     rows = x.flatten(0, 1).numpy()
     found = run_graph(build, named(module, "a"), x=rows, lengths=LENGTHS)["found"]
+    assert_close(found.reshape(*SHAPE, d_model)[IS_REAL], expected[torch.from_numpy(IS_REAL)])
+
+
+@some.random_parts
+@given(WIDTHS, st.booleans().flatmap(some.attentions), some.relative_positions(), SEEDS)
+def test_attention_with_relative_positions(d_model, part, relative, seed):
+    stack = Stack(groups=[LayerGroup(self_attention=part)], relative_positions=relative)
+    module, positions = part_of(MultiHeadAttention, seed, part, d_model), RelativePositions(stack)
+    nn.init.normal_(positions.weight)
+    x = random_states(seed, *SHAPE, d_model)
+
+    def build(g: Layers) -> None:
+        fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        lengths, batch = g.input("lengths", np.int64, 3), g.integers(*SHAPE)
+        bias = graph_attention.relative_bias(g, stack, "r", batch)
+        weighted = graph_attention.attend_sequence(g, part, fused, batch, lengths, bias)
+        g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
+
+    mask = torch.from_numpy(IS_REAL)[:, None, None, :]
+    with torch.inference_mode():
+        expected, _ = module(x, mask, bias=positions.bias(SHAPE[1]))
+    rows = x.flatten(0, 1).numpy()
+    parameters = named(module, "a") | named(positions, "r")
+    found = run_graph(build, parameters, x=rows, lengths=LENGTHS)["found"]
     assert_close(found.reshape(*SHAPE, d_model)[IS_REAL], expected[torch.from_numpy(IS_REAL)])
 
 

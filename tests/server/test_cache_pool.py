@@ -319,3 +319,14 @@ def test_a_buffer_that_could_not_shrink_is_given_back_by_an_idle_worker():
     assert pool.allocated > 0
     pool.release()
     assert pool.allocated == 0
+
+
+def test_a_buffer_that_nothing_needs_shrinks_after_its_longest_source_has_left():
+    pool = CachePool(SIZES, spare_bytes=0)
+    sources = CountingBuffer(pool, 16, 256, 1)
+    sources.fit(0, 16, 128)
+    before = sources.capacity
+    sources.keep(8, 16)
+    sources.clear()
+    sources.resize(before // 2)
+    assert sources.capacity == before // 2

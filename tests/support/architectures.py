@@ -18,6 +18,7 @@ from attendant.v1.architecture_pb2 import (
     Head,
     LayerGroup,
     Positions,
+    RelativePositions,
     Stack,
 )
 from hypothesis import settings
@@ -91,6 +92,17 @@ def embeddings(d_model: int) -> st.SearchStrategy[Embeddings]:
     )
 
 
+def relative_positions() -> st.SearchStrategy[RelativePositions]:
+    """Few buckets and short distances, so that `MAX_LENGTH` tokens reach the last bucket."""
+    return st.builds(
+        lambda quarter, more: RelativePositions(
+            num_buckets=4 * quarter, max_distance=quarter + more
+        ),
+        st.integers(1, 4),
+        st.integers(1, 12),
+    )
+
+
 @st.composite
 def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
     is_causal = is_decoder or draw(st.booleans())
@@ -103,16 +115,20 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
 
 
 @st.composite
-def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
-    """1 to 3 layers in 1 or 2 groups."""
+def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups. Only an encoder that is alone has relative positions."""
     groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
+    relative = draw(relative_positions()) if is_alone and draw(st.booleans()) else None
+    if relative is not None:
+        groups[-1].self_attention.num_heads = groups[0].self_attention.num_heads
     return Stack(
         groups=groups,
         norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
         norm_epsilon=draw(EPSILONS),
         has_final_norm=draw(st.booleans()),
+        relative_positions=relative,
     )
 
 
@@ -132,7 +148,7 @@ def encoders(draw: st.DrawFn) -> Architecture:
     return Architecture(
         d_model=d_model,
         source_embeddings=draw(embeddings(d_model)),
-        encoder=draw(stacks()),
+        encoder=draw(stacks(is_alone=True)),
         head=draw(heads()),
     )
 

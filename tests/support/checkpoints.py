@@ -18,6 +18,7 @@ from tokenizers import (
     Tokenizer,
     decoders,
     models,
+    normalizers,
     pre_tokenizers,
     processors,
     trainers,
@@ -192,6 +193,26 @@ def _distilbert(has_head: bool) -> Family:
     return train_bert_tokenizer(sample_texts(), 400), BERT_TOKENS, config, shapes
 
 
+def _mpnet(has_head: bool) -> Family:
+    """Has the names and the head of RoBERTa, but for attention and relative positions."""
+    config, shapes = _roberta_network(has_head)
+    names = {"self.query": "attn.q", "self.key": "attn.k", "self.value": "attn.v"}
+    names |= {"output.dense": "attn.o", "output.LayerNorm": "LayerNorm"}
+
+    def changed(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder, head = shapes(vocab_size)
+        del encoder["embeddings.token_type_embeddings.weight"]
+        for theirs, ours in names.items():
+            encoder = {
+                name.replace(f"attention.{theirs}", f"attention.{ours}"): shape
+                for name, shape in encoder.items()
+            }
+        return encoder | {"encoder.relative_attention_bias.weight": (32, 4)}, head
+
+    config = config | {"relative_attention_num_buckets": 32}
+    return _word_piece(), ROBERTA_TOKENS | {"unk": "[UNK]"}, config, changed
+
+
 def _bert_encoder(vocab_size: int, num_token_types: int) -> Shapes:
     shapes: Shapes = {
         "embeddings.word_embeddings.weight": (vocab_size, WIDTH),
@@ -213,6 +234,7 @@ _FAMILIES: dict[str, Callable[[bool], Family]] = {
     "bert": _bert,
     "camembert": _xlm_roberta,
     "distilbert": _distilbert,
+    "mpnet": _mpnet,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
 }
@@ -229,6 +251,22 @@ def _byte_level_bpe() -> Tokenizer:
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    return _with_mask(tokenizer)
+
+
+def _word_piece() -> Tokenizer:
+    """WordPiece with the special tokens of RoBERTa."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "[UNK]"], show_progress=False
     )
     tokenizer.train_from_iterator(sample_texts(), trainer)
     tokenizer.post_processor = processors.RobertaProcessing(

@@ -245,12 +245,16 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
     lines = []
     for parity in manifest.parity.precisions:
         reference = parity.reference_precision
-        lines.append(
-            f"parity      {parity.precision}: log-probabilities within "
-            f"{parity.max_log_probability_difference:.2g} of the model"
-            f"{f' of the {reference} weights' if reference else ''}, "
-            f"{parity.log_probability_bound:.2g} between batches{_carried_over(parity)}"
-        )
+        model = f"the model{f' of the {reference} weights' if reference else ''}"
+        if parity.HasField("log_probability_bound"):
+            lines.append(
+                f"parity      {parity.precision}: log-probabilities within "
+                f"{parity.max_log_probability_difference:.2g} of {model}, "
+                f"{parity.log_probability_bound:.2g} between batches{_carried_over(parity)}"
+            )
+        else:
+            compared = f"compared with {model}"
+            lines.append(f"parity      {parity.precision}: {compared}{_carried_over(parity)}")
         for entry in parity.tokens:
             cached = "cached" if entry.cached else "uncached"
             by = f" by {entry.step}" if entry.step else ""

@@ -5,10 +5,12 @@ The counterpart of `models.attention`. `stack` adds the linear layers before and
 
 from typing import Any
 
-from attendant.v1.architecture_pb2 import Architecture, Attention
+import torch
+from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
+from attendant_export.models.relative_positions import buckets
 from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
@@ -34,23 +36,48 @@ def inner_width(part: Attention) -> int:
 
 
 def attend_sequence(
-    g: Layers, part: Attention, query_key_value: str, batch: str, lengths: str = ""
+    g: Layers,
+    part: Attention,
+    query_key_value: str,
+    batch: str,
+    lengths: str = "",
+    bias: str = "",
 ) -> str:
     """Self-attention of whole texts: (rows, 3 inner) to (rows, inner).
 
     ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
-    causal attention needs no mask.
+    causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
     """
     fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
     query, keys, values = g.split(fused, 3, axis=2)
     weighted = g.op(
-        *("Attention", query, keys, values, "", "", "", "" if part.is_causal else lengths),
+        *("Attention", query, keys, values, bias, "", "", "" if part.is_causal else lengths),
         q_num_heads=part.num_heads,
         kv_num_heads=part.num_heads,
         is_causal=int(part.is_causal),
         **_scale(part),
     )  # (batch, length, inner)
     return g.rows(weighted, inner_width(part))
+
+
+def relative_bias(g: Layers, part: Stack, name: str, batch: str) -> str:
+    """The bias of a stack's scores (1, heads, length, length), or "" without relative positions.
+
+    The counterpart of `models.relative_positions`. ``name`` is that of the table of biases.
+    """
+    if not part.HasField("relative_positions"):
+        return ""
+    farthest = part.relative_positions.max_distance
+    distances = torch.arange(-farthest, farthest + 1)
+    by_distance = g.constant(buckets(part.relative_positions, distances).numpy())
+    length = g.op("Gather", batch, g.integer(1))
+    positions = g.op("Range", g.integer(0), length, g.integer(1))
+    queries = g.op("Unsqueeze", positions, g.integers(1))
+    bounds = g.integer(-farthest), g.integer(farthest)
+    nearest = g.op("Clip", g.op("Sub", positions, queries), *bounds)  # (length, length)
+    found = g.op("Gather", by_distance, g.op("Add", nearest, g.integer(farthest)))
+    values = g.op("Gather", g.parameter(f"{name}.weight"), found)  # (length, length, heads)
+    return g.op("Unsqueeze", g.op("Transpose", values, perm=(2, 0, 1)), g.integers(0))
 
 
 def attend_memory(

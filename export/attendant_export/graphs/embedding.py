@@ -3,9 +3,12 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
+from functools import partial
+
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
 
+from attendant_export.graphs.attention import relative_bias
 from attendant_export.graphs.embeddings import source_embeddings
 from attendant_export.graphs.head import vocabulary_scores
 from attendant_export.graphs.layers import Layers
@@ -22,7 +25,9 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
     packing = Packing(g, batch, lengths)
     embeddings, stack = source_embeddings(architecture), architecture.encoder
     x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions)
-    states = [x, *run_stack(g, stack, "encoder", x, packing.attend)]
+    bias = relative_bias(g, stack, "relative_positions", batch)
+    attend = partial(packing.attend, bias=bias)
+    states = [x, *run_stack(g, stack, "encoder", x, attend)]
     states[-1] = final_norm(g, stack, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
     for name, vector in _pooled(g, hidden[-1], batch, lengths).items():

@@ -37,7 +37,11 @@ class Packing:
         positions = self._g.op("Mod", self._indices, length)  # (packed)
         return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
 
-    def attend(self, _: int, part: Attention, query_key_value: str) -> str:
-        """Self-attention within each text: (packed, 3 inner) to (packed, inner)."""
+    def attend(self, _: int, part: Attention, query_key_value: str, bias: str = "") -> str:
+        """Self-attention within each text: (packed, 3 inner) to (packed, inner).
+
+        ``bias`` is that of `attend_sequence`.
+        """
         padded = self.pad(query_key_value)
-        return self.pack(attend_sequence(self._g, part, padded, self._batch, self._lengths))
+        weighted = attend_sequence(self._g, part, padded, self._batch, self._lengths, bias)
+        return self.pack(weighted)

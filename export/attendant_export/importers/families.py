@@ -7,6 +7,7 @@ from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.marian import read_marian
+from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
 
@@ -17,6 +18,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "camembert": read_roberta,
     "distilbert": read_distilbert,
     "marian": read_marian,
+    "mpnet": read_mpnet,
     "roberta": read_roberta,
     "xlm-roberta": read_roberta,
 }

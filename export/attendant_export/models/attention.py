@@ -52,13 +52,17 @@ class MultiHeadAttention(nn.Module):
         return self._weighted_values(query, *memory, mask=mask)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, past: KeyValue | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        past: KeyValue | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """Self-attention of ``x`` (batch, length, d_model) over ``past`` followed by ``x``.
 
         ``mask`` is boolean and broadcasts to (batch, heads, length, past + length): True attends.
-        Causal attention also masks later positions. Returns the output, shaped like ``x``, and
-        the keys and values including the past.
+        Causal attention also masks later positions. ``bias``, of the same shape, is added to the
+        scores. Returns the output, shaped like ``x``, and the keys and values including the past.
         """
         query, keys, values = map(self.split_heads, self.query_key_value(x).chunk(3, dim=-1))
         if past is not None:
@@ -67,6 +71,8 @@ class MultiHeadAttention(nn.Module):
         if self.is_causal:
             causal = _causal_mask(x.shape[1], keys.shape[2], x.device)
             mask = causal if mask is None else mask & causal
+        if bias is not None:
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         return self._weighted_values(query, keys, values, mask), (keys, values)
 
     def _project(self, x: Tensor, outputs: slice) -> Tensor:

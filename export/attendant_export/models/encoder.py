@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attendant_export.models.embeddings import SOURCE, Embeddings
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
+from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.models.stack import Stack
 from attendant_export.models.unsupported import check_at_least_one
@@ -57,6 +58,9 @@ class Encoder(nn.Module):
         self.embed.add_to(self, SOURCE)
         self.encoder = Stack(part, width, dropout)
         self.encoder_norm = final_norm(part, width)
+        self.relative_positions = (
+            RelativePositions(part) if part.HasField("relative_positions") else None
+        )
         if architecture.HasField("head"):
             vocab_size = architecture.source_embeddings.vocab_size
             self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
@@ -87,9 +91,11 @@ class Encoder(nn.Module):
         the embeddings only. States at padding are undefined.
         """
         mask = self.real_tokens(token_ids)[:, None, None, :]  # (batch, 1, 1, length)
+        relative = self.relative_positions
+        bias = None if relative is None else relative.bias(token_ids.shape[1])
         states = [self.embed(token_ids, token_types=token_types)]
         for layer in self.encoder.layers[:num_layers]:
-            states.append(layer(states[-1], mask)[0])
+            states.append(layer(states[-1], mask, bias=bias)[0])
         states[-1] = self.encoder_norm(states[-1])
         return states
 

@@ -99,6 +99,9 @@ def _check(architecture: Architecture) -> None:
     for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
         if not architecture.HasField(name):
             raise ValueError(f"Architecture.{name}: missing, and an encoder-decoder needs it")
+    for stack in (architecture.encoder, architecture.decoder):
+        if stack.HasField("relative_positions"):
+            raise ValueError("Stack.relative_positions: is not supported in an encoder-decoder")
     source, target = architecture.source_embeddings, architecture.target_embeddings
     if architecture.shares_embeddings and source.vocab_size != target.vocab_size:
         raise unsupported(

@@ -40,14 +40,16 @@ class Layer(nn.Module):
         past: KeyValue | None = None,
         memory: KeyValue | None = None,
         memory_mask: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, KeyValue]:
         """The layer's output (batch, length, d_model), and its self-attention keys and values.
 
-        ``x`` is (batch, length, d_model). The masks are those of `MultiHeadAttention`. A decoder
-        layer needs ``memory``, the keys and values of its cross-attention.
+        ``x`` is (batch, length, d_model). The masks and the bias of self-attention are those of
+        `MultiHeadAttention`. A decoder layer needs ``memory``, the keys and values of its
+        cross-attention.
         """
         residual = self.self_attention_residual
-        attended, present = self.self_attention(residual.before(x), mask, past)
+        attended, present = self.self_attention(residual.before(x), mask, past, bias)
         x = residual.after(x, attended)
         if memory is not None:
             residual = self.cross_attention_residual

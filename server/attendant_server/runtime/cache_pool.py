@@ -210,7 +210,7 @@ class CacheBuffer(ABC):
         """
         if not capacity:
             return 0
-        if self._is_laid_out_well(capacity):
+        if not self.num_entries or self._is_laid_out_well(capacity):
             return self.num_positions
         most = min(self._most_excess * self._longest, self._max_positions)
         for num_entries in (min(self.num_entries * 3 // 2, self._max_entries), self.num_entries):

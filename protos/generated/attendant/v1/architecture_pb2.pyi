@@ -247,6 +247,7 @@ class Stack(google.protobuf.message.Message):
     NORM_POSITION_FIELD_NUMBER: builtins.int
     NORM_EPSILON_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
+    RELATIVE_POSITIONS_FIELD_NUMBER: builtins.int
     norm_position: Global___NormPosition.ValueType
     """Pre-norm or post-norm."""
     norm_epsilon: builtins.float
@@ -257,6 +258,10 @@ class Stack(google.protobuf.message.Message):
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
         """Groups of identical layers, in order."""
 
+    @property
+    def relative_positions(self) -> Global___RelativePositions:
+        """Relative positions, which bias the scores of self-attention in all layers. Absent: no bias."""
+
     def __init__(
         self,
         *,
@@ -264,10 +269,38 @@ class Stack(google.protobuf.message.Message):
         norm_position: Global___NormPosition.ValueType = ...,
         norm_epsilon: builtins.float = ...,
         has_final_norm: builtins.bool = ...,
+        relative_positions: Global___RelativePositions | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_position", b"norm_position"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["relative_positions", b"relative_positions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_position", b"norm_position", "relative_positions", b"relative_positions"]) -> None: ...
 
 Global___Stack: typing_extensions.TypeAlias = Stack
+
+@typing.final
+class RelativePositions(google.protobuf.message.Message):
+    """RelativePositions is a learned bias of attention scores. It has a value for each head and each bucket of distances
+    between two tokens. All layers of a stack share it and have the same number of heads.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_BUCKETS_FIELD_NUMBER: builtins.int
+    MAX_DISTANCE_FIELD_NUMBER: builtins.int
+    num_buckets: builtins.int
+    """Number of buckets: one half for tokens before, the other for tokens after. A multiple of 4. A quarter of all
+    buckets are for single distances from 0 on; the others grow logarithmically.
+    """
+    max_distance: builtins.int
+    """Distance from which on all tokens share the last bucket. More than num_buckets / 4."""
+    def __init__(
+        self,
+        *,
+        num_buckets: builtins.int = ...,
+        max_distance: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_distance", b"max_distance", "num_buckets", b"num_buckets"]) -> None: ...
+
+Global___RelativePositions: typing_extensions.TypeAlias = RelativePositions
 
 @typing.final
 class LayerGroup(google.protobuf.message.Message):
