@@ -174,10 +174,9 @@ def test_untied_tables_that_are_stored_apart_are_read_apart(tmp_path):
         tensors[name] = torch.randn(*tensors["model.shared.weight"].shape)
     save_file(tensors, source / "model.safetensors")
     ours = read_translator(source).model.state_dict()
-    assert torch.equal(ours["embedding.weight"], tensors["model.encoder.embed_tokens.weight"])
-    assert torch.equal(
-        ours["target_embedding.weight"], tensors["model.decoder.embed_tokens.weight"]
-    )
+    for name, side in (("embedding", "encoder"), ("target_embedding", "decoder")):
+        stored = tensors[f"model.{side}.embed_tokens.weight"]
+        assert torch.equal(ours[f"{name}.weight"], stored)
 
 
 def test_vocabularies_may_be_separate(tmp_path):
