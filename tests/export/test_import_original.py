@@ -57,18 +57,14 @@ def test_without_the_original_a_bundle_says_that_it_was_not_compared(
     assert "original    not compared\n" in inspected(bundle, capsys)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "translation"])
 def test_without_the_original_a_verification_against_it_fails(
-    embedding_bundle, tmp_path, without_transformers, capsys
+    kind, request, tmp_path, without_transformers, capsys
 ):
+    bundle = request.getfixturevalue(f"{kind}_bundle")
     with pytest.raises(SystemExit, match="2"):
-        main(["verify", str(embedding_bundle), "--against", str(tmp_path)])
+        main(["verify", str(bundle), "--against", str(tmp_path)])
     assert "needs transformers: install attendant-export[verify]" in capsys.readouterr().err
-
-
-def test_translation_models_have_no_original_to_compare_with(translation_bundle, tmp_path, capsys):
-    with pytest.raises(SystemExit, match="1"):
-        main(["verify", str(translation_bundle), "--against", str(tmp_path)])
-    assert "only embedding models can be compared" in capsys.readouterr().err
 
 
 class ModelAsOriginal:
