@@ -268,10 +268,16 @@ def _import(args: argparse.Namespace) -> None:
         version=args.model_version,
         precisions=tuple(args.precisions.split(",")),
         license=args.license,
-        languages=tuple(args.languages.split(",")) if args.languages else None,
+        languages=_tags(args.languages),
+        source_languages=_tags(args.source_languages),
+        target_languages=_tags(args.target_languages),
         max_tokens=args.max_tokens,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
+
+
+def _tags(listed: str | None) -> tuple[str, ...] | None:
+    return tuple(listed.split(",")) if listed else None
 
 
 def _verify(args: argparse.Namespace) -> None:

@@ -269,8 +269,15 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--languages",
-        help="comma-separated BCP 47 tags; default: those of the source's card",
+        help="comma-separated BCP 47 tags of an embedding model; default: those of the source's "
+        "card",
     )
+    for side, verb in (("source", "reads"), ("target", "writes")):
+        parser.add_argument(
+            f"--{side}-languages",
+            help=f"comma-separated BCP 47 tags that a translation model {verb}; default: those of "
+            "the source's tokenizer or name",
+        )
     parser.add_argument(
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )

@@ -122,7 +122,7 @@ def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
 def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     """Fields that the server does not apply although they change outputs."""
     applied = {
-        "decoding": {"start_token_id", "suppressed_token_ids"},
+        "decoding": {"start_token_id", "suppressed_token_ids", "beam_size", "length_penalty"},
         "embedding": {"pooling", "normalize"},
         "text_normalization": set[str](),
     }

@@ -221,9 +221,19 @@ def _check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
             )
 
 
+def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | None]:
+    """The number of tokens that the network has for a tokenizer, and the id of the unknown one."""
+    architecture, special_tokens = manifest.architecture, manifest.special_tokens
+    embeddings = architecture.source_embeddings
+    if path != manifest.source_tokenizer:
+        embeddings, special_tokens = architecture.target_embeddings, target_tokens(manifest)
+    unk_id = special_tokens.unk_id if special_tokens.HasField("unk_id") else None
+    return embeddings.vocab_size, unk_id
+
+
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
     try:
         definition = (bundle.directory / path).read_text(encoding="utf-8")
-        return TextTokenizer(definition, mask_id)
+        return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error

@@ -18,7 +18,7 @@ PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
 def describe_model(bundle: Bundle) -> ModelDescription:
     """The description of a bundle's model."""
     manifest, special_tokens = bundle.manifest, bundle.manifest.special_tokens
-    architecture = manifest.architecture
+    architecture, decoding = manifest.architecture, manifest.decoding
     return ModelDescription(
         name=manifest.name,
         version=manifest.version,
@@ -32,7 +32,11 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         max_source_tokens=manifest.limits.max_source_tokens,
         max_target_tokens=manifest.limits.max_target_tokens,
         max_tokens=manifest.limits.max_tokens,
-        suppressed_token_ids=tuple(manifest.decoding.suppressed_token_ids),
+        default_beam_size=decoding.beam_size or 1,
+        default_length_penalty=(
+            decoding.length_penalty if decoding.HasField("length_penalty") else 1.0
+        ),
+        suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         d_model=architecture.d_model,
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,

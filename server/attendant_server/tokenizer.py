@@ -14,6 +14,8 @@ from tokenizers import Encoding, Tokenizer
 
 from attendant_server.streamed_text import complete_words, only_appends
 
+_MARKS = re.compile("[\ufdd0-\ufdd2]")
+"""Noncharacters that tokenizers of imported models put around runs of unknown characters."""
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -37,18 +39,20 @@ class TokenizedText:
     """The tokens of a text, possibly truncated."""
 
     encoding: Encoding
+    ids: list[int]
+    """Ids of all tokens."""
     positions: Sequence[int]
     """Indices of the kept tokens, ascending."""
 
     @property
     def num_original_tokens(self) -> int:
         """Number of tokens before truncation, including special tokens."""
-        return len(self.encoding)
+        return len(self.ids)
 
     @property
     def token_ids(self) -> list[int]:
         """Ids of the kept tokens."""
-        ids = self.encoding.ids
+        ids = self.ids
         return ids if len(self) == len(ids) else [ids[i] for i in self.positions]
 
     @property
@@ -62,8 +66,10 @@ class TokenizedText:
 
     def __iter__(self) -> Iterator[Token]:
         encoding = self.encoding
-        ids, texts, offsets = encoding.ids, encoding.tokens, encoding.offsets
+        ids, texts, offsets = self.ids, encoding.tokens, encoding.offsets
         special = encoding.special_tokens_mask
+        if _MARKS.search("".join(texts)):
+            texts, offsets = _without_marks(texts, offsets)
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
@@ -81,7 +87,20 @@ class TokenizedText:
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
-        return TokenizedText(self.encoding, sorted(special + plain))
+        return TokenizedText(self.encoding, self.ids, sorted(special + plain))
+
+
+def _without_marks(
+    texts: Sequence[str], offsets: Sequence[tuple[int, int]]
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Tokens and their offsets. A mark at the beginning has the offsets of the character before."""
+    ends = [0, *(end for _, end in offsets)]
+    begins = [
+        max(start, last_end) if _MARKS.match(text) else start
+        for text, (start, _), last_end in zip(texts, offsets, ends, strict=False)
+    ]
+    plain = [_MARKS.sub("", text) for text in texts]
+    return plain, list(zip(begins, ends[1:], strict=True))
 
 
 class _TokenTexts(dict[int, str]):
@@ -92,17 +111,24 @@ class _TokenTexts(dict[int, str]):
         self._tokenizer = tokenizer
 
     def __missing__(self, token_id: int) -> str:
-        text = self[token_id] = self._tokenizer.id_to_token(token_id) or ""
+        text = self[token_id] = _MARKS.sub("", self._tokenizer.id_to_token(token_id) or "")
         return text
 
 
 class TextTokenizer:
     """One tokenizer of a bundle. Safe to use from several threads."""
 
-    def __init__(self, definition: str, mask_id: int | None = None) -> None:
+    def __init__(
+        self,
+        definition: str,
+        mask_id: int | None = None,
+        vocab_size: int | None = None,
+        unk_id: int | None = None,
+    ) -> None:
         """``definition`` is the content of tokenizer.json; raises TokenizerError.
 
-        With ``mask_id``, this token is recognized in texts; other special tokens are not.
+        With ``mask_id``, this token is recognized in texts; other special tokens are not. Ids from
+        ``vocab_size`` on, which the model does not have, become ``unk_id``.
         """
         try:
             content = json.loads(definition)
@@ -120,6 +146,9 @@ class TextTokenizer:
             prefix = content["model"].get("continuing_subword_prefix")
         except BaseException as error:
             raise _translated(error) from error
+        has_more = vocab_size is not None and self._tokenizer.get_vocab_size() > vocab_size
+        self._vocab_size = vocab_size if has_more else None
+        self._unk_id = unk_id
         self._continuation_mark: str = prefix or ""
         self._token_texts = _TokenTexts(self._tokenizer)
 
@@ -129,7 +158,10 @@ class TextTokenizer:
             encoding = self._tokenizer.encode(text)
         except BaseException as error:
             raise _translated(error) from error
-        return TokenizedText(encoding, range(len(encoding)))
+        ids = encoding.ids
+        if self._vocab_size is not None and self._unk_id is not None:
+            ids = [i if i < self._vocab_size else self._unk_id for i in ids]
+        return TokenizedText(encoding, ids, range(len(ids)))
 
     def is_plain(self, token_id: int) -> bool:
         """Whether the vocabulary has this token and it is not special."""

@@ -14,9 +14,10 @@ Errors = Literal["raise", "return"]
 class SearchOptions(TypedDict, total=False):
     """Search options of a translation. An absent option takes the server's default.
 
-    `beam_size`: hypotheses kept at every step, 1 (greedy) if absent.
+    `beam_size`: hypotheses kept at every step, the model's default if absent, mostly 1 (greedy).
     `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
-    `length_penalty`: scores are divided by the length to this power, 0 to 10; 1.0 if absent.
+    `length_penalty`: scores are divided by the length to this power, 0 to 10; the model's
+    default if absent, mostly 1.0.
     `max_output_tokens`: maximum number of tokens of a translation; if absent, 3 x the source
     tokens + 16, at most the model's limit.
     `min_output_tokens`: minimum number of tokens of a translation; 0 if absent.

@@ -13,9 +13,11 @@ import numpy as np
 from attendant.v1.bundle_pb2 import Manifest
 from tokenizers import Tokenizer
 
+from attendant_export.bundle.reference_outputs import source_token_ids
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import TOKENIZER
 
+TARGET_TOKENIZER = "target_tokenizer.json"
 REFERENCE_OUTPUTS = "reference_outputs.json"
 NUM_REFERENCE_TEXTS = 64
 MAX_REFERENCE_TOKENS = 100
@@ -58,11 +60,16 @@ class Draft:
         tokenizer.save(str(self.folder / TOKENIZER))
         self.manifest.source_tokenizer = TOKENIZER
 
+    def add_target_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Write the tokenizer of targets that are not tokenized like the sources."""
+        tokenizer.save(str(self.folder / TARGET_TOKENIZER))
+        self.manifest.target_tokenizer = TARGET_TOKENIZER
+
     def reference_texts(self, tokenizer: Tokenizer, max_tokens: int) -> dict[str, list[int]]:
         """The first short texts, with their token ids. Raises ValueError if no text is short."""
         texts = self.texts[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
-        encoded = {text: tokenizer.encode(text).ids for text in texts}
+        encoded = {text: source_token_ids(self.manifest, tokenizer, text) for text in texts}
         short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]
         if not short:
             raise ValueError(f"no reference text has at most {limit} tokens: use a larger limit")

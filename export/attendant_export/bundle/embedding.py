@@ -192,7 +192,7 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
     or GraphError if the reference outputs or a graph cannot be read.
     """
     reference = read_embedding_outputs(folder, manifest)
-    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    token_ids = checked_token_ids(reference["texts"], tokenizer, manifest)
     bounds = log_probability_bounds(manifest)
     checked = []
     for precision in manifest.precisions:

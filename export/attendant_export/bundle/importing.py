@@ -12,6 +12,7 @@ from typing import Any
 from attendant.v1.bundle_pb2 import (
     EmbeddingDefaults,
     ImportSource,
+    Language,
     Manifest,
     PrecisionGraphs,
     Provenance,
@@ -27,20 +28,23 @@ from attendant_export.bundle.export import (
     new_bundle,
     write_precisions,
 )
+from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
-from attendant_export.bundle.original import compare_encoder
+from attendant_export.bundle.original import compare_model
+from attendant_export.bundle.translation import TranslationExport
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
-from attendant_export.importers.families import read_model
-from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.families import Imported, read_model
+from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.original import OriginalError, is_installed
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
+PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
+"""The languages at the end of the name of a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,11 @@ class ImportOptions:
     """fp32 by default: indexes that users have hold vectors of the original."""
     license: str | None = None
     languages: tuple[str, ...] | None = None
+    """The languages of an embedding model."""
+    source_languages: tuple[str, ...] | None = None
+    """The languages that a translation model reads."""
+    target_languages: tuple[str, ...] | None = None
+    """The languages that a translation model writes."""
     max_tokens: int | None = None
 
 
@@ -73,8 +82,10 @@ def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Pa
             f"{folder}: no card states the licence of the weights: give --license"
         )
     imported = read_model(checkpoint)
+    languages = _languages(imported, checkpoint, card, options)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
-        manifest = _new_manifest(name, license_, imported, checkpoint, card, options)
+        manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
+        manifest.MergeFrom(languages)
         draft = Draft(
             folder=bundle,
             scratch=scratch,
@@ -83,7 +94,10 @@ def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Pa
             texts=sample_texts(),
             max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
         )
-        _write_encoder(imported, checkpoint, draft)
+        if isinstance(imported, ImportedTranslator):
+            _write_translator(imported, checkpoint, draft)
+        else:
+            _write_encoder(imported, checkpoint, draft)
     return bundles_dir / name / options.version
 
 
@@ -100,30 +114,59 @@ def _name_of(folder: Path) -> str:
     return name
 
 
-def _new_manifest(
-    name: str,
-    license_: str,
-    imported: ImportedEncoder,
-    checkpoint: Checkpoint,
-    card: Card,
-    options: ImportOptions,
+def _languages(
+    imported: Imported, checkpoint: Checkpoint, card: Card, options: ImportOptions
 ) -> Manifest:
+    """A manifest with languages only: the given ones, or those of the checkpoint."""
+    sides = (options.source_languages, options.target_languages)
+    if isinstance(imported, ImportedEncoder):
+        if sides != (None, None):
+            raise ValueError("--source-languages and --target-languages are for translation models")
+        return Manifest(
+            languages=card.languages if options.languages is None else options.languages
+        )
+    if options.languages is not None:
+        raise ValueError("--languages is for embedding models: give --source-languages and so on")
+    stated = imported.tokenizers.source_languages, imported.tokenizers.target_languages
+    named = PAIR.search(checkpoint.folder.resolve().name)
+    tags = [
+        given or each or ((named[i + 1],) if named else ())
+        for i, (given, each) in enumerate(zip(sides, stated, strict=True))
+    ]
+    if not all(tags):
+        raise CheckpointError(
+            f"{checkpoint.folder} does not state the languages: give --source-languages and "
+            "--target-languages"
+        )
+    sources, targets = ([Language(tag=tag) for tag in each] for each in tags)
+    return Manifest(source_languages=sources, target_languages=targets)
+
+
+def _new_manifest(
+    name: str, version: str, license_: str, family: str, checkpoint: Checkpoint
+) -> Manifest:
+    source = checkpoint.folder.resolve().name
     return Manifest(
         manifest_version=MANIFEST_VERSION,
         name=name,
-        version=options.version,
-        description=f"Imported from {checkpoint.folder.resolve().name}, family {imported.family}.",
+        version=version,
+        description=f"Imported from {source}, family {family}.",
         license=license_,
-        languages=card.languages if options.languages is None else options.languages,
         provenance=Provenance(
             created=date.today().isoformat(),
-            imported_from=ImportSource(
-                source=checkpoint.folder.resolve().name,
-                family=imported.family,
-                files=checkpoint.used_files(),
-            ),
+            imported_from=ImportSource(source=source, family=family, files=checkpoint.used_files()),
         ),
     )
+
+
+def _write_translator(imported: ImportedTranslator, checkpoint: Checkpoint, draft: Draft) -> None:
+    tokenizers, manifest = imported.tokenizers, draft.manifest
+    export = TranslationExport(imported.model, tokenizers.source, draft, tokenizers.target)
+    manifest.decoding.CopyFrom(imported.decoding)
+    manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
+    if tokenizers.target_tokens != tokenizers.source_tokens:
+        manifest.target_special_tokens.CopyFrom(tokenizers.target_tokens)
+    _finish(export, checkpoint, draft)
 
 
 def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft) -> None:
@@ -132,6 +175,11 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer.no_truncation()
     defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
     export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    _finish(export, checkpoint, draft)
+
+
+def _finish(export: ModelExport, checkpoint: Checkpoint, draft: Draft) -> None:
+    """Write and verify all precisions, then compare them with the original. Write the rest."""
     written = write_precisions(export, draft)
     outputs = export.reference_outputs()
     _compare_with_original(checkpoint, draft, written, outputs)
@@ -151,13 +199,9 @@ def _compare_with_original(
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-    graphs = {
-        name: EmbeddingGraphs(draft.folder_of(name), precision, manifest)
-        for name, precision in written.items()
-    }
+    folders = [(draft.folder_of(name), precision) for name, precision in written.items()]
     try:
-        found = compare_encoder(checkpoint.folder, manifest, texts, graphs)
+        found = compare_model(checkpoint.folder, manifest, outputs, folders)
     except OriginalError as error:
         logger.warning("not compared with the original implementation: %s", error)
         return

@@ -33,7 +33,7 @@ from attendant_export.data.shortlists import (
     learn_shortlists,
 )
 from attendant_export.data.text_files import read_pairs
-from attendant_export.data.tokenizer import UNK, special_token_id
+from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -87,16 +87,25 @@ def describe_use(manifest: Manifest) -> str:
 class TranslationExport:
     """The export of a translation model; `kinds.ModelExport` describes the steps."""
 
-    def __init__(self, model: EncoderDecoder, tokenizer: Tokenizer, draft: Draft) -> None:
+    def __init__(
+        self,
+        model: EncoderDecoder,
+        tokenizer: Tokenizer,
+        draft: Draft,
+        target_tokenizer: Tokenizer | None = None,
+    ) -> None:
         """Complete the draft's manifest and translate the reference texts with the PyTorch model.
 
-        Raises ValueError for shortlist pairs that shortlists cannot be learned from.
+        ``tokenizer`` is that of the sources, and of the targets unless they have their own. Raises
+        ValueError for shortlist pairs that shortlists cannot be learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)
         draft.add_tokenizer(tokenizer)
         draft.manifest.target_tokenizer = draft.manifest.source_tokenizer
+        if target_tokenizer is not None:
+            draft.add_target_tokenizer(target_tokenizer)
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         sources = list(self._texts.values())
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
@@ -201,7 +210,7 @@ def _describe(
         SpecialTokens(
             pad_id=tokens.pad_id,
             eos_id=tokens.eos_id,
-            unk_id=special_token_id(tokenizer, UNK),
+            unk_id=unknown_token_id(tokenizer),
         )
     )
     manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
@@ -243,7 +252,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
     if the reference outputs or a graph cannot be read.
     """
     reference = read_translation_outputs(folder, manifest)
-    token_ids = checked_token_ids(reference["texts"], tokenizer)
+    token_ids = checked_token_ids(reference["texts"], tokenizer, manifest)
     sample = SampleSentences(token_ids, [text["max_output_tokens"] for text in reference["texts"]])
     bounds = log_probability_bounds(manifest)
     checked = []

@@ -1,17 +1,20 @@
-"""An imported embedding model with its tokenizer and defaults."""
+"""Imported models with their tokenizers and defaults."""
 
 from dataclasses import dataclass
 
 import torch
 from attendant.v1 import embedding_pb2
 from attendant.v1.architecture_pb2 import Architecture
+from attendant.v1.bundle_pb2 import DecodingDefaults
 
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.marian_tokenizer import TranslationTokenizers
 from attendant_export.importers.special_tokens import encoder_tokens
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
+from attendant_export.models.encoder_decoder import EncoderDecoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,18 @@ class ImportedEncoder:
     """Limit of tokens of a text, special tokens included."""
     pooling: embedding_pb2.Pooling.ValueType = embedding_pb2.POOLING_MEAN
     normalize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTranslator:
+    """A translation model of a checkpoint."""
+
+    family: str
+    model: EncoderDecoder
+    tokenizers: TranslationTokenizers
+    decoding: DecodingDefaults
+    max_tokens: int
+    """Limit of tokens of a source and of a target, EOS included."""
 
 
 def load_encoder(

@@ -29,20 +29,23 @@ def encoder_tokens(checkpoint: Checkpoint) -> EncoderTokens:
 
 def special_token_id(checkpoint: Checkpoint, name: str) -> int:
     """The id of the token that the checkpoint calls ``<name>_token``."""
-    token = _token(checkpoint, f"{name}_token")
+    token = stated_token(checkpoint, f"{name}_token")
     token_id = read_tokenizer(checkpoint).token_to_id(token)
     if token_id is None:
         raise CheckpointError(f"{checkpoint.folder}: {TOKENIZER} has no token {token}")
     return token_id
 
 
-def _token(checkpoint: Checkpoint, key: str) -> str:
+def stated_token(checkpoint: Checkpoint, key: str, default: str | None = None) -> str:
+    """The token that the checkpoint states as ``key``; raises CheckpointError without a default."""
     for file in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
         value: Any = checkpoint.json_object(file).get(key) if checkpoint.has(file) else None
         if isinstance(value, dict):  # a token with options for splitting
             value = value.get("content")
         if isinstance(value, str):
             return value
+    if default is not None:
+        return default
     raise CheckpointError(
         f"{checkpoint.folder}: neither {SPECIAL_TOKENS} nor {TOKENIZER_CONFIG} has a {key}"
     )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ class WeightTable:
 
     names: Mapping[str, str | Sequence[str]]
     """The checkpoint's names by ours, without the suffix ``.weight`` or ``.bias``."""
+    whole_names: Mapping[str, str] = field(default_factory=dict)
+    """The checkpoint's names by ours, for tensors with other suffixes. A tensor with one row may
+    stand for a vector."""
     ignored: Sequence[str] = ()
     """Regular expressions of tensors that the model does not need."""
     prefixes: Sequence[str] = ("",)
@@ -47,11 +50,15 @@ class WeightTable:
         if problems:
             listed = "; ".join(problems)
             raise CheckpointError(f"the weights do not fit the configuration: {listed}")
-        tensors = {name: _joined(names, weights) for name, names in theirs.items()}
+        tensors = {
+            name: _joined(names, weights).reshape(wanted[name]) for name, names in theirs.items()
+        }
         model.load_state_dict(tensors, assign=True)
 
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""
+        if name in self.whole_names:
+            return [self.whole_names[name]]
         module, kind = name.rsplit(".", 1) if name.endswith((".weight", ".bias")) else (name, "")
         for ours, theirs in self.names.items():
             pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")
@@ -71,7 +78,10 @@ def _shape_problems(
 ) -> list[str]:
     first, *rest = wanted
     part = (first // len(names), *rest)
-    return [f"{name} is {shapes[name]}, not {part}" for name in names if shapes[name] != part]
+    fitting = (part, (1, *part)) if len(wanted) == 1 else (part,)
+    return [
+        f"{name} is {shapes[name]}, not {part}" for name in names if shapes[name] not in fitting
+    ]
 
 
 def _joined(names: Sequence[str], weights: Weights) -> Tensor:

@@ -47,8 +47,10 @@ def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int
     The channels are interleaved as in "Attention Is All You Need", section 3.5, or have all sines
     first. A fixed permutation of the channels makes no difference to the layers above.
     """
-    rates = torch.exp(torch.arange(0, d_model, 2) * (-math.log(10_000.0) / d_model))
-    rows = torch.arange(part.offset, part.offset + num_positions)
+    cpu = torch.device("cpu")  # also for a model whose parameters are on the device "meta"
+    channels = torch.arange(0, d_model, 2, device=cpu)
+    rates = torch.exp(channels * (-math.log(10_000.0) / d_model))
+    rows = torch.arange(part.offset, part.offset + num_positions, device=cpu)
     angles = rows.unsqueeze(1) * rates  # (positions, d_model / 2)
     if part.kind == POSITION_KIND_SINUSOIDAL_INTERLEAVED:
         return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)

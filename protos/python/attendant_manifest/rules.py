@@ -19,6 +19,8 @@ MAX_TOKENS = 65_536
 """Largest token limit that a manifest may state; the server allocates memory for this many."""
 MAX_VOCAB_SIZE = 2**24
 MAX_LAYERS = 10_000
+MAX_LENGTH_PENALTY = 10
+"""As for requests."""
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_LOG_PROBABILITY_BOUNDS = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}
 """Largest bound by precision. A larger difference between batches is not a rounding error."""
@@ -89,6 +91,8 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     ]
     if max(token_ids) >= target_size:
         yield "a token id in decoding is outside the vocabulary"
+    if not 0 <= decoding.length_penalty <= MAX_LENGTH_PENALTY:  # NaN is no number in a range
+        yield f"decoding.length_penalty must be between 0 and {MAX_LENGTH_PENALTY}"
     yield from _limit_problems(
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )

@@ -45,6 +45,8 @@ class ModelDescription:
     """The languages of an embedding model."""
     max_source_tokens: int = 0
     max_target_tokens: int = 0
+    default_beam_size: int = 1
+    default_length_penalty: float = 1.0
     suppressed_token_ids: Sequence[int] = ()
     """Ids of tokens that the model never generates."""
     max_tokens: int = 0

@@ -83,7 +83,9 @@ class Scorer:
         self._limits.check_characters(SOURCES, request.sources)
         self._limits.check_characters(TARGETS, request.targets)
         model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
-        penalty = checked_length_penalty("length_penalty", request.length_penalty)
+        penalty = checked_length_penalty(
+            "length_penalty", request.length_penalty, model.description
+        )
         source_options = tokenization_options(
             model.source_tokenizer, model.description.max_source_tokens, request.truncation
         )

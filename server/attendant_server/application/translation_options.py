@@ -9,7 +9,6 @@ from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
 MAX_LENGTH_PENALTY = 10.0
-DEFAULT_LENGTH_PENALTY = 1.0
 MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
 """By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
 likely repeats itself: none of 164,110 English-German pairs has more than 1.5 times the source
@@ -36,7 +35,8 @@ def search_options(
     (`MAX_OUTPUT_RATIO`).
     """
     max_target_tokens = model.max_target_tokens
-    beam_size = _or_default(options.beam_size, 1)
+    default_beam_size = min(model.default_beam_size, limits.max_beam_size)
+    beam_size = _or_default(options.beam_size, default_beam_size)
     check_range("options.beam_size", beam_size, 1, limits.max_beam_size)
     num_hypotheses = _or_default(options.num_hypotheses, 1)
     check_range("options.num_hypotheses", num_hypotheses, 1, beam_size)
@@ -48,7 +48,9 @@ def search_options(
         max_output_tokens=max_output_tokens,
         beam_size=beam_size,
         num_hypotheses=num_hypotheses,
-        length_penalty=checked_length_penalty("options.length_penalty", options.length_penalty),
+        length_penalty=checked_length_penalty(
+            "options.length_penalty", options.length_penalty, model
+        ),
         min_output_tokens=min_output_tokens,
         max_output_ratio=MAX_OUTPUT_RATIO if options.max_output_tokens is None else None,
         extra_output_tokens=EXTRA_OUTPUT_TOKENS,
@@ -56,10 +58,12 @@ def search_options(
     )
 
 
-def checked_length_penalty(field: str, length_penalty: float | None) -> float:
-    """The checked length penalty, 1.0 if it is not given; raises InvalidRequest."""
+def checked_length_penalty(
+    field: str, length_penalty: float | None, model: ModelDescription
+) -> float:
+    """The checked length penalty, by default that of the model; raises InvalidRequest."""
     if length_penalty is None:
-        return DEFAULT_LENGTH_PENALTY
+        return model.default_length_penalty
     if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):
         raise InvalidRequest(field, f"must be between 0 and {MAX_LENGTH_PENALTY:g}, and finite")
     return length_penalty

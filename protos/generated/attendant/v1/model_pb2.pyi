@@ -190,12 +190,18 @@ class GetModelResponse(google.protobuf.message.Message):
     PROVENANCE_FIELD_NUMBER: builtins.int
     QUALITY_FIELD_NUMBER: builtins.int
     PARITY_FIELD_NUMBER: builtins.int
+    DEFAULT_BEAM_SIZE_FIELD_NUMBER: builtins.int
+    DEFAULT_LENGTH_PENALTY_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
     """Whether Embed normalizes vectors by default. False for a translation model."""
     license: builtins.str
     """SPDX identifier of the licence of the weights."""
+    default_beam_size: builtins.int
+    """Beam size of requests that state none, at most RequestLimits.max_beam_size. Absent means 1, greedy search."""
+    default_length_penalty: builtins.float
+    """Length penalty of requests that state none. Absent means 1."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -252,9 +258,16 @@ class GetModelResponse(google.protobuf.message.Message):
         provenance: attendant.v1.bundle_pb2.Provenance | None = ...,
         quality: collections.abc.Iterable[attendant.v1.bundle_pb2.QualityFigure] | None = ...,
         parity: attendant.v1.bundle_pb2.ParityReport | None = ...,
+        default_beam_size: builtins.int | None = ...,
+        default_length_penalty: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["available_precisions", b"available_precisions", "credits", b"credits", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "embedding_sizes", b"embedding_sizes", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "embedding_sizes", b"embedding_sizes", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_default_length_penalty", b"_default_length_penalty"]) -> typing.Literal["default_length_penalty"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes"] | None: ...
 
 Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse

@@ -57,15 +57,16 @@ class TranslateOptions(google.protobuf.message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
-    """Beam size: hypotheses kept at every step. Default 1, greedy search. 0 is INVALID_ARGUMENT. Upper limit:
+    """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
+    (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
     RequestLimits.max_beam_size.
     """
     num_hypotheses: builtins.int
     """Hypotheses returned for each text, best first. Default 1. 0 and more than beam_size are INVALID_ARGUMENT."""
     length_penalty: builtins.float
     """Length penalty: the score of a hypothesis is its log-probability divided by its number of tokens to this power.
-    Default 1.0: the mean log-probability per token. 0: the undivided sum. Larger values favour longer translations.
-    Must be finite and between 0 and 10.
+    Default: that of the model (GetModelResponse.default_length_penalty). 1: the mean log-probability per token. 0: the
+    undivided sum. Larger values favour longer translations. Must be finite and between 0 and 10.
     """
     max_output_tokens: builtins.int
     """Maximum number of tokens in one hypothesis, including the end token. Upper limit: Limits.max_target_tokens of the
@@ -358,7 +359,7 @@ class ScoreRequest(google.protobuf.message.Message):
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server have the same name."""
     length_penalty: builtins.float
-    """Length penalty as in TranslateOptions: default 1.0, 0 for the undivided sum. Must be finite and between 0 and 10."""
+    """Length penalty, with the default and the limits of that in TranslateOptions."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a source of more than Limits.max_source_tokens tokens. Default: refuse it. Targets are never
     truncated: a target of more than Limits.max_target_tokens tokens is always refused.

@@ -52,6 +52,10 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         default_pooling=_pooling(description),
         default_normalize=description.default_normalize,
     )
+    if description.default_beam_size != 1:
+        response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
+    if description.default_length_penalty != 1:
+        response.default_length_penalty = description.default_length_penalty
     return json_format.ParseDict(description.published, response)
 
 

@@ -1,0 +1,93 @@
+"""Search options of a checkpoint: ``generation_config.json``, or those in ``config.json``."""
+
+from dataclasses import dataclass
+
+from attendant.v1.bundle_pb2 import DecodingDefaults
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The search options of a checkpoint that a bundle can have."""
+
+    beam_size: int
+    length_penalty: float
+    suppressed_token_ids: tuple[int, ...]
+    renormalizes: bool
+    """Whether probabilities are normalized without the suppressed tokens."""
+
+    def decoding(self, start_token_id: int) -> DecodingDefaults:
+        """The decoding defaults of a bundle."""
+        return DecodingDefaults(
+            start_token_id=start_token_id,
+            suppressed_token_ids=() if self.renormalizes else self.suppressed_token_ids,
+            beam_size=self.beam_size if self.beam_size > 1 else 0,
+            length_penalty=None if self.length_penalty == 1 else self.length_penalty,
+        )
+
+
+def read_generation(checkpoint: Checkpoint) -> Generation:
+    """The search options; raises CheckpointError for one that changes outputs in another way.
+
+    ``forced_eos_token_id`` is not such an option: a translation that reaches its limit is reported
+    as truncated instead. Nor is ``max_length``: the server limits a translation by its source. Nor
+    are options of sampling, which search does not use.
+    """
+    config = checkpoint.config
+    if checkpoint.has(GENERATION_CONFIG):
+        fields = checkpoint.json_object(GENERATION_CONFIG)
+        config = Config(checkpoint.folder / GENERATION_CONFIG, fields)
+    config.require(
+        do_sample=False,
+        early_stopping=False,
+        num_beam_groups=1,
+        diversity_penalty=0.0,
+        penalty_alpha=0.0,
+        repetition_penalty=1.0,
+        encoder_repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        encoder_no_repeat_ngram_size=0,
+        min_length=0,
+        min_new_tokens=0,
+    )
+    for name in (
+        "forced_bos_token_id",
+        "forced_decoder_ids",
+        "force_words_ids",
+        "constraints",
+        "begin_suppress_tokens",
+        "sequence_bias",
+        "exponential_decay_length_penalty",
+        "guidance_scale",
+    ):
+        if name in config:
+            raise CheckpointError(
+                f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
+            )
+    return Generation(
+        beam_size=config.integer("num_beams", default=1),
+        length_penalty=config.number("length_penalty", default=1.0),
+        suppressed_token_ids=_suppressed(config),
+        renormalizes=config.choice("renormalize_logits", {True: True, False: False}, default=False),
+    )
+
+
+def _suppressed(config: Config) -> tuple[int, ...]:
+    """The tokens that are never generated."""
+    words, tokens = config.get("bad_words_ids", []), config.get("suppress_tokens", [])
+    if not isinstance(words, list) or not isinstance(tokens, list):
+        raise CheckpointError(f"{config.path}: bad_words_ids or suppress_tokens is not a list")
+    token_ids = set(tokens)
+    for word in words:
+        if not isinstance(word, list) or len(word) != 1:
+            raise CheckpointError(
+                f"{config.path}: bad_words_ids has {word!r}; supported: lists of one token"
+            )
+        token_ids.add(word[0])
+    for token_id in token_ids:
+        if type(token_id) is not int or token_id < 0:
+            raise CheckpointError(f"{config.path}: {token_id!r} is not the id of a token")
+    return tuple(sorted(token_ids))

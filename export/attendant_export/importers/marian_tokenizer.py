@@ -1,0 +1,101 @@
+"""Tokenizers of MarianMT checkpoints: two SentencePiece models and a vocabulary for both."""
+
+import logging
+from dataclasses import dataclass
+
+from attendant.v1.architecture_pb2 import Architecture
+from attendant.v1.bundle_pb2 import SpecialTokens
+from tokenizers import Tokenizer
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.sentencepiece_model import read_sentencepiece
+from attendant_export.importers.sentencepiece_tokenizer import (
+    Vocabulary,
+    sentencepiece_tokenizer,
+)
+from attendant_export.importers.special_tokens import TOKENIZER_CONFIG, stated_token
+from attendant_export.importers.tokenizer_checks import stated_max_tokens
+
+logger = logging.getLogger(__name__)
+
+SOURCE_MODEL, TARGET_MODEL = "source.spm", "target.spm"
+VOCABULARY, TARGET_VOCABULARY = "vocab.json", "target_vocab.json"
+SPECIAL = {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}
+DEFAULT_MAX_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationTokenizers:
+    """The tokenizers of a translation model."""
+
+    source: Tokenizer
+    target: Tokenizer
+    source_tokens: SpecialTokens
+    target_tokens: SpecialTokens
+    max_tokens: int
+    """Limit of tokens of a text."""
+    source_languages: tuple[str, ...]
+    """The languages of the sources, if the checkpoint states them."""
+    target_languages: tuple[str, ...]
+
+
+def read_marian_tokenizers(
+    checkpoint: Checkpoint, architecture: Architecture
+) -> TranslationTokenizers:
+    """The tokenizers of a checkpoint; raises CheckpointError."""
+    config = Config(checkpoint.folder / TOKENIZER_CONFIG, {})
+    if checkpoint.has(TOKENIZER_CONFIG):
+        config = Config(config.path, checkpoint.json_object(TOKENIZER_CONFIG))
+    config.require(do_lower_case=False)
+    if options := config.get("sp_model_kwargs"):
+        raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
+    if config.get("clean_up_tokenization_spaces", False):
+        logger.warning("clean_up_tokenization_spaces is not applied: translations keep all spaces")
+    is_separate = config.choice("separate_vocabs", {True: True, False: False}, default=False)
+    sizes = [
+        each.vocab_size for each in (architecture.source_embeddings, architecture.target_embeddings)
+    ]
+    source = _vocabulary(checkpoint, VOCABULARY, sizes[0])
+    target = _vocabulary(checkpoint, TARGET_VOCABULARY if is_separate else VOCABULARY, sizes[1])
+    codes = tuple(code[2:-2] for code in source.codes)
+    return TranslationTokenizers(
+        source=_tokenizer(checkpoint, SOURCE_MODEL, source),
+        target=_tokenizer(checkpoint, TARGET_MODEL, target),
+        source_tokens=_special_tokens(source),
+        target_tokens=_special_tokens(target),
+        max_tokens=stated_max_tokens(checkpoint) or DEFAULT_MAX_TOKENS,
+        source_languages=_languages(config, "source_lang"),
+        target_languages=codes or _languages(config, "target_lang"),
+    )
+
+
+def _vocabulary(checkpoint: Checkpoint, name: str, vocab_size: int) -> Vocabulary:
+    ids, path = checkpoint.json_object(name), checkpoint.folder / name
+    if not all(type(token_id) is int for token_id in ids.values()) or (
+        sorted(ids.values()) != list(range(vocab_size))
+    ):
+        raise CheckpointError(
+            f"{path}: the token ids are not 0 to {vocab_size - 1}, as the configuration states"
+        )
+    special = {
+        each: stated_token(checkpoint, f"{each}_token", default)
+        for each, default in SPECIAL.items()
+    }
+    for token in special.values():
+        if token not in ids:
+            raise CheckpointError(f"{path}: the special token {token} is missing")
+    return Vocabulary(ids, **special)
+
+
+def _tokenizer(checkpoint: Checkpoint, name: str, vocabulary: Vocabulary) -> Tokenizer:
+    return sentencepiece_tokenizer(read_sentencepiece(checkpoint.path(name)), vocabulary)
+
+
+def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
+    names = {"pad_id": vocabulary.pad, "eos_id": vocabulary.eos, "unk_id": vocabulary.unk}
+    return SpecialTokens(**{field: vocabulary.ids[token] for field, token in names.items()})
+
+
+def _languages(config: Config, field: str) -> tuple[str, ...]:
+    language = config.get(field)
+    return (language,) if isinstance(language, str) and language else ()

@@ -1,0 +1,172 @@
+"""SentencePiece models with a vocabulary, as tokenizers of the ``tokenizers`` library.
+
+The vocabulary gives the ids of pieces. It also has tokens that are no pieces of the model, such as
+those of the other language, and may lack pieces. These get the ids after the vocabulary, which
+stand for the unknown token.
+
+SentencePiece joins a run of unknown characters to one token, whose text may be in the vocabulary.
+The library does not look there, so marks enclose each run: the vocabulary's token for it is a piece
+of the marks and the run.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+from tokenizers.normalizers import Normalizer
+
+from attendant_export.importers.character_map import (
+    BETWEEN_MATCHES,
+    WITHIN_MATCH,
+    character_class,
+    map_normalizers,
+    pattern_of,
+)
+from attendant_export.importers.checkpoint import CheckpointError
+from attendant_export.importers.sentencepiece_model import SPACE, SentencePieceModel
+
+RUN, CODE, CODE_END, REPLACEMENT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+"""Noncharacters: the marks around runs of unknown characters, in a language code and after it, and
+the character that a text has in the place of each of them."""
+MARKS = f"{RUN}{CODE}{CODE_END}"
+MAX_LEADING_SPACES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Token ids by text, with the texts of the special tokens."""
+
+    ids: Mapping[str, int]
+    unk: str
+    eos: str
+    pad: str
+
+    @property
+    def codes(self) -> list[str]:
+        """Language codes, such as ``>>fra<<``, which may stand at the beginning of a text."""
+        return [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
+
+
+def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -> Tokenizer:
+    """The tokenizer of a model with a vocabulary; an encoding ends with EOS.
+
+    A language code at the beginning of a text is one token. Raises CheckpointError.
+    """
+    known = {character for piece in model.scores for character in piece}
+    _check(model, vocabulary, known)
+    try:
+        normalizer = normalizers.Sequence(
+            [
+                _replace(f"[{MARKS}{REPLACEMENT}{BETWEEN_MATCHES}{WITHIN_MATCH}]", REPLACEMENT),
+                *_code_normalizers(vocabulary.codes),
+                *map_normalizers(model.character_map),
+                *_space_normalizers(model),
+                _run_normalizer(known),
+            ]
+        )
+    except ValueError as error:
+        raise CheckpointError(f"{model.path}: {error}") from error
+    pieces = _pieces(model, vocabulary, known, normalizer)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary.ids[vocabulary.unk]))
+    tokenizer.normalizer = normalizer
+    if not any(SPACE in piece[1:] for piece in model.scores):
+        # Words are separate then, and the library caches them.
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(SPACE, "merged_with_next")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {vocabulary.eos}",
+        special_tokens=[(vocabulary.eos, vocabulary.ids[vocabulary.eos])],
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(Regex(f"[{MARKS}]"), ""),
+            decoders.Replace(SPACE, " "),
+            decoders.Fuse(),
+            decoders.Strip(" ", MAX_LEADING_SPACES, 0),
+        ]
+    )
+    tokenizer.add_special_tokens([vocabulary.eos, vocabulary.unk, vocabulary.pad])
+    return tokenizer
+
+
+def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> None:
+    parts = sorted(known - model.scores.keys())
+    if parts:
+        raise CheckpointError(
+            f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
+            "is not supported"
+        )
+    reserved = {*MARKS, REPLACEMENT, BETWEEN_MATCHES, WITHIN_MATCH}
+    for text in (*vocabulary.ids, *model.scores):
+        if not reserved.isdisjoint(text):
+            raise CheckpointError(f"{model.path}: the token {text!r} has a reserved character")
+    for text in (vocabulary.unk, vocabulary.eos, vocabulary.pad):
+        if known.isdisjoint(text):
+            raise CheckpointError(
+                f"{model.path}: no piece has a character of the special token {text!r}; this is "
+                "not supported"
+            )
+
+
+def _replace(pattern: str, content: str) -> Normalizer:
+    return normalizers.Replace(Regex(f"(?m){pattern}"), content)
+
+
+def _code_normalizers(codes: Sequence[str]) -> list[Normalizer]:
+    """Put marks into and after a known language code, and one in the place of an unknown code.
+
+    No mark is put before a code, because NFC fails in a text that begins with an insertion.
+    """
+    steps = []
+    if codes:
+        rests = "|".join(pattern_of(code[1:]) for code in codes)
+        steps += [
+            _replace(f"\\A>\\K(?={rests})", CODE),
+            _replace(f"\\A>{CODE}.*?<<\\K", CODE_END),
+        ]
+    return [*steps, _replace("\\A>>.*?<<", CODE_END)]
+
+
+def _space_normalizers(model: SentencePieceModel) -> list[Normalizer]:
+    start = f"(?:\\A(?!>?[{CODE}{CODE_END}])|{CODE_END})\\K"
+    if not model.removes_extra_spaces:
+        prefix = [_replace(f"{start}(?=.)", " ")] if model.adds_dummy_prefix else []
+        return [*prefix, normalizers.Replace(" ", SPACE)]
+    prefix = [
+        _replace(f"{start}(?=[^ ])", " ") if model.adds_dummy_prefix else _replace(f"{start} +", "")
+    ]
+    return [*prefix, _replace(" +", SPACE), _replace(f"{SPACE}+\\z", "")]
+
+
+def _run_normalizer(known: Iterable[str]) -> Normalizer:
+    unknown = f"[^{character_class(known)}]"
+    return _replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)
+
+
+def _pieces(
+    model: SentencePieceModel, vocabulary: Vocabulary, known: set[str], normalizer: Normalizer
+) -> list[tuple[str, float]]:
+    """The piece and the score of each id, those of the vocabulary first."""
+    scores, codes = model.scores, set(vocabulary.codes)
+    # Less than the score of any text's single characters: these tokens match no text.
+    never = (min(scores.values()) - 1) * (max(map(len, vocabulary.ids)) + 1)
+    special = {vocabulary.unk, vocabulary.eos, vocabulary.pad}
+    pieces = []
+    for text in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
+        if text in scores:
+            pieces.append((text, scores[text]))
+        elif text in codes:
+            pieces.append((normalizer.normalize_str(text), 0.0))
+        elif text and text not in special and known.isdisjoint(text):
+            pieces.append((f"{RUN}{text}{RUN}", 0.0))
+        else:
+            pieces.append((text, never))
+    return pieces + [each for each in scores.items() if each[0] not in vocabulary.ids]

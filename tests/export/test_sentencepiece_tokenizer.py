@@ -1,0 +1,230 @@
+"""Tokenizers made of SentencePiece models give the token ids of the models."""
+
+import random
+from itertools import islice
+
+import pytest
+from attendant_export.bundle.importing import sample_texts
+from attendant_export.importers.character_map import read_rules
+from attendant_export.importers.checkpoint import CheckpointError
+from attendant_export.importers.sentencepiece_model import read_sentencepiece
+from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
+from tokenizers import Tokenizer
+
+from tests.support.sentencepiece_files import (
+    RULES,
+    SPACE,
+    TINY_RULES,
+    USER_DEFINED,
+    Pieces,
+    option,
+    precompiled,
+    train_pieces,
+    write_sentencepiece,
+)
+
+ENGLISH = [text for text in sample_texts() if text.isascii()]
+EMOJI = "\U0001f600\U0001f633\u2764\ufe0f\U0001f44d\U0001f3ff\u200d\U0001f1e9\U0001f1ea"
+
+
+def vocabulary_of(pieces):
+    """Special tokens at both ends, most pieces, and tokens that are no pieces."""
+    texts = [piece for i, piece in enumerate(pieces.scores) if i % 11]
+    own = ["\U0001f633", "\u00fc\u00df", "a\U0001f633", f"{SPACE}zebra", ">>fra<<", ">>pt_BR<<"]
+    return Vocabulary(
+        {text: i for i, text in enumerate(["</s>", "<unk>", *own, *texts, "<pad>"])},
+        unk="<unk>",
+        eos="</s>",
+        pad="<pad>",
+    )
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return train_pieces(ENGLISH, 300)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(pieces):
+    return vocabulary_of(pieces)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pieces, vocabulary, tmp_path_factory):
+    path = write_sentencepiece(tmp_path_factory.mktemp("model") / "source.spm", pieces)
+    made = sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
+    return read_plainly(made)
+
+
+def read_plainly(tokenizer):
+    """The tokenizer as a bundle has it and the server uses it."""
+    read = Tokenizer.from_str(tokenizer.to_str())
+    read.encode_special_tokens = True
+    return read
+
+
+def token_ids(tokenizer, vocabulary, text):
+    """The ids; those after the vocabulary stand for the unknown token."""
+    size, unk_id = len(vocabulary.ids), vocabulary.ids["<unk>"]
+    return [i if i < size else unk_id for i in tokenizer.encode(text).ids]
+
+
+def expected_ids(pieces, vocabulary, text):
+    code = []
+    if text.startswith(">>") and "<<" in text:
+        end = text.index("<<") + 2
+        code, text = [text[:end]], text[end:]
+    ids = vocabulary.ids
+    return [ids.get(each, ids["<unk>"]) for each in [*code, *pieces.tokens(text)]] + [ids["</s>"]]
+
+
+def drawn_texts():
+    """Endless strings: words, marks in odd places, emoji, other scripts, and spaces."""
+    draw = random.Random(5)
+    words = " ".join(ENGLISH).split()
+    odd = [*TINY_RULES, *EMOJI, "\u0301", "\u0308", "\u0323", SPACE, "  ", "\u00fc\u00df", "zebra"]
+    while True:
+        text = list(" ".join(draw.choices(words, k=draw.randint(0, 8))))
+        for _ in range(draw.randint(0, 6)):
+            text.insert(draw.randint(0, len(text)), draw.choice(odd))
+        if draw.random() < 0.3:
+            first = draw.choice((0x20, 0x300, 0x590, 0x900, 0x1100, 0x3040, 0xFF00, 0x1F600))
+            text += [chr(first + draw.randrange(128)) for _ in range(draw.randint(1, 12))]
+        if draw.random() < 0.1:
+            text.insert(0, draw.choice((">>fra<<", ">>pt_BR<< ", ">>xx<<", ">>", ">> a << ")))
+        yield "".join(text)
+
+
+def test_the_ids_are_those_of_the_model(tokenizer, pieces, vocabulary):
+    for text in islice(drawn_texts(), 3000):
+        expected = expected_ids(pieces, vocabulary, text)
+        assert token_ids(tokenizer, vocabulary, text) == expected, ascii(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\t\n",
+        "\u200b",
+        SPACE,
+        f" {SPACE}a {SPACE}",
+        "</s> <unk> <pad> <s>",
+        "o\u0302\u0301\u0323",
+        "\uff76\uff9e\uff9e",
+        "\u0301e",
+        "\U0001f633\U0001f633",
+        "a\U0001f633b",
+        "\ufdd0\U0001f633\ufdd0",
+        "\ufff0e\u0301\ufff1",
+        ">>fra<<",
+        ">>fra<<\U0001f633",
+        " >>fra<< a",
+        "a >>fra<<",
+        ">>fra<<>>fra<<",
+        "\x00a",
+        "x" * 5000,
+    ],
+)
+def test_odd_texts_have_the_ids_of_the_model(tokenizer, pieces, vocabulary, text):
+    expected = expected_ids(pieces, vocabulary, text)
+    assert token_ids(tokenizer, vocabulary, text) == expected
+
+
+def test_the_ids_are_those_of_the_library(tokenizer, pieces, vocabulary, tmp_path):
+    library = pytest.importorskip("sentencepiece")
+    path = write_sentencepiece(tmp_path / "source.spm", pieces)
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    for text in islice(drawn_texts(), 2000):
+        if not text.startswith(">>"):
+            assert processor.encode(text, out_type=str) == pieces.tokens(text), ascii(text)
+
+
+def test_tokens_decode_to_their_text(tokenizer, vocabulary):
+    for text in ("a", "his hen", "\U0001f633", ">>fra<<", f"{SPACE}zebra", "\u00fc\u00df"):
+        ids = [vocabulary.ids.get(text)] if text in vocabulary.ids else tokenizer.encode(text).ids
+        assert tokenizer.decode(ids) == text.replace(SPACE, "").strip()
+
+
+def test_offsets_are_in_the_text_and_in_order(tokenizer):
+    text = "  The\u00a0e\u0301 \U0001f633 \ufb01x\u2026"
+    encoding = tokenizer.encode(text)
+    starts = [start for start, _ in encoding.offsets[:-1]]
+    assert starts == sorted(starts)
+    assert max(end for _, end in encoding.offsets) == len(text)
+
+
+def test_rules_are_read_back():
+    assert read_rules(precompiled(RULES)) == RULES
+
+
+@pytest.mark.parametrize("flags", [(0, 1), (1, 0), (0, 0)])
+def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, tmp_path):
+    library = pytest.importorskip("sentencepiece")
+    adds, removes = flags
+    normalizer = option(3, adds) + option(4, removes)
+    path = write_sentencepiece(tmp_path / "m.spm", pieces, normalizer=normalizer)
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    tokenizer = read_plainly(sentencepiece_tokenizer(read_sentencepiece(path), vocabulary))
+    ids = vocabulary.ids
+    for text in islice(drawn_texts(), 500):
+        if not text.startswith(">>"):
+            found = [ids.get(each, ids["<unk>"]) for each in processor.encode(text, out_type=str)]
+            assert token_ids(tokenizer, vocabulary, text) == [*found, ids["</s>"]], ascii(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer": option(3, 2)}, "trainer_spec.model_type is BPE, which is not supported"),
+        ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
+        ({"trainer": option(35, 1)}, "trainer_spec.byte_fallback is True"),
+        ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
+        ({"kind": USER_DEFINED}, "is USER_DEFINED, which is not supported; supported: NORMAL"),
+    ],
+)
+def test_an_unsupported_model_is_refused(changes, message, pieces, tmp_path):
+    path = write_sentencepiece(tmp_path / "m.spm", pieces, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        read_sentencepiece(path)
+
+
+def test_rules_that_change_less_than_normalization_are_refused(pieces, vocabulary, tmp_path):
+    path = write_sentencepiece(tmp_path / "m.spm", Pieces(pieces.scores, TINY_RULES))
+    with pytest.raises(CheckpointError, match=r"m.spm: its character map makes '.u0340' of '.u03"):
+        sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
+
+
+@pytest.mark.parametrize("rules", [{}, {"\t": " "}, {**RULES, "ab": "c", "abc": "\u00e9"}])
+def test_rules_may_be_none_few_or_others(rules, pieces, vocabulary, tmp_path):
+    others = Pieces(pieces.scores, rules)
+    path = write_sentencepiece(tmp_path / "m.spm", others)
+    tokenizer = read_plainly(sentencepiece_tokenizer(read_sentencepiece(path), vocabulary))
+    for text in ["abcab\u0301 ab\tc", *islice(drawn_texts(), 300)]:
+        expected = expected_ids(others, vocabulary, text)
+        assert token_ids(tokenizer, vocabulary, text) == expected, ascii(text)
+
+
+def test_a_damaged_file_is_refused(pieces, tmp_path):
+    path = write_sentencepiece(tmp_path / "m.spm", pieces)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="is not a SentencePiece model"):
+        read_sentencepiece(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="it has no pieces"):
+        read_sentencepiece(path)
+
+
+def test_a_damaged_character_map_is_refused(pieces, vocabulary, tmp_path):
+    plain, damaged = Pieces(pieces.scores, {}), b"\x12\x03abc"
+    path = write_sentencepiece(tmp_path / "m.spm", plain, normalizer=damaged)
+    with pytest.raises(CheckpointError, match="its character map is damaged"):
+        sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
+
+
+def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_path):
+    scores = {**pieces.scores, "q\u00a7": -9.0}
+    path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
+    with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
+        sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
