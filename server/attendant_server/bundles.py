@@ -122,7 +122,13 @@ def _problems(manifest: bundle_pb2.Manifest, directory: Path) -> Iterator[str]:
 def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     """Fields that the server does not apply although they change outputs."""
     applied = {
-        "decoding": {"start_token_id", "suppressed_token_ids", "beam_size", "length_penalty"},
+        "decoding": {
+            "start_token_id",
+            "forced_token_ids",
+            "suppressed_token_ids",
+            "beam_size",
+            "length_penalty",
+        },
         "embedding": {"pooling", "normalize"},
         "text_normalization": set[str](),
     }
@@ -130,9 +136,6 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         for field, _ in getattr(manifest, name).ListFields():
             if field.name not in fields:
                 yield f"{name}.{field.name} is set, which this server does not apply"
-    for language in (*manifest.source_languages, *manifest.target_languages):
-        if [field.name for field, _ in language.ListFields()] != ["tag"]:
-            yield f"language {language.tag} has tokens of its own, which this server does not apply"
 
 
 def _matches(model: str, key: str) -> bool:

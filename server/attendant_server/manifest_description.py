@@ -1,6 +1,6 @@
 """Converts the manifest of a bundle to the application's description of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from attendant.v1 import bundle_pb2
@@ -8,7 +8,12 @@ from attendant_manifest.sizes import embedding_sizes, num_layers, translation_si
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
+from attendant_server.application.descriptions import (
+    Language,
+    ModelDescription,
+    ModelKind,
+    Pooling,
+)
 from attendant_server.bundles import Bundle
 
 PUBLISHED = ("limits", "license", "credits", "provenance", "quality", "parity")
@@ -26,8 +31,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         precision=bundle.precision,
         available_precisions=tuple(precision.name for precision in manifest.precisions),
         description=manifest.description,
-        source_language=_only_tag(manifest.source_languages),
-        target_language=_only_tag(manifest.target_languages),
+        source_languages=_languages(manifest.source_languages),
+        target_languages=_languages(manifest.target_languages),
         languages=tuple(manifest.languages),
         max_source_tokens=manifest.limits.max_source_tokens,
         max_target_tokens=manifest.limits.max_target_tokens,
@@ -37,6 +42,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
             decoding.length_penalty if decoding.HasField("length_penalty") else 1.0
         ),
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
+        forced_token_ids=tuple(decoding.forced_token_ids),
         d_model=architecture.d_model,
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
@@ -48,9 +54,16 @@ def describe_model(bundle: Bundle) -> ModelDescription:
     )
 
 
-def _only_tag(languages: Sequence[bundle_pb2.Language]) -> str:
-    """The tag of the only language; "" if there are none or several."""
-    return languages[0].tag if len(languages) == 1 else ""
+def _languages(languages: Iterable[bundle_pb2.Language]) -> tuple[Language, ...]:
+    return tuple(
+        Language(
+            language.tag,
+            tuple(language.source_prefix_ids),
+            tuple(language.source_suffix_ids),
+            tuple(language.forced_target_ids),
+        )
+        for language in languages
+    )
 
 
 def _default_pooling(manifest: bundle_pb2.Manifest) -> Pooling:

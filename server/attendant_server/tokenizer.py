@@ -7,7 +7,8 @@ Knows no requests and no models.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -43,26 +44,43 @@ class TokenizedText:
     """Ids of all tokens."""
     positions: Sequence[int]
     """Indices of the kept tokens, ascending."""
+    before: Sequence[Token] = ()
+    """Tokens put before the text, such as that of its language."""
+    after: Sequence[Token] = ()
+    """Tokens put after the text."""
+
+    def between(self, before: Sequence[Token], after: Sequence[Token]) -> "TokenizedText":
+        """The text with further tokens before and after it, which are never truncated."""
+        return replace(self, before=before, after=after)
 
     @property
     def num_original_tokens(self) -> int:
         """Number of tokens before truncation, including special tokens."""
-        return len(self.ids)
+        return len(self.ids) + self.num_added
+
+    @property
+    def num_added(self) -> int:
+        """Number of tokens before and after the text."""
+        return len(self.before) + len(self.after)
 
     @property
     def token_ids(self) -> list[int]:
         """Ids of the kept tokens."""
         ids = self.ids
-        return ids if len(self) == len(ids) else [ids[i] for i in self.positions]
+        if len(self.positions) != len(ids):
+            ids = [ids[i] for i in self.positions]
+        if self.num_added:
+            return [*(token.id for token in self.before), *ids, *(token.id for token in self.after)]
+        return ids
 
     @property
     def is_empty(self) -> bool:
-        """Whether only special tokens are kept."""
+        """Whether the text has only special tokens."""
         mask = self.encoding.special_tokens_mask
         return all(mask[i] for i in self.positions)
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.positions) + self.num_added
 
     def __iter__(self) -> Iterator[Token]:
         encoding = self.encoding
@@ -70,24 +88,26 @@ class TokenizedText:
         special = encoding.special_tokens_mask
         if _MARKS.search("".join(texts)):
             texts, offsets = _without_marks(texts, offsets)
-        return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
+        kept = (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
+        return chain(self.before, kept, self.after)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
         """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept."""
         special, plain = self._split()
-        return self._keeping(special, plain[: max_tokens - len(special)])
+        return self._keeping(special, plain[: max_tokens - self.num_added - len(special)])
 
     def cut_beginning(self, max_tokens: int) -> "TokenizedText":
         """Drop tokens at the beginning until ``max_tokens`` are left; special tokens are kept."""
         special, plain = self._split()
-        return self._keeping(special, plain[len(plain) - (max_tokens - len(special)) :])
+        num_kept = max_tokens - self.num_added - len(special)
+        return self._keeping(special, plain[len(plain) - num_kept :])
 
     def _split(self) -> tuple[list[int], list[int]]:
         mask = self.encoding.special_tokens_mask
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
-        return TokenizedText(self.encoding, self.ids, sorted(special + plain))
+        return replace(self, positions=sorted(special + plain))
 
 
 def _without_marks(
@@ -188,6 +208,10 @@ class TextTokenizer:
         """Whether a later token may change the decoded text of bytes up to this token."""
         text = self._token_texts[token_id]
         return token_id in self._special_ids or bool(_BYTE_TOKEN.fullmatch(text))
+
+    def special_tokens(self, token_ids: Iterable[int]) -> tuple[Token, ...]:
+        """Special tokens that are not in a text, with empty offsets."""
+        return tuple(Token(i, self._token_texts[i], 0, 0, True) for i in token_ids)
 
     def tokens(self, token_ids: Iterable[int]) -> list[str]:
         """The tokens as the vocabulary writes them; empty for ids that the vocabulary lacks."""

@@ -141,6 +141,26 @@ RULES: dict[str, tuple[Change, str]] = {
         "architecture.target_embeddings.vocab_size must be between 1 and",
     ),
     "no source language": (set_key("source_languages", []), "source_languages must have"),
+    "a language twice": (
+        set_key("source_languages", [{"tag": "en"}, {"tag": "EN"}]),
+        "source_languages has a language twice",
+    ),
+    "a token of a source language outside the vocabulary": (
+        set_key("source_languages", [{"tag": "en", "source_suffix_ids": [100]}]),
+        "source_languages: a token id of en is outside the source vocabulary",
+    ),
+    "a token of a target language outside the vocabulary": (
+        set_key("target_languages", [{"tag": "de", "forced_target_ids": [5, 100]}]),
+        "target_languages: a token id of de is outside the target vocabulary",
+    ),
+    "a language that forces EOS": (
+        set_key("target_languages", [{"tag": "de", "forced_target_ids": [2]}]),
+        "target_languages: de forces EOS or a suppressed token",
+    ),
+    "a forced token that is suppressed": (
+        set_part("decoding", forced_token_ids=[5], suppressed_token_ids=[5]),
+        "decoding.forced_token_ids has EOS or a suppressed token",
+    ),
     "a language without a tag": (set_key("target_languages", [{}]), "target_languages must have"),
     "no start token": (drop("decoding"), "decoding.start_token_id is missing"),
     "a start outside the vocabulary": (

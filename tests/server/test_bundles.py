@@ -78,10 +78,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a broken rule": (lambda m: m.pop("kind"), "kind is missing"),
     "another name": (lambda m: m.update(name="de-en"), "must be those of the folder, en-de/1"),
     "another version": (lambda m: m.update(version="2"), "must be those of the folder, en-de/1"),
-    "a forced token": (
-        lambda m: m["decoding"].update(forced_token_ids=[5]),
-        "decoding.forced_token_ids is set, which this server does not apply",
-    ),
     "a default beam": (
         lambda m: m["decoding"].update(beam_size=4),
         "decoding.beam_size is set, which this server does not apply",
@@ -93,10 +89,6 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a normalization of texts": (
         lambda m: m.update(text_normalization={"removes_invisible": True}),
         "text_normalization.removes_invisible is set, which this server does not apply",
-    ),
-    "tokens of a language": (
-        lambda m: m["target_languages"][0].update(forced_target_ids=[5]),
-        "language de has tokens of its own, which this server does not apply",
     ),
 }
 

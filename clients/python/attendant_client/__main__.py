@@ -75,7 +75,10 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_texts(translate)
     _add_truncation(translate)
     _add_length_penalty(translate)
-    translate.add_argument("--beam", type=_count, metavar="N", help="beam size; default 1, greedy")
+    _add_languages(translate)
+    translate.add_argument(
+        "--beam", type=_count, metavar="N", help="beam size, 1 for greedy; default: the model's"
+    )
     translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
     translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
@@ -83,6 +86,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
 
     score = _add(subparsers, "score", commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
+    _add_languages(score)
     _add_truncation(score)
     _add_length_penalty(score)
 
@@ -164,6 +168,17 @@ def _add_texts(parser: Parser, about: str = "default: the lines of the standard 
 
 def _add_model(parser: Parser) -> None:
     parser.add_argument("--model", default="", metavar="NAME", help='"name" or "name/version"')
+
+
+def _add_languages(parser: Parser) -> None:
+    for side, name in (("source", "from"), ("target", "to")):
+        parser.add_argument(
+            f"--{name}",
+            dest=f"{side}_language",
+            default="",
+            metavar="TAG",
+            help=f'{side} language, such as "de"; default: the only one of the model',
+        )
 
 
 def _add_truncation(parser: Parser) -> None:

@@ -24,6 +24,7 @@ from attendant_client.messages import Call
 from attendant_client.options import (
     EmbedOptions,
     Errors,
+    ScoreOptions,
     StreamOptions,
     TextOptions,
     TokenizeOptions,
@@ -134,7 +135,7 @@ class Client:
         *,
         length_penalty: float | None = None,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[ScoreOptions],
     ) -> list[results.TranslationScore]:
         """Return the model's log-probabilities of (source, translation) pairs."""
         call = messages.score(pairs, length_penalty=length_penalty, **options)

@@ -17,7 +17,7 @@ import numpy as np
 from attendant_client.client import Client
 from attendant_client.errors import TextError
 from attendant_client.model_page import languages, model_page
-from attendant_client.options import SearchOptions, TextOptions
+from attendant_client.options import Languages, SearchOptions, TextOptions
 from attendant_client.results import FloatArray, MaskFill, ModelInfo, Translation
 
 Item = TypeVar("Item")
@@ -44,9 +44,12 @@ def stream(client: Client, arguments: argparse.Namespace) -> int:
     """Print translations one after another, each while it is decoded."""
     for text in _lines(arguments):
         if text.strip():
-            options = _search_options(arguments)
             with client.stream_translate(
-                text, model=arguments.model, truncation=arguments.truncation, **options
+                text,
+                model=arguments.model,
+                truncation=arguments.truncation,
+                **_search_options(arguments),
+                **_languages(arguments),
             ) as deltas:
                 for delta in deltas:
                     print(delta, end="", flush=True)
@@ -59,7 +62,10 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
     all_good = True
     for start, pairs in _batches(_pairs(arguments), arguments):
         scores = client.score(
-            pairs, length_penalty=arguments.length_penalty, **_text_options(arguments)
+            pairs,
+            length_penalty=arguments.length_penalty,
+            **_text_options(arguments),
+            **_languages(arguments),
         )
         all_good &= _are_good(start, [result.error for result in scores])
         for result in scores:
@@ -201,7 +207,14 @@ def _translate_batch(
     wanted = [text for text in texts if text.strip()]
     if not wanted:
         return [None] * len(texts)
-    found = iter(client.translate(wanted, **_search_options(arguments), **_text_options(arguments)))
+    found = iter(
+        client.translate(
+            wanted,
+            **_search_options(arguments),
+            **_text_options(arguments),
+            **_languages(arguments),
+        )
+    )
     return [next(found) if text.strip() else None for text in texts]
 
 
@@ -211,6 +224,13 @@ def _search_options(arguments: argparse.Namespace) -> SearchOptions:
         "num_hypotheses": arguments.num_hypotheses,
         "length_penalty": arguments.length_penalty,
         "max_output_tokens": arguments.max_output_tokens,
+    }
+
+
+def _languages(arguments: argparse.Namespace) -> Languages:
+    return {
+        "source_language": arguments.source_language,
+        "target_language": arguments.target_language,
     }
 
 

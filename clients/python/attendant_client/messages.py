@@ -50,6 +50,8 @@ def translate(
     texts: str | Sequence[str],
     *,
     model: str = "",
+    source_language: str = "",
+    target_language: str = "",
     truncation: Truncation = "refuse",
     errors: Errors = "raise",
     **search: Unpack[SearchOptions],
@@ -59,6 +61,8 @@ def translate(
         model=model,
         texts=_text_list(texts),
         options=_search_options(**search),
+        source_language=source_language,
+        target_language=target_language,
         truncation=_chosen(TRUNCATIONS, "truncation", truncation),
     )
     parse = partial(parsing.translations, num_texts=len(request.texts), errors=_checked(errors))
@@ -74,6 +78,8 @@ def stream_translate(
     text: str,
     *,
     model: str = "",
+    source_language: str = "",
+    target_language: str = "",
     truncation: Truncation = "refuse",
     **search: Unpack[SearchOptions],
 ) -> Call[results.Translation | None]:
@@ -82,6 +88,8 @@ def stream_translate(
         model=model,
         text=text,
         options=_search_options(**search),
+        source_language=source_language,
+        target_language=target_language,
         truncation=_chosen(TRUNCATIONS, "truncation", truncation),
     )
     return Call(
@@ -96,6 +104,8 @@ def score(
     pairs: Sequence[tuple[str, str]],
     *,
     model: str = "",
+    source_language: str = "",
+    target_language: str = "",
     truncation: Truncation = "refuse",
     errors: Errors = "raise",
     length_penalty: float | None = None,
@@ -109,6 +119,8 @@ def score(
         ],
         length_penalty=length_penalty,
         truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        source_language=source_language,
+        target_language=target_language,
     )
     parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=_checked(errors))
     return Call(

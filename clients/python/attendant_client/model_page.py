@@ -49,8 +49,8 @@ def model_page(model: Model) -> str:
 
 def languages(info: ModelInfo) -> str:
     """Return the languages of a model, in one direction for a translation model."""
-    if info.source_language:
-        return f"{info.source_language} → {info.target_language}"
+    if info.source_languages:
+        return f"{', '.join(info.source_languages)} → {', '.join(info.target_languages)}"
     return ", ".join(info.languages)
 
 

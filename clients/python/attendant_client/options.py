@@ -30,10 +30,21 @@ class SearchOptions(TypedDict, total=False):
     min_output_tokens: int | None
 
 
-class StreamOptions(SearchOptions, total=False):
-    """Options of `stream_translate`: those of the search, the model, and truncation.
+class Languages(TypedDict, total=False):
+    """The languages of a translation, as BCP 47 tags, such as "de".
 
-    `model`: "name" or "name/version"; empty for the default one.
+    `source_language`, `target_language`: each may be left out if the model has only one. Without a
+    model, they choose it among the server's models.
+    """
+
+    source_language: str
+    target_language: str
+
+
+class StreamOptions(SearchOptions, Languages, total=False):
+    """Options of `stream_translate`: search, languages, model, and truncation.
+
+    `model`: "name" or "name/version"; empty for the only one with these languages.
     `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
     or its beginning ("left").
     """
@@ -58,6 +69,10 @@ class TextOptions(TypedDict, total=False):
     model: str
     truncation: Truncation
     errors: Errors
+
+
+class ScoreOptions(TextOptions, Languages, total=False):
+    """Options of `score`: those of the calls that take texts, and languages."""
 
 
 class TokenizeOptions(TypedDict, total=False):

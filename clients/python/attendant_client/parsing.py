@@ -273,6 +273,8 @@ def _model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
         languages=tuple(info.languages),
         precision=info.precision,
         description=info.description,
+        source_languages=tuple(info.source_languages),
+        target_languages=tuple(info.target_languages),
     )
 
 

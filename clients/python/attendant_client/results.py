@@ -191,7 +191,8 @@ class ModelInfo:
     """The short description of a model.
 
     `kind` is "translation" or "embedding", `state` "loading" or "ready". Languages are BCP 47 tags:
-    `source_language` and `target_language` of a translation model, `languages` of an embedding one.
+    `source_languages` and `target_languages` of a translation model, `languages` of an embedding
+    one. `source_language` and `target_language` are empty if there are several.
     """
 
     name: str
@@ -204,6 +205,8 @@ class ModelInfo:
     languages: tuple[str, ...]
     precision: str
     description: str
+    source_languages: tuple[str, ...] = ()
+    target_languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

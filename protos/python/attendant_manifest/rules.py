@@ -12,6 +12,7 @@ from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
 from attendant_manifest.sizes import num_layers
+from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
 
 MANIFEST_NAME = "manifest.json"
@@ -96,16 +97,36 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _limit_problems(
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )
-    for name in ("source_languages", "target_languages"):
-        languages = getattr(manifest, name)
-        if not languages or not all(language.tag for language in languages):
-            yield f"{name} must have one or more languages, each with its tag"
+    yield from _language_problems(manifest, source_size, target_size)
     if not manifest.target_tokenizer:
         yield "target_tokenizer is missing"
     yield from _graph_problems(manifest, ("encoder", "scorer"))
     for precision in manifest.precisions:
         for problem in steps_problems(precision):
             yield f"the {precision.name} precision: {problem}"
+
+
+def _language_problems(
+    manifest: bundle_pb2.Manifest, source_size: int, target_size: int
+) -> Iterator[str]:
+    excluded = {*manifest.decoding.suppressed_token_ids, target_tokens(manifest).eos_id}
+    for name in ("source_languages", "target_languages"):
+        languages = getattr(manifest, name)
+        if not languages or not all(language.tag for language in languages):
+            yield f"{name} must have one or more languages, each with its tag"
+        if len({language.tag.lower() for language in languages}) < len(languages):
+            yield f"{name} has a language twice"
+        for language in languages:
+            if max((*language.source_prefix_ids, *language.source_suffix_ids), default=0) >= (
+                source_size
+            ):
+                yield f"{name}: a token id of {language.tag} is outside the source vocabulary"
+            if max(language.forced_target_ids, default=0) >= target_size:
+                yield f"{name}: a token id of {language.tag} is outside the target vocabulary"
+            if not excluded.isdisjoint(language.forced_target_ids):
+                yield f"{name}: {language.tag} forces EOS or a suppressed token"
+    if not excluded.isdisjoint(manifest.decoding.forced_token_ids):
+        yield "decoding.forced_token_ids has EOS or a suppressed token"
 
 
 def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Iterator[str]:

@@ -84,13 +84,26 @@ class Catalog:
         """Whether this is the default version of its name: the highest."""
         return description is [d for d in self.descriptions if d.name == description.name][-1]
 
-    def find(self, model: str, kind: ModelKind | None = None) -> ModelDescription:
-        """The model that a request names; raises ModelNotFound or InvalidRequest."""
+    def find(
+        self,
+        model: str,
+        kind: ModelKind | None = None,
+        fits: Callable[[ModelDescription], bool] | None = None,
+        wanted: str = "",
+    ) -> ModelDescription:
+        """The model that a request names; raises ModelNotFound or InvalidRequest.
+
+        Without ``model``, only models of ``kind`` that ``fits`` accepts are candidates. ``wanted``
+        says what it accepts.
+        """
         candidates = self.descriptions if model or kind is None else self._of_kind[kind]
         if model:
             candidates = [d for d in candidates if model in (d.key, d.name)]
+        elif fits is not None:
+            candidates = [d for d in candidates if fits(d)]
         if not candidates:
             missing = "such model" if model or kind is None else f"{kind.label} model"
+            missing += f" for {wanted}" if wanted and not model else ""
             raise ModelNotFound(f"model: no {missing}; there are {_keys(self.descriptions)}")
         if len({d.name for d in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
@@ -99,9 +112,15 @@ class Catalog:
             raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
 
-    def serving(self, model: str, kind: ModelKind | None = None) -> ServedModel:
+    def serving(
+        self,
+        model: str,
+        kind: ModelKind | None = None,
+        fits: Callable[[ModelDescription], bool] | None = None,
+        wanted: str = "",
+    ) -> ServedModel:
         """The loaded model that a request names; raises like `find`, or Unavailable if loading."""
-        key = self.find(model, kind).key
+        key = self.find(model, kind, fits, wanted).key
         records.current().model = key
         if key not in self._ready:
             self._on_refused("unavailable")

@@ -27,6 +27,25 @@ class Pooling(IntEnum):
     MAX = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A language of a translation model, with the ids of the tokens that select it."""
+
+    tag: str
+    """BCP 47 tag."""
+    source_prefix_ids: Sequence[int] = ()
+    """Tokens before a source: in this language, or to be translated into it."""
+    source_suffix_ids: Sequence[int] = ()
+    """Tokens after a source, by the same rule."""
+    forced_target_ids: Sequence[int] = ()
+    """Tokens that every target in this language begins with."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the model has to know the language."""
+        return bool(self.source_prefix_ids or self.source_suffix_ids or self.forced_target_ids)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     """The description of one model. Fields that do not apply to its kind have their defaults."""
@@ -39,8 +58,10 @@ class ModelDescription:
     available_precisions: Sequence[str] = ()
     description: str = ""
     """One sentence that describes the model."""
-    source_language: str = ""
-    target_language: str = ""
+    source_languages: Sequence[Language] = ()
+    """The languages that a translation model reads."""
+    target_languages: Sequence[Language] = ()
+    """The languages that a translation model writes."""
     languages: Sequence[str] = ()
     """The languages of an embedding model."""
     max_source_tokens: int = 0
@@ -49,6 +70,8 @@ class ModelDescription:
     default_length_penalty: float = 1.0
     suppressed_token_ids: Sequence[int] = ()
     """Ids of tokens that the model never generates."""
+    forced_token_ids: Sequence[int] = ()
+    """Ids of tokens that every target begins with, in all languages."""
     max_tokens: int = 0
     """Maximum number of tokens of a text to embed."""
     d_model: int = 0

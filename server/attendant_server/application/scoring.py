@@ -10,8 +10,8 @@ import numpy as np
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
-from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.languages import language_tokens, translation_model
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
@@ -45,6 +45,8 @@ class ScoringRequest:
     model: str = ""
     length_penalty: float | None = None
     truncation: int = 0
+    source_language: str = ""
+    target_language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +84,23 @@ class Scorer:
         self._limits.check_count("pairs", len(request.sources))
         self._limits.check_characters(SOURCES, request.sources)
         self._limits.check_characters(TARGETS, request.targets)
-        model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
+        languages = request.source_language, request.target_language
+        model = translation_model(self._catalog, request.model, *languages)
+        tokens = language_tokens(model, *languages)
         penalty = checked_length_penalty(
             "length_penalty", request.length_penalty, model.description
         )
         source_options = tokenization_options(
-            model.source_tokenizer, model.description.max_source_tokens, request.truncation
+            model.source_tokenizer,
+            model.description.max_source_tokens,
+            request.truncation,
+            tokens.before_source,
+            tokens.after_source,
         )
         target_options = TokenizationOptions(  # never truncated
-            model.target_tokenizer, model.description.max_target_tokens
+            model.target_tokenizer,
+            model.description.max_target_tokens,
+            before=model.target_tokenizer.special_tokens(tokens.forced_target_ids),
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
@@ -129,6 +139,7 @@ def _score(
 ) -> PairScore:
     source, target = pair
     log_probabilities = result.log_probabilities  # (target)
+    log_probabilities[: len(target.before)] = 0  # nothing else may be there
     total = float(np.sum(log_probabilities, dtype=np.float64))
     return PairScore(
         score=length_penalized(total, len(target), length_penalty),

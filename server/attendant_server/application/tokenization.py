@@ -12,7 +12,7 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.validation import known_value
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
-from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
+from attendant_server.tokenizer import TextTokenizer, Token, TokenizedText, TokenizerError
 
 MAX_INLINE_CHARACTERS = 1000
 """Characters that take about a millisecond to tokenize. For fewer, a thread switch costs more than
@@ -56,6 +56,10 @@ class TokenizationOptions:
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
     """Maximum tokens of the whole call."""
+    before: Sequence[Token] = ()
+    """Tokens put before every text."""
+    after: Sequence[Token] = ()
+    """Tokens put after every text."""
 
     def report(self, text: TokenizedText) -> TruncationReport | None:
         """The truncation of a text; None when no tokens were dropped."""
@@ -65,14 +69,22 @@ class TokenizationOptions:
 
 
 def tokenization_options(
-    tokenizer: TextTokenizer, max_tokens: int, truncation: int
+    tokenizer: TextTokenizer,
+    max_tokens: int,
+    truncation: int,
+    before: Sequence[Token] = (),
+    after: Sequence[Token] = (),
 ) -> TokenizationOptions:
     """The options of texts with a limit; raises InvalidRequest.
 
     ``truncation`` is a number of `Truncation`, 0 for the default.
     """
     return TokenizationOptions(
-        tokenizer, max_tokens, known_value("truncation", truncation, Truncation.REFUSE)
+        tokenizer,
+        max_tokens,
+        known_value("truncation", truncation, Truncation.REFUSE),
+        before=before,
+        after=after,
     )
 
 
@@ -159,6 +171,8 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
         tokens = options.tokenizer.encode(text)
     except TokenizerError:
         return InvalidRequest(field.format(number), "cannot be tokenized")
+    if options.before or options.after:
+        tokens = tokens.between(options.before, options.after)
     if options.max_tokens is None:
         return tokens
     if tokens.is_empty:

@@ -8,8 +8,8 @@ from typing import TypeAlias
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.languages import language_tokens, translation_model
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
@@ -35,12 +35,17 @@ NO_TRANSLATION = "has no translation with the tokens that its options allow"
 
 @dataclass(frozen=True, slots=True)
 class TranslationRequest:
-    """Texts to translate. ``truncation`` is a number of `Truncation`, 0 for the default."""
+    """Texts to translate. ``truncation`` is a number of `Truncation`, 0 for the default.
+
+    Languages are BCP 47 tags, or "" for the only language of the model.
+    """
 
     texts: Sequence[str]
     model: str = ""
     options: TranslationOptions = TranslationOptions()
     truncation: int = 0
+    source_language: str = ""
+    target_language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class StreamRequest:
     model: str = ""
     options: TranslationOptions = TranslationOptions()
     truncation: int = 0
+    source_language: str = ""
+    target_language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +162,21 @@ class Translator:
         self, request: SearchRequest, num_texts: int
     ) -> tuple[ServedModel, SearchOptions, TokenizationOptions]:
         """Find the model and check the options."""
-        model = self._catalog.serving(request.model, ModelKind.TRANSLATION)
+        languages = request.source_language, request.target_language
+        model = translation_model(self._catalog, request.model, *languages)
         description = model.description
-        options = search_options(request.options, self._limits, description)
+        tokens = language_tokens(model, *languages)
+        options = search_options(
+            request.options, self._limits, description, tokens.forced_target_ids
+        )
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
         self._limits.check_response("options", max_tokens * TOKEN_BYTES)
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_source_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_source_tokens,
+            request.truncation,
+            tokens.before_source,
+            tokens.after_source,
         )
         return model, options, tokenization
 

@@ -27,7 +27,10 @@ class TranslationOptions:
 
 
 def search_options(
-    options: TranslationOptions, limits: RequestLimits, model: ModelDescription
+    options: TranslationOptions,
+    limits: RequestLimits,
+    model: ModelDescription,
+    forced_token_ids: tuple[int, ...] = (),
 ) -> SearchOptions:
     """The search options with all defaults filled in; raises InvalidRequest.
 
@@ -55,6 +58,7 @@ def search_options(
         max_output_ratio=MAX_OUTPUT_RATIO if options.max_output_tokens is None else None,
         extra_output_tokens=EXTRA_OUTPUT_TOKENS,
         suppressed_token_ids=tuple(model.suppressed_token_ids),
+        forced_token_ids=forced_token_ids,
     )
 
 

@@ -137,6 +137,8 @@ class SearchOptions(NamedTuple):
     min_output_tokens: int = 0
     suppressed_token_ids: tuple[int, ...] = ()
     """Ids of tokens that no hypothesis may contain."""
+    forced_token_ids: tuple[int, ...] = ()
+    """Tokens that every hypothesis begins with. Their log-probability is 0."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""

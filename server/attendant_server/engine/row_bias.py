@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FAVOUR = 1e4
+"""More than the difference of any two log-probabilities, and in the range of fp16."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBias:
@@ -21,3 +24,8 @@ class RowBias:
         return cls(
             np.fromiter(token_ids, np.int64, num_tokens), np.full(num_tokens, -np.inf, np.float32)
         )
+
+    @classmethod
+    def favouring(cls, token_id: int) -> "RowBias":
+        """A bias that makes this token likelier than all others."""
+        return cls(np.array([token_id]), np.array([_FAVOUR], np.float32))

@@ -82,7 +82,7 @@ class GreedySearch:
         self.next_tokens = [start_token_id]
         self.is_finished = False
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
-        self._length_penalty = options.length_penalty
+        self._length_penalty, self._forced = options.length_penalty, options.forced_token_ids
         self._is_dropped = False
         self._token_ids: list[int] = []
         self._log_probabilities: list[float] = []
@@ -105,6 +105,10 @@ class GreedySearch:
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[CacheCopy]:
         """Append the best candidate of each token that the step decoded, up to the end token."""
+        if len(self._token_ids) < len(self._forced):
+            forced = self._forced[len(self._token_ids) :][: len(token_ids[0])]
+            token_ids = [[*forced, *token_ids[0][len(forced) :]]]
+            log_probabilities = [[0.0] * len(forced) + [*log_probabilities[0][len(forced) :]]]
         num_taken = self.num_taken(token_ids)
         taken = log_probabilities[0][:num_taken]
         if -inf in taken:
@@ -220,7 +224,10 @@ class BeamSearch:
     def advance(
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> list[CacheCopy]:
-        """Extend the beams by the best candidates of all of them."""
+        """Extend the beams by the best candidates of all of them, or by a forced token."""
+        if self.num_tokens < len(self._options.forced_token_ids):
+            token_ids = [[self._options.forced_token_ids[self.num_tokens]]] * self.width
+            log_probabilities = [[0.0]] * self.width
         survivors: list[tuple[int, Beam]] = []  # (row of the parent, beam), best first
         num_finished = len(self._finished)
         for rank, (_, row, candidate) in enumerate(self._best_continuations(log_probabilities)):

@@ -18,6 +18,7 @@ from attendant_server.engine.search import Search
 
 # Cached: sentences with the same tokens share one object, so `token_bias` can group their rows.
 _forbidding = lru_cache(maxsize=32)(RowBias.forbidding)
+_favouring = lru_cache(maxsize=1024)(RowBias.favouring)
 
 
 class TokenRule(Protocol):
@@ -78,9 +79,28 @@ class SuppressedTokens:
         return self._bias
 
 
+class ForcedTokens:
+    """Makes the first tokens of a hypothesis the likeliest ones.
+
+    The search forces these tokens in any case. The rule is for steps of several tokens, in which
+    each token follows the likeliest one before it.
+    """
+
+    needs_tokens: ClassVar[bool] = False
+
+    def __init__(self, token_ids: tuple[int, ...]) -> None:
+        self._biases = [_favouring(token_id) for token_id in token_ids]
+
+    def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
+        """A large bias for the forced token at this position."""
+        return self._biases[num_tokens] if num_tokens < len(self._biases) else None
+
+
 def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
     """The rules that ``options`` require."""
     rules: list[TokenRule] = []
+    if options.forced_token_ids and options.beam_size == 1:
+        rules.append(ForcedTokens(options.forced_token_ids))
     if options.min_output_tokens:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))
     if options.suppressed_token_ids:

@@ -87,6 +87,8 @@ class ModelInfo(google.protobuf.message.Message):
     LANGUAGES_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
+    SOURCE_LANGUAGES_FIELD_NUMBER: builtins.int
+    TARGET_LANGUAGES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the bundle, such as "en-de"."""
     version: builtins.str
@@ -100,9 +102,13 @@ class ModelInfo(google.protobuf.message.Message):
     requests that name no model, if all models of the kind have the same name.
     """
     source_language: builtins.str
-    """BCP 47 tag of the language that a translation model reads. Empty for an embedding model."""
+    """BCP 47 tag of the only language that a translation model reads. Empty if there are several, and for an embedding
+    model.
+    """
     target_language: builtins.str
-    """BCP 47 tag of the language that a translation model writes. Empty for an embedding model."""
+    """BCP 47 tag of the only language that a translation model writes. Empty if there are several, and for an embedding
+    model.
+    """
     precision: builtins.str
     """The precision that the server runs: "fp32", "int8" or "fp16"."""
     description: builtins.str
@@ -110,6 +116,14 @@ class ModelInfo(google.protobuf.message.Message):
     @property
     def languages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """BCP 47 tags of the languages that an embedding model was trained on. Empty for a translation model."""
+
+    @property
+    def source_languages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """BCP 47 tags of all languages that a translation model reads."""
+
+    @property
+    def target_languages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """BCP 47 tags of all languages that a translation model writes."""
 
     def __init__(
         self,
@@ -124,8 +138,10 @@ class ModelInfo(google.protobuf.message.Message):
         languages: collections.abc.Iterable[builtins.str] | None = ...,
         precision: builtins.str = ...,
         description: builtins.str = ...,
+        source_languages: collections.abc.Iterable[builtins.str] | None = ...,
+        target_languages: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "is_default", b"is_default", "kind", b"kind", "languages", b"languages", "name", b"name", "precision", b"precision", "source_language", b"source_language", "state", b"state", "target_language", b"target_language", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "is_default", b"is_default", "kind", b"kind", "languages", b"languages", "name", b"name", "precision", b"precision", "source_language", b"source_language", "source_languages", b"source_languages", "state", b"state", "target_language", b"target_language", "target_languages", b"target_languages", "version", b"version"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

@@ -109,10 +109,21 @@ class TranslateRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty if all translation models of the server have the same name."""
+    """"name" or "name/version". May be empty if all translation models of the server that
+    have the given languages have the same name.
+    """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it."""
+    source_language: builtins.str
+    """BCP 47 tag of the language of the texts, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
+    Required if the model reads several languages and has to know which; a language that the model lacks is
+    INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
+    """
+    target_language: builtins.str
+    """BCP 47 tag of the language of the translations, by the same rules."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts, each of at most
@@ -130,9 +141,11 @@ class TranslateRequest(google.protobuf.message.Message):
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         options: Global___TranslateOptions | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        source_language: builtins.str = ...,
+        target_language: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -226,7 +239,9 @@ class Hypothesis(google.protobuf.message.Message):
     """Why the hypothesis ended."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
-        """The output tokens in order. The last one is the end token if and only if finish_reason is FINISH_REASON_STOP."""
+        """The output tokens in order. The last one is the end token if and only if finish_reason is FINISH_REASON_STOP. Tokens
+        that the model or its target language demands come first, with a log_probability of 0.
+        """
 
     def __init__(
         self,
@@ -277,12 +292,23 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TEXT_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty if all translation models of the server have the same name."""
+    """"name" or "name/version". May be empty if all translation models of the server that
+    have the given languages have the same name.
+    """
     text: builtins.str
     """The text. Empty, white space only, or more than RequestLimits.max_text_characters is INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it."""
+    source_language: builtins.str
+    """BCP 47 tag of the language of the text, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
+    Required if the model reads several languages and has to know which; a language that the model lacks is
+    INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
+    """
+    target_language: builtins.str
+    """BCP 47 tag of the language of the translation, by the same rules."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -294,9 +320,11 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         text: builtins.str = ...,
         options: Global___TranslateOptions | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        source_language: builtins.str = ...,
+        target_language: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "text", b"text", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "target_language", b"target_language", "text", b"text", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 
@@ -356,14 +384,25 @@ class ScoreRequest(google.protobuf.message.Message):
     PAIRS_FIELD_NUMBER: builtins.int
     LENGTH_PENALTY_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     model: builtins.str
-    """"name" or "name/version". May be empty if all translation models of the server have the same name."""
+    """"name" or "name/version". May be empty if all translation models of the server that
+    have the given languages have the same name.
+    """
     length_penalty: builtins.float
     """Length penalty, with the default and the limits of that in TranslateOptions."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a source of more than Limits.max_source_tokens tokens. Default: refuse it. Targets are never
     truncated: a target of more than Limits.max_target_tokens tokens is always refused.
     """
+    source_language: builtins.str
+    """BCP 47 tag of the language of the sources, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
+    Required if the model reads several languages and has to know which; a language that the model lacks is
+    INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
+    """
+    target_language: builtins.str
+    """BCP 47 tag of the language of the targets, by the same rules."""
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
         """The pairs to score. At least 1, at most RequestLimits.max_texts, each side of at most
@@ -377,9 +416,11 @@ class ScoreRequest(google.protobuf.message.Message):
         pairs: collections.abc.Iterable[Global___TranslationPair] | None = ...,
         length_penalty: builtins.float | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        source_language: builtins.str = ...,
+        target_language: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "source_language", b"source_language", "target_language", b"target_language", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
@@ -466,7 +507,9 @@ class TranslationScore(google.protobuf.message.Message):
 
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
-        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent."""
+        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Tokens that
+        the model or its target language demands come first, with a log-probability of 0.
+        """
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:

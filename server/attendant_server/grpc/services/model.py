@@ -1,5 +1,6 @@
 """ModelService: ListModels, GetModel and Tokenize."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, model_pb2_grpc
@@ -67,18 +68,26 @@ def _pooling(description: ModelDescription) -> "embedding_pb2.Pooling.ValueType"
 
 def _info(model: ListedModel) -> model_pb2.ModelInfo:
     description = model.description
+    source_languages = [language.tag for language in description.source_languages]
+    target_languages = [language.tag for language in description.target_languages]
     return model_pb2.ModelInfo(
         name=description.name,
         version=description.version,
         kind=cast("bundle_pb2.ModelKind.ValueType", description.kind.value),
         state=model_pb2.MODEL_STATE_READY if model.is_ready else model_pb2.MODEL_STATE_LOADING,
         is_default=model.is_default,
-        source_language=description.source_language,
-        target_language=description.target_language,
+        source_language=_only(source_languages),
+        target_language=_only(target_languages),
         languages=description.languages,
         precision=description.precision,
         description=description.description,
+        source_languages=source_languages,
+        target_languages=target_languages,
     )
+
+
+def _only(tags: Sequence[str]) -> str:
+    return tags[0] if len(tags) == 1 else ""
 
 
 def _request_limits(kind: ModelKind, limits: RequestLimits) -> model_pb2.RequestLimits:

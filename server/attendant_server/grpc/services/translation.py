@@ -40,6 +40,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 model=request.model,
                 options=_options(request.options),
                 truncation=request.truncation,
+                source_language=request.source_language,
+                target_language=request.target_language,
             ),
             context.time_remaining(),
         )
@@ -55,6 +57,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 model=request.model,
                 options=_options(request.options),
                 truncation=request.truncation,
+                source_language=request.source_language,
+                target_language=request.target_language,
             ),
             context.time_remaining(),
         )
@@ -73,6 +77,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 model=request.model,
                 length_penalty=given(request, "length_penalty"),
                 truncation=request.truncation,
+                source_language=request.source_language,
+                target_language=request.target_language,
             ),
             context.time_remaining(),
         )

@@ -1,0 +1,108 @@
+"""The languages of a translation model: which model a request means, and which tokens it needs.
+
+Languages are BCP 47 tags. A tag that a model lacks stands for the longest of its prefixes that the
+model has (RFC 4647, section 3.4): "de-AT" for "de".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
+from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import Token
+
+SOURCE, TARGET = "source_language", "target_language"
+MAX_TAG_CHARACTERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageTokens:
+    """The tokens that the languages of a request require."""
+
+    before_source: Sequence[Token] = ()
+    after_source: Sequence[Token] = ()
+    forced_target_ids: tuple[int, ...] = ()
+    """Tokens that every target begins with."""
+
+
+NO_LANGUAGE_TOKENS = LanguageTokens()
+
+
+def translation_model(
+    catalog: Catalog, model: str, source_language: str, target_language: str
+) -> ServedModel:
+    """The loaded model that a request means; raises like `Catalog.serving`.
+
+    Without ``model``, only models that have the given languages are candidates.
+    """
+    if not (source_language or target_language):
+        return catalog.serving(model, ModelKind.TRANSLATION)
+    for field, tag in ((SOURCE, source_language), (TARGET, target_language)):
+        if len(tag) > MAX_TAG_CHARACTERS:
+            raise InvalidRequest(field, f"at most {MAX_TAG_CHARACTERS} characters")
+
+    def has_languages(description: ModelDescription) -> bool:
+        return all(
+            not tag or _found(languages, tag) is not None
+            for languages, tag in (
+                (description.source_languages, source_language),
+                (description.target_languages, target_language),
+            )
+        )
+
+    wanted = ", ".join(
+        f"{field} {tag}"
+        for field, tag in ((SOURCE, source_language), (TARGET, target_language))
+        if tag
+    )
+    return catalog.serving(model, ModelKind.TRANSLATION, has_languages, wanted)
+
+
+def language_tokens(
+    model: ServedModel, source_language: str, target_language: str
+) -> LanguageTokens:
+    """The tokens for the languages of a request; raises InvalidRequest for unknown languages.
+
+    A language may be left out if the model has only one, or needs no tokens for any.
+    """
+    description = model.description
+    source = _chosen(description, SOURCE, description.source_languages, source_language)
+    target = _chosen(description, TARGET, description.target_languages, target_language)
+    forced = (*description.forced_token_ids, *target.forced_target_ids)
+    if not (source.has_tokens or target.has_tokens or forced):
+        return NO_LANGUAGE_TOKENS
+    tokens = model.source_tokenizer.special_tokens
+    return LanguageTokens(
+        tokens((*source.source_prefix_ids, *target.source_prefix_ids)),
+        tokens((*source.source_suffix_ids, *target.source_suffix_ids)),
+        forced,
+    )
+
+
+def _chosen(
+    model: ModelDescription, field: str, languages: Sequence[Language], tag: str
+) -> Language:
+    if tag:
+        found = _found(languages, tag)
+        if found is None:
+            raise InvalidRequest(field, f"{model.key} has {_tags(languages)}, not {tag!r}")
+        return found
+    if len(languages) == 1 or not any(language.has_tokens for language in languages):
+        return languages[0]
+    raise InvalidRequest(field, f"must name one of {_tags(languages)} for {model.key}")
+
+
+def _found(languages: Sequence[Language], tag: str) -> Language | None:
+    by_tag = {language.tag.lower(): language for language in languages}
+    parts = tag.lower().split("-")
+    while parts:
+        if (found := by_tag.get("-".join(parts))) is not None:
+            return found
+        # A singleton begins an extension and is never the end of a tag.
+        parts = parts[: -2 if len(parts) > 1 and len(parts[-2]) == 1 else -1]
+    return None
+
+
+def _tags(languages: Sequence[Language]) -> str:
+    return ", ".join(language.tag for language in languages)
