@@ -28,6 +28,7 @@ from tests.recorded.translation_calls import (
     FEW_SEARCHES,
     SEARCHES,
     few_stream_calls,
+    language_calls,
     mixed_calls,
     odd_calls,
     odd_score_calls,
@@ -107,6 +108,7 @@ def _built_in_calls() -> Iterator[Call]:
     yield from stream_calls("en-de", ENGLISH)
     yield from score_calls("en-de", GERMAN_PAIRS)
     yield from odd_score_calls("en-de", ENGLISH[0])
+    yield from language_calls(ENGLISH[0])
     yield from search_calls("de-en", GERMAN, ("defaults", "beam 4"))
     yield from odd_calls(
         "de-en", {name: ODD[name] for name in ("decomposed accents", "soft hyphens")}

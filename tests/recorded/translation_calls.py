@@ -156,3 +156,22 @@ def score_calls(model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Call]:
 def odd_score_calls(model: str, source: str) -> Iterator[Call]:
     """Unusual texts as targets of one source, in one call."""
     yield score(f"{model} odd targets", [(source, text) for text in ODD.values()], model)
+
+
+def language_calls(text: str) -> Iterator[Call]:
+    """Languages with and without a model, for the built-in bundles."""
+    for source, target in (
+        ("", "de"),
+        ("en", "fr"),
+        ("DE-at", "en-GB"),
+        ("en", ""),
+        ("fr", "de"),
+        ("", "d"),
+        ("x" * 101, ""),
+    ):
+        languages = {"source_language": source, "target_language": target}
+        name = f"from '{source[:20]}' to '{target}'"
+        yield translate(name, [text], **languages)
+        yield translate(f"{name} by en-de", [text], "en-de", **languages)
+        yield stream(name, text, **languages)
+        yield score(name, [(text, text)], **languages)
