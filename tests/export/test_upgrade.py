@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE
+from attendant_export.bundle import upgrade
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
@@ -245,3 +246,24 @@ def test_the_file_of_an_upgrade_that_was_killed_is_removed(bundle: Path):
     (bundle / ".manifest.json.new").write_text("half a mani")
     upgrade_bundle(bundle)
     assert len(verify_bundle(bundle)) > 1
+
+
+def test_a_folder_with_the_name_of_the_new_manifest_is_refused(bundle: Path):
+    (bundle / ".manifest.json.new").mkdir()
+    with pytest.raises(BundleError, match=r"\.manifest\.json\.new is a folder: an upgrade needs"):
+        upgrade_bundle(bundle)
+
+
+def test_the_new_manifest_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events = []
+    sync, replace = upgrade.sync, Path.replace
+
+    def record(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        return lambda *arguments: [events.append(name), call(*arguments)][1]
+
+    monkeypatch.setattr(upgrade, "sync", record("sync", sync))
+    monkeypatch.setattr(Path, "replace", record("replace", replace))
+    upgrade_bundle(bundle)
+    assert events == ["sync", "replace"]
