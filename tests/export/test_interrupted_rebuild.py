@@ -197,14 +197,19 @@ def test_a_lock_is_not_taken_on_a_scratch_folder_that_its_owner_has_removed(bund
 
 
 def test_new_files_are_on_the_disk_before_they_take_the_place_of_the_old_ones(bundle, monkeypatch):
-    synced, missing = set(), []
+    synced: list[Path] = []
+    missing: list[Path] = []
     sync = exchange.sync
+
+    def record(path: Path) -> None:
+        sync(path)
+        synced.append(path)
 
     def check_synced(folder: Path, new: Path) -> bool:
         missing.extend(path for path in new.rglob("*") if path not in synced)
         return False
 
-    monkeypatch.setattr(exchange, "sync", lambda path: [synced.add(path), sync(path)])
+    monkeypatch.setattr(exchange, "sync", record)
     monkeypatch.setattr(exchange, "_exchange_at_once", check_synced)
     rebuild_bundle(bundle)
     assert missing == []

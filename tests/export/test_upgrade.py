@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import onnx
 import pytest
 from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE
-from attendant_export.bundle import upgrade
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
@@ -257,13 +257,16 @@ def test_a_folder_with_the_name_of_the_new_manifest_is_refused(bundle: Path):
 def test_the_new_manifest_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    events = []
-    sync, replace = upgrade.sync, Path.replace
+    events: list[str] = []
 
     def record(name: str, call: Callable[..., object]) -> Callable[..., object]:
-        return lambda *arguments: [events.append(name), call(*arguments)][1]
+        def recorded(*arguments: object) -> object:
+            events.append(name)
+            return call(*arguments)
 
-    monkeypatch.setattr(upgrade, "sync", record("sync", sync))
-    monkeypatch.setattr(Path, "replace", record("replace", replace))
+        return recorded
+
+    monkeypatch.setattr("os.fsync", record("sync", os.fsync))
+    monkeypatch.setattr(Path, "replace", record("replace", Path.replace))
     upgrade_bundle(bundle)
     assert events == ["sync", "replace"]
