@@ -281,3 +281,11 @@ def test_a_folder_without_bundles_is_said(tmp_path: Path):
         BundleError, match=r"/nothing: no bundles; expected <name>/<version>/manifest\.json$"
     ):
         find_bundles(tmp_path / "nothing", ())
+
+
+def test_a_bundle_that_a_killed_rebuild_left_in_another_folder_is_named(tmp_path: Path, caplog):
+    write(tmp_path, translation_manifest(), "bert/1")
+    left = write(tmp_path, translation_manifest(), "en-de/.1.replaced")
+    with pytest.raises(BundleError, match="no bundle en-de"):
+        find_bundles(tmp_path, ["en-de"])
+    assert f"event=bundle_left_by_killed_rebuild folder={left}" in caplog.text

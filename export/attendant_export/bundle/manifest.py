@@ -27,6 +27,7 @@ from attendant_manifest.rules import problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from attendant_export.bundle.exchange import describe_replaced
 from attendant_export.data.shortlists import WITH_SHORTLISTS
 
 MANIFEST = "manifest.json"
@@ -64,7 +65,9 @@ def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
     """The manifest, as `read_manifest` returns it, and the version of the manifest on disk."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}{describe_replaced(folder.resolve())}"
+        )
     if not path.is_file():
         raise BundleError(f"{path}: is not a regular file")
     try:

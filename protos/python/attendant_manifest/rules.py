@@ -16,6 +16,8 @@ from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
 
 MANIFEST_NAME = "manifest.json"
+REPLACED_SUFFIX = ".replaced"
+"""End of the hidden folder that holds a bundle while another takes its place: ``.1.replaced``."""
 MAX_TOKENS = 65_536
 """Largest token limit that a manifest may state; the server allocates memory for this many."""
 MAX_VOCAB_SIZE = 2**24
