@@ -71,9 +71,11 @@ class ModelAsOriginal:
 def imported(tmp_path_factory):
     """A checkpoint and its bundle of fp32 and int8."""
     folder = tmp_path_factory.mktemp("imported")
-    source = write_marian(folder / "source", bad_words_ids=None)
+    source = write_marian(folder / "source", varies=True, bad_words_ids=None)
     with one_thread():
-        return source, import_(source, folder / "bundles", "--precisions", "fp32,int8")
+        return source, import_(
+            source, folder / "bundles", "--precisions", "fp32,int8", "--max-tokens", "24"
+        )
 
 
 @pytest.fixture
