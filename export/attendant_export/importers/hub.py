@@ -1,0 +1,112 @@
+"""Checkpoints on the Hugging Face Hub, or on another hub that ``HF_ENDPOINT`` names.
+
+A file is downloaded when an importer first asks for it, so that no other files are. The library's
+cache holds the files, and the fact that a checkpoint does not have one.
+"""
+
+import errno
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import logging as hub_logging
+
+from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError
+
+HTTP_LOGGERS = ("httpx", "httpx2")
+"""Loggers of the HTTP libraries of different versions."""
+DISK_WARNING = "Not enough free disk space"
+
+
+class HubCheckpoint(Checkpoint):
+    """A checkpoint at one commit of a model on the hub."""
+
+    def __init__(self, name: str, revision: str | None = None) -> None:
+        """Raises CheckpointError for a model or a revision that cannot be had."""
+        config = _download(name, CONFIG, revision)
+        if config is None:
+            raise CheckpointError(f"{name}: {CONFIG} is missing")
+        # The cache has one folder for each commit, with the commit as its name.
+        super().__init__(config.parent, source=name, revision=config.parent.name)
+
+    def find(self, name: str) -> Path | None:
+        """The path of a file in the cache, or None if the checkpoint does not have it.
+
+        Raises CheckpointError if neither the cache nor the hub can tell.
+        """
+        cached = try_to_load_from_cache(self.source, name, revision=self.revision)
+        if cached is not None:  # a path, or a mark that there is no such file
+            return Path(cached) if isinstance(cached, str) else None
+        return _download(self.source, name, self.revision)
+
+
+def _download(name: str, file: str, revision: str | None) -> Path | None:
+    """The path of a file in the cache, or None if the model does not have it."""
+    try:
+        with _quiet():
+            return Path(hf_hub_download(name, file, revision=revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except Exception as error:  # those of the HTTP library differ between versions
+        reason = _describe(error, name, file, revision)
+        raise CheckpointError(f"{name}: {reason}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log no requests and retries, whose URLs may hold signatures. Turn a full disk into an error.
+
+    Progress bars stay; the library shows them on a terminal only.
+    """
+    for name in HTTP_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    hub_logging.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", DISK_WARNING)
+        yield
+
+
+def _describe(error: Exception, name: str, file: str, revision: str | None) -> str:
+    """One line without URLs of downloads, which may hold signatures."""
+    hub, cache = constants.ENDPOINT, constants.HF_HUB_CACHE
+    if isinstance(error, GatedRepoError):
+        return f"the model is gated: accept its terms at {hub}/{name}, and set HF_TOKEN"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such folder, and no such model at {hub}; if it is private, set HF_TOKEN"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{hub} has no revision {revision} of this model"
+    if _is_full_disk(error):
+        return f"the disk of the cache {cache} has no space for {file}"
+    where = ""
+    if isinstance(error, LocalEntryNotFoundError):
+        # The first file is asked for when the name might also be meant as a folder.
+        where = f"{'no such folder, and ' if file == CONFIG else ''}not in the cache {cache}: "
+    return f"{where}{file} cannot be downloaded from {hub}: {_reason(error)}"
+
+
+def _is_full_disk(error: Exception) -> bool:
+    is_warning = isinstance(error, UserWarning) and str(error).startswith(DISK_WARNING)
+    return is_warning or (isinstance(error, OSError) and error.errno == errno.ENOSPC)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        return _reason(error.__cause__)
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"status {status}{'; check HF_TOKEN' if status in (401, 403) else ''}"
+    return str(error).partition("\n")[0] or type(error).__name__
