@@ -88,8 +88,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         if name in self.hub.errors:
             self._send(*self.hub.errors[name])
-        elif name not in self.hub.folders:  # as the hub answers callers without a token
-            self._send(401, {"X-Error-Message": "Invalid username or password."})
+        elif name not in self.hub.folders:
+            self._send(404, {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", COMMIT):
             self._send(404, {"X-Error-Code": "RevisionNotFound"})
         elif not (path := self.hub.folders[name] / file).is_file():
@@ -100,7 +100,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send_file(path, wanted)
 
     def _redirect(self, path: Path) -> None:
-        location = f"{self.hub.url}{self.path}?Signature={SIGNATURE}"
+        # Another host, so that the library does not take its answer for one of the hub.
+        host = self.hub.url.replace("127.0.0.1", "localhost")
+        location = f"{host}{self.path}?Signature={SIGNATURE}"
         content = path.read_bytes()
         headers = {
             "Location": location,

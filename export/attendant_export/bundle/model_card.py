@@ -74,10 +74,10 @@ def _original(manifest: Manifest) -> list[str]:
 
 
 def _origin(manifest: Manifest) -> list[str]:
-    origin = manifest.provenance.imported_from
+    origin, created = manifest.provenance.imported_from, manifest.provenance.created
     return [
         f"Sizes: {_sizes(manifest)}.",
-        f"Imported on {manifest.provenance.created} from {describe_origin(origin)}, of these files:",
+        f"Imported on {created} from {describe_origin(origin)}, of these files:",
         *_bullets(f"{file.path}, SHA-256 {file.sha256}" for file in origin.files),
     ]
 

@@ -72,7 +72,7 @@ def _quiet() -> Iterator[None]:
     """
     for name in HTTP_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    hub_logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", DISK_WARNING)
         yield
@@ -89,10 +89,10 @@ def _describe(error: Exception, name: str, file: str, revision: str | None) -> s
         return f"{hub} has no revision {revision} of this model"
     if _is_full_disk(error):
         return f"the disk of the cache {cache} has no space for {file}"
-    where = ""
+    # When the first file is asked for, the name may have been meant as a folder.
+    where = "no such folder, and " if file == CONFIG else ""
     if isinstance(error, LocalEntryNotFoundError):
-        # The first file is asked for when the name might also be meant as a folder.
-        where = f"{'no such folder, and ' if file == CONFIG else ''}not in the cache {cache}: "
+        where += f"not in the cache {cache}: "
     return f"{where}{file} cannot be downloaded from {hub}: {_reason(error)}"
 
 
