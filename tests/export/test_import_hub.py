@@ -1,5 +1,6 @@
 """Models are imported by their names on a hub: what is downloaded, recorded, cached and refused."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -184,6 +185,16 @@ def test_a_cut_download_is_resumed_where_it_was_cut(hub, import_, monkeypatch):
     assert ranges == [None, f"bytes={size // 2 // 1000 * 1000}-"]
     sizes = {file.path: file.size_bytes for file in manifest.provenance.imported_from.files}
     assert sizes["model.safetensors"] == size
+
+
+def test_bars_on_a_terminal_name_files_and_no_signed_urls(hub, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    open_checkpoint(NAME).path("model.safetensors")
+    assert "config.json:   0%" in terminal.getvalue()
+    assert "model.safetensors:   0%" in terminal.getvalue()
+    assert SIGNATURE[-10:] not in terminal.getvalue()
 
 
 def test_an_import_after_a_failed_download_continues_with_the_missing_file(

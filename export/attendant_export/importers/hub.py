@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -22,6 +23,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.utils.tqdm import tqdm
 
 from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError
 
@@ -56,7 +58,7 @@ def _download(name: str, file: str, revision: str | None) -> Path | None:
     """The path of a file in the cache, or None if the model does not have it."""
     try:
         with _quiet():
-            return Path(hf_hub_download(name, file, revision=revision))
+            return Path(hf_hub_download(name, file, revision=revision, tqdm_class=_bar_of(file)))
     except RemoteEntryNotFoundError:
         return None
     except Exception as error:  # those of the HTTP library differ between versions
@@ -64,12 +66,23 @@ def _download(name: str, file: str, revision: str | None) -> Path | None:
         raise CheckpointError(f"{name}: {reason}") from None
 
 
+def _bar_of(file: str) -> type[tqdm]:
+    """The library's progress bar, which is on a terminal only, with the name of ``file``.
+
+    The library itself shows the end of a URL, which may hold a signature.
+    """
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options |= {"desc": file, "leave": False}
+            super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+
+    return Bar
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Log no requests and retries, whose URLs may hold signatures. Turn a full disk into an error.
-
-    Progress bars stay; the library shows them on a terminal only.
-    """
+    """Log no requests and retries, whose URLs may hold signatures. A full disk is an error."""
     for name in HTTP_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     hub_logging.set_verbosity(logging.ERROR)
