@@ -305,6 +305,15 @@ def test_a_full_disk_is_named(hub, refusal, monkeypatch, tmp_path):
     assert f"the disk of the cache {tmp_path / 'cache'} has no space for" in refusal(NAME)
 
 
+@pytest.mark.parametrize("url", ["(…)safetensors?Signature=abc", "https://cdn/x?Signature=abc"])
+def test_a_url_in_an_error_of_the_library_is_not_shown(url, hub, refusal, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(f"Consistency check failed: has size 5 ({url}).\nPlease retry")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fail)
+    assert refusal(NAME).endswith(f"from {hub.url}: Consistency check failed: has size 5\n")
+
+
 @pytest.mark.parametrize(
     "source", ["../model", "./model", "/no/such/folder", "a/b/c", "firefox:en-de", "a b", "ü/b"]
 )

@@ -6,6 +6,7 @@ cache holds the files, and the fact that a checkpoint does not have one.
 
 import errno
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from attendant_export.importers.checkpoint import CONFIG, Checkpoint, Checkpoint
 HTTP_LOGGERS = ("httpx", "httpx2")
 """Loggers of the HTTP libraries of different versions."""
 DISK_WARNING = "Not enough free disk space"
+URL = re.compile(r"\W*(https?://|\(…\)).*")
+"""A URL, or the end of one as the library shortens it, and what follows in a message."""
 
 
 class HubCheckpoint(Checkpoint):
@@ -122,4 +125,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return f"status {status}{'; check HF_TOKEN' if status in (401, 403) else ''}"
-    return str(error).partition("\n")[0] or type(error).__name__
+    return URL.sub("", str(error).partition("\n")[0]) or type(error).__name__
