@@ -212,7 +212,7 @@ $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		-e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE)]' -e clients/python
+		-e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE),import]' -e clients/python
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile

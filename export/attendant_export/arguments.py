@@ -253,7 +253,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, help="folder of the checkpoint, as model hubs lay it out"
+        "source",
+        help="folder of the checkpoint, as model hubs lay it out, or the name of a model on the "
+        "Hugging Face Hub, such as Helsinki-NLP/opus-mt-en-de; its files are downloaded to the "
+        "cache of huggingface_hub (HF_HOME, HF_TOKEN and its other variables apply)",
+    )
+    parser.add_argument(
+        "--revision",
+        help="branch, tag or commit of a model on the hub; default: its default branch",
     )
     parser.add_argument(
         "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"

@@ -24,6 +24,7 @@ from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
+from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
@@ -159,7 +160,8 @@ def write_precisions(export: ModelExport, draft: Draft) -> dict[str, PrecisionGr
     Raises ParityError and BundleError.
     """
     manifest = draft.manifest
-    written = {precision: export.write(precision) for precision in draft.all_precisions()}
+    precisions = progress(draft.all_precisions(), "writing graphs")
+    written = {precision: export.write(precision) for precision in precisions}
     weights = read_weights(draft.folder_of("fp32"), written["fp32"])
     fitting_parameters("fp32", weights, manifest.architecture)  # Raises BundleError.
     for precision, graphs in written.items():

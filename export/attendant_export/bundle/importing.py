@@ -37,6 +37,7 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.verify.original import OriginalError, is_installed
 
@@ -63,23 +64,27 @@ class ImportOptions:
     target_languages: tuple[str, ...] | None = None
     """The languages that a translation model writes."""
     max_tokens: int | None = None
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub. None: its default branch."""
 
 
-def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Path:
-    """Import the checkpoint in ``folder`` to ``bundles_dir/<name>/<version>``; returns that folder.
+def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
+    """Import a checkpoint to ``bundles_dir/<name>/<version>``; returns that folder.
+
+    ``source`` is what `open_checkpoint` takes.
 
     Raises ValueError for bad options, CheckpointError for a checkpoint that is damaged or not
     supported, BundleError if the bundle exists, and ParityError if its graphs differ from the
     checkpoint's model. A failed import leaves no files.
     """
-    checkpoint = Checkpoint(folder)
-    name = options.name or _name_of(folder)
+    checkpoint = open_checkpoint(str(source), options.revision)
+    name = options.name or _name_of(checkpoint)
     check_options(name, options.version, options.precisions, options.max_tokens)
     card = read_card(checkpoint)
     license_ = options.license or card.license
     if license_ is None:
         raise CheckpointError(
-            f"{folder}: no card states the licence of the weights: give --license"
+            f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
     imported = read_model(checkpoint)
     languages = _languages(imported, checkpoint, card, options)
@@ -107,10 +112,10 @@ def sample_texts() -> list[str]:
     return text.splitlines()
 
 
-def _name_of(folder: Path) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+def _name_of(checkpoint: Checkpoint) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", checkpoint.name.lower()).strip("-")
     if not rules.NAME.fullmatch(name):
-        raise CheckpointError(f"{folder}: its name makes no name of a model: give --name")
+        raise CheckpointError(f"{checkpoint.title}: its name makes no name of a model: give --name")
     return name
 
 
@@ -128,14 +133,14 @@ def _languages(
     if options.languages is not None:
         raise ValueError("--languages is for embedding models: give --source-languages and so on")
     stated = imported.tokenizers.source_languages, imported.tokenizers.target_languages
-    named = PAIR.search(checkpoint.folder.resolve().name)
+    named = PAIR.search(checkpoint.name)
     tags = [
         given or each or ((named[i + 1],) if named else ())
         for i, (given, each) in enumerate(zip(sides, stated, strict=True))
     ]
     if not all(tags):
         raise CheckpointError(
-            f"{checkpoint.folder} does not state the languages: give --source-languages and "
+            f"{checkpoint.title} does not state the languages: give --source-languages and "
             "--target-languages"
         )
     sources, targets = ([Language(tag=tag) for tag in each] for each in tags)
@@ -145,17 +150,19 @@ def _languages(
 def _new_manifest(
     name: str, version: str, license_: str, family: str, checkpoint: Checkpoint
 ) -> Manifest:
-    source = checkpoint.folder.resolve().name
+    origin = ImportSource(
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        family=family,
+        files=checkpoint.used_files(),
+    )
     return Manifest(
         manifest_version=MANIFEST_VERSION,
         name=name,
         version=version,
-        description=f"Imported from {source}, family {family}.",
+        description=f"Imported from {checkpoint.source}, family {family}.",
         license=license_,
-        provenance=Provenance(
-            created=date.today().isoformat(),
-            imported_from=ImportSource(source=source, family=family, files=checkpoint.used_files()),
-        ),
+        provenance=Provenance(created=date.today().isoformat(), imported_from=origin),
     )
 
 

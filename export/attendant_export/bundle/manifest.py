@@ -13,6 +13,7 @@ from attendant.v1.bundle_pb2 import (
     BundleFile,
     CorpusParity,
     Graph,
+    ImportSource,
     Manifest,
     ModelKind,
     OriginalParity,
@@ -131,11 +132,19 @@ def describe_manifest(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def describe_origin(origin: ImportSource) -> str:
+    """The source of an import and, if it has one, its revision."""
+    return f"{origin.source}{origin.revision and f', revision {origin.revision}'}"
+
+
 def _origin_lines(provenance: Provenance) -> Iterator[str]:
     """Lines on the training, or on the checkpoint that was imported."""
     if provenance.HasField("imported_from"):
         origin = provenance.imported_from
-        yield f"imported    from {origin.source}, family {origin.family}, {provenance.created}"
+        yield (
+            f"imported    from {describe_origin(origin)}, family {origin.family}, "
+            f"{provenance.created}"
+        )
         return
     yield f"trained     {provenance.recipe}"
     yield (

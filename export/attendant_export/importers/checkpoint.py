@@ -1,4 +1,4 @@
-"""A checkpoint folder as model hubs lay it out. Executes nothing from it."""
+"""A checkpoint, laid out as on model hubs. Executes nothing from it."""
 
 import hashlib
 import json
@@ -29,22 +29,40 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The files of one checkpoint. Weights are read when they are asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises CheckpointError if ``folder`` has no configuration."""
+    def __init__(self, folder: Path, source: str = "", revision: str = "") -> None:
+        """Raises CheckpointError if ``folder`` does not exist.
+
+        ``source`` is the location for manifests, and ``revision`` its revision; by default, the
+        folder's name and none.
+        """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder")
         self.folder = folder
+        self.title = source or str(folder)
+        """The checkpoint in messages."""
+        self.source = source or folder.resolve().name
+        self.revision = revision
         self._used: dict[str, None] = {}  # in order
+
+    @property
+    def name(self) -> str:
+        """The last part of the source, such as ``opus-mt-en-de``."""
+        return self.source.rpartition("/")[2]
+
+    def find(self, name: str) -> Path | None:
+        """The path of a file, or None if the checkpoint does not have it."""
+        path = self.folder / name
+        return path if path.is_file() else None
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this file."""
-        return (self.folder / name).is_file()
+        return self.find(name) is not None
 
     def path(self, name: str) -> Path:
         """The path of a file that the import uses. Raises CheckpointError if it is missing."""
-        path = self.folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{self.folder}: {name} is missing")
+        path = self.find(name)
+        if path is None:
+            raise CheckpointError(f"{self.title}: {name} is missing")
         self._used[name] = None
         return path
 
@@ -72,7 +90,7 @@ class Checkpoint:
         """The weights. Raises CheckpointError if there are none or a file cannot be read."""
         name = next(filter(self.has, WEIGHTS), None)
         if name is None:
-            raise CheckpointError(f"{self.folder} has no weights: none of {', '.join(WEIGHTS)}")
+            raise CheckpointError(f"{self.title} has no weights: none of {', '.join(WEIGHTS)}")
         names = [name]
         if name.endswith(".index.json"):
             index = self.json_object(name).get("weight_map")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
 from attendant_export.models.encoder import Encoder, Pooling, pool
+from attendant_export.progress import progress
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphSession,
@@ -108,7 +109,7 @@ class EmbeddingVerifier:
 
     def __init__(self, model: Encoder, texts: Sequence[Sequence[int]]) -> None:
         self._model, self._texts = model, texts
-        self._hidden = [self._hidden_states(ids) for ids in texts]
+        self._hidden = [self._hidden_states(ids) for ids in progress(texts, "running the model")]
         self._pooled = np.stack([self._pool(states[-1]) for states in self._hidden], axis=1)
 
     @torch.inference_mode()
@@ -127,14 +128,15 @@ class EmbeddingVerifier:
         Raises ParityError if a result depends on the other texts of a batch, if a result is NaN or
         infinity, or if fp32 differs from the model.
         """
-        alone = np.concatenate([graphs.pooled([ids]) for ids in self._texts], axis=1)
+        texts = progress(self._texts, "embedding")
+        alone = np.concatenate([graphs.pooled([ids]) for ids in texts], axis=1)
         together = graphs.pooled(self._texts)
         batched = float(cosines(alone, together).min())
         if not (batched >= MIN_BATCHED_COSINE[precision]):
             raise ParityError(f"{precision}: cosine of alone and batched is only {batched:.6f}")
         similar = cosines(alone, self._pooled)  # (poolings, texts)
-        texts = self._texts if graphs.mlm_head is not None else []
-        masked = [self._fill(graphs, ids) for ids in texts if len(ids) > 2]
+        with_mask = self._texts if graphs.mlm_head is not None else []
+        masked = [self._fill(graphs, ids) for ids in with_mask if len(ids) > 2]
         difference = self._candidate_difference(masked)
         if precision == "fp32":
             self._check_fp32(graphs, float(similar.min()), difference)

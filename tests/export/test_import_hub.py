@@ -1,0 +1,372 @@
+"""Models are imported by their names on a hub: what is downloaded, recorded, cached and refused."""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from attendant_export.__main__ import main
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.importers.families import read_model
+from attendant_export.importers.sources import open_checkpoint
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from tests.support.bundles import one_thread
+from tests.support.checkpoints import write_checkpoint, write_json, write_sentence_transformer
+from tests.support.marian_checkpoints import write_generation, write_marian
+from tests.support.model_hub import COMMIT, SIGNATURE, TOKEN, running_hub
+
+NAME = "acme/Tiny-BERT"
+NEEDED = {
+    "config.json",
+    "README.md",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_threads():
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub with one model, as the library would find it by HF_ENDPOINT, HF_HUB_CACHE, HF_TOKEN."""
+    with running_hub() as running:
+        running.folders[NAME] = write_checkpoint(tmp_path / "model", "bert")
+        use_endpoint(monkeypatch, running.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield running
+
+
+def use_endpoint(monkeypatch, url):
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """Makes the hub unreachable when called. The library then retries without waiting."""
+
+    def stop():
+        use_endpoint(monkeypatch, "http://127.0.0.1:1")
+        monkeypatch.setattr("time.sleep", lambda _: None)
+
+    return stop
+
+
+@pytest.fixture
+def import_(tmp_path, capsys):
+    """Imports a model; returns the folder of the bundle and its manifest."""
+
+    def run(*arguments):
+        main(["import", *arguments, "--bundles-dir", str(tmp_path / "bundles")])
+        folder = capsys.readouterr().out.strip()
+        return folder, read_manifest(tmp_path / "bundles" / folder)
+
+    return run
+
+
+@pytest.fixture
+def refusal(tmp_path, capsys):
+    """Imports a model, which must fail with one line and leave no bundle; returns the message."""
+
+    def run(*arguments):
+        bundles = tmp_path / "refused"
+        with pytest.raises(SystemExit, match="2"):
+            main(["import", *arguments, "--bundles-dir", str(bundles)])
+        assert not bundles.exists() or not list(bundles.iterdir())
+        message = capsys.readouterr().err
+        assert message.startswith("attendant-export: ")
+        assert message.count("\n") == 1
+        assert TOKEN not in message
+        return message
+
+    return run
+
+
+def test_a_model_is_imported_by_its_name_with_its_commit_and_licence(hub, import_, capsys):
+    folder, manifest = import_(NAME)
+    assert (manifest.name, manifest.license) == ("tiny-bert", "cc0-1.0")
+    origin = manifest.provenance.imported_from
+    assert (origin.source, origin.revision) == (NAME, COMMIT)
+    assert {file.path for file in origin.files} == NEEDED
+    assert {request.token for request in hub.requests if request.file == "config.json"} == {
+        f"Bearer {TOKEN}"
+    }
+    main(["inspect", folder])
+    assert f"from {NAME}, revision {COMMIT}" in capsys.readouterr().out
+
+
+def test_only_files_that_the_importer_reads_are_downloaded(hub, import_):
+    model = hub.folders[NAME]
+    for name in ("pytorch_model.bin", "tf_model.h5", "vocab.txt", "model.onnx"):
+        (model / name).write_bytes(b"not needed")
+    (model / "onnx").mkdir()
+    (model / "onnx" / "config.json").write_text("{}")
+    import_(NAME)
+    assert sorted(hub.downloads()) == sorted(NEEDED)
+
+
+def test_a_second_import_downloads_nothing(hub, import_):
+    import_(NAME)
+    hub.requests.clear()
+    import_(NAME, "--name", "again")
+    assert [(r.method, r.file) for r in hub.requests] == [("HEAD", "config.json")]
+
+
+def test_a_folder_of_sentence_transformers_has_its_modules(hub, import_, tmp_path):
+    mean = {"pooling_mode_mean_tokens": True}
+    hub.folders["st"] = write_sentence_transformer(tmp_path / "st", mean, normalizes=True)
+    _, manifest = import_("st")
+    assert manifest.embedding.normalize
+    modules = {"modules.json", "sentence_bert_config.json", "1_Pooling/config.json"}
+    assert set(hub.downloads()) == NEEDED | modules
+
+
+def test_a_translation_model_has_its_tokenizers_and_the_name_that_states_its_languages(
+    hub, tmp_path
+):
+    name = "Helsinki-NLP/opus-mt-en-fr"
+    hub.folders[name] = write_generation(write_marian(tmp_path / "folder"), num_beams=4)
+    checkpoint = open_checkpoint(name)
+    assert read_model(checkpoint).family == "marian"
+    assert checkpoint.name == "opus-mt-en-fr"
+    files = {"source.spm", "target.spm", "vocab.json", "generation_config.json"}
+    assert files < set(hub.downloads()) == {file.path for file in checkpoint.used_files()}
+
+
+def test_sharded_weights_are_downloaded_by_their_index(hub, import_):
+    model = hub.folders[NAME]
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(tensors)}
+    for shard in sorted(set(names.values())):
+        save_file({n: t for n, t in tensors.items() if names[n] == shard}, model / shard)
+    write_json(model / "model.safetensors.index.json", {"weight_map": names})
+    (model / "model-fp16.safetensors").write_bytes(b"not needed")
+    import_(NAME)
+    weights = {file for file in hub.downloads() if "safetensors" in file}
+    assert weights == {*names.values(), "model.safetensors.index.json"}
+
+
+def test_pickled_weights_are_downloaded_if_there_are_no_others(hub, import_):
+    import torch
+
+    model = hub.folders[NAME]
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    import_(NAME)
+    assert "pytorch_model.bin" in hub.downloads()
+
+
+def test_weights_of_an_unsupported_family_are_not_downloaded(hub, refusal):
+    write_json(hub.folders[NAME] / "config.json", {"model_type": "gpt2"})
+    assert "model_type is 'gpt2', which is not supported" in refusal(NAME)
+    assert set(hub.downloads()) == {"config.json", "README.md"}
+
+
+def test_a_cut_download_is_resumed_where_it_was_cut(hub, import_, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.cuts["model.safetensors"] = 1
+    _, manifest = import_(NAME)
+    size = (hub.folders[NAME] / "model.safetensors").stat().st_size
+    ranges = [r.range for r in hub.requests if (r.method, r.file) == ("GET", "model.safetensors")]
+    assert ranges == [None, f"bytes={size // 2 // 1000 * 1000}-"]
+    sizes = {file.path: file.size_bytes for file in manifest.provenance.imported_from.files}
+    assert sizes["model.safetensors"] == size
+
+
+def test_bars_on_a_terminal_name_files_and_no_signed_urls(hub, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    open_checkpoint(NAME).path("model.safetensors")
+    assert "config.json:   0%" in terminal.getvalue()
+    assert "model.safetensors:   0%" in terminal.getvalue()
+    assert SIGNATURE[-10:] not in terminal.getvalue()
+
+
+def test_an_import_after_a_failed_download_continues_with_the_missing_file(
+    hub, import_, refusal, monkeypatch
+):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.cuts["model.safetensors"] = 100
+    message = refusal(NAME)
+    assert f"{NAME}: model.safetensors cannot be downloaded from {hub.url}: " in message
+    assert SIGNATURE not in message
+    hub.cuts.clear()
+    hub.requests.clear()
+    import_(NAME)
+    assert set(hub.downloads()) == NEEDED - {"config.json", "README.md"}
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_cached_model_is_imported_without_the_hub(
+    revision, hub, import_, unreachable, monkeypatch
+):
+    import_(NAME, "--revision", revision)
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _, manifest = import_(NAME, "--revision", revision, "--name", "offline")
+    assert manifest.provenance.imported_from.revision == COMMIT
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    unreachable()
+    import_(NAME, "--revision", revision, "--name", "unreachable")
+    assert hub.requests == []
+
+
+def test_a_model_that_is_not_cached_is_refused_without_the_hub(
+    hub, refusal, unreachable, monkeypatch, tmp_path
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    message = refusal(NAME)
+    assert f"{NAME}: no such folder, and not in the cache {cache}: config.json cannot" in message
+    assert message.endswith("HF_HUB_OFFLINE is set\n")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    unreachable()
+    message = refusal(NAME)
+    assert f"{NAME}: no such folder, and not in the cache {cache}: config.json cannot" in message
+    assert "Connection refused" in message
+
+
+def test_an_incomplete_cache_is_refused_without_the_hub(hub, import_, refusal, monkeypatch):
+    """It must not pass for a model without the files that the cache lacks."""
+    import_(NAME)
+    shutil.rmtree(next(hub.folders[NAME].parent.glob("cache/*/.no_exist")))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    message = refusal(NAME)
+    assert f"{NAME}: not in the cache " in message
+    assert "special_tokens_map.json cannot be downloaded" in message
+
+
+def test_a_name_that_is_neither_a_folder_nor_a_model_is_refused_as_both(hub, refusal):
+    message = refusal("models/missing")
+    assert f"models/missing: no such folder, and no such model at {hub.url}; if it" in message
+
+
+def test_an_unknown_revision_is_named(hub, refusal):
+    message = refusal(NAME, "--revision", "v2")
+    assert f"{NAME}: {hub.url} has no revision v2 of this model" in message
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model_asks_for_its_terms_and_a_token(status, hub, refusal):
+    hub.errors[NAME] = (status, {"X-Error-Code": "GatedRepo"})
+    message = refusal(NAME)
+    assert f"is gated: accept its terms at {hub.url}/{NAME}, and set HF_TOKEN" in message
+
+
+def test_a_refused_token_is_named_without_its_value(hub, refusal):
+    hub.errors[NAME] = (401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+    assert "status 401; check HF_TOKEN" in refusal(NAME)
+
+
+def test_a_hub_that_fails_is_named_with_its_status(hub, refusal, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.errors[NAME] = (503, {})
+    assert f"config.json cannot be downloaded from {hub.url}: status 503" in refusal(NAME)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(name, hub, refusal):
+    (hub.folders[NAME] / name).unlink()
+    message = refusal(NAME)
+    assert f"{NAME}: {name} is missing" in message or f"{NAME} has no weights: none of" in message
+
+
+def test_a_model_without_a_licence_needs_one_by_option(hub, refusal, import_):
+    (hub.folders[NAME] / "README.md").unlink()
+    assert f"{NAME}: no card states the licence" in refusal(NAME)
+    assert import_(NAME, "--license", "MIT")[1].license == "MIT"
+
+
+def test_a_full_disk_is_named(hub, refusal, monkeypatch, tmp_path):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: usage)
+        assert f"the disk of the cache {tmp_path / 'cache'} has no space for" in refusal(NAME)
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fail)
+    assert f"the disk of the cache {tmp_path / 'cache'} has no space for" in refusal(NAME)
+
+
+@pytest.mark.parametrize("url", ["(…)safetensors?Signature=abc", "https://cdn/x?Signature=abc"])
+def test_a_url_in_an_error_of_the_library_is_not_shown(url, hub, refusal, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(f"Consistency check failed: has size 5 ({url}).\nPlease retry")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fail)
+    assert refusal(NAME).endswith(f"from {hub.url}: Consistency check failed: has size 5\n")
+
+
+@pytest.mark.parametrize(
+    "source", ["../model", "./model", "/no/such/folder", "a/b/c", "firefox:en-de", "a b", "ü/b"]
+)
+def test_a_source_of_another_form_is_refused(source, hub, refusal):
+    assert f"{source}: no such folder, and not a name on the model hub" in refusal(source)
+    assert hub.requests == []
+
+
+def test_a_file_is_no_source(hub, refusal, tmp_path):
+    file = hub.folders[NAME] / "config.json"
+    assert f"{file} is not a folder" in refusal(str(file))
+
+
+def test_a_folder_wins_over_a_model_and_has_no_revision(hub, import_, refusal, monkeypatch):
+    monkeypatch.chdir(hub.folders[NAME].parent)
+    _, manifest = import_("model")
+    origin = manifest.provenance.imported_from
+    assert (origin.source, origin.revision) == ("model", "")
+    assert hub.requests == []
+    message = refusal("model", "--revision", "main")
+    assert "--revision is for models on the hub, but model is a folder" in message
+
+
+def test_without_the_library_the_extra_is_named(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules, "attendant_export.importers.hub", raising=False)
+    message = refusal("acme/model")
+    assert "acme/model: no such folder, and a model on the hub needs huggingface_hub" in message
+    assert "pip install 'attendant-export[import]'" in message
+
+
+def test_the_command_reads_the_variables_of_the_library_and_logs_no_urls_and_bars(hub, tmp_path):
+    hub.cuts["model.safetensors"] = 1
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("HF_")}
+    command = [sys.executable, "-m", "attendant_export", "import", NAME]
+
+    def run(bundles, **variables):
+        return subprocess.run(
+            [*command, "--bundles-dir", str(tmp_path / bundles)],
+            env=environment | home | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = run("first")
+    assert (first.returncode, first.stderr) == (0, "verifying fp32\n")
+    assert all(request.token is None for request in hub.requests)
+    hub.requests.clear()
+    assert run("second", HF_HUB_OFFLINE="1").returncode == 0
+    assert hub.requests == []
+    cache = tmp_path / "other"
+    refused = run("third", HF_HUB_OFFLINE="1", HF_HUB_CACHE=str(cache))
+    assert refused.returncode == 2
+    assert f"not in the cache {cache}" in refused.stderr
