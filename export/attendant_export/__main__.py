@@ -272,6 +272,7 @@ def _import(args: argparse.Namespace) -> None:
         source_languages=_tags(args.source_languages),
         target_languages=_tags(args.target_languages),
         max_tokens=args.max_tokens,
+        tokenizer=args.tokenizer,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
 

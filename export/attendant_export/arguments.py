@@ -281,3 +281,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )
+    parser.add_argument(
+        "--tokenizer",
+        help="tokens of a CTranslate2 folder: characters, whitespace (what is between white "
+        "space), or the name of a SentencePiece model or tokenizer.json in the folder; default: "
+        "the only such file",
+    )

@@ -63,6 +63,8 @@ class ImportOptions:
     target_languages: tuple[str, ...] | None = None
     """The languages that a translation model writes."""
     max_tokens: int | None = None
+    tokenizer: str | None = None
+    """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
 
 
 def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Path:
@@ -81,7 +83,7 @@ def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Pa
         raise CheckpointError(
             f"{folder}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint)
+    imported = read_model(checkpoint, options.tokenizer)
     languages = _languages(imported, checkpoint, card, options)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
