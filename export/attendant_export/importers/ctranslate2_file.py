@@ -48,8 +48,11 @@ class ModelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0)
-        reader = _Reader(path, memoryview(self._content))
+        is_empty = not path.stat().st_size
+        self._content: NDArray[np.uint8] = (
+            np.empty(0, np.uint8) if is_empty else np.memmap(path, np.uint8, mode="r")
+        )
+        reader = _Reader(path, self._content.data)
         self.version = reader.integer("I", "the version")
         if not 1 <= self.version <= MAX_VERSION:
             raise CheckpointError(

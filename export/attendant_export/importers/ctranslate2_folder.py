@@ -4,6 +4,7 @@ A folder has ``model.bin``, vocabularies and, for newer versions, ``config.json`
 those of CTranslate2's ``src/layers``.
 """
 
+from collections.abc import Mapping
 from itertools import groupby
 from math import sqrt
 
@@ -17,6 +18,7 @@ from attendant.v1.architecture_pb2 import (
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
     POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+    Activation,
     Architecture,
     Attention,
     Embeddings,
@@ -29,7 +31,7 @@ from attendant.v1.architecture_pb2 import (
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
-from attendant_export.importers.ctranslate2_file import MODEL_FILE, ModelFile
+from attendant_export.importers.ctranslate2_file import MODEL_FILE, ModelFile, Scalar
 from attendant_export.importers.ctranslate2_options import (
     HEADS_OF_SPECIFICATIONS,
     ModelOptions,
@@ -54,15 +56,13 @@ from attendant_export.models.special_tokens import TranslationTokens
 SPECIFICATIONS = ("TransformerSpec", *HEADS_OF_SPECIFICATIONS)
 NO_TEXT_MODELS = ("WhisperSpec", "Wav2Vec2Spec", "Wav2Vec2BertSpec")
 MAX_REVISION = 7
-ACTIVATIONS = {
+ACTIVATIONS: Mapping[Scalar, Activation.ValueType] = {
     0: ACTIVATION_RELU,
     1: ACTIVATION_GELU_TANH,
     2: ACTIVATION_SILU,
     3: ACTIVATION_GELU,
 }
 """Activations by their number in ``include/ctranslate2/ops/activation.h``."""
-MAX_TOKENS = 1024
-"""Default limit of tokens of a text, as CTranslate2's option ``max_input_length``."""
 
 
 def is_ctranslate2(checkpoint: Checkpoint) -> bool:
@@ -98,7 +98,7 @@ def read_ctranslate2(checkpoint: Checkpoint, tokenizer: str | None = None) -> Im
         model=_model(file, architecture, tokens, weights),
         tokenizers=tokenizers,
         decoding=DecodingDefaults(start_token_id=tokens.bos_id),
-        max_tokens=MAX_TOKENS,
+        max_tokens=tokenizers.max_tokens,
     )
 
 
@@ -224,7 +224,7 @@ def _stack(weights: StoredWeights, options: ModelOptions, stack: str, epsilon: f
 
 def _layer(weights: StoredWeights, options: ModelOptions, stack: str, name: str) -> LayerGroup:
     options.require(f"{name}/layer_scalar", value=1)
-    options.require(f"{stack}/sliding_window", value=0)
+    options.require(f"{stack}/sliding_window", f"{stack}/multi_query_attention", value=0)
     first = f"{name}/ffn/linear_0"
     layer = LayerGroup(
         num_layers=1,

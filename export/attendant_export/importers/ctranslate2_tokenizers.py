@@ -67,7 +67,7 @@ def read_tokenizers(
 
 def _files(checkpoint: Checkpoint, choice: str | None) -> tuple[str, str]:
     """The tokenizers of source and target: names of files, or of `_MAKERS`."""
-    if choice in _MAKERS:
+    if choice is not None and choice in _MAKERS:
         return choice, choice
     if choice is not None:
         is_known = is_plain_name(choice) and choice.endswith((".json", *MODEL_SUFFIXES))

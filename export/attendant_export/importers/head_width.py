@@ -22,8 +22,8 @@ def with_supported_heads(model: EncoderDecoder) -> EncoderDecoder:
     widened = Architecture()
     widened.CopyFrom(model.architecture)
     for group in widened.decoder.groups:
-        for part in (group.self_attention, group.cross_attention):
-            _widen(part)
+        _widen(group.self_attention)
+        _widen(group.cross_attention)
     if widened == model.architecture:
         return model
     parameters = model.state_dict()

@@ -80,8 +80,9 @@ class WeightTable:
             pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")
             if match := re.fullmatch(pattern, module):
                 layer = match[1] if match.groups() else ""
-                names = [theirs] if isinstance(theirs, str) else theirs
-                return [self._prefixed(self.spell(n, kind).replace(LAYER, layer), found) for n in names]
+                modules = [theirs] if isinstance(theirs, str) else theirs
+                names = [self.spell(each, kind).replace(LAYER, layer) for each in modules]
+                return [self._prefixed(each, found) for each in names]
         raise ValueError(f"the table of weight names lacks {name}")
 
     def _prefixed(self, name: str, found: Mapping[str, object]) -> str:
