@@ -64,7 +64,7 @@ def train_pieces(texts: Sequence[str], vocab_size: int, rules: Mapping[str, str]
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=vocab_size, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    found = {piece: tokenizer.token_to_id(piece) for piece in tokenizer.get_vocab()}
+    found = tokenizer.get_vocab()
     ordered = sorted(found, key=found.__getitem__)
     # The first ones are the likeliest; the trainer does not tell the scores.
     scores = {piece: _as_float(-2 - math.log(2 + i)) for i, piece in enumerate(ordered)}

@@ -1,0 +1,21 @@
+"""Models of checkpoints, read without writing a bundle."""
+
+from pathlib import Path
+
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.families import read_model
+from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+
+
+def read_encoder(folder: Path) -> ImportedEncoder:
+    """The embedding model of a checkpoint."""
+    imported = read_model(Checkpoint(folder))
+    assert isinstance(imported, ImportedEncoder)
+    return imported
+
+
+def read_translator(folder: Path) -> ImportedTranslator:
+    """The translation model of a checkpoint."""
+    imported = read_model(Checkpoint(folder))
+    assert isinstance(imported, ImportedTranslator)
+    return imported
