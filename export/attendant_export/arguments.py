@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="SOURCE",
                 type=Path,
                 help="folder of the checkpoint that the bundle was imported from, to compare with "
-                "its original implementation; needs transformers",
+                "its original implementation; needs transformers, or ctranslate2 for its folders",
             )
     return parser
 

@@ -35,6 +35,7 @@ from attendant_export.importers.ctranslate2_file import MODEL_FILE, ModelFile, S
 from attendant_export.importers.ctranslate2_options import (
     HEADS_OF_SPECIFICATIONS,
     ModelOptions,
+    TokenOptions,
     layer_norm_epsilon,
     read_token_options,
 )
@@ -56,6 +57,7 @@ from attendant_export.models.special_tokens import TranslationTokens
 SPECIFICATIONS = ("TransformerSpec", *HEADS_OF_SPECIFICATIONS)
 NO_TEXT_MODELS = ("WhisperSpec", "Wav2Vec2Spec", "Wav2Vec2BertSpec")
 MAX_REVISION = 7
+STARTS_FROM_ZERO = "decoder/start_from_zero_embedding"
 ACTIVATIONS: Mapping[Scalar, Activation.ValueType] = {
     0: ACTIVATION_RELU,
     1: ACTIVATION_GELU_TANH,
@@ -70,6 +72,21 @@ def is_ctranslate2(checkpoint: Checkpoint) -> bool:
     return checkpoint.has(MODEL_FILE)
 
 
+def read_folder_tokens(checkpoint: Checkpoint) -> tuple[Vocabularies, TokenOptions]:
+    """The vocabularies of a folder and its options on tokens; raises CheckpointError."""
+    file = ModelFile(checkpoint.path(MODEL_FILE))
+    _check_specification(file)
+    return _read_folder_tokens(checkpoint, ModelOptions(file))
+
+
+def _read_folder_tokens(
+    checkpoint: Checkpoint, options: ModelOptions
+) -> tuple[Vocabularies, TokenOptions]:
+    token_options = read_token_options(checkpoint, options)
+    starts_from_zero = options.flag(STARTS_FROM_ZERO, False)
+    return read_vocabularies(checkpoint, token_options, starts_from_zero), token_options
+
+
 def read_ctranslate2(checkpoint: Checkpoint, tokenizer: str | None = None) -> ImportedTranslator:
     """The model of a folder with its tokenizers; raises CheckpointError.
 
@@ -78,12 +95,10 @@ def read_ctranslate2(checkpoint: Checkpoint, tokenizer: str | None = None) -> Im
     file = ModelFile(checkpoint.path(MODEL_FILE))
     _check_specification(file)
     weights, options = StoredWeights(file), ModelOptions(file)
-    token_options = read_token_options(checkpoint, options)
-    starts_from_zero = options.flag("decoder/start_from_zero_embedding", False)
-    vocabularies = read_vocabularies(checkpoint, token_options, starts_from_zero)
+    vocabularies, token_options = _read_folder_tokens(checkpoint, options)
     _check_sizes(file, weights, vocabularies)
     # Models that start from zeros come from Marian, whose sources end with EOS.
-    ends = token_options.adds_eos or starts_from_zero
+    ends = token_options.adds_eos or options.flag(STARTS_FROM_ZERO, False)
     tokenizers = read_tokenizers(checkpoint, vocabularies, token_options, ends, tokenizer)
     _add_rows(weights, vocabularies)
     architecture = _architecture(checkpoint, weights, options, vocabularies)
