@@ -242,12 +242,13 @@ def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
         f"{'' if states else 'differ '}by at most {parity.max_log_probability_difference:.2g}"
     )
     for entry in parity.tokens:
-        explained = entry.num_identical + entry.num_ties + entry.num_better
-        better = f", {entry.num_better} more with a better score" if entry.num_better else ""
+        explained = entry.num_identical + entry.num_ties + entry.num_longer_searches
+        longer = f", {entry.num_longer_searches} more by longer searches"
         yield (
             f"{parity.precision} {entry.search} {entry.batching}: "
             f"{entry.num_sentences - explained} of {entry.num_sentences} translations have other "
-            f"tokens, {entry.num_ties} more in ties{better}"
+            f"tokens, {entry.num_ties} more in ties"
+            f"{longer if entry.num_longer_searches else ''}"
         )
 
 

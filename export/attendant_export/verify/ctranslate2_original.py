@@ -1,5 +1,6 @@
 """Compares a model imported from a CTranslate2 folder with ``ctranslate2``, if it is installed."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +20,7 @@ from attendant_export.verify.original_translation import (
     MAX_COMPARED_TOKENS,
     MAX_SAME_MODEL_DIFFERENCE,
 )
+from attendant_export.verify.reference_search import SearchTrace
 from attendant_export.verify.translation import SEARCHES, TokenIds
 
 IMPLEMENTATION = "ctranslate2"
@@ -64,14 +66,24 @@ class CTranslate2Translator:
             ) from error
         self._tokens = tokens
         self._target_ids = {token: token_id for token_id, token in enumerate(tokens.target)}
+        self.eos_id = self._target_ids[tokens.eos]
 
     def translate(
-        self, sources: Sequence[Sequence[int]], beam_size: int, max_tokens: int, batch_size: int
+        self,
+        sources: Sequence[Sequence[int]],
+        beam_size: int,
+        max_tokens: int,
+        batch_size: int = 1,
+        patience: float = 1,
     ) -> list[TokenIds]:
-        """The best translation of each source, which may be empty."""
+        """The best translation of each source, which may be empty.
+
+        A beam search ends when ``patience * beam_size`` hypotheses have ended.
+        """
         found = self._model.translate_batch(
             list(map(self._source, sources)),
             beam_size=beam_size,
+            patience=patience,
             max_batch_size=batch_size,
             max_input_length=0,
             max_decoding_length=max_tokens,
@@ -113,7 +125,7 @@ def compare_with_ctranslate2(
     """Compare graphs by precision with CTranslate2 on the token ids of sources.
 
     ``bounds`` has the bound between batches of each precision. Raises ParityError if fp32 differs
-    other than in ties or by a better score, and without fp32 if the model is another one.
+    other than in ties or by a longer search, and without fp32 if the model is another one.
     """
     parity = OriginalParity(
         implementation=IMPLEMENTATION,
@@ -183,25 +195,60 @@ class _Comparison:
             max_running=max_running,
             max_joining=max_joining,
         )
-        ours = [trace.hypotheses[0].token_ids for trace in found]
-        pairs = list(zip(self._sources, ours, self._expected[name, batching], strict=True))
-        different = [pair for pair in pairs if pair[1] != pair[2]]
-        gaps = [self._gap(*pair, is_greedy=beam_size == 1) for pair in different]
+        pairs = zip(self._sources, found, self._expected[name, batching], strict=True)
+        different = [
+            (source, trace, theirs)
+            for source, trace, theirs in pairs
+            if trace.hypotheses[0].token_ids != theirs
+        ]
+        kinds = Counter(self._kind(*each, beam_size, bound) for each in different)
         return TokenParity(
             search=name,
             batching=batching,
             cached=True,
-            num_sentences=len(pairs),
-            num_identical=len(pairs) - len(different),
-            num_ties=sum(abs(gap) < 2 * bound for gap in gaps),
-            num_better=sum(gap >= 2 * bound for gap in gaps) if beam_size > 1 else 0,
+            num_sentences=len(found),
+            num_identical=len(found) - len(different),
+            num_ties=kinds["tie"],
+            num_longer_searches=kinds["longer"],
             step=step,
         )
+
+    def _kind(
+        self,
+        source: Sequence[int],
+        found: SearchTrace,
+        theirs: TokenIds,
+        beam_size: int,
+        bound: float,
+    ) -> str:
+        """Why a translation differs: "tie", "longer" search or "unknown".
+
+        CTranslate2 ends a beam search after a number of ended hypotheses. The search of the graphs
+        goes on while a running hypothesis has a better score.
+        """
+        ours = found.hypotheses[0].token_ids
+        if beam_size > 1:
+            patience = self._num_ended(found) / beam_size
+            (longer,) = self._original.translate(
+                [source], beam_size, self._max_tokens, patience=max(1, patience)
+            )
+            if ours == longer:
+                return "longer"
+            theirs = longer
+        gap = self._gap(source, ours, theirs, is_greedy=beam_size == 1)
+        return "tie" if gap < 2 * bound else "unknown"
+
+    def _num_ended(self, found: SearchTrace) -> int:
+        """Number of hypotheses that ended in a search."""
+        if len(found.steps) == self._max_tokens:
+            return len(found.steps) * max(len(step.best) for step in found.steps)
+        ids = [hypothesis.token_ids for step in found.steps for hypothesis in step.best]
+        return sum(each[-1] == self._original.eos_id for each in ids)
 
     def _gap(
         self, source: Sequence[int], ours: TokenIds, theirs: TokenIds, is_greedy: bool
     ) -> float:
-        """How much better a translation is in CTranslate2 than the one that it found.
+        """Difference of the scores of two translations in CTranslate2.
 
         In greedy search, only the first token that differs counts.
         """
@@ -211,7 +258,7 @@ class _Comparison:
             ours, theirs = ours[:end], theirs[:end]
         scored = self._original.score([source] * 2, [ours, theirs])
         first, second = (sum(values) / len(values) for values in scored)
-        return (first - second) * (len(ours) if is_greedy else 1)
+        return abs(first - second) * (len(ours) if is_greedy else 1)
 
 
 def _check_fp32(found: OriginalTranslations) -> None:
@@ -222,7 +269,7 @@ def _check_fp32(found: OriginalTranslations) -> None:
             f"{FP32_BOUND:.2g}"
         )
     for entry in found.tokens:
-        explained = entry.num_identical + entry.num_ties + entry.num_better
+        explained = entry.num_identical + entry.num_ties + entry.num_longer_searches
         if num_parted := entry.num_sentences - explained:
             problems.append(
                 f"{entry.search} {entry.batching}: {num_parted} of {entry.num_sentences} sentences "

@@ -1267,7 +1267,7 @@ class TokenParity(google.protobuf.message.Message):
     NUM_IDENTICAL_FIELD_NUMBER: builtins.int
     NUM_TIES_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
-    NUM_BETTER_FIELD_NUMBER: builtins.int
+    NUM_LONGER_SEARCHES_FIELD_NUMBER: builtins.int
     search: builtins.str
     """"greedy", or "beam" and the beam size such as "beam4"."""
     batching: builtins.str
@@ -1288,9 +1288,9 @@ class TokenParity(google.protobuf.message.Message):
     """Name of the step graph (StepGraph.name). Absent in older bundles, which have only decoder_step. Graphs with a
     shortlist were given the whole vocabulary.
     """
-    num_better: builtins.int
-    """Comparison with CTranslate2: sentences that differ because its beam search ends earlier. It gives a higher score to
-    the translation of the graphs than to its own.
+    num_longer_searches: builtins.int
+    """Comparison with CTranslate2: sentences that differ because its beam search ends earlier. When it ends after as many
+    ended hypotheses, its translation has the same tokens.
     """
     def __init__(
         self,
@@ -1302,9 +1302,9 @@ class TokenParity(google.protobuf.message.Message):
         num_identical: builtins.int = ...,
         num_ties: builtins.int = ...,
         step: builtins.str = ...,
-        num_better: builtins.int = ...,
+        num_longer_searches: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_better", b"num_better", "num_identical", b"num_identical", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_longer_searches", b"num_longer_searches", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
 
 Global___TokenParity: typing_extensions.TypeAlias = TokenParity
 
