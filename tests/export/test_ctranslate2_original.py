@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from attendant_export.bundle.manifest import read_manifest
 from tests.support.bundles import one_thread
 from tests.support.ctranslate2_folders import (
     LAYERS,
+    SIZES,
     early_names,
     random_weights,
     write_folder,
@@ -82,9 +84,9 @@ def drawn_folder(folder: Path, draw: random.Random) -> Path:
     norms = [f"{stack}/layer_norm" for stack in LAYERS if is_pre_norm or draw.random() < 0.5]
     norms += [f"{stack}/layernorm_embedding" for stack in LAYERS if draw.random() < 0.5]
     shared = SHARED if draw.random() < 0.5 else ()
-    sizes = {"sizes": (len(SHARED),) * 2} if shared else {}
-    weights = random_weights(draw.randrange(1000), width=width, norms=norms, **sizes)
-    options = {"decoder/start_from_zero_embedding": np.int8(draw.random() < 0.4)}
+    sizes = (len(SHARED),) * 2 if shared else SIZES
+    weights = random_weights(draw.randrange(1000), sizes, width, norms)
+    options: dict[str, Any] = {"decoder/start_from_zero_embedding": np.int8(draw.random() < 0.4)}
     if draw.random() < 0.3:
         options["decoder/scale_outputs"] = np.float32(0.8)
     for stack, num_layers in LAYERS.items():
@@ -108,12 +110,16 @@ def drawn_folder(folder: Path, draw: random.Random) -> Path:
     if shared and draw.random() < 0.5:
         del weights["encoder/embeddings_0/weight"]
         aliases["encoder/embeddings_0/weight"] = "decoder/embeddings/weight"
-    config = {"add_source_bos": draw.random() < 0.5, "add_source_eos": draw.random() < 0.5}
-    epsilon = {"layer_norm_epsilon": draw.choice((None, 1e-3))}
     return write_folder(
-        *(folder, 6, draw.choice(QUANTIZATIONS), weights, aliases, options, shared),
-        **config,
-        **epsilon,
+        folder,
+        quantization=draw.choice(QUANTIZATIONS),
+        tensors=weights,
+        aliases=aliases,
+        options=options,
+        shared=shared,
+        add_source_bos=draw.random() < 0.5,
+        add_source_eos=draw.random() < 0.5,
+        layer_norm_epsilon=draw.choice((None, 1e-3)),
     )
 
 

@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.families import read_model
+from attendant_export.importers.imported import ImportedTranslator
 from numpy.typing import NDArray
 
 from tests.support.checkpoints import write_json
 
-Array: TypeAlias = NDArray[np.generic]
+Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = dict[str, Array]
 
+EMBEDDINGS = "decoder/embeddings/weight"
 WIDTH, HEADS, FEED_FORWARD, LAYERS = 16, 2, 24, {"encoder": 2, "decoder": 1}
 DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 SPECIAL = ("<blank>", "<s>", "</s>")
 SOURCE_TOKENS = (*SPECIAL, *"abcdefghijklmnop")
 TARGET_TOKENS = (*SPECIAL, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+SIZES = len(SOURCE_TOKENS) + 1, len(TARGET_TOKENS) + 1
+"""Sizes of the vocabularies, with the unknown token that the files lack."""
 CONFIG = {
     "unk_token": "<unk>",
     "bos_token": "<s>",
@@ -62,6 +68,13 @@ def write_folder(
     return folder
 
 
+def read_folder(folder: Path, tokenizer: str | None = "characters") -> ImportedTranslator:
+    """The model of a folder."""
+    imported = read_model(Checkpoint(folder), tokenizer)
+    assert isinstance(imported, ImportedTranslator)
+    return imported
+
+
 def model_bytes(
     variables: Mapping[str, Array],
     version: int = 6,
@@ -98,14 +111,14 @@ def _text(text: str) -> bytes:
 
 def random_weights(
     seed: int = 0,
-    sizes: tuple[int, int] = (len(SOURCE_TOKENS) + 1, len(TARGET_TOKENS) + 1),
+    sizes: tuple[int, int] = SIZES,
     width: int = WIDTH,
     norms: Sequence[str] = ("encoder/layer_norm", "decoder/layer_norm"),
 ) -> Tensors:
     """The weights of a network whose translations vary in length; pre-norm by default."""
     shapes = {
         "encoder/embeddings_0/weight": (sizes[0], width),
-        "decoder/embeddings/weight": (sizes[1], width),
+        EMBEDDINGS: (sizes[1], width),
         "decoder/projection/weight": (sizes[1], width),
         "decoder/projection/bias": (sizes[1],),
     }
@@ -119,7 +132,7 @@ def random_weights(
     for name, shape in shapes.items():
         values = generator.normal(0, 0.4, shape).astype(np.float32)
         tensors[name] = values + np.float32(name.endswith("gamma"))
-    tensors["decoder/projection/bias"][SPECIAL.index("</s>")] += 2  # type: ignore[index]
+    tensors["decoder/projection/bias"][SPECIAL.index("</s>")] += 2
     return tensors
 
 
