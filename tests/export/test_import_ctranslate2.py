@@ -22,6 +22,7 @@ from attendant_export.models.shapes import transformer
 from attendant_export.verify import ctranslate2_original
 from tokenizers import Tokenizer
 
+from tests.support.bundles import one_thread
 from tests.support.ctranslate2_folders import (
     EMBEDDINGS,
     HEADS,
