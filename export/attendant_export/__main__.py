@@ -274,6 +274,7 @@ def _import(args: argparse.Namespace) -> None:
         target_languages=_tags(args.target_languages),
         max_tokens=args.max_tokens,
         revision=args.revision,
+        tokenizer=args.tokenizer,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
 

@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="SOURCE",
                 type=Path,
                 help="folder of the checkpoint that the bundle was imported from, to compare with "
-                "its original implementation; needs transformers",
+                "its original implementation; needs transformers, or ctranslate2 for its folders",
             )
     return parser
 
@@ -287,4 +287,10 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        help="tokens of a CTranslate2 folder: characters, whitespace (what is between white "
+        "space), or the name of a SentencePiece model or tokenizer.json in the folder; default: "
+        "the only such file",
     )

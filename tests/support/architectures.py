@@ -10,6 +10,7 @@ from attendant.v1.architecture_pb2 import (
     POSITION_KIND_LEARNED,
     POSITION_KIND_SINUSOIDAL_HALVED,
     POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
     Attention,
@@ -70,7 +71,11 @@ def positions(d_model: int) -> st.SearchStrategy[Positions]:
     """Positions for texts of at least `MAX_LENGTH` tokens."""
     kinds = [POSITION_KIND_UNSPECIFIED, POSITION_KIND_LEARNED]
     if d_model % 2 == 0:
-        kinds += [POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED]
+        kinds += [
+            POSITION_KIND_SINUSOIDAL_HALVED,
+            POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+            POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+        ]
     return st.builds(
         lambda kind, offset, more: Positions(
             kind=kind, num_positions=offset + MAX_LENGTH + more, offset=offset

@@ -31,7 +31,7 @@ from attendant_export.bundle.export import (
 from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
-from attendant_export.bundle.original import compare_model
+from attendant_export.bundle.original import compare_model, is_original_installed
 from attendant_export.bundle.translation import TranslationExport
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
@@ -39,7 +39,7 @@ from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.verify.original import OriginalError, is_installed
+from attendant_export.verify.original import OriginalError
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class ImportOptions:
     max_tokens: int | None = None
     revision: str | None = None
     """The branch, tag or commit of a model on the hub. None: its default branch."""
+    tokenizer: str | None = None
+    """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
 
 
 def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
@@ -86,7 +88,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         raise CheckpointError(
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint)
+    imported = read_model(checkpoint, options.tokenizer)
     languages = _languages(imported, checkpoint, card, options)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
@@ -202,7 +204,7 @@ def _compare_with_original(
     outputs: Mapping[str, Any],
 ) -> None:
     """Compare with the original implementation, if it is installed and can load the checkpoint."""
-    if not is_installed():
+    if not is_original_installed(checkpoint.folder):
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")

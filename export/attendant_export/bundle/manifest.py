@@ -225,10 +225,10 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
 
 def describe_original(parity: OriginalParity) -> list[str]:
     """Sentences on the comparison with the original implementation."""
-    first = (
-        f"{parity.implementation} {parity.implementation_version}: "
-        f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
-    )
+    compared = f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
+    if parity.implementation == "ctranslate2":  # It has no tokenizer.
+        compared = f"the token ids of {parity.num_texts} texts were translated"
+    first = f"{parity.implementation} {parity.implementation_version}: {compared}"
     if parity.HasField("min_cosine"):
         first += (
             f"; the cosine of fp32 hidden states is at least {parity.min_cosine:.6f}, their "
@@ -246,16 +246,21 @@ def describe_original(parity: OriginalParity) -> list[str]:
 
 
 def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
+    states = ""
+    if parity.HasField("max_encoder_difference"):
+        states = f"keys and values differ by at most {parity.max_encoder_difference:.2g}, "
     yield (
-        f"{parity.precision}: keys and values differ by at most "
-        f"{parity.max_encoder_difference:.2g}, log-probabilities by at most "
-        f"{parity.max_log_probability_difference:.2g}"
+        f"{parity.precision}: {states}log-probabilities "
+        f"{'' if states else 'differ '}by at most {parity.max_log_probability_difference:.2g}"
     )
     for entry in parity.tokens:
-        num_different = entry.num_sentences - entry.num_identical - entry.num_ties
+        explained = entry.num_identical + entry.num_ties + entry.num_longer_searches
+        longer = f", {entry.num_longer_searches} more by longer searches"
         yield (
-            f"{parity.precision} {entry.search} {entry.batching}: {num_different} of "
-            f"{entry.num_sentences} translations have other tokens, {entry.num_ties} more in ties"
+            f"{parity.precision} {entry.search} {entry.batching}: "
+            f"{entry.num_sentences - explained} of {entry.num_sentences} translations have other "
+            f"tokens, {entry.num_ties} more in ties"
+            f"{longer if entry.num_longer_searches else ''}"
         )
 
 

@@ -23,7 +23,15 @@ from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.models.encoder import Pooling
+from attendant_export.verify import ctranslate2_original, original
+from attendant_export.verify.ctranslate2_original import (
+    CTranslate2Translator,
+    FolderTokens,
+    compare_with_ctranslate2,
+)
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
@@ -34,6 +42,12 @@ POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
     POOLING_CLS: "cls",
     POOLING_MAX: "max",
 }
+
+
+def is_original_installed(checkpoint: Path) -> bool:
+    """Whether the original implementation of a checkpoint is installed."""
+    is_folder = is_ctranslate2(Checkpoint(checkpoint))
+    return ctranslate2_original.is_installed() if is_folder else original.is_installed()
 
 
 def compare_model(
@@ -53,13 +67,36 @@ def compare_model(
         pooling = POOLINGS[manifest.embedding.pooling]
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    max_tokens = manifest.limits.max_target_tokens
+    if is_ctranslate2(Checkpoint(checkpoint)):
+        translator = CTranslate2Translator(checkpoint, _tokens(checkpoint, manifest))
+        sources = list(texts.values())
+        return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
     return compare_translations(
-        OriginalTranslator(checkpoint),
-        texts,
-        translators,
-        manifest.decoding,
-        {p.precision: p.log_probability_bound for p in manifest.parity.precisions},
-        manifest.limits.max_target_tokens,
+        *(OriginalTranslator(checkpoint), texts, translators),
+        *(manifest.decoding, bounds, max_tokens),
+    )
+
+
+def _tokens(folder: Path, manifest: Manifest) -> FolderTokens:
+    vocabularies, options = read_folder_tokens(Checkpoint(folder))
+    network = manifest.architecture
+    for side, part in (
+        (vocabularies.source, network.source_embeddings),
+        (vocabularies.target, network.target_embeddings),
+    ):
+        if len(side.tokens) != part.vocab_size:
+            raise ParityError(
+                f"{folder}: a vocabulary has {len(side.tokens)} tokens, but that of the bundle has "
+                f"{part.vocab_size}"
+            )
+    return FolderTokens(
+        source=vocabularies.source.tokens,
+        target=vocabularies.target.tokens,
+        eos=options.eos,
+        adds_bos=options.adds_bos,
+        adds_eos=options.adds_eos,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.marian import read_marian
@@ -25,8 +26,16 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
 """The importer of each ``model_type`` of a configuration."""
 
 
-def read_model(checkpoint: Checkpoint) -> Imported:
-    """The model of a checkpoint. Raises CheckpointError for another family, naming those known."""
+def read_model(checkpoint: Checkpoint, tokenizer: str | None = None) -> Imported:
+    """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
+
+    ``tokenizer`` chooses the tokenizer of a CTranslate2 folder. Raises ValueError if it is given
+    for another checkpoint.
+    """
+    if is_ctranslate2(checkpoint):
+        return read_ctranslate2(checkpoint, tokenizer)
+    if tokenizer is not None:
+        raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
     read = checkpoint.config.choice("model_type", FAMILIES)
     imported: Imported = read(checkpoint)
     if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):

@@ -88,7 +88,8 @@ def teacher_forced(
     Computed in one padded batch, uncached. Values beyond the end of a target are undefined.
     """
     special = model.tokens
-    target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.pad_id)
+    # The padding of sources may be no token of targets. Tokens after EOS are not used.
+    target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.eos_id)
     hidden = model(pad(sources, special.pad_id), target_in)
     return model.logits(hidden).float().log_softmax(-1)
 
@@ -98,7 +99,7 @@ def score(
 ) -> list[list[float]]:
     """Log-probability of every token of each target."""
     log_p = teacher_forced(model, sources, targets)
-    chosen = log_p.gather(2, pad(targets, model.tokens.pad_id)[:, :, None])[:, :, 0]
+    chosen = log_p.gather(2, pad(targets, model.tokens.eos_id)[:, :, None])[:, :, 0]
     return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
 
 

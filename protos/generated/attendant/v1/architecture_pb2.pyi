@@ -39,6 +39,8 @@ class _PositionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """
     POSITION_KIND_LEARNED: _PositionKind.ValueType  # 3
     """A learned table."""
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: _PositionKind.ValueType  # 4
+    """Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1, halved, as in Tensor2Tensor."""
 
 class PositionKind(_PositionKind, metaclass=_PositionKindEnumTypeWrapper):
     """PositionKind is the kind of positions."""
@@ -55,6 +57,8 @@ section 3.5.
 """
 POSITION_KIND_LEARNED: PositionKind.ValueType  # 3
 """A learned table."""
+POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: PositionKind.ValueType  # 4
+"""Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1, halved, as in Tensor2Tensor."""
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
 
 class _NormPosition:

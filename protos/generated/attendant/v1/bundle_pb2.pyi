@@ -1087,7 +1087,7 @@ class OriginalParity(google.protobuf.message.Message):
     num_texts: builtins.int
     """Texts compared."""
     num_different_token_ids: builtins.int
-    """Texts whose token ids differ from those of the implementation's own tokenizer."""
+    """Texts whose token ids differ from those of the implementation's own tokenizer. 0 for CTranslate2, which has none."""
     min_cosine: builtins.float
     """Embedding, fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
     comparison had no fp32 graphs.
@@ -1164,7 +1164,9 @@ class OriginalTranslations(google.protobuf.message.Message):
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_encoder_difference: builtins.float
-    """Largest difference between components of the cross-attention keys and values of all decoder layers."""
+    """Largest difference between components of the cross-attention keys and values of all decoder layers. Absent if the
+    implementation does not give them, as CTranslate2.
+    """
     max_log_probability_difference: builtins.float
     """Largest difference between log-probabilities of the tokens of the original's greedy translations."""
     @property
@@ -1177,11 +1179,13 @@ class OriginalTranslations(google.protobuf.message.Message):
         self,
         *,
         precision: builtins.str = ...,
-        max_encoder_difference: builtins.float = ...,
+        max_encoder_difference: builtins.float | None = ...,
         max_log_probability_difference: builtins.float = ...,
         tokens: collections.abc.Iterable[Global___TokenParity] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_encoder_difference", b"max_encoder_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_encoder_difference", b"_max_encoder_difference", "max_encoder_difference", b"max_encoder_difference"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_encoder_difference", b"_max_encoder_difference", "max_encoder_difference", b"max_encoder_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_encoder_difference", b"_max_encoder_difference"]) -> typing.Literal["max_encoder_difference"] | None: ...
 
 Global___OriginalTranslations: typing_extensions.TypeAlias = OriginalTranslations
 
@@ -1263,6 +1267,7 @@ class TokenParity(google.protobuf.message.Message):
     NUM_IDENTICAL_FIELD_NUMBER: builtins.int
     NUM_TIES_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    NUM_LONGER_SEARCHES_FIELD_NUMBER: builtins.int
     search: builtins.str
     """"greedy", or "beam" and the beam size such as "beam4"."""
     batching: builtins.str
@@ -1283,6 +1288,10 @@ class TokenParity(google.protobuf.message.Message):
     """Name of the step graph (StepGraph.name). Absent in older bundles, which have only decoder_step. Graphs with a
     shortlist were given the whole vocabulary.
     """
+    num_longer_searches: builtins.int
+    """Comparison with CTranslate2: sentences that differ because its beam search ends earlier. When it ends after as many
+    ended hypotheses, its translation has the same tokens.
+    """
     def __init__(
         self,
         *,
@@ -1293,8 +1302,9 @@ class TokenParity(google.protobuf.message.Message):
         num_identical: builtins.int = ...,
         num_ties: builtins.int = ...,
         step: builtins.str = ...,
+        num_longer_searches: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_longer_searches", b"num_longer_searches", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
 
 Global___TokenParity: typing_extensions.TypeAlias = TokenParity
 
