@@ -30,7 +30,7 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError
 from attendant_export.importers.ctranslate2_file import MODEL_FILE, ModelFile, Scalar
 from attendant_export.importers.ctranslate2_options import (
     HEADS_OF_SPECIFICATIONS,
@@ -68,7 +68,9 @@ ACTIVATIONS: Mapping[Scalar, Activation.ValueType] = {
 
 
 def is_ctranslate2(checkpoint: Checkpoint) -> bool:
-    """Whether a folder is one of CTranslate2."""
+    """Whether a folder is one of CTranslate2, whose configuration names no family."""
+    if checkpoint.has(CONFIG) and "model_type" in checkpoint.config:
+        return False
     return checkpoint.has(MODEL_FILE)
 
 
