@@ -4,7 +4,7 @@ Pure functions that know no channel. They raise ServerError for responses that v
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -273,9 +273,14 @@ def _model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
         languages=tuple(info.languages),
         precision=info.precision,
         description=info.description,
-        source_languages=tuple(info.source_languages),
-        target_languages=tuple(info.target_languages),
+        source_languages=_all_languages(info.source_languages, info.source_language),
+        target_languages=_all_languages(info.target_languages, info.target_language),
     )
+
+
+def _all_languages(tags: Iterable[str], only: str) -> tuple[str, ...]:
+    """All tags. A server of an earlier version sends the only one."""
+    return tuple(tags) or ((only,) if only else ())
 
 
 def _quality_figure(figure: bundle_pb2.QualityFigure) -> results.QualityFigure:

@@ -36,11 +36,6 @@ class Checkpoint:
         folder's name and none.
         """
         if not folder.is_dir():
-            if folder.is_file() and folder.suffix == ".pt":
-                raise CheckpointError(
-                    f"{folder}: a checkpoint of OpenNMT-py (.pt) is not supported; convert it with "
-                    "ct2-opennmt-py-converter of CTranslate2 and import the folder that it writes"
-                )
             raise CheckpointError(f"{folder}: no such folder")
         self.folder = folder
         self.title = source or str(folder)

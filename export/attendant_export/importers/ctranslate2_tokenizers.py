@@ -54,6 +54,8 @@ def read_tokenizers(
         begin = [options.bos] if options.adds_bos else []
         _add_around(source, vocabularies.source, begin, [options.eos] if ends_with_eos else [])
     _add_around(target, vocabularies.target, [], [options.eos])
+    if vocabularies.start in target.get_vocab():
+        target.add_special_tokens([vocabularies.start])
     return TranslationTokenizers(
         source=source,
         target=target,

@@ -17,6 +17,11 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     path = Path(source)
     if path.is_dir():
         return _folder(path, revision)
+    if path.suffix == ".pt":
+        raise CheckpointError(
+            f"{source}: a checkpoint of OpenNMT-py (.pt) is not supported; convert it with "
+            "ct2-opennmt-py-converter of CTranslate2 and import the folder that it writes"
+        )
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
     if HUB_NAME.fullmatch(source):
