@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+NAME = "acme/Tiny-BERT"
+"""The model of the tests."""
 COMMIT = "5f9a1e8c" * 5
 TOKEN = "hf_SecretOfTheTests"
 SIGNATURE = "SecretSignature"
