@@ -89,6 +89,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
     imported = read_model(checkpoint, options.tokenizer)
+    checkpoint.release_weights()
     languages = _languages(imported, checkpoint, card, options)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
@@ -102,9 +103,17 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
             max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
         )
         if isinstance(imported, ImportedTranslator):
-            _write_translator(imported, checkpoint, draft)
+            export: ModelExport = _new_translator(imported, draft)
         else:
-            _write_encoder(imported, checkpoint, draft)
+            export = _new_encoder(imported, checkpoint, draft)
+        written = write_precisions(export, draft)
+        outputs = export.reference_outputs()
+        del imported, export  # Free the model before the original implementation loads its own.
+        _compare_with_original(checkpoint, draft, written, outputs)
+        draft.add_reference_outputs(outputs)
+        card = write_import_card(draft.manifest)
+        (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
+        write_manifest(draft.folder, draft.manifest)
     return bundles_dir / name / options.version
 
 
@@ -168,33 +177,24 @@ def _new_manifest(
     )
 
 
-def _write_translator(imported: ImportedTranslator, checkpoint: Checkpoint, draft: Draft) -> None:
+def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationExport:
     tokenizers, manifest = imported.tokenizers, draft.manifest
     export = TranslationExport(imported.model, tokenizers.source, draft, tokenizers.target)
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:
         manifest.target_special_tokens.CopyFrom(tokenizers.target_tokens)
-    _finish(export, checkpoint, draft)
+    return export
 
 
-def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft) -> None:
+def _new_encoder(
+    imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft
+) -> EmbeddingExport:
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
-    export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
-    _finish(export, checkpoint, draft)
-
-
-def _finish(export: ModelExport, checkpoint: Checkpoint, draft: Draft) -> None:
-    """Write and verify all precisions, then compare them with the original. Write the rest."""
-    written = write_precisions(export, draft)
-    outputs = export.reference_outputs()
-    _compare_with_original(checkpoint, draft, written, outputs)
-    draft.add_reference_outputs(outputs)
-    (draft.folder / MODEL_CARD).write_text(write_import_card(draft.manifest), encoding="utf-8")
-    write_manifest(draft.folder, draft.manifest)
+    return EmbeddingExport(imported.model, tokenizer, draft, defaults)
 
 
 def _compare_with_original(

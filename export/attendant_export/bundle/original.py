@@ -67,6 +67,8 @@ def compare_model(
         pooling = POOLINGS[manifest.embedding.pooling]
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
+    for graphs in translators.values():
+        graphs.close()
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     max_tokens = manifest.limits.max_target_tokens
     if is_ctranslate2(Checkpoint(checkpoint)):

@@ -48,6 +48,7 @@ def measure_translation_parity(
         if graphs.has_shortlists:
             check_shortlists(graphs, sample, parity.log_probability_bound)
         measured.append(parity)
+        graphs.close()
     return measured
 
 

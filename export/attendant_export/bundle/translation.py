@@ -269,6 +269,7 @@ def check_translation_outputs(folder: Path, manifest: Manifest, tokenizer: Token
         if graphs.has_shortlists:
             check_shortlists(graphs, sample, bound)
             checked.append(f"{precision.name}{WITH_SHORTLISTS}: batch mates change nothing")
+        graphs.close()
     return checked
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 from attendant.v1.bundle_pb2 import Graph, PrecisionGraphs
 from google.protobuf.message import DecodeError
@@ -11,12 +12,13 @@ from attendant_export.graphs.builder import Array, StoredWeights
 
 
 def read_weights(folder: Path, graphs: PrecisionGraphs) -> StoredWeights:
-    """The weights of all graphs of one precision.
+    """The weights of all graphs of one precision, in mapped memory. Changing one changes no file.
 
     Raises BundleError if a graph or a weight cannot be read, if a graph refers to a file that is
     not among the weights of the precision, or if two graphs have different weights of one name.
     """
     tensors: dict[str, onnx.TensorProto] = {}
+    files: dict[str, Array] = {}
     arrays: dict[str, Array] = {}
     for graph in graphs_of(graphs):
         path = folder / graph.path
@@ -32,7 +34,12 @@ def read_weights(folder: Path, graphs: PrecisionGraphs) -> StoredWeights:
             if tensors.setdefault(tensor.name, tensor) != tensor:
                 raise BundleError(f"{path}: {tensor.name} is another weight in another graph")
             if tensor.name not in arrays:
-                arrays[tensor.name] = _read_array(folder, path, tensor)
+                try:
+                    if location not in files:
+                        files[location] = np.memmap(folder / location, np.uint8, mode="c")
+                    arrays[tensor.name] = _array(tensor, files[location])
+                except (OSError, ValueError) as error:
+                    raise BundleError(f"{path}: {tensor.name}: External data {error}") from error
     return StoredWeights(tensors, arrays)
 
 
@@ -50,11 +57,13 @@ def _read_graph(path: Path) -> onnx.GraphProto:
         raise BundleError(f"{path} is not an ONNX file: {error}") from error
 
 
-def _read_array(folder: Path, path: Path, tensor: onnx.TensorProto) -> Array:
-    # Reading changes a tensor with external data, so it needs a copy.
-    copy = onnx.TensorProto()
-    copy.CopyFrom(tensor)
-    try:
-        return onnx.numpy_helper.to_array(copy, base_dir=str(folder)).copy()
-    except (ValueError, onnx.checker.ValidationError) as error:
-        raise BundleError(f"{path}: {tensor.name}: {error}") from error
+def _array(tensor: onnx.TensorProto, content: Array) -> Array:
+    """The part of a file that a tensor refers to. Raises ValueError if it is not in the file."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    offset = int(entries.get("offset", 0))
+    length = int(entries.get("length", len(content) - offset))
+    if not 0 <= offset <= offset + length <= len(content):
+        raise ValueError(f"at {offset} + {length} is not in a file of {len(content)} bytes")
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    array: Array = content[offset : offset + length].view(dtype).reshape(tuple(tensor.dims))
+    return array

@@ -3,7 +3,7 @@
 The only module that creates ONNX. Does not depend on networks or precisions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -32,8 +32,8 @@ class LayoutError(ValueError):
 class Weights(Protocol):
     """The source of the named initializers of graphs."""
 
-    def add(self, name: str, array: Array) -> onnx.TensorProto:
-        """The initializer ``name`` with the content ``array``, stored once for all graphs."""
+    def add(self, name: str, make: Callable[[], Array]) -> onnx.TensorProto:
+        """The initializer ``name`` with the content of ``make``, stored once for all graphs."""
 
 
 class WeightFile:
@@ -58,16 +58,16 @@ class WeightFile:
     ) -> None:
         self._file.close()
 
-    def add(self, name: str, array: Array) -> onnx.TensorProto:
-        """The initializer ``name``; its first use appends the bytes to the file."""
+    def add(self, name: str, make: Callable[[], Array]) -> onnx.TensorProto:
+        """The initializer ``name``; its first use makes the array and appends it to the file."""
         if name not in self._tensors:
-            self._tensors[name] = self._append(name, np.ascontiguousarray(array))
+            self._tensors[name] = self._append(name, np.ascontiguousarray(make()))
         return self._tensors[name]
 
     def _append(self, name: str, array: Array) -> onnx.TensorProto:
         self._file.write(bytes(-self._file.tell() % ALIGNMENT_BYTES))
         location = {"location": self.path.name, "offset": self._file.tell(), "length": array.nbytes}
-        self._file.write(array.tobytes())
+        self._file.write(array.reshape(-1).view(np.uint8).data)  # without a copy of the array
         return onnx.TensorProto(
             name=name,
             data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
@@ -89,9 +89,9 @@ class StoredWeights:
         """Initializers that refer to external data, and the content of that data, by name."""
         self._tensors, self.arrays = tensors, arrays
 
-    def add(self, name: str, array: Array) -> onnx.TensorProto:
-        """The initializer ``name``. Raises LayoutError unless its bytes are those of ``array``."""
-        stored = self.arrays.get(name)
+    def add(self, name: str, make: Callable[[], Array]) -> onnx.TensorProto:
+        """The initializer ``name``. Raises LayoutError unless its bytes are those of ``make``."""
+        stored, array = self.arrays.get(name), make()
         if stored is None:
             raise LayoutError(f"{name} is missing")
         if (stored.dtype, stored.shape) != (array.dtype, array.shape):
@@ -147,9 +147,10 @@ class GraphBuilder:
         self._graph.node.append(node)
         return outputs
 
-    def weight(self, name: str, array: Array) -> str:
-        """A named tensor among the shared weights."""
-        self._initializers.setdefault(name, self._weights.add(name, array))
+    def weight(self, name: str, make: Callable[[], Array]) -> str:
+        """A named tensor among the shared weights, which ``make`` computes if it is needed."""
+        if name not in self._initializers:
+            self._initializers[name] = self._weights.add(name, make)
         return name
 
     def constant(self, array: Array) -> str:

@@ -28,6 +28,6 @@ def vocabulary_scores(
     if part.scale not in (0, 1):
         scores = g.op("Mul", scores, g.constant(np.array(part.scale, np.float32)))
     if part.has_bias:
-        bias = g.weight(f"{name}.bias", g.parameters[f"{name}.bias"])
+        bias = g.weight(f"{name}.bias", lambda: g.parameters[f"{name}.bias"])
         scores = g.op("Add", scores, g.chosen(bias, listed))
     return scores

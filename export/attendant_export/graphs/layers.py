@@ -40,7 +40,7 @@ class Layers(GraphBuilder):
 
     def parameter(self, name: str) -> str:
         """A parameter of the network in the graph's float type."""
-        return self.weight(name, self.parameters[name].astype(self.dtype))
+        return self.weight(name, lambda: self.parameters[name].astype(self.dtype, copy=False))
 
     def scalar(self, value: float) -> str:
         """A constant in the graph's float type."""

@@ -6,6 +6,7 @@ its neighbours in the batch. docs/decisions/0002-per-row-int8.md gives the reaso
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -27,6 +28,8 @@ MAX_PAIR = 128
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
+BLOCK_ROWS = 1024
+"""Number of outputs of a weight that are quantized at a time, to bound temporary arrays."""
 SCALES = ".scales"
 """Suffix of the name of a weight's scales."""
 
@@ -40,6 +43,16 @@ def quantize_columns(weight: Array) -> QuantizedWeight:
     Returns int8 values (outputs, inputs) and fp32 scales (outputs). The weight is approximately
     values * scales.
     """
+    values = np.empty(weight.shape, np.int8)
+    scales = np.empty(len(weight), np.float32)
+    # In blocks, because the table of a vocabulary is most of a model.
+    for first in range(0, len(weight), BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        values[block], scales[block] = _quantize_block(weight[block])
+    return values, scales
+
+
+def _quantize_block(weight: Array) -> QuantizedWeight:
     sizes = np.abs(weight)
     largest = sizes.max(axis=1)
     pairs = sizes[:, : sizes.shape[1] // 2 * 2].reshape(len(weight), -1, 2).sum(axis=2)
@@ -148,9 +161,12 @@ class Int8Layers(Layers):
         )
 
     def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
-        stored = self._stored.get(name)
-        values, scales = stored or quantize_columns(self.parameters[name])
-        return self.weight(name, layout(values)), self.weight(name + SCALES, scales)
+        @cache
+        def quantized() -> QuantizedWeight:
+            return self._stored.get(name) or quantize_columns(self.parameters[name])
+
+        values = self.weight(name, lambda: layout(quantized()[0]))
+        return values, self.weight(name + SCALES, lambda: quantized()[1])
 
     def _quantize_rows(self, x: str) -> _Rows:
         """Quantize each row of ``x`` by its largest value, once for all products that use it."""

@@ -56,7 +56,7 @@ def build_encoder(
 
 def _give_shortlist(g: Layers, shortlists: Shortlists, source: str) -> None:
     # Padding adds no tokens: the row of a special token repeats a token of every shortlist.
-    tables = (shortlists.translations, shortlists.frequent)
+    tables = (lambda: shortlists.translations, lambda: shortlists.frequent)
     table, frequent = map(g.weight, SHORTLIST_TABLES, tables)
     translations = g.op("Gather", table, source)  # (batch, source, translations)
     num_texts = g.op("Shape", source, start=0, end=1)

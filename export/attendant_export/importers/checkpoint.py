@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +100,10 @@ class Checkpoint:
             names = sorted(set(index.values()))
         return Weights([self.path(each) for each in names])
 
+    def release_weights(self) -> None:
+        """Free the memory of the weights, which are read again when they are asked for."""
+        self.__dict__.pop("weights", None)
+
     def used_files(self) -> list[BundleFile]:
         """Names, sizes and hashes of the files that were read."""
         return [_described(self.folder, name) for name in self._used]
@@ -190,7 +195,9 @@ def _read_shapes(path: Path, tensors: dict[str, Tensor]) -> Iterator[tuple[str, 
         yield from shapes.items()
         return
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(
+            *(path, "cpu"), weights_only=True, mmap=zipfile.is_zipfile(path)
+        )  # Only zipped pickles can be mapped.
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{path} is not a file of tensors only: {reason}") from error

@@ -141,6 +141,7 @@ def compare_with_ctranslate2(
         elif "fp32" not in graphs:
             comparison.check_same_model(opened)
         parity.translations.append(found)
+        opened.close()
     return parity
 
 

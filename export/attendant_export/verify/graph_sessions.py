@@ -23,6 +23,7 @@ from attendant_manifest.special_tokens import target_tokens
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
+from attendant_export.verify.score_batches import score_batches
 
 Array = NDArray[np.generic]
 
@@ -48,22 +49,37 @@ def check_finite(name: str, values: Array) -> None:
 
 
 class GraphSession:
-    """One graph of a bundle's folder, open on the CPU."""
+    """One graph of a bundle's folder on the CPU. A closed one is opened again when it is used."""
 
     def __init__(self, folder: Path, graph: Graph) -> None:
         """Raises GraphError if the graph cannot be loaded or is not as the manifest says."""
         self._path = folder / graph.path
+        self._opened: ort.InferenceSession | None = None
+        found = [value.name for value in self._session.get_inputs()], self.output_names
+        if [sorted(names) for names in found] != [sorted(graph.inputs), sorted(graph.outputs)]:
+            raise GraphError(f"{self._path} has other inputs or outputs than the manifest says")
+
+    @property
+    def _session(self) -> ort.InferenceSession:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened
+
+    def _open(self) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Spinning threads slow down everything else on a busy machine.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # An arena keeps up to twice the largest scores of the vocabulary.
+        options.enable_cpu_mem_arena = False
         with self.naming_errors():
-            self._session = ort.InferenceSession(
+            return ort.InferenceSession(
                 str(self._path), options, providers=["CPUExecutionProvider"]
             )
-        found = [value.name for value in self._session.get_inputs()], self.output_names
-        if [sorted(names) for names in found] != [sorted(graph.inputs), sorted(graph.outputs)]:
-            raise GraphError(f"{self._path} has other inputs or outputs than the manifest says")
+
+    def close(self) -> None:
+        """Free the memory of the session."""
+        self._opened = None
 
     @property
     def output_names(self) -> list[str]:
@@ -112,22 +128,44 @@ class StepSession:
 
 
 class TranslationGraphs:
-    """The graphs of one precision of a translation bundle."""
+    """The graphs of one precision of a translation bundle.
+
+    At most the encoder and one other graph are open, because each session has weights of its own.
+    """
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
-        """``manifest`` provides the vocabulary, the special tokens and the start token."""
+        """``manifest`` provides the vocabulary, the special tokens and the start token.
+
+        Raises GraphError if a graph cannot be loaded or is not as the manifest says.
+        """
         self.vocab_size = manifest.architecture.target_embeddings.vocab_size
         self.special_tokens = target_tokens(manifest)
         self._source_pad_id = manifest.special_tokens.pad_id
         self.start_token_id = manifest.decoding.start_token_id
-        self.encoder = GraphSession(folder, graphs.encoder)
         # Steps that are fastest on a CPU come first.
         preferred = sorted(graphs.steps, key=lambda s: (-s.num_tokens, -s.rows_per_sentence))
-        self.steps = {step.name: StepSession(folder, step) for step in preferred}
-        self.scorer = GraphSession(folder, graphs.scorer)
+        self.steps: dict[str, StepSession] = {}
+        for step in preferred:
+            self.steps[step.name] = StepSession(folder, step)
+            self.steps[step.name].session.close()
+        self.scorer = self._in_use = GraphSession(folder, graphs.scorer)
+        self.scorer.close()
+        self.encoder = GraphSession(folder, graphs.encoder)
         self._shortlist_output = graphs.shortlist_output
         self._source_states = next(iter(self.steps.values())).states(STATE_OWNER_SOURCE)
         self._source_outputs = [state.encoder_output for state in self._source_states]
+
+    def use(self, session: GraphSession) -> GraphSession:
+        """``session``, a step or the scorer, after closing the one that was used before."""
+        if session is not self._in_use:
+            self._in_use.close()
+            self._in_use = session
+        return session
+
+    def close(self) -> None:
+        """Free the memory of all sessions."""
+        self._in_use.close()
+        self.encoder.close()
 
     @property
     def has_shortlists(self) -> bool:
@@ -182,7 +220,15 @@ class TranslationGraphs:
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Log-probability of each target token, teacher-forced in one padded batch."""
+        """Log-probability of each target token, teacher-forced in padded batches."""
+        scored: list[list[float]] = []
+        for batch in score_batches(targets, self.vocab_size):
+            scored += self._score_batch([sources[i] for i in batch], [targets[i] for i in batch])
+        return scored
+
+    def _score_batch(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
         pad_id, start = self.special_tokens.pad_id, self.start_token_id
         inputs = {
             "target_in": pad([[start, *t[:-1]] for t in targets], pad_id).numpy(),
@@ -190,7 +236,8 @@ class TranslationGraphs:
             "source_lengths": np.array([len(s) for s in sources]),
             **self.encode_states(sources),
         }
-        (log_p,) = self.scorer.run(["log_probabilities"], inputs)  # (batch, target)
+        scorer = self.use(self.scorer)
+        (log_p,) = scorer.run(["log_probabilities"], inputs)  # (batch, target)
         rows = [row[: len(t)] for row, t in zip(log_p, targets, strict=True)]
         check_finite("scorer", np.concatenate(rows))
         return [row.tolist() for row in rows]

@@ -168,6 +168,7 @@ def compare_translations(
         elif "fp32" not in graphs:
             comparison.check_same_model(opened)
         parity.translations.append(found)
+        opened.close()
     return parity
 
 

@@ -89,7 +89,8 @@ class ReferenceCache:
         A graph of several tokens returns the best token of each step instead.
         """
         outputs = self._step.signature.outputs
-        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates)
+        session = self._graphs.use(self._step.session)
+        inputs = self._inputs(tokens, lengths, num_candidates)
         with session.naming_errors():
             binding = session.io_binding()
             binding.bind_output(outputs.candidate_ids)

@@ -1,6 +1,7 @@
-"""A simple reference search over the PyTorch model: greedy and textbook beam search, uncached.
+"""A simple reference search over the PyTorch model: greedy and textbook beam search.
 
-Written for obvious correctness, not for speed. Searches over graphs are compared with it.
+Searches keep the keys and values of earlier tokens; `score` computes every token from the whole
+prefix. Written for obvious correctness, not for speed. Searches over graphs are compared with it.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from torch import Tensor
 from attendant_export.data.batches import pad
 from attendant_export.models.attention import KeyValue
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.verify.bounds import FP32_BOUND, largest
+from attendant_export.verify.graph_sessions import ParityError
+from attendant_export.verify.score_batches import score_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class SearchTrace:
 def greedy(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
 ) -> list[ReferenceHypothesis]:
-    """Greedy search over a padded batch of source token ids, uncached.
+    """Greedy search over a padded batch of source token ids.
 
     Hypotheses that reach ``max_tokens`` end without the end token.
     """
@@ -64,8 +68,9 @@ def greedy(
     target = torch.full((len(sources), 1), special.bos_id)
     log_probabilities = torch.empty(len(sources), 0)
     finished = torch.zeros(len(sources), dtype=torch.bool)
+    past: list[KeyValue] | None = None
     for _ in range(max_tokens):
-        hidden, _ = model.decode(target, memory, mask)
+        hidden, past = model.decode(target[:, -1:], memory, mask, past)
         log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
         best, token = log_p.max(-1)
         target = torch.cat([target, token[:, None]], dim=1)
@@ -97,10 +102,30 @@ def teacher_forced(
 def score(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[list[float]]:
-    """Log-probability of every token of each target."""
-    log_p = teacher_forced(model, sources, targets)
-    chosen = log_p.gather(2, pad(targets, model.tokens.eos_id)[:, :, None])[:, :, 0]
-    return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
+    """Log-probability of every token of each target, uncached."""
+    scored: list[list[float]] = []
+    for batch in score_batches(targets, model.architecture.target_embeddings.vocab_size):
+        ids = [targets[i] for i in batch]
+        log_p = teacher_forced(model, [sources[i] for i in batch], ids)
+        chosen = log_p.gather(2, pad(ids, model.tokens.eos_id)[:, :, None])[:, :, 0]
+        scored += [row[: len(each)].tolist() for row, each in zip(chosen, ids, strict=True)]
+    return scored
+
+
+def check_cached(
+    model: EncoderDecoder,
+    sources: Sequence[Sequence[int]],
+    found: Sequence[ReferenceHypothesis],
+) -> None:
+    """Raise ParityError unless a search has the log-probabilities of the model without caches."""
+    scored = score(model, sources, [hypothesis.token_ids for hypothesis in found])
+    pairs = zip((hypothesis.log_probabilities for hypothesis in found), scored, strict=True)
+    moved = largest(abs(a - b) for each in pairs for a, b in zip(*each, strict=True))
+    if not (moved <= FP32_BOUND):
+        raise ParityError(
+            f"log-probabilities of the model differ by {moved:.2g} with and without caches, at "
+            f"most {FP32_BOUND:.0e}"
+        )
 
 
 def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypothesis:
@@ -112,7 +137,7 @@ def _until_end(ids: list[int], log_p: list[float], eos_id: int) -> ReferenceHypo
 def beam(
     model: EncoderDecoder, source: Sequence[int], beam_size: int, max_tokens: int
 ) -> SearchTrace:
-    """Beam search over one sentence, uncached; finds the best ``beam_size`` hypotheses.
+    """Beam search over one sentence; finds the best ``beam_size`` hypotheses.
 
     Each step expands every beam and takes the 2 x ``beam_size`` best candidates by total
     log-probability. Candidates that end, and rank within the first ``beam_size``, are finished. The
@@ -125,12 +150,18 @@ def beam(
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
     steps: list[SearchStep] = []
+    past: list[KeyValue] | None = None
     for _ in range(max_tokens):
-        expanded = _expand(model, running, memory, mask, 2 * beam_size)
-        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == special.eos_id]
+        log_p, past = _next_tokens(model, running, memory, mask, past)
+        expanded = _expand(running, log_p, 2 * beam_size)
+        best = [hypothesis for hypothesis, _ in expanded[:beam_size]]
+        ended = [h for h in best if h.token_ids[-1] == special.eos_id]
         finished = sorted([*finished, *ended], key=lambda h: -h.score())[:beam_size]
-        running = [h for h in expanded if h.token_ids[-1] != special.eos_id][:beam_size]
-        steps.append(SearchStep(expanded[:beam_size], running))
+        going_on = [(h, row) for h, row in expanded if h.token_ids[-1] != special.eos_id]
+        running = [hypothesis for hypothesis, _ in going_on[:beam_size]]
+        parents = [row for _, row in going_on[:beam_size]]
+        past = [(keys[parents], values[parents]) for keys, values in past]
+        steps.append(SearchStep(best, running))
         best_running = max(h.score() for h in running)
         if len(finished) == beam_size and best_running <= finished[-1].score():
             break
@@ -139,23 +170,26 @@ def beam(
     return SearchTrace(finished[:beam_size], steps)
 
 
-def _expand(
+def _next_tokens(
     model: EncoderDecoder,
     running: list[ReferenceHypothesis],
     memory: list[KeyValue],
     mask: Tensor,
-    num_candidates: int,
-) -> list[ReferenceHypothesis]:
-    """The ``num_candidates`` best continuations of all beams by one token, best sum first."""
+    past: list[KeyValue] | None,
+) -> tuple[Tensor, list[KeyValue]]:
+    """Log-probabilities (beams, vocab) of the next token, and the new keys and values."""
     beams = len(running)
-    target = torch.tensor([[model.tokens.bos_id, *h.token_ids] for h in running])
+    last = [[h.token_ids[-1] if h.token_ids else model.tokens.bos_id] for h in running]
     shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
-    hidden, _ = model.decode(target, shared, mask)
-    log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (beams, vocab)
+    hidden, past = model.decode(torch.tensor(last), shared, mask, past)
+    return model.logits(hidden[:, -1]).float().log_softmax(-1), past
+
+
+def _expand(
+    running: list[ReferenceHypothesis], log_p: Tensor, num_candidates: int
+) -> list[tuple[ReferenceHypothesis, int]]:
+    """The best continuations of all beams by one token, each with its beam, best sum first."""
     sums = torch.tensor([sum(h.log_probabilities) for h in running])
     best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
-    vocab = log_p.shape[1]
-    return [
-        running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
-        for i in best
-    ]
+    rows = [divmod(i, log_p.shape[1]) for i in best]
+    return [(running[row].followed_by(token, log_p[row, token].item()), row) for row, token in rows]

@@ -7,7 +7,7 @@ or files.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 
 from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
@@ -23,7 +23,9 @@ from attendant_export.verify.reference_search import ReferenceHypothesis, Search
 SEARCHES = {"greedy": 1, "beam4": 4}
 """Beam size of each compared search."""
 NUM_UNCACHED = 16
-"""Number of sentences that are also decoded without caches."""
+"""Number of sentences that are also decoded without caches, if their outputs are short."""
+MAX_UNCACHED_RUNS = 4000
+"""Number of runs of a graph for these. An output of n tokens takes n * (n + 1) / 2."""
 
 TokenIds = tuple[int, ...]
 Rescore = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], list[list[float]]]
@@ -67,9 +69,10 @@ class VerifiedPrecision:
 
 
 class TranslationVerifier:
-    """Searches once with the PyTorch model, uncached, then compares each precision with it."""
+    """Searches once with the PyTorch model, then compares each precision with it."""
 
     def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
+        """Raises ParityError if the model gives other log-probabilities without caches."""
         self._model, self._sample = model, sample
         pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
         greedy = progress(pairs, "greedy search with the model")
@@ -84,6 +87,8 @@ class TranslationVerifier:
             if size > 1
         }
         self._traces["greedy"] = [trace_of(hypothesis) for hypothesis in best]
+        for traces in self._traces.values():
+            search.check_cached(model, sample.sources, [trace.hypotheses[0] for trace in traces])
 
     def verify(self, precision: str, graphs: TranslationGraphs) -> VerifiedPrecision:
         """Compare ``graphs`` with the model.
@@ -194,7 +199,7 @@ class TranslationVerifier:
 
 
 def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[Run]:
-    """All searches, step graphs and batchings; and uncached greedy for `NUM_UNCACHED` sentences."""
+    """All searches, step graphs and batchings; and uncached greedy for the first sentences."""
     sources, limits = sample.sources, sample.max_tokens
     # Limits of running sentences and of sentences that join at once.
     batchings = {"single": (1, 1), "batched": (len(sources), len(sources)), "ragged": (8, 1)}
@@ -210,13 +215,21 @@ def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[
                 max_joining=max_joining,
             )
             runs.append(Run(name, step, batching, True, found))
+    num_uncached = _num_uncached(runs[0].traces)
     for step in filter(lambda name: graphs.num_step_tokens(name) == 1, graphs.steps_for(1)):
         uncached = [
             trace_of(greedy_uncached(graphs, step, source, limit))
-            for source, limit in zip(sources[:NUM_UNCACHED], limits, strict=False)
+            for source, limit in zip(sources[:num_uncached], limits, strict=False)
         ]
         runs.append(Run("greedy", step, "single", False, uncached))
     return runs
+
+
+def _num_uncached(greedy: Sequence[SearchTrace]) -> int:
+    """Number of first sentences whose outputs are short enough for decoding without caches."""
+    lengths = [len(trace.hypotheses[0].token_ids) for trace in greedy[:NUM_UNCACHED]]
+    num_runs = accumulate(length * (length + 1) // 2 for length in lengths)
+    return max(1, sum(total <= MAX_UNCACHED_RUNS for total in num_runs))
 
 
 def trace_of(hypothesis: ReferenceHypothesis) -> SearchTrace:
