@@ -7,6 +7,8 @@ from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.marian import read_marian
+from attendant_export.importers.marian_folder import read_marian_folder
+from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -27,6 +29,8 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
 
 def read_model(checkpoint: Checkpoint) -> Imported:
     """The model of a checkpoint. Raises CheckpointError for another family, naming those known."""
+    if is_marian(checkpoint):
+        return read_marian_folder(checkpoint)
     read = checkpoint.config.choice("model_type", FAMILIES)
     imported: Imported = read(checkpoint)
     if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):

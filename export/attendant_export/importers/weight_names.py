@@ -3,13 +3,25 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from attendant_export.importers.checkpoint import CheckpointError, Weights
+from attendant_export.importers.checkpoint import CheckpointError
 
 LAYER = "{layer}"
+
+
+class Weights(Protocol):
+    """Tensors by name, which are read when they are asked for."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +34,9 @@ class WeightTable:
 
     names: Mapping[str, str | Sequence[str]]
     """The checkpoint's names by ours, without the suffix ``.weight`` or ``.bias``."""
-    whole_names: Mapping[str, str] = field(default_factory=dict)
-    """The checkpoint's names by ours, for tensors with other suffixes. A tensor with one row may
-    stand for a vector."""
+    whole_names: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """The checkpoint's names by ours with their suffixes, for tensors that have other ones. A
+    tensor with one row may stand for a vector."""
     ignored: Sequence[str] = ()
     """Regular expressions of tensors that the model does not need."""
     prefixes: Sequence[str] = ("",)
@@ -58,7 +70,8 @@ class WeightTable:
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""
         if name in self.whole_names:
-            return [self.whole_names[name]]
+            whole = self.whole_names[name]
+            return [whole] if isinstance(whole, str) else list(whole)
         module, kind = name.rsplit(".", 1) if name.endswith((".weight", ".bias")) else (name, "")
         for ours, theirs in self.names.items():
             pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")
