@@ -7,7 +7,7 @@ Knows no requests and no models.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -39,20 +39,18 @@ class TokenizedText:
     """The tokens of a text, possibly truncated."""
 
     encoding: Encoding
-    ids: list[int]
-    """Ids of all tokens."""
     positions: Sequence[int]
     """Indices of the kept tokens, ascending."""
 
     @property
     def num_original_tokens(self) -> int:
         """Number of tokens before truncation, including special tokens."""
-        return len(self.ids)
+        return len(self.encoding)
 
     @property
     def token_ids(self) -> list[int]:
         """Ids of the kept tokens."""
-        ids = self.ids
+        ids = self.encoding.ids
         return ids if len(self) == len(ids) else [ids[i] for i in self.positions]
 
     @property
@@ -66,10 +64,8 @@ class TokenizedText:
 
     def __iter__(self) -> Iterator[Token]:
         encoding = self.encoding
-        ids, texts, offsets = self.ids, encoding.tokens, encoding.offsets
+        ids, texts, offsets = encoding.ids, encoding.tokens, encoding.offsets
         special = encoding.special_tokens_mask
-        if _MARKS.search("".join(texts)):
-            texts, offsets = _without_marks(texts, offsets)
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
@@ -87,7 +83,26 @@ class TokenizedText:
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
-        return TokenizedText(self.encoding, self.ids, sorted(special + plain))
+        return replace(self, positions=sorted(special + plain))
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvertedText(TokenizedText):
+    """The tokens of a text by a tokenizer of an imported model, whose tokens may have marks."""
+
+    ids: list[int]
+    """Ids of all tokens, as the model knows them."""
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Ids of the kept tokens."""
+        return [self.ids[i] for i in self.positions]
+
+    def __iter__(self) -> Iterator[Token]:
+        encoding = self.encoding
+        texts, offsets = _without_marks(encoding.tokens, encoding.offsets)
+        ids, special = self.ids, encoding.special_tokens_mask
+        return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
 
 def _without_marks(
@@ -136,7 +151,8 @@ class TextTokenizer:
                 if token["id"] == mask_id:
                     # The library reads special tokens as plain text (see below), others as tokens.
                     token["special"] = False
-            self._tokenizer = Tokenizer.from_str(json.dumps(content))
+            definition = json.dumps(content, ensure_ascii=False)
+            self._tokenizer = Tokenizer.from_str(definition)
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = True
@@ -146,9 +162,10 @@ class TextTokenizer:
             prefix = content["model"].get("continuing_subword_prefix")
         except BaseException as error:
             raise _translated(error) from error
-        has_more = vocab_size is not None and self._tokenizer.get_vocab_size() > vocab_size
-        self._vocab_size = vocab_size if has_more else None
-        self._unk_id = unk_id
+        num_tokens = self._tokenizer.get_vocab_size()
+        self._vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
+        self._unk_id = unk_id or 0
+        self._is_converted = bool(_MARKS.search(definition)) or num_tokens > self._vocab_size
         self._continuation_mark: str = prefix or ""
         self._token_texts = _TokenTexts(self._tokenizer)
 
@@ -158,10 +175,11 @@ class TextTokenizer:
             encoding = self._tokenizer.encode(text)
         except BaseException as error:
             raise _translated(error) from error
-        ids = encoding.ids
-        if self._vocab_size is not None and self._unk_id is not None:
-            ids = [i if i < self._vocab_size else self._unk_id for i in ids]
-        return TokenizedText(encoding, ids, range(len(ids)))
+        positions = range(len(encoding))
+        if not self._is_converted:
+            return TokenizedText(encoding, positions)
+        ids = [i if i < self._vocab_size else self._unk_id for i in encoding.ids]
+        return _ConvertedText(encoding, positions, ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The decoded text of the tokens; special tokens are skipped."""

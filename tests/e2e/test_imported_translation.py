@@ -10,11 +10,10 @@ from attendant.v1.translation_pb2 import (
     TranslationPair,
 )
 from attendant_export.bundle.importing import ImportOptions, import_bundle
-from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.families import read_model
 from attendant_export.verify.reference_search import beam, greedy, score
 
 from tests.support.bundles import one_thread
+from tests.support.imports import read_translator
 from tests.support.marian_checkpoints import tiny_pieces, tiny_vocabulary, write_marian
 from tests.support.serving import running_server
 
@@ -26,7 +25,7 @@ MAX_TOKENS = 12
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "marian"
-    return write_marian(folder, codes=True, num_beams=3, length_penalty=0.5)
+    return write_marian(folder, codes=True, varies=True, num_beams=3, length_penalty=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +39,12 @@ def server(checkpoint, tmp_path_factory, loop, settings):
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return read_model(Checkpoint(checkpoint)).model
+    return read_translator(checkpoint).model
 
 
 def translate(server, texts, **options):
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS, **options)
-    return server.translation.Translate(TranslateRequest(texts=texts, options=options)).translations
+    chosen = TranslateOptions(max_output_tokens=MAX_TOKENS, **options)
+    return server.translation.Translate(TranslateRequest(texts=texts, options=chosen)).translations
 
 
 def source_ids(server, text):

@@ -13,14 +13,13 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
-from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.families import read_model
 from attendant_export.models.embeddings import sinusoids
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json, write_json
+from tests.support.imports import read_translator
 from tests.support.marian_checkpoints import (
     SOURCE_LAYERS,
     TARGET_LAYERS,
@@ -108,7 +107,7 @@ def test_limits_are_those_of_the_positions_and_of_the_tokenizer(imported, tmp_pa
     assert (limits.max_source_tokens, limits.max_target_tokens) == (130, 130)
     source = write_marian(tmp_path / "source")
     change_json(source / "tokenizer_config.json", model_max_length=50)
-    assert read_model(Checkpoint(source)).max_tokens == 50
+    assert read_translator(source).max_tokens == 50
 
 
 def test_both_sides_have_their_own_tokenizer_with_one_vocabulary(imported):
@@ -127,14 +126,14 @@ def test_both_sides_have_their_own_tokenizer_with_one_vocabulary(imported):
 
 def test_options_in_the_configuration_itself_are_read(tmp_path):
     source = write_marian(tmp_path / "source", num_beams=4, suppress_tokens=[3])
-    decoding = read_model(Checkpoint(source)).decoding
+    decoding = read_translator(source).decoding
     assert (decoding.beam_size, decoding.HasField("length_penalty")) == (4, False)
     assert list(decoding.suppressed_token_ids) == [3, PAD]
 
 
 def test_renormalized_probabilities_leave_suppressed_tokens_out(tmp_path):
     source = write_marian(tmp_path / "source", renormalize_logits=True)
-    imported = read_model(Checkpoint(source))
+    imported = read_translator(source)
     assert not imported.decoding.suppressed_token_ids
     hidden = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1))
     probabilities = imported.model.logits(hidden).softmax(-1)
@@ -158,7 +157,7 @@ def test_renormalized_probabilities_leave_suppressed_tokens_out(tmp_path):
 )
 def test_embeddings_and_head_may_have_their_own_weights(fields, names, tmp_path):
     source = write_marian(tmp_path / "source", activation_function="relu", **fields)
-    model = read_model(Checkpoint(source)).model
+    model = read_translator(source).model
     tables = {name for name, tensor in model.state_dict().items() if PAD + 1 in tensor.shape}
     assert tables == {f"{name}.weight" for name in names} | {"head.bias"}
     _, manifest = import_(source, tmp_path / "bundles")
@@ -174,9 +173,10 @@ def test_untied_tables_that_are_stored_apart_are_read_apart(tmp_path):
         name = f"model.{side}.embed_tokens.weight"
         tensors[name] = torch.randn(*tensors["model.shared.weight"].shape)
     save_file(tensors, source / "model.safetensors")
-    model = read_model(Checkpoint(source)).model
-    assert torch.equal(model.embedding.weight, tensors["model.encoder.embed_tokens.weight"])
-    assert torch.equal(model.target_embedding.weight, tensors["model.decoder.embed_tokens.weight"])
+    ours = read_translator(source).model.state_dict()
+    for name, side in (("embedding", "encoder"), ("target_embedding", "decoder")):
+        stored = tensors[f"model.{side}.embed_tokens.weight"]
+        assert torch.equal(ours[f"{name}.weight"], stored)
 
 
 def test_vocabularies_may_be_separate(tmp_path):
@@ -204,14 +204,14 @@ def test_vocabularies_may_be_separate(tmp_path):
 def test_tied_and_computed_weights_may_be_stored_again(tmp_path):
     source = write_marian(tmp_path / "source")
     tensors = load_file(source / "model.safetensors")
-    part = read_model(Checkpoint(source)).model.architecture.source_embeddings.positions
+    part = read_translator(source).model.architecture.source_embeddings.positions
     for side in ("encoder", "decoder"):
         tensors[f"model.{side}.embed_tokens.weight"] = tensors["model.shared.weight"].clone()
         tensors[f"model.{side}.embed_positions.weight"] = sinusoids(part, 130, WIDTH).half()
     tensors["lm_head.weight"] = tensors["model.shared.weight"].clone()
     (source / "model.safetensors").unlink()
     torch.save(tensors, source / "pytorch_model.bin")
-    assert read_model(Checkpoint(source)).max_tokens == 130
+    assert read_translator(source).max_tokens == 130
 
 
 def test_language_codes_are_the_target_languages(tmp_path):

@@ -12,7 +12,6 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.rebuild import _compare as compare_rebuilt
 from attendant_export.bundle.reference_outputs import read_embedding_outputs
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.families import read_model
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.models.relative_positions import buckets
 from attendant_export.verify import original
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.bundles import one_thread
 from tests.support.checkpoints import FAMILIES, write_checkpoint
+from tests.support.imports import read_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -57,18 +57,14 @@ def test_without_the_original_a_bundle_says_that_it_was_not_compared(
     assert "original    not compared\n" in inspected(bundle, capsys)
 
 
+@pytest.mark.parametrize("kind", ["embedding", "translation"])
 def test_without_the_original_a_verification_against_it_fails(
-    embedding_bundle, tmp_path, without_transformers, capsys
+    kind, request, tmp_path, without_transformers, capsys
 ):
+    bundle = request.getfixturevalue(f"{kind}_bundle")
     with pytest.raises(SystemExit, match="2"):
-        main(["verify", str(embedding_bundle), "--against", str(tmp_path)])
+        main(["verify", str(bundle), "--against", str(tmp_path)])
     assert "needs transformers: install attendant-export[verify]" in capsys.readouterr().err
-
-
-def test_translation_models_have_no_original_to_compare_with(translation_bundle, tmp_path, capsys):
-    with pytest.raises(SystemExit, match="1"):
-        main(["verify", str(translation_bundle), "--against", str(tmp_path)])
-    assert "only embedding models can be compared" in capsys.readouterr().err
 
 
 class ModelAsOriginal:
@@ -77,8 +73,7 @@ class ModelAsOriginal:
     version = "0"
 
     def __init__(self, source):
-        checkpoint = Checkpoint(source)
-        self.model, self.tokenizer = read_model(checkpoint).model, read_tokenizer(checkpoint)
+        self.model, self.tokenizer = read_encoder(source).model, read_tokenizer(Checkpoint(source))
         self.noise, self.layers, self.renumbered = 0.0, slice(None), ""
 
     def token_ids(self, text):
@@ -191,7 +186,7 @@ def test_every_family_follows_the_original(family, transformers, tmp_path, capsy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_head_of_every_family_follows_the_original(family, transformers, tmp_path):
     source = write_checkpoint(tmp_path / family, family)
-    ours = read_model(Checkpoint(source)).model
+    ours = read_encoder(source).model
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(source).eval()
     token_ids = torch.arange(5, 60)[None]
     with torch.inference_mode():
@@ -255,7 +250,7 @@ def test_a_rebuild_keeps_the_comparison_and_marks_it(imported):
     source, bundle = imported
     manifest = read_manifest(bundle)
     manifest.parity.original.implementation = "transformers"
-    parameters = read_model(Checkpoint(source)).model.state_dict()
+    parameters = read_encoder(source).model.state_dict()
     compare_rebuilt(bundle, manifest, "fp32", parameters)
     assert manifest.parity.original.implementation == "transformers"
     assert manifest.parity.original.is_carried_over

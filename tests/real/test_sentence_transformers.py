@@ -20,11 +20,11 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.importing import sample_texts
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.families import read_model
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_server.settings import Settings
 
 from tests.real.downloads import MINI_LM, MPNET, RealModel
+from tests.support.imports import read_encoder
 from tests.support.serving import LoopThread, Running, running_server
 
 pytestmark = pytest.mark.real
@@ -99,8 +99,8 @@ def test_the_defaults_are_those_of_the_folder(bundle, model):
 
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("int8", 0.97)])
 def test_served_vectors_are_those_of_the_checkpoint(precision, least, servers, source):
-    checkpoint, texts = Checkpoint(source), sample_texts()
-    original, tokenizer = read_model(checkpoint).model, read_tokenizer(checkpoint)
+    texts = sample_texts()
+    original, tokenizer = read_encoder(source).model, read_tokenizer(Checkpoint(source))
     tokenizer.no_padding()
     ids = [tokenizer.encode(text).ids for text in texts]
     with torch.inference_mode():

@@ -82,13 +82,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda m: m["decoding"].update(forced_token_ids=[5]),
         "decoding.forced_token_ids is set, which this server does not apply",
     ),
-    "a default beam": (
-        lambda m: m["decoding"].update(beam_size=4),
-        "decoding.beam_size is set, which this server does not apply",
-    ),
-    "a default length penalty": (
-        lambda m: m["decoding"].update(length_penalty=0.0),
-        "decoding.length_penalty is set, which this server does not apply",
+    "a default n-gram rule": (
+        lambda m: m["decoding"].update(no_repeat_ngram_size=3),
+        "decoding.no_repeat_ngram_size is set, which this server does not apply",
     ),
     "a normalization of texts": (
         lambda m: m.update(text_normalization={"removes_invisible": True}),

@@ -7,15 +7,15 @@ spaces, then take the likeliest pieces. It shares no code with the importer.
 import math
 import struct
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
 SPACE = "\u2581"
+MAX_PIECE = 6
 TINY_RULES = {
     "\t": " ",
     "\n": " ",
@@ -58,15 +58,21 @@ class Pieces:
         return _joined(_likeliest(_normalized(text, self.rules), self.scores), self.scores)
 
 
-def train_pieces(texts: Sequence[str], vocab_size: int, rules: Mapping[str, str] = RULES) -> Pieces:
-    """Pieces with unigram scores, rounded as in a file."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=vocab_size, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    found = {piece: tokenizer.token_to_id(piece) for piece in tokenizer.get_vocab()}
-    ordered = sorted(found, key=found.__getitem__)
-    # The first ones are the likeliest; the trainer does not tell the scores.
+def frequent_pieces(
+    texts: Sequence[str], vocab_size: int, rules: Mapping[str, str] = RULES
+) -> Pieces:
+    """The parts of words that cover most of some texts, with scores rounded as in a file.
+
+    They are always the same, unlike those that the trainer of ``tokenizers`` finds.
+    """
+    counts = Counter(
+        word[start:end]
+        for text in texts
+        for word in (SPACE + part for part in text.split())
+        for start in range(len(word))
+        for end in range(start + 1, min(start + MAX_PIECE, len(word)) + 1)
+    )
+    ordered = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[:vocab_size]
     scores = {piece: _as_float(-2 - math.log(2 + i)) for i, piece in enumerate(ordered)}
     missing = sorted({c for piece in scores for c in piece} - scores.keys())
     scores |= dict.fromkeys(missing, _as_float(-15.0))

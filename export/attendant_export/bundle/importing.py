@@ -28,16 +28,16 @@ from attendant_export.bundle.export import (
     new_bundle,
     write_precisions,
 )
+from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
-from attendant_export.bundle.original import compare_encoder
+from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.translation import TranslationExport
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.original import OriginalError, is_installed
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Pa
             max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
         )
         if isinstance(imported, ImportedTranslator):
-            _write_translator(imported, draft)
+            _write_translator(imported, checkpoint, draft)
         else:
             _write_encoder(imported, checkpoint, draft)
     return bundles_dir / name / options.version
@@ -159,7 +159,7 @@ def _new_manifest(
     )
 
 
-def _write_translator(imported: ImportedTranslator, draft: Draft) -> None:
+def _write_translator(imported: ImportedTranslator, checkpoint: Checkpoint, draft: Draft) -> None:
     tokenizers, manifest = imported.tokenizers, draft.manifest
     export = TranslationExport(
         *(imported.model, tokenizers.source, draft, tokenizers.target, imported.shortlists)
@@ -168,9 +168,7 @@ def _write_translator(imported: ImportedTranslator, draft: Draft) -> None:
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:
         manifest.target_special_tokens.CopyFrom(tokenizers.target_tokens)
-    write_precisions(export, draft)
-    draft.add_reference_outputs(export.reference_outputs())
-    _finish(draft)
+    _finish(export, checkpoint, draft)
 
 
 def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft) -> None:
@@ -179,14 +177,15 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer.no_truncation()
     defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
     export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    _finish(export, checkpoint, draft)
+
+
+def _finish(export: ModelExport, checkpoint: Checkpoint, draft: Draft) -> None:
+    """Write and verify all precisions, then compare them with the original. Write the rest."""
     written = write_precisions(export, draft)
     outputs = export.reference_outputs()
     _compare_with_original(checkpoint, draft, written, outputs)
     draft.add_reference_outputs(outputs)
-    _finish(draft)
-
-
-def _finish(draft: Draft) -> None:
     (draft.folder / MODEL_CARD).write_text(write_import_card(draft.manifest), encoding="utf-8")
     write_manifest(draft.folder, draft.manifest)
 
@@ -202,13 +201,9 @@ def _compare_with_original(
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-    graphs = {
-        name: EmbeddingGraphs(draft.folder_of(name), precision, manifest)
-        for name, precision in written.items()
-    }
+    folders = [(draft.folder_of(name), precision) for name, precision in written.items()]
     try:
-        found = compare_encoder(checkpoint.folder, manifest, texts, graphs)
+        found = compare_model(checkpoint.folder, manifest, outputs, folders)
     except OriginalError as error:
         logger.warning("not compared with the original implementation: %s", error)
         return

@@ -16,6 +16,7 @@ from attendant.v1.bundle_pb2 import (
     Manifest,
     ModelKind,
     OriginalParity,
+    OriginalTranslations,
     PrecisionGraphs,
     PrecisionParity,
     Provenance,
@@ -228,7 +229,22 @@ def describe_original(parity: OriginalParity) -> list[str]:
             f"least {each.embeddings.min_cosine:.6f}"
             for each in parity.vectors
         ),
+        *(line for each in parity.translations for line in _translation_lines(each)),
     ]
+
+
+def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
+    yield (
+        f"{parity.precision}: keys and values differ by at most "
+        f"{parity.max_encoder_difference:.2g}, log-probabilities by at most "
+        f"{parity.max_log_probability_difference:.2g}"
+    )
+    for entry in parity.tokens:
+        num_different = entry.num_sentences - entry.num_identical - entry.num_ties
+        yield (
+            f"{parity.precision} {entry.search} {entry.batching}: {num_different} of "
+            f"{entry.num_sentences} translations have other tokens, {entry.num_ties} more in ties"
+        )
 
 
 def _original_lines(manifest: Manifest) -> Iterator[str]:

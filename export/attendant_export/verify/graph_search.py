@@ -21,6 +21,7 @@ class SentenceSearch:
     beam_size: int
     max_tokens: int
     eos_id: int
+    length_penalty: float = 1.0
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
@@ -45,7 +46,7 @@ class SentenceSearch:
 
     def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
         self.finished += hypotheses
-        self.finished.sort(key=lambda h: -h.score())
+        self.finished.sort(key=lambda h: -h.score(self.length_penalty))
         del self.finished[self.beam_size :]
 
     def is_over(self) -> bool:
@@ -54,9 +55,9 @@ class SentenceSearch:
             return True
         if not self.running:  # before the first step, or if all hypotheses have ended
             return bool(self.steps)
-        best = max(h.score() for h in self.running)
+        best = max(h.score(self.length_penalty) for h in self.running)
         is_full = len(self.finished) == self.beam_size
-        return is_full and best <= self.finished[-1].score()
+        return is_full and best <= self.finished[-1].score(self.length_penalty)
 
 
 def search_all(
@@ -69,22 +70,26 @@ def search_all(
     max_running: int = 64,
     max_joining: int = 64,
     uses_shortlists: bool = False,
+    length_penalty: float = 1.0,
+    suppressed_token_ids: Sequence[int] = (),
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
     At most ``max_joining`` sentences join between two steps. A sentence leaves when its search is
     over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
     default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
-    vocabulary as its list. Returns the searches in the order of ``sources``.
+    vocabulary as its list. Suppressed tokens are never chosen. Returns the searches in the order of
+    ``sources``.
     """
     waiting = deque(
-        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id)
+        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty)
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
     cache = ReferenceCache(
         *(graphs, step, beam_size, max_running, max(map(len, sources)), max(max_tokens)),
         uses_shortlists=uses_shortlists,
+        suppressed_token_ids=suppressed_token_ids,
     )
     running: list[SentenceSearch] = []
     traces: dict[int, SearchTrace] = {}

@@ -1,10 +1,11 @@
-"""Compares an imported encoder with the original implementation, ``transformers``, if installed.
+"""The original implementation, ``transformers``, if installed; compares imported encoders with it.
 
 Nothing from a checkpoint is executed: the package runs its own code of the family only.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,11 @@ def is_installed() -> bool:
     return find_spec(IMPLEMENTATION) is not None
 
 
-class OriginalEncoder:
-    """The tokenizer and the encoder of a checkpoint in the original implementation."""
+class Original:
+    """The tokenizer and the model of a checkpoint in the original implementation."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises OriginalError."""
+    def __init__(self, folder: Path, model_class: str) -> None:
+        """``model_class`` is a class of the implementation; raises OriginalError."""
         if not is_installed():
             raise OriginalError(
                 f"a comparison with the original needs {IMPLEMENTATION}: install "
@@ -59,7 +60,7 @@ class OriginalEncoder:
         options = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            model: Any = transformers.AutoModel.from_pretrained(folder, **options)
+            model: Any = getattr(transformers, model_class).from_pretrained(folder, **options)
         except Exception as error:  # The library raises no narrower class.
             raise OriginalError(
                 f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
@@ -70,18 +71,35 @@ class OriginalEncoder:
         """The token ids of a text, special tokens included."""
         return list(self._tokenizer(text)["input_ids"])
 
-    def hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
-        """The embeddings and each layer's output, each (1, length, d_model).
+    @contextmanager
+    def running(self, num_tokens: int) -> Iterator[None]:
+        """Run the model without gradients, on ``num_tokens`` tokens.
 
         Raises OriginalError for token ids or a length that the model does not have.
         """
         try:
             with torch.inference_mode():
-                output = self._model(torch.tensor([list(token_ids)]), output_hidden_states=True)
+                yield
         except (IndexError, RuntimeError) as error:
             raise OriginalError(
-                f"{IMPLEMENTATION} {self.version} cannot run {len(token_ids)} tokens: {error}"
+                f"{IMPLEMENTATION} {self.version} cannot run {num_tokens} tokens: {error}"
             ) from error
+
+
+class OriginalEncoder(Original):
+    """An embedding model in the original implementation."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OriginalError."""
+        super().__init__(folder, "AutoModel")
+
+    def hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
+        """The embeddings and each layer's output, each (1, length, d_model).
+
+        Raises OriginalError.
+        """
+        with self.running(len(token_ids)):
+            output = self._model(torch.tensor([list(token_ids)]), output_hidden_states=True)
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         return [state.numpy() for state in states]
 
@@ -102,7 +120,7 @@ def compare_with_original(
         implementation=IMPLEMENTATION,
         implementation_version=original.version,
         num_texts=len(texts),
-        num_different_token_ids=_num_different(original, texts),
+        num_different_token_ids=count_other_token_ids(original, texts),
     )
     expected = [original.hidden_states(ids) for ids in texts.values()]
     vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
@@ -123,7 +141,8 @@ def compare_with_original(
     return parity
 
 
-def _num_different(original: OriginalEncoder, texts: Mapping[str, Sequence[int]]) -> int:
+def count_other_token_ids(original: Original, texts: Mapping[str, Sequence[int]]) -> int:
+    """Number of texts whose token ids differ from those of the original's tokenizer."""
     different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
     if different:
         logger.warning(

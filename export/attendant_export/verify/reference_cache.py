@@ -34,6 +34,7 @@ class ReferenceCache:
         max_source_tokens: int,
         max_target_tokens: int,
         uses_shortlists: bool = False,
+        suppressed_token_ids: Sequence[int] = (),
     ) -> None:
         """``step`` is the step graph. Without ``uses_shortlists``, its lists hold all tokens."""
         self._graphs, self._step, self._width, self._count = graphs, graphs.steps[step], width, 0
@@ -48,6 +49,7 @@ class ReferenceCache:
         )
         self._source_lengths = np.zeros(max_sentences, np.int64)
         self._uses_shortlists = uses_shortlists
+        self._suppressed = np.array(sorted(suppressed_token_ids), np.int64)
         self._may_use = np.ones((max_sentences, graphs.vocab_size), np.bool_)
 
     def join(self, sources: Sequence[Sequence[int]]) -> None:
@@ -84,8 +86,7 @@ class ReferenceCache:
         """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
         Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
-        A graph of several tokens returns the best token of each step instead. No token is
-        suppressed.
+        A graph of several tokens returns the best token of each step instead.
         """
         outputs = self._step.signature.outputs
         session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates)
@@ -121,9 +122,13 @@ class ReferenceCache:
             names.shortlist: listed,
             names.shortlist_mask: np.repeat(may_use[:, listed], self._width, axis=0),
         }
+        suppressed = self._suppressed
+        if names.shortlist:
+            suppressed = np.flatnonzero(np.isin(listed, suppressed))
+        rows = np.arange(len(tokens)).repeat(len(suppressed))
         for bias in names.token_biases:
-            arrays[bias.indices] = np.zeros((0, 2), np.int64)
-            arrays[bias.values] = np.zeros(0, np.float32)
+            arrays[bias.indices] = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
+            arrays[bias.values] = np.full(len(rows), -np.inf, np.float32)
         arrays.pop("", None)  # inputs that this graph does not have
         return arrays
 

@@ -21,9 +21,9 @@ class ReferenceHypothesis:
     token_ids: tuple[int, ...]
     log_probabilities: tuple[float, ...]
 
-    def score(self) -> float:
-        """Mean log-probability of the tokens, which is the server's score by default."""
-        return sum(self.log_probabilities) / max(1, len(self.token_ids))
+    def score(self, length_penalty: float = 1.0) -> float:
+        """The server's score: log-probability / number of tokens ^ length penalty."""
+        return float(sum(self.log_probabilities) / max(1, len(self.token_ids)) ** length_penalty)
 
     def followed_by(self, token_id: int, log_probability: float) -> "ReferenceHypothesis":
         """This hypothesis extended by one token."""

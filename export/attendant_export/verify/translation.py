@@ -265,14 +265,19 @@ def compare(
     for source, ours, theirs in zip(sources, reference, found, strict=True):
         if ours.hypotheses[0].token_ids == theirs.hypotheses[0].token_ids:
             num_identical += 1
-        elif _gap(source, ours, theirs, rescore) < 2 * bound:
+        elif gap(source, ours, theirs, rescore) < 2 * bound:
             num_ties += 1
     return Agreement(num_identical, num_ties, len(found) - num_identical - num_ties)
 
 
-def _gap(
-    source: Sequence[int], reference: SearchTrace, found: SearchTrace, rescore: Rescore
+def gap(
+    source: Sequence[int],
+    reference: SearchTrace,
+    found: SearchTrace,
+    rescore: Rescore,
+    length_penalty: float = 1.0,
 ) -> float:
+    """How nearly equal the candidates are where two searches part: 0 for an exact tie."""
     for ours, theirs in zip(reference.steps, found.steps, strict=False):
         if pairs := _parting(ours, theirs):
             ids = list({ids for pair in pairs for ids in pair})
@@ -280,8 +285,13 @@ def _gap(
             return largest(abs(sums[a] - sums[b]) for a, b in pairs)
     # All steps kept the same candidates, so the finished hypotheses were ranked differently.
     a, b = reference.hypotheses[0], found.hypotheses[0]
-    ours_p, theirs_p = rescore([source] * 2, [a.token_ids, b.token_ids])
-    return abs(sum(ours_p) / len(ours_p) - sum(theirs_p) / len(theirs_p))
+    scores = [
+        ReferenceHypothesis(each.token_ids, tuple(values)).score(length_penalty)
+        for each, values in zip(
+            (a, b), rescore([source] * 2, [a.token_ids, b.token_ids]), strict=True
+        )
+    ]
+    return abs(scores[0] - scores[1])
 
 
 def _parting(ours: SearchStep, theirs: SearchStep) -> list[tuple[TokenIds, TokenIds]]:

@@ -1067,7 +1067,7 @@ Global___ParityReport: typing_extensions.TypeAlias = ParityReport
 
 @typing.final
 class OriginalParity(google.protobuf.message.Message):
-    """OriginalParity compares an imported embedding model with the implementation that its checkpoint was written for."""
+    """OriginalParity compares an imported model with the implementation that its checkpoint was written for."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1079,6 +1079,7 @@ class OriginalParity(google.protobuf.message.Message):
     MAX_DIFFERENCE_FIELD_NUMBER: builtins.int
     VECTORS_FIELD_NUMBER: builtins.int
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
+    TRANSLATIONS_FIELD_NUMBER: builtins.int
     implementation: builtins.str
     """Name of the implementation, such as "transformers"."""
     implementation_version: builtins.str
@@ -1088,16 +1089,20 @@ class OriginalParity(google.protobuf.message.Message):
     num_different_token_ids: builtins.int
     """Texts whose token ids differ from those of the implementation's own tokenizer."""
     min_cosine: builtins.float
-    """fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
+    """Embedding, fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
     comparison had no fp32 graphs.
     """
     max_difference: builtins.float
-    """fp32: largest difference between components of hidden states. Absent with min_cosine."""
+    """Embedding, fp32: largest difference between components of hidden states. Absent with min_cosine."""
     is_carried_over: builtins.bool
     """Whether the figures were measured with graphs of an earlier bundle of the same weights."""
     @property
     def vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalVectors]:
-        """Agreement of the vectors of each precision, pooled by default."""
+        """Embedding: agreement of the vectors of each precision, pooled by default."""
+
+    @property
+    def translations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalTranslations]:
+        """Translation: agreement of each precision."""
 
     def __init__(
         self,
@@ -1110,9 +1115,10 @@ class OriginalParity(google.protobuf.message.Message):
         max_difference: builtins.float | None = ...,
         vectors: collections.abc.Iterable[Global___OriginalVectors] | None = ...,
         is_carried_over: builtins.bool = ...,
+        translations: collections.abc.Iterable[Global___OriginalTranslations] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "max_difference", b"max_difference", "min_cosine", b"min_cosine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "vectors", b"vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_difference", b"_max_difference"]) -> typing.Literal["max_difference"] | None: ...
     @typing.overload
@@ -1144,6 +1150,40 @@ class OriginalVectors(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "precision", b"precision"]) -> None: ...
 
 Global___OriginalVectors: typing_extensions.TypeAlias = OriginalVectors
+
+@typing.final
+class OriginalTranslations(google.protobuf.message.Message):
+    """OriginalTranslations compares one precision of a translation model with the original implementation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: builtins.int
+    MAX_ENCODER_DIFFERENCE_FIELD_NUMBER: builtins.int
+    MAX_LOG_PROBABILITY_DIFFERENCE_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    precision: builtins.str
+    """The precision compared: "fp32", "int8" or "fp16"."""
+    max_encoder_difference: builtins.float
+    """Largest difference between components of the cross-attention keys and values of all decoder layers."""
+    max_log_probability_difference: builtins.float
+    """Largest difference between log-probabilities of the tokens of the original's greedy translations."""
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenParity]:
+        """Search over the graphs, compared with the original's search with the options of the checkpoint. batching says how
+        the sentences ran in both; for "ragged", the original translated one sentence at a time.
+        """
+
+    def __init__(
+        self,
+        *,
+        precision: builtins.str = ...,
+        max_encoder_difference: builtins.float = ...,
+        max_log_probability_difference: builtins.float = ...,
+        tokens: collections.abc.Iterable[Global___TokenParity] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_encoder_difference", b"max_encoder_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+
+Global___OriginalTranslations: typing_extensions.TypeAlias = OriginalTranslations
 
 @typing.final
 class PrecisionParity(google.protobuf.message.Message):
