@@ -31,14 +31,14 @@ from attendant_export.bundle.export import (
 from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
-from attendant_export.bundle.original import compare_model
+from attendant_export.bundle.original import compare_model, is_original_installed
 from attendant_export.bundle.translation import TranslationExport
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.verify.original import OriginalError, is_installed
+from attendant_export.verify.original import OriginalError
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def _compare_with_original(
     outputs: Mapping[str, Any],
 ) -> None:
     """Compare with the original implementation, if it is installed and can load the checkpoint."""
-    if not is_installed():
+    if not is_original_installed(checkpoint.folder):
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")

@@ -28,6 +28,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from attendant_export.data.shortlists import WITH_SHORTLISTS
+from attendant_export.verify.marian_original import WITHOUT_TOKENIZER
 
 MANIFEST = "manifest.json"
 
@@ -213,10 +214,10 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
 
 def describe_original(parity: OriginalParity) -> list[str]:
     """Sentences on the comparison with the original implementation."""
-    first = (
-        f"{parity.implementation} {parity.implementation_version}: "
-        f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
-    )
+    compared = f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
+    if parity.implementation == WITHOUT_TOKENIZER:
+        compared = f"the token ids of {parity.num_texts} texts were translated"
+    first = f"{parity.implementation} {parity.implementation_version}: {compared}"
     if parity.HasField("min_cosine"):
         first += (
             f"; the cosine of fp32 hidden states is at least {parity.min_cosine:.6f}, their "

@@ -12,6 +12,7 @@ from attendant.v1.bundle_pb2 import (
     PrecisionGraphs,
 )
 from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
+from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.manifest import (
     check_files,
@@ -23,9 +24,15 @@ from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.marian_file import read_marian_file
+from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
+from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.models.encoder import Pooling
+from attendant_export.verify import original
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 
@@ -34,6 +41,11 @@ POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
     POOLING_CLS: "cls",
     POOLING_MAX: "max",
 }
+
+
+def is_original_installed(checkpoint: Path) -> bool:
+    """Whether there is an implementation to compare a checkpoint's model with."""
+    return is_marian(Checkpoint(checkpoint)) or original.is_installed()
 
 
 def compare_model(
@@ -53,13 +65,32 @@ def compare_model(
         pooling = POOLINGS[manifest.embedding.pooling]
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
+    is_marian_file = is_marian(Checkpoint(checkpoint))
     return compare_translations(
-        OriginalTranslator(checkpoint),
+        _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
         texts,
         translators,
         manifest.decoding,
         {p.precision: p.log_probability_bound for p in manifest.parity.precisions},
         manifest.limits.max_target_tokens,
+    )
+
+
+def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
+    checkpoint, decoding = Checkpoint(folder), manifest.decoding
+    options = read_options(checkpoint)
+    file = read_marian_file(checkpoint.path(options.model))
+    num_tokens = file.shapes.get(LOGITS_BIAS, (0,))[-1]
+    if num_tokens + 1 != manifest.architecture.target_embeddings.vocab_size:
+        raise ParityError(f"{file.path} has {num_tokens} tokens, which the bundle does not have")
+    return MarianOriginal(
+        {name: file.array(name) for name in file.shapes if not name.endswith(UNUSED_SUFFIX)},
+        file.config,
+        checkpoint.path(options.vocabularies[0]),
+        target_tokens(manifest).eos_id,
+        decoding.suppressed_token_ids,
+        decoding.beam_size or 1,
+        decoding.length_penalty if decoding.HasField("length_penalty") else 1.0,
     )
 
 

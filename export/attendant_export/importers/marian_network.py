@@ -31,6 +31,8 @@ NORM_EPSILON = 1e-9
 """That of Marian's layer norm; the configuration has no field for it."""
 ACTIVATIONS = {"relu": ACTIVATION_RELU, "swish": ACTIVATION_SILU}
 """Marian's "gelu" is x times the logistic function of 1.702 x, which is not supported."""
+UNUSED_SUFFIX = "_QuantMultA"
+"""Of the names of tensors that only engines with integers use, for activations."""
 LOGITS = "decoder_ff_logit_out"
 LOGITS_BIAS = f"{LOGITS}_b"
 SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE = "Wemb", "encoder_Wemb", "decoder_Wemb"
@@ -69,7 +71,7 @@ def read_network(config: Config) -> Architecture:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
-    width = config.integer("dim-emb", default=512)
+    width = config.integer("dim-emb")
     source_size, target_size = _vocabulary_sizes(config)
     shares, is_tied = _ties(config)
     return Architecture(
@@ -107,7 +109,7 @@ def _embeddings(vocab_size: int, width: int) -> Embeddings:
 def _stack(config: Config, width: int, name: str) -> Stack:
     position = _norm_position(config)
     layers = LayerGroup(
-        num_layers=config.integer("enc-depth" if name == "encoder" else "dec-depth", default=6),
+        num_layers=config.integer("enc-depth" if name == "encoder" else "dec-depth"),
         feed_forward=_feed_forward(config, name),
     )
     if name == "encoder":
@@ -124,7 +126,7 @@ def _stack(config: Config, width: int, name: str) -> Stack:
 
 
 def _attention(config: Config, width: int) -> Attention:
-    heads = config.integer("transformer-heads", default=8)
+    heads = config.integer("transformer-heads")
     if width % heads or width % 2:
         raise CheckpointError(
             f"{config.path}: dim-emb {width} is not an even multiple of transformer-heads {heads}"
@@ -149,12 +151,12 @@ def _set_decoder_mixer(config: Config, width: int, layers: LayerGroup) -> None:
 
 
 def _feed_forward(config: Config, name: str) -> FeedForward:
-    width = config.integer("transformer-dim-ffn", default=2048)
+    width = config.integer("transformer-dim-ffn")
     config.choice("transformer-ffn-depth", {2: 2}, default=2)
     if name == "decoder":
         config.choice("transformer-decoder-ffn-depth", {0: 0, 2: 2}, default=0)
         width = config.integer("transformer-decoder-dim-ffn", default=0, minimum=0) or width
-    activation = config.choice("transformer-ffn-activation", ACTIVATIONS, default="swish")
+    activation = config.choice("transformer-ffn-activation", ACTIVATIONS)
     return FeedForward(d_feed_forward=width, activation=activation, has_bias=True)
 
 
@@ -205,7 +207,7 @@ def weight_table(architecture: Architecture, shapes: Mapping[str, Any]) -> Weigh
             names |= _layer_names(f"{stack}.{layer}", f"{stack}_l{layer + 1}", group, suffix)
         if part.has_final_norm:
             names |= _norm_names(f"{stack}_norm", f"{stack}_top", "")
-    return WeightTable(names={}, whole_names=names, ignored=[r".*_QuantMultA"])
+    return WeightTable(names={}, whole_names=names, ignored=[f".*{UNUSED_SUFFIX}"])
 
 
 def source_table(architecture: Architecture) -> str:

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_export.verify.reference_search import ReferenceHypothesis
-
 FloatArray = NDArray[np.float32]
 EPSILON = 1e-9
 
@@ -24,7 +22,7 @@ class MarianReading:
     def __init__(self, tensors: Mapping[str, FloatArray], config: Mapping[str, Any]) -> None:
         """``config`` is the configuration in the file of the tensors."""
         self._tensors, self._config = tensors, config
-        self._is_pre_norm = "n" in config.get("transformer-preprocess", "")
+        self._is_pre_norm = "n" in (config.get("transformer-preprocess") or "")
         self._is_recurrent = config.get("transformer-decoder-autoreg") == "rnn"
 
     def encode(self, source: Sequence[int]) -> FloatArray:
@@ -37,33 +35,28 @@ class MarianReading:
             x = self._feed_forward(x, f"{name}_ffn")
         return self._top(x, "encoder")
 
-    def log_probabilities(self, memory: FloatArray, target: Sequence[int]) -> FloatArray:
-        """Those of the token after each prefix of ``target``, the empty one too.
+    def keys_values(self, memory: FloatArray) -> list[FloatArray]:
+        """The cross-attention keys and values of each decoder layer, each (source, width)."""
+        names = (f"decoder_l{layer}_context" for layer in range(1, self._config["dec-depth"] + 1))
+        return [self._affine(memory, name, part) for name in names for part in "kv"]
 
-        ``memory`` is the encoder's output. The result is (1 + target, vocabulary).
+    def next_log_probabilities(
+        self, memory: FloatArray, prefixes: Sequence[Sequence[int]]
+    ) -> FloatArray:
+        """Those of the token after each of the prefixes: (prefixes, vocabulary).
+
+        ``memory`` is the encoder's output.
         """
-        return self._log_softmax(self._decode(memory, target))
+        states = [self._decode(memory, prefix)[-1:] for prefix in prefixes]
+        return self._log_softmax(np.concatenate(states))
 
-    def greedy(self, source: Sequence[int], eos_id: int, max_tokens: int) -> ReferenceHypothesis:
-        """The likeliest token at each step, until EOS or the limit."""
-        memory, found = self.encode(source), ReferenceHypothesis((), ())
-        while len(found.token_ids) < max_tokens and found.token_ids[-1:] != (eos_id,):
-            last = self._log_softmax(self._decode(memory, found.token_ids)[-1:])[0]
-            best = int(last.argmax())
-            found = found.followed_by(best, float(last[best]))
-        return found
-
-    def score(
-        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-    ) -> list[list[float]]:
-        """The log-probability of every token of each target."""
-        scores = []
-        for source, target in zip(sources, targets, strict=True):
-            found = self.log_probabilities(self.encode(source), target)[:-1]
-            scores.append([float(row[i]) for row, i in zip(found, target, strict=True)])
-        return scores
+    def score(self, memory: FloatArray, target: Sequence[int]) -> list[float]:
+        """The log-probability of every token of a target."""
+        found = self._log_softmax(self._decode(memory, target[:-1]))
+        return [float(row[i]) for row, i in zip(found, target, strict=True)]
 
     def _decode(self, memory: FloatArray, target: Sequence[int]) -> FloatArray:
+        """States (1 + target, width) that predict the token after each prefix of ``target``."""
         table = self._table("decoder")
         start = np.zeros((1, table.shape[1]), np.float32)
         x = self._embed(np.concatenate([start, table[np.asarray(target, np.int64)]]))
@@ -79,8 +72,7 @@ class MarianReading:
     def _log_softmax(self, x: FloatArray) -> FloatArray:
         logits = x @ self._projection() + self._tensors["decoder_ff_logit_out_b"]
         logits = logits - logits.max(-1, keepdims=True)
-        result: FloatArray = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        return result
+        return _floats(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
 
     def _table(self, side: str) -> FloatArray:
         return self._tensors["Wemb" if "Wemb" in self._tensors else f"{side}_Wemb"]
@@ -112,14 +104,14 @@ class MarianReading:
         return x + y if self._is_pre_norm else self._norm(x + y, name)
 
     def _top(self, x: FloatArray, side: str) -> FloatArray:
-        has_norm = "n" in self._config.get("transformer-postprocess-top", "")
+        has_norm = "n" in (self._config.get("transformer-postprocess-top") or "")
         return self._norm(x, f"{side}_top") if has_norm else x
 
     def _norm(self, x: FloatArray, name: str, suffix: str = "") -> FloatArray:
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         normalized = (x - mean) / np.sqrt(variance + EPSILON)
         scale, bias = (self._tensors[f"{name}_ln_{each}{suffix}"] for each in ("scale", "bias"))
-        return normalized * scale + bias
+        return _floats(normalized * scale + bias)
 
     def _affine(self, x: FloatArray, name: str, part: str) -> FloatArray:
         return x @ self._tensors[f"{name}_W{part}"] + self._tensors[f"{name}_b{part}"]
@@ -165,3 +157,7 @@ class MarianReading:
         else:  # swish
             hidden = hidden / (1 + np.exp(-hidden))
         return self._after(x, self._affine(hidden, name, "2"), f"{name}_ffn")
+
+
+def _floats(values: NDArray[Any]) -> FloatArray:
+    return values.astype(np.float32, copy=False)
