@@ -15,11 +15,9 @@ from attendant.v1.bundle_pb2 import (
     STATE_UPDATE_REPLACED,
     StateTensor,
 )
-from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
 
-from attendant_export.verify.graph_sessions import Array, ParityError, TranslationGraphs
-
-TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
+from attendant_export.graphs.step_interface import TYPES
+from attendant_export.verify.graph_sessions import Array, TranslationGraphs
 
 
 class ReferenceCache:
@@ -62,6 +60,9 @@ class ReferenceCache:
                 # The mask must allow at least the requested number of candidates.
                 self._may_use[self._count, : 2 * self._width] = True
                 self._may_use[self._count, listed[i]] = True
+            for state, memory in self._past:
+                if state.update == STATE_UPDATE_REPLACED:
+                    memory[self._count] = 0
             for state, memory in self._sources:
                 real = _first_positions(state, len(source))
                 memory[self._count][real] = encoded[state.encoder_output][i][real]
@@ -96,12 +97,20 @@ class ReferenceCache:
             binding.bind_output(outputs.candidate_log_probabilities)
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, array)
+            replaced = []
             for state, memory in self._past:
-                _bind(binding, state, memory, self._count * self._width, memory.shape[2:])
+                written = memory
+                if state.update == STATE_UPDATE_REPLACED:
+                    written = np.empty_like(memory)
+                    replaced.append((memory, written))
+                num_rows, shape = self._count * self._width, memory.shape[2:]
+                _bind(binding, state, memory, written, (num_rows, *shape))
             for state, memory in self._sources:
-                _bind(binding, state, memory, self._count, memory.shape[1:])
+                _bind(binding, state, memory, memory, (self._count, *memory.shape[1:]))
             session.run_with_binding(binding)
             ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
+            for memory, written in replaced:
+                memory[: self._count] = written[: self._count]
         shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 
@@ -136,9 +145,6 @@ class ReferenceCache:
 def _memory(
     states: Sequence[StateTensor], leading: tuple[int, ...], max_positions: int
 ) -> list[tuple[StateTensor, np.ndarray[Any, Any]]]:
-    for state in states:
-        if state.update == STATE_UPDATE_REPLACED:
-            raise ParityError(f"{state.input}: states that are replaced are not supported")
     return [
         (
             state,
@@ -159,11 +165,10 @@ def _bind(
     binding: ort.IOBinding,
     state: StateTensor,
     memory: np.ndarray[Any, Any],
-    num_entries: int,
+    written: np.ndarray[Any, Any],
     shape: tuple[int, ...],
 ) -> None:
-    """Bind the first entries. The graph writes new keys and values in place."""
-    where = ("cpu", 0, memory.dtype.type, (num_entries, *shape), memory.ctypes.data)
-    binding.bind_input(state.input, *where)
+    """Bind the first entries of the memory that the graph reads, and of that which it writes."""
+    binding.bind_input(state.input, "cpu", 0, memory.dtype.type, shape, memory.ctypes.data)
     for output in state.outputs:
-        binding.bind_output(output, *where)
+        binding.bind_output(output, "cpu", 0, written.dtype.type, shape, written.ctypes.data)
