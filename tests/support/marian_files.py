@@ -178,7 +178,7 @@ def random_tensors(shapes: Shapes) -> dict[str, FloatArray]:
         scale = 1 / shape[1] ** 0.5 if "Wemb" in name or "_Wt" in name else 1 / shape[0] ** 0.5
         tensor = draw.normal(size=shape) * (0.1 if shape[0] == 1 else scale)
         tensors[name] = (tensor + ("ln_scale" in name)).astype(np.float32)
-    tensors["decoder_ff_logit_out_b"][0, 0] += 1.5
+    tensors["decoder_ff_logit_out_b"][0, 0] += 2.5
     return tensors
 
 
@@ -206,21 +206,25 @@ def _quantized(name: str, tensor: FloatArray) -> bytes:
 
 def write_tensors(path: Path, tensors: Sequence[Stored], version: int = 1) -> None:
     """Write a binary file. Each tensor's data is padded to 256 bytes, as are names and shapes."""
-    padded = [(*head, data + bytes(-len(data) % 256)) for *head, data in tensors]
-    content = struct.pack("<2Q", version, len(padded))
-    for name, kind, shape, data in padded:
-        content += struct.pack("<4Q", len(name) + 1, kind, len(shape), len(data))
-    content += b"".join(name.encode() + b"\0" for name, *_ in padded)
-    content += b"".join(struct.pack(f"<{len(shape)}i", *shape) for _, _, shape, _ in padded)
-    padding = -(len(content) + 8) % 256
+    content = struct.pack("<2Q", version, len(tensors))
+    for name, kind, shape, data in tensors:
+        content += struct.pack("<4Q", len(name) + 1, kind, len(shape), _rounded(len(data)))
+    content += b"".join(name.encode() + b"\0" for name, *_ in tensors)
+    content += b"".join(struct.pack(f"<{len(shape)}i", *shape) for _, _, shape, _ in tensors)
+    padding = _rounded(len(content) + 8) - len(content) - 8
     content += struct.pack("<Q", padding) + bytes(padding)
-    path.write_bytes(content + b"".join(data for *_, data in padded))
+    path.write_bytes(content + b"".join(d.ljust(_rounded(len(d)), b"\0") for *_, d in tensors))
+
+
+def _rounded(num_bytes: int) -> int:
+    return -(-num_bytes // 256) * 256
 
 
 def write_npz(path: Path, config: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> None:
     """Write a model in float32."""
     text = np.frombuffer(_yaml(config), np.int8)
-    np.savez(path, allow_pickle=False, **{"special:model.yml": text, **tensors})
+    arrays: dict[str, Any] = {"special:model.yml": text, **tensors}
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def _yaml(config: Mapping[str, Any]) -> bytes:
