@@ -30,7 +30,8 @@ BATCHES = original_translation.BATCHINGS
 class ModelAsOriginal:
     """The PyTorch model of an imported checkpoint in the place of the original."""
 
-    version, default_beam_size, length_penalty = "0", 1, 1.0
+    implementation, version = "transformers", "0"
+    default_beam_size, length_penalty = 1, 1.0
 
     def __init__(self, source):
         imported = read_translator(source)

@@ -170,7 +170,9 @@ def _new_manifest(
 
 def _write_translator(imported: ImportedTranslator, checkpoint: Checkpoint, draft: Draft) -> None:
     tokenizers, manifest = imported.tokenizers, draft.manifest
-    export = TranslationExport(imported.model, tokenizers.source, draft, tokenizers.target)
+    export = TranslationExport(
+        *(imported.model, tokenizers.source, draft, tokenizers.target, imported.shortlists)
+    )
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:

@@ -8,6 +8,8 @@ from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_c
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.marian import read_marian
+from attendant_export.importers.marian_folder import read_marian_folder
+from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -36,6 +38,8 @@ def read_model(checkpoint: Checkpoint, tokenizer: str | None = None) -> Imported
         return read_ctranslate2(checkpoint, tokenizer)
     if tokenizer is not None:
         raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
+    if is_marian(checkpoint):
+        return read_marian_folder(checkpoint)
     read = checkpoint.config.choice("model_type", FAMILIES)
     imported: Imported = read(checkpoint)
     if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):

@@ -7,6 +7,7 @@ from attendant.v1 import embedding_pb2
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
+from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.marian_tokenizer import TranslationTokenizers
 from attendant_export.importers.special_tokens import encoder_tokens
@@ -40,6 +41,7 @@ class ImportedTranslator:
     decoding: DecodingDefaults
     max_tokens: int
     """Limit of tokens of a source and of a target, EOS included."""
+    shortlists: Shortlists | None = None
 
 
 def load_encoder(

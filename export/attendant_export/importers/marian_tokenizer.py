@@ -84,7 +84,7 @@ def _vocabulary(checkpoint: Checkpoint, name: str, vocab_size: int) -> Vocabular
     for token in special.values():
         if token not in ids:
             raise CheckpointError(f"{path}: the special token {token} is missing")
-    return Vocabulary(ids, **special)
+    return Vocabulary(ids, special["unk"], special["eos"], special["pad"])
 
 
 def _tokenizer(checkpoint: Checkpoint, name: str, vocabulary: Vocabulary) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.original import IMPLEMENTATION, Original, count_other_token_ids
+from attendant_export.verify.original import Implementation, Original, count_other_token_ids
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 from attendant_export.verify.translation import SEARCHES, TokenIds, gap, trace_of
 
@@ -29,6 +29,31 @@ BATCHINGS = {"single": (1, 1), "batched": (BATCH_SIZE, BATCH_SIZE), "ragged": (8
 MAX_SAME_MODEL_DIFFERENCE = 1.0
 """Largest mean difference of log-probabilities in a bundle without fp32, to notice another
 model."""
+
+
+class Translator(Implementation, Protocol):
+    """Another implementation of a translation model, with the options of its checkpoint."""
+
+    default_beam_size: int
+    length_penalty: float
+
+    def translate(
+        self, sources: Sequence[Sequence[int]], beam_size: int, max_tokens: int
+    ) -> list[TokenIds]:
+        """The best translation of each source, in one batch."""
+
+    def trace(self, source: Sequence[int], beam_size: int, max_tokens: int) -> SearchTrace:
+        """The search for one source with the candidates of each step."""
+
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """The log-probability of every token of the targets."""
+
+    def run(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> tuple[list[FloatArray], list[float]]:
+        """Cross-attention keys and values of each layer, and `score`."""
 
 
 class OriginalTranslator(Original):
@@ -140,7 +165,7 @@ class _Recorder:
 
 
 def compare_translations(
-    original: OriginalTranslator,
+    original: Translator,
     texts: Mapping[str, Sequence[int]],
     graphs: Mapping[str, TranslationGraphs],
     decoding: DecodingDefaults,
@@ -154,7 +179,7 @@ def compare_translations(
     is another one. Different token ids are counted.
     """
     parity = OriginalParity(
-        implementation=IMPLEMENTATION,
+        implementation=original.implementation,
         implementation_version=original.version,
         num_texts=len(texts),
         num_different_token_ids=count_other_token_ids(original, texts),
@@ -164,7 +189,7 @@ def compare_translations(
         found = comparison.of(opened, bounds[precision])
         found.precision = precision
         if precision == "fp32":
-            _check_fp32(found, comparison.largest_state)
+            _check_fp32(found, comparison.largest_state, original.implementation)
         elif "fp32" not in graphs:
             comparison.check_same_model(opened)
         parity.translations.append(found)
@@ -176,7 +201,7 @@ class _Comparison:
 
     def __init__(
         self,
-        original: OriginalTranslator,
+        original: Translator,
         sources: Sequence[Sequence[int]],
         decoding: DecodingDefaults,
         max_tokens: int,
@@ -228,7 +253,7 @@ class _Comparison:
         if not (mean <= MAX_SAME_MODEL_DIFFERENCE):
             raise ParityError(
                 f"log-probabilities differ by {mean:.2g} on average from those of "
-                f"{IMPLEMENTATION} {self._original.version}"
+                f"{self._original.implementation} {self._original.version}"
             )
 
     def _differences(self, graphs: TranslationGraphs) -> list[float]:
@@ -279,7 +304,7 @@ class _Comparison:
         )
 
 
-def _check_fp32(found: OriginalTranslations, largest_state: float) -> None:
+def _check_fp32(found: OriginalTranslations, largest_state: float, implementation: str) -> None:
     problems = []
     encoder_bound = FP32_BOUND * max(1.0, largest_state)
     for name, moved, bound in (
@@ -295,4 +320,4 @@ def _check_fp32(found: OriginalTranslations, largest_state: float) -> None:
                 "get other tokens"
             )
     if problems:
-        raise ParityError(f"fp32 does not follow {IMPLEMENTATION}: " + "; ".join(problems))
+        raise ParityError(f"fp32 does not follow {implementation}: " + "; ".join(problems))

@@ -1,0 +1,362 @@
+"""Models in Marian's own formats become translation bundles through the real command."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from attendant.v1.architecture_pb2 import (
+    ACTIVATION_RELU,
+    ACTIVATION_SILU,
+    NORM_POSITION_POST,
+    NORM_POSITION_PRE,
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+)
+from attendant_export.__main__ import main
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.importers.marian_file import read_marian_file
+from attendant_export.verify.marian_reading import MarianReading
+from attendant_export.verify.reference_search import greedy, score
+
+from tests.support.bundles import one_thread
+from tests.support.imports import import_, read_translator
+from tests.support.marian_files import (
+    FIELDS,
+    PRE_NORM,
+    random_tensors,
+    vocabulary,
+    write_binary,
+    write_marian_folder,
+    write_npz,
+    write_shortlist,
+)
+
+SIZE = len(vocabulary("source"))
+START = SIZE
+SOURCES = [[5, 17, 40, 0], [9, 0], [30, 31, 32, 33, 34, 35, 36, 0]]
+SELF_ATTENTION = {"transformer_decoder_autoreg": "self-attention"}
+SHAPES = {
+    "tiny": {"dim-emb": 256, "transformer-dim-ffn": 1536, "dec-depth": 2},
+    "base": {"dim-emb": 512, "transformer-dim-ffn": 2048, "dec-depth": 2},
+    "base-memory": {"dim-emb": 384, "transformer-dim-ffn": 1536, "dec-depth": 4},
+}
+"""The students of Bergamot and Firefox."""
+
+
+@pytest.fixture(autouse=True)
+def quiet_threads():
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A student with a shortlist, and its bundle of fp32 and int8."""
+    folder = tmp_path_factory.mktemp("imported")
+    source = write_marian_folder(folder / "enfr-student")
+    options = ("--license", "MPL-2.0", "--precisions", "fp32,int8", "--max-tokens", "16")
+    with one_thread():
+        return source, import_(source, folder / "bundles", *options)
+
+
+@pytest.fixture
+def manifest(imported):
+    return read_manifest(imported[1])
+
+
+def reading_of(folder, name="model.enfr.intgemm.alphas.bin"):
+    file = read_marian_file(folder / name)
+    return MarianReading({each: file.array(each) for each in file.shapes}, file.config)
+
+
+def assert_follows_the_reading(folder, name="model.enfr.intgemm.alphas.bin"):
+    """The PyTorch model translates and scores as the plain reading of the file does."""
+    model, reading = read_translator(folder).model, reading_of(folder, name)
+    for source in SOURCES:
+        memory = reading.encode(source)
+        (found,) = greedy(model, [source], 12)
+        expected = reading.score(memory, found.token_ids)
+        assert list(found.log_probabilities) == pytest.approx(expected, abs=1e-5)
+        target = np.random.default_rng(2).integers(0, SIZE // 2, 9).tolist()
+        assert score(model, [source], [target])[0] == pytest.approx(
+            reading.score(memory, target), abs=1e-5
+        )
+        for i in range(len(found.token_ids)):
+            last = reading.next_log_probabilities(memory, [found.token_ids[:i]])[0]
+            assert int(last.argmax()) == found.token_ids[i]
+
+
+def test_a_student_becomes_a_bundle_that_verifies(imported, manifest, capsys):
+    source, bundle = imported
+    languages = manifest.source_languages, manifest.target_languages
+    assert [[each.tag for each in side] for side in languages] == [["en"], ["fr"]]
+    origin = manifest.provenance.imported_from
+    assert (origin.source, origin.family) == ("enfr-student", "marian-nmt")
+    assert {file.path for file in origin.files} == {path.name for path in source.iterdir()}
+    main(["verify", str(bundle)])
+    assert "int8 beam4: " in capsys.readouterr().out
+
+
+def test_the_network_is_that_of_the_configuration(manifest):
+    network = manifest.architecture
+    for side in (network.source_embeddings, network.target_embeddings):
+        assert side.vocab_size == SIZE + 1
+        assert side.scale == pytest.approx(32**0.5)
+        assert side.positions.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
+    for stack in (network.encoder, network.decoder):
+        (group,) = stack.groups
+        assert (stack.norm_position, stack.norm_epsilon) == (NORM_POSITION_POST, 1e-9)
+        assert (group.num_layers, group.feed_forward.d_feed_forward) == (2, 48)
+        assert group.feed_forward.activation == ACTIVATION_RELU
+    assert network.decoder.groups[0].WhichOneof("token_mixer") == "ssru"
+    assert network.decoder.groups[0].cross_attention.num_heads == 4
+    assert network.shares_embeddings
+    assert network.head.is_tied
+    assert network.head.has_bias
+
+
+def test_decoding_starts_with_a_token_whose_embedding_is_zero(imported, manifest):
+    special, decoding = manifest.special_tokens, manifest.decoding
+    assert (special.pad_id, special.eos_id, special.unk_id) == (START, 0, 1)
+    assert (decoding.start_token_id, list(decoding.suppressed_token_ids)) == (START, [1])
+    model = read_translator(imported[0]).model
+    assert not model.embedding.weight[START].any()
+    probabilities = model.logits(torch.randn(5, 32)).softmax(-1)
+    assert probabilities[:, START].max() == 0
+
+
+def test_the_bundle_is_compared_with_the_plain_reading(imported, manifest, capsys):
+    source, bundle = imported
+    original = manifest.parity.original
+    assert original.implementation.startswith("NumPy")
+    fp32, int8 = original.translations
+    assert (fp32.precision, int8.precision) == ("fp32", "int8")
+    assert fp32.max_encoder_difference <= 1e-5
+    assert fp32.max_log_probability_difference <= 1e-4
+    assert {entry.search for entry in fp32.tokens} == {"greedy", "beam4"}
+    for entry in fp32.tokens:
+        assert entry.num_identical + entry.num_ties == entry.num_sentences == original.num_texts
+    main(["verify", str(bundle), "--against", str(source)])
+    assert "fp32 beam4 ragged: 0 of" in capsys.readouterr().out
+
+
+def test_a_bundle_does_not_verify_against_another_model(imported, tmp_path, capsys):
+    _, bundle = imported
+    source = write_marian_folder(tmp_path / "source")
+    config = {**FIELDS, "dim-vocabs": [SIZE, SIZE]}
+    (model,) = source.glob("model.*")
+    tensors = random_tensors(read_marian_file(model).shapes)
+    tensors["encoder_l1_self_Wq"] *= -1
+    names = [name for name in tensors if not name.endswith("QuantMultA")]
+    write_binary(model, config, {name: tensors[name] for name in names})
+    with pytest.raises(SystemExit, match="1"):
+        main(["verify", str(bundle), "--against", str(source)])
+    assert "fp32 does not follow NumPy" in capsys.readouterr().err
+
+
+def test_shortlists_are_those_of_the_folder(imported):
+    shortlists = read_translator(imported[0]).shortlists
+    assert shortlists is not None
+    assert shortlists.frequent.tolist() == list(range(50))
+    assert set(shortlists.translations[START]) == {0}
+    assert 60 in shortlists.translations[60]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        SELF_ATTENTION,
+        {"transformer_ffn_activation": "swish", "transformer_decoder_dim_ffn": 0},
+        {**SELF_ATTENTION, **PRE_NORM},
+        {**SELF_ATTENTION, "transformer_postprocess_top": "n"},
+        {"tied_embeddings_all": False, "tied_embeddings_src": True},
+        {"tied_embeddings_all": False, "tied_embeddings": True},
+        {"tied_embeddings_all": False},
+    ],
+    ids=lambda fields: " ".join(f"{k}={v}" for k, v in fields.items()) or "student",
+)
+@pytest.mark.parametrize("quantizes", [True, False])
+def test_models_follow_the_plain_reading(fields, quantizes, tmp_path):
+    folder = write_marian_folder(tmp_path / "source", quantizes, has_shortlist=False, **fields)
+    name = "model.enfr.intgemm.alphas.bin" if quantizes else "model.enfr.npz"
+    assert_follows_the_reading(folder, name)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_students_of_all_sizes_are_read(shape, tmp_path):
+    fields = {"enc-depth": 6, "transformer-heads": 8, **SHAPES[shape]}
+    folder = write_marian_folder(tmp_path / "source", has_shortlist=False, **fields)
+    assert_follows_the_reading(folder)
+
+
+def test_the_options_of_a_network_are_described(tmp_path):
+    fields = {**SELF_ATTENTION, **PRE_NORM, "transformer_ffn_activation": "swish"}
+    network = read_translator(write_marian_folder(tmp_path / "source", **fields)).model.architecture
+    assert network.decoder.groups[0].self_attention.is_causal
+    for stack in (network.encoder, network.decoder):
+        assert (stack.norm_position, stack.has_final_norm) == (NORM_POSITION_PRE, True)
+        assert stack.groups[0].feed_forward.activation == ACTIVATION_SILU
+
+
+def test_separate_vocabularies_have_their_own_special_tokens(tmp_path):
+    source = write_marian_folder(
+        tmp_path / "source", has_separate_vocabularies=True, tied_embeddings_all=False,
+        tied_embeddings=True,
+    )  # fmt: skip
+    bundle = import_(source, tmp_path / "bundles", "--license", "x", "--max-tokens", "12")
+    manifest, target_size = read_manifest(bundle), len(vocabulary("target"))
+    assert target_size != SIZE
+    assert manifest.special_tokens.pad_id == SIZE
+    assert manifest.target_special_tokens.pad_id == target_size
+    assert manifest.decoding.start_token_id == target_size
+    assert not manifest.architecture.shares_embeddings
+    shortlists = read_translator(source).shortlists
+    assert shortlists is not None
+    assert shortlists.translations.shape[0] == SIZE + 1
+    main(["verify", str(bundle), "--against", str(source)])
+
+
+def write_options(folder, **fields):
+    names = ["vocab.enfr.spm", "vocab.enfr.spm"]
+    options = {
+        "relative-paths": True,
+        "models": ["model.enfr.intgemm.alphas.bin"],
+        "vocabs": names,
+        "shortlist": ["lex.50.50.enfr.s2t.bin", False],
+        "beam-size": 1,
+        "normalize": 1.0,
+        "word-penalty": 0,
+        "mini-batch": 64,
+        "max-length-factor": 2.5,
+        "gemm-precision": "int8shiftAlphaAll",
+        **{name.replace("_", "-"): value for name, value in fields.items()},
+    }
+    (folder / "config.yml").write_text(json.dumps(options))  # JSON is YAML
+    return folder
+
+
+def test_options_beside_the_model_are_read(tmp_path):
+    source = write_options(write_marian_folder(tmp_path / "source"))
+    decoding = read_translator(source).decoding
+    assert (decoding.beam_size, decoding.HasField("length_penalty")) == (0, False)
+    write_options(source, beam_size=4, normalize=0.6, allow_unk=True, shortlist=[])
+    imported = read_translator(source)
+    assert (imported.decoding.beam_size, imported.decoding.length_penalty) == (4, 0.6)
+    assert not imported.decoding.suppressed_token_ids
+    assert imported.shortlists is None
+
+
+def test_languages_come_from_the_information_of_the_model(tmp_path):
+    source = write_marian_folder(tmp_path / "source")
+    (source / "model_info.json").write_text('{"shortName": "pt-en-tiny"}')
+    tokenizers = read_translator(source).tokenizers
+    assert (tokenizers.source_languages, tokenizers.target_languages) == (("pt",), ("en",))
+
+
+@pytest.fixture
+def refusal(tmp_path, capsys):
+    """Imports a folder that must be refused and leave nothing behind; returns the message."""
+
+    def refused(source, *options):
+        bundles = tmp_path / "bundles"
+        with pytest.raises(SystemExit, match="2"):
+            main(["import", str(source), "--bundles-dir", str(bundles), "--license", "x", *options])
+        assert not list(bundles.glob("*"))
+        return capsys.readouterr().err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("type", "s2s", "type is 's2s', which is not supported; supported: 'transformer'"),
+        ("dec_cell", "gru", "dec-cell is 'gru', which is not supported; supported: 'ssru'"),
+        ("transformer_decoder_autoreg", "average-attention", "transformer-decoder-autoreg is"),
+        ("transformer_ffn_activation", "gelu", "transformer-ffn-activation is 'gelu'"),
+        ("transformer_ffn_depth", 3, "transformer-ffn-depth is 3"),
+        ("transformer_train_position_embeddings", True, "position-embeddings is True"),
+        ("transformer_no_projection", True, "transformer-no-projection is True"),
+        ("transformer_rnn_projection", True, "transformer-rnn-projection is True"),
+        ("transformer_postprocess", "dhn", "transformer-postprocess is 'dhn'"),
+        ("transformer_postprocess_emb", "n", "transformer-postprocess-emb is 'n'"),
+        ("transformer_preprocess", "n", "transformer-postprocess is 'dan'"),
+        ("transformer_tied_layers", [1, 1], r"transformer-tied-layers is [1, 1]"),
+        ("transformer_heads", 3, "dim-emb 32 is not an even multiple of transformer-heads 3"),
+        ("transformer_heads", 8, "transformer-heads: Attention.head_dim: 4 is not supported"),
+        ("right_left", True, "right-left is True"),
+        ("layer_normalization", True, "layer-normalization is True"),
+        ("output_omit_bias", True, "output-omit-bias is True"),
+        ("lemma_dim_emb", 16, "lemma-dim-emb is 16"),
+        ("input_types", ["class"], "input-types is ['class']"),
+        ("ulr", True, "ulr is True"),
+        ("some_new_field", 7, "some-new-field is 7, which is not supported"),
+        ("dim_vocabs", [SIZE], f"dim-vocabs is [{SIZE}], want two numbers"),
+        ("dim_vocabs", [SIZE - 1] * 2, f"has {SIZE} pieces, but dim-vocabs in"),
+    ],
+)
+def test_a_field_that_is_not_supported_is_named(field, value, message, tmp_path, refusal):
+    source = write_marian_folder(tmp_path / "source")
+    (path,) = source.glob("model.*")
+    config = {**FIELDS, "dim-vocabs": [SIZE, SIZE], field.replace("_", "-"): value}
+    tensors = random_tensors(read_marian_file(path).shapes)
+    write_binary(path, config, {n: t for n, t in tensors.items() if "QuantMultA" not in n})
+    refused = refusal(source)
+    assert message in refused
+    assert path.name in refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"word_penalty": 0.5}, "word-penalty is 0.5"),
+        ({"normalize": -1}, "normalize is -1, want a number from 0 on"),
+        ({"beam_size": 0}, "beam-size is 0, want an integer"),
+        ({"models": ["a.bin", "b.bin"]}, "2 models with 2 vocabs, want one with 2"),
+        ({"models": ["../model.bin"]}, "want names of files in the same folder"),
+        ({"vocabs": ["vocab.yml"] * 2}, "vocabulary vocab.yml, supported: .spm files"),
+        ({"shortlist": ["lex.gz", 50, 50]}, "lex.gz is missing"),
+        ({"output_sampling": ["topk", 10]}, "output-sampling is ['topk', 10]"),
+    ],
+)
+def test_an_option_that_is_not_supported_is_named(fields, message, tmp_path, refusal):
+    source = write_options(write_marian_folder(tmp_path / "source"), **fields)
+    assert message in refusal(source)
+
+
+def test_a_tensor_too_few_or_too_many_is_named(tmp_path, refusal):
+    source = write_marian_folder(tmp_path / "source", quantizes=False)
+    (path,) = source.glob("model.*")
+    file = read_marian_file(path)
+    tensors = {name: file.array(name) for name in file.shapes}
+    del tensors["decoder_l2_rnn_bf"]
+    tensors |= {"decoder_l3_rnn_W": tensors["decoder_l2_rnn_W"], "Wemb": tensors["Wemb"][:, :16]}
+    write_npz(path, file.config, tensors)
+    refused = refusal(source)
+    assert "decoder_l2_rnn_bf is missing" in refused
+    assert "decoder_l3_rnn_W (32, 32) is not expected" in refused
+    assert f"Wemb ({SIZE + 1}, 16), not ({SIZE + 1}, 32)" in refused.replace(" is (", " (")
+
+
+def test_a_folder_with_unclear_files_is_refused(tmp_path, refusal):
+    source = write_marian_folder(tmp_path / "source")
+    (model,) = source.glob("model.*")
+    (source / "model2.bin").write_bytes(model.read_bytes())
+    assert "want one model, found model.enfr.intgemm.alphas.bin, model2.bin" in refusal(source)
+    (source / "model2.bin").unlink()
+    (source / "vocab.enfr.spm").rename(source / "vocab.enfr.model")
+    assert "want one vocabulary (.spm), or srcvocab and trgvocab, found none" in refusal(source)
+
+
+def test_a_shortlist_of_another_model_is_refused(tmp_path, refusal):
+    source = write_marian_folder(tmp_path / "source")
+    write_shortlist(source / "lex.50.50.enfr.s2t.bin", [[1], [2]])
+    assert "its 2 source tokens or its target tokens up to 2 do not fit" in refusal(source)
+
+
+def test_a_folder_that_tells_no_languages_is_refused(tmp_path, refusal):
+    source = write_marian_folder(tmp_path / "source")
+    (model,) = source.glob("model.*")
+    model.rename(source / "model.bin")
+    assert "give --source-languages and --target-languages" in refusal(source)
