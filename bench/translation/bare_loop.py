@@ -83,8 +83,8 @@ class BareLoop:
     def _bind(self, arrays: dict[str, Array], best: Array, next_states: dict[str, Array]) -> Any:
         """Bind a step to fixed memory. States that are not in ``next_states`` change in place."""
         for bias in self._signature.inputs.token_biases:
-            arrays[bias.indices] = np.zeros((0, 2), np.int64)
-            arrays[bias.values] = np.zeros(0, np.float32)
+            arrays.setdefault(bias.indices, np.zeros((0, 2), np.int64))
+            arrays.setdefault(bias.values, np.zeros(0, np.float32))
         binding = self._step.io_binding()
         for name in self._signature.graph.inputs:
             binding.bind_input(name, *_memory_of(arrays[name]))

@@ -196,11 +196,12 @@ def test_attention_to_a_cached_past(d_model, part, seed):
 def test_an_ssru_of_whole_texts_and_of_one_token_at_a_time(d_model, seed):
     module = part_of(Ssru, seed, d_model)
     x = 3 * random_states(seed, *SHAPE, d_model)
-    parameters = {
-        "s.gates.weight": torch.cat([module.forget.weight, module.candidate.weight]),
-        "s.gates.bias": torch.cat([module.forget.bias, torch.zeros(d_model)]),
+    weights = torch.cat([module.forget.weight, module.candidate.weight])
+    bias = torch.cat([module.forget.bias, torch.zeros(d_model)])
+    parameters: Parameters = {
+        "s.gates.weight": weights.detach().numpy(),
+        "s.gates.bias": bias.detach().numpy(),
     }
-    parameters = {name: value.detach().numpy() for name, value in parameters.items()}
 
     def build_whole(g: Layers) -> None:
         gates = g.linear(g.input("x", np.float32, "rows", d_model), "s.gates")

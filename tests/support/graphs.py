@@ -51,11 +51,18 @@ def tiny_ssru(num_decoder_layers: int = 2) -> EncoderDecoder:
     return unsettle(EncoderDecoder(architecture))
 
 
-def with_ssru(architecture: Architecture) -> Architecture:
-    """The same network with an SSRU in place of the decoder's self-attention."""
+def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Architecture:
+    """The same network with an SSRU in place of the decoder's self-attention.
+
+    The first ``num_attention_layers`` layers keep their self-attention.
+    """
     changed = Architecture()
     changed.CopyFrom(architecture)
-    changed.decoder.groups[0].ssru.SetInParent()
+    if num_attention_layers:
+        changed.decoder.groups.add().CopyFrom(changed.decoder.groups[0])
+        changed.decoder.groups[0].num_layers = num_attention_layers
+        changed.decoder.groups[1].num_layers -= num_attention_layers
+    changed.decoder.groups[-1].ssru.SetInParent()
     for side in (changed.source_embeddings, changed.target_embeddings):
         side.positions.kind = POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
     return changed
