@@ -103,7 +103,7 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
 
 def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> None:
     parts = sorted(known - model.scores.keys())
-    if parts:
+    if parts and not model.has_bytes:
         raise CheckpointError(
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
