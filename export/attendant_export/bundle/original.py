@@ -83,8 +83,11 @@ def compare_model(
     is_marian_file = is_marian(Checkpoint(checkpoint))
     return compare_translations(
         _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
-        *(texts, translators),
-        *(manifest.decoding, bounds, max_tokens),
+        texts,
+        translators,
+        manifest.decoding,
+        bounds,
+        max_tokens,
     )
 
 
