@@ -314,37 +314,6 @@ def test_a_url_in_an_error_of_the_library_is_not_shown(url, hub, refusal, monkey
     assert refusal(NAME).endswith(f"from {hub.url}: Consistency check failed: has size 5\n")
 
 
-@pytest.mark.parametrize(
-    "source", ["../model", "./model", "/no/such/folder", "a/b/c", "firefox:en-de", "a b", "ü/b"]
-)
-def test_a_source_of_another_form_is_refused(source, hub, refusal):
-    assert f"{source}: no such folder, and not a name on the model hub" in refusal(source)
-    assert hub.requests == []
-
-
-def test_a_file_is_no_source(hub, refusal, tmp_path):
-    file = hub.folders[NAME] / "config.json"
-    assert f"{file} is not a folder" in refusal(str(file))
-
-
-def test_a_folder_wins_over_a_model_and_has_no_revision(hub, import_, refusal, monkeypatch):
-    monkeypatch.chdir(hub.folders[NAME].parent)
-    _, manifest = import_("model")
-    origin = manifest.provenance.imported_from
-    assert (origin.source, origin.revision) == ("model", "")
-    assert hub.requests == []
-    message = refusal("model", "--revision", "main")
-    assert "--revision is for models on the hub, but model is a folder" in message
-
-
-def test_without_the_library_the_extra_is_named(refusal, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "attendant_export.importers.hub", raising=False)
-    message = refusal("acme/model")
-    assert "acme/model: no such folder, and a model on the hub needs huggingface_hub" in message
-    assert "pip install 'attendant-export[import]'" in message
-
-
 def test_the_command_reads_the_variables_of_the_library_and_logs_no_urls_and_bars(hub, tmp_path):
     hub.cuts["model.safetensors"] = 1
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
