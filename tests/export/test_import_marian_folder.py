@@ -1,6 +1,7 @@
 """Models in Marian's own formats become translation bundles through the real command."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,13 +186,13 @@ def test_models_follow_the_plain_reading(fields, quantizes, tmp_path):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_students_of_all_sizes_are_read(shape, tmp_path):
-    fields = {"enc-depth": 6, "transformer-heads": 8, **SHAPES[shape]}
+    fields: dict[str, Any] = {"enc-depth": 6, "transformer-heads": 8, **SHAPES[shape]}
     folder = write_marian_folder(tmp_path / "source", has_shortlist=False, **fields)
     assert_follows_the_reading(folder)
 
 
 def test_the_options_of_a_network_are_described(tmp_path):
-    fields = {**SELF_ATTENTION, **PRE_NORM, "transformer_ffn_activation": "swish"}
+    fields: dict[str, Any] = {**SELF_ATTENTION, **PRE_NORM, "transformer_ffn_activation": "swish"}
     network = read_translator(write_marian_folder(tmp_path / "source", **fields)).model.architecture
     assert network.decoder.groups[0].self_attention.is_causal
     for stack in (network.encoder, network.decoder):

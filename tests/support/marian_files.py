@@ -170,7 +170,7 @@ def _norm(name: str, width: int, suffix: str = "") -> Shapes:
     return {f"{name}_ln_scale{suffix}": (1, width), f"{name}_ln_bias{suffix}": (1, width)}
 
 
-def random_tensors(shapes: Shapes) -> dict[str, FloatArray]:
+def random_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArray]:
     """Random weights; those of norms are around 1. Most translations end soon."""
     draw = np.random.default_rng(5)
     tensors = {}

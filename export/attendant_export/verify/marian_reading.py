@@ -83,8 +83,8 @@ class MarianReading:
         if name in self._tensors:
             return self._tensors[name]
         if f"{name}t" in self._tensors:
-            return self._tensors[f"{name}t"].T
-        return self._table("decoder").T
+            return _floats(self._tensors[f"{name}t"].T)
+        return _floats(self._table("decoder").T)
 
     def _embed(self, vectors: FloatArray) -> FloatArray:
         """Vectors of tokens (length, width), scaled, with the sinusoids of their positions."""
