@@ -93,7 +93,7 @@ class MarianReading:
         rates = 10_000.0 ** (-np.arange(half) / (half - 1))
         angles = np.arange(length)[:, None] * rates
         positions = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-        return (vectors * sqrt(width) + positions).astype(np.float32)
+        return _floats(vectors * sqrt(width) + positions)
 
     def _before(self, x: FloatArray, name: str) -> FloatArray:
         """The input of the sublayer whose norm is ``name``."""
