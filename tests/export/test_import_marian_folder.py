@@ -1,6 +1,5 @@
 """Models in Marian's own formats become translation bundles through the real command."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,7 @@ from tests.support.marian_files import (
     vocabulary,
     write_binary,
     write_marian_folder,
-    write_npz,
-    write_shortlist,
+    write_options,
 )
 
 SIZE = len(vocabulary("source"))
@@ -192,11 +190,7 @@ def test_students_of_all_sizes_are_read(shape, tmp_path):
 
 
 def test_the_options_of_a_network_are_described(tmp_path):
-    fields: dict[str, Any] = {
-        **SELF_ATTENTION,
-        **PRE_NORM,
-        "transformer_ffn_activation": "swish",
-    }
+    fields: dict[str, Any] = {**SELF_ATTENTION, **PRE_NORM, "transformer_ffn_activation": "swish"}
     network = read_translator(write_marian_folder(tmp_path / "source", **fields)).model.architecture
     assert network.decoder.groups[0].self_attention.is_causal
     for stack in (network.encoder, network.decoder):
@@ -222,25 +216,6 @@ def test_separate_vocabularies_have_their_own_special_tokens(tmp_path):
     main(["verify", str(bundle), "--against", str(source)])
 
 
-def write_options(folder, **fields):
-    names = ["vocab.enfr.spm", "vocab.enfr.spm"]
-    options = {
-        "relative-paths": True,
-        "models": ["model.enfr.intgemm.alphas.bin"],
-        "vocabs": names,
-        "shortlist": ["lex.50.50.enfr.s2t.bin", False],
-        "beam-size": 1,
-        "normalize": 1.0,
-        "word-penalty": 0,
-        "mini-batch": 64,
-        "max-length-factor": 2.5,
-        "gemm-precision": "int8shiftAlphaAll",
-        **{name.replace("_", "-"): value for name, value in fields.items()},
-    }
-    (folder / "config.yml").write_text(json.dumps(options))  # JSON is YAML
-    return folder
-
-
 def test_options_beside_the_model_are_read(tmp_path):
     source = write_options(write_marian_folder(tmp_path / "source"))
     decoding = read_translator(source).decoding
@@ -257,111 +232,3 @@ def test_languages_come_from_the_information_of_the_model(tmp_path):
     (source / "model_info.json").write_text('{"shortName": "pt-en-tiny"}')
     tokenizers = read_translator(source).tokenizers
     assert (tokenizers.source_languages, tokenizers.target_languages) == (("pt",), ("en",))
-
-
-@pytest.fixture
-def refusal(tmp_path, capsys):
-    """Imports a folder that must be refused and leave nothing behind; returns the message."""
-
-    def refused(source, *options):
-        bundles = tmp_path / "bundles"
-        with pytest.raises(SystemExit, match="2"):
-            main(["import", str(source), "--bundles-dir", str(bundles), "--license", "x", *options])
-        assert not list(bundles.glob("*"))
-        return capsys.readouterr().err
-
-    return refused
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("type", "s2s", "type is 's2s', which is not supported; supported: 'transformer'"),
-        ("dec_cell", "gru", "dec-cell is 'gru', which is not supported; supported: 'ssru'"),
-        ("transformer_decoder_autoreg", "average-attention", "transformer-decoder-autoreg is"),
-        ("transformer_ffn_activation", "gelu", "transformer-ffn-activation is 'gelu'"),
-        ("transformer_ffn_depth", 3, "transformer-ffn-depth is 3"),
-        ("transformer_train_position_embeddings", True, "position-embeddings is True"),
-        ("transformer_no_projection", True, "transformer-no-projection is True"),
-        ("transformer_rnn_projection", True, "transformer-rnn-projection is True"),
-        ("transformer_postprocess", "dhn", "transformer-postprocess is 'dhn'"),
-        ("transformer_postprocess_emb", "n", "transformer-postprocess-emb is 'n'"),
-        ("transformer_preprocess", "n", "transformer-postprocess is 'dan'"),
-        ("transformer_tied_layers", [1, 1], r"transformer-tied-layers is [1, 1]"),
-        ("transformer_heads", 3, "dim-emb 32 is not an even multiple of transformer-heads 3"),
-        ("transformer_heads", 8, "transformer-heads: Attention.head_dim: 4 is not supported"),
-        ("right_left", True, "right-left is True"),
-        ("layer_normalization", True, "layer-normalization is True"),
-        ("output_omit_bias", True, "output-omit-bias is True"),
-        ("lemma_dim_emb", 16, "lemma-dim-emb is 16"),
-        ("input_types", ["class"], "input-types is ['class']"),
-        ("ulr", True, "ulr is True"),
-        ("some_new_field", 7, "some-new-field is 7, which is not supported"),
-        ("dim_vocabs", [SIZE], f"dim-vocabs is [{SIZE}], want two numbers"),
-        ("dim_vocabs", [SIZE - 1] * 2, f"has {SIZE} pieces, but dim-vocabs in"),
-    ],
-)
-def test_a_field_that_is_not_supported_is_named(field, value, message, tmp_path, refusal):
-    source = write_marian_folder(tmp_path / "source")
-    (path,) = source.glob("model.*")
-    config = {**FIELDS, "dim-vocabs": [SIZE, SIZE], field.replace("_", "-"): value}
-    tensors = random_tensors(read_marian_file(path).shapes)
-    write_binary(path, config, {n: t for n, t in tensors.items() if "QuantMultA" not in n})
-    refused = refusal(source)
-    assert message in refused
-    assert path.name in refused
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"word_penalty": 0.5}, "word-penalty is 0.5"),
-        ({"normalize": -1}, "normalize is -1, want a number from 0 on"),
-        ({"beam_size": 0}, "beam-size is 0, want an integer"),
-        ({"models": ["a.bin", "b.bin"]}, "2 models with 2 vocabs, want one with 2"),
-        ({"models": ["../model.bin"]}, "want names of files in the same folder"),
-        ({"vocabs": ["vocab.yml"] * 2}, "vocabulary vocab.yml, supported: .spm files"),
-        ({"shortlist": ["lex.gz", 50, 50]}, "lex.gz is missing"),
-        ({"output_sampling": ["topk", 10]}, "output-sampling is ['topk', 10]"),
-    ],
-)
-def test_an_option_that_is_not_supported_is_named(fields, message, tmp_path, refusal):
-    source = write_options(write_marian_folder(tmp_path / "source"), **fields)
-    assert message in refusal(source)
-
-
-def test_a_tensor_too_few_or_too_many_is_named(tmp_path, refusal):
-    source = write_marian_folder(tmp_path / "source", quantizes=False)
-    (path,) = source.glob("model.*")
-    file = read_marian_file(path)
-    tensors = {name: file.array(name) for name in file.shapes}
-    del tensors["decoder_l2_rnn_bf"]
-    tensors |= {"decoder_l3_rnn_W": tensors["decoder_l2_rnn_W"], "Wemb": tensors["Wemb"][:, :16]}
-    write_npz(path, file.config, tensors)
-    refused = refusal(source)
-    assert "decoder_l2_rnn_bf is missing" in refused
-    assert "decoder_l3_rnn_W (32, 32) is not expected" in refused
-    assert f"Wemb ({SIZE + 1}, 16), not ({SIZE + 1}, 32)" in refused.replace(" is (", " (")
-
-
-def test_a_folder_with_unclear_files_is_refused(tmp_path, refusal):
-    source = write_marian_folder(tmp_path / "source")
-    (model,) = source.glob("model.*")
-    (source / "model2.bin").write_bytes(model.read_bytes())
-    assert "want one model, found model.enfr.intgemm.alphas.bin, model2.bin" in refusal(source)
-    (source / "model2.bin").unlink()
-    (source / "vocab.enfr.spm").rename(source / "vocab.enfr.model")
-    assert "want one vocabulary (.spm), or srcvocab and trgvocab, found none" in refusal(source)
-
-
-def test_a_shortlist_of_another_model_is_refused(tmp_path, refusal):
-    source = write_marian_folder(tmp_path / "source")
-    write_shortlist(source / "lex.50.50.enfr.s2t.bin", [[1], [2]])
-    assert "its 2 source tokens or its target tokens up to 2 do not fit" in refusal(source)
-
-
-def test_a_folder_that_tells_no_languages_is_refused(tmp_path, refusal):
-    source = write_marian_folder(tmp_path / "source")
-    (model,) = source.glob("model.*")
-    model.rename(source / "model.bin")
-    assert "give --source-languages and --target-languages" in refusal(source)

@@ -4,6 +4,7 @@ Names and shapes of the tensors are spelled out here a second time. Quantized ma
 as Marian's converter writes them.
 """
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,6 +107,26 @@ def write_marian_folder(
         write_npz(folder / "model.enfr.npz", config, tensors)
     if has_shortlist:
         write_shortlist(folder / "lex.50.50.enfr.s2t.bin", random_lists(*sizes))
+    return folder
+
+
+def write_options(folder: Path, **fields: Any) -> Path:
+    """Write a file of options beside a model; ``fields`` change it. Returns the folder."""
+    names = ["vocab.enfr.spm", "vocab.enfr.spm"]
+    options = {
+        "relative-paths": True,
+        "models": ["model.enfr.intgemm.alphas.bin"],
+        "vocabs": names,
+        "shortlist": ["lex.50.50.enfr.s2t.bin", False],
+        "beam-size": 1,
+        "normalize": 1.0,
+        "word-penalty": 0,
+        "mini-batch": 64,
+        "max-length-factor": 2.5,
+        "gemm-precision": "int8shiftAlphaAll",
+        **{name.replace("_", "-"): value for name, value in fields.items()},
+    }
+    (folder / "config.yml").write_text(json.dumps(options))  # JSON is YAML
     return folder
 
 

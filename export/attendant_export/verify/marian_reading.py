@@ -83,8 +83,8 @@ class MarianReading:
         if name in self._tensors:
             return self._tensors[name]
         if f"{name}t" in self._tensors:
-            return self._tensors[f"{name}t"].T
-        return self._table("decoder").T
+            return _floats(self._tensors[f"{name}t"].T)
+        return _floats(self._table("decoder").T)
 
     def _embed(self, vectors: FloatArray) -> FloatArray:
         """Vectors of tokens (length, width), scaled, with the sinusoids of their positions."""
@@ -93,8 +93,7 @@ class MarianReading:
         rates = 10_000.0 ** (-np.arange(half) / (half - 1))
         angles = np.arange(length)[:, None] * rates
         positions = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
-        embedded: FloatArray = (vectors * sqrt(width) + positions).astype(np.float32)
-        return embedded
+        return _floats(vectors * sqrt(width) + positions)
 
     def _before(self, x: FloatArray, name: str) -> FloatArray:
         """The input of the sublayer whose norm is ``name``."""
