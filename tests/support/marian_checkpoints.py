@@ -74,7 +74,10 @@ def write_marian(folder: Path, codes: bool = False, **fields: Any) -> Path:
     config = {**FIELDS, "vocab_size": size, "bad_words_ids": [[size - 1]], **pad, **fields}
     write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None})
     tensors = random_tensors(marian_shapes(config))
-    tensors["final_logits_bias"][0, 0] = 4.0  # most translations end soon
+    for tensor in tensors.values():
+        if len(tensor) > 1 and tensor.dim() > 1:
+            tensor *= 2.5  # so that translations have different tokens
+    tensors["final_logits_bias"][0, 0] = 6.0  # so that some translations end soon
     save_file(tensors, folder / "model.safetensors")
     (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# A tiny model\n")
     return folder
