@@ -26,6 +26,7 @@ from attendant_export.bundle.reference_outputs import (
 from attendant_export.models.encoder import Pooling
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 
@@ -47,15 +48,15 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         pooling = POOLINGS[manifest.embedding.pooling]
+        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     return compare_translations(
         OriginalTranslator(checkpoint),
-        texts,
+        language_samples(manifest, outputs["texts"]),
         translators,
         manifest.decoding,
         {p.precision: p.log_probability_bound for p in manifest.parity.precisions},

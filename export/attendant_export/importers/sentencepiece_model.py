@@ -19,7 +19,7 @@ SPACE = "\u2581"
 """The symbol that pieces have in place of a space."""
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3
 PIECE_TYPES = {1: "NORMAL", 2: "UNKNOWN", 3: "CONTROL", 4: "USER_DEFINED", 5: "UNUSED", 6: "BYTE"}
-UNIGRAM = 1
+UNIGRAM, BPE = 1, 2
 MODEL_TYPES = {1: "UNIGRAM", 2: "BPE", 3: "WORD", 4: "CHAR"}
 
 # Message: field: (number, type, default). Messages are "optional" but for the pieces.
@@ -47,11 +47,15 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SentencePieceModel:
-    """A unigram model with its normalization."""
+    """A unigram or BPE model with its normalization."""
 
     path: Path
+    is_bpe: bool
+    texts: tuple[str, ...]
+    """All pieces in the order of the file, which is that of their ids."""
     scores: dict[str, float]
-    """The log-probability of each piece that can match text, in the order of the file."""
+    """The score of each piece that can match text, in the order of the file: its log-probability,
+    or in a BPE model the priority of merges to it."""
     character_map: bytes
     """The precompiled character map; empty for no normalization of characters."""
     adds_dummy_prefix: bool
@@ -74,6 +78,8 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
+        is_bpe=proto.trainer_spec.model_type == BPE,
+        texts=tuple(each.piece for each in proto.pieces),
         scores={each.piece: each.score for each in proto.pieces if each.type == NORMAL},
         character_map=normalizer.precompiled_charsmap,
         adds_dummy_prefix=normalizer.add_dummy_prefix,
@@ -83,9 +89,13 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 def _check_options(path: Path, proto: Any) -> None:
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
-    kind = MODEL_TYPES.get(trainer.model_type, trainer.model_type)
+    if trainer.model_type not in (UNIGRAM, BPE):
+        kind = MODEL_TYPES.get(trainer.model_type, trainer.model_type)
+        raise CheckpointError(
+            f"{path}: trainer_spec.model_type is {kind}, which is not supported; supported: "
+            "UNIGRAM, BPE"
+        )
     for name, value, supported in (
-        ("trainer_spec.model_type", kind, "UNIGRAM"),
         ("trainer_spec.treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix, False),
         ("trainer_spec.byte_fallback", trainer.byte_fallback, False),
         ("normalizer_spec.escape_whitespaces", normalizer.escape_whitespaces, True),

@@ -120,7 +120,9 @@ def compare_with_original(
         implementation=IMPLEMENTATION,
         implementation_version=original.version,
         num_texts=len(texts),
-        num_different_token_ids=count_other_token_ids(original, texts),
+        num_different_token_ids=count_other_token_ids(
+            original, {text: (ids, original.token_ids(text)) for text, ids in texts.items()}
+        ),
     )
     expected = [original.hidden_states(ids) for ids in texts.values()]
     vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
@@ -141,9 +143,11 @@ def compare_with_original(
     return parity
 
 
-def count_other_token_ids(original: Original, texts: Mapping[str, Sequence[int]]) -> int:
-    """Number of texts whose token ids differ from those of the original's tokenizer."""
-    different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
+def count_other_token_ids(
+    original: Original, texts: Mapping[str, tuple[Sequence[int], Sequence[int]]]
+) -> int:
+    """Number of texts whose token ids differ from the second ones, those of the original."""
+    different = [text for text, (ours, theirs) in texts.items() if list(ours) != list(theirs)]
     if different:
         logger.warning(
             "the tokenizer of %s %s gives other token ids for %d of %d texts, first for %r",
