@@ -43,7 +43,11 @@ class ModelAsOriginal:
         ids = [i if i < size else self.unk_id for i in self.tokenizer.encode(text).ids]
         return [0] if text == self.renumbered else ids
 
-    def trace(self, source, beam_size, max_tokens):
+    def sample_ids(self, sample):
+        return self.token_ids(sample.text)
+
+    def trace(self, sample, beam_size, max_tokens):
+        source = list(sample.token_ids)
         if beam_size == 1:
             found = trace_of(greedy(self.model, [source], max_tokens)[0])
         else:
@@ -53,9 +57,9 @@ class ModelAsOriginal:
             return SearchTrace([best], trace_of(best).steps)
         return found
 
-    def translate(self, sources, beam_size, max_tokens):
-        found = [self.trace(s, beam_size, max_tokens).hypotheses[0].token_ids for s in sources]
-        return [(*ids, 5) for ids in found] if len(sources) > 1 and self.alters_batches else found
+    def translate(self, samples, beam_size, max_tokens):
+        found = [self.trace(s, beam_size, max_tokens).hypotheses[0].token_ids for s in samples]
+        return [(*ids, 5) for ids in found] if len(samples) > 1 and self.alters_batches else found
 
     def score(self, sources, targets):
         return score(self.model, sources, targets)
