@@ -85,7 +85,7 @@ def test_tags_choose_the_tokens_around_a_text_and_those_that_a_target_begins_wit
                 special = tokenizer.decode(list(forced), skip_special_tokens=False)
                 assert not special or special not in found.hypotheses[0].text
         described = server.models.GetModel(GetModelRequest())
-        assert set(described.source_languages) == set(tags[0])
+        assert set(described.model.source_languages) == set(tags[0])
         request = ScoreRequest(
             pairs=[TranslationPair(source=TEXTS[0], target=TEXTS[1])],
             source_language=PAIRS[family][0][0],

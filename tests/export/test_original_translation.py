@@ -196,6 +196,34 @@ def test_suppressed_tokens_are_never_found_and_the_length_penalty_ranks(imported
                 assert sums == sorted(sums, reverse=True)
 
 
+def test_forced_tokens_begin_every_output_and_cost_nothing(imported, texts):
+    _, bundle = imported
+    manifest = read_manifest(bundle)
+    graphs = TranslationGraphs(bundle, manifest.precisions[0], manifest)
+    sources, limits = [text["token_ids"] for text in texts], [12] * NUM_TEXTS
+    forced = [[7, 8, 9][: i % 4] for i in range(NUM_TEXTS)]
+    for beam_size in (1, 4):
+        outputs = []
+        for step in graphs.steps_for(beam_size):
+            found = search_all(
+                *(graphs, sources, limits),
+                beam_size=beam_size,
+                step=step,
+                max_running=3,
+                forced_token_ids=forced,
+            )
+            outputs.append([trace.hypotheses[0].token_ids for trace in found])
+            for source, ids, trace in zip(sources, forced, found, strict=True):
+                for hypothesis in trace.hypotheses:
+                    tokens, values = hypothesis.token_ids, hypothesis.log_probabilities
+                    assert list(tokens[: len(ids)]) == ids
+                    assert not any(values[: len(ids)])
+                    (scored,) = graphs.score([source], [tokens])
+                    own = pytest.approx(scored[len(ids) :], abs=1e-4)
+                    assert list(values[len(ids) :]) == own
+        assert all(each == outputs[0] for each in outputs)
+
+
 def test_the_original_needs_transformers(monkeypatch, tmp_path):
     monkeypatch.setattr(original, "find_spec", lambda name: None)
     with pytest.raises(original.OriginalError, match="needs transformers"):
