@@ -231,4 +231,5 @@ def test_languages_come_from_the_information_of_the_model(tmp_path):
     source = write_marian_folder(tmp_path / "source")
     (source / "model_info.json").write_text('{"shortName": "pt-en-tiny"}')
     tokenizers = read_translator(source).tokenizers
-    assert (tokenizers.source_languages, tokenizers.target_languages) == (("pt",), ("en",))
+    assert [each.tag for each in tokenizers.source_languages] == ["pt"]
+    assert [each.tag for each in tokenizers.target_languages] == ["en"]

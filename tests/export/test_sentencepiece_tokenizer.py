@@ -180,7 +180,7 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": option(3, 2)}, "trainer_spec.model_type is BPE, which is not supported"),
+        ({"trainer": option(3, 3)}, "trainer_spec.model_type is WORD, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
         ({"special": [("</s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),

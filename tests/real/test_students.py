@@ -11,6 +11,7 @@ from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.marian_file import read_marian_file
+from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_server.settings import Settings
 
@@ -115,4 +116,4 @@ def test_served_tokens_are_those_of_the_reading(server, lines, model):
     tokenized = running.models.Tokenize(TokenizeRequest(texts=texts)).results
     for result, tokens in zip(tokenized, found, strict=True):
         ids = [token.id for token in result.tokens]
-        assert list(reading.translate([ids], 1, 3 * len(ids) + 16)[0]) == tokens
+        assert list(reading.translate([Sample("", tuple(ids))], 1, 3 * len(ids) + 16)[0]) == tokens

@@ -38,6 +38,7 @@ from attendant_export.verify.ctranslate2_original import (
 )
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
@@ -68,22 +69,22 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         pooling = POOLINGS[manifest.embedding.pooling]
+        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     max_tokens = manifest.limits.max_target_tokens
     if is_ctranslate2(Checkpoint(checkpoint)):
         translator = CTranslate2Translator(checkpoint, _tokens(checkpoint, manifest))
-        sources = list(texts.values())
+        sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
     is_marian_file = is_marian(Checkpoint(checkpoint))
     return compare_translations(
         _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
-        texts,
+        language_samples(manifest, outputs["texts"]),
         translators,
         manifest.decoding,
         bounds,

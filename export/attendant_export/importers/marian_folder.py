@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import SpecialTokens
+from attendant.v1.bundle_pb2 import Language, SpecialTokens
 from torch import Tensor
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.encoder_decoder import NEVER
 from attendant_export.importers.imported import ImportedTranslator
-from attendant_export.importers.marian import NEVER
 from attendant_export.importers.marian_file import MarianFile, read_marian_file
 from attendant_export.importers.marian_network import (
     LOGITS_BIAS,
@@ -28,10 +28,7 @@ from attendant_export.importers.marian_network import (
 )
 from attendant_export.importers.marian_options import MarianOptions, read_options
 from attendant_export.importers.marian_shortlist import LexicalShortlist
-from attendant_export.importers.marian_tokenizer import (
-    DEFAULT_MAX_TOKENS,
-    TranslationTokenizers,
-)
+from attendant_export.importers.marian_tokenizer import DEFAULT_MAX_TOKENS
 from attendant_export.importers.sentencepiece_model import (
     SentencePieceModel,
     read_sentencepiece,
@@ -40,6 +37,7 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
     sentencepiece_tokenizer,
 )
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import TranslationTokens
 
@@ -183,8 +181,8 @@ def _tokenizers(
         source_tokens=_special_tokens(vocabularies[0]),
         target_tokens=_special_tokens(vocabularies[1]),
         max_tokens=DEFAULT_MAX_TOKENS,
-        source_languages=languages[:1],
-        target_languages=languages[1:],
+        source_languages=[Language(tag=tag) for tag in languages[:1]],
+        target_languages=[Language(tag=tag) for tag in languages[1:]],
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from attendant_export.verify.embedding import FloatArray
+from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.marian_reading import MarianReading
 from attendant_export.verify.original import OriginalError
 from attendant_export.verify.reference_search import (
@@ -64,15 +65,20 @@ class MarianOriginal:
 
         return sentencepiece.SentencePieceProcessor(model_file=str(self._vocabulary))
 
+    def sample_ids(self, sample: Sample) -> list[int] | None:
+        """`token_ids` of the text: a model has one language of each side."""
+        return self.token_ids(sample.text)
+
     def translate(
-        self, sources: Sequence[Sequence[int]], beam_size: int, max_tokens: int
+        self, samples: Sequence[Sample], beam_size: int, max_tokens: int
     ) -> list[TokenIds]:
-        """The best translation of each source, one by one. Raises OriginalError."""
-        traces = [self.trace(source, beam_size, max_tokens) for source in sources]
+        """The best translation of each sample, one by one. Raises OriginalError."""
+        traces = [self.trace(sample, beam_size, max_tokens) for sample in samples]
         return [trace.hypotheses[0].token_ids for trace in traces]
 
-    def trace(self, source: Sequence[int], beam_size: int, max_tokens: int) -> SearchTrace:
-        """The search for one source with the candidates of each step. Raises OriginalError."""
+    def trace(self, sample: Sample, beam_size: int, max_tokens: int) -> SearchTrace:
+        """The search for one sample with the candidates of each step. Raises OriginalError."""
+        source = sample.token_ids
         key = (tuple(source), beam_size)
         if key not in self._traces:
             search = self._greedy if beam_size == 1 else self._beam

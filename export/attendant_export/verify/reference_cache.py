@@ -19,6 +19,9 @@ from attendant.v1.bundle_pb2 import (
 from attendant_export.graphs.step_interface import TYPES
 from attendant_export.verify.graph_sessions import Array, TranslationGraphs
 
+FORCED = 1e4
+"""Added to the log-probability of a forced token."""
+
 
 class ReferenceCache:
     """Caches of running sentences in slots of ``width`` rows. The first slots are occupied."""
@@ -81,16 +84,26 @@ class ReferenceCache:
         for _, memory in self._past:
             memory[slot] = memory[slot, parents]
 
+    @property
+    def num_step_tokens(self) -> int:
+        """Number of tokens that one run decodes for each row."""
+        return self._graphs.num_step_tokens(self.graph)
+
     def step(
-        self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        num_candidates: int,
+        forced: Sequence[Sequence[int]] = (),
     ) -> tuple[Array, Array]:
         """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
         Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
-        A graph of several tokens returns the best token of each step instead.
+        A graph of several tokens returns the best token of each step instead. ``forced`` holds the
+        first tokens that each row must choose, in a search without shortlists.
         """
         outputs = self._step.signature.outputs
-        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates)
+        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates, forced)
         with session.naming_errors():
             binding = session.io_binding()
             binding.bind_output(outputs.candidate_ids)
@@ -115,7 +128,11 @@ class ReferenceCache:
         return ids.reshape(shape), log_p.reshape(shape)
 
     def _inputs(
-        self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        num_candidates: int,
+        forced: Sequence[Sequence[int]],
     ) -> dict[str, Array]:
         """The inputs other than states, by their names in the signature."""
         names = self._step.signature.inputs
@@ -135,9 +152,13 @@ class ReferenceCache:
         if names.shortlist:
             suppressed = np.flatnonzero(np.isin(listed, suppressed))
         rows = np.arange(len(tokens)).repeat(len(suppressed))
-        for bias in names.token_biases:
-            arrays[bias.indices] = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
-            arrays[bias.values] = np.full(len(rows), -np.inf, np.float32)
+        never = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
+        for i, bias in enumerate(names.token_biases):
+            chosen = [(row, ids[i]) for row, ids in enumerate(forced) if i < len(ids)]
+            always = np.array(chosen, np.int64).reshape(-1, 2)
+            arrays[bias.indices] = np.concatenate([never, always])
+            values = [-np.inf] * len(never) + [FORCED] * len(always)
+            arrays[bias.values] = np.array(values, np.float32)
         arrays.pop("", None)  # inputs that this graph does not have
         return arrays
 
