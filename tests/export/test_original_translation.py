@@ -30,7 +30,8 @@ BATCHES = original_translation.BATCHINGS
 class ModelAsOriginal:
     """The PyTorch model of an imported checkpoint in the place of the original."""
 
-    version, default_beam_size, length_penalty = "0", 1, 1.0
+    implementation, version = "transformers", "0"
+    default_beam_size, length_penalty = 1, 1.0
 
     def __init__(self, source):
         imported = read_translator(source)
@@ -43,7 +44,11 @@ class ModelAsOriginal:
         ids = [i if i < size else self.unk_id for i in self.tokenizer.encode(text).ids]
         return [0] if text == self.renumbered else ids
 
-    def trace(self, source, beam_size, max_tokens):
+    def sample_ids(self, sample):
+        return self.token_ids(sample.text)
+
+    def trace(self, sample, beam_size, max_tokens):
+        source = list(sample.token_ids)
         if beam_size == 1:
             found = trace_of(greedy(self.model, [source], max_tokens)[0])
         else:
@@ -53,9 +58,9 @@ class ModelAsOriginal:
             return SearchTrace([best], trace_of(best).steps)
         return found
 
-    def translate(self, sources, beam_size, max_tokens):
-        found = [self.trace(s, beam_size, max_tokens).hypotheses[0].token_ids for s in sources]
-        return [(*ids, 5) for ids in found] if len(sources) > 1 and self.alters_batches else found
+    def translate(self, samples, beam_size, max_tokens):
+        found = [self.trace(s, beam_size, max_tokens).hypotheses[0].token_ids for s in samples]
+        return [(*ids, 5) for ids in found] if len(samples) > 1 and self.alters_batches else found
 
     def score(self, sources, targets):
         return score(self.model, sources, targets)
@@ -192,6 +197,34 @@ def test_suppressed_tokens_are_never_found_and_the_length_penalty_ranks(imported
             for trace in found:
                 sums = [sum(h.log_probabilities) for h in trace.hypotheses]
                 assert sums == sorted(sums, reverse=True)
+
+
+def test_forced_tokens_begin_every_output_and_cost_nothing(imported, texts):
+    _, bundle = imported
+    manifest = read_manifest(bundle)
+    graphs = TranslationGraphs(bundle, manifest.precisions[0], manifest)
+    sources, limits = [text["token_ids"] for text in texts], [12] * NUM_TEXTS
+    forced = [[7, 8, 9][: i % 4] for i in range(NUM_TEXTS)]
+    for beam_size in (1, 4):
+        outputs = []
+        for step in graphs.steps_for(beam_size):
+            found = search_all(
+                *(graphs, sources, limits),
+                beam_size=beam_size,
+                step=step,
+                max_running=3,
+                forced_token_ids=forced,
+            )
+            outputs.append([trace.hypotheses[0].token_ids for trace in found])
+            for source, ids, trace in zip(sources, forced, found, strict=True):
+                for hypothesis in trace.hypotheses:
+                    tokens, values = hypothesis.token_ids, hypothesis.log_probabilities
+                    assert list(tokens[: len(ids)]) == ids
+                    assert not any(values[: len(ids)])
+                    (scored,) = graphs.score([source], [tokens])
+                    own = pytest.approx(scored[len(ids) :], abs=1e-4)
+                    assert list(values[len(ids) :]) == own
+        assert all(each == outputs[0] for each in outputs)
 
 
 def test_the_original_needs_transformers(monkeypatch, tmp_path):

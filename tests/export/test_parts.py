@@ -10,6 +10,7 @@ from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
+from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs import stack as graph_stack
 from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.layers import Layers
@@ -21,6 +22,7 @@ from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import RelativePositions
+from attendant_export.models.ssru import Ssru
 from attendant_export.models.stack import Stack as StackModule
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,6 +189,44 @@ def test_attention_to_a_cached_past(d_model, part, seed):
         )
         keys, values = found["new_keys"], found["new_values"]
         assert_close(found["found"], expected[:, i])
+
+
+@some.random_parts
+@given(WIDTHS, SEEDS)
+def test_an_ssru_of_whole_texts_and_of_one_token_at_a_time(d_model, seed):
+    module = part_of(Ssru, seed, d_model)
+    x = 3 * random_states(seed, *SHAPE, d_model)
+    weights = torch.cat([module.forget.weight, module.candidate.weight])
+    bias = torch.cat([module.forget.bias, torch.zeros(d_model)])
+    parameters: Parameters = {
+        "s.gates.weight": weights.detach().numpy(),
+        "s.gates.bias": bias.detach().numpy(),
+    }
+
+    def build_whole(g: Layers) -> None:
+        gates = g.linear(g.input("x", np.float32, "rows", d_model), "s.gates")
+        states = graph_ssru.states_of_sequence(g, gates, g.integers(*SHAPE), d_model)
+        g.output("found", graph_ssru.output(g, states), np.float32, "rows", d_model)
+
+    def build_step(g: Layers) -> None:
+        gates = g.linear(g.input("x", np.float32, "rows", d_model), "s.gates")
+        state = graph_ssru.next_state(g, gates, g.input("state", np.float32, "rows", d_model))
+        g.output("next", state, np.float32, "rows", d_model)
+        g.output("found", graph_ssru.output(g, state), np.float32, "rows", d_model)
+
+    with torch.inference_mode():
+        expected, last = module(x)
+        first, state = module(x[:, :2])
+        rest, _ = module(x[:, 2:], state)
+    assert_close(torch.cat([first, rest], dim=1).numpy(), expected)
+    whole = run_graph(build_whole, parameters, x=x.flatten(0, 1).numpy())["found"]
+    assert_close(whole, expected.flatten(0, 1))
+    state = np.zeros((3, d_model), np.float32)
+    for i in range(SHAPE[1]):
+        found = run_graph(build_step, parameters, x=x[:, i].numpy(), state=state)
+        state = found["next"]
+        assert_close(found["found"], expected[:, i])
+    assert_close(state, last)
 
 
 @some.random_parts

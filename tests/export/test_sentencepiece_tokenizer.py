@@ -12,8 +12,11 @@ from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sente
 from tokenizers import Tokenizer
 
 from tests.support.sentencepiece_files import (
+    BYTE,
+    CONTROL,
     RULES,
     SPACE,
+    SPECIAL,
     TINY_RULES,
     USER_DEFINED,
     Pieces,
@@ -177,11 +180,14 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": option(3, 2)}, "trainer_spec.model_type is BPE, which is not supported"),
+        ({"trainer": option(3, 3)}, "trainer_spec.model_type is WORD, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
-        ({"trainer": option(35, 1)}, "trainer_spec.byte_fallback is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
-        ({"kind": USER_DEFINED}, "is USER_DEFINED, which is not supported; supported: NORMAL"),
+        ({"special": [("</s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
+        (
+            {"special": (*SPECIAL, ("a b", 0.0, USER_DEFINED))},
+            "the piece 'a b' is USER_DEFINED, which is not supported; supported: NORMAL",
+        ),
     ],
 )
 def test_an_unsupported_model_is_refused(changes, message, pieces, tmp_path):
@@ -228,3 +234,53 @@ def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_
     path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
     with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
         sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
+
+
+BYTES = tuple((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256))
+SYMBOL = "__start__"
+
+
+@pytest.fixture(scope="module")
+def own(pieces, tmp_path_factory):
+    """A model with bytes and a user-defined symbol, and the tokenizer of its own ids."""
+    path = tmp_path_factory.mktemp("own") / "vocab.spm"
+    special = (*SPECIAL, (SYMBOL, 0.0, USER_DEFINED), *BYTES)
+    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate((*model.pieces, "<pad>"))}
+    vocabulary = Vocabulary(ids, model.unknown, "</s>", "<pad>", has_codes=False)
+    return path, ids, read_plainly(sentencepiece_tokenizer(model, vocabulary))
+
+
+def test_unknown_characters_become_the_pieces_of_their_bytes(own):
+    _, ids, tokenizer = own
+    encoding = tokenizer.encode("a \U0001f633\u4e00")
+    bytes_ = "\U0001f633\u4e00".encode()
+    assert encoding.tokens[-len(bytes_) - 1 : -1] == [f"<0x{byte:02X}>" for byte in bytes_]
+    assert tokenizer.decode(encoding.ids) == "a \U0001f633\u4e00"
+    assert ids["<unk>"] not in encoding.ids
+
+
+def test_user_defined_symbols_are_one_token_anywhere(own):
+    _, ids, tokenizer = own
+    found = tokenizer.encode(f"The train{SYMBOL}is {SYMBOL} late {SYMBOL}{SYMBOL}").ids
+    assert found.count(ids[SYMBOL]) == 4
+
+
+def test_a_vocabulary_without_codes_reads_them_as_plain_text(own):
+    _, ids, tokenizer = own
+    found = tokenizer.encode(">>fra<< The train")
+    assert found.ids[-1] == ids["</s>"]
+    assert tokenizer.decode(found.ids) == ">>fra<< The train"
+
+
+def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
+    library = pytest.importorskip("sentencepiece")
+    path, ids, tokenizer = own
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    draw = random.Random(3)
+    for text in islice(drawn_texts(), 3000):
+        at = draw.randint(0, len(text))
+        text = text[:at] + SYMBOL * (draw.random() < 0.2) + text[at:]
+        expected = [*processor.encode(text), ids["</s>"]]
+        assert tokenizer.encode(text).ids == expected, ascii(text)

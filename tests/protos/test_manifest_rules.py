@@ -202,9 +202,25 @@ RULES: dict[str, tuple[Change, str]] = {
         "data_type must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16",
     ),
     "a state of nobody": (set_state(0, owner="STATE_OWNER_UNSPECIFIED"), "owner is missing"),
-    "a state that is replaced": (
+    "a replaced state with positions": (
         set_state(0, update="STATE_UPDATE_REPLACED"),
-        "state past_key_0: only STATE_UPDATE_GROWS is supported",
+        "state past_key_0: shape must be [width]",
+    ),
+    "a huge replaced state": (
+        set_state(0, update="STATE_UPDATE_REPLACED", shape=[2**31]),
+        "sizes in shape must be between 1 and",
+    ),
+    "a replaced state that no step writes": (
+        set_state(0, update="STATE_UPDATE_REPLACED", shape=[16], outputs=[]),
+        "state past_key_0: outputs must have one entry",
+    ),
+    "a constant state of a row": (
+        set_state(0, update="STATE_UPDATE_CONSTANT"),
+        "state past_key_0: only STATE_UPDATE_GROWS or STATE_UPDATE_REPLACED is supported",
+    ),
+    "a replaced state of a source": (
+        set_state(1, update="STATE_UPDATE_REPLACED"),
+        "state cross_key_0: only STATE_UPDATE_CONSTANT is supported",
     ),
     "a state of a source that grows": (
         set_state(1, update="STATE_UPDATE_GROWS"),

@@ -14,12 +14,16 @@ from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
 from attendant_server.tokenizer import TextTokenizer
 
+from tests.real.downloads import ENGLISH_PORTUGUESE, PORTUGUESE_ENGLISH
+
 pytestmark = pytest.mark.real
 
 FOLDER = "REAL_TOKENIZERS"
 """The environment variable that names a folder: ``opus/*`` are checkpoints of MarianMT without
 weights, and ``spm/*.model`` are unigram models."""
 NUM_RANDOM = 6000
+MAX_CHARACTERS = 10_000
+"""Limit for pieces whose sums of scores tie: SentencePiece adds them in single precision."""
 EMOJI = (
     "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
     "\U0001f44d\U0001f3ff",
@@ -102,6 +106,21 @@ def test_ids_are_those_of_the_tokenizer_of_marian(folder, side):
                 yield text, original(**{argument: text})["input_ids"]
 
     assert server_ids(folder / f"{side}.spm", vocabulary, expected()) > 20_000
+
+
+@pytest.mark.parametrize(
+    "student", [ENGLISH_PORTUGUESE, PORTUGUESE_ENGLISH], ids=lambda student: student.name
+)
+def test_ids_of_a_vocabulary_of_marian_are_those_of_sentencepiece(student):
+    library = pytest.importorskip("sentencepiece")
+    (path,) = student.fetch().glob("*.spm")
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    ids = {piece: i for i, piece in enumerate((*read_sentencepiece(path).pieces, "<pad>"))}
+    vocabulary = Vocabulary(ids, unk="<unk>", eos="</s>", pad="<pad>", has_codes=False)
+    texts = [text for text in strings() if len(text) < MAX_CHARACTERS]
+    texts += [">>fra<< a", ">> a <<", ">>x<<"]
+    expected = ((text, [*processor.encode(text), ids["</s>"]]) for text in texts)
+    assert server_ids(path, vocabulary, expected) > 20_000
 
 
 @pytest.mark.parametrize("path", folders("spm/*.model"), ids=lambda path: path.name)

@@ -8,9 +8,6 @@ from attendant.v1.architecture_pb2 import (
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
-    POSITION_KIND_SINUSOIDAL_HALVED,
-    POSITION_KIND_SINUSOIDAL_INTERLEAVED,
-    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
     Attention,
@@ -20,8 +17,10 @@ from attendant.v1.architecture_pb2 import (
     LayerGroup,
     Positions,
     RelativePositions,
+    Ssru,
     Stack,
 )
+from attendant_export.models.embeddings import SINUSOIDS
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -71,11 +70,7 @@ def positions(d_model: int) -> st.SearchStrategy[Positions]:
     """Positions for texts of at least `MAX_LENGTH` tokens."""
     kinds = [POSITION_KIND_UNSPECIFIED, POSITION_KIND_LEARNED]
     if d_model % 2 == 0:
-        kinds += [
-            POSITION_KIND_SINUSOIDAL_HALVED,
-            POSITION_KIND_SINUSOIDAL_INTERLEAVED,
-            POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
-        ]
+        kinds += SINUSOIDS
     return st.builds(
         lambda kind, offset, more: Positions(
             kind=kind, num_positions=offset + MAX_LENGTH + more, offset=offset
@@ -110,10 +105,13 @@ def relative_positions() -> st.SearchStrategy[RelativePositions]:
 
 @st.composite
 def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
+    """Layers with self-attention or, in a decoder only, with an SSRU."""
     is_causal = is_decoder or draw(st.booleans())
+    has_ssru = is_decoder and draw(st.booleans())
     return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
-        self_attention=draw(attentions(is_causal, is_cached=is_decoder)),
+        self_attention=None if has_ssru else draw(attentions(is_causal, is_cached=is_decoder)),
+        ssru=Ssru() if has_ssru else None,
         cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
         feed_forward=draw(feed_forwards()),
     )

@@ -43,7 +43,8 @@ RULES = TINY_RULES | {
     if (composed := unicodedata.normalize("NFC", chr(code))) != chr(code)
 }
 """Also the characters that NFC changes by themselves."""
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+SPECIAL = (("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL))
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,17 @@ def frequent_pieces(
 
 
 def write_sentencepiece(
-    path: Path, pieces: Pieces, kind: int = NORMAL, trainer: bytes = b"", normalizer: bytes = b""
+    path: Path,
+    pieces: Pieces,
+    kind: int = NORMAL,
+    trainer: bytes = b"",
+    normalizer: bytes = b"",
+    special: Sequence[tuple[str, float, int]] = SPECIAL,
 ) -> Path:
-    """Write a model. ``kind`` is the type of the last piece; the bytes are appended options."""
-    special = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
+    """Write a model. ``kind`` is the type of the last piece; the bytes are appended options.
+
+    ``special`` are the first pieces, with their scores and types.
+    """
     normal = [(piece, score, NORMAL) for piece, score in pieces.scores.items()]
     normal[-1] = (*normal[-1][:2], kind)
     content = b"".join(_message(1, _piece(*each)) for each in [*special, *normal])

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
@@ -143,19 +143,38 @@ def _languages(
         )
     if options.languages is not None:
         raise ValueError("--languages is for embedding models: give --source-languages and so on")
-    stated = imported.tokenizers.source_languages, imported.tokenizers.target_languages
-    named = PAIR.search(checkpoint.name)
-    tags = [
-        given or each or ((named[i + 1],) if named else ())
-        for i, (given, each) in enumerate(zip(sides, stated, strict=True))
+    tokenizers, named = imported.tokenizers, PAIR.search(checkpoint.name)
+    stated = (tokenizers.source_languages, tokenizers.target_languages)
+    chosen = [
+        _chosen_languages(side, tags, found, named[i + 1] if named else "")
+        for i, (side, tags, found) in enumerate(
+            zip(("source", "target"), sides, stated, strict=True)
+        )
     ]
-    if not all(tags):
+    if not all(chosen):
         raise CheckpointError(
             f"{checkpoint.title} does not state the languages: give --source-languages and "
             "--target-languages"
         )
-    sources, targets = ([Language(tag=tag) for tag in each] for each in tags)
-    return Manifest(source_languages=sources, target_languages=targets)
+    return Manifest(source_languages=chosen[0], target_languages=chosen[1])
+
+
+def _chosen_languages(
+    side: str, tags: Sequence[str] | None, stated: Sequence[Language], named: str
+) -> Sequence[Language]:
+    """The languages of one side: given by tags, stated by the checkpoint, or named by its folder.
+
+    Raises ValueError for a tag without the tokens that the languages of the checkpoint have.
+    """
+    if not tags:
+        return stated or ([Language(tag=named)] if named else [])
+    if all(language == Language(tag=language.tag) for language in stated):
+        return [Language(tag=tag) for tag in tags]
+    by_tag = {language.tag: language for language in stated}
+    for tag in tags:
+        if tag not in by_tag:
+            raise ValueError(f"--{side}-languages: {tag!r} is none of {', '.join(by_tag)}")
+    return [by_tag[tag] for tag in tags]
 
 
 def _new_manifest(
@@ -179,7 +198,8 @@ def _new_manifest(
 
 def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationExport:
     tokenizers, manifest = imported.tokenizers, draft.manifest
-    export = TranslationExport(imported.model, tokenizers.source, draft, tokenizers.target)
+    own = None if tokenizers.target is tokenizers.source else tokenizers.target
+    export = TranslationExport(imported.model, tokenizers.source, draft, own, imported.shortlists)
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:

@@ -30,6 +30,7 @@ from google.protobuf.message import Message
 
 from attendant_export.bundle.exchange import describe_replaced
 from attendant_export.data.shortlists import WITH_SHORTLISTS
+from attendant_export.verify.marian_original import WITHOUT_TOKENIZER
 
 MANIFEST = "manifest.json"
 
@@ -226,7 +227,7 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
 def describe_original(parity: OriginalParity) -> list[str]:
     """Sentences on the comparison with the original implementation."""
     compared = f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
-    if parity.implementation == "ctranslate2":  # It has no tokenizer.
+    if parity.implementation in (WITHOUT_TOKENIZER, "ctranslate2"):  # They have no tokenizer.
         compared = f"the token ids of {parity.num_texts} texts were translated"
     first = f"{parity.implementation} {parity.implementation_version}: {compared}"
     if parity.HasField("min_cosine"):

@@ -12,6 +12,7 @@ from attendant.v1.bundle_pb2 import (
     PrecisionGraphs,
 )
 from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
+from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.manifest import (
     check_files,
@@ -25,6 +26,9 @@ from attendant_export.bundle.reference_outputs import (
 )
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
+from attendant_export.importers.marian_file import read_marian_file
+from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
+from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.models.encoder import Pooling
 from attendant_export.verify import ctranslate2_original, original
 from attendant_export.verify.ctranslate2_original import (
@@ -34,6 +38,8 @@ from attendant_export.verify.ctranslate2_original import (
 )
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.language_samples import language_samples
+from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 
@@ -45,9 +51,11 @@ POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
 
 
 def is_original_installed(checkpoint: Path) -> bool:
-    """Whether the original implementation of a checkpoint is installed."""
-    is_folder = is_ctranslate2(Checkpoint(checkpoint))
-    return ctranslate2_original.is_installed() if is_folder else original.is_installed()
+    """Whether there is an implementation to compare a checkpoint's model with."""
+    files = Checkpoint(checkpoint)
+    if is_ctranslate2(files):
+        return ctranslate2_original.is_installed()
+    return is_marian(files) or original.is_installed()
 
 
 def compare_model(
@@ -61,10 +69,10 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         pooling = POOLINGS[manifest.embedding.pooling]
+        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
         return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
@@ -73,11 +81,16 @@ def compare_model(
     max_tokens = manifest.limits.max_target_tokens
     if is_ctranslate2(Checkpoint(checkpoint)):
         translator = CTranslate2Translator(checkpoint, _tokens(checkpoint, manifest))
-        sources = list(texts.values())
+        sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
+    is_marian_file = is_marian(Checkpoint(checkpoint))
     return compare_translations(
-        *(OriginalTranslator(checkpoint), texts, translators),
-        *(manifest.decoding, bounds, max_tokens),
+        _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
+        language_samples(manifest, outputs["texts"]),
+        translators,
+        manifest.decoding,
+        bounds,
+        max_tokens,
     )
 
 
@@ -99,6 +112,24 @@ def _tokens(folder: Path, manifest: Manifest) -> FolderTokens:
         eos=options.eos,
         adds_bos=options.adds_bos,
         adds_eos=options.adds_eos,
+    )
+
+
+def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
+    checkpoint, decoding = Checkpoint(folder), manifest.decoding
+    options = read_options(checkpoint)
+    file = read_marian_file(checkpoint.path(options.model))
+    num_tokens = file.shapes.get(LOGITS_BIAS, (0,))[-1]
+    if num_tokens + 1 != manifest.architecture.target_embeddings.vocab_size:
+        raise ParityError(f"{file.path} has {num_tokens} tokens, which the bundle does not have")
+    return MarianOriginal(
+        {name: file.array(name) for name in file.shapes if not name.endswith(UNUSED_SUFFIX)},
+        file.config,
+        checkpoint.path(options.vocabularies[0]),
+        target_tokens(manifest).eos_id,
+        decoding.suppressed_token_ids,
+        decoding.beam_size or 1,
+        decoding.length_penalty if decoding.HasField("length_penalty") else 1.0,
     )
 
 

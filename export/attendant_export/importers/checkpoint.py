@@ -118,6 +118,11 @@ class Config:
     def __contains__(self, name: str) -> bool:
         return self._fields.get(name) is not None
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields."""
+        return list(self._fields)
+
     def get(self, name: str, default: Any = None) -> Any:
         """A field; ``default`` if it is absent or null."""
         value = self._fields.get(name)

@@ -40,7 +40,11 @@ from attendant_export.importers.ctranslate2_options import (
     read_token_options,
 )
 from attendant_export.importers.ctranslate2_tokenizers import read_tokenizers
-from attendant_export.importers.ctranslate2_vocabulary import Vocabularies, read_vocabularies
+from attendant_export.importers.ctranslate2_vocabulary import (
+    Vocabularies,
+    has_vocabulary,
+    read_vocabularies,
+)
 from attendant_export.importers.ctranslate2_weights import (
     EMBEDDINGS,
     POSITIONS,
@@ -68,10 +72,13 @@ ACTIVATIONS: Mapping[Scalar, Activation.ValueType] = {
 
 
 def is_ctranslate2(checkpoint: Checkpoint) -> bool:
-    """Whether a folder is one of CTranslate2, whose configuration names no family."""
-    if checkpoint.has(CONFIG) and "model_type" in checkpoint.config:
-        return False
-    return checkpoint.has(MODEL_FILE)
+    """Whether a folder is one of CTranslate2, whose configuration names no family.
+
+    Folders of early versions have no configuration, but vocabularies that those of Marian lack.
+    """
+    if checkpoint.has(CONFIG):
+        return "model_type" not in checkpoint.config and checkpoint.has(MODEL_FILE)
+    return checkpoint.has(MODEL_FILE) and has_vocabulary(checkpoint)
 
 
 def read_folder_tokens(checkpoint: Checkpoint) -> tuple[Vocabularies, TokenOptions]:

@@ -6,6 +6,7 @@ one SentencePiece model, or ``tokenizer.json``. Otherwise the user must say what
 
 from collections.abc import Callable, Mapping
 
+from attendant.v1.bundle_pb2 import Language
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -23,11 +24,11 @@ from attendant_export.importers.ctranslate2_vocabulary import Side, Vocabularies
 from attendant_export.importers.marian_tokenizer import (
     SOURCE_MODEL,
     TARGET_MODEL,
-    TranslationTokenizers,
 )
 from attendant_export.importers.sentencepiece_model import SPACE, read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
 MODEL_SUFFIXES = (".spm", ".model")
 MAX_TOKENS = 1024
@@ -63,7 +64,9 @@ def read_tokenizers(
         target_tokens=vocabularies.target.special_tokens,
         max_tokens=MAX_TOKENS,
         source_languages=(),
-        target_languages=tuple(code[2:-2] for code in _vocabulary(vocabularies.source).codes),
+        target_languages=[
+            Language(tag=code[2:-2]) for code in _vocabulary(vocabularies.source).codes
+        ],
     )
 
 

@@ -94,6 +94,11 @@ def _with_added(side: Side) -> Side:
     return replace(side, tokens=[*side.tokens, name], pad=side.pad or name, has_added=True)
 
 
+def has_vocabulary(checkpoint: Checkpoint) -> bool:
+    """Whether a folder has a vocabulary of CTranslate2."""
+    return any(_file(checkpoint, name) for name in (SHARED, SOURCE, TARGET))
+
+
 def _file(checkpoint: Checkpoint, name: str) -> str | None:
     return next(filter(checkpoint.has, (f"{name}.json", f"{name}.txt")), None)
 

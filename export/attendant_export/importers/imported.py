@@ -7,10 +7,11 @@ from attendant.v1 import embedding_pb2
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
+from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.marian_tokenizer import TranslationTokenizers
 from attendant_export.importers.special_tokens import encoder_tokens
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
@@ -40,6 +41,7 @@ class ImportedTranslator:
     decoding: DecodingDefaults
     max_tokens: int
     """Limit of tokens of a source and of a target, EOS included."""
+    shortlists: Shortlists | None = None
 
 
 def load_encoder(

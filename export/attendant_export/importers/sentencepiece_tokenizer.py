@@ -6,12 +6,12 @@ stand for the unknown token.
 
 SentencePiece joins a run of unknown characters to one token, whose text may be in the vocabulary.
 The library does not look there, so marks enclose each run: the vocabulary's token for it is a piece
-of the marks and the run.
+of the marks and the run. A model with pieces for bytes has no unknown text and needs no marks.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenizers import (
     Regex,
@@ -49,11 +49,20 @@ class Vocabulary:
     unk: str
     eos: str
     pad: str
+    has_codes: bool = True
+    """Whether a text may begin with a language code, such as ``>>fra<<``."""
+    others: Sequence[str] = field(default=())
+    """Further special tokens, such as those of languages."""
+
+    @property
+    def special(self) -> list[str]:
+        """All special tokens, none of which a text can have."""
+        return [self.eos, self.unk, self.pad, *self.others]
 
     @property
     def codes(self) -> list[str]:
-        """Language codes, such as ``>>fra<<``, which may stand at the beginning of a text."""
-        return [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
+        """The known language codes."""
+        return self.has_codes * [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
 
 
 def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -> Tokenizer:
@@ -67,16 +76,19 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
         normalizer = normalizers.Sequence(
             [
                 _replace(f"[{MARKS}{REPLACEMENT}{BETWEEN_MATCHES}{WITHIN_MATCH}]", REPLACEMENT),
-                *_code_normalizers(vocabulary.codes),
+                *(_code_normalizers(vocabulary.codes) if vocabulary.has_codes else []),
                 *map_normalizers(model.character_map),
                 *_space_normalizers(model),
-                _run_normalizer(known),
+                *([] if model.has_bytes else [_run_normalizer(known)]),
             ]
         )
     except ValueError as error:
         raise CheckpointError(f"{model.path}: {error}") from error
-    pieces = _pieces(model, vocabulary, known, normalizer)
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary.ids[vocabulary.unk]))
+    tokenizer = Tokenizer(
+        _bpe(model, vocabulary, known)
+        if model.is_bpe
+        else _unigram(model, vocabulary, known, normalizer)
+    )
     tokenizer.normalizer = normalizer
     if not any(SPACE in piece[1:] for piece in model.scores):
         # Words are separate then, and the library caches them.
@@ -89,17 +101,18 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
         [
             decoders.Replace(Regex(f"[{MARKS}]"), ""),
             decoders.Replace(SPACE, " "),
+            *([decoders.ByteFallback()] if model.has_bytes else []),
             decoders.Fuse(),
             decoders.Strip(" ", MAX_LEADING_SPACES, 0),
         ]
     )
-    tokenizer.add_special_tokens([vocabulary.eos, vocabulary.unk, vocabulary.pad])
+    tokenizer.add_special_tokens(vocabulary.special)
     return tokenizer
 
 
 def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> None:
     parts = sorted(known - model.scores.keys())
-    if parts:
+    if parts and not model.has_bytes:
         raise CheckpointError(
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
@@ -108,8 +121,8 @@ def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -
     for text in (*vocabulary.ids, *model.scores):
         if not reserved.isdisjoint(text):
             raise CheckpointError(f"{model.path}: the token {text!r} has a reserved character")
-    for text in (vocabulary.unk, vocabulary.eos, vocabulary.pad):
-        if known.isdisjoint(text):
+    for text in vocabulary.special:
+        if known.isdisjoint(text) and not model.is_bpe:
             raise CheckpointError(
                 f"{model.path}: no piece has a character of the special token {text!r}; this is "
                 "not supported"
@@ -151,22 +164,49 @@ def _run_normalizer(known: Iterable[str]) -> Normalizer:
     return _replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)
 
 
-def _pieces(
+def _unigram(
     model: SentencePieceModel, vocabulary: Vocabulary, known: set[str], normalizer: Normalizer
-) -> list[tuple[str, float]]:
+) -> models.Model:
     """The piece and the score of each id, those of the vocabulary first."""
     scores, codes = model.scores, set(vocabulary.codes)
     # Less than the score of any text's single characters: these tokens match no text.
     never = (min(scores.values()) - 1) * (max(map(len, vocabulary.ids)) + 1)
-    special = {vocabulary.unk, vocabulary.eos, vocabulary.pad}
+    special = set(vocabulary.special)
     pieces = []
-    for text in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
-        if text in scores:
+    for text in _ordered(vocabulary):
+        if text in scores and text not in special:
             pieces.append((text, scores[text]))
         elif text in codes:
             pieces.append((normalizer.normalize_str(text), 0.0))
-        elif text and text not in special and known.isdisjoint(text):
+        elif text and text not in special and known.isdisjoint(text) and not model.has_bytes:
             pieces.append((f"{RUN}{text}{RUN}", 0.0))
         else:
             pieces.append((text, never))
-    return pieces + [each for each in scores.items() if each[0] not in vocabulary.ids]
+    pieces += [each for each in scores.items() if each[0] not in vocabulary.ids]
+    unk_id = vocabulary.ids[vocabulary.unk]
+    return models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.has_bytes)
+
+
+def _bpe(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> models.Model:
+    """Pieces by id, and all merges that make pieces, the best score first."""
+    for text in vocabulary.ids:
+        if text and text not in vocabulary.special and known.isdisjoint(text):
+            raise CheckpointError(
+                f"{model.path}: the token {text!r} is no piece of this BPE model, which is not "
+                "supported"
+            )
+    scores = model.scores
+    ids = dict(vocabulary.ids)
+    for piece in scores:
+        ids.setdefault(piece, len(ids))
+    merges = [
+        (piece[:i], piece[i:])
+        for piece in sorted(scores, key=lambda piece: -scores[piece])
+        for i in range(1, len(piece))
+        if piece[:i] in scores and piece[i:] in scores
+    ]
+    return models.BPE(ids, merges, unk_token=vocabulary.unk, fuse_unk=True)
+
+
+def _ordered(vocabulary: Vocabulary) -> list[str]:
+    return sorted(vocabulary.ids, key=vocabulary.ids.__getitem__)

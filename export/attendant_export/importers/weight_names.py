@@ -36,9 +36,9 @@ class WeightTable:
 
     names: Mapping[str, str | Sequence[str]]
     """The checkpoint's names by ours, without the suffix ``.weight`` or ``.bias``."""
-    whole_names: Mapping[str, str] = field(default_factory=dict)
-    """The checkpoint's names by ours, for tensors with other suffixes. A tensor with one row may
-    stand for a vector."""
+    whole_names: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """The checkpoint's names by ours with their suffixes, for tensors that have other ones. A
+    tensor with one row may stand for a vector."""
     ignored: Sequence[str] = ()
     """Regular expressions of tensors that the model does not need."""
     prefixes: Sequence[str] = ("",)
@@ -74,7 +74,8 @@ class WeightTable:
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""
         if name in self.whole_names:
-            return [self.whole_names[name]]
+            whole = self.whole_names[name]
+            return [whole] if isinstance(whole, str) else list(whole)
         module, kind = name.rsplit(".", 1) if name.endswith((".weight", ".bias")) else (name, "")
         for ours, theirs in self.names.items():
             pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")

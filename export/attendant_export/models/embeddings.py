@@ -54,10 +54,10 @@ def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int
     end before 1 / 10000, or at 1 / 10000 as in Tensor2Tensor.
     """
     cpu = torch.device("cpu")  # also for a model whose parameters are on the device "meta"
-    channels = torch.arange(0, d_model, 2, device=cpu)
-    is_tensor2tensor = part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
-    width = d_model - 2 if is_tensor2tensor else d_model
-    rates = torch.exp(channels * (-math.log(10_000.0) / width))
+    steps = d_model / 2
+    if part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR:
+        steps -= 1
+    rates = torch.exp(torch.arange(d_model // 2, device=cpu) * (-math.log(10_000.0) / steps))
     rows = torch.arange(part.offset, part.offset + num_positions, device=cpu)
     angles = rows.unsqueeze(1) * rates  # (positions, d_model / 2)
     if part.kind == POSITION_KIND_SINUSOIDAL_INTERLEAVED:
@@ -72,8 +72,8 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         if d_model % 2:
             raise unsupported(part, "kind", f"needs an even d_model, not {d_model}")
-        if d_model == 2 and part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR:
-            raise unsupported(part, "kind", "needs a d_model of at least 4")
+        if d_model < 4 and part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR:
+            raise unsupported(part, "kind", f"needs a d_model of at least 4, not {d_model}")
         self._part = part
         self.table: Tensor
         self.register_buffer("table", sinusoids(part, 1024, d_model), persistent=False)

@@ -13,7 +13,7 @@ from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.special_tokens import EncoderTokens
-from attendant_export.models.stack import Stack
+from attendant_export.models.stack import Stack, check_attention_only
 from attendant_export.models.unsupported import check_at_least_one
 
 Pooling = Literal["mean", "cls", "max"]
@@ -125,6 +125,7 @@ def _check(architecture: Architecture) -> None:
             raise ValueError(f"Architecture.{name}: missing, and an encoder needs it")
     if architecture.HasField("decoder"):
         raise ValueError("Architecture.decoder: is not for an encoder")
+    check_attention_only(architecture.encoder)
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,8 +39,21 @@ def is_installed() -> bool:
     return find_spec(IMPLEMENTATION) is not None
 
 
+class Implementation(Protocol):
+    """Another implementation of a model with its tokenizer."""
+
+    implementation: str
+    """Its name."""
+    version: str
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The token ids of a text, special tokens included; None if it has no tokenizer."""
+
+
 class Original:
     """The tokenizer and the model of a checkpoint in the original implementation."""
+
+    implementation = IMPLEMENTATION
 
     def __init__(self, folder: Path, model_class: str) -> None:
         """``model_class`` is a class of the implementation; raises OriginalError."""
@@ -120,7 +133,9 @@ def compare_with_original(
         implementation=IMPLEMENTATION,
         implementation_version=original.version,
         num_texts=len(texts),
-        num_different_token_ids=count_other_token_ids(original, texts),
+        num_different_token_ids=count_other_token_ids(
+            original, {text: (ids, original.token_ids(text)) for text, ids in texts.items()}
+        ),
     )
     expected = [original.hidden_states(ids) for ids in texts.values()]
     vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
@@ -141,13 +156,23 @@ def compare_with_original(
     return parity
 
 
-def count_other_token_ids(original: Original, texts: Mapping[str, Sequence[int]]) -> int:
-    """Number of texts whose token ids differ from those of the original's tokenizer."""
-    different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
+def count_other_token_ids(
+    original: Implementation, texts: Mapping[str, tuple[Sequence[int], Sequence[int] | None]]
+) -> int:
+    """Number of texts whose token ids differ from the second ones, those of the original.
+
+    None stands for unknown token ids.
+    """
+    different = [
+        text
+        for text, (ours, theirs) in texts.items()
+        if theirs is not None and list(ours) != list(theirs)
+    ]
     if different:
         logger.warning(
             "the tokenizer of %s %s gives other token ids for %d of %d texts, first for %r",
-            *(IMPLEMENTATION, original.version, len(different), len(texts), different[0]),
+            *(original.implementation, original.version),
+            *(len(different), len(texts), different[0]),
         )
     return len(different)
 

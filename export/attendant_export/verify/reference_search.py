@@ -4,15 +4,14 @@ Searches keep the keys and values of earlier tokens; `score` computes every toke
 prefix. Written for obvious correctness, not for speed. Searches over graphs are compared with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attendant_export.data.batches import pad
-from attendant_export.models.attention import KeyValue
-from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.score_batches import score_batches
@@ -68,7 +67,7 @@ def greedy(
     target = torch.full((len(sources), 1), special.bos_id)
     log_probabilities = torch.empty(len(sources), 0)
     finished = torch.zeros(len(sources), dtype=torch.bool)
-    past: list[KeyValue] | None = None
+    past: DecoderPast | None = None
     for _ in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
         log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (batch, vocab)
@@ -145,51 +144,85 @@ def beam(
     finished and the best running one, ended at its present length, would not beat the worst of
     them. At ``max_tokens``, all running hypotheses count as finished.
     """
-    special = model.tokens
-    memory, mask = model.encode(torch.tensor([list(source)]))
+    cached = _CachedBeams(model, source)
+
+    def expand(running: list[ReferenceHypothesis]) -> list[ReferenceHypothesis]:
+        return best_continuations(running, cached.next(running), 2 * beam_size)
+
+    return search_beams(expand, model.tokens.eos_id, beam_size, max_tokens)
+
+
+def search_beams(
+    expand: Callable[[list[ReferenceHypothesis]], list[ReferenceHypothesis]],
+    eos_id: int,
+    beam_size: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+) -> SearchTrace:
+    """The search of `beam`, for any model. ``expand`` gives the best candidates of running beams.
+
+    These are 2 x ``beam_size``, best total log-probability first.
+    """
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
     steps: list[SearchStep] = []
-    past: list[KeyValue] | None = None
+
+    def ranked(hypotheses: list[ReferenceHypothesis]) -> list[ReferenceHypothesis]:
+        return sorted(hypotheses, key=lambda h: -h.score(length_penalty))
+
     for _ in range(max_tokens):
-        log_p, past = _next_tokens(model, running, memory, mask, past)
-        expanded = _expand(running, log_p, 2 * beam_size)
-        best = [hypothesis for hypothesis, _ in expanded[:beam_size]]
-        ended = [h for h in best if h.token_ids[-1] == special.eos_id]
-        finished = sorted([*finished, *ended], key=lambda h: -h.score())[:beam_size]
-        going_on = [(h, row) for h, row in expanded if h.token_ids[-1] != special.eos_id]
-        running = [hypothesis for hypothesis, _ in going_on[:beam_size]]
-        parents = [row for _, row in going_on[:beam_size]]
-        past = [(keys[parents], values[parents]) for keys, values in past]
-        steps.append(SearchStep(best, running))
-        best_running = max(h.score() for h in running)
-        if len(finished) == beam_size and best_running <= finished[-1].score():
+        expanded = expand(running)
+        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == eos_id]
+        finished = ranked([*finished, *ended])[:beam_size]
+        running = [h for h in expanded if h.token_ids[-1] != eos_id][:beam_size]
+        steps.append(SearchStep(expanded[:beam_size], running))
+        best_running = max(h.score(length_penalty) for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
             break
     else:
-        finished = sorted([*finished, *running], key=lambda h: -h.score())
+        finished = ranked([*finished, *running])
     return SearchTrace(finished[:beam_size], steps)
 
 
-def _next_tokens(
-    model: EncoderDecoder,
-    running: list[ReferenceHypothesis],
-    memory: list[KeyValue],
-    mask: Tensor,
-    past: list[KeyValue] | None,
-) -> tuple[Tensor, list[KeyValue]]:
-    """Log-probabilities (beams, vocab) of the next token, and the new keys and values."""
-    beams = len(running)
-    last = [[h.token_ids[-1] if h.token_ids else model.tokens.bos_id] for h in running]
-    shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
-    hidden, past = model.decode(torch.tensor(last), shared, mask, past)
-    return model.logits(hidden[:, -1]).float().log_softmax(-1), past
-
-
-def _expand(
+def best_continuations(
     running: list[ReferenceHypothesis], log_p: Tensor, num_candidates: int
-) -> list[tuple[ReferenceHypothesis, int]]:
-    """The best continuations of all beams by one token, each with its beam, best sum first."""
+) -> list[ReferenceHypothesis]:
+    """The best continuations of all beams by one token, best sum first.
+
+    ``log_p`` has the log-probabilities of the next tokens (beams, vocab).
+    """
     sums = torch.tensor([sum(h.log_probabilities) for h in running])
     best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
-    rows = [divmod(i, log_p.shape[1]) for i in best]
-    return [(running[row].followed_by(token, log_p[row, token].item()), row) for row, token in rows]
+    vocab = log_p.shape[1]
+    return [
+        running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
+        for i in best
+    ]
+
+
+class _CachedBeams:
+    """The decoder over the running beams of one source, with its state at each beam's end."""
+
+    def __init__(self, model: EncoderDecoder, source: Sequence[int]) -> None:
+        self._model = model
+        self._memory, self._mask = model.encode(torch.tensor([list(source)]))
+        self._past: DecoderPast | None = None
+        self._rows: dict[tuple[int, ...], int] = {}
+        """The row of each beam in the last step, by its tokens."""
+
+    def next(self, running: list[ReferenceHypothesis]) -> Tensor:
+        """The log-probabilities of the next tokens of all beams (beams, vocab).
+
+        Each beam must be a beam of the call before, and one token more.
+        """
+        model, beams = self._model, len(running)
+        if self._past is not None:
+            self._past = self._past.of_rows([self._rows[h.token_ids[:-1]] for h in running])
+        last = [[h.token_ids[-1] if h.token_ids else model.tokens.bos_id] for h in running]
+        memory = [
+            (keys.expand(beams, -1, -1, -1), values.expand(beams, -1, -1, -1))
+            for keys, values in self._memory
+        ]
+        hidden, self._past = model.decode(torch.tensor(last), memory, self._mask, self._past)
+        self._rows = {h.token_ids: row for row, h in enumerate(running)}
+        return model.logits(hidden[:, -1]).float().log_softmax(-1)

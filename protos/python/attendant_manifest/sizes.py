@@ -5,12 +5,17 @@ from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
 
 
 def translation_sizes(architecture: Architecture) -> TranslationSizes:
-    """Sizes of an encoder-decoder network; the first decoder layer's if layers differ."""
+    """Sizes of an encoder-decoder network; the first decoder layer's if layers differ.
+
+    Heads are those of cross-attention if the layer has no self-attention.
+    """
     first = architecture.decoder.groups[0]
+    has_attention = first.HasField("self_attention")
+    attention = first.self_attention if has_attention else first.cross_attention
     return TranslationSizes(
         d_model=architecture.d_model,
-        num_heads=first.self_attention.num_heads,
-        head_dim=first.self_attention.head_dim,
+        num_heads=attention.num_heads,
+        head_dim=attention.head_dim,
         d_feed_forward=first.feed_forward.d_feed_forward,
         num_encoder_layers=num_layers(architecture.encoder),
         num_decoder_layers=num_layers(architecture.decoder),

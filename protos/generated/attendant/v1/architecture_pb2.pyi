@@ -40,7 +40,9 @@ class _PositionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     POSITION_KIND_LEARNED: _PositionKind.ValueType  # 3
     """A learned table."""
     POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: _PositionKind.ValueType  # 4
-    """Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1, halved, as in Tensor2Tensor."""
+    """Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1: sines in the first half of the
+    channels, cosines in the second. The formula of tensor2tensor, fairseq and Marian; d_model is at least 4.
+    """
 
 class PositionKind(_PositionKind, metaclass=_PositionKindEnumTypeWrapper):
     """PositionKind is the kind of positions."""
@@ -58,7 +60,9 @@ section 3.5.
 POSITION_KIND_LEARNED: PositionKind.ValueType  # 3
 """A learned table."""
 POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: PositionKind.ValueType  # 4
-"""Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1, halved, as in Tensor2Tensor."""
+"""Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1: sines in the first half of the
+channels, cosines in the second. The formula of tensor2tensor, fairseq and Marian; d_model is at least 4.
+"""
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
 
 class _NormPosition:
@@ -316,6 +320,7 @@ class LayerGroup(google.protobuf.message.Message):
 
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
+    SSRU_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
@@ -323,6 +328,10 @@ class LayerGroup(google.protobuf.message.Message):
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
+
+    @property
+    def ssru(self) -> Global___Ssru:
+        """A simpler simple recurrent unit. For a decoder only."""
 
     @property
     def cross_attention(self) -> Global___Attention:
@@ -337,15 +346,16 @@ class LayerGroup(google.protobuf.message.Message):
         *,
         num_layers: builtins.int = ...,
         self_attention: Global___Attention | None = ...,
+        ssru: Global___Ssru | None = ...,
         cross_attention: Global___Attention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "token_mixer", b"token_mixer"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru"] | None: ...
 
 Global___LayerGroup: typing_extensions.TypeAlias = LayerGroup
 
@@ -382,6 +392,24 @@ class Attention(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "scale", b"scale"]) -> None: ...
 
 Global___Attention: typing_extensions.TypeAlias = Attention
+
+@typing.final
+class Ssru(google.protobuf.message.Message):
+    """Ssru is a simpler simple recurrent unit ("From Research to Production and Back", Kim et al. 2019), a recurrence over
+    the tokens x_t of a sequence with a state c of width d_model:
+      f_t = sigmoid(W_f x_t + b_f)
+      c_t = f_t * c_(t-1) + (1 - f_t) * W x_t, with c_0 = 0 before the first token
+      output_t = relu(c_t)
+    Products of vectors are elementwise.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___Ssru: typing_extensions.TypeAlias = Ssru
 
 @typing.final
 class FeedForward(google.protobuf.message.Message):

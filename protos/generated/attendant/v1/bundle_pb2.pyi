@@ -755,14 +755,16 @@ class StateTensor(google.protobuf.message.Message):
     """
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names of the outputs that write the state, one for each token of a run. Outputs of a growing state and of a
-        source's state are bound to the input's memory. Outputs of a replaced state are bound to other memory. Empty if the
-        graph does not write the state.
+        """Names of the outputs that write the state. A growing state and a source's state have one for each token of a run,
+        bound to the input's memory. A replaced state has one, its value after the last token of a run, bound to other
+        memory. Empty if the graph does not write the state.
         """
 
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Shape without the leading dimension of rows or sources; 0 stands for the dimension of positions."""
+        """Shape without the leading dimension of rows or sources: [heads, 0, width], where 0 stands for the dimension of
+        positions; of a replaced state, [width].
+        """
 
     def __init__(
         self,
