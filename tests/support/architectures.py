@@ -5,6 +5,7 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ACTIVATION_TANH,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
@@ -14,6 +15,7 @@ from attendant.v1.architecture_pb2 import (
     POSITION_KIND_UNSPECIFIED,
     Architecture,
     Attention,
+    Dense,
     Embeddings,
     FeedForward,
     Head,
@@ -21,6 +23,12 @@ from attendant.v1.architecture_pb2 import (
     Positions,
     RelativePositions,
     Stack,
+    TextVectors,
+)
+from attendant.v1.embedding_pb2 import (
+    POOLING_LAST,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
 )
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -144,6 +152,22 @@ def heads() -> st.SearchStrategy[Head]:
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
         transform=st.sampled_from([0, *ACTIVATIONS]),
+    )
+
+
+def text_vectors() -> st.SearchStrategy[TextVectors]:
+    dense = st.builds(
+        Dense,
+        d_output=st.sampled_from([1, 5, 24]),
+        has_bias=st.booleans(),
+        activation=st.sampled_from([0, ACTIVATION_TANH, *ACTIVATIONS]),
+    )
+    additional = (POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LENGTH)
+    return st.builds(
+        TextVectors,
+        additional_poolings=st.lists(st.sampled_from(additional), unique=True),
+        dense_layers=st.lists(dense, max_size=2),
+        excludes_prompt=st.booleans(),
     )
 
 
