@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
-    EmbeddingDefaults,
     ImportSource,
     Language,
     Manifest,
@@ -37,6 +36,7 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.verify.original import OriginalError
@@ -202,7 +202,8 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
+    defaults = imported.defaults
+    check_room(tokenizer, defaults.prompts.get(defaults.default_prompt, ""), draft.max_tokens)
     export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
     _finish(export, checkpoint, draft)
 
