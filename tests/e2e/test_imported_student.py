@@ -7,6 +7,7 @@ from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_shortlist import LexicalShortlist
+from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.marian_original import MarianOriginal
 
 from tests.support.bundles import one_thread
@@ -79,7 +80,8 @@ def test_translations_are_those_of_the_reading(server, folder, shortlists, beam_
     for text, translation in zip(TEXTS, found, strict=True):
         ids = source_ids(server, text)
         allowed = marians_list(folder, ids) if shortlists == "auto" else None
-        expected = reading_of(folder, allowed).translate([ids], beam_size, MAX_TOKENS)[0]
+        sample = Sample(text, tuple(ids))
+        expected = reading_of(folder, allowed).translate([sample], beam_size, MAX_TOKENS)[0]
         tokens = tuple(token.id for token in translation.hypotheses[0].tokens)
         assert tokens == expected
         assert 1 not in tokens

@@ -58,7 +58,12 @@ def change_weights(source, change):
 @pytest.mark.parametrize(
     ("family", "field", "value", "message"),
     [
-        ("bert", "model_type", "whisper", "'whisper', which is not supported; supported: 'bert', "),
+        (
+            "bert",
+            "model_type",
+            "whisper",
+            "'whisper', which is not supported; supported: 'bart', 'bert', ",
+        ),
         ("bert", "model_type", ["bert"], "model_type is ['bert'], which is not supported"),
         ("bert", "hidden_size", 0, "hidden_size is 0, want an integer from 1 to 2147483647"),
         ("bert", "hidden_size", 2**40, "hidden_size is 1099511627776, want an integer"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,11 @@ FIELDS: dict[str, Any] = {
 
 @cache
 def tiny_pieces() -> Pieces:
-    """The pieces of a joint vocabulary."""
-    return frequent_pieces([text for text in sample_texts() if text < "\u0250"], 300)
+    """The pieces of a joint vocabulary, all characters of the texts included."""
+    texts = [text for text in sample_texts() if text < "\u0250"]
+    found = frequent_pieces(texts, 300)
+    rare = sorted({c for text in texts for c in text} - {" ", *found.scores})
+    return replace(found, scores={**found.scores, **dict.fromkeys(rare, -15.0)})
 
 
 def piece_texts() -> list[str]:
