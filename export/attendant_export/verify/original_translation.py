@@ -251,8 +251,7 @@ class _Comparison:
     ) -> None:
         self._original, self._samples = original, samples
         self._sources = [sample.token_ids for sample in samples]
-        self._decoding = decoding
-        self._max_tokens = min(max_tokens, MAX_COMPARED_TOKENS)
+        self._decoding, self._max_tokens = decoding, min(max_tokens, MAX_COMPARED_TOKENS)
         default = original.default_beam_size
         self._searches = SEARCHES if default == 1 else {**SEARCHES, f"beam{default}": default}
         self._expected = {size: self._translate(size) for size in self._searches.values()}
