@@ -135,7 +135,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "beam_size",
             "length_penalty",
         },
-        "embedding": {"pooling", "normalize"},
+        "embedding": {"pooling", "normalize", "prompts", "default_prompt", "num_prompt_tokens"},
         "text_normalization": set[str](),
     }
     for name, fields in applied.items():

@@ -74,8 +74,15 @@ class TokenizedText:
     @property
     def is_empty(self) -> bool:
         """Whether the text has only special tokens."""
+        return self.is_empty_after(0)
+
+    def is_empty_after(self, prompt_length: int) -> bool:
+        """Whether the text has only special tokens after this number of characters."""
         mask = self.encoding.special_tokens_mask
-        return all(mask[i] for i in self.positions)
+        if not prompt_length:
+            return all(mask[i] for i in self.positions)
+        offsets = self.encoding.offsets
+        return all(mask[i] or offsets[i][1] <= prompt_length for i in self.positions)
 
     def __len__(self) -> int:
         return len(self.positions) + self.num_added
@@ -100,14 +107,20 @@ class TokenizedText:
         special, plain = self._split()
         return self._keeping(special, plain[: max_tokens - self.num_added - len(special)])
 
-    def cut_beginning(self, max_tokens: int) -> "TokenizedText":
-        """Drop tokens at the beginning until ``max_tokens`` are left; special tokens are kept."""
-        special, plain = self._split()
+    def cut_beginning(self, max_tokens: int, prompt_length: int = 0) -> "TokenizedText":
+        """Drop tokens at the beginning until ``max_tokens`` are left.
+
+        Special tokens are kept, and those that begin in the first ``prompt_length`` characters.
+        """
+        special, plain = self._split(prompt_length)
         num_kept = max_tokens - self.num_added - len(special)
         return self._keeping(special, plain[len(plain) - num_kept :])
 
-    def _split(self) -> tuple[list[int], list[int]]:
-        mask = self.encoding.special_tokens_mask
+    def _split(self, prompt_length: int = 0) -> tuple[list[int], list[int]]:
+        mask: Sequence[int] = self.encoding.special_tokens_mask
+        if prompt_length:
+            offsets = self.encoding.offsets
+            mask = [m or start < prompt_length for m, (start, _) in zip(mask, offsets, strict=True)]
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tests.support.bundles import one_thread
 from tests.support.drawn_translators import MAX_TOKENS, draw_checkpoint, until_end
 from tests.support.imports import read_translator
-from tests.support.multilingual_checkpoints import write_multilingual
+from tests.support.multilingual_checkpoints import PAD, write_multilingual
 from tests.support.serving import running_server
 
 TEXTS = ["The train is late.", "She is here", "\U0001f633\U0001f633 a", "No.", "a e i o u"]
@@ -56,7 +56,9 @@ def greedy(model, source, forced):
     ids = list(forced)
     while len(ids) < MAX_TOKENS and ids[-1:] != [model.tokens.eos_id]:
         hidden, _ = model.decode(torch.tensor([[model.tokens.bos_id, *ids]]), memory, mask)
-        ids.append(int(model.logits(hidden[0, -1]).argmax()))
+        scores = model.logits(hidden[0, -1])
+        scores[PAD] = -torch.inf
+        ids.append(int(scores.argmax()))
     return ids
 
 

@@ -304,6 +304,15 @@ def test_an_option_of_the_tokenizer_that_is_not_supported_is_named(
     assert message in str(refused.value)
 
 
+def test_a_special_token_that_a_tokenizer_json_lacks_is_named(tmp_path):
+    source = write_multilingual(tmp_path / "source", "nllb", has_json=True)
+    change_json(source / "tokenizer_config.json", pad_token="[PAD]")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer.json: the special token \[PAD\] has no id"
+    ):
+        read_model(Checkpoint(source))
+
+
 @pytest.mark.parametrize("name", ["m2m100", "wmt21", "nllb", "mbart", "mbart50"])
 def test_every_language_has_a_tag_of_its_own(name):
     codes = known_codes(name)

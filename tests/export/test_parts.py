@@ -12,6 +12,7 @@ from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
 from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs import stack as graph_stack
+from attendant_export.graphs import text_vectors as graph_text_vectors
 from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
@@ -24,6 +25,8 @@ from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.ssru import Ssru
 from attendant_export.models.stack import Stack as StackModule
+from attendant_export.models.text_vectors import DenseLayers, pool, poolings_of
+from attendant_manifest.sizes import text_dimension
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -320,3 +323,27 @@ def test_head(d_model, part, epsilon, has_list, seed):
     parameters = named(module, "h") | {"table": table.numpy()}
     found = run_graph(build, parameters, x=x.numpy())["found"]
     assert_close(found, module(x, table)[:, listed])
+
+
+@some.random_parts
+@given(WIDTHS, some.text_vectors(), st.integers(0, 6), SEEDS)
+def test_text_vectors(d_model, part, num_prompt_tokens, seed):
+    module = part_of(DenseLayers, seed, part, d_model)
+    network = Architecture(d_model=d_model, text_vectors=part)
+    hidden, skipped = random_states(seed, *SHAPE, d_model), np.full(3, num_prompt_tokens)
+    poolings = poolings_of(network)
+
+    def build(g: Layers) -> None:
+        x = g.input("x", np.float32, *SHAPE, d_model)
+        lengths = g.input("lengths", np.int64, 3)
+        found = graph_text_vectors.text_vectors(g, network, x, g.integers(*SHAPE), lengths)
+        for name, value in found.items():
+            g.output(name, g.op("Identity", value), np.float32, 3, text_dimension(network))
+
+    inputs = {"num_prompt_tokens": skipped} if part.excludes_prompt else {}
+    parameters = named(module, "dense")
+    found = run_graph(build, parameters, x=hidden.numpy(), lengths=LENGTHS, **inputs)
+    mask, first = torch.from_numpy(IS_REAL), num_prompt_tokens if part.excludes_prompt else 0
+    assert set(found) == set(poolings)
+    for name in poolings:
+        assert_close(found[name], module(pool(hidden, mask, name, first)))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -251,7 +252,7 @@ def test_stored_weights_serve_only_graphs_that_need_their_very_bytes(translation
         (array.astype(np.float16), r"is float32.*need float16"),
     ):
         with pytest.raises(LayoutError, match=problem):
-            stored.add(name, lambda other=other: other)
+            stored.add(name, partial(np.asarray, other))
     with pytest.raises(LayoutError, match="other is missing"):
         stored.add("other", lambda: array)
 

@@ -5,12 +5,14 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ACTIVATION_TANH,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
     Attention,
+    Dense,
     Embeddings,
     FeedForward,
     Head,
@@ -19,6 +21,12 @@ from attendant.v1.architecture_pb2 import (
     RelativePositions,
     Ssru,
     Stack,
+    TextVectors,
+)
+from attendant.v1.embedding_pb2 import (
+    POOLING_LAST,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
 )
 from attendant_export.models.embeddings import SINUSOIDS
 from hypothesis import settings
@@ -142,6 +150,22 @@ def heads() -> st.SearchStrategy[Head]:
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
         transform=st.sampled_from([0, *ACTIVATIONS]),
+    )
+
+
+def text_vectors() -> st.SearchStrategy[TextVectors]:
+    dense = st.builds(
+        Dense,
+        d_output=st.sampled_from([1, 5, 24]),
+        has_bias=st.booleans(),
+        activation=st.sampled_from([0, ACTIVATION_TANH, *ACTIVATIONS]),
+    )
+    additional = (POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LENGTH)
+    return st.builds(
+        TextVectors,
+        additional_poolings=st.lists(st.sampled_from(additional), unique=True),
+        dense_layers=st.lists(dense, max_size=2),
+        excludes_prompt=st.booleans(),
     )
 
 

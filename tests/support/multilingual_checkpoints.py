@@ -39,6 +39,9 @@ FIELDS: dict[str, Any] = {
     "encoder_ffn_dim": 48,
     "decoder_ffn_dim": 40,
     "max_position_embeddings": 130,
+    "pad_token_id": PAD,
+    "eos_token_id": EOS,
+    "bad_words_ids": [[PAD]],
     "decoder_start_token_id": EOS,
     "forced_eos_token_id": EOS,
 }

@@ -159,8 +159,11 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
             max_top_k=request_limits.max_top_k,
         ),
         sizes=_plain(getattr(response, sizes)) if sizes else {},
-        default_pooling=_choice(embedding_pb2.Pooling, response.default_pooling),
+        default_pooling=_pooling(response.default_pooling),
         default_normalize=response.default_normalize,
+        additional_poolings=tuple(map(_pooling, response.additional_poolings)),
+        prompts=dict(response.prompts),
+        default_prompt=response.default_prompt,
         license=response.license,
         credits=tuple(response.credits),
         provenance=_plain(response.provenance),
@@ -287,6 +290,14 @@ def _quality_figure(figure: bundle_pb2.QualityFigure) -> results.QualityFigure:
     return results.QualityFigure(
         figure.metric, figure.dataset, figure.precision, figure.search, figure.value
     )
+
+
+def _pooling(number: int) -> str:
+    """Return the name of a pooling as in options; empty for none and for unknown ones."""
+    if number == 0 or number not in embedding_pb2.Pooling.values():
+        return ""
+    name: str = embedding_pb2.Pooling.Name(number)  # type: ignore[arg-type]
+    return name.removeprefix("POOLING_").lower()
 
 
 def _choice(enum: Any, number: int) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
-    EmbeddingDefaults,
     ImportSource,
     Language,
     Manifest,
@@ -37,6 +36,7 @@ from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.verify.original import OriginalError
@@ -111,9 +111,8 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         del imported, export  # Free the model before the original implementation loads its own.
         _compare_with_original(checkpoint, draft, written, outputs)
         draft.add_reference_outputs(outputs)
-        card = write_import_card(draft.manifest)
-        (draft.folder / MODEL_CARD).write_text(card, encoding="utf-8")
-        write_manifest(draft.folder, draft.manifest)
+        (draft.folder / MODEL_CARD).write_text(write_import_card(manifest), encoding="utf-8")
+        write_manifest(draft.folder, manifest)
     return bundles_dir / name / options.version
 
 
@@ -213,7 +212,8 @@ def _new_encoder(
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
+    defaults = imported.defaults
+    check_room(tokenizer, defaults.prompts.get(defaults.default_prompt, ""), draft.max_tokens)
     return EmbeddingExport(imported.model, tokenizer, draft, defaults)
 
 

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attendant.v1 import embedding_pb2
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
     Manifest,
     OriginalParity,
     PrecisionGraphs,
 )
-from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
 from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.manifest import (
@@ -29,7 +27,8 @@ from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_f
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
-from attendant_export.models.encoder import Pooling
+from attendant_export.importers.sentence_transformers import read_dense_layers
+from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original
 from attendant_export.verify.ctranslate2_original import (
     CTranslate2Translator,
@@ -42,12 +41,6 @@ from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
-
-POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
-    POOLING_MEAN: "mean",
-    POOLING_CLS: "cls",
-    POOLING_MAX: "max",
-}
 
 
 def is_original_installed(checkpoint: Path) -> bool:
@@ -71,9 +64,13 @@ def compare_model(
     """
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
-        pooling = POOLINGS[manifest.embedding.pooling]
         texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-        return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
+        return compare_with_original(
+            *(OriginalEncoder(checkpoint), texts, encoders),
+            POOLINGS[manifest.embedding.pooling],
+            read_dense_layers(Checkpoint(checkpoint), manifest.architecture.d_model),
+            manifest.embedding.num_prompt_tokens,
+        )
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
         graphs.close()

@@ -26,7 +26,7 @@ def read_weights(folder: Path, graphs: PrecisionGraphs) -> StoredWeights:
             if tensor.data_location != onnx.TensorProto.EXTERNAL:
                 continue
             location = {entry.key: entry.value for entry in tensor.external_data}.get("location")
-            if location not in graphs.weights:
+            if location is None or location not in graphs.weights:
                 raise BundleError(
                     f"{path}: {tensor.name} is in the file {location}, which is not among the "
                     f"weights of {graphs.name}"

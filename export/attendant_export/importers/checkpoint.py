@@ -89,15 +89,21 @@ class Checkpoint:
     @cached_property
     def weights(self) -> "Weights":
         """The weights. Raises CheckpointError if there are none or a file cannot be read."""
-        name = next(filter(self.has, WEIGHTS), None)
+        return self.weights_in("")
+
+    def weights_in(self, folder: str) -> "Weights":
+        """The weights in a folder, "" for the checkpoint's own. Raises CheckpointError."""
+        prefix = f"{folder}/" if folder else ""
+        name = next((prefix + each for each in WEIGHTS if self.has(prefix + each)), None)
         if name is None:
-            raise CheckpointError(f"{self.title} has no weights: none of {', '.join(WEIGHTS)}")
+            where = f"{self.title}/{folder}" if folder else self.title
+            raise CheckpointError(f"{where} has no weights: none of {', '.join(WEIGHTS)}")
         names = [name]
         if name.endswith(".index.json"):
             index = self.json_object(name).get("weight_map")
             if not isinstance(index, dict) or not all(map(is_plain_name, index.values())):
                 raise CheckpointError(f"{self.folder / name} is not an index of weights")
-            names = sorted(set(index.values()))
+            names = sorted(prefix + each for each in set(index.values()))
         return Weights([self.path(each) for each in names])
 
     def release_weights(self) -> None:
@@ -114,6 +120,9 @@ class Config:
 
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
 
     def __contains__(self, name: str) -> bool:
         return self._fields.get(name) is not None

@@ -92,10 +92,12 @@ def read_fairseq_tokenizer(
         raise CheckpointError(f"{path}: token id {largest} exceeds the vocab_size {vocab_size}")
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    special = _special_texts(checkpoint)
+    special, ids = _special_texts(checkpoint), tokenizer.get_vocab()
+    for text in special.values():
+        if text not in ids:
+            raise CheckpointError(f"{path}: the special token {text} has no id")
     tokenizer.add_special_tokens([*special.values(), *found])
     end_with(tokenizer, special["eos"])
-    ids = tokenizer.get_vocab()
     if (unk_id := unknown_token_id(tokenizer)) != ids[special["unk"]]:
         raise CheckpointError(f"{path}: the unknown token is {unk_id}, not {special['unk']}")
     return _described(checkpoint, tokenizer, ids, special, found)

@@ -33,9 +33,10 @@ from attendant_export.data.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
-from attendant_export.models.encoder import Encoder, Pooling
+from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.models.text_vectors import Pooling
 from attendant_export.runs.config import BERT, RunConfig, write_config
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
 from attendant_export.train.device import pick_device

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+from torch import nn
 
-from attendant_export.models.encoder import Pooling, pool
+from attendant_export.models.text_vectors import Pooling, pool
 from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
@@ -122,8 +123,13 @@ def compare_with_original(
     texts: Mapping[str, Sequence[int]],
     graphs: Mapping[str, EmbeddingGraphs],
     pooling: Pooling,
+    dense: nn.Module | None = None,
+    num_prompt_tokens: int = 0,
 ) -> OriginalParity:
     """Compare graphs by precision with the original implementation on texts with token ids.
+
+    Vectors are poolings of the hidden states without the first ``num_prompt_tokens``, after the
+    dense layers.
 
     Raises ParityError if the hidden states of fp32 differ. Without fp32, vectors must be similar.
     Different token ids are counted: the tokenizer of the implementation does not always follow the
@@ -138,7 +144,9 @@ def compare_with_original(
         ),
     )
     expected = [original.hidden_states(ids) for ids in texts.values()]
-    vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
+    vectors = np.concatenate(
+        [_vectors(states[-1], pooling, dense, num_prompt_tokens) for states in expected]
+    )
     for precision, opened in graphs.items():
         names = [f"{pooling}_pooled"]
         found = np.concatenate([opened.run([ids], names)[0] for ids in texts.values()])
@@ -177,10 +185,14 @@ def count_other_token_ids(
     return len(different)
 
 
-def _pooled(hidden: FloatArray, pooling: Pooling) -> FloatArray:
+@torch.inference_mode()
+def _vectors(
+    hidden: FloatArray, pooling: Pooling, dense: nn.Module | None, num_prompt_tokens: int
+) -> FloatArray:
     states = torch.from_numpy(hidden)
     is_real = torch.ones(states.shape[:2], dtype=torch.bool)
-    vectors: FloatArray = pool(states, is_real, pooling).numpy()
+    pooled = pool(states, is_real, pooling, num_prompt_tokens)
+    vectors: FloatArray = (pooled if dense is None else dense(pooled)).numpy()
     return vectors
 
 

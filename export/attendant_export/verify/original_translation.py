@@ -19,7 +19,13 @@ from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.language_samples import Sample, batches
-from attendant_export.verify.original import Implementation, Original, count_other_token_ids
+from attendant_export.verify.original import (
+    IMPLEMENTATION,
+    Implementation,
+    Original,
+    OriginalError,
+    count_other_token_ids,
+)
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 from attendant_export.verify.translation import SEARCHES, TokenIds, gap, trace_of
 
@@ -76,17 +82,32 @@ class OriginalTranslator(Original):
         self.length_penalty: float = (
             1.0 if options.length_penalty is None else options.length_penalty
         )
-        self._start_id, self._eos_id = options.decoder_start_token_id, options.eos_token_id
-        self._pad_id: int = options.pad_token_id
+        self._start_id, self._eos_id, self._pad_id = (
+            self._option(name)
+            for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        )
         self._left_out: list[int] = []
         if options.renormalize_logits:
             words = [token for word in options.bad_words_ids or () for token in word]
             self._left_out = [*words, *(options.suppress_tokens or ())]
 
+    def _option(self, name: str) -> Any:
+        """A search option, which the configuration of the network may state instead."""
+        value = getattr(self._model.generation_config, name)
+        return getattr(self._model.config, name) if value is None else value
+
     def sample_ids(self, sample: Sample) -> list[int]:
-        """The token ids of a text in its language, special tokens included."""
+        """The token ids of a text in its language, special tokens included.
+
+        Raises OriginalError if the tokenizer of the original lacks the language.
+        """
         if sample.language_id is not None:
             token = self._tokenizer.convert_ids_to_tokens(sample.language_id)
+            if token is None:
+                raise OriginalError(
+                    f"the tokenizer of {IMPLEMENTATION} {self.version} has no token with the id "
+                    f"{sample.language_id}, which selects a language"
+                )
             self._tokenizer.src_lang = token.strip("_")
         return self.token_ids(sample.text)
 

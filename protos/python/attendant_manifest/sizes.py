@@ -25,7 +25,7 @@ def translation_sizes(architecture: Architecture) -> TranslationSizes:
 
 def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
     """Sizes of an encoder; the first layer's if layers differ."""
-    first = architecture.encoder.groups[0]
+    first, dimension = architecture.encoder.groups[0], text_dimension(architecture)
     return EmbeddingSizes(
         d_model=architecture.d_model,
         num_heads=first.self_attention.num_heads,
@@ -33,7 +33,14 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
         d_feed_forward=first.feed_forward.d_feed_forward,
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
+        text_dimension=dimension if dimension != architecture.d_model else None,
     )
+
+
+def text_dimension(architecture: Architecture) -> int:
+    """Dimension of the vectors of whole texts."""
+    widths = [dense.d_output for dense in architecture.text_vectors.dense_layers]
+    return [architecture.d_model, *widths][-1]
 
 
 def num_layers(stack: Stack) -> int:

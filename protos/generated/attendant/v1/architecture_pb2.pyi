@@ -5,6 +5,7 @@ Architecture: the description of a network. The exporter builds its PyTorch mode
 part, and the manifest of a bundle stores it.
 """
 
+import attendant.v1.embedding_pb2
 import builtins
 import collections.abc
 import google.protobuf.descriptor
@@ -105,6 +106,8 @@ class _ActivationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """GELU approximated by tanh."""
     ACTIVATION_SILU: _Activation.ValueType  # 4
     """x times the logistic function of x."""
+    ACTIVATION_TANH: _Activation.ValueType  # 5
+    """Hyperbolic tangent of x."""
 
 class Activation(_Activation, metaclass=_ActivationEnumTypeWrapper):
     """Activation is a function of a single value."""
@@ -119,6 +122,8 @@ ACTIVATION_GELU_TANH: Activation.ValueType  # 3
 """GELU approximated by tanh."""
 ACTIVATION_SILU: Activation.ValueType  # 4
 """x times the logistic function of x."""
+ACTIVATION_TANH: Activation.ValueType  # 5
+"""Hyperbolic tangent of x."""
 Global___Activation: typing_extensions.TypeAlias = Activation
 
 @typing.final
@@ -136,6 +141,7 @@ class Architecture(google.protobuf.message.Message):
     ENCODER_FIELD_NUMBER: builtins.int
     DECODER_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
+    TEXT_VECTORS_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states between layers."""
     shares_embeddings: builtins.bool
@@ -162,6 +168,10 @@ class Architecture(google.protobuf.message.Message):
         only.
         """
 
+    @property
+    def text_vectors(self) -> Global___TextVectors:
+        """Vectors of whole texts, of an encoder. Absent: poolings of the last hidden states, without dense layers."""
+
     def __init__(
         self,
         *,
@@ -172,9 +182,10 @@ class Architecture(google.protobuf.message.Message):
         encoder: Global___Stack | None = ...,
         decoder: Global___Stack | None = ...,
         head: Global___Head | None = ...,
+        text_vectors: Global___TextVectors | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> None: ...
 
 Global___Architecture: typing_extensions.TypeAlias = Architecture
 
@@ -436,6 +447,62 @@ class FeedForward(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias"]) -> None: ...
 
 Global___FeedForward: typing_extensions.TypeAlias = FeedForward
+
+@typing.final
+class TextVectors(google.protobuf.message.Message):
+    """TextVectors describes the vectors of whole texts: poolings of the last hidden states, followed by dense layers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
+    DENSE_LAYERS_FIELD_NUMBER: builtins.int
+    EXCLUDES_PROMPT_FIELD_NUMBER: builtins.int
+    excludes_prompt: builtins.bool
+    """Whether poolings leave out the tokens of a prompt, see EmbeddingDefaults.num_prompt_tokens."""
+    @property
+    def additional_poolings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[attendant.v1.embedding_pb2.Pooling.ValueType]:
+        """Poolings in addition to POOLING_MEAN, POOLING_CLS and POOLING_MAX, which every encoder has."""
+
+    @property
+    def dense_layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Dense]:
+        """Layers that every pooled vector passes, in order. The last one decides the dimension of the vectors."""
+
+    def __init__(
+        self,
+        *,
+        additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
+        dense_layers: collections.abc.Iterable[Global___Dense] | None = ...,
+        excludes_prompt: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["additional_poolings", b"additional_poolings", "dense_layers", b"dense_layers", "excludes_prompt", b"excludes_prompt"]) -> None: ...
+
+Global___TextVectors: typing_extensions.TypeAlias = TextVectors
+
+@typing.final
+class Dense(google.protobuf.message.Message):
+    """Dense is a linear layer with an optional activation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    D_OUTPUT_FIELD_NUMBER: builtins.int
+    HAS_BIAS_FIELD_NUMBER: builtins.int
+    ACTIVATION_FIELD_NUMBER: builtins.int
+    d_output: builtins.int
+    """Width of the output."""
+    has_bias: builtins.bool
+    """Whether the layer has a bias."""
+    activation: Global___Activation.ValueType
+    """The activation. ACTIVATION_UNSPECIFIED if there is none."""
+    def __init__(
+        self,
+        *,
+        d_output: builtins.int = ...,
+        has_bias: builtins.bool = ...,
+        activation: Global___Activation.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_output", b"d_output", "has_bias", b"has_bias"]) -> None: ...
+
+Global___Dense: typing_extensions.TypeAlias = Dense
 
 @typing.final
 class Head(google.protobuf.message.Message):

@@ -433,12 +433,17 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     PROMPTS_FIELD_NUMBER: builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Pooling of a request that chooses none. Must be set."""
     normalize: builtins.bool
     """Whether Embed normalizes vectors unless a request says otherwise."""
     default_prompt: builtins.str
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
+    num_prompt_tokens: builtins.int
+    """Number of first tokens of a text with the default prompt that poolings leave out: those of the prompt, with the
+    special tokens before it. 0 if poolings include the prompt. Needs TextVectors.excludes_prompt.
+    """
     @property
     def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Prompts by name, such as "query". A prompt is put before the text to embed."""
@@ -450,8 +455,9 @@ class EmbeddingDefaults(google.protobuf.message.Message):
         normalize: builtins.bool = ...,
         prompts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         default_prompt: builtins.str = ...,
+        num_prompt_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
 
