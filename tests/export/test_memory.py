@@ -117,12 +117,13 @@ def test_a_greedy_search_takes_the_best_tokens_of_the_uncached_model(model):
 
 
 @torch.inference_mode()
-def test_a_model_that_needs_no_cache_but_gets_a_wrong_one_is_refused(model, monkeypatch):
+def test_a_model_whose_cache_changes_its_outputs_is_refused(model, monkeypatch):
     decode = model.decode
 
     def forgetful(target, memory, mask, past=None):
         hidden, present = decode(target, memory, mask, past)
-        return hidden, [(keys * 0.5, values) for keys, values in present]
+        states = [(keys * 0.5, values) for keys, values in present.states]
+        return hidden, present._replace(states=states)
 
     monkeypatch.setattr(model, "decode", forgetful)
     sample = SampleSentences(SOURCES, [MAX_TOKENS] * len(SOURCES))
