@@ -93,7 +93,8 @@ class EmbeddingExport:
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
         folder = self._draft.folder_of(precision)
-        return write_embedding_graphs(self._model, precision, folder, self._max_tokens)
+        texts = self._texts.values()
+        return write_embedding_graphs(self._model, precision, folder, self._max_tokens, texts)
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model."""

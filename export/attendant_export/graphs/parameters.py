@@ -17,7 +17,7 @@ from attendant_export.graphs.embeddings import (
     source_embeddings,
     target_embeddings,
 )
-from attendant_export.graphs.quantization import SCALES, QuantizedWeight, restore_columns
+from attendant_export.graphs.quantization import SCALES, SMOOTHING, QuantizedWeight, restore_columns
 from attendant_export.models.embeddings import SINUSOIDS, max_text_tokens, sinusoids
 from attendant_export.models.stack import each_layer
 from attendant_export.models.unsupported import unsupported
@@ -53,7 +53,11 @@ def model_parameters(
     for side in _sides(architecture):
         if side.positions and side.positions not in parameters:
             raise ValueError(f"{side.positions} is missing")
-    restored = {name: a for name, a in parameters.items() if name not in SHORTLIST_TABLES}
+    restored = {
+        name: array
+        for name, array in parameters.items()
+        if name not in SHORTLIST_TABLES and not name.endswith(SMOOTHING)
+    }
     _part_cross_attention(restored, architecture)
     _part_gates(restored, architecture)
     for side in _sides(architecture):
@@ -83,7 +87,8 @@ def stored_parameters(
         name: array for name, array in arrays.items() if name.removesuffix(SCALES) not in quantized
     }
     for name, (values, scales) in quantized.items():
-        parameters[name] = values * scales[:, None]
+        factors = arrays.get(name.removesuffix(".weight") + SMOOTHING, np.float32(1))
+        parameters[name] = values * scales[:, None] * factors
     return parameters, quantized
 
 

@@ -32,6 +32,8 @@ BLOCK_ROWS = 1024
 """Number of outputs of a weight that are quantized at a time, to bound temporary arrays."""
 SCALES = ".scales"
 """Suffix of the name of a weight's scales."""
+SMOOTHING = ".smoothing"
+"""Suffix of the name of a linear layer's factors of its inputs; see `smoothing`."""
 
 QuantizedWeight: TypeAlias = tuple[Array, Array]
 """int8 values (outputs, inputs) and fp32 scales (outputs) of a weight."""
@@ -116,8 +118,8 @@ class Int8Layers(Layers):
 
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
-        values, scales = self._weight(f"{name}.weight", np.transpose)
-        product, bias = self._product(x, values, scales), f"{name}.bias"
+        values, scales = self._weight(f"{name}.weight", np.transpose, name + SMOOTHING)
+        product, bias = self._product(self._smooth(x, name), values, scales), f"{name}.bias"
         return self.op("Add", product, self.parameter(bias)) if bias in self.parameters else product
 
     def activation_between(self, x: str, kind: Activation) -> str:
@@ -160,10 +162,26 @@ class Int8Layers(Layers):
             domain=MICROSOFT,
         )
 
-    def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
+    def _smooth(self, x: str, name: str) -> str:
+        """``x`` (rows, inputs) times the factors of the layer ``name``, if it has any."""
+        factors = name + SMOOTHING
+        if factors not in self.parameters:
+            return x
+        smooth = self.op("Mul", x, self.parameter(factors))
+        if x in self._rectified:
+            self._rectified.add(smooth)
+        return smooth
+
+    def _weight(
+        self, name: str, layout: Callable[[Array], Array] = np.asarray, smoothing: str = ""
+    ) -> tuple[str, str]:
         @cache
         def quantized() -> QuantizedWeight:
-            return self._stored.get(name) or quantize_columns(self.parameters[name])
+            if name in self._stored:
+                return self._stored[name]
+            weight = self.parameters[name]
+            factors = self.parameters.get(smoothing)
+            return quantize_columns(weight if factors is None else weight / factors)
 
         values = self.weight(name, lambda: layout(quantized()[0]))
         return values, self.weight(name + SCALES, lambda: quantized()[1])

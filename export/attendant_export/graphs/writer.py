@@ -1,8 +1,9 @@
 """Writes the graphs of a model in one precision to a folder, with weights or for stored weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from attendant_export.graphs.parameters import (
     stored_parameters,
 )
 from attendant_export.graphs.quantization import Int8Layers, QuantizedWeight
+from attendant_export.graphs.smoothing import input_ranges, smoothing_factors
 from attendant_export.graphs.step_interface import SHORTLIST
 from attendant_export.graphs.steps import (
     build_decoder_step,
@@ -58,14 +60,22 @@ def write_translation_graphs(
 
 
 def write_embedding_graphs(
-    model: Encoder, precision: str, folder: Path, max_positions: int | None = None
+    model: Encoder,
+    precision: str,
+    folder: Path,
+    max_positions: int | None = None,
+    texts: Iterable[list[int]] = (),
 ) -> PrecisionGraphs:
     """Write the embedder and, for a model with a head, mlm_head.
 
-    The parameters are those of `write_translation_graphs`.
+    ``texts`` are token ids by which the inputs of int8 products are smoothed. The other parameters
+    are those of `write_translation_graphs`.
     """
     builders = _embedding_builders(model.architecture)
-    return _write_model(model, model.architecture, builders, precision, folder, max_positions)
+    ranges = input_ranges(model, texts) if precision == "int8" else {}
+    return _write_model(
+        model, model.architecture, builders, precision, folder, max_positions, ranges
+    )
 
 
 def write_graphs_of(
@@ -126,11 +136,13 @@ def _write_model(
     precision: str,
     folder: Path,
     max_positions: int | None,
+    ranges: Mapping[str, Array] = MappingProxyType({}),
 ) -> PrecisionGraphs:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     max_positions = max_positions or longest_text(architecture, MAX_POSITIONS)
     parameters = graph_parameters(model, architecture, max_positions)
+    parameters |= smoothing_factors(ranges, parameters)
     with WeightFile(folder / f"weights.{precision}.bin") as weights:
         new_layers = partial(_layers, precision, weights, parameters, {})
         written = _write_graphs(builders, new_layers, precision, folder)

@@ -1,0 +1,72 @@
+"""Smoothing of the inputs of int8 products: "SmoothQuant" (Xiao et al., 2022), for encoders.
+
+A few channels after a layer norm can be many times larger than the others. A row has one scale, so
+they leave few levels to the other channels. Smoothing multiplies each channel by a factor before
+quantization, and divides the column of the weight by it. The product stays the same.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attendant_export.graphs.builder import Array
+from attendant_export.graphs.quantization import SMOOTHING
+from attendant_export.models.encoder import Encoder
+
+STRENGTH = 0.6
+"""The part of a channel's range that moves to the weight; 0 moves nothing."""
+SMALLEST_RANGE = 1e-5
+"""Lower bound of the range of a channel, as a part of the largest range."""
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
+
+
+@torch.inference_mode()
+def input_ranges(model: Encoder, texts: Iterable[list[int]]) -> dict[str, Array]:
+    """The largest absolute value of each input channel of the stack's linear layers, by name.
+
+    ``texts`` are token ids.
+    """
+    ranges: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Hook:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            largest = inputs[0].abs().flatten(0, -2).amax(0)
+            ranges[name] = torch.maximum(ranges.get(name, largest), largest)
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(watch(f"encoder.{name}"))
+        for name, module in model.encoder.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        for token_ids in texts:
+            model(torch.tensor([token_ids]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: largest.float().numpy() for name, largest in ranges.items()}
+
+
+def smoothing_factors(
+    ranges: Mapping[str, Array], parameters: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The factors (inputs) of the inputs of linear layers with ``ranges``, by parameter name."""
+    return {
+        name + SMOOTHING: _factors(largest, parameters[f"{name}.weight"])
+        for name, largest in ranges.items()
+    }
+
+
+def _factors(inputs: Array, weight: Array) -> Array:
+    """The factors of ``inputs``, the ranges of the channels of a weight (outputs, inputs)."""
+    columns = np.abs(weight).max(axis=0)
+    inputs, columns = (np.maximum(x, SMALLEST_RANGE * x.max()) for x in (inputs, columns))
+    if not (inputs.all() and columns.all()):  # all zeros
+        return np.ones(len(inputs), np.float32)
+    factors: Array = columns ** (1 - STRENGTH) / inputs**STRENGTH
+    return factors.astype(np.float32)
