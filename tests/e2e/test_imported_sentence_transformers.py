@@ -26,10 +26,10 @@ POOLINGS = {
     "weighted": "pooling_mode_weightedmean_tokens",
     "root": "pooling_mode_mean_sqrt_len_tokens",
 }
-NUMBERS = dict(zip(POOLINGS, range(1, 7), strict=True))
+NUMBERS: dict[str, Any] = dict(zip(POOLINGS, range(1, 7), strict=True))
 """The values of the contract."""
 PROMPTED = "prompted"
-DENSE = {
+DENSE: dict[str, list[dict[str, Any]]] = {
     "dense": [{"out_features": 48, "activation_function": TANH}],
     "denses": [
         {"out_features": 64, "bias": False, "activation_function": IDENTITY},
@@ -157,10 +157,10 @@ def test_a_prompt_alone_is_no_text(server):
 @pytest.mark.parametrize("side", ["RIGHT", "LEFT"])
 def test_truncation_keeps_the_prompt(side, server):
     model, words = f"{PROMPTED}-weighted", "one two " * 60
-    request = EmbedRequest(model=model, texts=[words], truncation=f"TRUNCATION_{side}")
+    truncation = getattr(text_pb2, f"TRUNCATION_{side}")
+    request = EmbedRequest(model=model, texts=[words], truncation=truncation)
     answer = server.embedding.Embed(request)
     assert answer.results[0].num_tokens == 64
-    truncation = getattr(text_pb2, f"TRUNCATION_{side}")
     tokens = EmbedTokensRequest(model=model, texts=[PROMPT + words], truncation=truncation)
     (result,) = server.embedding.EmbedTokens(tokens).results
     has_prompt = result.tokens[1].start == 0
@@ -174,7 +174,7 @@ def test_a_pooling_that_a_model_lacks_is_refused(running):
     with pytest.raises(grpc.RpcError) as caught:
         running.embedding.Embed(request)
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "pooling: is LAST, but the model offers MEAN, CLS, MAX" in caught.value.details()
+    assert "pooling: is LAST, but the model offers MEAN, CLS, MAX" in str(caught.value.details())
 
 
 def test_vectors_are_those_of_sentence_transformers(server, checkpoints):
