@@ -90,6 +90,9 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         )
     imported = read_model(checkpoint, options.tokenizer)
     languages = _languages(imported, checkpoint, card, options)
+    max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
+    if isinstance(imported, ImportedEncoder):
+        check_room(checkpoint, imported.defaults, max_tokens)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -99,7 +102,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
             manifest=manifest,
             precisions=options.precisions,
             texts=sample_texts(),
-            max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
+            max_tokens=max_tokens,
         )
         if isinstance(imported, ImportedTranslator):
             _write_translator(imported, checkpoint, draft)
@@ -202,9 +205,7 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = imported.defaults
-    check_room(tokenizer, defaults.prompts.get(defaults.default_prompt, ""), draft.max_tokens)
-    export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    export = EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
     _finish(export, checkpoint, draft)
 
 
