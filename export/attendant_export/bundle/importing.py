@@ -91,6 +91,9 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     imported = read_model(checkpoint, options.tokenizer)
     checkpoint.release_weights()
     languages = _languages(imported, checkpoint, card, options)
+    max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
+    if isinstance(imported, ImportedEncoder):
+        check_room(checkpoint, imported.defaults, max_tokens)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -100,7 +103,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
             manifest=manifest,
             precisions=options.precisions,
             texts=sample_texts(),
-            max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
+            max_tokens=max_tokens,
         )
         if isinstance(imported, ImportedTranslator):
             export: ModelExport = _new_translator(imported, draft)
@@ -212,9 +215,7 @@ def _new_encoder(
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = imported.defaults
-    check_room(tokenizer, defaults.prompts.get(defaults.default_prompt, ""), draft.max_tokens)
-    return EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    return EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
 
 
 def _compare_with_original(
