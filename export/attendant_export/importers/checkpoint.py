@@ -54,6 +54,10 @@ class Checkpoint:
         path = self.folder / name
         return path if path.is_file() else None
 
+    def names(self) -> list[str]:
+        """The names of all files, without those in folders, sorted."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
+
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this file."""
         return self.find(name) is not None
