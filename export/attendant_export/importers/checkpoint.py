@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,26 @@ class CheckpointError(Exception):
     """A checkpoint is damaged, incomplete or of a kind that is not supported."""
 
 
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Statements of the source of a checkpoint that are in none of its files."""
+
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    """Of source and target of a translation model."""
+    credits: tuple[str, ...] = ()
+
+
 class Checkpoint:
     """The files of one checkpoint. Weights are read when they are asked for."""
 
-    def __init__(self, folder: Path, source: str = "", revision: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str = "",
+        revision: str = "",
+        statements: Statements = Statements(),
+    ) -> None:
         """Raises CheckpointError if ``folder`` does not exist.
 
         ``source`` is the location for manifests, and ``revision`` its revision; by default, the
@@ -42,6 +59,7 @@ class Checkpoint:
         """The checkpoint in messages."""
         self.source = source or folder.resolve().name
         self.revision = revision
+        self.statements = statements
         self._used: dict[str, None] = {}  # in order
 
     @property
