@@ -160,8 +160,11 @@ def _failure(error: Exception) -> DownloadError:
         error.close()
         return DownloadError(f"status {error.code}", error.code >= 500 or error.code in PASSING)
     if isinstance(error, URLError):
-        is_refused = isinstance(error.reason, ssl.SSLCertVerificationError)
-        return DownloadError(str(error.reason), not is_refused)
+        reason = error.reason
+        text = reason.strerror if isinstance(reason, OSError) else None
+        return DownloadError(
+            text or str(reason), not isinstance(reason, ssl.SSLCertVerificationError)
+        )
     if isinstance(error, OSError) and error.errno in FULL_DISK:
         return DownloadError("no space is left on the disk")
     if isinstance(error, OSError) and error.filename is not None:
