@@ -66,17 +66,20 @@ class FirefoxModel:
     @property
     def sha256(self) -> str:
         """The hash of the model file, "" if the registry states none."""
-        stated = self.stated_files.get("model")
-        value = stated.get("uncompressedHash") if isinstance(stated, dict) else None
+        value = self._model.get("uncompressedHash")
         return value.lower() if isinstance(value, str) else ""
 
     @property
     def rank(self) -> tuple[int, int]:
         """Smaller for a better model: by the state of its release, then by its size."""
         status = STATUSES.index(self.status) if self.status in STATUSES else len(STATUSES)
-        stated = self.stated_files.get("model")
-        size = stated.get("uncompressedSize") if isinstance(stated, dict) else None
+        size = self._model.get("uncompressedSize")
         return status, -size if isinstance(size, int) else 0
+
+    @property
+    def _model(self) -> Mapping[str, Any]:
+        stated = self.stated_files.get("model")
+        return stated if isinstance(stated, dict) else {}
 
     def files(self) -> list[RemoteFile]:
         """The files; raises CheckpointError if one that is needed is missing or unusable."""

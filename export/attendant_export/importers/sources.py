@@ -11,7 +11,7 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint in a folder; if there is no such folder, of Firefox or of a model on the hub.
+    """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
