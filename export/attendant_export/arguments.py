@@ -255,12 +255,17 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         help="folder of the checkpoint, as model hubs lay it out, or the name of a model on the "
-        "Hugging Face Hub, such as Helsinki-NLP/opus-mt-en-de; its files are downloaded to the "
-        "cache of huggingface_hub (HF_HOME, HF_TOKEN and its other variables apply)",
+        "Hugging Face Hub, such as Helsinki-NLP/opus-mt-en-de, whose files are downloaded to the "
+        "cache of huggingface_hub (HF_HOME, HF_TOKEN and its other variables apply), or the "
+        "languages of a model of Firefox Translations, such as firefox:en-de, whose files are "
+        "downloaded to attendant/firefox in XDG_CACHE_HOME, ~/.cache by default "
+        "(ATTENDANT_FIREFOX_REGISTRY is the URL of another registry)",
     )
     parser.add_argument(
         "--revision",
-        help="branch, tag or commit of a model on the hub; default: its default branch",
+        help="branch, tag or commit of a model on the hub, default: its default branch; of a model "
+        "of Firefox, its architecture, such as tiny, or the SHA-256 of its model file, default: "
+        "the released model",
     )
     parser.add_argument(
         "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"

@@ -11,6 +11,7 @@ from attendant_export.verify.language_samples import Sample
 from attendant_export.verify.marian_original import MarianOriginal
 
 from tests.support.bundles import one_thread
+from tests.support.firefox_files import serving_files
 from tests.support.marian_files import vocabulary, write_marian_folder
 from tests.support.serving import running_server
 
@@ -26,9 +27,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def imported(folder, tmp_path_factory):
+    """The bundle of the folder, from a registry of Firefox that has it."""
     bundles = tmp_path_factory.mktemp("imported")
-    with one_thread():
-        import_bundle(folder, bundles, ImportOptions(license="MPL-2.0", max_tokens=40))
+    with one_thread(), serving_files() as files, pytest.MonkeyPatch.context() as patched:
+        files.add_model(folder)
+        patched.setenv("ATTENDANT_FIREFOX_REGISTRY", files.registry_url)
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        import_bundle("firefox:en-fr", bundles, ImportOptions(max_tokens=40))
     return bundles
 
 

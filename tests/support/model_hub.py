@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ TOKEN = "hf_SecretOfTheTests"
 SIGNATURE = "SecretSignature"
 """Part of the URLs that large files are redirected to."""
 RESOLVE = re.compile(r"/(?P<name>.+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+LIST = re.compile(r"/api/models/(?P<name>.+?)(?:/revision/(?P<revision>[^/]+))?")
+FILE_LIST = "the list of files"
+"""The name of the list of a model's files among requests."""
 LARGE = (".safetensors", ".bin", ".onnx")
 """Suffixes of files that come from another URL."""
 
@@ -81,9 +85,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         url = urlsplit(self.path)
-        found = RESOLVE.fullmatch(unquote(url.path))
+        listed = LIST.fullmatch(unquote(url.path))
+        found = listed or RESOLVE.fullmatch(unquote(url.path))
         assert found is not None, self.path
-        name, revision, file = found["name"], found["revision"], found["file"]
+        name, revision = found["name"], found["revision"] or "main"
+        file = FILE_LIST if listed else found["file"]
         wanted = self.headers.get("Range")
         self.hub.requests.append(
             Request(self.command, file, wanted, self.headers.get("Authorization"))
@@ -94,12 +100,22 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, {"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", COMMIT):
             self._send(404, {"X-Error-Code": "RevisionNotFound"})
+        elif listed:
+            self._send_list(name)
         elif not (path := self.hub.folders[name] / file).is_file():
             self._send(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         elif path.suffix in LARGE and not url.query:
             self._redirect(path)
         else:
             self._send_file(path, wanted)
+
+    def _send_list(self, name: str) -> None:
+        folder = self.hub.folders[name]
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = [{"rfilename": path.relative_to(folder).as_posix()} for path in paths]
+        content = json.dumps({"id": name, "sha": COMMIT, "siblings": files}).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        self._send(200, headers, content)
 
     def _redirect(self, path: Path) -> None:
         # Another host, so that the library does not take its answer for one of the hub.

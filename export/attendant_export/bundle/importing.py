@@ -65,7 +65,10 @@ class ImportOptions:
     """The languages that a translation model writes."""
     max_tokens: int | None = None
     revision: str | None = None
-    """The branch, tag or commit of a model on the hub. None: its default branch."""
+    """The branch, tag or commit of a model on the hub; the architecture or hash of one of Firefox.
+
+    None: its default branch, or the released model.
+    """
     tokenizer: str | None = None
     """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
 
@@ -83,7 +86,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     name = options.name or _name_of(checkpoint)
     check_options(name, options.version, options.precisions, options.max_tokens)
     card = read_card(checkpoint)
-    license_ = options.license or card.license
+    license_ = options.license or card.license or checkpoint.statements.license
     if license_ is None:
         raise CheckpointError(
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
@@ -194,6 +197,7 @@ def _new_manifest(
         version=version,
         description=f"Imported from {checkpoint.source}, family {family}.",
         license=license_,
+        credits=checkpoint.statements.credits,
         provenance=Provenance(created=date.today().isoformat(), imported_from=origin),
     )
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,26 @@ class CheckpointError(Exception):
     """A checkpoint is damaged, incomplete or of a kind that is not supported."""
 
 
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Statements of the source of a checkpoint that are in none of its files."""
+
+    license: str | None = None
+    languages: tuple[str, ...] = ()
+    """Of source and target of a translation model."""
+    credits: tuple[str, ...] = ()
+
+
 class Checkpoint:
     """The files of one checkpoint. Weights are read when they are asked for."""
 
-    def __init__(self, folder: Path, source: str = "", revision: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str = "",
+        revision: str = "",
+        statements: Statements = Statements(),
+    ) -> None:
         """Raises CheckpointError if ``folder`` does not exist.
 
         ``source`` is the location for manifests, and ``revision`` its revision; by default, the
@@ -43,6 +60,7 @@ class Checkpoint:
         """The checkpoint in messages."""
         self.source = source or folder.resolve().name
         self.revision = revision
+        self.statements = statements
         self._used: dict[str, None] = {}  # in order
 
     @property
@@ -54,6 +72,10 @@ class Checkpoint:
         """The path of a file, or None if the checkpoint does not have it."""
         path = self.folder / name
         return path if path.is_file() else None
+
+    def names(self) -> list[str]:
+        """The names of all files, without those in folders, sorted."""
+        return sorted(path.name for path in self.folder.iterdir() if path.is_file())
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this file."""

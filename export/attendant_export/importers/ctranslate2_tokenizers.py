@@ -85,7 +85,7 @@ def _files(checkpoint: Checkpoint, choice: str | None) -> tuple[str, str]:
     if checkpoint.has(SOURCE_MODEL) and checkpoint.has(TARGET_MODEL):
         return SOURCE_MODEL, TARGET_MODEL
     found = [TOKENIZER] if checkpoint.has(TOKENIZER) else []
-    found += sorted(f.name for f in checkpoint.folder.iterdir() if f.suffix in MODEL_SUFFIXES)
+    found += [name for name in checkpoint.names() if name.endswith(MODEL_SUFFIXES)]
     if len(found) != 1:
         problem = f"has several: {', '.join(found)}" if found else "has no tokenizer of text"
         raise CheckpointError(

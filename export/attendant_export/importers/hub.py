@@ -1,7 +1,8 @@
 """Checkpoints on the Hugging Face Hub, or on another hub that ``HF_ENDPOINT`` names.
 
 A file is downloaded when an importer first asks for it, so that no other files are. The library's
-cache holds the files, and the fact that a checkpoint does not have one.
+cache holds the files, and the fact that a checkpoint does not have one. The names of all files are
+asked for only if an importer needs them; without the hub, they are those of the cache.
 """
 
 import errno
@@ -11,10 +12,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import (
+    HfApi,
+    constants,
+    hf_hub_download,
+    scan_cache_dir,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
+    CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -31,8 +39,17 @@ from attendant_export.importers.checkpoint import CONFIG, Checkpoint, Checkpoint
 HTTP_LOGGERS = ("httpx", "httpx2")
 """Loggers of the HTTP libraries of different versions."""
 DISK_WARNING = "Not enough free disk space"
+VOCABULARIES = (".spm", "_vocabulary.txt", "_vocabulary.json")
+"""Ends of names of vocabularies in formats without a configuration: Marian's, CTranslate2's."""
 URL = re.compile(r"\W*(https?://|\(…\)).*")
 """A URL, or the end of one as the library shortens it, and what follows in a message."""
+
+
+class Listing(NamedTuple):
+    """The names of all files at a commit."""
+
+    commit: str
+    names: frozenset[str]
 
 
 class HubCheckpoint(Checkpoint):
@@ -40,21 +57,79 @@ class HubCheckpoint(Checkpoint):
 
     def __init__(self, name: str, revision: str | None = None) -> None:
         """Raises CheckpointError for a model or a revision that cannot be had."""
-        config = _download(name, CONFIG, revision)
-        if config is None:
-            raise CheckpointError(f"{name}: {CONFIG} is missing")
+        self._listing: Listing | None = None
+        first = _find_config(name, revision)
+        if first is None:
+            self._listing = _list(name, revision)
+            first = _find_vocabulary(name, self._listing)
         # The cache has one folder for each commit, with the commit as its name.
-        super().__init__(config.parent, source=name, revision=config.parent.name)
+        super().__init__(first.parent, source=name, revision=first.parent.name)
+
+    def names(self) -> list[str]:
+        """The names of all files, without those in folders, sorted; raises CheckpointError."""
+        if self._listing is None:
+            self._listing = _list(self.source, self.revision)
+        return sorted(name for name in self._listing.names if "/" not in name)
 
     def find(self, name: str) -> Path | None:
         """The path of a file in the cache, or None if the checkpoint does not have it.
 
         Raises CheckpointError if neither the cache nor the hub can tell.
         """
+        if self._listing is not None and name not in self._listing.names:
+            return None
         cached = try_to_load_from_cache(self.source, name, revision=self.revision)
         if cached is not None:  # a path, or a mark that there is no such file
             return Path(cached) if isinstance(cached, str) else None
         return _download(self.source, name, self.revision)
+
+
+def _find_config(name: str, revision: str | None) -> Path | None:
+    """The path of the configuration in the cache, or None if the model does not have one."""
+    try:
+        return _download(name, CONFIG, revision)
+    except CheckpointError:
+        # Without the hub, the library knows that there is none, but does not say so.
+        known = try_to_load_from_cache(name, CONFIG, revision=revision)
+        if known is None or isinstance(known, str):
+            raise
+        return None
+
+
+def _find_vocabulary(name: str, listing: Listing) -> Path:
+    """The path of a vocabulary, which models of formats without a configuration have."""
+    files = [file for file in listing.names if file.endswith(VOCABULARIES) and "/" not in file]
+    path = _download(name, min(files), listing.commit) if files else None
+    if path is None:
+        raise CheckpointError(f"{name}: {CONFIG} is missing")
+    return path
+
+
+def _list(name: str, revision: str | None) -> Listing:
+    """The files of a model at a revision; without the hub, those of the cache."""
+    try:
+        with _quiet():
+            info = HfApi(endpoint=constants.ENDPOINT).model_info(name, revision=revision)
+        return Listing(str(info.sha), frozenset(file.rfilename for file in info.siblings or ()))
+    except Exception as error:  # those of the HTTP library differ between versions
+        is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
+        cached = None if is_refused else _cached(name, revision or constants.DEFAULT_REVISION)
+        if cached is None:
+            reason = _describe(error, name, "the list of files", revision)
+            raise CheckpointError(f"{name}: {reason}") from None
+        return cached
+
+
+def _cached(name: str, revision: str) -> Listing | None:
+    try:
+        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return None
+    for each in (r for repo in repositories if repo.repo_id == name for r in repo.revisions):
+        if revision == each.commit_hash or revision in each.refs:
+            paths = (file.file_path.relative_to(each.snapshot_path) for file in each.files)
+            return Listing(each.commit_hash, frozenset(path.as_posix() for path in paths))
+    return None
 
 
 def _download(name: str, file: str, revision: str | None) -> Path | None:

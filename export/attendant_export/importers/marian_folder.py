@@ -194,7 +194,9 @@ def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
 
 
 def _languages(checkpoint: Checkpoint, options: MarianOptions) -> tuple[str, ...]:
-    """Source and target, or nothing if the folder does not tell them."""
+    """Source and target, or nothing if neither the source of the folder nor its files tell them."""
+    if checkpoint.statements.languages:
+        return checkpoint.statements.languages
     if checkpoint.has(MODEL_INFO):
         name = checkpoint.json_object(MODEL_INFO).get("shortName")
         if isinstance(name, str) and (found := LANGUAGES.match(name)):

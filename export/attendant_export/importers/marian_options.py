@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
 from attendant_export.importers.checkpoint import (
+    CONFIG,
     Checkpoint,
     CheckpointError,
     Config,
@@ -57,7 +58,7 @@ class MarianOptions:
 
 def is_marian(checkpoint: Checkpoint) -> bool:
     """Whether a folder has a model of Marian's own formats."""
-    return bool(_models(checkpoint)) and not checkpoint.has("config.json")
+    return not checkpoint.has(CONFIG) and bool(_models(checkpoint))
 
 
 def read_options(checkpoint: Checkpoint) -> MarianOptions:
@@ -125,17 +126,16 @@ def _normalization(config: Config) -> float:
 
 
 def _names(checkpoint: Checkpoint, *suffixes: str) -> list[str]:
-    return sorted(
-        path.name
-        for path in checkpoint.folder.iterdir()
-        if path.name.endswith(suffixes) and path.is_file()
-    )
+    return [name for name in checkpoint.names() if name.endswith(suffixes)]
 
 
 def _with_magic(checkpoint: Checkpoint, magic: bytes) -> list[str]:
     found = []
     for name in _names(checkpoint, ".bin"):
-        with (checkpoint.folder / name).open("rb") as content:
+        path = checkpoint.find(name)
+        if path is None:
+            continue
+        with path.open("rb") as content:
             if content.read(len(magic)) == magic:
                 found.append(name)
     return found

@@ -4,19 +4,22 @@ import re
 from pathlib import Path
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.firefox import PREFIX, open_firefox
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
 
 
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint in a folder, or of a model on the hub if there is no such folder.
+    """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
     path = Path(source)
     if path.is_dir():
         return _folder(path, revision)
+    if source.startswith(PREFIX):
+        return open_firefox(source, revision)
     if path.suffix == ".pt":
         raise CheckpointError(
             f"{source}: a checkpoint of OpenNMT-py (.pt) is not supported; convert it with "
@@ -27,7 +30,8 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     if HUB_NAME.fullmatch(source):
         return _hub_model(source, revision)
     raise CheckpointError(
-        f"{source}: no such folder, and not a name on the model hub, such as OWNER/NAME"
+        f"{source}: no such folder, and not a name on the model hub, such as OWNER/NAME, nor of "
+        "a model of Firefox, such as firefox:en-de"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_url_in_an_error_of_the_library_is_not_shown(url, hub, refusal, monkey
 
 
 @pytest.mark.parametrize(
-    "source", ["../model", "./model", "/no/such/folder", "a/b/c", "firefox:en-de", "a b", "ü/b"]
+    "source", ["../model", "./model", "/no/such/folder", "a/b/c", "bergamot:en-de", "a b", "ü/b"]
 )
 def test_a_source_of_another_form_is_refused(source, hub, refusal):
     assert f"{source}: no such folder, and not a name on the model hub" in refusal(source)

@@ -959,9 +959,11 @@ class ImportSource(google.protobuf.message.Message):
     FAMILY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     source: builtins.str
-    """Location of the checkpoint: the name of a model hub's repository, or a URL."""
+    """Location of the checkpoint: the name of a model hub's repository, "firefox:" and a pair of
+    languages, or the name of a folder.
+    """
     revision: builtins.str
-    """Its revision, such as a commit."""
+    """Its revision, such as a commit, or the SHA-256 of the model file of Firefox."""
     family: builtins.str
     """Its family, such as "marian"."""
     @property

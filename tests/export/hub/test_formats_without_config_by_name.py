@@ -1,0 +1,80 @@
+"""Models of formats that are found by the names of their files are imported from a hub."""
+
+import pytest
+from attendant_export.importers.families import read_model
+from attendant_export.importers.imported import ImportedTranslator
+from attendant_export.importers.sources import open_checkpoint
+from huggingface_hub import constants
+
+from tests.support.ctranslate2_folders import write_folder
+from tests.support.imports import read_translator
+from tests.support.marian_files import write_marian_folder, write_options
+from tests.support.model_hub import COMMIT, FILE_LIST, NAME
+
+STUDENT, CONVERTED = "acme/student", "acme/converted"
+
+
+@pytest.fixture
+def student(hub, tmp_path):
+    """The folder of a model of Marian on the hub, with files that the import does not need."""
+    folder = write_options(write_marian_folder(tmp_path / "enfr-student"), beam_size=4)
+    (folder / "speed.txt").write_text("fast")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "other.spm").write_text("not at the top")
+    hub.folders[STUDENT] = folder
+    return folder
+
+
+def test_a_model_of_marian_is_imported_by_its_name(hub, student, import_):
+    _, manifest = import_(STUDENT, "--license", "MPL-2.0", "--max-tokens", "12")
+    origin = manifest.provenance.imported_from
+    assert (origin.source, origin.revision, origin.family) == (STUDENT, COMMIT, "marian-nmt")
+    assert manifest.decoding.beam_size == 4
+    needed = {path.name for path in student.iterdir()} - {"speed.txt", "onnx"}
+    assert {file.path for file in origin.files} == needed
+    assert set(hub.downloads()) - needed <= {FILE_LIST, "README.md"}
+
+
+def test_a_cached_model_of_marian_is_read_without_the_hub(hub, student, unreachable, monkeypatch):
+    expected = read_translator(student)
+    assert read_model(open_checkpoint(STUDENT)).family == expected.family
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    offline = read_model(open_checkpoint(STUDENT))
+    assert isinstance(offline, ImportedTranslator)
+    assert offline.decoding == expected.decoding
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    unreachable()
+    assert open_checkpoint(STUDENT, COMMIT).names() == sorted(
+        path.name for path in student.iterdir() if path.suffix in (".bin", ".spm", ".yml")
+    )
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_a_folder_of_ctranslate2_is_imported_by_its_name(version, hub, tmp_path):
+    hub.folders[CONVERTED] = write_folder(tmp_path / "converted", version)
+    checkpoint = open_checkpoint(CONVERTED)
+    assert read_model(checkpoint, "characters").family == "ctranslate2"
+    files = {file.path for file in checkpoint.used_files()}
+    assert files == {path.name for path in hub.folders[CONVERTED].iterdir()}
+
+
+def test_the_tokenizer_of_a_folder_of_ctranslate2_is_found_by_its_ending(hub, tmp_path, refusal):
+    hub.folders[CONVERTED] = folder = write_folder(tmp_path / "converted")
+    for name in ("a.spm", "b.model"):
+        (folder / name).write_bytes(b"")
+    message = refusal(CONVERTED, "--license", "MIT")
+    assert "has several: a.spm, b.model: give --tokenizer" in message
+    assert "a.spm" not in hub.downloads()
+
+
+def test_the_list_of_files_is_asked_for_only_if_it_is_needed(hub, import_):
+    import_(NAME)
+    assert FILE_LIST not in hub.downloads()
+
+
+def test_weights_of_a_model_without_configuration_and_vocabulary_are_not_downloaded(hub, refusal):
+    (hub.folders[NAME] / "config.json").rename(hub.folders[NAME] / "weights.bin")
+    assert f"{NAME}: config.json is missing" in refusal(NAME)
+    assert set(hub.downloads()) <= {FILE_LIST, "config.json"}
