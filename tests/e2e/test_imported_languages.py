@@ -15,6 +15,7 @@ from attendant_export.verify.language_samples import with_languages
 from tokenizers import Tokenizer
 
 from tests.support.bundles import one_thread
+from tests.support.drawn_seeds import seeds
 from tests.support.drawn_translators import MAX_TOKENS, draw_checkpoint, until_end
 from tests.support.imports import read_translator
 from tests.support.multilingual_checkpoints import PAD, write_multilingual
@@ -97,7 +98,7 @@ def test_tags_choose_the_tokens_around_a_text_and_those_that_a_target_begins_wit
         assert [token.id for token in scored.tokens][-1] == model.tokens.eos_id
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", seeds())
 @pytest.mark.parametrize("family", list(PAIRS))
 def test_translations_of_a_drawn_model_are_those_of_transformers(
     family, seed, tmp_path, loop, settings

@@ -17,6 +17,7 @@ from tests.support.ctranslate2_folders import (
     random_weights,
     write_folder,
 )
+from tests.support.drawn_seeds import seeds
 
 pytest.importorskip("ctranslate2")
 
@@ -123,7 +124,7 @@ def drawn_folder(folder: Path, draw: random.Random) -> Path:
     )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", seeds())
 def test_a_drawn_folder_gives_the_same_translations(seed, tmp_path):
     source = drawn_folder(tmp_path / "source", random.Random(seed))
     check(compared(source, tmp_path / "bundles"))
