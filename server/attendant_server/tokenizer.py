@@ -72,6 +72,11 @@ class TokenizedText:
         return ids
 
     @property
+    def first_token(self) -> Token:
+        """The first token that is kept of the text."""
+        return next(self._tokens())
+
+    @property
     def is_empty(self) -> bool:
         """Whether the text has only special tokens."""
         return self.is_empty_after(0)

@@ -17,7 +17,8 @@ from tests.support.imports import read_translator
 from tests.support.marian_checkpoints import tiny_pieces, tiny_vocabulary, write_marian
 from tests.support.serving import running_server
 
-TEXTS = ["The train is late.", "She is here", "\U0001f633\U0001f633 \U0001f633", "No.", "a e i o u"]
+FACES = "\U0001f633\U0001f633 \U0001f633"
+TEXTS = [f">>fra<< {t}" for t in ("The train is late.", "She is here", FACES, "No.", "a e i o u")]
 VOCABULARY = tiny_vocabulary()
 MAX_TOKENS = 12
 
@@ -88,7 +89,7 @@ def test_requests_without_options_get_the_beam_of_the_bundle(server):
 
 
 def test_scores_are_those_of_the_model_and_use_the_length_penalty_of_the_bundle(server, model):
-    source, target = "The train is late.", "Le train"
+    source, target = TEXTS[0], "Le train"
     request = ScoreRequest(pairs=[TranslationPair(source=source, target=target)])
     (scored,) = server.translation.Score(request).scores
     ids = [token.id for token in scored.tokens]

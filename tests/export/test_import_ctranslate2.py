@@ -236,7 +236,9 @@ def test_sentencepiece_models_of_the_folder_are_used(tmp_path):
     encoded = imported.tokenizers.source.encode(">>deu<< The train")
     assert encoded.ids[0] == tokens.index(">>deu<<")
     assert encoded.ids[-1] == tokens.index("</s>")
-    assert [each.tag for each in imported.tokenizers.target_languages] == ["fra", "deu"]
+    languages = {each.tag: each for each in imported.tokenizers.target_languages}
+    assert list(languages) == ["fr", "de"]
+    assert list(languages["de"].source_prefix_ids) == [tokens.index(">>deu<<")]
     assert imported.tokenizers.source_tokens.pad_id == len(tokens)
     (folder / "target.spm").unlink()
     alone = read_folder(folder, "source.spm").tokenizers

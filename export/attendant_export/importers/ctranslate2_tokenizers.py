@@ -6,7 +6,6 @@ one SentencePiece model, or ``tokenizer.json``. Otherwise the user must say what
 
 from collections.abc import Callable, Mapping
 
-from attendant.v1.bundle_pb2 import Language
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -24,6 +23,7 @@ from attendant_export.importers.ctranslate2_vocabulary import Side, Vocabularies
 from attendant_export.importers.marian_tokenizer import (
     SOURCE_MODEL,
     TARGET_MODEL,
+    coded_languages,
 )
 from attendant_export.importers.sentencepiece_model import SPACE, read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
@@ -49,24 +49,24 @@ def read_tokenizers(
     for ``tokenizer.json``, which adds special tokens itself.
     """
     source_file, target_file = _files(checkpoint, choice)
-    source = _tokenizer(checkpoint, source_file, vocabularies.source)
+    source_side = vocabularies.source
+    source = _tokenizer(checkpoint, source_file, source_side)
     target = _tokenizer(checkpoint, target_file, vocabularies.target)
     if source_file != TOKENIZER:
         begin = [options.bos] if options.adds_bos else []
-        _add_around(source, vocabularies.source, begin, [options.eos] if ends_with_eos else [])
+        _add_around(source, source_side, begin, [options.eos] if ends_with_eos else [])
     _add_around(target, vocabularies.target, [], [options.eos])
     if vocabularies.start in target.get_vocab():
         target.add_special_tokens([vocabularies.start])
     return TranslationTokenizers(
         source=source,
         target=target,
-        source_tokens=vocabularies.source.special_tokens,
+        source_tokens=source_side.special_tokens,
         target_tokens=vocabularies.target.special_tokens,
         max_tokens=MAX_TOKENS,
         source_languages=(),
-        target_languages=[
-            Language(tag=code[2:-2]) for code in _vocabulary(vocabularies.source).codes
-        ],
+        # A code would be after BOS, and tokens of languages are before it.
+        target_languages=[] if options.adds_bos else coded_languages(_vocabulary(source_side)),
     )
 
 

@@ -26,14 +26,19 @@ def language_tags(codes: Sequence[str]) -> dict[str, str]:
 
     A script or a territory is left out unless it distinguishes two of the codes, and so is the
     difference between a macrolanguage and its most common member: "de" for ``deu_Latn`` and
-    ``de_DE``, "ar" for ``arb_Arab``, "zh-Hans" for ``zho_Hans`` beside ``zho_Hant``. A code that no
-    such tag distinguishes is its own tag.
+    ``de_DE``, "ar" for ``arb_Arab``, "zh-Hans" for ``zho_Hans`` beside ``zho_Hant``. Of codes that
+    no such tag distinguishes, one that is spelt like the tag has it (``pt_BR`` beside ``pt_br``),
+    and the others are their own tags.
     """
     tags: dict[str, str] = {}
     for macro in (True, False):
         full = [_standard_tag(code, macro) for code in codes]
         _add_unique(tags, codes, [tag.partition("-")[0] for tag in full])
         _add_unique(tags, codes, full)
+    for code in codes:
+        tag = _standard_tag(code, macro=False)
+        if code not in tags and code.replace("_", "-") == tag and tag not in tags.values():
+            tags[code] = tag
     return {code: tags.get(code, code) for code in codes}
 
 

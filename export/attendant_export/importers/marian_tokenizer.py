@@ -7,6 +7,7 @@ from attendant.v1.bundle_pb2 import Language, SpecialTokens
 from tokenizers import Tokenizer
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.languages import languages
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
@@ -42,7 +43,6 @@ def read_marian_tokenizers(
     ]
     source = _vocabulary(checkpoint, VOCABULARY, sizes[0])
     target = _vocabulary(checkpoint, TARGET_VOCABULARY if is_separate else VOCABULARY, sizes[1])
-    codes = [Language(tag=code[2:-2]) for code in source.codes]
     return TranslationTokenizers(
         source=_tokenizer(checkpoint, SOURCE_MODEL, source),
         target=_tokenizer(checkpoint, TARGET_MODEL, target),
@@ -50,7 +50,7 @@ def read_marian_tokenizers(
         target_tokens=_special_tokens(target),
         max_tokens=stated_max_tokens(checkpoint) or DEFAULT_MAX_TOKENS,
         source_languages=_languages(config, "source_lang"),
-        target_languages=codes or _languages(config, "target_lang"),
+        target_languages=coded_languages(source) or _languages(config, "target_lang"),
     )
 
 
@@ -83,4 +83,10 @@ def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
 
 def _languages(config: Config, field: str) -> list[Language]:
     tag = config.get(field)
-    return [Language(tag=tag)] if isinstance(tag, str) and tag else []
+    return languages({tag: 0}) if isinstance(tag, str) and tag else []
+
+
+def coded_languages(vocabulary: Vocabulary) -> list[Language]:
+    """The languages that a code before a source chooses, such as ``>>fra<<``."""
+    ids = {code[2:-2]: vocabulary.ids[code] for code in vocabulary.codes}
+    return languages(ids, "source_prefix_ids")

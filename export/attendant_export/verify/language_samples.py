@@ -20,10 +20,15 @@ class Sample(NamedTuple):
     """The tokens that the translation begins with."""
     language_id: int | None = None
     """The token of the source language. None for a model without such tokens."""
+    code_id: int | None = None
+    """The token of the target language before the source. None for a model without such tokens."""
 
 
 def language_samples(manifest: Manifest, texts: Sequence[Mapping[str, Any]]) -> list[Sample]:
-    """The reference texts of a bundle, by language, each in one of a few languages."""
+    """The reference texts of a bundle, by language, each in one of a few languages.
+
+    Texts that are too long with the tokens of their languages are left out.
+    """
     sources, targets = (
         [each[i * len(each) // MAX_LANGUAGES] for i in range(MAX_LANGUAGES)]
         for each in (manifest.source_languages, manifest.target_languages)
@@ -33,13 +38,17 @@ def language_samples(manifest: Manifest, texts: Sequence[Mapping[str, Any]]) -> 
     for i, text in enumerate(texts):
         number = i * MAX_LANGUAGES // len(texts)
         source, target = sources[number], targets[number - 1]
+        token_ids = with_languages(text["token_ids"], source, target)
+        if len(token_ids) > manifest.limits.max_source_tokens:
+            continue
         around = [*source.source_prefix_ids, *source.source_suffix_ids]
         samples.append(
             Sample(
                 text["text"],
-                with_languages(text["token_ids"], source, target),
+                token_ids,
                 (*forced, *target.forced_target_ids),
                 around[0] if around else None,
+                target.source_prefix_ids[0] if target.source_prefix_ids else None,
             )
         )
     return samples

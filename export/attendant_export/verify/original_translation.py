@@ -109,6 +109,9 @@ class OriginalTranslator(Original):
                     f"{sample.language_id}, which selects a language"
                 )
             self._tokenizer.src_lang = token.strip("_")
+        if sample.code_id is not None:
+            texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
+            return self.token_ids(f"{texts[sample.code_id]} {sample.text}")
         return self.token_ids(sample.text)
 
     def translate(

@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from attendant_server import records
@@ -26,7 +27,7 @@ class Submitting(Protocol):
         """The clock of call deadlines, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ServedModel:
     """A loaded model."""
 
@@ -40,6 +41,19 @@ class ServedModel:
     engine: Submitting
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
+
+    @cached_property
+    def text_codes(self) -> frozenset[int]:
+        """Tokens with which a text can choose its target language itself, such as ``>>fra<<``.
+
+        These are tokens before a source that the tokenizer also reads in a text. Special tokens
+        are not read there.
+        """
+        return frozenset(
+            language.source_prefix_ids[0]
+            for language in self.description.target_languages
+            if language.is_code and self.source_tokenizer.is_plain(language.source_prefix_ids[0])
+        )
 
     async def answer(self, call: Call[Result]) -> list[Result]:
         """Let the engine answer a call; cancelling the coroutine abandons the call."""

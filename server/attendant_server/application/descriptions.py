@@ -52,6 +52,13 @@ class Language:
         """Whether the model has to know the language."""
         return bool(self.source_prefix_ids or self.source_suffix_ids or self.forced_target_ids)
 
+    @property
+    def is_code(self) -> bool:
+        """Whether one token before a source is all that selects the language."""
+        return len(self.source_prefix_ids) == 1 and not (
+            self.source_suffix_ids or self.forced_target_ids
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:

@@ -4,7 +4,7 @@ Languages are BCP 47 tags. A tag that a model lacks stands for the longest of it
 model has (RFC 4647, section 3.4): "de-AT" for "de".
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from attendant_server.application.catalog import Catalog, ServedModel
@@ -24,9 +24,12 @@ class LanguageTokens:
     after_source: Sequence[Token] = ()
     forced_target_ids: tuple[int, ...] = ()
     """Tokens that every target begins with."""
+    text_codes: Collection[int] = ()
+    """Tokens with which a text can choose its target language itself."""
 
 
 NO_LANGUAGE_TOKENS = LanguageTokens()
+CHOSEN_BY_TEXTS = Language("")
 
 
 def translation_model(
@@ -64,19 +67,24 @@ def language_tokens(
 ) -> LanguageTokens:
     """The tokens for the languages of a request; raises InvalidRequest for unknown languages.
 
-    A language may be left out if the model has only one, or needs no tokens for any.
+    A language may be left out if the model has only one, or needs no tokens for any. A target
+    language may also be left out if texts can choose it themselves.
     """
     description = model.description
     source = _chosen(description, SOURCE, description.source_languages, source_language)
-    target = _chosen(description, TARGET, description.target_languages, target_language)
+    if model.text_codes and not target_language and len(description.target_languages) > 1:
+        target = CHOSEN_BY_TEXTS
+    else:
+        target = _chosen(description, TARGET, description.target_languages, target_language)
     forced = (*description.forced_token_ids, *target.forced_target_ids)
-    if not (source.has_tokens or target.has_tokens or forced):
+    if not (source.has_tokens or target.has_tokens or forced or model.text_codes):
         return NO_LANGUAGE_TOKENS
     tokens = model.source_tokenizer.special_tokens
     return LanguageTokens(
         tokens((*source.source_prefix_ids, *target.source_prefix_ids)),
         tokens((*source.source_suffix_ids, *target.source_suffix_ids)),
         forced,
+        model.text_codes,
     )
 
 

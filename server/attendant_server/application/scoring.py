@@ -96,6 +96,7 @@ class Scorer:
             request.truncation,
             tokens.before_source,
             tokens.after_source,
+            text_codes=tokens.text_codes,
         )
         target_options = TokenizationOptions(  # never truncated
             model.target_tokenizer,

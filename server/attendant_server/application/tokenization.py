@@ -1,7 +1,7 @@
 """Tokenization of a call's texts, within limits; long texts off the event loop."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -60,6 +60,8 @@ class TokenizationOptions:
     """Tokens put before every text."""
     after: Sequence[Token] = ()
     """Tokens put after every text."""
+    text_codes: Collection[int] = ()
+    """Tokens of languages with which a text may begin. It must, unless ``before`` ends with one."""
     prompt_length: int = 0
     """Number of first characters of every text that are a prompt. Truncation keeps the prompt, and
     a prompt alone is no text."""
@@ -78,6 +80,7 @@ def tokenization_options(
     before: Sequence[Token] = (),
     after: Sequence[Token] = (),
     prompt_length: int = 0,
+    text_codes: Collection[int] = (),
 ) -> TokenizationOptions:
     """The options of texts with a limit; raises InvalidRequest.
 
@@ -90,6 +93,7 @@ def tokenization_options(
         before=before,
         after=after,
         prompt_length=prompt_length,
+        text_codes=text_codes,
     )
 
 
@@ -176,11 +180,19 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
         tokens = options.tokenizer.encode(text)
     except TokenizerError:
         return InvalidRequest(field.format(number), "cannot be tokenized")
-    if options.before or options.after:
-        tokens = tokens.between(options.before, options.after)
+    before, prompt_length = options.before, options.prompt_length
+    if options.text_codes:
+        code = tokens.first_token
+        if problem := _code_problem(options, code):
+            return InvalidRequest(field.format(number), problem)
+        if code.id in options.text_codes:
+            # The text has the code itself, and truncation keeps it like a prompt.
+            before, prompt_length = _without_code(before, options.text_codes), code.end
+    if before or options.after:
+        tokens = tokens.between(before, options.after)
     if options.max_tokens is None:
         return tokens
-    if tokens.is_empty_after(options.prompt_length):
+    if tokens.is_empty_after(prompt_length):
         problem = "is empty, or has nothing that the model can read"
         return InvalidRequest(field.format(number), problem)
     if len(tokens) <= options.max_tokens:
@@ -188,6 +200,23 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     if options.truncation is Truncation.RIGHT:
         return tokens.cut_end(options.max_tokens)
     if options.truncation is Truncation.LEFT:
-        return tokens.cut_beginning(options.max_tokens, options.prompt_length)
+        return tokens.cut_beginning(options.max_tokens, prompt_length)
     problem = f"at most {options.max_tokens} tokens, got {len(tokens)}"
     return InvalidRequest(field.format(number), problem)
+
+
+def _code_problem(options: TokenizationOptions, first: Token) -> str | None:
+    """The problem of a text with this first token, if it does not choose one target language."""
+    codes = options.text_codes
+    chosen = [token for token in options.before[-1:] if token.id in codes]
+    if first.id not in codes:
+        example = options.tokenizer.tokens([min(codes)])[0]
+        problem = f"must begin with the code of a language, such as {example}, unless "
+        return None if chosen else f"{problem}target_language is given"
+    if chosen and chosen[0].id != first.id:
+        return f"begins with {first.text}, but target_language has the code {chosen[0].text}"
+    return None
+
+
+def _without_code(before: Sequence[Token], codes: Collection[int]) -> Sequence[Token]:
+    return before[:-1] if before and before[-1].id in codes else before

@@ -177,6 +177,7 @@ class Translator:
             request.truncation,
             tokens.before_source,
             tokens.after_source,
+            text_codes=tokens.text_codes,
         )
         return model, options, tokenization
 

@@ -123,7 +123,9 @@ class TranslateRequest(google.protobuf.message.Message):
     INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
     """
     target_language: builtins.str
-    """BCP 47 tag of the language of the translations, by the same rules."""
+    """BCP 47 tag of the language of the translations, by the same rules. Not required if each text begins with the code
+    of its target language, such as ">>fra<<", for a model that reads such codes in texts.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts, each of at most
@@ -308,7 +310,9 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
     """
     target_language: builtins.str
-    """BCP 47 tag of the language of the translation, by the same rules."""
+    """BCP 47 tag of the language of the translation, by the same rules. Not required if the text begins with the code of
+    its target language, such as ">>fra<<", for a model that reads such codes in texts.
+    """
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -402,7 +406,9 @@ class ScoreRequest(google.protobuf.message.Message):
     INVALID_ARGUMENT. If model is empty, only models with this language are candidates.
     """
     target_language: builtins.str
-    """BCP 47 tag of the language of the targets, by the same rules."""
+    """BCP 47 tag of the language of the targets, by the same rules. Not required if each source begins with the code of
+    its target language, such as ">>fra<<", for a model that reads such codes in texts.
+    """
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
         """The pairs to score. At least 1, at most RequestLimits.max_texts, each side of at most
