@@ -134,6 +134,8 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "suppressed_token_ids",
             "beam_size",
             "length_penalty",
+            "early_stopping",
+            "no_repeat_ngram_size",
         },
         "embedding": {"pooling", "normalize", "prompts", "default_prompt", "num_prompt_tokens"},
         "text_normalization": set[str](),

@@ -46,6 +46,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         default_length_penalty=(
             decoding.length_penalty if decoding.HasField("length_penalty") else 1.0
         ),
+        early_stopping=decoding.early_stopping,
+        no_repeat_ngram_size=decoding.no_repeat_ngram_size,
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         forced_token_ids=tuple(decoding.forced_token_ids),
         d_model=architecture.d_model,

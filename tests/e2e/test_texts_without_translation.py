@@ -28,7 +28,7 @@ def nothing_is_allowed_for_long_texts(
     [short] = running.translation.Translate(TranslateRequest(texts=[SHORT])).translations
     limit = MAX_OUTPUT_RATIO * short.num_source_tokens + EXTRA_OUTPUT_TOKENS
 
-    def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
+    def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[TokenRule, ...]:
         return (everything,) if options.max_output_tokens > limit else ()
 
     monkeypatch.setattr("attendant_server.engine.translation_scheduler.rules_of", rules_of)

@@ -217,7 +217,7 @@ def test_tied_and_computed_weights_may_be_stored_again(tmp_path):
 def test_language_codes_are_the_target_languages(tmp_path):
     source = write_marian(tmp_path / "source", codes=True)
     folder, manifest = import_(source, tmp_path / "bundles")
-    assert [language.tag for language in manifest.target_languages] == ["fra", "deu"]
+    assert [language.tag for language in manifest.target_languages] == ["fr", "de"]
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(">>deu<< on").ids
     assert ids[0] == tiny_vocabulary()[">>deu<<"]
 
@@ -284,7 +284,8 @@ def refusal(tmp_path, capsys):
         ("suppress_tokens", [-1], "-1 is not the id of a token"),
         ("suppress_tokens", "x", "bad_words_ids or suppress_tokens is not a list"),
         ("num_beams", 0, "num_beams is 0, want an integer"),
-        ("no_repeat_ngram_size", 3, "no_repeat_ngram_size is 3, which is not supported"),
+        ("no_repeat_ngram_size", -1, "no_repeat_ngram_size is -1, want an integer"),
+        ("encoder_no_repeat_ngram_size", 3, "encoder_no_repeat_ngram_size is 3, which is not sup"),
         ("repetition_penalty", 1.2, "repetition_penalty is 1.2"),
         ("early_stopping", "never", "early_stopping is 'never'"),
         ("do_sample", True, "do_sample is True"),

@@ -52,6 +52,7 @@ def searches(draw):
         length_penalty=draw(st.sampled_from([0.0, 0.6, 1.0])),
         min_output_tokens=draw(st.integers(0, max_output_tokens)),
         suppressed_token_ids=tuple(tokens),
+        no_repeat_ngram_size=draw(st.sampled_from([0, 0, 1, 2, 3])),
     )
 
 
@@ -77,7 +78,9 @@ def test_rules_search_as_over_a_model_for_which_these_tokens_are_impossible(
     found = search_together(FakeTranslationModel(num_greedy_tokens), wanted)
     for (source, options), hypotheses in zip(wanted, found, strict=True):
         model = ModelWithoutTokens(options, num_greedy_tokens)
-        plain = options._replace(min_output_tokens=0, suppressed_token_ids=())
+        plain = options._replace(
+            min_output_tokens=0, suppressed_token_ids=(), no_repeat_ngram_size=0
+        )
         assert [hypotheses] == search_together(model, [(source, plain)])
         assert all(np.isfinite(h.log_probabilities).all() for h in hypotheses)
 
@@ -96,9 +99,9 @@ MARK = 0.25
 """The length penalty that marks sentences with the rule in these tests."""
 
 
-def marked_rules_of(options, eos_id):
+def marked_rules_of(options, start_token_id, eos_id):
     own = (NoTokenTwice(),) if options.length_penalty == MARK else ()
-    return (*rules_of(options, eos_id), *own)
+    return (*rules_of(options, start_token_id, eos_id), *own)
 
 
 def marked_forbidden_tokens(options, tokens):
@@ -258,7 +261,7 @@ def test_steps_of_one_token_find_what_quicker_graphs_find(model, monkeypatch):
     assert model.new_cache(slow, 1, 1, pool).num_step_tokens == 1
     wanted = [(source, SearchOptions(12)) for source in SOURCES]
     expected = search_together(model, wanted)
-    monkeypatch.setattr(RULES, lambda options, eos_id: (NoRule(),))
+    monkeypatch.setattr(RULES, lambda options, start_token_id, eos_id: (NoRule(),))
     assert_close(search_together(model, wanted), expected)
 
 

@@ -60,7 +60,12 @@ def run(scheduler):
 def forbidden_tokens(options, tokens):
     """The tokens that may not follow ``tokens``."""
     is_too_short = len(tokens) < options.min_output_tokens
-    return {*options.suppressed_token_ids, *([EOS] if is_too_short else [])}
+    never = {*options.suppressed_token_ids, *([EOS] if is_too_short else [])}
+    if not (size := options.no_repeat_ngram_size):
+        return never
+    begun = (BOS, *tokens)
+    ngrams = {begun[i : i + size] for i in range(len(begun) - size + 1)}
+    return never | {t for t in range(VOCAB) if (*begun, t)[-size:] in ngrams}
 
 
 def greedy(source, options, forbidden=forbidden_tokens):
@@ -97,7 +102,10 @@ def beam(source, options, forbidden=forbidden_tokens):
         running = [h for h in extended if h[0][-1] != EOS][:width]
         if num_tokens == options.max_output_tokens:
             finished = sorted(finished + running, key=score, reverse=True)
-        elif not running or (len(finished) == width and score(running[0]) <= score(finished[-1])):
+        elif not running or (
+            len(finished) == width
+            and (options.early_stopping or score(running[0]) <= score(finished[-1]))
+        ):
             break
     return [tokens for tokens, _ in finished[: options.num_hypotheses]]
 
@@ -112,6 +120,8 @@ def random_options(rng):
         length_penalty=rng.choice([0.0, 0.6, 1.0, 1.7]),
         min_output_tokens=rng.randint(0, max_output_tokens),
         suppressed_token_ids=tuple(rng.sample(range(VOCAB), rng.choice([0, 0, 4, 18, 22]))),
+        early_stopping=rng.random() < 0.5,
+        no_repeat_ngram_size=rng.choice([0, 0, 1, 2, 3]),
     )
 
 

@@ -1,13 +1,10 @@
 """Search options of a checkpoint: ``generation_config.json``, or those in ``config.json``."""
 
-import logging
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
-
-logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -22,6 +19,8 @@ class Generation:
     """First input token of the decoder."""
     beam_size: int
     length_penalty: float
+    early_stopping: bool
+    no_repeat_ngram_size: int
     forced_token_ids: tuple[int, ...]
     """The tokens that every target begins with."""
     suppressed_token_ids: tuple[int, ...]
@@ -36,6 +35,8 @@ class Generation:
             suppressed_token_ids=() if self.renormalizes else self.suppressed_token_ids,
             beam_size=self.beam_size if self.beam_size > 1 else 0,
             length_penalty=None if self.length_penalty == 1 else self.length_penalty,
+            early_stopping=self.early_stopping,
+            no_repeat_ngram_size=self.no_repeat_ngram_size,
         )
 
 
@@ -44,8 +45,7 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
 
     ``forced_eos_token_id`` is not such an option: a translation that reaches its limit is reported
     as truncated instead. Nor is ``max_length``: the server limits a translation by its source. Nor
-    are options of sampling, which search does not use. ``early_stopping`` is not applied: search
-    goes on as long as it may find a better translation.
+    are options of sampling, which search does not use.
     """
     config = stated = checkpoint.config
     if checkpoint.has(GENERATION_CONFIG):
@@ -58,15 +58,10 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         penalty_alpha=0.0,
         repetition_penalty=1.0,
         encoder_repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
         encoder_no_repeat_ngram_size=0,
         min_length=0,
         min_new_tokens=0,
     )
-    if config.choice("early_stopping", {True: True, False: False}, default=False):
-        logger.warning(
-            "early_stopping is not applied: search goes on as long as it may find better"
-        )
     for name in (
         "forced_decoder_ids",
         "force_words_ids",
@@ -80,6 +75,13 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
+    renormalizes = config.choice("renormalize_logits", {True: True, False: False}, default=False)
+    ngram_size = config.integer("no_repeat_ngram_size", default=0, minimum=0)
+    if renormalizes and ngram_size:
+        raise CheckpointError(
+            f"{config.path}: no_repeat_ngram_size is {ngram_size}, which is not supported with "
+            "renormalize_logits"
+        )
     start = config if "decoder_start_token_id" in config else stated
     forced = "forced_bos_token_id"
     return Generation(
@@ -87,9 +89,11 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         start_token_id=start.integer("decoder_start_token_id", minimum=0),
         beam_size=config.integer("num_beams", default=1),
         length_penalty=config.number("length_penalty", default=1.0),
+        early_stopping=config.choice("early_stopping", {True: True, False: False}, default=False),
+        no_repeat_ngram_size=ngram_size,
         forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),
-        renormalizes=config.choice("renormalize_logits", {True: True, False: False}, default=False),
+        renormalizes=renormalizes,
     )
 
 

@@ -26,6 +26,8 @@ class SentenceSearch:
     length_penalty: float = 1.0
     forced: Sequence[int] = ()
     """Tokens that every hypothesis begins with."""
+    early_stopping: bool = False
+    no_repeat_ngram_size: int = 0
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
@@ -67,7 +69,16 @@ class SentenceSearch:
             return bool(self.steps)
         best = max(h.score(self.length_penalty) for h in self.running)
         is_full = len(self.finished) == self.beam_size
+        if self.early_stopping:
+            return is_full
         return is_full and best <= self.finished[-1].score(self.length_penalty)
+
+
+def _repeating(token_ids: Sequence[int], size: int) -> set[int]:
+    """The tokens after which ``token_ids`` would have an n-gram of this size twice."""
+    ngrams = {tuple(token_ids[i : i + size]) for i in range(len(token_ids) - size + 1)}
+    end = tuple(token_ids[len(token_ids) - size + 1 :])
+    return {ngram[-1] for ngram in ngrams if ngram[:-1] == end}
 
 
 def search_all(
@@ -83,6 +94,8 @@ def search_all(
     length_penalty: float = 1.0,
     suppressed_token_ids: Sequence[int] = (),
     forced_token_ids: Sequence[Sequence[int]] = (),
+    early_stopping: bool = False,
+    no_repeat_ngram_size: int = 0,
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
@@ -90,12 +103,18 @@ def search_all(
     over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
     default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
     vocabulary as its list. Suppressed tokens are never chosen. ``forced_token_ids`` holds the
-    tokens that each output begins with, with a log-probability of 0. Returns the searches in the
-    order of ``sources``.
+    tokens that each output begins with, with a log-probability of 0. With ``early_stopping``, a
+    search is over when ``beam_size`` hypotheses have finished. N-grams of ``no_repeat_ngram_size``
+    never repeat in an output; ``step`` must then decode one token in a run. Returns the searches in
+    the order of ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
-        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty, forced[i])
+        SentenceSearch(
+            *(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty, forced[i]),
+            early_stopping=early_stopping,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+        )
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
@@ -125,16 +144,22 @@ def search_all(
 
 def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
     beam_size = running[0].beam_size
-    tokens, lengths = [], []
+    rows: list[tuple[int, ...]] = []
+    lengths, banned = [], []
     for search in running:
-        begun = [h.token_ids[-1] for h in search.running] or [start_token_id]
+        begun = [(start_token_id, *h.token_ids) for h in search.running] or [(start_token_id,)]
         # Before its first own token a sentence has one hypothesis, so its rows have equal tokens.
-        tokens += begun + begun[-1:] * (beam_size - len(begun))
+        begun += begun[-1:] * (beam_size - len(begun))
+        rows += begun
         lengths += [len(search.steps)] * beam_size
+        if size := search.no_repeat_ngram_size:
+            banned += [_repeating(tokens, size) for tokens in begun]
+    assert not banned or cache.num_step_tokens == 1
     ids, log_p = cache.step(
-        *(tokens, lengths, 2 * beam_size if beam_size > 1 else 1),
+        *([row[-1] for row in rows], lengths, 2 * beam_size if beam_size > 1 else 1),
         # Only later tokens of a run depend on those that the graph chooses itself.
         [search.next_forced(cache.num_step_tokens) for search in running] if beam_size == 1 else (),
+        banned,
     )
     for slot, search in enumerate(running):
         if beam_size > 1:

@@ -26,7 +26,8 @@ from attendant_export.verify.original import (
     OriginalError,
     count_other_token_ids,
 )
-from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
+from attendant_export.verify.recorded_search import BeamRecorder
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
 from attendant_export.verify.translation import SEARCHES, TokenIds, gap, trace_of
 
 MAX_COMPARED_TOKENS = 100
@@ -76,8 +77,6 @@ class OriginalTranslator(Original):
         # The server reports such a translation as truncated instead.
         options.forced_eos_token_id = None
         options.max_length = None
-        # The server's search goes on as long as it may find a better translation.
-        options.early_stopping = False
         self.default_beam_size: int = options.num_beams or 1
         self.length_penalty: float = (
             1.0 if options.length_penalty is None else options.length_penalty
@@ -141,7 +140,7 @@ class OriginalTranslator(Original):
 
     def trace(self, sample: Sample, beam_size: int, max_tokens: int) -> SearchTrace:
         """The search for one sample with the candidates of each step. Raises OriginalError."""
-        recorder = _Recorder(beam_size, self._eos_id, normalizes=bool(self._left_out))
+        recorder = BeamRecorder(beam_size, self._eos_id, normalizes=bool(self._left_out))
         (ids,) = self.translate([sample], beam_size, max_tokens, [recorder])
         best = ReferenceHypothesis(ids, ())
         return trace_of(best) if beam_size == 1 else SearchTrace([best], recorder.steps)
@@ -173,38 +172,6 @@ class OriginalTranslator(Original):
 
     def _until_end(self, ids: list[int]) -> TokenIds:
         return tuple(ids[: ids.index(self._eos_id) + 1] if self._eos_id in ids else ids)
-
-
-class _Recorder:
-    """A processor of log-probabilities that keeps the candidates of a beam search.
-
-    The rules are those of `reference_search.beam`.
-    """
-
-    def __init__(self, beam_size: int, eos_id: int, normalizes: bool) -> None:
-        """``normalizes`` says whether the search normalizes the log-probabilities."""
-        self.steps: list[SearchStep] = []
-        self._beam_size, self._eos_id, self._normalizes = beam_size, eos_id, normalizes
-        self._sums: dict[TokenIds, float] = {(): 0.0}
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        prefixes = list(dict.fromkeys(tuple(ids) for ids in input_ids[:, 1:].tolist()))
-        sums = torch.tensor([self._sums.get(prefix, -torch.inf) for prefix in prefixes])
-        log_p = scores[: len(prefixes)]
-        if self._normalizes:
-            log_p = log_p.log_softmax(-1)
-        values, indices = (log_p + sums[:, None]).flatten().topk(2 * self._beam_size)
-        vocab_size = scores.shape[1]
-        found = {
-            (*prefixes[i // vocab_size], i % vocab_size): value
-            for i, value in zip(indices.tolist(), values.tolist(), strict=True)
-            if value > -torch.inf  # all but a forced token
-        }
-        self._sums = found
-        best = [ReferenceHypothesis(ids, ()) for ids in found]
-        running = [h for h in best if h.token_ids[-1] != self._eos_id]
-        self.steps.append(SearchStep(best[: self._beam_size], running[: self._beam_size]))
-        return scores
 
 
 def compare_translations(
@@ -313,7 +280,9 @@ class _Comparison:
         self, graphs: TranslationGraphs, name: str, batching: str, bound: float
     ) -> TokenParity:
         beam_size, (max_running, max_joining) = self._searches[name], BATCHINGS[batching]
-        step = graphs.steps_for(beam_size)[0]
+        step, ngram_size = graphs.steps_for(beam_size)[0], self._decoding.no_repeat_ngram_size
+        if ngram_size:
+            step = next(s for s in graphs.steps_for(beam_size) if graphs.num_step_tokens(s) == 1)
         found = search_all(
             *(graphs, self._sources, [self._max_tokens] * len(self._sources)),
             beam_size=beam_size,
@@ -323,6 +292,8 @@ class _Comparison:
             length_penalty=self._original.length_penalty,
             suppressed_token_ids=self._decoding.suppressed_token_ids,
             forced_token_ids=[sample.forced_ids for sample in self._samples],
+            early_stopping=self._decoding.early_stopping,
+            no_repeat_ngram_size=ngram_size,
         )
         expected = self._expected[beam_size][batching]
         different = [

@@ -4,7 +4,7 @@ Binds inputs and outputs by the signature of a step. Works on token ids and does
 search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,16 +95,18 @@ class ReferenceCache:
         lengths: Sequence[int],
         num_candidates: int,
         forced: Sequence[Sequence[int]] = (),
+        banned: Sequence[Collection[int]] = (),
     ) -> tuple[Array, Array]:
         """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
         Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
         A graph of several tokens returns the best token of each step instead. ``forced`` holds the
-        first tokens that each row must choose, in a search without shortlists.
+        first tokens that each row must choose, and ``banned`` those that it must not choose next,
+        in a search without shortlists.
         """
         outputs = self._step.signature.outputs
         session = self._graphs.use(self._step.session)
-        inputs = self._inputs(tokens, lengths, num_candidates, forced)
+        inputs = self._inputs(tokens, lengths, num_candidates, forced, banned)
         with session.naming_errors():
             binding = session.io_binding()
             binding.bind_output(outputs.candidate_ids)
@@ -134,6 +136,7 @@ class ReferenceCache:
         lengths: Sequence[int],
         num_candidates: int,
         forced: Sequence[Sequence[int]],
+        banned: Sequence[Collection[int]],
     ) -> dict[str, Array]:
         """The inputs other than states, by their names in the signature."""
         names = self._step.signature.inputs
@@ -154,6 +157,8 @@ class ReferenceCache:
             suppressed = np.flatnonzero(np.isin(listed, suppressed))
         rows = np.arange(len(tokens)).repeat(len(suppressed))
         never = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
+        more = [(row, token) for row, ids in enumerate(banned) for token in ids]
+        never = np.concatenate([never, np.array(more, np.int64).reshape(-1, 2)])
         for i, bias in enumerate(names.token_biases):
             chosen = [(row, ids[i]) for row, ids in enumerate(forced) if i < len(ids)]
             always = np.array(chosen, np.int64).reshape(-1, 2)

@@ -82,6 +82,10 @@ class ModelDescription:
     max_target_tokens: int = 0
     default_beam_size: int = 1
     default_length_penalty: float = 1.0
+    early_stopping: bool = False
+    """Whether a beam search ends as soon as as many hypotheses as its beam size have finished."""
+    no_repeat_ngram_size: int = 0
+    """Size of the n-grams that must not repeat within a translation. 0 for no such rule."""
     suppressed_token_ids: Sequence[int] = ()
     """Ids of tokens that the model never generates."""
     forced_token_ids: Sequence[int] = ()

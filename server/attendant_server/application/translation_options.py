@@ -59,6 +59,8 @@ def search_options(
         extra_output_tokens=EXTRA_OUTPUT_TOKENS,
         suppressed_token_ids=tuple(model.suppressed_token_ids),
         forced_token_ids=forced_token_ids,
+        early_stopping=model.early_stopping,
+        no_repeat_ngram_size=model.no_repeat_ngram_size,
     )
 
 

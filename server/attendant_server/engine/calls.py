@@ -139,6 +139,10 @@ class SearchOptions(NamedTuple):
     """Ids of tokens that no hypothesis may contain."""
     forced_token_ids: tuple[int, ...] = ()
     """Tokens that every hypothesis begins with. Their log-probability is 0."""
+    early_stopping: bool = False
+    """Whether a beam search ends as soon as ``beam_size`` hypotheses have finished."""
+    no_repeat_ngram_size: int = 0
+    """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""

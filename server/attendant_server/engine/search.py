@@ -198,9 +198,9 @@ class BeamSearch:
     The 2 x ``beam_size`` best continuations of all beams are ranked by log-probability. End tokens
     among the first ``beam_size`` finish their beams. The best ``beam_size`` other continuations run
     on. The search ends when ``beam_size`` beams have finished and the best running beam, if it
-    ended now, would not beat the worst of them. It also ends at ``max_output_tokens``, where
-    running beams count as finished. If fewer than ``beam_size`` beams can run on, the remaining
-    rows hold beams of probability zero.
+    ended now, would not beat the worst of them; with ``early_stopping``, the running beams do not
+    matter. It also ends at ``max_output_tokens``, where running beams count as finished. If fewer
+    than ``beam_size`` beams can run on, the remaining rows hold beams of probability zero.
     """
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
@@ -289,6 +289,8 @@ class BeamSearch:
             return True
         if len(self._finished) < self.width:
             return False
+        if self._options.early_stopping:
+            return True
         return self._score(best) <= self._score(self._finished[-1])
 
     def _score(self, beam: Beam) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.engine.models import NO_TOKEN_BIAS, TokenBias
+from attendant_server.engine.repeated_ngrams import NoRepeatedNgrams
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.search import Search
 
@@ -28,9 +29,6 @@ class TokenRule(Protocol):
     search sums and reports. Values are added after the softmax (decision 0004), so the
     probabilities of other tokens do not change. A search drops a hypothesis if every next token is
     forbidden.
-
-    No rule of the server sets ``needs_tokens`` yet, so only tests run `Search.prefixes`, steps of
-    one token in greedy search, and ``of_rows`` of `token_bias`.
 
     Values must be known before the step. A rule that depends on the model's log-probabilities, such
     as a repetition penalty that multiplies them, needs a graph that outputs the log-probabilities
@@ -96,7 +94,7 @@ class ForcedTokens:
         return self._biases[num_tokens] if num_tokens < len(self._biases) else None
 
 
-def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
+def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[TokenRule, ...]:
     """The rules that ``options`` require."""
     rules: list[TokenRule] = []
     if options.forced_token_ids and options.beam_size == 1:
@@ -105,6 +103,8 @@ def rules_of(options: SearchOptions, eos_id: int) -> tuple[TokenRule, ...]:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))
     if options.suppressed_token_ids:
         rules.append(SuppressedTokens(options.suppressed_token_ids))
+    if options.no_repeat_ngram_size:
+        rules.append(NoRepeatedNgrams(options.no_repeat_ngram_size, start_token_id))
     return tuple(rules)
 
 

@@ -196,7 +196,7 @@ class TranslationScheduler(Scheduler):
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
         options = text.call.options.for_source(text.num_tokens)
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
-        rules = rules_of(options, self._model.eos_id)
+        rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
         return Sentence(
             text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules
         )

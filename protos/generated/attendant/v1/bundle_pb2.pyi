@@ -358,6 +358,7 @@ class DecodingDefaults(google.protobuf.message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     FORCES_EOS_AT_LIMIT_FIELD_NUMBER: builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: builtins.int
     start_token_id: builtins.int
     """First input token of the decoder. It is not part of the target. Must be set. For a model that starts from a zero
     vector, this is a token whose embedding is zero.
@@ -376,6 +377,10 @@ class DecodingDefaults(google.protobuf.message.Message):
     """Default repetition penalty. 0 means 1, no penalty."""
     forces_eos_at_limit: builtins.bool
     """Whether EOS is forced at the output limit."""
+    early_stopping: builtins.bool
+    """Whether a beam search ends as soon as beam-size hypotheses have finished, even if a running one could still beat
+    them.
+    """
     @property
     def forced_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Token ids that every target begins with."""
@@ -397,9 +402,10 @@ class DecodingDefaults(google.protobuf.message.Message):
         no_repeat_ngram_size: builtins.int = ...,
         repetition_penalty: builtins.float = ...,
         forces_eos_at_limit: builtins.bool = ...,
+        early_stopping: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "_start_token_id", b"_start_token_id", "length_penalty", b"length_penalty", "start_token_id", b"start_token_id"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "_start_token_id", b"_start_token_id", "beam_size", b"beam_size", "forced_token_ids", b"forced_token_ids", "forces_eos_at_limit", b"forces_eos_at_limit", "length_penalty", b"length_penalty", "max_output_ratio", b"max_output_ratio", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "start_token_id", b"start_token_id", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "_start_token_id", b"_start_token_id", "beam_size", b"beam_size", "early_stopping", b"early_stopping", "forced_token_ids", b"forced_token_ids", "forces_eos_at_limit", b"forces_eos_at_limit", "length_penalty", b"length_penalty", "max_output_ratio", b"max_output_ratio", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "repetition_penalty", b"repetition_penalty", "start_token_id", b"start_token_id", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
     @typing.overload

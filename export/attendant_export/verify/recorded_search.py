@@ -1,0 +1,39 @@
+"""Records the beam search of ``transformers`` while it runs."""
+
+import torch
+
+from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep
+from attendant_export.verify.translation import TokenIds
+
+
+class BeamRecorder:
+    """A processor of log-probabilities that keeps the candidates of a beam search.
+
+    The rules are those of `reference_search.beam`.
+    """
+
+    def __init__(self, beam_size: int, eos_id: int, normalizes: bool) -> None:
+        """``normalizes`` says whether the search normalizes the log-probabilities."""
+        self.steps: list[SearchStep] = []
+        self._beam_size, self._eos_id, self._normalizes = beam_size, eos_id, normalizes
+        self._sums: dict[TokenIds, float] = {(): 0.0}
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Keep the candidates of a step; returns ``scores``."""
+        prefixes = list(dict.fromkeys(tuple(ids) for ids in input_ids[:, 1:].tolist()))
+        sums = torch.tensor([self._sums.get(prefix, -torch.inf) for prefix in prefixes])
+        log_p = scores[: len(prefixes)]
+        if self._normalizes:
+            log_p = log_p.log_softmax(-1)
+        values, indices = (log_p + sums[:, None]).flatten().topk(2 * self._beam_size)
+        vocab_size = scores.shape[1]
+        found = {
+            (*prefixes[i // vocab_size], i % vocab_size): value
+            for i, value in zip(indices.tolist(), values.tolist(), strict=True)
+            if value > -torch.inf  # all but a forced token
+        }
+        self._sums = found
+        best = [ReferenceHypothesis(ids, ()) for ids in found]
+        running = [h for h in best if h.token_ids[-1] != self._eos_id]
+        self.steps.append(SearchStep(best[: self._beam_size], running[: self._beam_size]))
+        return scores

@@ -1,0 +1,99 @@
+"""Served models apply the search options of their checkpoints as ``transformers`` does."""
+
+import json
+
+import pytest
+from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
+from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
+from attendant_export.bundle.manifest import read_manifest
+
+from tests.support.bundles import one_thread
+from tests.support.marian_checkpoints import write_generation, write_marian
+from tests.support.serving import running_server
+
+NGRAM_SIZE, BEAM_SIZE, MAX_TOKENS = 2, 4, 16
+TEXTS = sample_texts()[:16]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "opus-mt-en-fr"
+    source = write_marian(folder, varies=True)
+    return write_generation(
+        source,
+        num_beams=BEAM_SIZE,
+        length_penalty=2.0,
+        early_stopping=True,
+        no_repeat_ngram_size=NGRAM_SIZE,
+        **read_config(source),
+    )
+
+
+def read_config(source):
+    """The options that a configuration of the search repeats."""
+    config = json.loads((source / "config.json").read_text())
+    names = ("bad_words_ids", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+    return {name: config[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint, tmp_path_factory):
+    with one_thread():
+        return import_bundle(
+            checkpoint, tmp_path_factory.mktemp("imported"), ImportOptions(max_tokens=60)
+        )
+
+
+@pytest.fixture(scope="module")
+def server(bundle, loop, settings):
+    with running_server(loop, settings(bundles=bundle.parent.parent)) as running:
+        yield running
+
+
+def translate(server, beam_size=None):
+    """The token ids of the best translation of each text."""
+    options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    request = TranslateRequest(texts=TEXTS, options=options)
+    found = server.translation.Translate(request).translations
+    return [[token.id for token in each.hypotheses[0].tokens] for each in found]
+
+
+@pytest.mark.parametrize("beam_size", [1, None])
+def test_no_ngram_repeats_in_a_translation(server, beam_size):
+    for ids in translate(server, beam_size):
+        ngrams = list(zip(ids, ids[1:], strict=False))
+        assert len(set(ngrams)) == len(ngrams)
+
+
+def test_translations_are_those_of_transformers(server, checkpoint, bundle):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("sentencepiece")
+    torch = pytest.importorskip("torch")
+    # The import compares searches of all batchings with the original itself.
+    parity = read_manifest(bundle).parity.original
+    for entry in parity.translations[0].tokens:
+        assert entry.num_identical + entry.num_ties == entry.num_sentences == parity.num_texts
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
+    encoded = tokenizer(TEXTS, return_tensors="pt", padding=True)
+
+    def generate(beam_size, **options):
+        with torch.inference_mode():
+            found = model.generate(
+                **encoded,
+                num_beams=beam_size,
+                max_new_tokens=MAX_TOKENS,
+                max_length=None,
+                **options,
+            )
+        return [until_end(ids[1:]) for ids in found.tolist()]
+
+    for beam_size in (1, BEAM_SIZE):
+        expected = generate(beam_size)
+        assert translate(server, beam_size) == expected
+        assert generate(beam_size, no_repeat_ngram_size=0) != expected
+    assert generate(BEAM_SIZE, early_stopping=False) != expected
+
+
+def until_end(ids):
+    return ids[: ids.index(0) + 1] if 0 in ids else ids
