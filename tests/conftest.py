@@ -43,3 +43,12 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.bundles import make_embedding_bundle
 
     return make_embedding_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+@pytest.fixture
+def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports compare 16 instead of 64 sample texts, in a quarter of the time."""
+    from attendant_export.bundle import importing
+
+    texts = importing.sample_texts()[::4]
+    monkeypatch.setattr(importing, "sample_texts", lambda: texts)

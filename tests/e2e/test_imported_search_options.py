@@ -11,6 +11,8 @@ from tests.support.bundles import one_thread
 from tests.support.marian_checkpoints import write_generation, write_marian
 from tests.support.serving import running_server
 
+pytestmark = pytest.mark.usefixtures("few_texts")
+
 NGRAM_SIZE, BEAM_SIZE, MAX_TOKENS = 2, 4, 16
 TEXTS = sample_texts()[:16]
 

@@ -17,6 +17,8 @@ from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
+pytestmark = pytest.mark.usefixtures("few_texts")
+
 MAX_TOKENS, NUM_TEXTS = 30, 40
 VOCABULARY = tiny_vocabulary()
 PAD = VOCABULARY["<pad>"]
@@ -126,7 +128,7 @@ def test_a_drawn_model_gives_the_translations_of_the_original(seed, tmp_path, ca
     assert {entry.search for entry in fp32.tokens} == sizes
     assert {entry.batching for entry in fp32.tokens} == {"single", "batched", "ragged"}
     for entry in fp32.tokens:
-        assert entry.num_sentences > 50
+        assert entry.num_sentences > 12
         assert entry.num_identical + entry.num_ties == entry.num_sentences
         assert entry.num_ties <= 1
     line = f"fp32 beam4 ragged: 0 of {parity.num_texts} translations have other tokens"
