@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,12 @@ def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_embedding_bundle(tmp_path_factory.mktemp("bundles"))
 
 
-@pytest.fixture
-def few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def few_texts() -> Iterator[None]:
     """Imports compare 16 instead of 64 sample texts, in a quarter of the time."""
     from attendant_export.bundle import importing
 
     texts = importing.sample_texts()[::4]
-    monkeypatch.setattr(importing, "sample_texts", lambda: texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importing, "sample_texts", lambda: texts)
+        yield
