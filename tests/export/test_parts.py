@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
+from attendant.v1.architecture_pb2 import Embeddings as EmbeddingsPart
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
@@ -18,7 +19,7 @@ from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import graph_parameters
 from attendant_export.models.attention import MultiHeadAttention
-from attendant_export.models.embeddings import SOURCE, Embeddings
+from attendant_export.models.embeddings import SOURCE, Embeddings, embedding_width
 from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
@@ -74,7 +75,7 @@ def assert_close(found: np.ndarray, expected: torch.Tensor) -> None:
 @some.random_parts
 @given(st.data(), WIDTHS, some.EPSILONS, SEEDS)
 def test_embeddings(data, d_model, epsilon, seed):
-    part = data.draw(some.embeddings(d_model))
+    part = data.draw(some.embeddings(d_model, is_alone=True))
     torch.manual_seed(seed)
     embed, model = Embeddings(part, d_model, epsilon, nn.Dropout(0)), nn.Module()
     embed.add_to(model, SOURCE)
@@ -83,6 +84,7 @@ def test_embeddings(data, d_model, epsilon, seed):
         d_model=d_model, source_embeddings=part, encoder=Stack(norm_epsilon=epsilon)
     )
     token_ids = np.random.default_rng(seed).integers(0, part.vocab_size, SHAPE)
+    width = embedding_width(part, d_model)
 
     def build(g: Layers) -> None:
         twin = graph_embeddings.source_embeddings(network)
@@ -95,7 +97,7 @@ def test_embeddings(data, d_model, epsilon, seed):
             "whole": twin.run(
                 g,
                 tokens,
-                lambda x, table: graph_embeddings.add_first_positions(g, x, batch, table, d_model),
+                lambda x, table: graph_embeddings.add_first_positions(g, x, batch, table, width),
             ),
             "indexed": twin.run(
                 g,
@@ -308,10 +310,13 @@ def test_stack(d_model, part, seed):
 
 
 @some.random_parts
-@given(WIDTHS, some.heads(), some.EPSILONS, st.booleans(), SEEDS)
-def test_head(d_model, part, epsilon, has_list, seed):
-    module = part_of(Head, seed, part, d_model, 21, epsilon)
-    x, table = random_states(seed, 7, d_model), random_states(seed + 1, 21, d_model)
+@given(st.data(), WIDTHS, some.EPSILONS, st.booleans(), SEEDS)
+def test_head(data, d_model, epsilon, has_list, seed):
+    width = data.draw(WIDTHS)
+    part = data.draw(some.heads(needs_transform=width != d_model))
+    embeddings = EmbeddingsPart(vocab_size=21, d_embedding=width)
+    module = part_of(Head, seed, part, d_model, embeddings, epsilon)
+    x, table = random_states(seed, 7, d_model), random_states(seed + 1, 21, width)
     listed = np.array([3, 4, 20]) if has_list else np.arange(21)
 
     def build(g: Layers) -> None:

@@ -89,14 +89,17 @@ def positions(d_model: int) -> st.SearchStrategy[Positions]:
     )
 
 
-def embeddings(d_model: int) -> st.SearchStrategy[Embeddings]:
-    return st.builds(
-        Embeddings,
-        vocab_size=st.integers(12, 40),
-        scale=factors(1.0, d_model**0.5),
-        positions=positions(d_model),
-        num_token_types=st.integers(0, 2),
-        has_norm=st.booleans(),
+@st.composite
+def embeddings(draw: st.DrawFn, d_model: int, is_alone: bool = False) -> Embeddings:
+    """Only those of an encoder that is alone may have a width of their own."""
+    d_embedding = draw(st.sampled_from([0, *WIDTHS])) if is_alone else 0
+    return Embeddings(
+        vocab_size=draw(st.integers(12, 40)),
+        scale=draw(factors(1.0, d_model**0.5)),
+        positions=draw(positions(d_embedding or d_model)),
+        num_token_types=draw(st.integers(0, 2)),
+        has_norm=draw(st.booleans()),
+        d_embedding=d_embedding,
     )
 
 
@@ -122,6 +125,7 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
         ssru=Ssru() if has_ssru else None,
         cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
         feed_forward=draw(feed_forwards()),
+        num_repeats=0 if is_decoder else draw(st.integers(0, 3)),
     )
 
 
@@ -143,13 +147,13 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) ->
     )
 
 
-def heads() -> st.SearchStrategy[Head]:
+def heads(needs_transform: bool = False) -> st.SearchStrategy[Head]:
     return st.builds(
         Head,
         is_tied=st.booleans(),
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
-        transform=st.sampled_from([0, *ACTIVATIONS]),
+        transform=st.sampled_from(ACTIVATIONS if needs_transform else [0, *ACTIVATIONS]),
     )
 
 
@@ -172,11 +176,12 @@ def text_vectors() -> st.SearchStrategy[TextVectors]:
 @st.composite
 def encoders(draw: st.DrawFn) -> Architecture:
     d_model = draw(st.sampled_from(WIDTHS))
+    source = draw(embeddings(d_model, is_alone=True))
     return Architecture(
         d_model=d_model,
-        source_embeddings=draw(embeddings(d_model)),
+        source_embeddings=source,
         encoder=draw(stacks(is_alone=True)),
-        head=draw(heads()),
+        head=draw(heads(needs_transform=source.d_embedding not in (0, d_model))),
     )
 
 

@@ -149,8 +149,13 @@ class GraphBuilder:
 
     def weight(self, name: str, array: Array) -> str:
         """A named tensor among the shared weights."""
-        self._initializers.setdefault(name, self._weights.add(name, array))
+        if not self.has_weight(name):
+            self._initializers[name] = self._weights.add(name, array)
         return name
+
+    def has_weight(self, name: str) -> bool:
+        """Whether the graph has the named tensor already."""
+        return name in self._initializers
 
     def constant(self, array: Array) -> str:
         """A small tensor in the graph's own file. Equal arrays share one tensor."""

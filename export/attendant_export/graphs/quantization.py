@@ -148,6 +148,8 @@ class Int8Layers(Layers):
         )
 
     def _weight(self, name: str, layout: Callable[[Array], Array] = np.asarray) -> tuple[str, str]:
+        if self.has_weight(name):  # of a layer that runs several times
+            return name, name + SCALES
         stored = self._stored.get(name)
         values, scales = stored or quantize_columns(self.parameters[name])
         return self.weight(name, layout(values)), self.weight(name + SCALES, scales)

@@ -12,7 +12,7 @@ from attendant.v1.architecture_pb2 import (
 
 from attendant_export.graphs import ssru
 from attendant_export.graphs.layers import Layers
-from attendant_export.models.stack import each_layer
+from attendant_export.models.stack import each_layer, running_order
 
 Sublayer = Callable[[str], str]
 """Adds the nodes of a sublayer for an input value and returns the output value."""
@@ -39,7 +39,9 @@ def run_stack(
     ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory`` and
     ``recur``.
     """
-    for number, group in enumerate(each_layer(part)):
+    groups = each_layer(part)
+    for number in running_order(part):
+        group = groups[number]
         layer = _Layer(g, part, group, f"{name}.{number}", number)
         if group.HasField("ssru"):
             assert recur is not None, "a rule of models"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
@@ -20,6 +21,7 @@ from attendant_export.importers.sentence_transformers import is_sentence_transfo
 Imported = ImportedEncoder | ImportedTranslator
 
 FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
+    "albert": read_albert,
     "bart": read_bart,
     "bert": read_bert,
     "camembert": read_roberta,

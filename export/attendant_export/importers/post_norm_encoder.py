@@ -39,13 +39,14 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """Names of the fields of a configuration."""
+    """Names of the fields of a configuration, and the activation by default."""
 
     width: str = "hidden_size"
     num_heads: str = "num_attention_heads"
     num_layers: str = "num_hidden_layers"
     d_feed_forward: str = "intermediate_size"
     activation: str = "hidden_act"
+    default_activation: str = "gelu"
 
 
 def post_norm_encoder(
@@ -75,8 +76,9 @@ def post_norm_encoder(
 
 
 def read_activation(config: Config, fields: FieldNames) -> ActivationNumber:
-    """The activation of the feed-forward layers, by default GELU."""
-    return config.choice(fields.activation, ACTIVATIONS, default="gelu")  # type: ignore[no-any-return]
+    """The activation of the feed-forward layers."""
+    default = fields.default_activation
+    return config.choice(fields.activation, ACTIVATIONS, default=default)  # type: ignore[no-any-return]
 
 
 def learned_embeddings(config: Config, num_token_types: int = 0, offset: int = 0) -> Embeddings:

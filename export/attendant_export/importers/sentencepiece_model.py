@@ -69,8 +69,12 @@ class SentencePieceModel:
     """Whether spaces at both ends are removed and runs of spaces are collapsed."""
 
 
-def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a model; raises CheckpointError for a damaged or unsupported one."""
+def read_sentencepiece(path: Path, allows_symbols: bool = False) -> SentencePieceModel:
+    """Read a model; raises CheckpointError for a damaged or unsupported one.
+
+    With ``allows_symbols``, user-defined pieces may also be single characters. The normalization of
+    texts must not change these characters.
+    """
     proto = _message_class()()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -79,7 +83,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     if not proto.pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
     _check_options(path, proto)
-    _check_types(path, proto.pieces)
+    _check_types(path, proto.pieces, allows_symbols)
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
@@ -117,13 +121,13 @@ def _check_options(path: Path, proto: Any) -> None:
             )
 
 
-def _check_types(path: Path, pieces: Sequence[Any]) -> None:
+def _check_types(path: Path, pieces: Sequence[Any], allows_symbols: bool) -> None:
     if sum(each.type == UNKNOWN for each in pieces) != 1:
         raise CheckpointError(f"{path} has not exactly one UNKNOWN piece")
     for each in pieces:
         is_plain = re.fullmatch(r"[A-Za-z0-9_]+", each.piece) is not None
         if each.type in (NORMAL, UNKNOWN, CONTROL, BYTE) or (
-            each.type == USER_DEFINED and is_plain
+            each.type == USER_DEFINED and (is_plain or (allows_symbols and len(each.piece) == 1))
         ):
             continue
         kind = PIECE_TYPES.get(each.type, each.type)

@@ -49,8 +49,8 @@ class Encoder(nn.Module):
         self.poolings = poolings_of(architecture)
         self.dense = DenseLayers(architecture.text_vectors, width)
         if architecture.HasField("head"):
-            vocab_size = architecture.source_embeddings.vocab_size
-            self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
+            scored = architecture.source_embeddings
+            self.mask_head = Head(architecture.head, width, scored, part.norm_epsilon)
 
     def begin_as_averages(self) -> None:
         """Initialize every layer of a pre-norm model to the identity.

@@ -57,8 +57,8 @@ class EncoderDecoder(nn.Module):
         self.decoder = Stack(decoder, width, dropout)
         self.encoder_norm = final_norm(encoder, width)
         self.decoder_norm = final_norm(decoder, width)
-        vocab_size = architecture.target_embeddings.vocab_size
-        self.head = Head(architecture.head, width, vocab_size, decoder.norm_epsilon)
+        scored = architecture.target_embeddings
+        self.head = Head(architecture.head, width, scored, decoder.norm_epsilon)
 
     def encode(self, source: Tensor) -> tuple[list[KeyValue], Tensor]:
         """Encode ``source`` (batch, source), right-padded with ``pad_id``.
@@ -111,6 +111,9 @@ def _check(architecture: Architecture) -> None:
         if stack.HasField("relative_positions"):
             raise ValueError("Stack.relative_positions: is not supported in an encoder-decoder")
     source, target = architecture.source_embeddings, architecture.target_embeddings
+    for side in (source, target):
+        if side.d_embedding:
+            raise unsupported(side, "d_embedding", "is not supported in an encoder-decoder")
     if architecture.shares_embeddings and source.vocab_size != target.vocab_size:
         raise unsupported(
             target, "vocab_size", f"differs from the source's {source.vocab_size}, but is shared"
@@ -120,6 +123,8 @@ def _check(architecture: Architecture) -> None:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")
     for group in architecture.decoder.groups:
+        if group.num_repeats:
+            raise unsupported(group, "num_repeats", "is not for a decoder")
         if not group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
         if group.HasField("self_attention") and not group.self_attention.is_causal:

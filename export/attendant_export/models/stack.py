@@ -1,6 +1,5 @@
 """Stacks of layers: token mixer, cross-attention in a decoder, channel mixer."""
 
-from collections.abc import Iterable
 from typing import TypeAlias, cast
 
 from attendant.v1 import architecture_pb2
@@ -18,8 +17,18 @@ MixerState: TypeAlias = KeyValue | Tensor
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
-    """The layer group of each layer, in order."""
+    """The layer group of each layer with weights of its own, in order."""
     return [group for group in part.groups for _ in range(group.num_layers)]
+
+
+def running_order(part: architecture_pb2.Stack) -> list[int]:
+    """The numbers of the layers in the order in which they run, repeated ones several times."""
+    order: list[int] = []
+    first = 0
+    for group in part.groups:
+        order += [*range(first, first + group.num_layers)] * (group.num_repeats or 1)
+        first += group.num_layers
+    return order
 
 
 def check_attention_only(part: architecture_pb2.Stack) -> None:
@@ -86,11 +95,12 @@ class Stack(nn.ModuleList):
     def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
         _check(part)
         super().__init__(Layer(group, part, d_model, dropout) for group in each_layer(part))
+        self._order = running_order(part)
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, in order."""
-        return list(cast(Iterable[Layer], self))
+        """The layers in the order in which they run."""
+        return [cast(Layer, self[number]) for number in self._order]
 
 
 def _check(part: architecture_pb2.Stack) -> None:

@@ -200,6 +200,7 @@ class Embeddings(google.protobuf.message.Message):
     POSITIONS_FIELD_NUMBER: builtins.int
     NUM_TOKEN_TYPES_FIELD_NUMBER: builtins.int
     HAS_NORM_FIELD_NUMBER: builtins.int
+    D_EMBEDDING_FIELD_NUMBER: builtins.int
     vocab_size: builtins.int
     """Number of tokens in the vocabulary."""
     scale: builtins.float
@@ -210,6 +211,10 @@ class Embeddings(google.protobuf.message.Message):
     """Number of token types ("segments"). The embedding of a token's type is added to its token embedding. 0: no types."""
     has_norm: builtins.bool
     """Whether a layer norm follows the sum of the embeddings. Its epsilon is that of the stack."""
+    d_embedding: builtins.int
+    """Width of all embeddings and of their norm ("factorized embeddings"). A linear layer with a bias then projects their
+    sum to d_model. For encoders without a decoder. 0: the width is d_model, and there is no such layer.
+    """
     @property
     def positions(self) -> Global___Positions:
         """Position encoding."""
@@ -222,9 +227,10 @@ class Embeddings(google.protobuf.message.Message):
         positions: Global___Positions | None = ...,
         num_token_types: builtins.int = ...,
         has_norm: builtins.bool = ...,
+        d_embedding: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["positions", b"positions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["has_norm", b"has_norm", "num_token_types", b"num_token_types", "positions", b"positions", "scale", b"scale", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_embedding", b"d_embedding", "has_norm", b"has_norm", "num_token_types", b"num_token_types", "positions", b"positions", "scale", b"scale", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___Embeddings: typing_extensions.TypeAlias = Embeddings
 
@@ -332,10 +338,13 @@ class LayerGroup(google.protobuf.message.Message):
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
     SSRU_FIELD_NUMBER: builtins.int
+    NUM_REPEATS_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
-    """Number of layers."""
+    """Number of layers with weights of their own."""
+    num_repeats: builtins.int
+    """Number of times that the sequence of layers runs, each time with the same weights. 0 means 1. For an encoder only."""
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
@@ -358,11 +367,12 @@ class LayerGroup(google.protobuf.message.Message):
         num_layers: builtins.int = ...,
         self_attention: Global___Attention | None = ...,
         ssru: Global___Ssru | None = ...,
+        num_repeats: builtins.int = ...,
         cross_attention: Global___Attention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
@@ -521,8 +531,9 @@ class Head(google.protobuf.message.Message):
     scale: builtins.float
     """Factor applied to the products of hidden states and projection, before the bias is added. 0 means 1."""
     transform: Global___Activation.ValueType
-    """Activation of a masked language model's transform layer: a linear layer of width d_model, this activation and a
-    norm, between the hidden states and the projection. ACTIVATION_UNSPECIFIED if there is no such layer.
+    """Activation of a masked language model's transform layer: a linear layer, this activation and a norm, between the
+    hidden states and the projection. Its width is that of the embeddings. ACTIVATION_UNSPECIFIED if there is no such
+    layer; the embeddings then have the width d_model.
     """
     def __init__(
         self,
