@@ -163,6 +163,12 @@ def changed(path: str, value) -> Architecture:
             POSITION_KIND_LEARNED,
             "Positions.num_positions: 0 is no more than the offset 0",
         ),
+        (
+            "source_embeddings.d_embedding",
+            8,
+            "Embeddings.d_embedding: 8 is not supported in an enc",
+        ),
+        ("decoder.groups.num_repeats", 2, "LayerGroup.num_repeats: 2 is not for a decoder"),
         ("target_embeddings.vocab_size", 40, "Embeddings.vocab_size: 40 differs from the source's"),
         ("head.transform", 99, "Head.transform: 99 is not supported"),
     ],
@@ -170,6 +176,29 @@ def changed(path: str, value) -> Architecture:
 def test_a_model_names_the_field_that_it_does_not_support(path, value, message):
     with pytest.raises(ValueError, match=message):
         EncoderDecoder(changed(path, value))
+
+
+def test_a_head_for_narrower_embeddings_needs_a_transform():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.source_embeddings.d_embedding = 8
+    Encoder(architecture)
+    architecture.head.transform = ACTIVATION_UNSPECIFIED
+    with pytest.raises(ValueError, match=r"d_embedding: 8 needs a head with a transform"):
+        Encoder(architecture)
+
+
+def test_layers_that_run_several_times_are_stored_once(tmp_path):
+    sizes = []
+    for num_repeats in (1, 3):
+        architecture = bert(50, 16, 2, 32, 2)
+        architecture.encoder.groups[0].num_repeats = num_repeats
+        for precision in ("fp32", "int8"):
+            folder = tmp_path / f"{precision}-{num_repeats}"
+            folder.mkdir()
+            written = write_embedding_graphs(model_of(architecture, 1), precision, folder)
+            sizes.append((folder / written.weights[0]).stat().st_size)
+            assert f"hidden_{2 * num_repeats}" in written.embedder.outputs
+    assert sizes[:2] == sizes[2:]
 
 
 @pytest.mark.parametrize("name", ["token_mixer", "channel_mixer"])

@@ -4,8 +4,11 @@ Texts are normalized as the original does it before and in its SentencePiece mod
 the form of the ``tokenizer.json`` of published checkpoints.
 """
 
+import re
+
 from tokenizers import (
     AddedToken,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -54,7 +57,12 @@ def read_albert_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     tokenizer = Tokenizer(_unigram(model))
     tokenizer.normalizer = _normalizer(checkpoint, model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(SPACE)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(SPACE),
+            # Control symbols match no text: their first characters are separate words.
+            pre_tokenizers.Split(Regex(_first_characters(model)), "merged_with_previous"),
+        ]
     )
     tokenizer.decoder = decoders.Metaspace(SPACE)
     tokenizer.add_special_tokens(
@@ -72,14 +80,21 @@ def read_albert_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def _unigram(model: SentencePieceModel) -> models.Model:
-    # Less than the score of any word: control symbols match no text.
-    never = min(model.scores.values()) * 1000 - 1000
-    pieces = [(piece, model.scores.get(piece, never)) for piece in model.pieces]
+    pieces = [(piece, model.scores.get(piece, 0.0)) for piece in model.pieces]
     scored = [
         (piece, score - NUMBER_WITH_COMMA if _is_number_with_comma(piece) else score)
         for piece, score in pieces
     ]
     return models.Unigram(scored, unk_id=model.pieces.index(model.unknown), byte_fallback=False)
+
+
+def _first_characters(model: SentencePieceModel) -> str:
+    """A pattern of the first characters of pieces that match no text."""
+    return "|".join(
+        f"{re.escape(piece[0])}(?={re.escape(piece[1:])})"
+        for piece in model.pieces
+        if piece not in model.scores
+    )
 
 
 def _is_number_with_comma(piece: str) -> bool:
@@ -93,7 +108,10 @@ def _normalizer(checkpoint: Checkpoint, model: SentencePieceModel) -> normalizer
     config.require(remove_space=True)
     if options := config.get("sp_model_kwargs"):
         raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
-    steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    steps: list[normalizers.Normalizer] = [
+        normalizers.Replace("``", '"'),
+        normalizers.Replace("''", '"'),
+    ]
     if not config.choice("keep_accents", BOOLEANS, default=False):
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if config.choice("do_lower_case", BOOLEANS, default=True):
