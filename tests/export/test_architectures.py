@@ -169,6 +169,21 @@ def changed(path: str, value) -> Architecture:
             "Embeddings.d_embedding: 8 is not supported in an enc",
         ),
         ("decoder.groups.num_repeats", 2, "LayerGroup.num_repeats: 2 is not for a decoder"),
+        (
+            "encoder.groups.self_attention.rotary_positions.theta",
+            -1.0,
+            "theta: -1.0 is not positive",
+        ),
+        (
+            "decoder.groups.cross_attention.rotary_positions.theta",
+            2.0,
+            "Attention.rotary_positions: is not",
+        ),
+        (
+            "decoder.groups.self_attention.window",
+            3,
+            "Attention.window: 3 is not supported in a decoder",
+        ),
         ("target_embeddings.vocab_size", 40, "Embeddings.vocab_size: 40 differs from the source's"),
         ("head.transform", 99, "Head.transform: 99 is not supported"),
     ],

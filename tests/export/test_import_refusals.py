@@ -62,7 +62,7 @@ def change_weights(source, change):
             "bert",
             "model_type",
             "whisper",
-            "'whisper', which is not supported; supported: 'bart', 'bert', ",
+            "'whisper', which is not supported; supported: 'albert', 'bart', ",
         ),
         ("bert", "model_type", ["bert"], "model_type is ['bert'], which is not supported"),
         ("bert", "hidden_size", 0, "hidden_size is 0, want an integer from 1 to 2147483647"),

@@ -18,6 +18,7 @@ from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import graph_parameters
+from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import MultiHeadAttention
 from attendant_export.models.embeddings import SOURCE, Embeddings, embedding_width
 from attendant_export.models.feed_forward import FeedForward
@@ -118,7 +119,7 @@ def test_embeddings(data, d_model, epsilon, seed):
 
 
 @some.random_parts
-@given(WIDTHS, st.booleans().flatmap(some.attentions), SEEDS)
+@given(WIDTHS, some.encoder_attentions(), SEEDS)
 def test_attention_of_whole_texts(d_model, part, seed):
     module = part_of(MultiHeadAttention, seed, part, d_model)
     x = random_states(seed, *SHAPE, d_model)
@@ -126,7 +127,11 @@ def test_attention_of_whole_texts(d_model, part, seed):
     def build(g: Layers) -> None:
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
         lengths = g.input("lengths", np.int64, 3)
-        weighted = graph_attention.attend_sequence(g, part, fused, g.integers(*SHAPE), lengths)
+        batch = g.integers(*SHAPE)
+        positions = TextPositions(g, batch)
+        weighted = graph_attention.attend_sequence(
+            g, part, fused, batch, lengths, positions=positions
+        )
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
 
     with torch.inference_mode():
@@ -137,7 +142,7 @@ def test_attention_of_whole_texts(d_model, part, seed):
 
 
 @some.random_parts
-@given(WIDTHS, st.booleans().flatmap(some.attentions), some.relative_positions(), SEEDS)
+@given(WIDTHS, some.encoder_attentions(), some.relative_positions(), SEEDS)
 def test_attention_with_relative_positions(d_model, part, relative, seed):
     stack = Stack(groups=[LayerGroup(self_attention=part)], relative_positions=relative)
     module, positions = part_of(MultiHeadAttention, seed, part, d_model), RelativePositions(stack)
@@ -148,7 +153,8 @@ def test_attention_with_relative_positions(d_model, part, relative, seed):
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
         lengths, batch = g.input("lengths", np.int64, 3), g.integers(*SHAPE)
         bias = graph_attention.relative_bias(g, stack, "r", batch)
-        weighted = graph_attention.attend_sequence(g, part, fused, batch, lengths, bias)
+        positions = TextPositions(g, batch)
+        weighted = graph_attention.attend_sequence(g, part, fused, batch, lengths, bias, positions)
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
 
     mask = torch.from_numpy(IS_REAL)[:, None, None, :]

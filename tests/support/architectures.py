@@ -53,16 +53,31 @@ def factors(*values: float) -> st.SearchStrategy[float]:
     return st.sampled_from([0.0, *values])
 
 
-def attentions(is_causal: bool = False, is_cached: bool = False) -> st.SearchStrategy[Attention]:
-    """Heads of any width. Those with a cache have widths that its kernel supports."""
-    return st.builds(
-        Attention,
-        num_heads=st.integers(1, 3),
-        head_dim=st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10]),
-        has_bias=st.booleans(),
-        scale=factors(0.1, 0.4),
-        is_causal=st.just(is_causal),
+@st.composite
+def attentions(
+    draw: st.DrawFn, is_causal: bool = False, is_cached: bool = False, is_in_encoder: bool = False
+) -> Attention:
+    """Heads of any width. Those with a cache have widths that its kernel supports.
+
+    Only encoders have rotary positions and local attention.
+    """
+    part = Attention(
+        num_heads=draw(st.integers(1, 3)),
+        head_dim=draw(st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10])),
+        has_bias=draw(st.booleans()),
+        scale=draw(factors(0.1, 0.4)),
+        is_causal=is_causal,
     )
+    if is_in_encoder:
+        part.window = draw(st.integers(0, 4))
+        if part.head_dim % 2 == 0 and draw(st.booleans()):
+            part.rotary_positions.theta = draw(st.sampled_from([1.0, 50.0, 10_000.0]))
+    return part
+
+
+def encoder_attentions() -> st.SearchStrategy[Attention]:
+    """Self-attention of an encoder, which may be causal."""
+    return st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_in_encoder=True))
 
 
 def feed_forwards() -> st.SearchStrategy[FeedForward]:
@@ -121,7 +136,9 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
     has_ssru = is_decoder and draw(st.booleans())
     return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
-        self_attention=None if has_ssru else draw(attentions(is_causal, is_cached=is_decoder)),
+        self_attention=None
+        if has_ssru
+        else draw(attentions(is_causal, is_cached=is_decoder, is_in_encoder=not is_decoder)),
         ssru=Ssru() if has_ssru else None,
         cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
         feed_forward=draw(feed_forwards()),

@@ -10,6 +10,7 @@ from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.relative_positions import buckets
 from attendant_export.models.unsupported import unsupported
 
@@ -43,14 +44,19 @@ def attend_sequence(
     batch: str,
     lengths: str = "",
     bias: str = "",
+    positions: TextPositions | None = None,
 ) -> str:
     """Self-attention of whole texts: (rows, 3 inner) to (rows, inner).
 
     ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
     causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
+    ``positions`` are needed for rotary positions and local attention.
     """
     fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
     query, keys, values = g.split(fused, 3, axis=2)
+    if positions is not None:
+        query, keys = positions.rotate(part, query), positions.rotate(part, keys)
+        bias = positions.bias(part, bias)
     weighted = g.op(
         *("Attention", query, keys, values, bias, "", "", "" if part.is_causal else lengths),
         q_num_heads=part.num_heads,

@@ -129,5 +129,10 @@ def _check(architecture: Architecture) -> None:
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
         if group.HasField("self_attention") and not group.self_attention.is_causal:
             raise unsupported(group.self_attention, "is_causal", "is not for a decoder")
+        for part in (group.self_attention, group.cross_attention):
+            if part.HasField("rotary_positions"):
+                raise ValueError("Attention.rotary_positions: is not supported in a decoder")
+            if part.window:
+                raise unsupported(part, "window", "is not supported in a decoder")
         if group.cross_attention.is_causal:
             raise unsupported(group.cross_attention, "is_causal", "is not for cross-attention")

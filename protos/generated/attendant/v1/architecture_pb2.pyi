@@ -391,6 +391,8 @@ class Attention(google.protobuf.message.Message):
     HAS_BIAS_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     IS_CAUSAL_FIELD_NUMBER: builtins.int
+    ROTARY_POSITIONS_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
     num_heads: builtins.int
     """Number of heads."""
     head_dim: builtins.int
@@ -401,6 +403,14 @@ class Attention(google.protobuf.message.Message):
     """Factor applied to the dot products of queries and keys. 0 means 1 / sqrt(head_dim)."""
     is_causal: builtins.bool
     """Whether each token attends only to itself and to earlier tokens."""
+    window: builtins.int
+    """Local attention: a token attends to itself and to this number of tokens on each side. 0: no limit. For
+    self-attention of an encoder only.
+    """
+    @property
+    def rotary_positions(self) -> Global___RotaryPositions:
+        """Rotary positions of queries and keys. Absent: none. For self-attention of an encoder only."""
+
     def __init__(
         self,
         *,
@@ -409,10 +419,34 @@ class Attention(google.protobuf.message.Message):
         has_bias: builtins.bool = ...,
         scale: builtins.float = ...,
         is_causal: builtins.bool = ...,
+        rotary_positions: Global___RotaryPositions | None = ...,
+        window: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "scale", b"scale"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rotary_positions", b"rotary_positions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "rotary_positions", b"rotary_positions", "scale", b"scale", "window", b"window"]) -> None: ...
 
 Global___Attention: typing_extensions.TypeAlias = Attention
+
+@typing.final
+class RotaryPositions(google.protobuf.message.Message):
+    """RotaryPositions rotates pairs of channels of each query and key by angles that grow with its position (Su et al.,
+    2021). Channels i and i + head_dim / 2 of a head are a pair; its angle is position x theta^(-2i / head_dim), for
+    positions from 0 on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    THETA_FIELD_NUMBER: builtins.int
+    theta: builtins.float
+    """Base of the angles. Greater than 0."""
+    def __init__(
+        self,
+        *,
+        theta: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["theta", b"theta"]) -> None: ...
+
+Global___RotaryPositions: typing_extensions.TypeAlias = RotaryPositions
 
 @typing.final
 class Ssru(google.protobuf.message.Message):
