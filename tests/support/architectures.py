@@ -5,6 +5,8 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    NORM_KIND_RMS,
+    NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
@@ -35,6 +37,7 @@ random_parts = settings(
 """Number of random networks per test."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
+NORM_KINDS = (NORM_KIND_UNSPECIFIED, NORM_KIND_RMS)
 WIDTHS = (8, 15, 20, 32)
 """Widths of hidden states. Sinusoids need an even width."""
 EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
@@ -63,6 +66,7 @@ def feed_forwards() -> st.SearchStrategy[FeedForward]:
         d_feed_forward=st.sampled_from([4, 13, 48]),
         activation=st.sampled_from(ACTIVATIONS),
         has_bias=st.booleans(),
+        is_gated=st.booleans(),
     )
 
 
@@ -95,11 +99,14 @@ def embeddings(d_model: int) -> st.SearchStrategy[Embeddings]:
 def relative_positions() -> st.SearchStrategy[RelativePositions]:
     """Few buckets and short distances, so that `MAX_LENGTH` tokens reach the last bucket."""
     return st.builds(
-        lambda quarter, more: RelativePositions(
-            num_buckets=4 * quarter, max_distance=quarter + more
+        lambda exact, more, is_unidirectional: RelativePositions(
+            num_buckets=(2 if is_unidirectional else 4) * exact,
+            max_distance=exact + more,
+            is_unidirectional=is_unidirectional,
         ),
         st.integers(1, 4),
         st.integers(1, 12),
+        st.booleans(),
     )
 
 
@@ -115,12 +122,12 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
 
 
 @st.composite
-def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) -> Stack:
-    """1 to 3 layers in 1 or 2 groups. Only an encoder that is alone has relative positions."""
+def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups."""
     groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
-    relative = draw(relative_positions()) if is_alone and draw(st.booleans()) else None
+    relative = draw(st.none() | relative_positions())
     if relative is not None:
         groups[-1].self_attention.num_heads = groups[0].self_attention.num_heads
     return Stack(
@@ -129,6 +136,7 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) ->
         norm_epsilon=draw(EPSILONS),
         has_final_norm=draw(st.booleans()),
         relative_positions=relative,
+        norm_kind=draw(st.sampled_from(NORM_KINDS)),
     )
 
 
@@ -148,7 +156,7 @@ def encoders(draw: st.DrawFn) -> Architecture:
     return Architecture(
         d_model=d_model,
         source_embeddings=draw(embeddings(d_model)),
-        encoder=draw(stacks(is_alone=True)),
+        encoder=draw(stacks()),
         head=draw(heads()),
     )
 

@@ -4,7 +4,12 @@ import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 from attendant.v1.bundle_pb2 import StepGraph
 
-from attendant_export.graphs.attention import attend_memory, attend_past, inner_width
+from attendant_export.graphs.attention import (
+    attend_memory,
+    attend_past,
+    inner_width,
+    relative_bias_of_past,
+)
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
@@ -199,10 +204,12 @@ def _decode(
     ``positions`` are those of the tokens; they default to ``lengths``.
     """
     presents: list[tuple[str, str]] = []
+    stack = architecture.decoder
+    bias = relative_bias_of_past(g, stack, "decoder_relative_positions", lengths, total_length)
 
     def attend(layer: int, part: Attention, query_key_value: str) -> str:
         fused = (query_key_value, "", "")
-        weighted, present = attend_past(g, part, fused, past[layer], lengths, total_length)
+        weighted, present = attend_past(g, part, fused, past[layer], lengths, total_length, bias)
         presents.append(present)
         return weighted
 
@@ -210,5 +217,5 @@ def _decode(
         return g.op("Add", x, g.op("Gather", g.parameter(table), positions or lengths))
 
     x = target_embeddings(architecture).run(g, tokens, add_positions)
-    *_, x = run_stack(g, architecture.decoder, "decoder", x, attend, attend_source)
-    return final_norm(g, architecture.decoder, "decoder", x), presents
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source)
+    return final_norm(g, stack, "decoder", x), presents
