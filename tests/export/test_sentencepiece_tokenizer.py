@@ -12,9 +12,13 @@ from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sente
 from tokenizers import Tokenizer
 
 from tests.support.sentencepiece_files import (
+    BYTE,
+    CONTROL,
     RULES,
     SPACE,
+    SPECIAL,
     TINY_RULES,
+    UNUSED,
     USER_DEFINED,
     Pieces,
     option,
@@ -179,9 +183,10 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
     [
         ({"trainer": option(3, 2)}, "trainer_spec.model_type is BPE, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
-        ({"trainer": option(35, 1)}, "trainer_spec.byte_fallback is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
-        ({"kind": USER_DEFINED}, "is USER_DEFINED, which is not supported; supported: NORMAL"),
+        ({"kind": UNUSED}, "is UNUSED, which is not supported; supported: NORMAL"),
+        ({"first": [("a b", USER_DEFINED), *SPECIAL]}, "'a b' is USER_DEFINED, which is not sup"),
+        ({"first": [("<s>", CONTROL)]}, "has not exactly one UNKNOWN piece"),
     ],
 )
 def test_an_unsupported_model_is_refused(changes, message, pieces, tmp_path):
@@ -228,3 +233,41 @@ def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_
     path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
     with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
         sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
+
+
+BYTES = [(f"<0x{byte:02X}>", BYTE) for byte in range(256)]
+CODES = [("<2de>", USER_DEFINED), ("<2zh_Hant>", USER_DEFINED)]
+
+
+def test_unknown_characters_are_bytes_if_the_model_has_bytes(pieces, tmp_path):
+    library = pytest.importorskip("sentencepiece")
+    missing = [each for each in "<>2dezh_Hant" if each not in pieces.scores]
+    scores = dict(pieces.scores) | dict.fromkeys(missing, -12.0)
+    first = [*SPECIAL, *CODES, *BYTES]
+    options = {"trainer": option(35, 1), "first": first}
+    path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, RULES), **options)
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate(model.pieces)}
+    vocabulary = Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>", has_codes=False)
+    tokenizer = read_plainly(sentencepiece_tokenizer(model, vocabulary))
+    # The tiny rules compose no Hangul, other than those of real models.
+    texts = (text for text in drawn_texts() if not any("\u1100" <= c < "\u1200" for c in text))
+    for i, text in enumerate(islice(texts, 500)):
+        for drawn in (text, ("<2de> ", "a<2zh_Hant>", "<0x41>", ">>fra<< ")[i % 4] + text):
+            found = tokenizer.encode(drawn)
+            assert found.ids == [*processor.encode(drawn), ids["</s>"]], ascii(drawn)
+            assert tokenizer.decode(found.ids) == processor.decode(found.ids), ascii(drawn)
+
+
+def test_bytes_that_texts_could_spell_are_refused(tmp_path):
+    path = write_sentencepiece(
+        tmp_path / "m.spm",
+        Pieces({SPACE: -1.0, "a": -2.0}, {}),
+        trainer=option(35, 1),
+        first=[*SPECIAL, *BYTES],
+    )
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate(model.pieces)}
+    with pytest.raises(CheckpointError, match="'<' is no piece; this is not supported with bytes"):
+        sentencepiece_tokenizer(model, Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>"))

@@ -43,7 +43,8 @@ RULES = TINY_RULES | {
     if (composed := unicodedata.normalize("NFC", chr(code))) != chr(code)
 }
 """Also the characters that NFC changes by themselves."""
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,18 @@ def train_pieces(texts: Sequence[str], vocab_size: int, rules: Mapping[str, str]
 
 
 def write_sentencepiece(
-    path: Path, pieces: Pieces, kind: int = NORMAL, trainer: bytes = b"", normalizer: bytes = b""
+    path: Path,
+    pieces: Pieces,
+    kind: int = NORMAL,
+    trainer: bytes = b"",
+    normalizer: bytes = b"",
+    first: Sequence[tuple[str, int]] = SPECIAL,
 ) -> Path:
-    """Write a model. ``kind`` is the type of the last piece; the bytes are appended options."""
-    special = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
+    """Write a model. ``kind`` is the type of the last piece; the bytes are appended options.
+
+    ``first`` has the first pieces with their types.
+    """
+    special = [(text, 0.0, each) for text, each in first]
     normal = [(piece, score, NORMAL) for piece, score in pieces.scores.items()]
     normal[-1] = (*normal[-1][:2], kind)
     content = b"".join(_message(1, _piece(*each)) for each in [*special, *normal])

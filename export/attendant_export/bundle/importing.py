@@ -43,6 +43,8 @@ from attendant_export.verify.original import OriginalError, is_installed
 logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
+UNDETERMINED = "und"
+"""The language of targets whose sources get no prefix."""
 PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
 """The languages at the end of the name of a checkpoint."""
 
@@ -138,8 +140,19 @@ def _languages(
             f"{checkpoint.folder} does not state the languages: give --source-languages and "
             "--target-languages"
         )
-    sources, targets = ([Language(tag=tag) for tag in each] for each in tags)
-    return Manifest(source_languages=sources, target_languages=targets)
+    prefixes = imported.tokenizers.target_prefixes
+    unknown = sorted({*tags[1]} - {*prefixes, UNDETERMINED})
+    if prefixes and unknown:
+        raise CheckpointError(
+            f"{checkpoint.folder} has no prefix for the target language {unknown[0]}; it has "
+            f"{', '.join(prefixes)}; {UNDETERMINED} is for sources that callers prefix themselves"
+        )
+    return Manifest(
+        source_languages=[Language(tag=tag) for tag in tags[0]],
+        target_languages=[
+            Language(tag=tag, source_prefix_ids=prefixes.get(tag, ())) for tag in tags[1]
+        ],
+    )
 
 
 def _new_manifest(

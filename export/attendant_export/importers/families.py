@@ -10,6 +10,7 @@ from attendant_export.importers.marian import read_marian
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+from attendant_export.importers.t5 import read_t5
 
 Imported = ImportedEncoder | ImportedTranslator
 
@@ -19,7 +20,9 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "distilbert": read_distilbert,
     "marian": read_marian,
     "mpnet": read_mpnet,
+    "mt5": read_t5,
     "roberta": read_roberta,
+    "t5": read_t5,
     "xlm-roberta": read_roberta,
 }
 """The importer of each ``model_type`` of a configuration."""

@@ -1,7 +1,8 @@
 """Tokenizers of MarianMT checkpoints: two SentencePiece models and a vocabulary for both."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from attendant.v1.architecture_pb2 import Architecture
 from attendant.v1.bundle_pb2 import SpecialTokens
@@ -37,6 +38,8 @@ class TranslationTokenizers:
     source_languages: tuple[str, ...]
     """The languages of the sources, if the checkpoint states them."""
     target_languages: tuple[str, ...]
+    target_prefixes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Token ids before a source to be translated into a language, by tag."""
 
 
 def read_marian_tokenizers(
@@ -84,7 +87,7 @@ def _vocabulary(checkpoint: Checkpoint, name: str, vocab_size: int) -> Vocabular
     for token in special.values():
         if token not in ids:
             raise CheckpointError(f"{path}: the special token {token} is missing")
-    return Vocabulary(ids, **special)
+    return Vocabulary(ids, special["unk"], special["eos"], special["pad"])
 
 
 def _tokenizer(checkpoint: Checkpoint, name: str, vocabulary: Vocabulary) -> Tokenizer:

@@ -4,6 +4,7 @@ The few fields that an import needs are declared here, with the numbers and defa
 ``sentencepiece_model.proto``. This takes no dependency on the SentencePiece library.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from attendant_export.importers.checkpoint import CheckpointError
 
 SPACE = "\u2581"
 """The symbol that pieces have in place of a space."""
-NORMAL, UNKNOWN, CONTROL = 1, 2, 3
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 PIECE_TYPES = {1: "NORMAL", 2: "UNKNOWN", 3: "CONTROL", 4: "USER_DEFINED", 5: "UNUSED", 6: "BYTE"}
 UNIGRAM = 1
 MODEL_TYPES = {1: "UNIGRAM", 2: "BPE", 3: "WORD", 4: "CHAR"}
@@ -50,8 +51,14 @@ class SentencePieceModel:
     """A unigram model with its normalization."""
 
     path: Path
+    pieces: tuple[str, ...]
+    """All pieces by id, control symbols included."""
+    unknown: str
+    """The piece of unknown text."""
     scores: dict[str, float]
     """The log-probability of each piece that can match text, in the order of the file."""
+    has_bytes: bool
+    """Whether unknown text becomes the pieces of its bytes in UTF-8."""
     character_map: bytes
     """The precompiled character map; empty for no normalization of characters."""
     adds_dummy_prefix: bool
@@ -74,7 +81,10 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
-        scores={each.piece: each.score for each in proto.pieces if each.type == NORMAL},
+        pieces=tuple(each.piece for each in proto.pieces),
+        unknown=next(each.piece for each in proto.pieces if each.type == UNKNOWN),
+        scores=_scores(proto.pieces),
+        has_bytes=proto.trainer_spec.byte_fallback,
         character_map=normalizer.precompiled_charsmap,
         adds_dummy_prefix=normalizer.add_dummy_prefix,
         removes_extra_spaces=normalizer.remove_extra_whitespaces,
@@ -87,7 +97,6 @@ def _check_options(path: Path, proto: Any) -> None:
     for name, value, supported in (
         ("trainer_spec.model_type", kind, "UNIGRAM"),
         ("trainer_spec.treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix, False),
-        ("trainer_spec.byte_fallback", trainer.byte_fallback, False),
         ("normalizer_spec.escape_whitespaces", normalizer.escape_whitespaces, True),
         ("denormalizer_spec", bool(proto.denormalizer_spec.precompiled_charsmap), False),
     ):
@@ -98,13 +107,35 @@ def _check_options(path: Path, proto: Any) -> None:
 
 
 def _check_types(path: Path, pieces: Sequence[Any]) -> None:
+    if sum(each.type == UNKNOWN for each in pieces) != 1:
+        raise CheckpointError(f"{path} has not exactly one UNKNOWN piece")
     for each in pieces:
-        if each.type not in (NORMAL, UNKNOWN, CONTROL):
-            kind = PIECE_TYPES.get(each.type, each.type)
-            raise CheckpointError(
-                f"{path}: the piece {each.piece!r} is {kind}, which is not supported; supported: "
-                "NORMAL, UNKNOWN, CONTROL"
-            )
+        is_plain = re.fullmatch(f"{SPACE}?<?[A-Za-z0-9_]+>?", each.piece) is not None
+        if each.type in (NORMAL, UNKNOWN, CONTROL, BYTE) or (
+            each.type == USER_DEFINED and is_plain
+        ):
+            continue
+        kind = PIECE_TYPES.get(each.type, each.type)
+        raise CheckpointError(
+            f"{path}: the piece {each.piece!r} is {kind}, which is not supported; supported: "
+            "NORMAL, UNKNOWN, CONTROL, BYTE, and USER_DEFINED of ASCII letters, digits and _, "
+            f"which may be in angle brackets and follow {SPACE}"
+        )
+
+
+def _scores(pieces: Sequence[Any]) -> dict[str, float]:
+    """The scores of pieces that match text.
+
+    A user-defined piece has nearly that of its bytes if each were the likeliest piece.
+    """
+    best = max((each.score for each in pieces if each.type == NORMAL), default=0.0)
+    return {
+        each.piece: len(each.piece.encode()) * best - 0.1
+        if each.type == USER_DEFINED
+        else each.score
+        for each in pieces
+        if each.type in (NORMAL, USER_DEFINED)
+    }
 
 
 def _message_class() -> Any:

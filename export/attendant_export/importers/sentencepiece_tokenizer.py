@@ -6,7 +6,7 @@ stand for the unknown token.
 
 SentencePiece joins a run of unknown characters to one token, whose text may be in the vocabulary.
 The library does not look there, so marks enclose each run: the vocabulary's token for it is a piece
-of the marks and the run.
+of the marks and the run. A model with pieces for bytes has no unknown text and needs no marks.
 """
 
 import re
@@ -49,11 +49,13 @@ class Vocabulary:
     unk: str
     eos: str
     pad: str
+    has_codes: bool = True
+    """Whether a text may begin with a language code, such as ``>>fra<<``."""
 
     @property
     def codes(self) -> list[str]:
-        """Language codes, such as ``>>fra<<``, which may stand at the beginning of a text."""
-        return [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
+        """The known language codes."""
+        return self.has_codes * [text for text in self.ids if re.fullmatch(r">>[^<]+<<", text)]
 
 
 def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -> Tokenizer:
@@ -67,16 +69,17 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
         normalizer = normalizers.Sequence(
             [
                 _replace(f"[{MARKS}{REPLACEMENT}{BETWEEN_MATCHES}{WITHIN_MATCH}]", REPLACEMENT),
-                *_code_normalizers(vocabulary.codes),
+                *(_code_normalizers(vocabulary.codes) if vocabulary.has_codes else []),
                 *map_normalizers(model.character_map),
                 *_space_normalizers(model),
-                _run_normalizer(known),
+                *([] if model.has_bytes else [_run_normalizer(known)]),
             ]
         )
     except ValueError as error:
         raise CheckpointError(f"{model.path}: {error}") from error
     pieces = _pieces(model, vocabulary, known, normalizer)
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocabulary.ids[vocabulary.unk]))
+    unk_id = vocabulary.ids[vocabulary.unk]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.has_bytes))
     tokenizer.normalizer = normalizer
     if not any(SPACE in piece[1:] for piece in model.scores):
         # Words are separate then, and the library caches them.
@@ -89,6 +92,7 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
         [
             decoders.Replace(Regex(f"[{MARKS}]"), ""),
             decoders.Replace(SPACE, " "),
+            *([decoders.ByteFallback()] if model.has_bytes else []),
             decoders.Fuse(),
             decoders.Strip(" ", MAX_LEADING_SPACES, 0),
         ]
@@ -104,6 +108,8 @@ def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
         )
+    if model.has_bytes and "<" not in known:  # else texts like <0x41> would match pieces of bytes
+        raise CheckpointError(f"{model.path}: '<' is no piece; this is not supported with bytes")
     reserved = {*MARKS, REPLACEMENT, BETWEEN_MATCHES, WITHIN_MATCH}
     for text in (*vocabulary.ids, *model.scores):
         if not reserved.isdisjoint(text):
@@ -165,7 +171,7 @@ def _pieces(
             pieces.append((text, scores[text]))
         elif text in codes:
             pieces.append((normalizer.normalize_str(text), 0.0))
-        elif text and text not in special and known.isdisjoint(text):
+        elif text and text not in special and known.isdisjoint(text) and not model.has_bytes:
             pieces.append((f"{RUN}{text}{RUN}", 0.0))
         else:
             pieces.append((text, never))
