@@ -21,6 +21,11 @@ from tests.support.sentencepiece_files import (
 
 WIDTH, SOURCE_LAYERS, TARGET_LAYERS, INNER, FEED_FORWARD = 32, 2, 1, 24, 40
 NUM_EXTRA_IDS = 3
+END = {
+    "__type": "AddedToken",
+    "content": "</s>",
+    **dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False),
+}
 FIELDS: dict[str, Any] = {
     "model_type": "t5",
     "is_encoder_decoder": True,
@@ -81,7 +86,7 @@ def write_t5(folder: Path, is_madlad: bool = False, **fields: Any) -> Path:
     trainer = option(35, 1) if is_madlad else b""
     write_sentencepiece(folder / "spiece.model", tiny_pieces(), trainer=trainer, first=first)
     num_extra = 0 if is_madlad else NUM_EXTRA_IDS
-    special = {"pad_token": "<s>"} if is_madlad else {"eos_token": {"content": "</s>"}}
+    special: dict[str, Any] = {"pad_token": "<s>"} if is_madlad else {"eos_token": END}
     write_json(folder / "tokenizer_config.json", {"extra_ids": num_extra, **special})
     size = len(first) + len(tiny_pieces().scores) + num_extra
     config = {**FIELDS, "vocab_size": size + 5, **(MADLAD_FIELDS if is_madlad else {}), **fields}
