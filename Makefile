@@ -83,7 +83,8 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	@echo "Once the server says that it is serving (port 50051 unless set otherwise), try from another terminal:"
 	@echo "  $(VENV_SERVE)/bin/attendant translate --model en-de \"Where is the nearest train station?\""
 	@echo "  $(VENV_SERVE)/bin/attendant similarity \"The dog is barking.\" \"Der Hund bellt.\""
-	@exec $(if $(filter gpu,$(DEVICE)),env ATTENDANT_MODELS="$${ATTENDANT_MODELS-$(GPU_MODELS)}" )\
+	@exec env GLIBC_TUNABLES="$${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}" \
+	$(if $(filter gpu,$(DEVICE)),ATTENDANT_MODELS="$${ATTENDANT_MODELS-$(GPU_MODELS)}" )\
 	$(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
 test: $(VENV)/.installed ## Run the tests
@@ -211,7 +212,7 @@ $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 $(VENV)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet $(TORCH) $(DEV_TOOLS) \
-		-e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE)]' -e clients/python
+		-e protos -e 'server[$(DEVICE),tracing]' -e 'export[$(DEVICE),import]' -e clients/python
 	touch $@
 
 $(VENV_BENCH)/.installed: $(MEMBERS) bench/requirements.txt Makefile

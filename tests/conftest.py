@@ -17,6 +17,27 @@ def translation_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ssru_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle such as ``translation_bundle``, with an SSRU in every layer of the decoder."""
+    from tests.support.bundles import TINY_SSRU, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    return make_translation_bundle(folder, "tiny-ssru", architecture=TINY_SSRU)
+
+
+@pytest.fixture(scope="session")
+def mixed_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose decoder has a layer with an SSRU after one with self-attention."""
+    from tests.support.bundles import TINY_MIXED, make_translation_bundle
+
+    folder = tmp_path_factory.mktemp("bundles")
+    precisions = ("fp32", "fp16")
+    return make_translation_bundle(
+        folder, "tiny-mixed", precisions=precisions, architecture=TINY_MIXED
+    )
+
+
+@pytest.fixture(scope="session")
 def embedding_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny embedding bundle of random weights in all precisions."""
     from tests.support.bundles import make_embedding_bundle

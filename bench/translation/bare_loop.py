@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attendant.v1.bundle_pb2 import STATE_OWNER_ROW, STATE_OWNER_SOURCE
+from attendant.v1.bundle_pb2 import STATE_OWNER_ROW, STATE_OWNER_SOURCE, STATE_UPDATE_REPLACED
 
 from bench.graphs import Array, graphs_of, open_graph, padded, read_manifest
 
@@ -56,12 +56,20 @@ class BareLoop:
             names.total_source_length: source_lengths.max(keepdims=True).astype(np.int32),
             **self._caches(num_rows),
         }
-        binding = self._bind(bound, best)
+        replaced = [s.input for s in self._signature.states if s.update == STATE_UPDATE_REPLACED]
+        next_states = {}
+        for name in replaced:
+            bound[name][:] = 0
+            next_states[name] = np.empty_like(bound[name])
+        bindings = [self._bind(bound, best, next_states)]
+        if replaced:  # two steps in turn read what the other one has written
+            bindings.append(self._bind(bound | next_states, best, bound))
         outputs: list[list[int]] = [[] for _ in range(num_rows)]
         running = set(range(num_rows))
         eos_id = self._manifest.special_tokens.eos_id
         while running and lengths[0] < self._max_length:
-            self._step.run_with_iobinding(binding)
+            self._step.run_with_iobinding(bindings[0])
+            bindings.reverse()
             tokens[:] = best[:, -1]
             lengths += num_tokens
             total_length += num_tokens
@@ -72,17 +80,18 @@ class BareLoop:
                     running.remove(row)
         return outputs
 
-    def _bind(self, arrays: dict[str, Array], best: Array) -> Any:
-        """Bind a step to fixed memory. States are updated in place."""
+    def _bind(self, arrays: dict[str, Array], best: Array, next_states: dict[str, Array]) -> Any:
+        """Bind a step to fixed memory. States that are not in ``next_states`` change in place."""
         for bias in self._signature.inputs.token_biases:
-            arrays[bias.indices] = np.zeros((0, 2), np.int64)
-            arrays[bias.values] = np.zeros(0, np.float32)
+            arrays.setdefault(bias.indices, np.zeros((0, 2), np.int64))
+            arrays.setdefault(bias.values, np.zeros(0, np.float32))
         binding = self._step.io_binding()
         for name in self._signature.graph.inputs:
             binding.bind_input(name, *_memory_of(arrays[name]))
         for state in self._signature.states:
             for output in state.outputs:
-                binding.bind_output(output, *_memory_of(arrays[state.input]))
+                after = next_states.get(state.input, arrays[state.input])
+                binding.bind_output(output, *_memory_of(after))
         binding.bind_output(self._signature.outputs.candidate_ids, *_memory_of(best))
         return binding
 

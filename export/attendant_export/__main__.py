@@ -23,8 +23,9 @@ from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.shapes import bert, transformer
 from attendant_export.runs.records import DataSource, RunRecord, read_run_record, write_run_record
 from attendant_export.train.bert import ContrastiveOptions, MlmOptions, train_bert
+from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import ProcessGroup, join_processes
-from attendant_export.train.loop import TrainingOptions, TrainingStopped, pick_device
+from attendant_export.train.loop import TrainingOptions, TrainingStopped
 from attendant_export.train.recipes import bert_recipe, describe_hardware, translation_recipe
 from attendant_export.train.start import describe_start
 from attendant_export.train.translation import TranslationData, train_translation
@@ -272,6 +273,8 @@ def _import(args: argparse.Namespace) -> None:
         source_languages=_tags(args.source_languages),
         target_languages=_tags(args.target_languages),
         max_tokens=args.max_tokens,
+        revision=args.revision,
+        tokenizer=args.tokenizer,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
 

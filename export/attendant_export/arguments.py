@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
                 metavar="SOURCE",
                 type=Path,
                 help="folder of the checkpoint that the bundle was imported from, to compare with "
-                "its original implementation; needs transformers",
+                "its original implementation; needs transformers, or ctranslate2 for its folders",
             )
     return parser
 
@@ -253,7 +253,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, help="folder of the checkpoint, as model hubs lay it out"
+        "source",
+        help="folder of the checkpoint, as model hubs lay it out, or the name of a model on the "
+        "Hugging Face Hub, such as Helsinki-NLP/opus-mt-en-de; its files are downloaded to the "
+        "cache of huggingface_hub (HF_HOME, HF_TOKEN and its other variables apply)",
+    )
+    parser.add_argument(
+        "--revision",
+        help="branch, tag or commit of a model on the hub; default: its default branch",
     )
     parser.add_argument(
         "--bundles-dir", type=Path, default=Path("bundles"), help="parent folder of the new bundle"
@@ -280,4 +287,10 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         )
     parser.add_argument(
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        help="tokens of a CTranslate2 folder: characters, whitespace (what is between white "
+        "space), or the name of a SentencePiece model or tokenizer.json in the folder; default: "
+        "the only such file",
     )

@@ -5,6 +5,7 @@ runtime and executes nothing from a bundle.
 """
 
 import hashlib
+import logging
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 
 from attendant.v1 import bundle_pb2
 from attendant_manifest import ManifestError, parse_manifest
-from attendant_manifest.rules import MANIFEST_NAME, NAME, VERSION, problems
+from attendant_manifest.rules import MANIFEST_NAME, NAME, REPLACED_SUFFIX, VERSION, problems
 
 from attendant_server.reasons import reason_of
+
+logger = logging.getLogger(__name__)
 
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
@@ -74,8 +77,11 @@ class Bundle:
 def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     """Folders of the bundles under ``root``, or only of ``wanted`` (``name[/version]``).
 
-    Raises BundleError if there are none.
+    Logs the bundles that killed rebuilds left in other folders. Raises BundleError if there are
+    none.
     """
+    for left in sorted(root.glob(f"*/.*{REPLACED_SUFFIX}/{MANIFEST_NAME}")):
+        logger.warning("event=bundle_left_by_killed_rebuild folder=%s", left.parent)
     found = {
         f"{manifest.parts[-3]}/{manifest.parts[-2]}": manifest.parent
         for manifest in sorted(root.glob(f"*/*/{MANIFEST_NAME}"))
@@ -129,7 +135,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "beam_size",
             "length_penalty",
         },
-        "embedding": {"pooling", "normalize"},
+        "embedding": {"pooling", "normalize", "prompts", "default_prompt", "num_prompt_tokens"},
         "text_normalization": set[str](),
     }
     for name, fields in applied.items():

@@ -4,7 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from attendant.v1 import bundle_pb2
-from attendant_manifest.sizes import embedding_sizes, num_layers, translation_sizes
+from attendant_manifest.sizes import (
+    embedding_sizes,
+    num_layers,
+    text_dimension,
+    translation_sizes,
+)
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -44,12 +49,16 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         forced_token_ids=tuple(decoding.forced_token_ids),
         d_model=architecture.d_model,
+        text_dimension=text_dimension(architecture),
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
         mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,
         has_mask_head=bundle.has_graph("mlm_head"),
         default_pooling=_default_pooling(manifest),
         default_normalize=manifest.embedding.normalize,
+        additional_poolings=tuple(map(Pooling, architecture.text_vectors.additional_poolings)),
+        prompts=dict(manifest.embedding.prompts),
+        default_prompt=manifest.embedding.default_prompt,
         published=_published(manifest),
     )
 

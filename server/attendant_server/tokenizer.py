@@ -7,7 +7,7 @@ Knows no requests and no models.
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NamedTuple
 
@@ -40,8 +40,6 @@ class TokenizedText:
     """The tokens of a text, possibly truncated."""
 
     encoding: Encoding
-    ids: list[int]
-    """Ids of all tokens."""
     positions: Sequence[int]
     """Indices of the kept tokens, ascending."""
     before: Sequence[Token] = ()
@@ -56,7 +54,7 @@ class TokenizedText:
     @property
     def num_original_tokens(self) -> int:
         """Number of tokens before truncation, including special tokens."""
-        return len(self.ids) + self.num_added
+        return len(self.encoding) + self.num_added
 
     @property
     def num_added(self) -> int:
@@ -66,7 +64,7 @@ class TokenizedText:
     @property
     def token_ids(self) -> list[int]:
         """Ids of the kept tokens."""
-        ids = self.ids
+        ids = self._ids
         if len(self.positions) != len(ids):
             ids = [ids[i] for i in self.positions]
         if self.num_added:
@@ -76,38 +74,75 @@ class TokenizedText:
     @property
     def is_empty(self) -> bool:
         """Whether the text has only special tokens."""
+        return self.is_empty_after(0)
+
+    def is_empty_after(self, prompt_length: int) -> bool:
+        """Whether the text has only special tokens after this number of characters."""
         mask = self.encoding.special_tokens_mask
-        return all(mask[i] for i in self.positions)
+        if not prompt_length:
+            return all(mask[i] for i in self.positions)
+        offsets = self.encoding.offsets
+        return all(mask[i] or offsets[i][1] <= prompt_length for i in self.positions)
 
     def __len__(self) -> int:
         return len(self.positions) + self.num_added
 
     def __iter__(self) -> Iterator[Token]:
+        return chain(self.before, self._tokens(), self.after)
+
+    @property
+    def _ids(self) -> list[int]:
+        """Ids of all tokens of the text."""
+        return self.encoding.ids
+
+    def _tokens(self) -> Iterator[Token]:
+        """The kept tokens of the text."""
         encoding = self.encoding
-        ids, texts, offsets = self.ids, encoding.tokens, encoding.offsets
+        ids, texts, offsets = encoding.ids, encoding.tokens, encoding.offsets
         special = encoding.special_tokens_mask
-        if _MARKS.search("".join(texts)):
-            texts, offsets = _without_marks(texts, offsets)
-        kept = (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
-        return chain(self.before, kept, self.after)
+        return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
         """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept."""
         special, plain = self._split()
         return self._keeping(special, plain[: max_tokens - self.num_added - len(special)])
 
-    def cut_beginning(self, max_tokens: int) -> "TokenizedText":
-        """Drop tokens at the beginning until ``max_tokens`` are left; special tokens are kept."""
-        special, plain = self._split()
+    def cut_beginning(self, max_tokens: int, prompt_length: int = 0) -> "TokenizedText":
+        """Drop tokens at the beginning until ``max_tokens`` are left.
+
+        Special tokens are kept, and those that begin in the first ``prompt_length`` characters.
+        """
+        special, plain = self._split(prompt_length)
         num_kept = max_tokens - self.num_added - len(special)
         return self._keeping(special, plain[len(plain) - num_kept :])
 
-    def _split(self) -> tuple[list[int], list[int]]:
-        mask = self.encoding.special_tokens_mask
+    def _split(self, prompt_length: int = 0) -> tuple[list[int], list[int]]:
+        mask: Sequence[int] = self.encoding.special_tokens_mask
+        if prompt_length:
+            offsets = self.encoding.offsets
+            mask = [m or start < prompt_length for m, (start, _) in zip(mask, offsets, strict=True)]
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
         return replace(self, positions=sorted(special + plain))
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvertedText(TokenizedText):
+    """The tokens of a text by a tokenizer of an imported model, whose tokens may have marks."""
+
+    ids: list[int] = field(default_factory=list)
+    """Ids of all tokens, as the model knows them."""
+
+    @property
+    def _ids(self) -> list[int]:
+        return self.ids
+
+    def _tokens(self) -> Iterator[Token]:
+        encoding = self.encoding
+        texts, offsets = _without_marks(encoding.tokens, encoding.offsets)
+        ids, special = self.ids, encoding.special_tokens_mask
+        return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
 
 def _without_marks(
@@ -156,7 +191,8 @@ class TextTokenizer:
                 if token["id"] == mask_id:
                     # The library reads special tokens as plain text (see below), others as tokens.
                     token["special"] = False
-            self._tokenizer = Tokenizer.from_str(json.dumps(content))
+            definition = json.dumps(content, ensure_ascii=False)
+            self._tokenizer = Tokenizer.from_str(definition)
             self._tokenizer.no_padding()
             self._tokenizer.no_truncation()
             self._tokenizer.encode_special_tokens = True
@@ -166,9 +202,10 @@ class TextTokenizer:
             prefix = content["model"].get("continuing_subword_prefix")
         except BaseException as error:
             raise _translated(error) from error
-        has_more = vocab_size is not None and self._tokenizer.get_vocab_size() > vocab_size
-        self._vocab_size = vocab_size if has_more else None
-        self._unk_id = unk_id
+        num_tokens = self._tokenizer.get_vocab_size()
+        self._vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
+        self._unk_id = unk_id or 0
+        self._is_converted = bool(_MARKS.search(definition)) or num_tokens > self._vocab_size
         self._continuation_mark: str = prefix or ""
         self._token_texts = _TokenTexts(self._tokenizer)
 
@@ -178,10 +215,11 @@ class TextTokenizer:
             encoding = self._tokenizer.encode(text)
         except BaseException as error:
             raise _translated(error) from error
-        ids = encoding.ids
-        if self._vocab_size is not None and self._unk_id is not None:
-            ids = [i if i < self._vocab_size else self._unk_id for i in ids]
-        return TokenizedText(encoding, ids, range(len(ids)))
+        positions = range(len(encoding))
+        if not self._is_converted:
+            return TokenizedText(encoding, positions)
+        ids = [i if i < self._vocab_size else self._unk_id for i in encoding.ids]
+        return _ConvertedText(encoding, positions, ids=ids)
 
     def is_plain(self, token_id: int) -> bool:
         """Whether the vocabulary has this token and it is not special."""

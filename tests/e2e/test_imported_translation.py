@@ -25,7 +25,7 @@ MAX_TOKENS = 12
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "marian"
-    return write_marian(folder, codes=True, num_beams=3, length_penalty=0.5)
+    return write_marian(folder, codes=True, varies=True, num_beams=3, length_penalty=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 import pytest
 from attendant.v1.model_pb2 import ListModelsRequest, TokenizeRequest
+from attendant.v1.text_pb2 import TRUNCATION_LEFT
 from attendant.v1.translation_pb2 import (
     ScoreRequest,
     StreamTranslateRequest,
@@ -137,7 +138,7 @@ def test_tokens_of_languages_are_never_truncated(server):
         texts=["dog " * 100],
         source_language="nl",
         target_language="de",
-        truncation="TRUNCATION_LEFT",
+        truncation=TRUNCATION_LEFT,
         options=TranslateOptions(max_output_tokens=4),
     )
     [translation] = server.translation.Translate(request).translations

@@ -1,7 +1,8 @@
 import pytest
 import torch
-from attendant_export.models.encoder import Encoder, pool
+from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import bert
+from attendant_export.models.text_vectors import pool
 
 
 def small_bert(**changes) -> Encoder:

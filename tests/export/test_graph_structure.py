@@ -7,14 +7,14 @@ from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs.writer import write_embedding_graphs, write_translation_graphs
 from attendant_manifest.rules import PRECISIONS
 
-from tests.support.graphs import load_graphs, tiny_bert, tiny_transformer
+from tests.support.graphs import load_graphs, tiny_bert, tiny_ssru, tiny_transformer
 
 EACH_ROW_ALONE = {
     *("Add", "Abs", "Cast", "Div", "Gelu", "Less", "Max", "Min", "Mul", "Relu", "Sub", "Where"),
     *("Concat", "Expand", "Flatten", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
     *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
-    *("QuantizeLinear", "DequantizeLinear", "Mod"),
+    *("QuantizeLinear", "DequantizeLinear", "Mod", "Sigmoid"),
 }
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
 OVER_AXES = {"ReduceMax", "ReduceSum"}
@@ -22,10 +22,10 @@ OF_PLACES = {"NonZero", "CumSum"}
 """Operators that work across rows, but on positions and not on values."""
 
 
-@pytest.fixture(scope="module", params=["translation", "embedding"])
+@pytest.fixture(scope="module", params=["translation", "ssru", "embedding"])
 def write(request):
-    if request.param == "translation":
-        model = tiny_transformer(True)
+    if request.param != "embedding":
+        model = tiny_transformer(True) if request.param == "translation" else tiny_ssru()
         shortlists = Shortlists(np.arange(8, dtype=np.int32), np.ones((50, 4), np.int32))
         return lambda precision, folder: write_translation_graphs(
             model, precision, folder, shortlists=shortlists
@@ -83,6 +83,10 @@ def test_no_node_reduces_over_the_rows(graphs):
             elif node.op_type in OVER_AXES:
                 # In pooling, axis 1 of (batch, length, d_model) holds the tokens.
                 assert constant(graph, node.input[1]).tolist() in ([-1], [1]), node
+            elif node.op_type == "Scan":  # over the positions of (batch, length, d_model)
+                assert attributes(node)["scan_input_axes"] == [1, 1], node
+                body = {each.op_type for each in attributes(node)["body"].node}
+                assert body <= EACH_ROW_ALONE | {"Identity"}, node
             elif node.op_type == "GatherND":
                 assert attributes(node)["batch_dims"] > 0, node
             else:

@@ -286,9 +286,10 @@ def refusal(tmp_path, capsys):
         ("num_beams", 0, "num_beams is 0, want an integer"),
         ("no_repeat_ngram_size", 3, "no_repeat_ngram_size is 3, which is not supported"),
         ("repetition_penalty", 1.2, "repetition_penalty is 1.2"),
-        ("early_stopping", True, "early_stopping is True"),
+        ("early_stopping", "never", "early_stopping is 'never'"),
         ("do_sample", True, "do_sample is True"),
-        ("forced_bos_token_id", 7, "forced_bos_token_id is 7, which is not supported"),
+        ("forced_bos_token_id", 4000, "token id 4000 is not in the "),
+        ("forced_decoder_ids", [[1, 7]], "forced_decoder_ids is [[1, 7]], which is not supported"),
     ],
 )
 def test_a_field_that_is_not_supported_is_named(field, value, message, tmp_path, refusal):

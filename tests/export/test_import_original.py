@@ -70,7 +70,7 @@ def test_without_the_original_a_verification_against_it_fails(
 class ModelAsOriginal:
     """The PyTorch model of an imported checkpoint in the place of the original."""
 
-    version = "0"
+    implementation, version = "transformers", "0"
 
     def __init__(self, source):
         self.model, self.tokenizer = read_encoder(source).model, read_tokenizer(Checkpoint(source))

@@ -58,7 +58,12 @@ def change_weights(source, change):
 @pytest.mark.parametrize(
     ("family", "field", "value", "message"),
     [
-        ("bert", "model_type", "whisper", "'whisper', which is not supported; supported: 'bert', "),
+        (
+            "bert",
+            "model_type",
+            "whisper",
+            "'whisper', which is not supported; supported: 'bart', 'bert', ",
+        ),
         ("bert", "model_type", ["bert"], "model_type is ['bert'], which is not supported"),
         ("bert", "hidden_size", 0, "hidden_size is 0, want an integer from 1 to 2147483647"),
         ("bert", "hidden_size", 2**40, "hidden_size is 1099511627776, want an integer"),
@@ -203,6 +208,9 @@ def test_a_missing_shard_and_a_weight_in_two_shards_are_refused(source, refusal)
 
 def test_missing_files_are_named(source, refusal, tmp_path):
     assert "nowhere: no such folder" in refusal(tmp_path / "nowhere")
+    (tmp_path / "model.pt").write_bytes(b"")
+    message = refusal(tmp_path / "model.pt")
+    assert "model.pt: a checkpoint of OpenNMT-py (.pt) is not supported; convert it" in message
     (source / "tokenizer.json").rename(source / "t")
     assert f"{source}: tokenizer.json is missing" in refusal(source)
     (source / "t").rename(source / "tokenizer.json")

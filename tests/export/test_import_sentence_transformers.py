@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
+from attendant.v1.embedding_pb2 import (
+    POOLING_CLS,
+    POOLING_LAST,
+    POOLING_MAX,
+    POOLING_MEAN,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
+)
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
@@ -52,6 +59,9 @@ def refusal(tmp_path, capsys):
         ({"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, POOLING_CLS),
         ({"pooling_mode_max_tokens": True, "include_prompt": True}, POOLING_MAX),
         ({"pooling_mode": "cls"}, POOLING_CLS),
+        ({"pooling_mode": ["lasttoken"]}, POOLING_LAST),
+        ({"pooling_mode_weightedmean_tokens": True}, POOLING_WEIGHTED_MEAN),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, POOLING_MEAN_SQRT_LENGTH),
     ],
 )
 def test_pooling_and_normalization_are_the_defaults(config, pooling, normalizes, tmp_path, import_):
@@ -84,7 +94,7 @@ def test_empty_prompts_are_no_prompts(tmp_path, import_):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"pooling_mode_lasttoken": True}, "pooling_mode_lasttoken is not supported"),
+        ({"pooling_mode_other": True}, "pooling_mode_other is not supported"),
         (
             {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
             "pooling_mode_cls_token, pooling_mode_mean_tokens is not supported",
@@ -94,10 +104,11 @@ def test_empty_prompts_are_no_prompts(tmp_path, import_):
             "no pooling mode is not supported; supported: one of",
         ),
         (
-            {"pooling_mode": "weightedmean"},
-            "pooling_mode is 'weightedmean', which is not supported",
+            {"pooling_mode": ["cls", "mean"]},
+            "pooling_mode is ['cls', 'mean']: a concatenation is not supported",
         ),
-        (MEAN | {"include_prompt": False}, "include_prompt is False, which is not supported"),
+        ({"pooling_mode": "other"}, "pooling_mode is 'other', which is not supported"),
+        (MEAN | {"include_prompt": 3}, "include_prompt is 3, which is not supported"),
     ],
 )
 def test_other_poolings_are_refused(config, message, tmp_path, refusal):
@@ -110,7 +121,9 @@ def test_other_poolings_are_refused(config, message, tmp_path, refusal):
 @pytest.mark.parametrize(
     ("types", "message"),
     [
-        (["Transformer", "Pooling", "Dense"], "the modules Transformer, Pooling, Dense are not"),
+        (["Transformer", "Dense", "Pooling"], "the modules Transformer, Dense, Pooling are not"),
+        (["Transformer", "Pooling", "Normalize", "Dense"], "Normalize, Dense are not supported"),
+        (["Transformer", "Pooling"], "the path of Pooling is '', want a folder's name"),
         (["Transformer"], "the modules Transformer are not supported; supported: Transformer, "),
         (["WordEmbeddings", "Pooling"], "the modules WordEmbeddings, Pooling are not supported"),
         ([], "the modules  are not supported"),
@@ -158,16 +171,78 @@ def test_a_pooling_outside_the_folder_is_refused(path, tmp_path, refusal):
 
 
 @pytest.mark.parametrize(
-    "prompts",
+    ("config", "message"),
     [
-        {"prompts": {"query": "query: "}, "default_prompt_name": None},
-        {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
+        ({"out_features": 0}, "out_features is 0, want an integer from 1"),
+        ({"in_features": 7, "out_features": 5}, "in_features is 7, but the vectors before it have"),
+        ({"out_features": 5, "bias": "yes"}, "bias is 'yes', which is not supported"),
+        ({"out_features": 5, "use_residual": True}, "use_residual is True, which is not"),
+        ({"out_features": 5, "module_input_name": "x"}, "module_input_name is 'x', which is not"),
+        ({"out_features": 5, "activation_function": "evil.Tanh"}, "is 'evil.Tanh', which is not"),
     ],
 )
-def test_prompts_are_refused(prompts, tmp_path, refusal):
-    source = write_sentence_transformer(tmp_path / "source", MEAN)
-    write_json(source / "config_sentence_transformers.json", prompts)
-    assert "prompts (query) are not supported yet" in refusal(source)
+def test_other_dense_layers_are_refused(config, message, tmp_path, refusal):
+    source = write_sentence_transformer(tmp_path / "source", MEAN, dense=[{"out_features": 5}])
+    change_json(source / "2_Dense" / "config.json", **config)
+    refused = refusal(source)
+    assert str(source / "2_Dense" / "config.json") in refused
+    assert message in refused
+
+
+def test_weights_of_a_dense_layer_with_other_shapes_are_refused(tmp_path, refusal):
+    source = write_sentence_transformer(tmp_path / "source", MEAN, dense=[{"out_features": 5}])
+    change_json(source / "2_Dense" / "config.json", out_features=6)
+    refused = refusal(source)
+    assert f"{source / '2_Dense'}: the weights do not fit the configuration" in refused
+    (source / "2_Dense" / "model.safetensors").unlink()
+    assert "2_Dense has no weights" in refusal(source)
+
+
+@pytest.mark.parametrize("precisions", ["fp32,fp16,int8"])
+def test_a_model_with_dense_layers_has_all_precisions_and_can_be_rebuilt(precisions, tmp_path):
+    source = write_sentence_transformer(
+        tmp_path / "source", MEAN | {"include_prompt": False}, dense=[{"out_features": 5}]
+    )
+    options = ["--bundles-dir", str(tmp_path / "bundles"), "--precisions", precisions]
+    main(["import", str(source), *options])
+    bundle = tmp_path / "bundles" / "source" / "1"
+    main(["verify", str(bundle)])
+    main(["rebuild", str(bundle)])
+    layers = read_manifest(bundle).architecture.text_vectors.dense_layers
+    assert [layer.d_output for layer in layers] == [5]
+
+
+@pytest.mark.parametrize(("default", "count"), [("query", 0), (None, 0), ("query", 5)])
+def test_prompts_are_in_the_manifest(default, count, tmp_path, import_):
+    config = MEAN | {"include_prompt": not count}
+    source = write_sentence_transformer(tmp_path / "source", config)
+    prompts = {"query": "1 2 3 4", "document": ""}
+    write_json(
+        source / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": default},
+    )
+    defaults = import_(source).embedding
+    assert dict(defaults.prompts) == prompts
+    assert (defaults.default_prompt, defaults.num_prompt_tokens) == (default or "", count)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name", "max_tokens", "message"),
+    [
+        ("a", "other", 64, "default_prompt_name is 'other', which is not among the prompts"),
+        ("[SEP] a", "query", 64, "the prompt query is '[SEP] a': its special token is not"),
+        ("1 2 3 4", "query", 6, "the limit of 6 tokens leaves no room for a text after the"),
+    ],
+)
+def test_prompts_that_cannot_be_applied_are_refused(
+    prompt, name, max_tokens, message, tmp_path, refusal
+):
+    source = write_sentence_transformer(tmp_path / "source", MEAN, max_tokens=max_tokens)
+    write_json(
+        source / "config_sentence_transformers.json",
+        {"prompts": {"query": prompt}, "default_prompt_name": name},
+    )
+    assert message in refusal(source)
 
 
 @pytest.mark.parametrize("prompts", [["query: "], {"query": 3}, "query"])

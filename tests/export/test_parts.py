@@ -11,7 +11,9 @@ from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import embeddings as graph_embeddings
 from attendant_export.graphs import head as graph_head
+from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs import stack as graph_stack
+from attendant_export.graphs import text_vectors as graph_text_vectors
 from attendant_export.graphs.builder import WeightFile
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
@@ -22,7 +24,10 @@ from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import RelativePositions, relative_positions
+from attendant_export.models.ssru import Ssru
 from attendant_export.models.stack import Stack as StackModule
+from attendant_export.models.text_vectors import DenseLayers, pool, poolings_of
+from attendant_manifest.sizes import text_dimension
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -199,6 +204,44 @@ def test_attention_to_a_cached_past(d_model, part, relative, seed):
 
 
 @some.random_parts
+@given(WIDTHS, SEEDS)
+def test_an_ssru_of_whole_texts_and_of_one_token_at_a_time(d_model, seed):
+    module = part_of(Ssru, seed, d_model)
+    x = 3 * random_states(seed, *SHAPE, d_model)
+    weights = torch.cat([module.forget.weight, module.candidate.weight])
+    bias = torch.cat([module.forget.bias, torch.zeros(d_model)])
+    parameters: Parameters = {
+        "s.gates.weight": weights.detach().numpy(),
+        "s.gates.bias": bias.detach().numpy(),
+    }
+
+    def build_whole(g: Layers) -> None:
+        gates = g.linear(g.input("x", np.float32, "rows", d_model), "s.gates")
+        states = graph_ssru.states_of_sequence(g, gates, g.integers(*SHAPE), d_model)
+        g.output("found", graph_ssru.output(g, states), np.float32, "rows", d_model)
+
+    def build_step(g: Layers) -> None:
+        gates = g.linear(g.input("x", np.float32, "rows", d_model), "s.gates")
+        state = graph_ssru.next_state(g, gates, g.input("state", np.float32, "rows", d_model))
+        g.output("next", state, np.float32, "rows", d_model)
+        g.output("found", graph_ssru.output(g, state), np.float32, "rows", d_model)
+
+    with torch.inference_mode():
+        expected, last = module(x)
+        first, state = module(x[:, :2])
+        rest, _ = module(x[:, 2:], state)
+    assert_close(torch.cat([first, rest], dim=1).numpy(), expected)
+    whole = run_graph(build_whole, parameters, x=x.flatten(0, 1).numpy())["found"]
+    assert_close(whole, expected.flatten(0, 1))
+    state = np.zeros((3, d_model), np.float32)
+    for i in range(SHAPE[1]):
+        found = run_graph(build_step, parameters, x=x[:, i].numpy(), state=state)
+        state = found["next"]
+        assert_close(found["found"], expected[:, i])
+    assert_close(state, last)
+
+
+@some.random_parts
 @given(WIDTHS, some.attentions(), SEEDS)
 def test_attention_to_the_encoder(d_model, part, seed):
     module = part_of(MultiHeadAttention, seed, part, d_model)
@@ -295,3 +338,27 @@ def test_head(d_model, part, epsilon, has_list, seed):
     parameters = named(module, "h") | {"table": table.numpy()}
     found = run_graph(build, parameters, x=x.numpy())["found"]
     assert_close(found, module(x, table)[:, listed])
+
+
+@some.random_parts
+@given(WIDTHS, some.text_vectors(), st.integers(0, 6), SEEDS)
+def test_text_vectors(d_model, part, num_prompt_tokens, seed):
+    module = part_of(DenseLayers, seed, part, d_model)
+    network = Architecture(d_model=d_model, text_vectors=part)
+    hidden, skipped = random_states(seed, *SHAPE, d_model), np.full(3, num_prompt_tokens)
+    poolings = poolings_of(network)
+
+    def build(g: Layers) -> None:
+        x = g.input("x", np.float32, *SHAPE, d_model)
+        lengths = g.input("lengths", np.int64, 3)
+        found = graph_text_vectors.text_vectors(g, network, x, g.integers(*SHAPE), lengths)
+        for name, value in found.items():
+            g.output(name, g.op("Identity", value), np.float32, 3, text_dimension(network))
+
+    inputs = {"num_prompt_tokens": skipped} if part.excludes_prompt else {}
+    parameters = named(module, "dense")
+    found = run_graph(build, parameters, x=hidden.numpy(), lengths=LENGTHS, **inputs)
+    mask, first = torch.from_numpy(IS_REAL), num_prompt_tokens if part.excludes_prompt else 0
+    assert set(found) == set(poolings)
+    for name in poolings:
+        assert_close(found[name], module(pool(hidden, mask, name, first)))

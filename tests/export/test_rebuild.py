@@ -299,26 +299,6 @@ def test_reference_outputs_of_masks_need_a_head(embedder, tmp_path, capsys):
     assert line.endswith("reference_outputs.json: masked must have 0 values, not 16")
 
 
-def test_a_bundle_that_cannot_be_replaced_stays_in_its_place(tmp_path, monkeypatch):
-    rename = Path.rename
-
-    def fail_for_the_new_bundle(self, target):
-        if self.name == "bundle":
-            raise PermissionError(13, "Permission denied", str(target))
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", fail_for_the_new_bundle)
-    refuses(copy(EMBEDDING, tmp_path), PermissionError, "Permission denied")
-
-
-def test_what_a_killed_rebuild_left_is_removed(tmp_path):
-    bundle = copy(EMBEDDING, tmp_path)
-    leftover = bundle.parent / ".rebuild-tiny-bert_1_x/bundle"
-    leftover.mkdir(parents=True)
-    rebuild_bundle(bundle)
-    assert not leftover.parent.exists()
-
-
 def test_the_command_prints_what_it_checked(tmp_path, capsys):
     bundle = copy(EMBEDDING, tmp_path)
     main(["rebuild", str(bundle)])

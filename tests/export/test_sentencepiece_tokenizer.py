@@ -21,9 +21,9 @@ from tests.support.sentencepiece_files import (
     UNUSED,
     USER_DEFINED,
     Pieces,
+    frequent_pieces,
     option,
     precompiled,
-    train_pieces,
     write_sentencepiece,
 )
 
@@ -45,7 +45,7 @@ def vocabulary_of(pieces):
 
 @pytest.fixture(scope="module")
 def pieces():
-    return train_pieces(ENGLISH, 300)
+    return frequent_pieces(ENGLISH, 300)
 
 
 @pytest.fixture(scope="module")
@@ -181,12 +181,19 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer": option(3, 2)}, "trainer_spec.model_type is BPE, which is not supported"),
+        ({"trainer": option(3, 3)}, "trainer_spec.model_type is WORD, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
         ({"kind": UNUSED}, "is UNUSED, which is not supported; supported: NORMAL"),
-        ({"first": [("a b", USER_DEFINED), *SPECIAL]}, "'a b' is USER_DEFINED, which is not sup"),
-        ({"first": [("<s>", CONTROL)]}, "has not exactly one UNKNOWN piece"),
+        ({"special": [("<s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
+        (
+            {"special": (*SPECIAL, ("a b", 0.0, USER_DEFINED))},
+            "the piece 'a b' is USER_DEFINED, which is not supported; supported: NORMAL",
+        ),
+        (
+            {"special": (*SPECIAL, ("ab", 0.0, USER_DEFINED)), "trainer": option(3, 2)},
+            "the piece 'ab' is USER_DEFINED, which is not supported; supported: NORMAL",
+        ),
     ],
 )
 def test_an_unsupported_model_is_refused(changes, message, pieces, tmp_path):
@@ -229,23 +236,83 @@ def test_a_damaged_character_map_is_refused(pieces, vocabulary, tmp_path):
 
 
 def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_path):
-    scores = {**pieces.scores, "q\u00a7": -9.0}
+    scores = {**pieces.scores, "e\u00a7": -9.0}
     path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
     with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
         sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
 
 
-BYTES = [(f"<0x{byte:02X}>", BYTE) for byte in range(256)]
-CODES = [("<2de>", USER_DEFINED), ("<2zh_Hant>", USER_DEFINED)]
+BYTES = tuple((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256))
+SYMBOL = "__start__"
 
 
-def test_unknown_characters_are_bytes_if_the_model_has_bytes(pieces, tmp_path):
+@pytest.fixture(scope="module")
+def own(pieces, tmp_path_factory):
+    """A model with bytes and a user-defined symbol, and the tokenizer of its own ids."""
+    path = tmp_path_factory.mktemp("own") / "vocab.spm"
+    special = (*SPECIAL, (SYMBOL, 0.0, USER_DEFINED), *BYTES)
+    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate((*model.pieces, "<pad>"))}
+    vocabulary = Vocabulary(ids, model.unknown, "</s>", "<pad>", has_codes=False)
+    return path, ids, read_plainly(sentencepiece_tokenizer(model, vocabulary))
+
+
+def test_unknown_characters_become_the_pieces_of_their_bytes(own):
+    _, ids, tokenizer = own
+    encoding = tokenizer.encode("a \U0001f633\u4e00")
+    bytes_ = "\U0001f633\u4e00".encode()
+    assert encoding.tokens[-len(bytes_) - 1 : -1] == [f"<0x{byte:02X}>" for byte in bytes_]
+    assert tokenizer.decode(encoding.ids) == "a \U0001f633\u4e00"
+    assert ids["<unk>"] not in encoding.ids
+
+
+def test_texts_that_spell_a_byte_do_not_become_its_piece(own):
+    _, ids, tokenizer = own
+    assert "<" not in ids
+    encoding = tokenizer.encode("<0x41>A<")
+    assert ids["<0x41>"] not in encoding.ids
+    assert encoding.ids.count(ids["<0x3C>"]) == 2
+    assert tokenizer.decode(encoding.ids) == "<0x41>A<"
+    assert encoding.offsets[-2] == (7, 8)
+
+
+def test_user_defined_symbols_are_one_token_anywhere(own):
+    _, ids, tokenizer = own
+    found = tokenizer.encode(f"The train{SYMBOL}is {SYMBOL} late {SYMBOL}{SYMBOL}").ids
+    assert found.count(ids[SYMBOL]) == 4
+
+
+def test_a_vocabulary_without_codes_reads_them_as_plain_text(own):
+    _, ids, tokenizer = own
+    found = tokenizer.encode(">>fra<< The train")
+    assert found.ids[-1] == ids["</s>"]
+    assert tokenizer.decode(found.ids) == ">>fra<< The train"
+
+
+def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
+    library = pytest.importorskip("sentencepiece")
+    path, ids, tokenizer = own
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    draw = random.Random(3)
+    for text in islice(drawn_texts(), 3000):
+        at = draw.randint(0, len(text))
+        text = text[:at] + SYMBOL * (draw.random() < 0.2) + text[at:]
+        text += "<0x41>" * (draw.random() < 0.1)
+        expected = [*processor.encode(text), ids["</s>"]]
+        assert tokenizer.encode(text).ids == expected, ascii(text)
+
+
+CODES = (("<2de>", 0.0, USER_DEFINED), ("<2zh_Hant>", 0.0, USER_DEFINED))
+
+
+def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(pieces, tmp_path):
     library = pytest.importorskip("sentencepiece")
     missing = [each for each in "<>2dezh_Hant" if each not in pieces.scores]
     scores = dict(pieces.scores) | dict.fromkeys(missing, -12.0)
-    first = [*SPECIAL, *CODES, *BYTES]
-    options = {"trainer": option(35, 1), "first": first}
-    path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, RULES), **options)
+    special, changed = (*SPECIAL, *CODES, *BYTES), Pieces(scores, RULES)
+    path = tmp_path / "m.spm"
+    write_sentencepiece(path, changed, trainer=option(35, 1), special=special)
     processor = library.SentencePieceProcessor(model_file=str(path))
     model = read_sentencepiece(path)
     ids = {piece: i for i, piece in enumerate(model.pieces)}
@@ -260,13 +327,10 @@ def test_unknown_characters_are_bytes_if_the_model_has_bytes(pieces, tmp_path):
             assert tokenizer.decode(found.ids) == processor.decode(found.ids), ascii(drawn)
 
 
-def test_bytes_that_texts_could_spell_are_refused(tmp_path):
-    path = write_sentencepiece(
-        tmp_path / "m.spm",
-        Pieces({SPACE: -1.0, "a": -2.0}, {}),
-        trainer=option(35, 1),
-        first=[*SPECIAL, *BYTES],
-    )
+def test_bytes_that_texts_could_spell_are_refused(pieces, tmp_path):
+    special = (*SPECIAL, *CODES, *BYTES)
+    path = tmp_path / "m.spm"
+    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
     model = read_sentencepiece(path)
     ids = {piece: i for i, piece in enumerate(model.pieces)}
     with pytest.raises(CheckpointError, match="'<' is no piece; this is not supported with bytes"):

@@ -6,13 +6,13 @@ import pytest
 import torch
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.train.device import pick_device
 from attendant_export.train.loop import (
     Task,
     Trainer,
     TrainingOptions,
     TrainingStopped,
     learning_rate_ratio,
-    pick_device,
 )
 from torch import nn
 

@@ -1,6 +1,12 @@
+import math
+
 import pytest
 import torch
-from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_HALVED, Positions
+from attendant.v1.architecture_pb2 import (
+    POSITION_KIND_SINUSOIDAL_HALVED,
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+    Positions,
+)
 from attendant_export.models.embeddings import sinusoids
 from attendant_export.models.shapes import transformer
 
@@ -111,3 +117,12 @@ def test_positions_are_distinct_and_bounded():
 
     assert positions.abs().max() <= 1
     assert torch.cdist(positions, positions).fill_diagonal_(1).min() > 0.1
+
+
+def test_positions_of_tensor2tensor_reach_the_rate_of_1_in_10000():
+    positions = sinusoids(Positions(kind=POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR), 50, 8)
+
+    for position in (0, 1, 49):
+        angles = [position * 10_000 ** (-i / 3) for i in range(4)]
+        expected = [*map(math.sin, angles), *map(math.cos, angles)]
+        torch.testing.assert_close(positions[position], torch.tensor(expected))

@@ -12,6 +12,7 @@ from tests.support.graphs import (
     model_log_probabilities,
     padded,
     run,
+    tiny_ssru,
     tiny_transformer,
 )
 
@@ -36,10 +37,11 @@ def step(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["pre-norm", "post-norm"])
+@pytest.fixture(scope="module", params=["pre-norm", "post-norm", "ssru"])
 def graphs(request, precision, step, tmp_path_factory):
     folder = tmp_path_factory.mktemp(precision)
-    model = tiny_transformer(norm_first=request.param)
+    is_recurrent = request.param == "ssru"
+    model = tiny_ssru() if is_recurrent else tiny_transformer(request.param == "pre-norm")
     return TranslationGraphs(model, precision, folder, step=step)
 
 
@@ -84,7 +86,10 @@ def test_the_step_writes_into_the_caches_it_was_given(graphs):
     for cache in graphs.caches.values():
         cache[:] = 0
     graphs.decode([SOURCES[0]], [TARGETS[0]], [0])
-    for cache in graphs.caches.values():
+    for name, cache in graphs.caches.items():
+        if name in graphs.replaced:
+            assert cache[0].any()
+            continue
         assert cache[0, :, : len(TARGETS[0])].any(axis=-1).all()
         assert not cache[0, :, len(TARGETS[0]) :].any()
         assert not cache[1:].any()
@@ -216,11 +221,15 @@ def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs, precision):
         "candidate_ids": (["rows", "candidates"], "tensor(int64)"),
         "candidate_log_probabilities": (["rows", "candidates"], "tensor(float)"),
     }
-    for kind in ("key", "value"):
-        for layer in range(2):
-            expected[f"past_{kind}_{layer}"] = (cache, real)
-            expected[f"present_{kind}_{layer}"] = (cache, real)
+    for layer in range(2):
+        if graphs.replaced:
+            for name in (f"vector_{layer}", f"next_vector_{layer}"):
+                expected[name] = (["rows", 32], "tensor(float)")
+        for kind in ("key", "value"):
             expected[f"cross_{kind}_{layer}"] = (memory, real)
+            if not graphs.replaced:
+                expected[f"past_{kind}_{layer}"] = (cache, real)
+                expected[f"present_{kind}_{layer}"] = (cache, real)
     assert interface_of(graphs.sessions["decoder_step"]) == expected
     expected |= {
         "source_lengths": (["rows"], "tensor(int64)"),

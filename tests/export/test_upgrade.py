@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -245,3 +246,27 @@ def test_the_file_of_an_upgrade_that_was_killed_is_removed(bundle: Path):
     (bundle / ".manifest.json.new").write_text("half a mani")
     upgrade_bundle(bundle)
     assert len(verify_bundle(bundle)) > 1
+
+
+def test_a_folder_with_the_name_of_the_new_manifest_is_refused(bundle: Path):
+    (bundle / ".manifest.json.new").mkdir()
+    with pytest.raises(BundleError, match=r"\.manifest\.json\.new is a folder: an upgrade needs"):
+        upgrade_bundle(bundle)
+
+
+def test_the_new_manifest_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+
+    def record(name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def recorded(*arguments: object) -> object:
+            events.append(name)
+            return call(*arguments)
+
+        return recorded
+
+    monkeypatch.setattr("os.fsync", record("sync", os.fsync))
+    monkeypatch.setattr(Path, "replace", record("replace", Path.replace))
+    upgrade_bundle(bundle)
+    assert events == ["sync", "replace"]

@@ -140,70 +140,9 @@ RULES: dict[str, tuple[Change, str]] = {
         set_part("architecture", "target_embeddings", vocab_size=2**32 - 1),
         "architecture.target_embeddings.vocab_size must be between 1 and",
     ),
-    "no source language": (set_key("source_languages", []), "source_languages must have"),
-    "a language twice": (
-        set_key("source_languages", [{"tag": "en"}, {"tag": "EN"}]),
-        "source_languages has a language twice",
-    ),
-    "a token of a source language outside the vocabulary": (
-        set_key("source_languages", [{"tag": "en", "source_suffix_ids": [100]}]),
-        "source_languages: a token id of en is outside the source vocabulary",
-    ),
-    "a token of a target language outside the vocabulary": (
-        set_key("target_languages", [{"tag": "de", "forced_target_ids": [5, 100]}]),
-        "target_languages: a token id of de is outside the target vocabulary",
-    ),
-    "a language that forces EOS": (
-        set_key("target_languages", [{"tag": "de", "forced_target_ids": [2]}]),
-        "target_languages: de forces EOS or a suppressed token",
-    ),
-    "a forced token that is suppressed": (
-        set_part("decoding", forced_token_ids=[5], suppressed_token_ids=[5]),
-        "decoding.forced_token_ids has EOS or a suppressed token",
-    ),
-    "a language without a tag": (set_key("target_languages", [{}]), "target_languages must have"),
-    "no start token": (drop("decoding"), "decoding.start_token_id is missing"),
-    "a start outside the vocabulary": (
-        set_part("decoding", start_token_id=100),
-        "a token id in decoding is outside the vocabulary",
-    ),
-    "a suppressed token outside the vocabulary": (
-        set_part("decoding", suppressed_token_ids=[5, 100]),
-        "a token id in decoding is outside the vocabulary",
-    ),
-    "a forced token outside the vocabulary": (
-        set_part("decoding", forced_token_ids=[100]),
-        "a token id in decoding is outside the vocabulary",
-    ),
     "no end of targets": (
         set_key("target_special_tokens", {"pad_id": 0}),
         "target_special_tokens.eos_id is missing",
-    ),
-    "more tokens than learned positions": (
-        set_part(
-            "architecture",
-            "target_embeddings",
-            positions={"kind": "POSITION_KIND_LEARNED", "num_positions": 34, "offset": 2},
-        ),
-        "limits.max_target_tokens must be between 1 and 32",
-    ),
-    "a bound that is not a rounding error": (
-        set_key("parity", {"precisions": [{"precision": "int8", "log_probability_bound": 0.6}]}),
-        "log_probability_bound of int8 must be between 0 and 0.5",
-    ),
-    "an infinite bound": (
-        set_key(
-            "parity", {"precisions": [{"precision": "fp32", "log_probability_bound": "Infinity"}]}
-        ),
-        "log_probability_bound of fp32 must be between 0 and 0.0001",
-    ),
-    "a bound that is no number": (
-        set_key("parity", {"precisions": [{"precision": "fp16", "log_probability_bound": "NaN"}]}),
-        "log_probability_bound of fp16 must be between 0 and 0.1",
-    ),
-    "a report on an unknown precision": (
-        set_key("parity", {"precisions": [{"precision": "int4"}]}),
-        "parity.precisions has an unknown precision 'int4'",
     ),
     "no step": (lambda m: m["precisions"][0].pop("steps"), "no step takes sentences of any"),
     "a step twice": (
@@ -263,9 +202,25 @@ RULES: dict[str, tuple[Change, str]] = {
         "data_type must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16",
     ),
     "a state of nobody": (set_state(0, owner="STATE_OWNER_UNSPECIFIED"), "owner is missing"),
-    "a state that is replaced": (
+    "a replaced state with positions": (
         set_state(0, update="STATE_UPDATE_REPLACED"),
-        "state past_key_0: only STATE_UPDATE_GROWS is supported",
+        "state past_key_0: shape must be [width]",
+    ),
+    "a huge replaced state": (
+        set_state(0, update="STATE_UPDATE_REPLACED", shape=[2**31]),
+        "sizes in shape must be between 1 and",
+    ),
+    "a replaced state that no step writes": (
+        set_state(0, update="STATE_UPDATE_REPLACED", shape=[16], outputs=[]),
+        "state past_key_0: outputs must have one entry",
+    ),
+    "a constant state of a row": (
+        set_state(0, update="STATE_UPDATE_CONSTANT"),
+        "state past_key_0: only STATE_UPDATE_GROWS or STATE_UPDATE_REPLACED is supported",
+    ),
+    "a replaced state of a source": (
+        set_state(1, update="STATE_UPDATE_REPLACED"),
+        "state cross_key_0: only STATE_UPDATE_CONSTANT is supported",
     ),
     "a state of a source that grows": (
         set_state(1, update="STATE_UPDATE_GROWS"),

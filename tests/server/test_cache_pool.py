@@ -13,18 +13,18 @@ from attendant_server.runtime.cache_pool import (
     CachePool,
     WidthBuffers,
 )
-from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.cache_sizes import CacheSizes, StateLayout
 from attendant_server.runtime.host_cache import HostBuffer
 
-SIZES = CacheSizes(
-    num_tensors=2,
-    num_heads=1,
-    head_dim=2,
-    max_source_tokens=256,
-    max_target_positions=257,
-    dtype=np.dtype(np.float32),
-)
-SPARE = 1000 * SIZES.position_bytes
+FLOAT = np.dtype(np.float32)
+GROWING, SOURCES = StateLayout(2, 1, 2, FLOAT, 257), StateLayout(2, 1, 2, FLOAT, 256)
+NO_STATES = StateLayout(0, 1, 1, FLOAT, 1)
+SIZES = CacheSizes(GROWING, NO_STATES, SOURCES)
+VECTORS = StateLayout(4, 1, 24, FLOAT, 1)
+MIXED_SIZES = CacheSizes(StateLayout(2, 3, 2, FLOAT, 257), VECTORS, SOURCES)
+RECURRENT_SIZES = CacheSizes(NO_STATES, VECTORS, SOURCES)
+POSITION_BYTES = SOURCES.position_bytes
+SPARE = 1000 * POSITION_BYTES
 WIDTHS = (1, 2, 4, 8)
 
 
@@ -46,8 +46,10 @@ class CountingBuffer(CacheBuffer):
 class Worker:
     """The buffers of a pool for all widths, and the sentences that run in them."""
 
-    def __init__(self, max_bytes=NO_LIMIT, spare_bytes=SPARE, max_rows=64, max_slots=16):
-        self.pool = CachePool(SIZES, max_bytes, spare_bytes)
+    def __init__(
+        self, max_bytes=NO_LIMIT, spare_bytes=SPARE, max_rows=64, max_slots=16, sizes=SIZES
+    ):
+        self.pool = CachePool(sizes, max_bytes, spare_bytes)
         self.counting: list[CountingBuffer] = []
         self.buffers: dict[int, WidthBuffers] = {}
         self.sources: dict[int, CountingBuffer] = {}
@@ -55,9 +57,14 @@ class Worker:
         """(row, source, limit) of each sentence, by width."""
         for width in WIDTHS:
             slots = min(max_slots, max_rows // width)
-            rows = CountingBuffer(self.pool, slots * width, 257, ANY_EXCESS)
-            sources = CountingBuffer(self.pool, slots, 256, ANY_EXCESS if width == 1 else 1)
-            self.counting += rows, sources
+            rows = [
+                CountingBuffer(self.pool, layout, slots * width, ANY_EXCESS)
+                for layout in (sizes.growing, sizes.replaced)
+                if layout.num_tensors
+            ]
+            excess = ANY_EXCESS if width == 1 else 1
+            sources = CountingBuffer(self.pool, sizes.sources, slots, excess)
+            self.counting += *rows, sources
             self.sources[width] = sources
             self.buffers[width] = WidthBuffers(self.pool, width, rows, sources)
             self.running[width] = []
@@ -68,7 +75,7 @@ class Worker:
 
     def needed(self):
         return sum(
-            SIZES.needed_bytes(
+            self.pool.sizes.needed_bytes(
                 width, len(sentences), max(s[0] for s in sentences), max(s[1] for s in sentences)
             )
             for width, sentences in self.running.items()
@@ -105,9 +112,10 @@ class Worker:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("spare_bytes", [0, SPARE])
-def test_what_is_allocated_is_bounded_by_what_is_needed(seed, spare_bytes):
+@pytest.mark.parametrize("sizes", [SIZES, MIXED_SIZES, RECURRENT_SIZES])
+def test_what_is_allocated_is_bounded_by_what_is_needed(seed, spare_bytes, sizes):
     rng = random.Random(seed)
-    worker = Worker(spare_bytes=spare_bytes)
+    worker = Worker(spare_bytes=spare_bytes, sizes=sizes)
     for _ in range(2000):
         for width in WIDTHS:
             if len(worker.running[width]) < 8 and rng.random() < 0.1:
@@ -133,27 +141,28 @@ def test_what_is_needed_is_rows_times_the_longest_and_sentences_times_the_longes
     worker.join(4, source=100, limit=257)
     worker.step()
     positions = (1 * 16 + 16) + (8 * 16 + 2 * 112)
-    assert worker.pool.figures.needed == positions * SIZES.position_bytes
+    assert worker.pool.figures.needed == positions * POSITION_BYTES
     for _ in range(16):
         worker.step()
     positions = (1 * 32 + 16) + (8 * 32 + 2 * 112)
-    assert worker.pool.figures.needed == positions * SIZES.position_bytes
+    assert worker.pool.figures.needed == positions * POSITION_BYTES
 
 
-def test_the_limit_holds_as_long_as_what_runs_needs_no_more():
+@pytest.mark.parametrize("sizes", [SIZES, MIXED_SIZES, RECURRENT_SIZES])
+def test_the_limit_holds_as_long_as_what_runs_needs_no_more(sizes):
     rng = random.Random(3)
-    most = 30_000 * SIZES.position_bytes
-    worker = Worker(max_bytes=most)
+    most = 30_000 * POSITION_BYTES
+    worker = Worker(max_bytes=most, sizes=sizes)
     for _ in range(3000):
         width, limit, source = rng.choice(WIDTHS), rng.choice([30, 257]), rng.choice([9, 200])
         everything = sum(
-            SIZES.needed_bytes(w, len(s) + (w == width), 257, 256)
+            sizes.needed_bytes(w, len(s) + (w == width), 257, 256)
             for w, s in worker.running.items()
         )
         if len(worker.running[width]) < 8 and everything <= most:
             worker.join(width, source, limit)
         worker.step()
-        assert worker.pool.allocated * SIZES.position_bytes <= most
+        assert worker.pool.allocated <= most
 
 
 def test_a_need_that_goes_up_and_down_is_not_copied_each_time():
@@ -174,7 +183,7 @@ def test_a_width_that_is_used_no_more_makes_room_for_others():
     worker.step()
     worker.join(1, source=16, limit=100)
     worker.step()
-    assert worker.pool.figures.allocated <= 1.5 * 32 * SIZES.position_bytes
+    assert worker.pool.figures.allocated <= 1.5 * 32 * POSITION_BYTES
 
 
 def resident_bytes():
@@ -185,19 +194,19 @@ def resident_bytes():
 
 
 def test_memory_that_is_given_back_goes_to_the_system_and_comes_back_as_zeros():
-    sizes = CacheSizes(2, 8, 64, 256, 256, np.dtype(np.float32))
-    pool = CachePool(sizes, spare_bytes=0)
+    layout = StateLayout(2, 8, 64, FLOAT, 256)
+    pool = CachePool(SIZES, spare_bytes=0)
     before = resident_bytes()
-    buffer = HostBuffer(pool, 1000, 256, ANY_EXCESS, lengths=np.full(1000, 256))
+    buffer = HostBuffer(pool, layout, 1000, ANY_EXCESS, lengths=np.full(1000, 256))
     assert resident_bytes() - before < 5e6  # memory is only reserved
     buffer.fit(0, 32, 256)
     buffer.tensors[...] = 1
     full = resident_bytes()
-    assert full - before > 0.9 * 32 * 256 * sizes.position_bytes
+    assert full - before > 0.9 * 32 * 256 * layout.position_bytes
     buffer.fit(8, 8, 256)
     pool.settle()
     assert (buffer.tensors[:, :8] == 1).all()
-    assert full - resident_bytes() > 0.9 * 20 * 256 * sizes.position_bytes
+    assert full - resident_bytes() > 0.9 * 20 * 256 * layout.position_bytes
     buffer.clear()
     pool.settle()
     assert resident_bytes() - before < 5e6
@@ -216,7 +225,9 @@ def test_entries_keep_their_content_however_the_buffer_is_laid_out(
     pool = CachePool(SIZES, spare_bytes=0)
     most_excess = 1 if has_zeros_behind else ANY_EXCESS
     before_step = np.zeros(50, dtype=np.int32)
-    buffer = HostBuffer(pool, 50, 256, most_excess, before_step, num_step_tokens, has_zeros_behind)
+    buffer = HostBuffer(
+        pool, SOURCES, 50, most_excess, before_step, num_step_tokens, has_zeros_behind
+    )
     lengths: list[int] = []
     for step in range(300):
         lengths = lengths[: rng.randint(1, 50)]
@@ -240,8 +251,8 @@ def test_entries_keep_their_content_however_the_buffer_is_laid_out(
 
 
 def test_texts_that_join_after_a_long_one_has_left_need_no_more_than_their_own_rows():
-    most = 40 * 16
-    worker = Worker(max_bytes=most * SIZES.position_bytes, spare_bytes=0)
+    most = 40 * 16 * POSITION_BYTES
+    worker = Worker(max_bytes=most, spare_bytes=0)
     worker.join(1, source=5, limit=256)
     for _ in range(250):
         worker.step()
@@ -272,58 +283,9 @@ def test_a_buffer_that_cannot_be_made_smaller_stays_as_it_is(caplog, monkeypatch
     assert "event=cache_shrink_failed" in caplog.text
 
 
-class FailingBuffer(CountingBuffer):
-    """Cannot be laid out while it has failures left."""
-
-    num_failures, num_attempts = 0, 0
-
-    def lay_out(self, *_):
-        self.num_attempts += 1
-        if self.num_failures:
-            self.num_failures -= 1
-            raise MemoryError
-
-
-def test_a_failed_shrink_is_logged_once_and_tried_again_only_for_another_need(caplog):
-    pool = CachePool(SIZES, spare_bytes=0)
-    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
-    buffer.fit(0, 64, 16)
-    buffer.keep(8, 16)
-    buffer.num_failures, buffer.num_attempts = 2, 0
-    for _ in range(5):
-        pool.settle()
-    assert buffer.num_attempts == 1
-    buffer.keep(4, 16)
-    for _ in range(5):
-        pool.settle()
-    assert buffer.num_attempts == 2
-    assert caplog.text.count("event=cache_shrink_failed") == 1
-    buffer.keep(2, 16)
-    pool.settle()
-    assert pool.allocated <= 1.5 * pool.needed
-    buffer.num_failures = 1
-    buffer.keep(1, 16)
-    pool.settle()
-    assert caplog.text.count("event=cache_shrink_failed") == 2
-
-
-def test_a_buffer_that_could_not_shrink_is_given_back_by_an_idle_worker():
-    pool = CachePool(SIZES, spare_bytes=0)
-    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
-    buffer.fit(0, 64, 16)
-    buffer.clear()
-    buffer.num_failures = 1
-    pool.settle()
-    assert pool.allocated > 0
-    pool.settle()
-    assert pool.allocated > 0
-    pool.release()
-    assert pool.allocated == 0
-
-
 def test_a_buffer_that_nothing_needs_shrinks_after_its_longest_source_has_left():
     pool = CachePool(SIZES, spare_bytes=0)
-    sources = CountingBuffer(pool, 16, 256, 1)
+    sources = CountingBuffer(pool, SOURCES, 16, 1)
     sources.fit(0, 16, 128)
     before = sources.capacity
     sources.keep(8, 16)
@@ -332,15 +294,13 @@ def test_a_buffer_that_nothing_needs_shrinks_after_its_longest_source_has_left()
     assert sources.capacity == before // 2
 
 
-def test_a_shrink_that_fails_for_another_reason_than_memory_is_an_error(monkeypatch):
-    pool = CachePool(SIZES, spare_bytes=0)
-    buffer = FailingBuffer(pool, 64, 256, ANY_EXCESS)
-    buffer.fit(0, 64, 16)
-    buffer.keep(8, 16)
-
-    def lay_out(*_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(buffer, "lay_out", lay_out)
-    with pytest.raises(ZeroDivisionError):
-        pool.settle()
+def test_replaced_states_take_two_copies_of_each_row_however_long_it_is():
+    worker = Worker(sizes=MIXED_SIZES)
+    worker.join(4, source=17, limit=257)
+    worker.step()
+    rows = 4 * (16 * MIXED_SIZES.growing.position_bytes + 4 * 24 * 4)
+    assert worker.pool.figures.needed == rows + 32 * POSITION_BYTES
+    for _ in range(16):
+        worker.step()
+    rows += 4 * 16 * MIXED_SIZES.growing.position_bytes
+    assert worker.pool.figures.needed == rows + 32 * POSITION_BYTES

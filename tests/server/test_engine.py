@@ -5,20 +5,13 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Sequence
 
 import pytest
 from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
-from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
-from attendant_server.engine.engine import Engine
-from attendant_server.engine.scheduler import Scheduler
-from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import ModelFailed, Unavailable
 
-from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel, RecordingObserver
-from tests.support.limits import embedding_limits, translation_limits
-
-TIMEOUT = 20
+from tests.support.engines import TIMEOUT, new_engine, translate
+from tests.support.fake_model import FakeEmbeddingModel, FakeTranslationModel
 
 
 class GatedModel(FakeTranslationModel):
@@ -37,48 +30,6 @@ class GatedModel(FakeTranslationModel):
 class FailingModel(FakeTranslationModel):
     def before_step(self):
         raise RuntimeError("broken weights")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-    def advance_until(self, event):
-        """Advance the clock by seconds until the event, since a worker may not wait yet."""
-        for _ in range(100 * TIMEOUT):
-            self.now += 1.0
-            if event.wait(0.01):
-                return
-        raise AssertionError("it never happened")
-
-
-def new_engine(model, embedding_model=None, num_workers=1, processors=(), **options):
-    observer, clock = RecordingObserver(), options.pop("clock", Clock())
-    decoding: list[TranslationScheduler] = []
-    encoding: list[EmbeddingScheduler] = []
-    for _ in range(num_workers):
-        decoding.append(
-            TranslationScheduler(
-                "mt", model, translation_limits(), observer, clock, next(iter(decoding), None)
-            )
-        )
-        if embedding_model is not None:
-            beside = next(iter(encoding), None)
-            encoding.append(
-                EmbeddingScheduler(
-                    "bert", embedding_model, embedding_limits(), observer, clock, beside
-                )
-            )
-    schedulers: dict[str, Sequence[Scheduler]] = {"mt": decoding}
-    if encoding:
-        schedulers["bert"] = encoding
-    return Engine(schedulers, clock, processors, **options)
-
-
-def translate(num_tokens=4):
-    return TranslateCall([(5, 6)], SearchOptions(num_tokens, min_output_tokens=num_tokens))
 
 
 def test_translation_and_embedding_share_a_worker():
@@ -290,67 +241,3 @@ def test_a_worker_stays_on_its_processor_if_that_is_there(is_there):
     assert engine.drain(10)
     assert set(map(frozenset, seen)) == {frozenset({processor} if is_there else before)}
     assert os.sched_getaffinity(0) == before
-
-
-class ReleasingModel(FakeTranslationModel):
-    """A model that signals when it must release memory."""
-
-    def __init__(self, clock=None):
-        super().__init__()
-        self.released = threading.Event()
-        self.clock = clock
-        self.released_at: float | None = None
-
-    def release_memory(self):
-        self.released_at = self.clock() if self.clock else None
-        super().release_memory()
-        self.released.set()
-
-
-def test_a_worker_without_work_gives_memory_back_once():
-    model, embedding_model, idle = ReleasingModel(), FakeEmbeddingModel(), threading.Event()
-    clock = Clock()
-    engine = new_engine(model, embedding_model, clock=clock, idle_seconds=0.001, on_idle=idle.set)
-    engine.start()
-    for num_releases in (1, 2):
-        call = translate()
-        engine.submit("mt", call)
-        assert call.future.result(TIMEOUT)
-        idle.clear()
-        clock.advance_until(idle)
-        clock.now += 1
-        assert model.num_releases == embedding_model.num_releases == num_releases
-    assert engine.drain(TIMEOUT)
-    assert model.num_releases == 2
-
-
-def test_memory_is_kept_until_the_clock_says_that_a_worker_was_idle_for_long():
-    clock = Clock()
-    model = ReleasingModel(clock)
-    engine = new_engine(model, clock=clock, idle_seconds=0.001)
-    engine.start()
-    call = translate()
-    engine.submit("mt", call)
-    assert call.future.result(TIMEOUT)
-    assert not model.released.wait(0.1)
-    clock.advance_until(model.released)
-    assert model.released_at is not None
-    assert model.released_at >= 1.0
-    assert engine.drain(TIMEOUT)
-
-
-def test_a_model_that_cannot_give_memory_back_does_not_end_the_engine(caplog):
-    caplog.set_level(logging.CRITICAL + 1)
-    clock, idle = Clock(), threading.Event()
-
-    class BrokenModel(FakeTranslationModel):
-        def release_memory(self):
-            raise RuntimeError("broken weights")
-
-    engine = new_engine(BrokenModel(), clock=clock, idle_seconds=0.001, on_idle=idle.set)
-    engine.start()
-    clock.advance_until(idle)
-    call = translate()
-    engine.submit("mt", call)
-    assert call.future.result(TIMEOUT)
-    assert engine.drain(TIMEOUT)

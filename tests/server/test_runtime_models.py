@@ -34,30 +34,37 @@ TOLERANCES = {"fp32": 1e-4, "int8": 5e-2, "fp16": 2e-2}
 """Allowed difference between two graphs or two batches of embeddings, due to rounding in int8."""
 
 
-# Location of the caches, precision and device. The code for a GPU also runs on a CPU.
+# Location of the caches, precision, device and bundle. The code for a GPU also runs on a CPU.
 VARIANTS = [
-    *(pytest.param(("host", name, "cpu"), id=f"host-{name}") for name in PRECISIONS),
-    *(pytest.param(("device", name, "cpu"), id=f"device-{name}") for name in ("fp32", "fp16")),
-    pytest.param(("device", "fp16", "cuda"), id="cuda-fp16", marks=pytest.mark.gpu),
+    *(
+        pytest.param((caches, name, "cpu", bundle), id=f"{bundle}-{caches}-{name}")
+        for bundle in ("translation_bundle", "ssru_bundle", "mixed_bundle")
+        for caches, names in (("host", PRECISIONS), ("device", ("fp32", "fp16")))
+        for name in (names if bundle != "mixed_bundle" else ("fp32",))
+    ),
+    *(
+        pytest.param(("device", "fp16", "cuda", bundle), id=f"{bundle}-cuda", marks=pytest.mark.gpu)
+        for bundle in ("translation_bundle", "ssru_bundle")
+    ),
 ]
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def variant(request):
-    _, _, device = request.param
+    _, _, device, _ = request.param
     open_device(device)
     return request.param
 
 
 @pytest.fixture(scope="module")
-def bundle(variant, translation_bundle):
-    _, precision, device = variant
-    return read_bundle(translation_bundle, precision, device)
+def bundle(request, variant):
+    _, precision, device, bundle = variant
+    return read_bundle(request.getfixturevalue(bundle), precision, device)
 
 
 @pytest.fixture
 def model(variant, bundle):
-    caches, _, device = variant
+    caches, _, device, _ = variant
     kind = {"host": OnnxTranslationModel, "device": DeviceTranslationModel}[caches]
     return kind(bundle, 1, device, RunCounter(1))
 
@@ -177,8 +184,8 @@ def test_searches_find_the_reference_outputs_of_the_bundle(bundle, model):
 
 def make_infinite(sentence):
     if isinstance(sentence, DeviceEncodedSentence):
-        batch, sizes = sentence.batch, sentence.batch._sizes
-        values = np.full(sizes.num_tensors * prod(batch._shape), np.inf, sizes.dtype)
+        batch, layout = sentence.batch, sentence.batch._layout
+        values = np.full(layout.num_tensors * prod(batch._shape), np.inf, layout.dtype)
         batch._buffer.write(values.view(np.int64))
     else:
         for keys_values in sentence.keys_values:

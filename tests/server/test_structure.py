@@ -70,13 +70,16 @@ def test_the_container_for_a_gpu_serves_the_models_that_can_run_there():
     )
 
 
+HUGE_PAGES = 'GLIBC_TUNABLES="${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}"'
+
+
 @pytest.mark.parametrize(
     ("device", "start"),
     [
-        ("cpu", "exec .venv-serve/bin/attendant-server"),
+        ("cpu", f"exec env {HUGE_PAGES} .venv-serve/bin/attendant-server"),
         (
             "gpu",
-            f'exec env ATTENDANT_MODELS="${{ATTENDANT_MODELS-{models_for_a_gpu()}}}" '
+            f'exec env {HUGE_PAGES} ATTENDANT_MODELS="${{ATTENDANT_MODELS-{models_for_a_gpu()}}}" '
             ".venv-serve-gpu/bin/attendant-server --device cuda",
         ),
     ],

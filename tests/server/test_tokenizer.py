@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
-from attendant_server.tokenizer import TextTokenizer, TokenizerError
+from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
 
 TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20
 
@@ -142,3 +142,8 @@ def test_an_interrupt_is_not_taken_for_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("attendant_server.tokenizer.json.loads", interrupted)
     with pytest.raises(KeyboardInterrupt):
         TextTokenizer(definition())
+
+
+def test_tokenizers_without_marks_pay_nothing_for_marks(bpe: TextTokenizer, word_piece: str):
+    for tokenizer in (bpe, TextTokenizer(word_piece, vocab_size=150, unk_id=1)):
+        assert type(tokenizer.encode("The dog")) is TokenizedText

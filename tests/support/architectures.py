@@ -5,24 +5,32 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ACTIVATION_TANH,
     NORM_KIND_RMS,
     NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
-    POSITION_KIND_SINUSOIDAL_HALVED,
-    POSITION_KIND_SINUSOIDAL_INTERLEAVED,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
     Attention,
+    Dense,
     Embeddings,
     FeedForward,
     Head,
     LayerGroup,
     Positions,
     RelativePositions,
+    Ssru,
     Stack,
+    TextVectors,
 )
+from attendant.v1.embedding_pb2 import (
+    POOLING_LAST,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
+)
+from attendant_export.models.embeddings import SINUSOIDS
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -74,7 +82,7 @@ def positions(d_model: int) -> st.SearchStrategy[Positions]:
     """Positions for texts of at least `MAX_LENGTH` tokens."""
     kinds = [POSITION_KIND_UNSPECIFIED, POSITION_KIND_LEARNED]
     if d_model % 2 == 0:
-        kinds += [POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED]
+        kinds += SINUSOIDS
     return st.builds(
         lambda kind, offset, more: Positions(
             kind=kind, num_positions=offset + MAX_LENGTH + more, offset=offset
@@ -112,10 +120,13 @@ def relative_positions() -> st.SearchStrategy[RelativePositions]:
 
 @st.composite
 def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
+    """Layers with self-attention or, in a decoder only, with an SSRU."""
     is_causal = is_decoder or draw(st.booleans())
+    has_ssru = is_decoder and draw(st.booleans())
     return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
-        self_attention=draw(attentions(is_causal, is_cached=is_decoder)),
+        self_attention=None if has_ssru else draw(attentions(is_causal, is_cached=is_decoder)),
+        ssru=Ssru() if has_ssru else None,
         cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
         feed_forward=draw(feed_forwards()),
     )
@@ -127,9 +138,10 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
     groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
-    relative = draw(st.none() | relative_positions())
+    attending = [group.self_attention for group in groups if group.HasField("self_attention")]
+    relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
-        groups[-1].self_attention.num_heads = groups[0].self_attention.num_heads
+        attending[-1].num_heads = attending[0].num_heads
     return Stack(
         groups=groups,
         norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
@@ -147,6 +159,22 @@ def heads() -> st.SearchStrategy[Head]:
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
         transform=st.sampled_from([0, *ACTIVATIONS]),
+    )
+
+
+def text_vectors() -> st.SearchStrategy[TextVectors]:
+    dense = st.builds(
+        Dense,
+        d_output=st.sampled_from([1, 5, 24]),
+        has_bias=st.booleans(),
+        activation=st.sampled_from([0, ACTIVATION_TANH, *ACTIVATIONS]),
+    )
+    additional = (POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LENGTH)
+    return st.builds(
+        TextVectors,
+        additional_poolings=st.lists(st.sampled_from(additional), unique=True),
+        dense_layers=st.lists(dense, max_size=2),
+        excludes_prompt=st.booleans(),
     )
 
 

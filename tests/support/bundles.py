@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attendant.v1.architecture_pb2 import Architecture
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.export import ExportOptions, export_bundle
 from attendant_export.data.tokenizer import (
@@ -26,6 +27,8 @@ from attendant_export.runs.records import DataSource
 from attendant_export.train.loop import TrainingOptions
 from attendant_export.train.translation import TranslationData, train_translation
 
+from tests.support.graphs import with_ssru
+
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_TOKENS = 64
 
@@ -41,6 +44,8 @@ TINY_TRANSFORMER = transformer(
     num_encoder_layers=2,
     num_decoder_layers=2,
 )
+TINY_SSRU = with_ssru(TINY_TRANSFORMER)
+TINY_MIXED = with_ssru(TINY_TRANSFORMER, num_attention_layers=1)
 
 
 def sentence_pairs() -> list[tuple[str, str]]:
@@ -81,7 +86,9 @@ def data_card(*languages: str) -> DataCard:
     )
 
 
-def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> Path:
+def train_tiny_translation(
+    run_dir: Path, data: Path, max_steps: int = 100, architecture: Architecture = TINY_TRANSFORMER
+) -> Path:
     """Train a tiny model on ``train.tsv`` of ``data`` for a few seconds; returns ``run_dir``."""
     options = TrainingOptions(
         max_steps=max_steps, learning_rate=5e-3, warmup_steps=20, validate_every_steps=max_steps
@@ -90,7 +97,7 @@ def train_tiny_translation(run_dir: Path, data: Path, max_steps: int = 100) -> P
         data / "train.tsv", data / "valid.tsv", vocab_size=200, max_batch_tokens=1024
     )
     with one_thread():
-        train_translation(TINY_TRANSFORMER, texts, options, run_dir, dropout=0.0, device="cpu")
+        train_translation(architecture, texts, options, run_dir, dropout=0.0, device="cpu")
     return run_dir
 
 
@@ -138,6 +145,7 @@ def make_translation_bundle(
     name: str = "tiny-en-de",
     version: str = "1",
     precisions: tuple[str, ...] = PRECISIONS,
+    architecture: Architecture = TINY_TRANSFORMER,
 ) -> Path:
     """Train and export a translation bundle; returns its folder ``folder/<name>/<version>``.
 
@@ -146,7 +154,7 @@ def make_translation_bundle(
     """
     work = folder / f".{name}-{version}"
     data = write_pairs(work / "data")
-    run_dir = train_tiny_translation(work / "run", data)
+    run_dir = train_tiny_translation(work / "run", data, architecture=architecture)
     options = ExportOptions(
         name=name,
         version=version,

@@ -73,11 +73,18 @@ def write_checkpoint(
 
 
 def write_sentence_transformer(
-    folder: Path, pooling: Mapping[str, Any], normalizes: bool = False, max_tokens: int = 64
+    folder: Path,
+    pooling: Mapping[str, Any],
+    normalizes: bool = False,
+    max_tokens: int = 64,
+    dense: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write a folder of sentence-transformers around a BERT checkpoint without a head."""
+    """Write a folder of sentence-transformers around a BERT checkpoint without a head.
+
+    ``dense`` are configurations of dense layers, without their ``in_features``.
+    """
     write_checkpoint(folder, "bert", has_head=False)
-    names = ["Transformer", "Pooling", *(["Normalize"] if normalizes else [])]
+    names = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * normalizes]
     paths = ["", *(f"{i}_{name}" for i, name in enumerate(names) if i)]
     write_json(
         folder / "modules.json",
@@ -88,6 +95,16 @@ def write_sentence_transformer(
     )
     settings = {"max_seq_length": max_tokens, "do_lower_case": False}
     write_json(folder / "sentence_bert_config.json", settings)
+    width = WIDTH
+    for number, config in enumerate(dense, start=2):
+        layer = folder / f"{number}_Dense"
+        layer.mkdir()
+        write_json(layer / "config.json", {"in_features": width, "bias": True, **config})
+        shapes = linear("linear", width, config["out_features"])
+        if not config.get("bias", True):
+            del shapes["linear.bias"]
+        save_file(random_tensors(shapes), layer / "model.safetensors")
+        width = config["out_features"]
     (folder / "1_Pooling").mkdir()
     write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": WIDTH, **pooling})
     return folder

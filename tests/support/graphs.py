@@ -8,14 +8,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from attendant.v1.architecture_pb2 import POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR, Architecture
 from attendant.v1.bundle_pb2 import (
     STATE_OWNER_ROW,
+    STATE_UPDATE_REPLACED,
     DecodingDefaults,
     Graph,
     Manifest,
     PrecisionGraphs,
     SpecialTokens,
 )
+from attendant_export.graphs.step_interface import TYPES
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -40,6 +43,30 @@ def tiny_transformer(norm_first: bool, num_heads: int = 2, vocab_size: int = 50)
     )
     torch.manual_seed(7)
     return unsettle(EncoderDecoder(architecture))
+
+
+def tiny_ssru(num_decoder_layers: int = 2) -> EncoderDecoder:
+    """A post-norm model whose decoder has no self-attention, such as Marian's students."""
+    architecture = with_ssru(transformer(50, 32, 2, 64, 1, num_decoder_layers, norm_first=False))
+    torch.manual_seed(7)
+    return unsettle(EncoderDecoder(architecture))
+
+
+def with_ssru(architecture: Architecture, num_attention_layers: int = 0) -> Architecture:
+    """The same network with an SSRU in place of the decoder's self-attention.
+
+    The first ``num_attention_layers`` layers keep their self-attention.
+    """
+    changed = Architecture()
+    changed.CopyFrom(architecture)
+    if num_attention_layers:
+        changed.decoder.groups.add().CopyFrom(changed.decoder.groups[0])
+        changed.decoder.groups[0].num_layers = num_attention_layers
+        changed.decoder.groups[1].num_layers -= num_attention_layers
+    changed.decoder.groups[-1].ssru.SetInParent()
+    for side in (changed.source_embeddings, changed.target_embeddings):
+        side.positions.kind = POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
+    return changed
 
 
 def manifest_of(model: EncoderDecoder | Encoder) -> Manifest:
@@ -121,13 +148,17 @@ class TranslationGraphs:
         self.signature = self.steps[step]
         self.sessions = {each.name: open_session(folder, each.graph) for each in self.graphs.steps}
         self.scorer = open_session(folder, self.graphs.scorer)
-        self.dtype = np.float16 if precision == "fp16" else np.float32
         self.caches = {
             state.input: np.zeros(
-                (max_rows, *(size or MAX_LENGTH for size in state.shape)), self.dtype
+                (max_rows, *(size or MAX_LENGTH for size in state.shape)), TYPES[state.data_type]
             )
             for state in self.signature.states
             if state.owner == STATE_OWNER_ROW
+        }
+        self.replaced = {
+            state.input: np.zeros_like(self.caches[state.input])
+            for state in self.signature.states
+            if state.update == STATE_UPDATE_REPLACED
         }
 
     def encode(self, source: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
@@ -141,7 +172,12 @@ class TranslationGraphs:
         source_lengths: np.ndarray,
         biases: dict[tuple[int, int], float] | None = None,
     ) -> np.ndarray:
-        """Log-probabilities (rows, vocab). The caches of the first rows are bound by pointer."""
+        """Log-probabilities (rows, vocab). The caches of the first rows are bound by pointer.
+
+        Replaced states of rows that begin, whose length is 0, become zero.
+        """
+        for name in self.replaced:
+            self.caches[name][: len(lengths)][np.array(lengths) == 0] = 0
         biased, names = biases or {}, self.signature.inputs
         [bias] = names.token_biases
         inputs = {
@@ -165,17 +201,19 @@ class TranslationGraphs:
         for name, value in inputs.items():
             value = np.ascontiguousarray(value)
             for output in written.get(name, ()):
-                where = ("cpu", 0, self.dtype, value.shape, value.ctypes.data)
+                where = ("cpu", 0, value.dtype.type, value.shape, value.ctypes.data)
                 binding.bind_output(output, *where)
             binding.bind_cpu_input(name, value)
         for name, cache in self.caches.items():
-            where = ("cpu", 0, self.dtype, (len(tokens), *cache.shape[1:]), cache.ctypes.data)
-            binding.bind_input(name, *where)
+            what = ("cpu", 0, cache.dtype.type, (len(tokens), *cache.shape[1:]))
+            binding.bind_input(name, *what, cache.ctypes.data)
             for output in written[name]:
-                binding.bind_output(output, *where)
+                binding.bind_output(output, *what, self.replaced.get(name, cache).ctypes.data)
         binding.bind_output(self.signature.outputs.candidate_ids)
         binding.bind_output(self.signature.outputs.candidate_log_probabilities)
         session.run_with_iobinding(binding)
+        for name, after in self.replaced.items():
+            self.caches[name][:] = after
         ids, log_probabilities = (value.numpy() for value in binding.get_outputs()[-2:])
         return by_id(ids, log_probabilities)
 

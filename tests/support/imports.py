@@ -1,7 +1,8 @@
-"""Models of checkpoints, read without writing a bundle."""
+"""Imports of checkpoints: models alone, and bundles by the real command."""
 
 from pathlib import Path
 
+from attendant_export.__main__ import main
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
@@ -19,3 +20,9 @@ def read_translator(folder: Path) -> ImportedTranslator:
     imported = read_model(Checkpoint(folder))
     assert isinstance(imported, ImportedTranslator)
     return imported
+
+
+def import_(source: Path, bundles: Path, *options: str) -> Path:
+    """Import a checkpoint by the command; returns the folder of the bundle."""
+    main(["import", str(source), "--bundles-dir", str(bundles), *options])
+    return bundles / source.name / "1"

@@ -8,7 +8,7 @@ from attendant_export.bundle.importing import sample_texts
 from safetensors.torch import save_file
 
 from tests.support.checkpoints import Shapes, linear, norm, random_tensors, write_json
-from tests.support.sentencepiece_files import Pieces, train_pieces, write_sentencepiece
+from tests.support.sentencepiece_files import Pieces, frequent_pieces, write_sentencepiece
 
 WIDTH, SOURCE_LAYERS, TARGET_LAYERS = 32, 2, 1
 OWN_TOKENS = ("\U0001f633", ">>fra<<", ">>deu<<")
@@ -42,7 +42,7 @@ def tiny_pieces(side: str) -> Pieces:
     """The pieces of one side: English for the source, French for the target."""
     is_ascii = side == "source"
     texts = [text for text in sample_texts() if text.isascii() == is_ascii and text < "\u0250"]
-    return train_pieces(texts[:40], 260)
+    return frequent_pieces(texts[:40], 260)
 
 
 def tiny_vocabulary(codes: bool = True) -> dict[str, int]:
@@ -58,10 +58,11 @@ def tiny_vocabulary(codes: bool = True) -> dict[str, int]:
     return {text: i for i, text in enumerate(texts)}
 
 
-def write_marian(folder: Path, codes: bool = False, **fields: Any) -> Path:
+def write_marian(folder: Path, codes: bool = False, varies: bool = False, **fields: Any) -> Path:
     """Write a checkpoint and return ``folder``. ``fields`` change the configuration.
 
-    With ``codes``, the vocabulary has two language codes.
+    With ``codes``, the vocabulary has two language codes. With ``varies``, translations have
+    different tokens and lengths.
     """
     folder.mkdir(parents=True)
     vocabulary = tiny_vocabulary(codes)
@@ -74,7 +75,12 @@ def write_marian(folder: Path, codes: bool = False, **fields: Any) -> Path:
     config = {**FIELDS, "vocab_size": size, "bad_words_ids": [[size - 1]], **pad, **fields}
     write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None})
     tensors = random_tensors(marian_shapes(config))
-    tensors["final_logits_bias"][0, 0] = 4.0  # most translations end soon
+    if varies:
+        for tensor in tensors.values():
+            if len(tensor) > 1 and tensor.dim() > 1:
+                tensor *= 2.5
+    # Otherwise nearly all translations end at once, which makes imports fast.
+    tensors["final_logits_bias"][0, 0] = 6.0 if varies else 4.0
     save_file(tensors, folder / "model.safetensors")
     (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# A tiny model\n")
     return folder

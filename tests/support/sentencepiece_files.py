@@ -7,15 +7,15 @@ spaces, then take the likeliest pieces. It shares no code with the importer.
 import math
 import struct
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
 SPACE = "\u2581"
+MAX_PIECE = 6
 TINY_RULES = {
     "\t": " ",
     "\n": " ",
@@ -44,7 +44,7 @@ RULES = TINY_RULES | {
 }
 """Also the characters that NFC changes by themselves."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-SPECIAL = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
+SPECIAL = (("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL))
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,21 @@ class Pieces:
         return _joined(_likeliest(_normalized(text, self.rules), self.scores), self.scores)
 
 
-def train_pieces(texts: Sequence[str], vocab_size: int, rules: Mapping[str, str] = RULES) -> Pieces:
-    """Pieces with unigram scores, rounded as in a file."""
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=vocab_size, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    found = tokenizer.get_vocab()
-    ordered = sorted(found, key=found.__getitem__)
-    # The first ones are the likeliest; the trainer does not tell the scores.
+def frequent_pieces(
+    texts: Sequence[str], vocab_size: int, rules: Mapping[str, str] = RULES
+) -> Pieces:
+    """The parts of words that cover most of some texts, with scores rounded as in a file.
+
+    They are always the same, unlike those that the trainer of ``tokenizers`` finds.
+    """
+    counts = Counter(
+        word[start:end]
+        for text in texts
+        for word in (SPACE + part for part in text.split())
+        for start in range(len(word))
+        for end in range(start + 1, min(start + MAX_PIECE, len(word)) + 1)
+    )
+    ordered = sorted(counts, key=lambda piece: (-counts[piece] * len(piece), piece))[:vocab_size]
     scores = {piece: _as_float(-2 - math.log(2 + i)) for i, piece in enumerate(ordered)}
     missing = sorted({c for piece in scores for c in piece} - scores.keys())
     scores |= dict.fromkeys(missing, _as_float(-15.0))
@@ -80,13 +86,12 @@ def write_sentencepiece(
     kind: int = NORMAL,
     trainer: bytes = b"",
     normalizer: bytes = b"",
-    first: Sequence[tuple[str, int]] = SPECIAL,
+    special: Sequence[tuple[str, float, int]] = SPECIAL,
 ) -> Path:
     """Write a model. ``kind`` is the type of the last piece; the bytes are appended options.
 
-    ``first`` has the first pieces with their types.
+    ``special`` are the first pieces, with their scores and types.
     """
-    special = [(text, 0.0, each) for text, each in first]
     normal = [(piece, score, NORMAL) for piece, score in pieces.scores.items()]
     normal[-1] = (*normal[-1][:2], kind)
     content = b"".join(_message(1, _piece(*each)) for each in [*special, *normal])

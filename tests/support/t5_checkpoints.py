@@ -14,8 +14,8 @@ from tests.support.sentencepiece_files import (
     UNKNOWN,
     USER_DEFINED,
     Pieces,
+    frequent_pieces,
     option,
-    train_pieces,
     write_sentencepiece,
 )
 
@@ -51,19 +51,19 @@ MADLAD_FIELDS: dict[str, Any] = {
     "pad_token_id": 1,
     "eos_token_id": 2,
 }
-TASKS = {
+TASKS: dict[str, dict[str, Any]] = {
     "summarization": {"prefix": "summarize: "},
     "translation_en_to_de": {"prefix": "translate English to German: ", "num_beams": 4},
     "translation_en_to_fr": {"prefix": "translate English to French: "},
 }
-FIRST = (("<pad>", CONTROL), ("</s>", CONTROL), ("<unk>", UNKNOWN))
+FIRST = (("<pad>", 0.0, CONTROL), ("</s>", 0.0, CONTROL), ("<unk>", 0.0, UNKNOWN))
 CODES = ("<2de>", "<2zh_Hant>", "<2translate>", "<2zxx_xx>")
 MADLAD_FIRST = (
-    ("<unk>", UNKNOWN),
-    ("<s>", CONTROL),
-    ("</s>", CONTROL),
-    *((code, USER_DEFINED) for code in CODES),
-    *((f"<0x{byte:02X}>", BYTE) for byte in range(256)),
+    ("<unk>", 0.0, UNKNOWN),
+    ("<s>", 0.0, CONTROL),
+    ("</s>", 0.0, CONTROL),
+    *((code, 0.0, USER_DEFINED) for code in CODES),
+    *((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)),
 )
 
 
@@ -71,7 +71,7 @@ MADLAD_FIRST = (
 def tiny_pieces() -> Pieces:
     """Pieces of Latin texts, with the characters of language tokens."""
     texts = [text for text in sample_texts() if text < "\u0250"]
-    trained = train_pieces([*texts[:40], *(task["prefix"] for task in TASKS.values())], 300)
+    trained = frequent_pieces([*texts[:40], *(task["prefix"] for task in TASKS.values())], 300)
     characters = sorted({c for code in CODES for c in code} - trained.scores.keys())
     return Pieces(dict(trained.scores) | dict.fromkeys(characters, -12.0), trained.rules)
 
@@ -84,7 +84,7 @@ def write_t5(folder: Path, is_madlad: bool = False, **fields: Any) -> Path:
     folder.mkdir(parents=True)
     first = MADLAD_FIRST if is_madlad else FIRST
     trainer = option(35, 1) if is_madlad else b""
-    write_sentencepiece(folder / "spiece.model", tiny_pieces(), trainer=trainer, first=first)
+    write_sentencepiece(folder / "spiece.model", tiny_pieces(), trainer=trainer, special=first)
     num_extra = 0 if is_madlad else NUM_EXTRA_IDS
     special: dict[str, Any] = {"pad_token": "<s>"} if is_madlad else {"eos_token": END}
     write_json(folder / "tokenizer_config.json", {"extra_ids": num_extra, **special})

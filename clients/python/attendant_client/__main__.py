@@ -7,11 +7,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 from attendant_client import __version__, commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_RETRY, DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
 from attendant_client.errors import AttendantError, DeadlineExceededError, UnavailableError
+from attendant_client.options import Pooling
 from attendant_client.retries import RetryPolicy
 
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -96,7 +98,11 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     _add_texts(embed)
     _add_truncation(embed)
     embed.add_argument("--output", metavar="FILE.npy", help="save to this file instead of printing")
-    embed.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the bundle's")
+    embed.add_argument(
+        "--pooling",
+        choices=get_args(Pooling),
+        help="default: the bundle's; all offer mean, cls, max",
+    )
     embed.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
     )

@@ -28,6 +28,9 @@ POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     "mean": embedding_pb2.POOLING_MEAN,
     "cls": embedding_pb2.POOLING_CLS,
     "max": embedding_pb2.POOLING_MAX,
+    "last": embedding_pb2.POOLING_LAST,
+    "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
+    "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
 }
 SIDES: dict[str, model_pb2.TextSide.ValueType] = {
     "source": model_pb2.TEXT_SIDE_SOURCE,

@@ -63,6 +63,11 @@ def _pooling(model: Model) -> Iterator[tuple[str, str]]:
     if model.default_pooling:
         normalized = "normalized" if model.default_normalize else "not normalized"
         yield "vectors", f"{model.default_pooling} pooling, {normalized}, unless a call chooses"
+    if model.additional_poolings:
+        yield "vectors", f"other poolings: {', '.join(model.additional_poolings)}"
+    for name, prompt in model.prompts.items():
+        applied = ", before every text" if name == model.default_prompt else ""
+        yield "prompts", f"{name} {prompt!r}{applied}"
 
 
 def _quality(model: Model) -> Iterator[tuple[str, str]]:

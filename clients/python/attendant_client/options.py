@@ -6,7 +6,7 @@ This module documents each option once; `messages` writes the options into reque
 from typing import Literal, TypedDict
 
 Truncation = Literal["refuse", "right", "left"]
-Pooling = Literal["mean", "cls", "max"]
+Pooling = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_length"]
 Side = Literal["source", "target"]
 Errors = Literal["raise", "return"]
 
@@ -90,7 +90,8 @@ class TokenizeOptions(TypedDict, total=False):
 class EmbedOptions(TypedDict, total=False):
     """Options of `embed`.
 
-    `pooling`: "mean", "cls" or "max"; the bundle's choice if absent.
+    `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
+    choice if absent.
     `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
     `model` and `truncation`: as for `translate`.
     """

@@ -4,7 +4,7 @@ Pure functions that know no channel. They raise ServerError for responses that v
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -159,8 +159,11 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
             max_top_k=request_limits.max_top_k,
         ),
         sizes=_plain(getattr(response, sizes)) if sizes else {},
-        default_pooling=_choice(embedding_pb2.Pooling, response.default_pooling),
+        default_pooling=_pooling(response.default_pooling),
         default_normalize=response.default_normalize,
+        additional_poolings=tuple(map(_pooling, response.additional_poolings)),
+        prompts=dict(response.prompts),
+        default_prompt=response.default_prompt,
         license=response.license,
         credits=tuple(response.credits),
         provenance=_plain(response.provenance),
@@ -273,15 +276,28 @@ def _model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
         languages=tuple(info.languages),
         precision=info.precision,
         description=info.description,
-        source_languages=tuple(info.source_languages),
-        target_languages=tuple(info.target_languages),
+        source_languages=_all_languages(info.source_languages, info.source_language),
+        target_languages=_all_languages(info.target_languages, info.target_language),
     )
+
+
+def _all_languages(tags: Iterable[str], only: str) -> tuple[str, ...]:
+    """All tags. A server of an earlier version sends the only one."""
+    return tuple(tags) or ((only,) if only else ())
 
 
 def _quality_figure(figure: bundle_pb2.QualityFigure) -> results.QualityFigure:
     return results.QualityFigure(
         figure.metric, figure.dataset, figure.precision, figure.search, figure.value
     )
+
+
+def _pooling(number: int) -> str:
+    """Return the name of a pooling as in options; empty for none and for unknown ones."""
+    if number == 0 or number not in embedding_pb2.Pooling.values():
+        return ""
+    name: str = embedding_pb2.Pooling.Name(number)  # type: ignore[arg-type]
+    return name.removeprefix("POOLING_").lower()
 
 
 def _choice(enum: Any, number: int) -> str:

@@ -243,8 +243,10 @@ class QualityFigure:
 class Model:
     """Everything that the server knows about a model.
 
-    `default_pooling` is empty for a translation model. `sizes`, `provenance` and `parity` have the
-    fields of the messages of the same names in `attendant/v1/bundle.proto`.
+    `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
+    mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `sizes`,
+    `provenance` and `parity` have the fields of the messages of the same names in
+    `attendant/v1/bundle.proto`.
     """
 
     info: ModelInfo
@@ -254,6 +256,9 @@ class Model:
     sizes: Mapping[str, int]
     default_pooling: str
     default_normalize: bool
+    additional_poolings: tuple[str, ...]
+    prompts: Mapping[str, str]
+    default_prompt: str
     license: str
     credits: tuple[str, ...]
     provenance: Mapping[str, object]

@@ -1,10 +1,7 @@
 """A bundle while it is being written: the steps that are the same for both kinds of models."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,21 +77,6 @@ class Draft:
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         (self.folder / REFERENCE_OUTPUTS).write_text(text + "\n", encoding="utf-8")
         self.manifest.reference_outputs = REFERENCE_OUTPUTS
-
-
-@contextmanager
-def scratch_folder(parent: Path, command: str, name: str, version: str) -> Iterator[Path]:
-    """A temporary folder in ``parent`` for the bundle that ``command`` writes.
-
-    It is on the file system of the bundle, so that a rename moves the finished one. Folders of the
-    same command and bundle that a killed process left are removed first.
-    """
-    # Names and versions have no "_", so no other bundle has this prefix.
-    prefix = f".{command}-{name}_{version}_"
-    for leftover in parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
-        yield Path(folder)
 
 
 ROUNDING = 1e-6

@@ -85,7 +85,9 @@ class EmbeddingExport:
         draft.manifest.embedding.CopyFrom(defaults or DEFAULTS)
         draft.add_tokenizer(tokenizer)
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
-        self._verifier = EmbeddingVerifier(model, list(self._texts.values()))
+        self._verifier = EmbeddingVerifier(
+            model, list(self._texts.values()), draft.manifest.embedding.num_prompt_tokens
+        )
         self._verified: dict[str, VerifiedEmbeddings] = {}
 
     def write(self, precision: str) -> PrecisionGraphs:

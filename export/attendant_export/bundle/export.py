@@ -15,13 +15,16 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, Provenance, Train
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
-from attendant_export.bundle.draft import Draft, scratch_folder
+from attendant_export.bundle.draft import Draft
+from attendant_export.bundle.exchange import describe_replaced, replaced_folder, sync_tree
 from attendant_export.bundle.kinds import ModelExport, ModelKind, kind_of_run
 from attendant_export.bundle.manifest import BundleError, write_manifest
 from attendant_export.bundle.model_card import write_model_card
 from attendant_export.bundle.parameters import fitting_parameters
+from attendant_export.bundle.scratch import scratch_folder
 from attendant_export.bundle.weights import read_weights
 from attendant_export.data.corpus import Corpus
+from attendant_export.progress import progress
 from attendant_export.runs import checkpoint
 from attendant_export.runs.models import load_model
 from attendant_export.runs.records import read_run_record
@@ -96,16 +99,21 @@ def new_bundle(bundles_dir: Path, name: str, version: str) -> Iterator[tuple[Pat
     """Make the folder of a new bundle; yields it, while it is written, and a scratch folder.
 
     The bundle gets its place after the block, or leaves no files if the block raises. Raises
-    BundleError if the bundle exists. Files that a killed process left of it are removed.
+    BundleError if the bundle exists or another process writes it. Files that a killed process left
+    of it are removed.
     """
     target = bundles_dir / name / version
-    if target.exists():
-        raise BundleError(f"{target} exists already: choose another name or version")
     bundles_dir.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(bundles_dir, "export", name, version) as scratch:
+    with scratch_folder(bundles_dir / f".export-{name}_{version}", target) as scratch:
+        if target.exists() or replaced_folder(target).exists():
+            raise BundleError(
+                f"{target} exists already: choose another name or version"
+                f"{describe_replaced(target)}"
+            )
         folder = scratch / "bundle"
         folder.mkdir()
         yield folder, scratch
+        sync_tree(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder.rename(target)
 
@@ -152,7 +160,8 @@ def write_precisions(export: ModelExport, draft: Draft) -> dict[str, PrecisionGr
     Raises ParityError and BundleError.
     """
     manifest = draft.manifest
-    written = {precision: export.write(precision) for precision in draft.all_precisions()}
+    precisions = progress(draft.all_precisions(), "writing graphs")
+    written = {precision: export.write(precision) for precision in precisions}
     weights = read_weights(draft.folder_of("fp32"), written["fp32"])
     fitting_parameters("fp32", weights, manifest.architecture)  # Raises BundleError.
     for precision, graphs in written.items():

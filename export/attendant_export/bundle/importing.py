@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
-    EmbeddingDefaults,
     ImportSource,
     Language,
     Manifest,
@@ -31,20 +30,22 @@ from attendant_export.bundle.export import (
 from attendant_export.bundle.kinds import ModelExport
 from attendant_export.bundle.manifest import write_manifest
 from attendant_export.bundle.model_card import write_import_card
-from attendant_export.bundle.original import compare_model
+from attendant_export.bundle.original import compare_model, is_original_installed
 from attendant_export.bundle.translation import TranslationExport
 from attendant_export.importers.cards import Card, read_card
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.prompts import check_room
+from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
-from attendant_export.verify.original import OriginalError, is_installed
+from attendant_export.verify.original import OriginalError
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
 UNDETERMINED = "und"
-"""The language of targets whose sources get no prefix."""
+"""The target language of a model for sources to which callers add what selects a language."""
 PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
 """The languages at the end of the name of a checkpoint."""
 
@@ -65,26 +66,35 @@ class ImportOptions:
     target_languages: tuple[str, ...] | None = None
     """The languages that a translation model writes."""
     max_tokens: int | None = None
+    revision: str | None = None
+    """The branch, tag or commit of a model on the hub. None: its default branch."""
+    tokenizer: str | None = None
+    """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
 
 
-def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Path:
-    """Import the checkpoint in ``folder`` to ``bundles_dir/<name>/<version>``; returns that folder.
+def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
+    """Import a checkpoint to ``bundles_dir/<name>/<version>``; returns that folder.
+
+    ``source`` is what `open_checkpoint` takes.
 
     Raises ValueError for bad options, CheckpointError for a checkpoint that is damaged or not
     supported, BundleError if the bundle exists, and ParityError if its graphs differ from the
     checkpoint's model. A failed import leaves no files.
     """
-    checkpoint = Checkpoint(folder)
-    name = options.name or _name_of(folder)
+    checkpoint = open_checkpoint(str(source), options.revision)
+    name = options.name or _name_of(checkpoint)
     check_options(name, options.version, options.precisions, options.max_tokens)
     card = read_card(checkpoint)
     license_ = options.license or card.license
     if license_ is None:
         raise CheckpointError(
-            f"{folder}: no card states the licence of the weights: give --license"
+            f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint)
+    imported = read_model(checkpoint, options.tokenizer)
     languages = _languages(imported, checkpoint, card, options)
+    max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
+    if isinstance(imported, ImportedEncoder):
+        check_room(checkpoint, imported.defaults, max_tokens)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -94,7 +104,7 @@ def import_bundle(folder: Path, bundles_dir: Path, options: ImportOptions) -> Pa
             manifest=manifest,
             precisions=options.precisions,
             texts=sample_texts(),
-            max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
+            max_tokens=max_tokens,
         )
         if isinstance(imported, ImportedTranslator):
             _write_translator(imported, checkpoint, draft)
@@ -109,10 +119,10 @@ def sample_texts() -> list[str]:
     return text.splitlines()
 
 
-def _name_of(folder: Path) -> str:
-    name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")
+def _name_of(checkpoint: Checkpoint) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", checkpoint.name.lower()).strip("-")
     if not rules.NAME.fullmatch(name):
-        raise CheckpointError(f"{folder}: its name makes no name of a model: give --name")
+        raise CheckpointError(f"{checkpoint.title}: its name makes no name of a model: give --name")
     return name
 
 
@@ -129,52 +139,65 @@ def _languages(
         )
     if options.languages is not None:
         raise ValueError("--languages is for embedding models: give --source-languages and so on")
-    stated = imported.tokenizers.source_languages, imported.tokenizers.target_languages
-    named = PAIR.search(checkpoint.folder.resolve().name)
-    tags = [
-        given or each or ((named[i + 1],) if named else ())
-        for i, (given, each) in enumerate(zip(sides, stated, strict=True))
+    tokenizers, named = imported.tokenizers, PAIR.search(checkpoint.name)
+    stated = (tokenizers.source_languages, tokenizers.target_languages)
+    chosen = [
+        _chosen_languages(side, tags, found, named[i + 1] if named else "")
+        for i, (side, tags, found) in enumerate(
+            zip(("source", "target"), sides, stated, strict=True)
+        )
     ]
-    if not all(tags):
+    if not all(chosen):
         raise CheckpointError(
-            f"{checkpoint.folder} does not state the languages: give --source-languages and "
+            f"{checkpoint.title} does not state the languages: give --source-languages and "
             "--target-languages"
         )
-    prefixes = imported.tokenizers.target_prefixes
-    unknown = sorted({*tags[1]} - {*prefixes, UNDETERMINED})
-    if prefixes and unknown:
-        raise CheckpointError(
-            f"{checkpoint.folder} has no prefix for the target language {unknown[0]}; it has "
-            f"{', '.join(prefixes)}; {UNDETERMINED} is for sources that callers prefix themselves"
-        )
-    return Manifest(
-        source_languages=[Language(tag=tag) for tag in tags[0]],
-        target_languages=[
-            Language(tag=tag, source_prefix_ids=prefixes.get(tag, ())) for tag in tags[1]
-        ],
-    )
+    return Manifest(source_languages=chosen[0], target_languages=chosen[1])
+
+
+def _chosen_languages(
+    side: str, tags: Sequence[str] | None, stated: Sequence[Language], named: str
+) -> Sequence[Language]:
+    """The languages of one side: given by tags, stated by the checkpoint, or named by its folder.
+
+    Raises ValueError for a tag without the tokens that the languages of the checkpoint have.
+    """
+    if not tags:
+        return stated or ([Language(tag=named)] if named else [])
+    if all(language == Language(tag=language.tag) for language in stated):
+        return [Language(tag=tag) for tag in tags]
+    by_tag = {language.tag: language for language in stated}
+    if side == "target" and not any(language.forced_target_ids for language in stated):
+        by_tag[UNDETERMINED] = Language(tag=UNDETERMINED)
+    for tag in tags:
+        if tag not in by_tag:
+            raise ValueError(f"--{side}-languages: {tag!r} is none of {', '.join(by_tag)}")
+    return [by_tag[tag] for tag in tags]
 
 
 def _new_manifest(
     name: str, version: str, license_: str, family: str, checkpoint: Checkpoint
 ) -> Manifest:
-    source = checkpoint.folder.resolve().name
+    origin = ImportSource(
+        source=checkpoint.source,
+        revision=checkpoint.revision,
+        family=family,
+        files=checkpoint.used_files(),
+    )
     return Manifest(
         manifest_version=MANIFEST_VERSION,
         name=name,
         version=version,
-        description=f"Imported from {source}, family {family}.",
+        description=f"Imported from {checkpoint.source}, family {family}.",
         license=license_,
-        provenance=Provenance(
-            created=date.today().isoformat(),
-            imported_from=ImportSource(source=source, family=family, files=checkpoint.used_files()),
-        ),
+        provenance=Provenance(created=date.today().isoformat(), imported_from=origin),
     )
 
 
 def _write_translator(imported: ImportedTranslator, checkpoint: Checkpoint, draft: Draft) -> None:
     tokenizers, manifest = imported.tokenizers, draft.manifest
-    export = TranslationExport(imported.model, tokenizers.source, draft, tokenizers.target)
+    own = None if tokenizers.target is tokenizers.source else tokenizers.target
+    export = TranslationExport(imported.model, tokenizers.source, draft, own, imported.shortlists)
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:
@@ -186,8 +209,7 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = EmbeddingDefaults(pooling=imported.pooling, normalize=imported.normalize)
-    export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    export = EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
     _finish(export, checkpoint, draft)
 
 
@@ -208,7 +230,7 @@ def _compare_with_original(
     outputs: Mapping[str, Any],
 ) -> None:
     """Compare with the original implementation, if it is installed and can load the checkpoint."""
-    if not is_installed():
+    if not is_original_installed(checkpoint.folder):
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")

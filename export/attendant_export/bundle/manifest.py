@@ -13,6 +13,7 @@ from attendant.v1.bundle_pb2 import (
     BundleFile,
     CorpusParity,
     Graph,
+    ImportSource,
     Manifest,
     ModelKind,
     OriginalParity,
@@ -27,7 +28,9 @@ from attendant_manifest.rules import problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from attendant_export.bundle.exchange import describe_replaced
 from attendant_export.data.shortlists import WITH_SHORTLISTS
+from attendant_export.verify.marian_original import WITHOUT_TOKENIZER
 
 MANIFEST = "manifest.json"
 
@@ -64,7 +67,9 @@ def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
     """The manifest, as `read_manifest` returns it, and the version of the manifest on disk."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}")
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}{describe_replaced(folder.resolve())}"
+        )
     if not path.is_file():
         raise BundleError(f"{path}: is not a regular file")
     try:
@@ -128,11 +133,19 @@ def describe_manifest(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
+def describe_origin(origin: ImportSource) -> str:
+    """The source of an import and, if it has one, its revision."""
+    return f"{origin.source}{origin.revision and f', revision {origin.revision}'}"
+
+
 def _origin_lines(provenance: Provenance) -> Iterator[str]:
     """Lines on the training, or on the checkpoint that was imported."""
     if provenance.HasField("imported_from"):
         origin = provenance.imported_from
-        yield f"imported    from {origin.source}, family {origin.family}, {provenance.created}"
+        yield (
+            f"imported    from {describe_origin(origin)}, family {origin.family}, "
+            f"{provenance.created}"
+        )
         return
     yield f"trained     {provenance.recipe}"
     yield (
@@ -213,10 +226,10 @@ def compared_corpora(parity: PrecisionParity) -> Iterator[tuple[str, CorpusParit
 
 def describe_original(parity: OriginalParity) -> list[str]:
     """Sentences on the comparison with the original implementation."""
-    first = (
-        f"{parity.implementation} {parity.implementation_version}: "
-        f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
-    )
+    compared = f"{parity.num_different_token_ids} of {parity.num_texts} texts have other token ids"
+    if parity.implementation in (WITHOUT_TOKENIZER, "ctranslate2"):  # They have no tokenizer.
+        compared = f"the token ids of {parity.num_texts} texts were translated"
+    first = f"{parity.implementation} {parity.implementation_version}: {compared}"
     if parity.HasField("min_cosine"):
         first += (
             f"; the cosine of fp32 hidden states is at least {parity.min_cosine:.6f}, their "
@@ -234,16 +247,21 @@ def describe_original(parity: OriginalParity) -> list[str]:
 
 
 def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
+    states = ""
+    if parity.HasField("max_encoder_difference"):
+        states = f"keys and values differ by at most {parity.max_encoder_difference:.2g}, "
     yield (
-        f"{parity.precision}: keys and values differ by at most "
-        f"{parity.max_encoder_difference:.2g}, log-probabilities by at most "
-        f"{parity.max_log_probability_difference:.2g}"
+        f"{parity.precision}: {states}log-probabilities "
+        f"{'' if states else 'differ '}by at most {parity.max_log_probability_difference:.2g}"
     )
     for entry in parity.tokens:
-        num_different = entry.num_sentences - entry.num_identical - entry.num_ties
+        explained = entry.num_identical + entry.num_ties + entry.num_longer_searches
+        longer = f", {entry.num_longer_searches} more by longer searches"
         yield (
-            f"{parity.precision} {entry.search} {entry.batching}: {num_different} of "
-            f"{entry.num_sentences} translations have other tokens, {entry.num_ties} more in ties"
+            f"{parity.precision} {entry.search} {entry.batching}: "
+            f"{entry.num_sentences - explained} of {entry.num_sentences} translations have other "
+            f"tokens, {entry.num_ties} more in ties"
+            f"{longer if entry.num_longer_searches else ''}"
         )
 
 

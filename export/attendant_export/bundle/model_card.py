@@ -6,7 +6,11 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 
 from attendant_export.bundle.data_card import DataCard
 from attendant_export.bundle.kinds import kind_of_bundle
-from attendant_export.bundle.manifest import compared_corpora, describe_original
+from attendant_export.bundle.manifest import (
+    compared_corpora,
+    describe_origin,
+    describe_original,
+)
 
 AGREEMENT = "Agreement with the trained model"
 REBUILT = "The graphs of this bundle were later rebuilt from its"
@@ -70,10 +74,10 @@ def _original(manifest: Manifest) -> list[str]:
 
 
 def _origin(manifest: Manifest) -> list[str]:
-    origin = manifest.provenance.imported_from
+    origin, created = manifest.provenance.imported_from, manifest.provenance.created
     return [
         f"Sizes: {_sizes(manifest)}.",
-        f"Imported on {manifest.provenance.created} from {origin.source}, of these files:",
+        f"Imported on {created} from {describe_origin(origin)}, of these files:",
         *_bullets(f"{file.path}, SHA-256 {file.sha256}" for file in origin.files),
     ]
 

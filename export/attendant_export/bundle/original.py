@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attendant.v1 import embedding_pb2
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
     Manifest,
     OriginalParity,
     PrecisionGraphs,
 )
-from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
+from attendant_manifest.special_tokens import target_tokens
 
 from attendant_export.bundle.manifest import (
     check_files,
@@ -23,17 +22,33 @@ from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
-from attendant_export.models.encoder import Pooling
+from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
+from attendant_export.importers.marian_file import read_marian_file
+from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
+from attendant_export.importers.marian_options import is_marian, read_options
+from attendant_export.importers.sentence_transformers import read_dense_layers
+from attendant_export.models.text_vectors import POOLINGS
+from attendant_export.verify import ctranslate2_original, original
+from attendant_export.verify.ctranslate2_original import (
+    CTranslate2Translator,
+    FolderTokens,
+    compare_with_ctranslate2,
+)
 from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
+from attendant_export.verify.language_samples import language_samples
+from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 
-POOLINGS: Mapping[embedding_pb2.Pooling.ValueType, Pooling] = {
-    POOLING_MEAN: "mean",
-    POOLING_CLS: "cls",
-    POOLING_MAX: "max",
-}
+
+def is_original_installed(checkpoint: Path) -> bool:
+    """Whether there is an implementation to compare a checkpoint's model with."""
+    files = Checkpoint(checkpoint)
+    if is_ctranslate2(files):
+        return ctranslate2_original.is_installed()
+    return is_marian(files) or original.is_installed()
 
 
 def compare_model(
@@ -47,19 +62,69 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
-        pooling = POOLINGS[manifest.embedding.pooling]
-        return compare_with_original(OriginalEncoder(checkpoint), texts, encoders, pooling)
+        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+        return compare_with_original(
+            *(OriginalEncoder(checkpoint), texts, encoders),
+            POOLINGS[manifest.embedding.pooling],
+            read_dense_layers(Checkpoint(checkpoint), manifest.architecture.d_model),
+            manifest.embedding.num_prompt_tokens,
+        )
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
+    bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
+    max_tokens = manifest.limits.max_target_tokens
+    if is_ctranslate2(Checkpoint(checkpoint)):
+        translator = CTranslate2Translator(checkpoint, _tokens(checkpoint, manifest))
+        sources = [text["token_ids"] for text in outputs["texts"]]
+        return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
+    is_marian_file = is_marian(Checkpoint(checkpoint))
     return compare_translations(
-        OriginalTranslator(checkpoint),
-        texts,
+        _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
+        language_samples(manifest, outputs["texts"]),
         translators,
         manifest.decoding,
-        {p.precision: p.log_probability_bound for p in manifest.parity.precisions},
-        manifest.limits.max_target_tokens,
+        bounds,
+        max_tokens,
+    )
+
+
+def _tokens(folder: Path, manifest: Manifest) -> FolderTokens:
+    vocabularies, options = read_folder_tokens(Checkpoint(folder))
+    network = manifest.architecture
+    for side, part in (
+        (vocabularies.source, network.source_embeddings),
+        (vocabularies.target, network.target_embeddings),
+    ):
+        if len(side.tokens) != part.vocab_size:
+            raise ParityError(
+                f"{folder}: a vocabulary has {len(side.tokens)} tokens, but that of the bundle has "
+                f"{part.vocab_size}"
+            )
+    return FolderTokens(
+        source=vocabularies.source.tokens,
+        target=vocabularies.target.tokens,
+        eos=options.eos,
+        adds_bos=options.adds_bos,
+        adds_eos=options.adds_eos,
+    )
+
+
+def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
+    checkpoint, decoding = Checkpoint(folder), manifest.decoding
+    options = read_options(checkpoint)
+    file = read_marian_file(checkpoint.path(options.model))
+    num_tokens = file.shapes.get(LOGITS_BIAS, (0,))[-1]
+    if num_tokens + 1 != manifest.architecture.target_embeddings.vocab_size:
+        raise ParityError(f"{file.path} has {num_tokens} tokens, which the bundle does not have")
+    return MarianOriginal(
+        {name: file.array(name) for name in file.shapes if not name.endswith(UNUSED_SUFFIX)},
+        file.config,
+        checkpoint.path(options.vocabularies[0]),
+        target_tokens(manifest).eos_id,
+        decoding.suppressed_token_ids,
+        decoding.beam_size or 1,
+        decoding.length_penalty if decoding.HasField("length_penalty") else 1.0,
     )
 
 

@@ -64,7 +64,9 @@ def measure_embedding_parity(
     model = Encoder(manifest.architecture, tokens).eval()
     model.load_state_dict(parameters)
     texts = read_embedding_outputs(folder, manifest)["texts"]
-    verifier = EmbeddingVerifier(model, [text["token_ids"] for text in texts])
+    verifier = EmbeddingVerifier(
+        model, [text["token_ids"] for text in texts], manifest.embedding.num_prompt_tokens
+    )
     return [
         verifier.verify(graphs.name, EmbeddingGraphs(folder, graphs, manifest)).parity
         for graphs in manifest.precisions

@@ -4,6 +4,7 @@ This needs no checkpoint: the parameters of the new graphs are the weights of th
 bundle is written and verified in a folder beside the old one, and then takes its place.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,18 +13,27 @@ from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, Pre
 from attendant_manifest import MANIFEST_VERSION
 from torch import Tensor
 
-from attendant_export.bundle.draft import scratch_folder
+from attendant_export.bundle.exchange import exchange_folders, put_back, replaced_folder
 from attendant_export.bundle.export import MODEL_CARD
 from attendant_export.bundle.kinds import kind_of_bundle
-from attendant_export.bundle.manifest import MANIFEST, BundleError, graphs_of, write_manifest
+from attendant_export.bundle.manifest import (
+    MANIFEST,
+    BundleError,
+    graphs_of,
+    read_manifest,
+    write_manifest,
+)
 from attendant_export.bundle.model_card import note_rebuilt_graphs
 from attendant_export.bundle.parameters import fitting_parameters
 from attendant_export.bundle.reference_outputs import check_has_reference_outputs
+from attendant_export.bundle.scratch import locked, scratch_folder
 from attendant_export.bundle.upgrade import read_upgraded
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.bundle.weights import read_weights
 from attendant_export.graphs.builder import LayoutError
 from attendant_export.graphs.writer import write_graphs_of
+
+logger = logging.getLogger(__name__)
 
 REFERENCES = ("fp32", "fp16", "int8")
 """The first of these precisions that a bundle has gives the weights of the PyTorch model."""
@@ -36,33 +46,56 @@ def rebuild_bundle(folder: Path) -> list[str]:
     reference outputs, and the figures that need the trained model or other texts; these figures are
     marked. Raises BundleError for a damaged bundle and for weights that the graphs of its
     architecture cannot use, and ParityError if the new graphs differ from the model or from the
-    reference outputs. The bundle is then left unchanged.
+    reference outputs. The bundle is then left unchanged. Raises BundleError, too, if another
+    process writes the bundle. First restores a bundle that a killed rebuild removed from its place.
     """
     folder = folder.resolve()
+    if not replaced_folder(folder).is_dir():
+        read_manifest(folder)  # Nothing is written beside a folder that is no bundle.
+    with scratch_folder(folder.parent / f".rebuild-{folder.name}", folder) as scratch:
+        _restore(folder)
+        with locked(folder, folder):
+            return _rebuild(folder, scratch / "bundle")
+
+
+def _rebuild(folder: Path, new: Path) -> list[str]:
     manifest, found_version = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
+    if replaced_folder(folder).is_dir():
+        shutil.rmtree(replaced_folder(folder))
     check_has_reference_outputs(folder, manifest)
-    with scratch_folder(folder.parent, "rebuild", manifest.name, manifest.version) as scratch:
-        new = _copy_without_graphs(folder, scratch / "bundle", manifest)
-        reference, parameters, written = _write_graphs(folder, manifest, new)
-        if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
-            return [f"{name}: the graphs are those of this version already"]
-        _update_manifest(manifest, written)
-        _compare(new, manifest, reference, parameters)
-        _note_in_model_card(new, reference)
-        write_manifest(new, manifest)
-        checked = verify_bundle(new)
-        _swap(folder, new, scratch / "old")
+    _copy_without_graphs(folder, new, manifest)
+    reference, parameters, written = _write_graphs(folder, manifest, new)
+    if found_version == MANIFEST_VERSION and _has_same_graphs(folder, new, manifest, written):
+        return [f"{name}: the graphs are those of this version already"]
+    _update_manifest(manifest, written)
+    _compare(new, manifest, reference, parameters)
+    _note_in_model_card(new, reference)
+    write_manifest(new, manifest)
+    checked = verify_bundle(new)
+    exchange_folders(folder, new)
     precisions = ", ".join(graphs.name for graphs in written)
     return [f"{name}: the graphs of {precisions} are rebuilt, the weights unchanged", *checked]
 
 
-def _copy_without_graphs(folder: Path, new: Path, manifest: Manifest) -> Path:
+def _restore(folder: Path) -> None:
+    """Restore a bundle that a killed rebuild removed from its place."""
+    replaced = replaced_folder(folder)
+    if put_back(folder):
+        logger.warning("%s: a killed rebuild left it in %s; it is restored", folder, replaced)
+    elif replaced.is_dir():
+        logger.warning(
+            "%s: a killed rebuild left the earlier bundle there; it is removed if %s is undamaged",
+            replaced,
+            folder,
+        )
+
+
+def _copy_without_graphs(folder: Path, new: Path, manifest: Manifest) -> None:
     shutil.copytree(folder, new)
     graphs = [graph.path for each in manifest.precisions for graph in graphs_of(each)]
     for path in {MANIFEST, *graphs}:
         (new / path).unlink()
-    return new
 
 
 def _write_graphs(
@@ -140,16 +173,3 @@ def _note_in_model_card(folder: Path, reference: str) -> None:
     if path.is_file():
         card = path.read_text(encoding="utf-8")
         path.write_text(note_rebuilt_graphs(card, reference), encoding="utf-8")
-
-
-def _swap(folder: Path, new: Path, old: Path) -> None:
-    """Put ``new`` in the place of ``folder``, which becomes ``old``; or change nothing.
-
-    A process that is killed between the two renames leaves the whole bundle in ``old``.
-    """
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from attendant.v1.bundle_pb2 import Manifest
+from attendant_manifest.sizes import text_dimension
 from tokenizers import Tokenizer
 
 from attendant_export.bundle.json_form import (
@@ -68,7 +69,7 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
         {"position": range(len(masked["token_ids"]))} for masked in content["masked"]
     ]
     num_texts = len(content["texts"])
-    vector: list[Form] = [float] * min(NUM_COMPONENTS, manifest.architecture.d_model)
+    vector: list[Form] = [float] * min(NUM_COMPONENTS, text_dimension(manifest.architecture))
     candidates = Columns({"candidate_ids": token_ids, "log_probabilities": ListOf(float)})
     outputs: Form = {
         "mean_pooled": [vector] * num_texts,

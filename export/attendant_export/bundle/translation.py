@@ -93,11 +93,13 @@ class TranslationExport:
         tokenizer: Tokenizer,
         draft: Draft,
         target_tokenizer: Tokenizer | None = None,
+        shortlists: Shortlists | None = None,
     ) -> None:
         """Complete the draft's manifest and translate the reference texts with the PyTorch model.
 
-        ``tokenizer`` is that of the sources, and of the targets unless they have their own. Raises
-        ValueError for shortlist pairs that shortlists cannot be learned from.
+        ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
+        ``shortlists``, they are learned from the draft's pairs, if it has any. Raises ValueError
+        for pairs that shortlists cannot be learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
@@ -110,7 +112,7 @@ class TranslationExport:
         sources = list(self._texts.values())
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
-        self._shortlists = _learn_shortlists(draft, tokenizer)
+        self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
         self._verifier = TranslationVerifier(model, self._sample)
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []

@@ -15,12 +15,15 @@ from attendant.v1.bundle_pb2 import Graph, Manifest
 from attendant_manifest import MANIFEST_VERSION, format_manifest
 from attendant_manifest.sizes import num_layers
 
+from attendant_export.bundle.exchange import sync
 from attendant_export.bundle.manifest import (
     MANIFEST,
     BundleError,
     check_files,
+    read_manifest,
     read_stored_manifest,
 )
+from attendant_export.bundle.scratch import locked
 from attendant_export.bundle.weights import parameter_shapes
 from attendant_export.models.embeddings import SOURCE
 
@@ -31,10 +34,20 @@ NUM_TOKEN_TYPES = 2
 def upgrade_bundle(folder: Path) -> str:
     """Upgrade the manifest of the bundle in ``folder``; returns a one-line summary.
 
-    Raises BundleError for a damaged bundle, which is left unchanged.
+    Raises BundleError for a damaged bundle, which is left unchanged, and if another process writes
+    the bundle.
     """
+    folder = folder.resolve()
+    read_manifest(folder)
+    with locked(folder, folder):
+        return _upgrade(folder)
+
+
+def _upgrade(folder: Path) -> str:
     temporary = folder / f".{MANIFEST}.new"
     # In the bundle itself, because the folder may be a mount point. A killed upgrade may leave it.
+    if temporary.is_dir():
+        raise BundleError(f"{temporary} is a folder: an upgrade needs this name for a file")
     temporary.unlink(missing_ok=True)
     manifest, found = read_upgraded(folder)
     name = f"{manifest.name}/{manifest.version}"
@@ -63,6 +76,7 @@ def _replace(path: Path, text: str, temporary: Path) -> None:
     temporary.touch(mode=0o600, exist_ok=False)
     try:
         temporary.write_text(text, encoding="utf-8")
+        sync(temporary)
         with suppress(PermissionError):
             os.chown(temporary, old.st_uid, old.st_gid)
         temporary.chmod(stat.S_IMODE(old.st_mode))

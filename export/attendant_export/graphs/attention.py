@@ -21,8 +21,9 @@ HEAD_DIM_MULTIPLE = 8
 def check_decoder_heads(architecture: Architecture) -> None:
     """Raise ValueError if decoder steps do not support the width of a head."""
     for group in architecture.decoder.groups:
-        for part in (group.self_attention, group.cross_attention):
-            _check_cached_head(part)
+        for name in ("self_attention", "cross_attention"):
+            if group.HasField(name):
+                _check_cached_head(getattr(group, name))
 
 
 def _check_cached_head(part: Attention) -> None:

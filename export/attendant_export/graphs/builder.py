@@ -201,6 +201,24 @@ class GraphBuilder:
         )
 
 
+def subgraph(
+    name: str,
+    nodes: Sequence[tuple[str, Sequence[str], str]],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> onnx.GraphProto:
+    """A graph of fp32 values as an attribute of a node, such as the body of a Scan.
+
+    ``nodes`` are operators with the names of their inputs and of their output.
+    """
+
+    def values(names: Sequence[str]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(each, onnx.TensorProto.FLOAT, None) for each in names]
+
+    made = [helper.make_node(op_type, names, [output]) for op_type, names, output in nodes]
+    return helper.make_graph(made, name, values(inputs), values(outputs))
+
+
 def _value_info(name: str, dtype: DTypeLike, shape: Sequence[Dimension]) -> onnx.ValueInfoProto:
     element_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     return helper.make_tensor_value_info(name, element_type, shape)

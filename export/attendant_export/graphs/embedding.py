@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
+from attendant_manifest.sizes import text_dimension
 
 from attendant_export.graphs.attention import relative_bias
 from attendant_export.graphs.embeddings import source_embeddings
@@ -14,6 +15,7 @@ from attendant_export.graphs.head import vocabulary_scores
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.stack import final_norm, run_stack
+from attendant_export.graphs.text_vectors import text_vectors
 from attendant_export.models.embeddings import SOURCE
 
 
@@ -30,24 +32,11 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
     states = [x, *run_stack(g, stack, "encoder", x, attend)]
     states[-1] = final_norm(g, stack, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
-    for name, vector in _pooled(g, hidden[-1], batch, lengths).items():
-        g.output(f"{name}_pooled", vector, np.float32, "batch", architecture.d_model)
+    dimension = text_dimension(architecture)
+    for name, vector in text_vectors(g, architecture, hidden[-1], batch, lengths).items():
+        g.output(f"{name}_pooled", vector, np.float32, "batch", dimension)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)
-
-
-def _pooled(g: Layers, hidden: str, batch: str, lengths: str) -> dict[str, str]:
-    """Mean, first and maximum of each text's ``hidden`` (batch, length, d_model) in fp32."""
-    is_real = g.op("Unsqueeze", g.is_real(batch, lengths), g.integers(2))  # (batch, length, 1)
-    counts = g.op("Unsqueeze", lengths, g.integers(1))  # (batch, 1)
-    zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
-    terms, candidates = (g.op("Where", is_real, hidden, other) for other in (zero, lowest))
-    total = g.op("ReduceSum", terms, g.integers(1), keepdims=0)  # (batch, d_model)
-    return {
-        "mean": g.op("Div", total, g.cast(counts, np.float32)),
-        "cls": g.op("Gather", hidden, g.integer(0), axis=1),
-        "max": g.op("ReduceMax", candidates, g.integers(1), keepdims=0),
-    }
 
 
 def build_mlm_head(g: Layers, architecture: Architecture) -> None:

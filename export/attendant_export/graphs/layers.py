@@ -16,6 +16,7 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ACTIVATION_TANH,
 )
 
 from attendant_export.graphs.builder import Array, GraphBuilder, Weights
@@ -131,9 +132,13 @@ class Layers(GraphBuilder):
 
         ``batch`` holds the shape (batch, length).
         """
-        length = self.op("Gather", batch, self.integer(1))
-        positions = self.op("Range", self.integer(0), length, self.integer(1))
+        positions = self.positions(batch)
         return self.op("Less", positions, self.op("Unsqueeze", lengths, self.integers(1)))
+
+    def positions(self, batch: str) -> str:
+        """The positions (length) of tokens, from 0; ``batch`` holds the shape (batch, length)."""
+        length = self.op("Gather", batch, self.integer(1))
+        return self.op("Range", self.integer(0), length, self.integer(1))
 
 
 _ACTIVATIONS: dict[Activation, Callable[[Layers, str], str]] = {
@@ -141,6 +146,7 @@ _ACTIVATIONS: dict[Activation, Callable[[Layers, str], str]] = {
     ACTIVATION_GELU: lambda g, x: g.op("Gelu", x),
     ACTIVATION_GELU_TANH: lambda g, x: g.op("Gelu", x, approximate="tanh"),
     ACTIVATION_SILU: lambda g, x: g.op("Mul", x, g.op("Sigmoid", x)),
+    ACTIVATION_TANH: lambda g, x: g.op("Tanh", x),
 }
 
 

@@ -1,7 +1,7 @@
 """Converts the parameters of a model to those of its graphs, and back.
 
-Graphs store only the used rows of position tables, only the vector of token type 0, and one joint
-layer for the cross-attention keys and values of all decoder layers.
+Graphs store only the used rows of position tables, only the vector of token type 0, one joint layer
+for the cross-attention keys and values of all decoder layers, and one for both gates of an SSRU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,6 +36,7 @@ def graph_parameters(
     """
     parameters = {name: value.float().cpu().numpy() for name, value in model.state_dict().items()}
     _join_cross_attention(parameters, architecture)
+    _join_gates(parameters, architecture)
     for side in _sides(architecture):
         _write_positions(parameters, side, architecture.d_model, max_positions)
     return parameters
@@ -54,6 +55,7 @@ def model_parameters(
             raise ValueError(f"{side.positions} is missing")
     restored = {name: a for name, a in parameters.items() if name not in SHORTLIST_TABLES}
     _part_cross_attention(restored, architecture)
+    _part_gates(restored, architecture)
     for side in _sides(architecture):
         positions = side.part.positions
         if positions.kind in SINUSOIDS:
@@ -153,3 +155,28 @@ def _part_cross_attention(parameters: dict[str, Array], architecture: Architectu
                 fused = np.concatenate([query, joined[first:last]])
                 parameters[f"{name}.query_key_value.{kind}"] = fused
             first = last
+
+
+def _ssru_layers(architecture: Architecture) -> list[str]:
+    layers = each_layer(architecture.decoder)
+    return [f"decoder.{i}.ssru" for i, group in enumerate(layers) if group.HasField("ssru")]
+
+
+def _join_gates(parameters: dict[str, Array], architecture: Architecture) -> None:
+    for name in _ssru_layers(architecture):
+        forget, candidate = (parameters.pop(f"{name}.{x}.weight") for x in ("forget", "candidate"))
+        parameters[f"{name}.gates.weight"] = np.concatenate([forget, candidate])
+        bias = parameters.pop(f"{name}.forget.bias")
+        parameters[f"{name}.gates.bias"] = np.concatenate([bias, np.zeros_like(bias)])
+
+
+def _part_gates(parameters: dict[str, Array], architecture: Architecture) -> None:
+    width = architecture.d_model
+    for name in _ssru_layers(architecture):
+        weight = parameters.pop(f"{name}.gates.weight", None)
+        if weight is not None:
+            parameters[f"{name}.forget.weight"] = weight[:width]
+            parameters[f"{name}.candidate.weight"] = weight[width:]
+        bias = parameters.pop(f"{name}.gates.bias", None)
+        if bias is not None:
+            parameters[f"{name}.forget.bias"] = bias[:width]

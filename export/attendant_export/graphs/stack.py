@@ -11,6 +11,7 @@ from attendant.v1.architecture_pb2 import (
     Stack,
 )
 
+from attendant_export.graphs import ssru
 from attendant_export.graphs.layers import Layers
 from attendant_export.models.stack import each_layer
 
@@ -20,17 +21,32 @@ Attend = Callable[[int, Attention, str], str]
 """Adds the attention of a layer, given its number and its projected input: (rows, 3 inner) for
 self-attention, queries (rows, inner) for cross-attention. Returns (rows, inner)."""
 
+Recur = Callable[[int, str], str]
+"""Adds the recurrence of a layer, given its number and the products of its gates (rows,
+2 d_model). Returns the states after each token (rows, d_model)."""
+
 
 def run_stack(
-    g: Layers, part: Stack, name: str, x: str, attend: Attend, attend_memory: Attend | None = None
+    g: Layers,
+    part: Stack,
+    name: str,
+    x: str,
+    attend: Attend,
+    attend_memory: Attend | None = None,
+    recur: Recur | None = None,
 ) -> Iterator[str]:
     """The output (rows, d_model) of each layer in turn, without the final norm.
 
-    ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory``.
+    ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory`` and
+    ``recur``.
     """
     for number, group in enumerate(each_layer(part)):
         layer = _Layer(g, part, group, f"{name}.{number}", number)
-        x = layer.self_attention(x, attend)
+        if group.HasField("ssru"):
+            assert recur is not None, "a rule of models"
+            x = layer.ssru(x, recur)
+        else:
+            x = layer.self_attention(x, attend)
         if attend_memory is not None:
             x = layer.cross_attention(x, attend_memory)
         x = layer.feed_forward(x)
@@ -70,6 +86,13 @@ class _Layer:
             return self._g.linear(weighted, f"{self._name}.self_attention.output")
 
         return self._residual(x, "self_attention_residual", sublayer)
+
+    def ssru(self, x: str, recur: Recur) -> str:
+        def sublayer(y: str) -> str:
+            gates = self._g.linear(y, f"{self._name}.ssru.gates")
+            return ssru.output(self._g, recur(self._number, gates))
+
+        return self._residual(x, "ssru_residual", sublayer)
 
     def cross_attention(self, x: str, attend: Attend) -> str:
         def sublayer(y: str) -> str:

@@ -4,6 +4,7 @@ The only module that defines their names. Readers take the names from the signat
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Attention
@@ -12,6 +13,7 @@ from attendant.v1.bundle_pb2 import (
     STATE_OWNER_SOURCE,
     STATE_UPDATE_CONSTANT,
     STATE_UPDATE_GROWS,
+    STATE_UPDATE_REPLACED,
     StateOwner,
     StateTensor,
     StepGraph,
@@ -23,6 +25,11 @@ from attendant_export.graphs.layers import Layers
 KINDS = ("key", "value")
 SHORTLIST = "shortlist"
 """Name of an output of the encoder and of an input of steps."""
+TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
+"""NumPy types of states."""
+
+RowState: TypeAlias = tuple[str, str] | str
+"""The state of a row in one layer: keys and values that grow, or a vector that is replaced."""
 
 
 def source_names(layer: int) -> tuple[str, str]:
@@ -96,6 +103,17 @@ class StepInterface:
         names = [f"past_{name}_{layer}" for name in KINDS]
         return self._keys_values(names, part, STATE_OWNER_ROW)
 
+    def replaced(self, layer: int, width: int) -> str:
+        """The vectors of a layer (rows, width), fp32, which each run replaces."""
+        state = StateTensor(
+            input=f"vector_{layer}",
+            data_type=DATA_TYPE_FLOAT32,
+            shape=[width],
+            owner=STATE_OWNER_ROW,
+            update=STATE_UPDATE_REPLACED,
+        )
+        return self._declare(state)
+
     def source(self, layer: int, part: Attention) -> tuple[str, str]:
         """Cross-attention keys and values of a layer, each (sentences, heads, source, head_dim)."""
         return self._keys_values(source_names(layer), part, STATE_OWNER_SOURCE)
@@ -108,7 +126,7 @@ class StepInterface:
 
     def _state(self, name: str, part: Attention, owner: StateOwner.ValueType) -> str:
         is_row = owner == STATE_OWNER_ROW
-        state = self._states[name] = self.signature.states.add(
+        state = StateTensor(
             input=name,
             data_type=DATA_TYPE_FLOAT16 if self._g.dtype == np.float16 else DATA_TYPE_FLOAT32,
             shape=[part.num_heads, 0, part.head_dim],
@@ -117,18 +135,27 @@ class StepInterface:
             encoder_output="" if is_row else name,
             reads_padding=not is_row,
         )
-        return self._g.input(name, self._g.dtype, *self._dimensions(state))
+        return self._declare(state)
+
+    def _declare(self, state: StateTensor) -> str:
+        """Declare a state and the input that reads it."""
+        self.signature.states.append(state)
+        self._states[state.input] = self.signature.states[-1]
+        return self._g.input(state.input, TYPES[state.data_type], *self._dimensions(state))
 
     def _dimensions(self, state: StateTensor) -> tuple[str | int, ...]:
-        heads, _, head_dim = state.shape
-        if state.owner == STATE_OWNER_ROW:
-            return "rows", heads, "max_length", head_dim
-        return self._sentences, heads, "source", head_dim
+        is_row = state.owner == STATE_OWNER_ROW
+        entries, positions = ("rows", "max_length") if is_row else (self._sentences, "source")
+        return entries, *(size or positions for size in state.shape)
 
     def give_past(self, layer: int, presents: Sequence[str]) -> None:
         """Declare the self-attention keys and values of a layer after the next token of the run."""
         for kind, present in zip(KINDS, presents, strict=True):
             self._give(f"past_{kind}_{layer}", f"present_{kind}_{layer}", present)
+
+    def give_replaced(self, layer: int, value: str) -> None:
+        """Declare the vectors of a layer after the last token of the run."""
+        self._give(f"vector_{layer}", f"next_vector_{layer}", value)
 
     def give_source(self, layer: int, presents: Sequence[str]) -> None:
         """Declare outputs for the unchanged cross-attention keys and values of a layer."""
@@ -140,7 +167,7 @@ class StepInterface:
         name = f"{output}{_suffix(len(state.outputs))}"
         state.outputs.append(name)
         state.reads_padding = False  # Kernels that write a state use its length.
-        self._g.output(name, value, self._g.dtype, *self._dimensions(state))
+        self._g.output(name, value, TYPES[state.data_type], *self._dimensions(state))
 
     def give_candidates(self, ids: str, log_probabilities: str) -> None:
         """Declare the candidates of each row, or the best token at each step of the run."""

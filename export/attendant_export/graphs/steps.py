@@ -4,6 +4,7 @@ import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 from attendant.v1.bundle_pb2 import StepGraph
 
+from attendant_export.graphs import ssru
 from attendant_export.graphs.attention import (
     attend_memory,
     attend_past,
@@ -13,7 +14,7 @@ from attendant_export.graphs.attention import (
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
-from attendant_export.graphs.step_interface import StepInterface
+from attendant_export.graphs.step_interface import RowState, StepInterface
 from attendant_export.graphs.translation import target_scores
 from attendant_export.models.stack import each_layer
 
@@ -68,9 +69,9 @@ def _build_step(
     rows = interface.rows()
     num_candidates = interface.num_candidates()
     bias = interface.token_bias()
-    past = _pasts(interface, architecture)
-    x, presents = _decode(g, architecture, *rows, past, attend_source)
-    _give_pasts(interface, presents)
+    states = _row_states(interface, architecture)
+    x, presents = _decode(g, architecture, *rows, states, attend_source)
+    _give_states(interface, presents, is_last=True)
     best, ids = choice.best(x, bias, num_candidates)
     interface.give_candidates(ids, best)
     return interface.signature
@@ -82,14 +83,14 @@ def build_greedy_steps(
     """`NUM_GREEDY_TOKENS` times `build_greedy_step`; each token is the input of the next one.
 
     Returns the best token of each step and its log-probability. Tokens after EOS are undefined. The
-    present keys and values of each step are separate outputs, bound to the same memory.
-    `build_decoder_step` explains shortlists.
+    present keys and values of each step are separate outputs, bound to the same memory. A replaced
+    state has one output, after the last step. `build_decoder_step` explains shortlists.
     """
     interface = StepInterface(g, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
     choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()
-    past = _pasts(interface, architecture)
+    states = _row_states(interface, architecture)
     last_position = _last_position(g, architecture)
     one = g.constant(np.array(1, np.int32))
     found: list[tuple[str, str]] = []
@@ -98,8 +99,8 @@ def build_greedy_steps(
         # Tokens after the last position of a full row are ignored, but must not fail.
         positions = g.op("Min", lengths, last_position) if number and last_position else lengths
         rows = (tokens, lengths, total_length)
-        x, past = _decode(g, architecture, *rows, past, sources.attend, positions)
-        _give_pasts(interface, past)
+        x, states = _decode(g, architecture, *rows, states, sources.attend, positions)
+        _give_states(interface, states, is_last=number == NUM_GREEDY_TOKENS - 1)
         found.append(choice.best(x, bias, g.integers(1)))
         tokens = g.flat(found[-1][1])
         lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
@@ -173,14 +174,23 @@ class _Choice:
         return best, g.op("Gather", self._listed, columns)
 
 
-def _pasts(interface: StepInterface, architecture: Architecture) -> list[tuple[str, str]]:
-    layers = each_layer(architecture.decoder)
-    return [interface.past(layer, group.self_attention) for layer, group in enumerate(layers)]
+def _row_states(interface: StepInterface, architecture: Architecture) -> list[RowState]:
+    """The state of each layer's token mixer."""
+    return [
+        interface.replaced(layer, architecture.d_model)
+        if group.HasField("ssru")
+        else interface.past(layer, group.self_attention)
+        for layer, group in enumerate(each_layer(architecture.decoder))
+    ]
 
 
-def _give_pasts(interface: StepInterface, presents: list[tuple[str, str]]) -> None:
+def _give_states(interface: StepInterface, presents: list[RowState], is_last: bool) -> None:
+    """Declare the states after a token of the run, which may be the last one."""
     for layer, present in enumerate(presents):
-        interface.give_past(layer, present)
+        if not isinstance(present, str):
+            interface.give_past(layer, present)
+        elif is_last:
+            interface.give_replaced(layer, present)
 
 
 def _last_position(g: Layers, architecture: Architecture) -> str:
@@ -195,27 +205,35 @@ def _decode(
     tokens: str,
     lengths: str,
     total_length: str,
-    past: list[tuple[str, str]],
+    states: list[RowState],
     attend_source: Attend,
     positions: str = "",
-) -> tuple[str, list[tuple[str, str]]]:
-    """Hidden states (rows, d_model) after the last layer, and the present keys and values.
+) -> tuple[str, list[RowState]]:
+    """Hidden states (rows, d_model) after the last layer, and the next states of token mixers.
 
     ``positions`` are those of the tokens; they default to ``lengths``.
     """
-    presents: list[tuple[str, str]] = []
+    presents: list[RowState] = []
     stack = architecture.decoder
     bias = relative_bias_of_past(g, stack, "decoder_relative_positions", lengths, total_length)
 
     def attend(layer: int, part: Attention, query_key_value: str) -> str:
-        fused = (query_key_value, "", "")
-        weighted, present = attend_past(g, part, fused, past[layer], lengths, total_length, bias)
+        fused, past = (query_key_value, "", ""), states[layer]
+        assert isinstance(past, tuple)
+        weighted, present = attend_past(g, part, fused, past, lengths, total_length, bias)
         presents.append(present)
         return weighted
+
+    def recur(layer: int, gates: str) -> str:
+        state = states[layer]
+        assert isinstance(state, str)
+        present = ssru.next_state(g, gates, state)
+        presents.append(present)
+        return present
 
     def add_positions(x: str, table: str) -> str:
         return g.op("Add", x, g.op("Gather", g.parameter(table), positions or lengths))
 
     x = target_embeddings(architecture).run(g, tokens, add_positions)
-    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source)
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
     return final_norm(g, stack, "decoder", x), presents

@@ -9,7 +9,7 @@ import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
 
 from attendant_export.data.shortlists import Shortlists
-from attendant_export.graphs import head
+from attendant_export.graphs import head, ssru
 from attendant_export.graphs.attention import (
     attend_memory,
     attend_sequence,
@@ -103,8 +103,11 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
         )
         return attend_memory(g, part, query, keys, values, source_lengths)
 
+    def recur(_: int, gates: str) -> str:
+        return ssru.states_of_sequence(g, gates, batch, width)
+
     x = target_embeddings(architecture).run(g, g.flat(target_in), add_positions)
-    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source)
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
     x = final_norm(g, stack, "decoder", x)
     scores = target_scores(g, architecture, x)
     log_probabilities = g.op("LogSoftmax", scores)  # (rows, vocab)

@@ -20,6 +20,8 @@ from tokenizers.normalizers import Normalizer
 BETWEEN_MATCHES, WITHIN_MATCH = "\ufff0", "\ufff1"
 """Marks between characters: unassigned code points, which clusters do not join to a neighbour."""
 
+JAMO = "\\x{1161}-\\x{1175}\\x{11a8}-\\x{11c2}"
+"""Vowels and final consonants of Korean, which NFC joins to a syllable."""
 _SEPARATOR = "\ufdd0"
 """A noncharacter between texts that are normalized together."""
 _IS_LEAF, _HAS_LEAF = 1 << 31, 1 << 8
@@ -95,7 +97,7 @@ def _joining_class(rules: Mapping[str, str], matches: Iterable[str]) -> str:
     """A class of the characters that a cluster, a match or NFC may join to the one before."""
     later = {character for match in matches for character in match[1:]}
     later |= {key for key, text in rules.items() if len(key) == 1 and _begins_with_mark(text)}
-    return f"[\\p{{M}}\\p{{Grapheme_Extend}}\\x{{200d}}\\n{character_class(later)}]"
+    return f"[\\p{{M}}\\p{{Grapheme_Extend}}\\x{{200d}}\\n{JAMO}{character_class(later)}]"
 
 
 def _begins_with_mark(text: str) -> bool:

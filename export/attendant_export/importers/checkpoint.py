@@ -1,4 +1,4 @@
-"""A checkpoint folder as model hubs lay it out. Executes nothing from it."""
+"""A checkpoint, laid out as on model hubs. Executes nothing from it."""
 
 import hashlib
 import json
@@ -29,22 +29,40 @@ class CheckpointError(Exception):
 class Checkpoint:
     """The files of one checkpoint. Weights are read when they are asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises CheckpointError if ``folder`` has no configuration."""
+    def __init__(self, folder: Path, source: str = "", revision: str = "") -> None:
+        """Raises CheckpointError if ``folder`` does not exist.
+
+        ``source`` is the location for manifests, and ``revision`` its revision; by default, the
+        folder's name and none.
+        """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder")
         self.folder = folder
+        self.title = source or str(folder)
+        """The checkpoint in messages."""
+        self.source = source or folder.resolve().name
+        self.revision = revision
         self._used: dict[str, None] = {}  # in order
+
+    @property
+    def name(self) -> str:
+        """The last part of the source, such as ``opus-mt-en-de``."""
+        return self.source.rpartition("/")[2]
+
+    def find(self, name: str) -> Path | None:
+        """The path of a file, or None if the checkpoint does not have it."""
+        path = self.folder / name
+        return path if path.is_file() else None
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has this file."""
-        return (self.folder / name).is_file()
+        return self.find(name) is not None
 
     def path(self, name: str) -> Path:
         """The path of a file that the import uses. Raises CheckpointError if it is missing."""
-        path = self.folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{self.folder}: {name} is missing")
+        path = self.find(name)
+        if path is None:
+            raise CheckpointError(f"{self.title}: {name} is missing")
         self._used[name] = None
         return path
 
@@ -70,15 +88,21 @@ class Checkpoint:
     @cached_property
     def weights(self) -> "Weights":
         """The weights. Raises CheckpointError if there are none or a file cannot be read."""
-        name = next(filter(self.has, WEIGHTS), None)
+        return self.weights_in("")
+
+    def weights_in(self, folder: str) -> "Weights":
+        """The weights in a folder, "" for the checkpoint's own. Raises CheckpointError."""
+        prefix = f"{folder}/" if folder else ""
+        name = next((prefix + each for each in WEIGHTS if self.has(prefix + each)), None)
         if name is None:
-            raise CheckpointError(f"{self.folder} has no weights: none of {', '.join(WEIGHTS)}")
+            where = f"{self.title}/{folder}" if folder else self.title
+            raise CheckpointError(f"{where} has no weights: none of {', '.join(WEIGHTS)}")
         names = [name]
         if name.endswith(".index.json"):
             index = self.json_object(name).get("weight_map")
             if not isinstance(index, dict) or not all(map(is_plain_name, index.values())):
                 raise CheckpointError(f"{self.folder / name} is not an index of weights")
-            names = sorted(set(index.values()))
+            names = sorted(prefix + each for each in set(index.values()))
         return Weights([self.path(each) for each in names])
 
     def used_files(self) -> list[BundleFile]:
@@ -92,8 +116,16 @@ class Config:
     def __init__(self, path: Path, fields: Mapping[str, Any]) -> None:
         self.path, self._fields = path, fields
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
     def __contains__(self, name: str) -> bool:
         return self._fields.get(name) is not None
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all fields."""
+        return list(self._fields)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field; ``default`` if it is absent or null."""

@@ -2,11 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
+from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.m2m_100 import read_m2m_100
 from attendant_export.importers.marian import read_marian
+from attendant_export.importers.marian_folder import read_marian_folder
+from attendant_export.importers.marian_options import is_marian
+from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -15,10 +21,13 @@ from attendant_export.importers.t5 import read_t5
 Imported = ImportedEncoder | ImportedTranslator
 
 FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
+    "bart": read_bart,
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "m2m_100": read_m2m_100,
     "marian": read_marian,
+    "mbart": read_mbart,
     "mpnet": read_mpnet,
     "mt5": read_t5,
     "roberta": read_roberta,
@@ -28,8 +37,18 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
 """The importer of each ``model_type`` of a configuration."""
 
 
-def read_model(checkpoint: Checkpoint) -> Imported:
-    """The model of a checkpoint. Raises CheckpointError for another family, naming those known."""
+def read_model(checkpoint: Checkpoint, tokenizer: str | None = None) -> Imported:
+    """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
+
+    ``tokenizer`` chooses the tokenizer of a CTranslate2 folder. Raises ValueError if it is given
+    for another checkpoint.
+    """
+    if is_ctranslate2(checkpoint):
+        return read_ctranslate2(checkpoint, tokenizer)
+    if tokenizer is not None:
+        raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
+    if is_marian(checkpoint):
+        return read_marian_folder(checkpoint)
     read = checkpoint.config.choice("model_type", FAMILIES)
     imported: Imported = read(checkpoint)
     if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):

@@ -1,10 +1,13 @@
 """Search options of a checkpoint: ``generation_config.json``, or those in ``config.json``."""
 
+import logging
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+
+logger = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
 
@@ -13,16 +16,23 @@ GENERATION_CONFIG = "generation_config.json"
 class Generation:
     """The search options of a checkpoint that a bundle can have."""
 
+    config: Config
+    """The configuration that the options are from."""
+    start_token_id: int
+    """First input token of the decoder."""
     beam_size: int
     length_penalty: float
+    forced_token_ids: tuple[int, ...]
+    """The tokens that every target begins with."""
     suppressed_token_ids: tuple[int, ...]
     renormalizes: bool
     """Whether probabilities are normalized without the suppressed tokens."""
 
-    def decoding(self, start_token_id: int) -> DecodingDefaults:
+    def decoding(self) -> DecodingDefaults:
         """The decoding defaults of a bundle."""
         return DecodingDefaults(
-            start_token_id=start_token_id,
+            start_token_id=self.start_token_id,
+            forced_token_ids=self.forced_token_ids,
             suppressed_token_ids=() if self.renormalizes else self.suppressed_token_ids,
             beam_size=self.beam_size if self.beam_size > 1 else 0,
             length_penalty=None if self.length_penalty == 1 else self.length_penalty,
@@ -34,15 +44,15 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
 
     ``forced_eos_token_id`` is not such an option: a translation that reaches its limit is reported
     as truncated instead. Nor is ``max_length``: the server limits a translation by its source. Nor
-    are options of sampling, which search does not use.
+    are options of sampling, which search does not use. ``early_stopping`` is not applied: search
+    goes on as long as it may find a better translation.
     """
-    config = checkpoint.config
+    config = stated = checkpoint.config
     if checkpoint.has(GENERATION_CONFIG):
         fields = checkpoint.json_object(GENERATION_CONFIG)
         config = Config(checkpoint.folder / GENERATION_CONFIG, fields)
     config.require(
         do_sample=False,
-        early_stopping=False,
         num_beam_groups=1,
         diversity_penalty=0.0,
         penalty_alpha=0.0,
@@ -53,8 +63,11 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         min_length=0,
         min_new_tokens=0,
     )
+    if config.choice("early_stopping", {True: True, False: False}, default=False):
+        logger.warning(
+            "early_stopping is not applied: search goes on as long as it may find better"
+        )
     for name in (
-        "forced_bos_token_id",
         "forced_decoder_ids",
         "force_words_ids",
         "constraints",
@@ -67,9 +80,14 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
+    start = config if "decoder_start_token_id" in config else stated
+    forced = "forced_bos_token_id"
     return Generation(
+        config=config,
+        start_token_id=start.integer("decoder_start_token_id", minimum=0),
         beam_size=config.integer("num_beams", default=1),
         length_penalty=config.number("length_penalty", default=1.0),
+        forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),
         renormalizes=config.choice("renormalize_logits", {True: True, False: False}, default=False),
     )

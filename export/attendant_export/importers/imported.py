@@ -1,20 +1,28 @@
 """Imported models with their tokenizers and defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from attendant.v1 import embedding_pb2
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import DecodingDefaults
+from attendant.v1.bundle_pb2 import DecodingDefaults, EmbeddingDefaults
+from attendant.v1.embedding_pb2 import (
+    POOLING_LAST,
+    POOLING_MEAN,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
+)
 
+from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.marian_tokenizer import TranslationTokenizers
 from attendant_export.importers.special_tokens import encoder_tokens
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
+
+ADDITIONAL_POOLINGS = POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +34,9 @@ class ImportedEncoder:
     model: Encoder
     max_tokens: int
     """Limit of tokens of a text, special tokens included."""
-    pooling: embedding_pb2.Pooling.ValueType = embedding_pb2.POOLING_MEAN
-    normalize: bool = False
+    defaults: EmbeddingDefaults = field(
+        default_factory=lambda: EmbeddingDefaults(pooling=POOLING_MEAN)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +49,14 @@ class ImportedTranslator:
     decoding: DecodingDefaults
     max_tokens: int
     """Limit of tokens of a source and of a target, EOS included."""
+    shortlists: Shortlists | None = None
 
 
 def load_encoder(
     family: str, architecture: Architecture, checkpoint: Checkpoint, weights: WeightTable
 ) -> ImportedEncoder:
     """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError."""
+    architecture.text_vectors.additional_poolings.extend(ADDITIONAL_POOLINGS)
     tokens = encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     with torch.device("meta"):  # no memory for sizes that the weights may not have

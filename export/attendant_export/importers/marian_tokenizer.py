@@ -1,11 +1,9 @@
 """Tokenizers of MarianMT checkpoints: two SentencePiece models and a vocabulary for both."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import SpecialTokens
+from attendant.v1.bundle_pb2 import Language, SpecialTokens
 from tokenizers import Tokenizer
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
@@ -16,6 +14,7 @@ from attendant_export.importers.sentencepiece_tokenizer import (
 )
 from attendant_export.importers.special_tokens import TOKENIZER_CONFIG, stated_token
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -23,23 +22,6 @@ SOURCE_MODEL, TARGET_MODEL = "source.spm", "target.spm"
 VOCABULARY, TARGET_VOCABULARY = "vocab.json", "target_vocab.json"
 SPECIAL = {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}
 DEFAULT_MAX_TOKENS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class TranslationTokenizers:
-    """The tokenizers of a translation model."""
-
-    source: Tokenizer
-    target: Tokenizer
-    source_tokens: SpecialTokens
-    target_tokens: SpecialTokens
-    max_tokens: int
-    """Limit of tokens of a text."""
-    source_languages: tuple[str, ...]
-    """The languages of the sources, if the checkpoint states them."""
-    target_languages: tuple[str, ...]
-    target_prefixes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Token ids before a source to be translated into a language, by tag."""
 
 
 def read_marian_tokenizers(
@@ -60,7 +42,7 @@ def read_marian_tokenizers(
     ]
     source = _vocabulary(checkpoint, VOCABULARY, sizes[0])
     target = _vocabulary(checkpoint, TARGET_VOCABULARY if is_separate else VOCABULARY, sizes[1])
-    codes = tuple(code[2:-2] for code in source.codes)
+    codes = [Language(tag=code[2:-2]) for code in source.codes]
     return TranslationTokenizers(
         source=_tokenizer(checkpoint, SOURCE_MODEL, source),
         target=_tokenizer(checkpoint, TARGET_MODEL, target),
@@ -99,6 +81,6 @@ def _special_tokens(vocabulary: Vocabulary) -> SpecialTokens:
     return SpecialTokens(**{field: vocabulary.ids[token] for field, token in names.items()})
 
 
-def _languages(config: Config, field: str) -> tuple[str, ...]:
-    language = config.get(field)
-    return (language,) if isinstance(language, str) and language else ()
+def _languages(config: Config, field: str) -> list[Language]:
+    tag = config.get(field)
+    return [Language(tag=tag)] if isinstance(tag, str) and tag else []

@@ -1,14 +1,33 @@
-"""Folders of sentence-transformers: an encoder, its pooling and normalization.
+"""Folders of sentence-transformers: an encoder, its pooling, dense layers and normalization.
 
 ``modules.json`` lists the modules that a text passes, in order. Without it, a checkpoint is an
 encoder only, and the defaults are those that sentence-transformers then uses: mean pooling.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attendant.v1 import embedding_pb2
-from attendant.v1.embedding_pb2 import POOLING_CLS, POOLING_MAX, POOLING_MEAN
+import torch
+from attendant.v1 import architecture_pb2, embedding_pb2
+from attendant.v1.architecture_pb2 import (
+    ACTIVATION_GELU,
+    ACTIVATION_RELU,
+    ACTIVATION_SILU,
+    ACTIVATION_TANH,
+    ACTIVATION_UNSPECIFIED,
+    Dense,
+    TextVectors,
+)
+from attendant.v1.bundle_pb2 import EmbeddingDefaults
+from attendant.v1.embedding_pb2 import (
+    POOLING_CLS,
+    POOLING_LAST,
+    POOLING_MAX,
+    POOLING_MEAN,
+    POOLING_MEAN_SQRT_LENGTH,
+    POOLING_WEIGHTED_MEAN,
+)
 
 from attendant_export.importers.checkpoint import (
     Checkpoint,
@@ -17,18 +36,42 @@ from attendant_export.importers.checkpoint import (
     is_plain_name,
 )
 from attendant_export.importers.imported import ImportedEncoder
+from attendant_export.importers.prompts import count_prompt_tokens, read_prompts
+from attendant_export.importers.weight_names import WeightTable
+from attendant_export.models.text_vectors import DenseLayers
 
 PACKAGE = "sentence_transformers."
 MODULES = "modules.json"
 ENCODER_SETTINGS = "sentence_bert_config.json"
-PROMPTS = "config_sentence_transformers.json"
 POOLINGS = {
     "pooling_mode_mean_tokens": POOLING_MEAN,
     "pooling_mode_cls_token": POOLING_CLS,
     "pooling_mode_max_tokens": POOLING_MAX,
+    "pooling_mode_lasttoken": POOLING_LAST,
+    "pooling_mode_weightedmean_tokens": POOLING_WEIGHTED_MEAN,
+    "pooling_mode_mean_sqrt_len_tokens": POOLING_MEAN_SQRT_LENGTH,
 }
-POOLING_NAMES = {"mean": POOLING_MEAN, "cls": POOLING_CLS, "max": POOLING_MAX}
-KNOWN_MODULES = (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"])
+POOLING_NAMES = {
+    "mean": POOLING_MEAN,
+    "cls": POOLING_CLS,
+    "max": POOLING_MAX,
+    "lasttoken": POOLING_LAST,
+    "weightedmean": POOLING_WEIGHTED_MEAN,
+    "mean_sqrt_len_tokens": POOLING_MEAN_SQRT_LENGTH,
+}
+TANH = "torch.nn.modules.activation.Tanh"
+DENSE_ACTIVATIONS: dict[str, architecture_pb2.Activation.ValueType] = {
+    "torch.nn.modules.linear.Identity": ACTIVATION_UNSPECIFIED,
+    TANH: ACTIVATION_TANH,
+    "torch.nn.modules.activation.ReLU": ACTIVATION_RELU,
+    "torch.nn.modules.activation.GELU": ACTIVATION_GELU,
+    "torch.nn.modules.activation.SiLU": ACTIVATION_SILU,
+}
+DENSE_WEIGHTS = WeightTable(names={"linear": "linear"})
+TEXT_VECTORS = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
+"""The values that a module between vectors of texts has, if they are given."""
+BOOLEANS = {True: True, False: False}
+SEQUENCE = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 
 
 def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
@@ -39,25 +82,45 @@ def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
 def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:
     """``encoder`` with the defaults of its folder. Raises CheckpointError for other modules."""
     modules = _modules(checkpoint)
-    names = [module.name for module in modules]
-    if names not in KNOWN_MODULES:
-        known = " or ".join(", ".join(each) for each in KNOWN_MODULES)
-        raise CheckpointError(
-            f"{checkpoint.folder / MODULES}: the modules {', '.join(names)} are not supported; "
-            f"supported: {known}"
-        )
-    if modules[0].path:
-        raise CheckpointError(
-            f"{checkpoint.folder / MODULES}: the path of Transformer is {modules[0].path!r}, "
-            "want ''"
-        )
-    _check_prompts(checkpoint)
-    return replace(
-        encoder,
-        max_tokens=min(encoder.max_tokens, _max_tokens(checkpoint, encoder.max_tokens)),
-        pooling=_pooling(checkpoint, modules[1].path),
-        normalize=names[-1] == "Normalize",
+    pooling = _config(checkpoint, modules[1])
+    model, prompts = encoder.model, read_prompts(checkpoint)
+    vectors = model.architecture.text_vectors
+    vectors.excludes_prompt = not pooling.choice("include_prompt", BOOLEANS, default=True)
+    model.dense = read_dense_layers(checkpoint, model.architecture.d_model)
+    vectors.dense_layers.extend(model.dense.part.dense_layers)
+    defaults = EmbeddingDefaults(
+        pooling=_pooling(pooling),
+        normalize=modules[-1].name == "Normalize",
+        prompts=prompts.texts,
+        default_prompt=prompts.default,
     )
+    if vectors.excludes_prompt:
+        prompt = prompts.texts.get(prompts.default, "")
+        defaults.num_prompt_tokens = count_prompt_tokens(checkpoint, prompt)
+    max_tokens = min(encoder.max_tokens, _max_tokens(checkpoint, encoder.max_tokens))
+    return replace(encoder, max_tokens=max_tokens, defaults=defaults)
+
+
+def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
+    """The dense layers of a checkpoint with their weights; none without a list of modules.
+
+    Raises CheckpointError for layers that are not supported, and for weights of other shapes.
+    """
+    modules = _modules(checkpoint) if is_sentence_transformer(checkpoint) else []
+    part, folders, width = TextVectors(), [], d_model
+    for module in modules:
+        if module.name == "Dense":
+            folders.append(module.path)
+            part.dense_layers.append(_dense(_config(checkpoint, module), width))
+            width = part.dense_layers[-1].d_output
+    with torch.device("meta"):
+        layers = DenseLayers(part, d_model)
+    for layer, folder in zip(layers, folders, strict=True):
+        try:
+            DENSE_WEIGHTS.load(layer, checkpoint.weights_in(folder))
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.folder / folder}: {error}") from error
+    return layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +130,43 @@ class _Module:
 
 
 def _modules(checkpoint: Checkpoint) -> list[_Module]:
+    """The modules, which are of a supported sequence. Raises CheckpointError."""
     entries: Any = checkpoint.json(MODULES)
+    path = checkpoint.folder / MODULES
     try:
         modules = [_Module(_class_name(entry["type"]), entry["path"]) for entry in entries]
     except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{checkpoint.folder / MODULES} is no list of modules") from error
-    for module in modules:
-        if module.path != "" and not is_plain_name(module.path):
+        raise CheckpointError(f"{path} is no list of modules") from error
+    if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
+        names = ", ".join(module.name for module in modules)
+        raise CheckpointError(
+            f"{path}: the modules {names} are not supported; supported: Transformer, Pooling, then "
+            "any number of Dense, and Normalize or no more"
+        )
+    if modules[0].path != "":
+        raise CheckpointError(f"{path}: the path of Transformer is {modules[0].path!r}, want ''")
+    for module in modules[1:]:
+        if not is_plain_name(module.path):
             raise CheckpointError(
-                f"{checkpoint.folder / MODULES}: the path {module.path!r} is not a folder's name"
+                f"{path}: the path of {module.name} is {module.path!r}, want a folder's name"
             )
+    if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
+        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
     return modules
 
 
 def _class_name(type_: str) -> str:
     """The name of a class of sentence-transformers; the whole path of any other class."""
     return type_.rpartition(".")[2] if type_.startswith(PACKAGE) else type_
+
+
+def _config_name(module: _Module) -> str:
+    return f"{module.path}/config.json"
+
+
+def _config(checkpoint: Checkpoint, module: _Module) -> Config:
+    name = _config_name(module)
+    return Config(checkpoint.folder / name, checkpoint.json_object(name))
 
 
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
@@ -95,14 +179,18 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     return settings.integer("max_seq_length", default)
 
 
-def _pooling(checkpoint: Checkpoint, path: str) -> embedding_pb2.Pooling.ValueType:
-    name = f"{path}/config.json"
-    content = checkpoint.json_object(name)
-    config = Config(checkpoint.folder / name, content)
-    config.require(include_prompt=True)
+def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:
     if "pooling_mode" in config:
+        mode = config.get("pooling_mode")
+        if isinstance(mode, list) and len(mode) > 1:
+            raise CheckpointError(
+                f"{config.path}: pooling_mode is {mode!r}: a concatenation is not supported; "
+                f"supported: one of {', '.join(POOLING_NAMES)}"
+            )
+        if isinstance(mode, list) and len(mode) == 1:
+            config = Config(config.path, {"pooling_mode": mode[0]})
         return config.choice("pooling_mode", POOLING_NAMES)  # type: ignore[no-any-return]
-    modes = sorted(k for k, v in content.items() if k.startswith("pooling_mode_") and v)
+    modes = sorted(name for name in config if name.startswith("pooling_mode_") and config.get(name))
     if len(modes) != 1 or modes[0] not in POOLINGS:
         raise CheckpointError(
             f"{config.path}: {', '.join(modes) or 'no pooling mode'} is not supported; supported: "
@@ -111,14 +199,15 @@ def _pooling(checkpoint: Checkpoint, path: str) -> embedding_pb2.Pooling.ValueTy
     return POOLINGS[modes[0]]
 
 
-def _check_prompts(checkpoint: Checkpoint) -> None:
-    """Refuse prompts, which this version cannot apply."""
-    if not checkpoint.has(PROMPTS):
-        return
-    config = Config(checkpoint.folder / PROMPTS, checkpoint.json_object(PROMPTS))
-    prompts = config.get("prompts", {})
-    if not isinstance(prompts, dict) or not all(isinstance(p, str) for p in prompts.values()):
-        raise CheckpointError(f"{config.path}: prompts is {prompts!r}, want texts by name")
-    if config.get("default_prompt_name") or any(prompts.values()):
-        names = ", ".join(prompts)
-        raise CheckpointError(f"{config.path}: prompts ({names}) are not supported yet")
+def _dense(config: Config, d_input: int) -> Dense:
+    config.require(**TEXT_VECTORS, use_residual=False)
+    if config.integer("in_features") != d_input:
+        raise CheckpointError(
+            f"{config.path}: in_features is {config.get('in_features')}, but the vectors before it "
+            f"have {d_input} dimensions"
+        )
+    return Dense(
+        d_output=config.integer("out_features"),
+        has_bias=config.choice("bias", BOOLEANS, default=True),
+        activation=config.choice("activation_function", DENSE_ACTIVATIONS, default=TANH),
+    )

@@ -20,7 +20,7 @@ SPACE = "\u2581"
 """The symbol that pieces have in place of a space."""
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 PIECE_TYPES = {1: "NORMAL", 2: "UNKNOWN", 3: "CONTROL", 4: "USER_DEFINED", 5: "UNUSED", 6: "BYTE"}
-UNIGRAM = 1
+UNIGRAM, BPE = 1, 2
 MODEL_TYPES = {1: "UNIGRAM", 2: "BPE", 3: "WORD", 4: "CHAR"}
 
 # Message: field: (number, type, default). Messages are "optional" but for the pieces.
@@ -48,15 +48,17 @@ _MESSAGES: dict[str, dict[str, tuple[int, str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class SentencePieceModel:
-    """A unigram model with its normalization."""
+    """A unigram or BPE model with its normalization."""
 
     path: Path
+    is_bpe: bool
     pieces: tuple[str, ...]
     """All pieces by id, control symbols included."""
     unknown: str
     """The piece of unknown text."""
     scores: dict[str, float]
-    """The log-probability of each piece that can match text, in the order of the file."""
+    """The score of each piece that can match text, in the order of the file: its log-probability,
+    or in a BPE model the priority of merges to it."""
     has_bytes: bool
     """Whether unknown text becomes the pieces of its bytes in UTF-8."""
     character_map: bytes
@@ -77,10 +79,11 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     if not proto.pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
     _check_options(path, proto)
-    _check_types(path, proto.pieces)
+    _check_types(path, proto)
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
+        is_bpe=proto.trainer_spec.model_type == BPE,
         pieces=tuple(each.piece for each in proto.pieces),
         unknown=next(each.piece for each in proto.pieces if each.type == UNKNOWN),
         scores=_scores(proto.pieces),
@@ -93,9 +96,17 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
 def _check_options(path: Path, proto: Any) -> None:
     trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
-    kind = MODEL_TYPES.get(trainer.model_type, trainer.model_type)
+    if trainer.model_type not in (UNIGRAM, BPE):
+        kind = MODEL_TYPES.get(trainer.model_type, trainer.model_type)
+        raise CheckpointError(
+            f"{path}: trainer_spec.model_type is {kind}, which is not supported; supported: "
+            "UNIGRAM, BPE"
+        )
+    if trainer.model_type == BPE and trainer.byte_fallback:
+        raise CheckpointError(
+            f"{path}: trainer_spec.byte_fallback is True in a BPE model, which is not supported"
+        )
     for name, value, supported in (
-        ("trainer_spec.model_type", kind, "UNIGRAM"),
         ("trainer_spec.treat_whitespace_as_suffix", trainer.treat_whitespace_as_suffix, False),
         ("normalizer_spec.escape_whitespaces", normalizer.escape_whitespaces, True),
         ("denormalizer_spec", bool(proto.denormalizer_spec.precompiled_charsmap), False),
@@ -106,20 +117,21 @@ def _check_options(path: Path, proto: Any) -> None:
             )
 
 
-def _check_types(path: Path, pieces: Sequence[Any]) -> None:
+def _check_types(path: Path, proto: Any) -> None:
+    pieces, is_bpe = proto.pieces, proto.trainer_spec.model_type == BPE
     if sum(each.type == UNKNOWN for each in pieces) != 1:
         raise CheckpointError(f"{path} has not exactly one UNKNOWN piece")
     for each in pieces:
         is_plain = re.fullmatch(f"{SPACE}?<?[A-Za-z0-9_]+>?", each.piece) is not None
         if each.type in (NORMAL, UNKNOWN, CONTROL, BYTE) or (
-            each.type == USER_DEFINED and is_plain
+            each.type == USER_DEFINED and is_plain and not is_bpe
         ):
             continue
         kind = PIECE_TYPES.get(each.type, each.type)
         raise CheckpointError(
             f"{path}: the piece {each.piece!r} is {kind}, which is not supported; supported: "
-            "NORMAL, UNKNOWN, CONTROL, BYTE, and USER_DEFINED of ASCII letters, digits and _, "
-            f"which may be in angle brackets and follow {SPACE}"
+            "NORMAL, UNKNOWN, CONTROL, BYTE, and in UNIGRAM models USER_DEFINED of ASCII letters, "
+            f"digits and _, which may be in angle brackets and follow {SPACE}"
         )
 
 

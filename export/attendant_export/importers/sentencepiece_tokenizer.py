@@ -10,8 +10,8 @@ of the marks and the run. A model with pieces for bytes has no unknown text and 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tokenizers import (
     Regex,
@@ -51,6 +51,13 @@ class Vocabulary:
     pad: str
     has_codes: bool = True
     """Whether a text may begin with a language code, such as ``>>fra<<``."""
+    others: Sequence[str] = field(default=())
+    """Further special tokens, such as those of languages."""
+
+    @property
+    def special(self) -> list[str]:
+        """All special tokens, none of which a text can have."""
+        return [self.eos, self.unk, self.pad, *self.others]
 
     @property
     def codes(self) -> list[str]:
@@ -72,14 +79,16 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
                 *(_code_normalizers(vocabulary.codes) if vocabulary.has_codes else []),
                 *map_normalizers(model.character_map),
                 *_space_normalizers(model),
-                *([] if model.has_bytes else [_run_normalizer(known)]),
+                *_unknown_normalizers(model, known),
             ]
         )
     except ValueError as error:
         raise CheckpointError(f"{model.path}: {error}") from error
-    pieces = _pieces(model, vocabulary, known, normalizer)
-    unk_id = vocabulary.ids[vocabulary.unk]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.has_bytes))
+    tokenizer = Tokenizer(
+        _bpe(model, vocabulary, known)
+        if model.is_bpe
+        else _unigram(model, vocabulary, known, normalizer)
+    )
     tokenizer.normalizer = normalizer
     if not any(SPACE in piece[1:] for piece in model.scores):
         # Words are separate then, and the library caches them.
@@ -97,25 +106,25 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
             decoders.Strip(" ", MAX_LEADING_SPACES, 0),
         ]
     )
-    tokenizer.add_special_tokens([vocabulary.eos, vocabulary.unk, vocabulary.pad])
+    tokenizer.add_special_tokens(vocabulary.special)
     return tokenizer
 
 
 def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> None:
     parts = sorted(known - model.scores.keys())
-    if parts:
+    if parts and not model.has_bytes:
         raise CheckpointError(
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
         )
-    if model.has_bytes and "<" not in known:  # else texts like <0x41> would match pieces of bytes
+    if model.has_bytes and "<" in parts:  # texts like <0x41> would match pieces of bytes
         raise CheckpointError(f"{model.path}: '<' is no piece; this is not supported with bytes")
     reserved = {*MARKS, REPLACEMENT, BETWEEN_MATCHES, WITHIN_MATCH}
     for text in (*vocabulary.ids, *model.scores):
         if not reserved.isdisjoint(text):
             raise CheckpointError(f"{model.path}: the token {text!r} has a reserved character")
-    for text in (vocabulary.unk, vocabulary.eos, vocabulary.pad):
-        if known.isdisjoint(text):
+    for text in vocabulary.special:
+        if known.isdisjoint(text) and not model.is_bpe:
             raise CheckpointError(
                 f"{model.path}: no piece has a character of the special token {text!r}; this is "
                 "not supported"
@@ -152,22 +161,25 @@ def _space_normalizers(model: SentencePieceModel) -> list[Normalizer]:
     return [*prefix, _replace(" +", SPACE), _replace(f"{SPACE}+\\z", "")]
 
 
-def _run_normalizer(known: Iterable[str]) -> Normalizer:
-    unknown = f"[^{character_class(known)}]"
-    return _replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)
+def _unknown_normalizers(model: SentencePieceModel, known: set[str]) -> list[Normalizer]:
+    if not model.has_bytes:
+        unknown = f"[^{character_class(known)}]"
+        return [_replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)]
+    # No text may match another piece of a byte, such as <0x41>.
+    return [] if "<" in known else [normalizers.Replace("<", f"<0x{ord('<'):02X}>")]
 
 
-def _pieces(
+def _unigram(
     model: SentencePieceModel, vocabulary: Vocabulary, known: set[str], normalizer: Normalizer
-) -> list[tuple[str, float]]:
+) -> models.Model:
     """The piece and the score of each id, those of the vocabulary first."""
     scores, codes = model.scores, set(vocabulary.codes)
     # Less than the score of any text's single characters: these tokens match no text.
     never = (min(scores.values()) - 1) * (max(map(len, vocabulary.ids)) + 1)
-    special = {vocabulary.unk, vocabulary.eos, vocabulary.pad}
+    special = set(vocabulary.special)
     pieces = []
-    for text in sorted(vocabulary.ids, key=vocabulary.ids.__getitem__):
-        if text in scores:
+    for text in _ordered(vocabulary):
+        if text in scores and text not in special:
             pieces.append((text, scores[text]))
         elif text in codes:
             pieces.append((normalizer.normalize_str(text), 0.0))
@@ -175,4 +187,31 @@ def _pieces(
             pieces.append((f"{RUN}{text}{RUN}", 0.0))
         else:
             pieces.append((text, never))
-    return pieces + [each for each in scores.items() if each[0] not in vocabulary.ids]
+    pieces += [each for each in scores.items() if each[0] not in vocabulary.ids]
+    unk_id = vocabulary.ids[vocabulary.unk]
+    return models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.has_bytes)
+
+
+def _bpe(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -> models.Model:
+    """Pieces by id, and all merges that make pieces, the best score first."""
+    for text in vocabulary.ids:
+        if text and text not in vocabulary.special and known.isdisjoint(text):
+            raise CheckpointError(
+                f"{model.path}: the token {text!r} is no piece of this BPE model, which is not "
+                "supported"
+            )
+    scores = model.scores
+    ids = dict(vocabulary.ids)
+    for piece in scores:
+        ids.setdefault(piece, len(ids))
+    merges = [
+        (piece[:i], piece[i:])
+        for piece in sorted(scores, key=lambda piece: -scores[piece])
+        for i in range(1, len(piece))
+        if piece[:i] in scores and piece[i:] in scores
+    ]
+    return models.BPE(ids, merges, unk_token=vocabulary.unk, fuse_unk=True)
+
+
+def _ordered(vocabulary: Vocabulary) -> list[str]:
+    return sorted(vocabulary.ids, key=vocabulary.ids.__getitem__)

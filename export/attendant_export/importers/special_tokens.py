@@ -13,10 +13,10 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 ENCODER_TOKENS = {"pad_id": "pad", "cls_id": "cls", "sep_id": "sep", "mask_id": "mask"}
 
 
-def read_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer of ``tokenizer.json``; raises CheckpointError."""
+def read_tokenizer(checkpoint: Checkpoint, file: str = TOKENIZER) -> Tokenizer:
+    """The tokenizer of ``tokenizer.json`` or of another file; raises CheckpointError."""
     try:
-        return load_tokenizer(checkpoint.path(TOKENIZER))
+        return load_tokenizer(checkpoint.path(file))
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 

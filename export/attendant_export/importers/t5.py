@@ -55,10 +55,11 @@ def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
     architecture = _architecture(config, checkpoint.weights, table)
     tokenizers = read_t5_tokenizers(checkpoint, architecture.source_embeddings.vocab_size)
     special = tokenizers.source_tokens
-    config.require(pad_token_id=special.pad_id, eos_token_id=special.eos_id)
+    for each in (config, generation.config):
+        each.require(pad_token_id=special.pad_id, eos_token_id=special.eos_id)
     tokens = TranslationTokens(
         pad_id=special.pad_id,
-        bos_id=config.integer("decoder_start_token_id", minimum=0),
+        bos_id=generation.start_token_id,
         eos_id=special.eos_id,
     )
     _check_token_ids(config, tokens, generation)
@@ -73,14 +74,14 @@ def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
         family=config.get("model_type"),
         model=model,
         tokenizers=tokenizers,
-        decoding=generation.decoding(tokens.bos_id),
+        decoding=generation.decoding(),
         max_tokens=tokenizers.max_tokens,
     )
 
 
 def _check_token_ids(config: Config, tokens: TranslationTokens, generation: Generation) -> None:
     size, suppressed = config.integer("vocab_size"), generation.suppressed_token_ids
-    for token_id in (tokens.bos_id, *suppressed):
+    for token_id in (tokens.bos_id, *suppressed, *generation.forced_token_ids):
         if token_id >= size:
             raise CheckpointError(f"{config.path}: token id {token_id} is not in vocab_size {size}")
     if generation.renormalizes and suppressed:

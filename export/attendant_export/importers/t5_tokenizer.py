@@ -2,14 +2,13 @@
 
 import logging
 import re
-from collections.abc import Sequence
 
-from attendant.v1.bundle_pb2 import SpecialTokens
+from attendant.v1.bundle_pb2 import Language, SpecialTokens
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER, unknown_token_id
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
-from attendant_export.importers.marian_tokenizer import TranslationTokenizers
+from attendant_export.importers.languages import language_tags
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
@@ -21,6 +20,7 @@ from attendant_export.importers.special_tokens import (
     stated_token,
 )
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
+from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTo
     else:
         tokenizer = _from_sentencepiece(checkpoint, config)
     tokens = _special_tokens(checkpoint, tokenizer, vocab_size)
-    sources, prefixes = _languages(checkpoint, tokenizer)
+    sources, targets = _languages(checkpoint, tokenizer)
     return TranslationTokenizers(
         source=tokenizer,
         target=tokenizer,
@@ -60,8 +60,7 @@ def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTo
             checkpoint.config.integer("n_positions", default=DEFAULT_MAX_TOKENS),
         ),
         source_languages=sources,
-        target_languages=tuple(prefixes),
-        target_prefixes=prefixes,
+        target_languages=targets,
     )
 
 
@@ -85,10 +84,9 @@ def _from_sentencepiece(checkpoint: Checkpoint, config: Config) -> Tokenizer:
         raise CheckpointError(
             f"{model.path}: the unknown piece is {model.unknown}, and the unk_token {special[0]}"
         )
-    vocabulary = Vocabulary(ids, unk=special[0], eos=eos, pad=special[1], has_codes=False)
-    tokenizer = sentencepiece_tokenizer(model, vocabulary)
-    tokenizer.add_special_tokens(extra)
-    return tokenizer
+    unk, pad = special
+    vocabulary = Vocabulary(ids, unk, eos, pad, has_codes=False, others=extra)
+    return sentencepiece_tokenizer(model, vocabulary)
 
 
 def _special_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: int) -> SpecialTokens:
@@ -112,30 +110,30 @@ def _special_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer, vocab_size: in
 
 def _languages(
     checkpoint: Checkpoint, tokenizer: Tokenizer
-) -> tuple[tuple[str, ...], dict[str, Sequence[int]]]:
-    """The source languages, and the tokens before a source by the tag of the target language."""
-    vocabulary = tokenizer.get_vocab()
-    tokens = {match[0]: match[1] for match in map(LANGUAGE_TOKEN.fullmatch, vocabulary) if match}
-    texts = {
-        name.replace("_", "-"): f"{token} "
-        for token, name in sorted(tokens.items(), key=lambda each: vocabulary[each[0]])
-        if not name.startswith(NO_LANGUAGE)
-    }
-    sources = tuple(texts)
+) -> tuple[list[Language], list[Language]]:
+    """The source languages, and the target languages with the tokens that select them."""
+    ids = tokenizer.get_vocab()
+    tokens = {match[1]: match[0] for match in map(LANGUAGE_TOKEN.fullmatch, ids) if match}
+    codes = [code for code in tokens if not code.startswith(NO_LANGUAGE)]
+    codes.sort(key=lambda code: ids[tokens[code]])
+    texts, sources = {code: f"{tokens[code]} " for code in codes}, codes
     if not texts:
         sources, texts = _tasks(checkpoint)
-    prefixes: dict[str, Sequence[int]] = {}
-    for tag, text in texts.items():
-        prefixes[tag] = _prefix_ids(tokenizer, text)
-        if not prefixes[tag] or (tokens and vocabulary[text.strip()] not in prefixes[tag]):
+    prefixes = {code: _prefix_ids(tokenizer, text) for code, text in texts.items()}
+    for code, text in texts.items():
+        if not prefixes[code] or (tokens and ids[text.strip()] not in prefixes[code]):
             raise CheckpointError(
                 f"{checkpoint.folder}: the prefix {text!r} is not a sequence of tokens that is the "
                 "same before every text"
             )
-    return sources, prefixes
+    tags = language_tags([*dict.fromkeys([*sources, *texts])])
+    return (
+        [Language(tag=tags[code]) for code in sources],
+        [Language(tag=tags[code], source_prefix_ids=prefixes[code]) for code in texts],
+    )
 
 
-def _tasks(checkpoint: Checkpoint) -> tuple[tuple[str, ...], dict[str, str]]:
+def _tasks(checkpoint: Checkpoint) -> tuple[list[str], dict[str, str]]:
     """The source languages and the prefix for each target language that the configuration states.
 
     There are none if prefixes depend on both languages.
@@ -146,10 +144,10 @@ def _tasks(checkpoint: Checkpoint) -> tuple[tuple[str, ...], dict[str, str]]:
         for name, task in (tasks.items() if isinstance(tasks, dict) else ())
         if (match := TASK.fullmatch(name)) and isinstance(task, dict) and "prefix" in task
     }
-    sources = tuple(dict.fromkeys(source for source, _ in prefixes))
+    sources = list(dict.fromkeys(source for source, _ in prefixes))
     if len(sources) > 1:
         logger.warning("callers must write the prefixes, which depend on both languages")
-        return (), {}
+        return [], {}
     return sources, {target: prefix for (_, target), prefix in prefixes.items()}
 
 

@@ -25,7 +25,7 @@ def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: i
     tokenizer.no_padding()
     path = checkpoint.folder / TOKENIZER
     content = json.loads(tokenizer.to_str())
-    if (largest := _largest_id(tokenizer, content)) >= vocab_size:
+    if (largest := largest_id(tokenizer)) >= vocab_size:
         raise CheckpointError(f"{path}: token id {largest} exceeds the vocab_size {vocab_size}")
     ids = tokenizer.encode("a").ids
     if (ids[:1], ids[-1:]) != ([tokens.cls_id], [tokens.sep_id]):
@@ -41,10 +41,11 @@ def stated_max_tokens(checkpoint: Checkpoint) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _largest_id(tokenizer: Tokenizer, content: dict[str, Any]) -> int:
+def largest_id(tokenizer: Tokenizer) -> int:
     """The largest id in texts, in which the server recognizes no special tokens."""
     ids = tokenizer.get_vocab(with_added_tokens=False).values()
-    added = (token["id"] for token in content["added_tokens"] if not token["special"])
+    tokens = tokenizer.get_added_tokens_decoder().items()
+    added = (token_id for token_id, token in tokens if not token.special)
     return max([*ids, *added], default=0)
 
 

@@ -1,15 +1,28 @@
 """Tables of weight names: whose tensor becomes which parameter of our models."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from attendant_export.importers.checkpoint import CheckpointError, Weights
+from attendant_export.importers.checkpoint import CheckpointError
 
 LAYER = "{layer}"
+
+
+class Weights(Protocol):
+    """Tensors by name, which are read when they are asked for."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +31,20 @@ class WeightTable:
 
     ``{layer}`` stands for the number of a layer. A parameter that is made of several tensors,
     such as a fused projection, lists them in order; they are joined along the first dimension.
+    They are of the same size, but a tensor that is listed several times is so many times larger.
     """
 
     names: Mapping[str, str | Sequence[str]]
     """The checkpoint's names by ours, without the suffix ``.weight`` or ``.bias``."""
-    whole_names: Mapping[str, str] = field(default_factory=dict)
-    """The checkpoint's names by ours, for tensors with other suffixes. A tensor with one row may
-    stand for a vector."""
+    whole_names: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """The checkpoint's names by ours with their suffixes, for tensors that have other ones. A
+    tensor with one row may stand for a vector."""
     ignored: Sequence[str] = ()
     """Regular expressions of tensors that the model does not need."""
     prefixes: Sequence[str] = ("",)
     """Prefixes that a checkpoint may put before all names of the table."""
+    spell: Callable[[str, str], str] = "{}.{}".format
+    """The checkpoint's name of a tensor, from that of the module and ``weight`` or ``bias``."""
 
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Make the weights those of a model, whose parameters need no memory (device "meta").
@@ -58,14 +74,16 @@ class WeightTable:
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""
         if name in self.whole_names:
-            return [self.whole_names[name]]
+            whole = self.whole_names[name]
+            return [whole] if isinstance(whole, str) else list(whole)
         module, kind = name.rsplit(".", 1) if name.endswith((".weight", ".bias")) else (name, "")
         for ours, theirs in self.names.items():
             pattern = re.escape(ours).replace(re.escape(LAYER), r"(\d+)")
             if match := re.fullmatch(pattern, module):
                 layer = match[1] if match.groups() else ""
-                names = [theirs] if isinstance(theirs, str) else theirs
-                return [self._prefixed(f"{n}.{kind}".replace(LAYER, layer), found) for n in names]
+                modules = [theirs] if isinstance(theirs, str) else theirs
+                names = [self.spell(each, kind).replace(LAYER, layer) for each in modules]
+                return [self._prefixed(each, found) for each in names]
         raise ValueError(f"the table of weight names lacks {name}")
 
     def _prefixed(self, name: str, found: Mapping[str, object]) -> str:
@@ -77,13 +95,15 @@ def _shape_problems(
     names: Sequence[str], wanted: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]
 ) -> list[str]:
     first, *rest = wanted
-    part = (first // len(names), *rest)
-    fitting = (part, (1, *part)) if len(wanted) == 1 else (part,)
-    return [
-        f"{name} is {shapes[name]}, not {part}" for name in names if shapes[name] not in fitting
-    ]
+    problems = []
+    for name, count in Counter(names).items():
+        part = (first // len(names) * count, *rest)
+        fitting = (part, (1, *part)) if len(wanted) == 1 else (part,)
+        if shapes[name] not in fitting:
+            problems.append(f"{name} is {shapes[name]}, not {part}")
+    return problems
 
 
 def _joined(names: Sequence[str], weights: Weights) -> Tensor:
-    tensors = [weights.read(name) for name in names]
+    tensors = [weights.read(name) for name in dict.fromkeys(names)]
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

@@ -9,6 +9,7 @@ from attendant.v1.architecture_pb2 import (
     POSITION_KIND_LEARNED,
     POSITION_KIND_SINUSOIDAL_HALVED,
     POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
 )
@@ -18,7 +19,11 @@ from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 STD = 0.02
 """Initial standard deviation of embeddings, as in BERT. Scaled ones have 1 after scaling."""
-SINUSOIDS = (POSITION_KIND_SINUSOIDAL_HALVED, POSITION_KIND_SINUSOIDAL_INTERLEAVED)
+SINUSOIDS = (
+    POSITION_KIND_SINUSOIDAL_HALVED,
+    POSITION_KIND_SINUSOIDAL_INTERLEAVED,
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,14 @@ def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int
     """Sinusoidal vectors of the first positions: (num_positions, d_model).
 
     The channels are interleaved as in "Attention Is All You Need", section 3.5, or have all sines
-    first. A fixed permutation of the channels makes no difference to the layers above.
+    first. A fixed permutation of the channels makes no difference to the layers above. The rates
+    end before 1 / 10000, or at 1 / 10000 as in Tensor2Tensor.
     """
     cpu = torch.device("cpu")  # also for a model whose parameters are on the device "meta"
-    channels = torch.arange(0, d_model, 2, device=cpu)
-    rates = torch.exp(channels * (-math.log(10_000.0) / d_model))
+    steps = d_model / 2
+    if part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR:
+        steps -= 1
+    rates = torch.exp(torch.arange(d_model // 2, device=cpu) * (-math.log(10_000.0) / steps))
     rows = torch.arange(part.offset, part.offset + num_positions, device=cpu)
     angles = rows.unsqueeze(1) * rates  # (positions, d_model / 2)
     if part.kind == POSITION_KIND_SINUSOIDAL_INTERLEAVED:
@@ -64,6 +72,8 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         if d_model % 2:
             raise unsupported(part, "kind", f"needs an even d_model, not {d_model}")
+        if d_model < 4 and part.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR:
+            raise unsupported(part, "kind", f"needs a d_model of at least 4, not {d_model}")
         self._part = part
         self.table: Tensor
         self.register_buffer("table", sinusoids(part, 1024, d_model), persistent=False)

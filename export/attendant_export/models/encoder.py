@@ -3,7 +3,7 @@
 Depends on tensors only, not on tokenizers, files or training.
 """
 
-from typing import Literal, cast
+from typing import cast
 
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
@@ -13,24 +13,9 @@ from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import EncoderTokens
-from attendant_export.models.stack import Stack
+from attendant_export.models.stack import Stack, check_attention_only
+from attendant_export.models.text_vectors import DenseLayers, Pooling, pool, poolings_of
 from attendant_export.models.unsupported import check_at_least_one
-
-Pooling = Literal["mean", "cls", "max"]
-
-
-def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """One vector per sequence, not normalized, from ``hidden`` (batch, length, d_model).
-
-    ``mask`` (batch, length) is True at real tokens, [CLS] and [SEP] included. ``mean`` and ``max``
-    run over the real tokens, ``cls`` takes the first one. Returns (batch, d_model).
-    """
-    if pooling == "cls":
-        return hidden[:, 0]
-    mask = mask.unsqueeze(-1)  # (batch, length, 1)
-    if pooling == "max":
-        return hidden.masked_fill(~mask, float("-inf")).amax(dim=1)
-    return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 class Encoder(nn.Module):
@@ -59,6 +44,8 @@ class Encoder(nn.Module):
         self.encoder = Stack(part, width, dropout)
         self.encoder_norm = final_norm(part, width)
         self.relative_positions = relative_positions(part)
+        self.poolings = poolings_of(architecture)
+        self.dense = DenseLayers(architecture.text_vectors, width)
         if architecture.HasField("head"):
             vocab_size = architecture.source_embeddings.vocab_size
             self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
@@ -104,12 +91,21 @@ class Encoder(nn.Module):
     def pooled(
         self, token_ids: Tensor, pooling: Pooling = "mean", num_layers: int | None = None
     ) -> Tensor:
-        """Sentence embeddings (batch, d_model) of ``token_ids`` (batch, length).
+        """Sentence embeddings (batch, dimension) of ``token_ids`` (batch, length).
 
         ``num_layers`` is that of `hidden_states`.
         """
         hidden = self.hidden_states(token_ids, num_layers=num_layers)[-1]
-        return pool(hidden, self.real_tokens(token_ids), pooling)
+        return self.vectors(hidden, self.real_tokens(token_ids), pooling)
+
+    def vectors(
+        self, hidden: Tensor, mask: Tensor, pooling: Pooling, num_prompt_tokens: int = 0
+    ) -> Tensor:
+        """Sentence embeddings (batch, dimension) from last hidden states (batch, length, d_model).
+
+        The other parameters are those of `pool`.
+        """
+        return cast(Tensor, self.dense(pool(hidden, mask, pooling, num_prompt_tokens)))
 
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
         """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""
@@ -123,6 +119,7 @@ def _check(architecture: Architecture) -> None:
             raise ValueError(f"Architecture.{name}: missing, and an encoder needs it")
     if architecture.HasField("decoder"):
         raise ValueError("Architecture.decoder: is not for an encoder")
+    check_attention_only(architecture.encoder)
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")

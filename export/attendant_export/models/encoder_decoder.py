@@ -3,7 +3,7 @@
 Depends on tensors only, not on tokenizers, files or training.
 """
 
-from typing import cast
+from typing import NamedTuple, cast
 
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
@@ -14,8 +14,16 @@ from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
-from attendant_export.models.stack import Stack
+from attendant_export.models.stack import MixerState, Stack, check_attention_only
 from attendant_export.models.unsupported import check_at_least_one, unsupported
+
+
+class DecoderPast(NamedTuple):
+    """What the decoder remembers of the tokens before the next one."""
+
+    num_tokens: int
+    states: list[MixerState]
+    """The state of each layer's token mixer."""
 
 
 class EncoderDecoder(nn.Module):
@@ -75,21 +83,22 @@ class EncoderDecoder(nn.Module):
         target: Tensor,
         memory: list[KeyValue],
         memory_mask: Tensor,
-        past: list[KeyValue] | None = None,
-    ) -> tuple[Tensor, list[KeyValue]]:
+        past: DecoderPast | None = None,
+    ) -> tuple[Tensor, DecoderPast]:
         """Hidden states (batch, target, d_model) of ``target`` (batch, target) after ``past``.
 
-        Also returns each layer's self-attention keys and values, the ``past`` of the next call.
+        Also returns the ``past`` of the next call.
         """
-        num_past = past[0][0].shape[2] if past else 0
+        num_past = past.num_tokens if past else 0
         relative = self.decoder_relative_positions
         bias = None if relative is None else relative.bias(target.shape[1], num_past)
         x = self._target(target, num_past)
-        present = []
+        states = []
         for i, layer in enumerate(self.decoder.layers):
-            x, kv = layer(x, None, past[i] if past else None, memory[i], memory_mask, bias)
-            present.append(kv)
-        return self.decoder_norm(x), present
+            mixed = past.states[i] if past else None
+            x, state = layer(x, None, mixed, memory[i], memory_mask, bias)
+            states.append(state)
+        return self.decoder_norm(x), DecoderPast(num_past + target.shape[1], states)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary: (..., d_model) to (..., vocab_size)."""
@@ -111,13 +120,14 @@ def _check(architecture: Architecture) -> None:
         raise unsupported(
             target, "vocab_size", f"differs from the source's {source.vocab_size}, but is shared"
         )
+    check_attention_only(architecture.encoder)
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")
     for group in architecture.decoder.groups:
         if not group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
-        if not group.self_attention.is_causal:
+        if group.HasField("self_attention") and not group.self_attention.is_causal:
             raise unsupported(group.self_attention, "is_causal", "is not for a decoder")
         if group.cross_attention.is_causal:
             raise unsupported(group.cross_attention, "is_causal", "is not for cross-attention")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import (
@@ -10,6 +11,7 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU_TANH,
     ACTIVATION_RELU,
     ACTIVATION_SILU,
+    ACTIVATION_TANH,
 )
 from google.protobuf.message import Message
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ _ACTIVATIONS: dict[architecture_pb2.Activation.ValueType, Callable[[Tensor], Ten
     ACTIVATION_GELU: F.gelu,
     ACTIVATION_GELU_TANH: partial(F.gelu, approximate="tanh"),
     ACTIVATION_SILU: F.silu,
+    ACTIVATION_TANH: torch.tanh,
 }
 
 

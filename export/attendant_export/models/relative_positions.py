@@ -44,10 +44,16 @@ class RelativePositions(nn.Embedding):
         exact = _buckets_of_a_direction(relative) // 2
         if relative.max_distance <= exact:
             raise unsupported(relative, "max_distance", f"is not more than {exact}")
-        num_heads = part.groups[0].self_attention.num_heads
-        if any(group.self_attention.num_heads != num_heads for group in part.groups):
+        num_heads = {
+            group.self_attention.num_heads
+            for group in part.groups
+            if group.HasField("self_attention")
+        }
+        if not num_heads:
+            raise ValueError("Stack.relative_positions: no layer has self-attention")
+        if len(num_heads) > 1:
             raise ValueError("Stack.relative_positions: the layers differ in num_heads")
-        super().__init__(relative.num_buckets, num_heads)
+        super().__init__(relative.num_buckets, num_heads.pop())
         self._part = relative
         nn.init.normal_(self.weight, std=STD)
 

@@ -1,7 +1,7 @@
 """Stacks of layers: token mixer, cross-attention in a decoder, channel mixer."""
 
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeAlias, cast
 
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import LayerGroup
@@ -10,12 +10,22 @@ from torch import Tensor, nn
 from attendant_export.models.attention import KeyValue, MultiHeadAttention
 from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.norm import Residual
+from attendant_export.models.ssru import Ssru
 from attendant_export.models.unsupported import check_at_least_one, unsupported
+
+MixerState: TypeAlias = KeyValue | Tensor
+"""The state of a token mixer after some tokens: keys and values, or the vectors of an SSRU."""
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
     """The layer group of each layer, in order."""
     return [group for group in part.groups for _ in range(group.num_layers)]
+
+
+def check_attention_only(part: architecture_pb2.Stack) -> None:
+    """Raise ValueError if a token mixer is not for an encoder, which sees whole texts."""
+    if any(group.HasField("ssru") for group in part.groups):
+        raise ValueError("LayerGroup.ssru: is not for an encoder")
 
 
 class Layer(nn.Module):
@@ -25,8 +35,13 @@ class Layer(nn.Module):
         self, group: LayerGroup, part: architecture_pb2.Stack, d_model: int, dropout: float
     ) -> None:
         super().__init__()
-        self.self_attention = MultiHeadAttention(group.self_attention, d_model)
-        self.self_attention_residual = Residual(part, d_model, dropout)
+        self.is_recurrent = group.HasField("ssru")
+        if self.is_recurrent:
+            self.ssru = Ssru(d_model)
+            self.ssru_residual = Residual(part, d_model, dropout)
+        else:
+            self.self_attention = MultiHeadAttention(group.self_attention, d_model)
+            self.self_attention_residual = Residual(part, d_model, dropout)
         if group.HasField("cross_attention"):
             self.cross_attention = MultiHeadAttention(group.cross_attention, d_model)
             self.cross_attention_residual = Residual(part, d_model, dropout)
@@ -37,20 +52,25 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None = None,
-        past: KeyValue | None = None,
+        past: MixerState | None = None,
         memory: KeyValue | None = None,
         memory_mask: Tensor | None = None,
         bias: Tensor | None = None,
-    ) -> tuple[Tensor, KeyValue]:
-        """The layer's output (batch, length, d_model), and its self-attention keys and values.
+    ) -> tuple[Tensor, MixerState]:
+        """The layer's output (batch, length, d_model), and the state of its token mixer.
 
         ``x`` is (batch, length, d_model). The masks and the bias of self-attention are those of
         `MultiHeadAttention`. A decoder layer needs ``memory``, the keys and values of its
         cross-attention.
         """
-        residual = self.self_attention_residual
-        attended, present = self.self_attention(residual.before(x), mask, past, bias)
-        x = residual.after(x, attended)
+        present: MixerState
+        if self.is_recurrent:
+            mixed, present = self.ssru(self.ssru_residual.before(x), past)
+            x = self.ssru_residual.after(x, mixed)
+        else:
+            residual = self.self_attention_residual
+            mixed, present = self.self_attention(residual.before(x), mask, past, bias)
+            x = residual.after(x, mixed)
         if memory is not None:
             residual = self.cross_attention_residual
             x = residual.after(
@@ -83,7 +103,7 @@ def _check(part: architecture_pb2.Stack) -> None:
             "channel_mixer": group.WhichOneof("channel_mixer"),
         }
         for name, mixer in mixers.items():
-            if mixer not in ("self_attention", "feed_forward"):
+            if mixer not in ("self_attention", "ssru", "feed_forward"):
                 raise ValueError(f"LayerGroup.{name}: {mixer} is not supported")
     if part.norm_epsilon <= 0:
         raise unsupported(part, "norm_epsilon", "is not positive")

@@ -6,8 +6,7 @@ import torch
 from tokenizers import Tokenizer
 
 from attendant_export.data.batches import encode, pad
-from attendant_export.models.attention import KeyValue
-from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.encoder_decoder import DecoderPast, EncoderDecoder
 
 BATCH_SIZE = 64
 
@@ -39,7 +38,7 @@ def translate(model: EncoderDecoder, tokenizer: Tokenizer, texts: Sequence[str])
 def greedy(
     model: EncoderDecoder, sources: Sequence[Sequence[int]], max_tokens: int
 ) -> list[list[int]]:
-    """Greedy search over a padded batch of source token ids, with cached keys and values.
+    """Greedy search over a padded batch of source token ids, with cached states.
 
     Returns output token ids, including the end token if it occurred within ``max_tokens``.
     """
@@ -47,7 +46,7 @@ def greedy(
     memory, mask = model.encode(pad(sources, special.pad_id).to(device))
     target = torch.full((len(sources), 1), special.bos_id, device=device)
     finished = torch.zeros(len(sources), dtype=torch.bool, device=device)
-    past: list[KeyValue] | None = None
+    past: DecoderPast | None = None
     for _ in range(max_tokens):
         hidden, past = model.decode(target[:, -1:], memory, mask, past)
         token = model.logits(hidden[:, -1]).argmax(-1)  # (batch)

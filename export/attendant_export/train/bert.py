@@ -33,13 +33,15 @@ from attendant_export.data.tokenizer import (
     special_token_id,
     train_bert_tokenizer,
 )
-from attendant_export.models.encoder import Encoder, Pooling
+from attendant_export.models.encoder import Encoder
 from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import EncoderTokens
+from attendant_export.models.text_vectors import Pooling
 from attendant_export.runs.config import BERT, RunConfig, write_config
 from attendant_export.train.bert_losses import contrastive_loss, masked_loss
+from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
-from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
+from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.verify.metrics import retrieval_accuracy
 

@@ -4,12 +4,11 @@ Does not depend on models: a task provides the batches of an epoch, the loss of 
 validation.
 """
 
-import ctypes
 import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Never, TypeVar
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from attendant_export.runs import checkpoint
 from attendant_export.runs.history import History
+from attendant_export.train.device import keep_freed_memory
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
 
 Batch = TypeVar("Batch")
@@ -105,33 +105,6 @@ class TrainingStopped(Exception):
     def __init__(self, stopped_by: signal.Signals) -> None:
         super().__init__(f"stopped by {stopped_by.name}; run the same command again to continue")
         self.stopped_by = stopped_by
-
-
-def pick_device(name: str) -> torch.device:
-    """The device called ``name``: ``auto``, ``cpu`` or ``cuda``.
-
-    ``auto`` is CUDA if available, else the CPU. Raises ValueError for other names, and for ``cuda``
-    without a CUDA device.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device {name!r} is not auto, cpu or cuda")
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise ValueError("PyTorch finds no CUDA device here")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of returning it to the system after each tensor.
-
-    Without this, every large activation is mapped and page-faulted anew, which was measured to take
-    a third of the time of a training step on a CPU. Without glibc, this does nothing.
-    """
-    trim_threshold, max_mmaps = -1, -4  # names of mallopt(3)
-    with suppress(OSError, AttributeError):
-        glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(max_mmaps, 0)
-        glibc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def learning_rate_ratio(options: TrainingOptions, step: int, done: float) -> float:

@@ -21,8 +21,9 @@ from attendant_export.models.shapes import with_vocab_size
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.runs.config import TRANSLATION, RunConfig, write_config
 from attendant_export.runs.translation import translate
+from attendant_export.train.device import pick_device
 from attendant_export.train.distributed import SINGLE_PROCESS, ProcessGroup
-from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions, pick_device
+from attendant_export.train.loop import Progress, Task, Trainer, TrainingOptions
 from attendant_export.train.setup import prepare_model, prepare_tokenizer
 from attendant_export.verify.metrics import score_translations
 

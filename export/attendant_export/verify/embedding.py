@@ -6,7 +6,6 @@ Works on token ids and does not depend on text or files.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -15,7 +14,10 @@ from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
-from attendant_export.models.encoder import Encoder, Pooling, pool
+from attendant_export.graphs.text_vectors import NUM_PROMPT_TOKENS
+from attendant_export.models.encoder import Encoder
+from attendant_export.models.text_vectors import poolings_of
+from attendant_export.progress import progress
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_sessions import (
     GraphSession,
@@ -27,7 +29,6 @@ from attendant_export.verify.graph_sessions import (
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MIN_FP32_COSINE = 0.99999
 MIN_MEAN_COSINE = {"fp32": MIN_FP32_COSINE, "fp16": 0.9999, "int8": 0.99}
 """A precision with a lower mean cosine to the model's vectors logs a warning."""
@@ -52,7 +53,7 @@ class VerifiedEmbeddings:
     """The comparison of one precision, with the outputs of its graphs."""
 
     parity: PrecisionParity
-    mean_pooled: FloatArray  # (texts, d_model)
+    mean_pooled: FloatArray  # (texts, dimension)
     masked: list[MaskedText]
 
 
@@ -64,6 +65,12 @@ class EmbeddingGraphs:
         self.vocab_size = manifest.architecture.source_embeddings.vocab_size
         self._pad_id = manifest.special_tokens.pad_id
         self.embedder = GraphSession(folder, graphs.embedder)
+        self._poolings = poolings_of(manifest.architecture)
+        self._num_prompt_tokens = (
+            manifest.embedding.num_prompt_tokens
+            if manifest.architecture.text_vectors.excludes_prompt
+            else None
+        )
         has_head = graphs.HasField("mlm_head")
         self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
         names = self.embedder.output_names
@@ -77,14 +84,16 @@ class EmbeddingGraphs:
             "token_ids": pad(texts, self._pad_id).numpy(),
             "lengths": np.array([len(ids) for ids in texts]),
         }
+        if self._num_prompt_tokens is not None:
+            inputs[NUM_PROMPT_TOKENS] = np.full(len(texts), self._num_prompt_tokens)
         outputs: list[FloatArray] = self.embedder.run(names, inputs)
         for name, output in zip(names, outputs, strict=True):
             check_finite(f"embedder, {name},", output)
         return outputs
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> FloatArray:
-        """Vectors (poolings, texts, d_model) of all poolings, computed in one padded batch."""
-        return np.stack(self.run(texts, [f"{name}_pooled" for name in POOLINGS]))
+        """Vectors (poolings, texts, dimension) of all poolings, computed in one padded batch."""
+        return np.stack(self.run(texts, [f"{name}_pooled" for name in self._poolings]))
 
     def fill(self, token_ids: Sequence[int], position: int) -> MaskedText:
         """The best candidates for the token at ``position``, which is masked."""
@@ -106,20 +115,27 @@ class EmbeddingGraphs:
 class EmbeddingVerifier:
     """Runs the PyTorch model once, then compares each precision with it."""
 
-    def __init__(self, model: Encoder, texts: Sequence[Sequence[int]]) -> None:
-        self._model, self._texts = model, texts
-        self._hidden = [self._hidden_states(ids) for ids in texts]
+    def __init__(
+        self, model: Encoder, texts: Sequence[Sequence[int]], num_prompt_tokens: int = 0
+    ) -> None:
+        """Poolings leave out the first ``num_prompt_tokens`` tokens."""
+        self._model, self._texts, self._num_prompt_tokens = model, texts, num_prompt_tokens
+        self._hidden = [self._hidden_states(ids) for ids in progress(texts, "running the model")]
         self._pooled = np.stack([self._pool(states[-1]) for states in self._hidden], axis=1)
 
     @torch.inference_mode()
     def _hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
         return [h.numpy() for h in self._model.hidden_states(torch.tensor([list(token_ids)]))]
 
+    @torch.inference_mode()
     def _pool(self, hidden: FloatArray) -> FloatArray:
         states = torch.from_numpy(hidden)
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
-        # (poolings, d_model)
-        return np.stack([pool(states, mask, pooling)[0].numpy() for pooling in POOLINGS])
+        vectors = [
+            self._model.vectors(states, mask, pooling, self._num_prompt_tokens)[0]
+            for pooling in self._model.poolings
+        ]
+        return np.stack([vector.numpy() for vector in vectors])  # (poolings, dimension)
 
     def verify(self, precision: str, graphs: EmbeddingGraphs) -> VerifiedEmbeddings:
         """Compare ``graphs`` with the model.
@@ -127,14 +143,15 @@ class EmbeddingVerifier:
         Raises ParityError if a result depends on the other texts of a batch, if a result is NaN or
         infinity, or if fp32 differs from the model.
         """
-        alone = np.concatenate([graphs.pooled([ids]) for ids in self._texts], axis=1)
+        texts = progress(self._texts, "embedding")
+        alone = np.concatenate([graphs.pooled([ids]) for ids in texts], axis=1)
         together = graphs.pooled(self._texts)
         batched = float(cosines(alone, together).min())
         if not (batched >= MIN_BATCHED_COSINE[precision]):
             raise ParityError(f"{precision}: cosine of alone and batched is only {batched:.6f}")
         similar = cosines(alone, self._pooled)  # (poolings, texts)
-        texts = self._texts if graphs.mlm_head is not None else []
-        masked = [self._fill(graphs, ids) for ids in texts if len(ids) > 2]
+        with_mask = self._texts if graphs.mlm_head is not None else []
+        masked = [self._fill(graphs, ids) for ids in with_mask if len(ids) > 2]
         difference = self._candidate_difference(masked)
         if precision == "fp32":
             self._check_fp32(graphs, float(similar.min()), difference)

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from attendant_export.verify.graph_sessions import Array, TranslationGraphs, check_finite
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
@@ -22,12 +24,16 @@ class SentenceSearch:
     max_tokens: int
     eos_id: int
     length_penalty: float = 1.0
+    forced: Sequence[int] = ()
+    """Tokens that every hypothesis begins with."""
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
 
     def advance(self, ids: Array, log_p: Array) -> list[int]:
         """Add a step of candidates, each (width, candidates). Returns each new row's parent row."""
+        if forced := self.next_forced(1):
+            ids, log_p = np.full((self.beam_size, 1), forced[0]), np.zeros((self.beam_size, 1))
         beams = self.running or [ReferenceHypothesis((), ())]
         expanded = [
             (beam.followed_by(int(token), float(value)), row)
@@ -43,6 +49,10 @@ class SentenceSearch:
         self.steps.append(SearchStep(best, self.running))
         self._finish([*ended, *(self.running if len(self.steps) == self.max_tokens else [])])
         return [row for _, row in going_on[: self.beam_size]]
+
+    def next_forced(self, num_tokens: int) -> Sequence[int]:
+        """The forced ones of the next ``num_tokens`` tokens."""
+        return self.forced[len(self.steps) :][:num_tokens]
 
     def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
         self.finished += hypotheses
@@ -72,17 +82,20 @@ def search_all(
     uses_shortlists: bool = False,
     length_penalty: float = 1.0,
     suppressed_token_ids: Sequence[int] = (),
+    forced_token_ids: Sequence[Sequence[int]] = (),
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
     At most ``max_joining`` sentences join between two steps. A sentence leaves when its search is
     over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
     default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
-    vocabulary as its list. Suppressed tokens are never chosen. Returns the searches in the order of
-    ``sources``.
+    vocabulary as its list. Suppressed tokens are never chosen. ``forced_token_ids`` holds the
+    tokens that each output begins with, with a log-probability of 0. Returns the searches in the
+    order of ``sources``.
     """
+    forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
-        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty)
+        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty, forced[i])
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
@@ -111,14 +124,18 @@ def search_all(
 
 
 def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
+    beam_size = running[0].beam_size
     tokens, lengths = [], []
     for search in running:
-        # Before its first step a sentence has no hypotheses, so its rows start with equal tokens.
-        begun = [h.token_ids[-1] for h in search.running] or [start_token_id] * search.beam_size
-        tokens += begun
-        lengths += [len(search.steps)] * len(begun)
-    beam_size = running[0].beam_size
-    ids, log_p = cache.step(tokens, lengths, 2 * beam_size if beam_size > 1 else 1)
+        begun = [h.token_ids[-1] for h in search.running] or [start_token_id]
+        # Before its first own token a sentence has one hypothesis, so its rows have equal tokens.
+        tokens += begun + begun[-1:] * (beam_size - len(begun))
+        lengths += [len(search.steps)] * beam_size
+    ids, log_p = cache.step(
+        *(tokens, lengths, 2 * beam_size if beam_size > 1 else 1),
+        # Only later tokens of a run depend on those that the graph chooses itself.
+        [search.next_forced(cache.num_step_tokens) for search in running] if beam_size == 1 else (),
+    )
     for slot, search in enumerate(running):
         if beam_size > 1:
             check_finite(cache.graph, log_p[slot])

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+from torch import nn
 
-from attendant_export.models.encoder import Pooling, pool
+from attendant_export.models.text_vectors import Pooling, pool
 from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
@@ -39,8 +40,21 @@ def is_installed() -> bool:
     return find_spec(IMPLEMENTATION) is not None
 
 
+class Implementation(Protocol):
+    """Another implementation of a model with its tokenizer."""
+
+    implementation: str
+    """Its name."""
+    version: str
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The token ids of a text, special tokens included; None if it has no tokenizer."""
+
+
 class Original:
     """The tokenizer and the model of a checkpoint in the original implementation."""
+
+    implementation = IMPLEMENTATION
 
     def __init__(self, folder: Path, model_class: str) -> None:
         """``model_class`` is a class of the implementation; raises OriginalError."""
@@ -109,8 +123,13 @@ def compare_with_original(
     texts: Mapping[str, Sequence[int]],
     graphs: Mapping[str, EmbeddingGraphs],
     pooling: Pooling,
+    dense: nn.Module | None = None,
+    num_prompt_tokens: int = 0,
 ) -> OriginalParity:
     """Compare graphs by precision with the original implementation on texts with token ids.
+
+    Vectors are poolings of the hidden states without the first ``num_prompt_tokens``, after the
+    dense layers.
 
     Raises ParityError if the hidden states of fp32 differ. Without fp32, vectors must be similar.
     Different token ids are counted: the tokenizer of the implementation does not always follow the
@@ -120,10 +139,14 @@ def compare_with_original(
         implementation=IMPLEMENTATION,
         implementation_version=original.version,
         num_texts=len(texts),
-        num_different_token_ids=count_other_token_ids(original, texts),
+        num_different_token_ids=count_other_token_ids(
+            original, {text: (ids, original.token_ids(text)) for text, ids in texts.items()}
+        ),
     )
     expected = [original.hidden_states(ids) for ids in texts.values()]
-    vectors = np.concatenate([_pooled(states[-1], pooling) for states in expected])
+    vectors = np.concatenate(
+        [_vectors(states[-1], pooling, dense, num_prompt_tokens) for states in expected]
+    )
     for precision, opened in graphs.items():
         names = [f"{pooling}_pooled"]
         found = np.concatenate([opened.run([ids], names)[0] for ids in texts.values()])
@@ -141,21 +164,35 @@ def compare_with_original(
     return parity
 
 
-def count_other_token_ids(original: Original, texts: Mapping[str, Sequence[int]]) -> int:
-    """Number of texts whose token ids differ from those of the original's tokenizer."""
-    different = [text for text, ids in texts.items() if original.token_ids(text) != list(ids)]
+def count_other_token_ids(
+    original: Implementation, texts: Mapping[str, tuple[Sequence[int], Sequence[int] | None]]
+) -> int:
+    """Number of texts whose token ids differ from the second ones, those of the original.
+
+    None stands for unknown token ids.
+    """
+    different = [
+        text
+        for text, (ours, theirs) in texts.items()
+        if theirs is not None and list(ours) != list(theirs)
+    ]
     if different:
         logger.warning(
             "the tokenizer of %s %s gives other token ids for %d of %d texts, first for %r",
-            *(IMPLEMENTATION, original.version, len(different), len(texts), different[0]),
+            *(original.implementation, original.version),
+            *(len(different), len(texts), different[0]),
         )
     return len(different)
 
 
-def _pooled(hidden: FloatArray, pooling: Pooling) -> FloatArray:
+@torch.inference_mode()
+def _vectors(
+    hidden: FloatArray, pooling: Pooling, dense: nn.Module | None, num_prompt_tokens: int
+) -> FloatArray:
     states = torch.from_numpy(hidden)
     is_real = torch.ones(states.shape[:2], dtype=torch.bool)
-    vectors: FloatArray = pool(states, is_real, pooling).numpy()
+    pooled = pool(states, is_real, pooling, num_prompt_tokens)
+    vectors: FloatArray = (pooled if dense is None else dense(pooled)).numpy()
     return vectors
 
 

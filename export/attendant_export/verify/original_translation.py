@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,14 @@ from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.embedding import FloatArray
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
-from attendant_export.verify.original import IMPLEMENTATION, Original, count_other_token_ids
+from attendant_export.verify.language_samples import Sample, batches
+from attendant_export.verify.original import (
+    IMPLEMENTATION,
+    Implementation,
+    Original,
+    OriginalError,
+    count_other_token_ids,
+)
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
 from attendant_export.verify.translation import SEARCHES, TokenIds, gap, trace_of
 
@@ -31,6 +38,34 @@ MAX_SAME_MODEL_DIFFERENCE = 1.0
 model."""
 
 
+class Translator(Implementation, Protocol):
+    """Another implementation of a translation model, with the options of its checkpoint."""
+
+    default_beam_size: int
+    length_penalty: float
+
+    def sample_ids(self, sample: Sample) -> list[int] | None:
+        """The token ids of a text in its language, special tokens included; None if unknown."""
+
+    def translate(
+        self, samples: Sequence[Sample], beam_size: int, max_tokens: int
+    ) -> list[TokenIds]:
+        """The best translation of each sample, in one batch. All have the same forced tokens."""
+
+    def trace(self, sample: Sample, beam_size: int, max_tokens: int) -> SearchTrace:
+        """The search for one sample with the candidates of each step."""
+
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """The log-probability of every token of the targets."""
+
+    def run(
+        self, source: Sequence[int], target: Sequence[int]
+    ) -> tuple[list[FloatArray], list[float]]:
+        """Cross-attention keys and values of each layer, and `score`."""
+
+
 class OriginalTranslator(Original):
     """A translation model in the original implementation, with the options of its checkpoint."""
 
@@ -41,41 +76,70 @@ class OriginalTranslator(Original):
         # The server reports such a translation as truncated instead.
         options.forced_eos_token_id = None
         options.max_length = None
+        # The server's search goes on as long as it may find a better translation.
+        options.early_stopping = False
         self.default_beam_size: int = options.num_beams or 1
         self.length_penalty: float = (
             1.0 if options.length_penalty is None else options.length_penalty
         )
-        self._start_id, self._eos_id = options.decoder_start_token_id, options.eos_token_id
-        self._pad_id: int = options.pad_token_id
+        self._start_id, self._eos_id, self._pad_id = (
+            self._option(name)
+            for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+        )
         self._left_out: list[int] = []
         if options.renormalize_logits:
             words = [token for word in options.bad_words_ids or () for token in word]
             self._left_out = [*words, *(options.suppress_tokens or ())]
 
+    def _option(self, name: str) -> Any:
+        """A search option, which the configuration of the network may state instead."""
+        value = getattr(self._model.generation_config, name)
+        return getattr(self._model.config, name) if value is None else value
+
+    def sample_ids(self, sample: Sample) -> list[int]:
+        """The token ids of a text in its language, special tokens included.
+
+        Raises OriginalError if the tokenizer of the original lacks the language.
+        """
+        if sample.language_id is not None:
+            token = self._tokenizer.convert_ids_to_tokens(sample.language_id)
+            if token is None:
+                raise OriginalError(
+                    f"the tokenizer of {IMPLEMENTATION} {self.version} has no token with the id "
+                    f"{sample.language_id}, which selects a language"
+                )
+            self._tokenizer.src_lang = token.strip("_")
+        return self.token_ids(sample.text)
+
     def translate(
         self,
-        sources: Sequence[Sequence[int]],
+        samples: Sequence[Sample],
         beam_size: int,
         max_tokens: int,
         processors: Sequence[Any] = (),
     ) -> list[TokenIds]:
-        """The best translation of each source, in one batch. Raises OriginalError."""
-        token_ids = pad(sources, self._pad_id)
-        lengths = torch.tensor([len(source) for source in sources])
+        """The best translation of each sample, in one batch. Raises OriginalError.
+
+        The samples have the same forced tokens, at most one.
+        """
+        token_ids = pad([sample.token_ids for sample in samples], self._pad_id)
+        lengths = torch.tensor([len(sample.token_ids) for sample in samples])
+        forced = samples[0].forced_ids
         with self.running(token_ids.shape[1]):
             found = self._model.generate(
                 input_ids=token_ids,
                 attention_mask=(torch.arange(token_ids.shape[1]) < lengths[:, None]).long(),
                 num_beams=beam_size,
                 max_new_tokens=max_tokens,
+                forced_bos_token_id=forced[0] if forced else None,
                 logits_processor=list(processors),
             )
         return [self._until_end(ids[1:]) for ids in found.tolist()]
 
-    def trace(self, source: Sequence[int], beam_size: int, max_tokens: int) -> SearchTrace:
-        """The search for one source with the candidates of each step. Raises OriginalError."""
+    def trace(self, sample: Sample, beam_size: int, max_tokens: int) -> SearchTrace:
+        """The search for one sample with the candidates of each step. Raises OriginalError."""
         recorder = _Recorder(beam_size, self._eos_id, normalizes=bool(self._left_out))
-        (ids,) = self.translate([source], beam_size, max_tokens, [recorder])
+        (ids,) = self.translate([sample], beam_size, max_tokens, [recorder])
         best = ReferenceHypothesis(ids, ())
         return trace_of(best) if beam_size == 1 else SearchTrace([best], recorder.steps)
 
@@ -131,6 +195,7 @@ class _Recorder:
         found = {
             (*prefixes[i // vocab_size], i % vocab_size): value
             for i, value in zip(indices.tolist(), values.tolist(), strict=True)
+            if value > -torch.inf  # all but a forced token
         }
         self._sums = found
         best = [ReferenceHypothesis(ids, ()) for ids in found]
@@ -140,31 +205,34 @@ class _Recorder:
 
 
 def compare_translations(
-    original: OriginalTranslator,
-    texts: Mapping[str, Sequence[int]],
+    original: Translator,
+    samples: Sequence[Sample],
     graphs: Mapping[str, TranslationGraphs],
     decoding: DecodingDefaults,
     bounds: Mapping[str, float],
     max_tokens: int,
 ) -> OriginalParity:
-    """Compare graphs by precision with the original on texts with token ids.
+    """Compare graphs by precision with the original on texts in languages of the model.
 
     ``decoding`` has the options of the checkpoint. ``bounds`` has the bound between batches of each
     precision. Raises ParityError if fp32 differs other than in ties, and without fp32 if the model
     is another one. Different token ids are counted.
     """
     parity = OriginalParity(
-        implementation=IMPLEMENTATION,
+        implementation=original.implementation,
         implementation_version=original.version,
-        num_texts=len(texts),
-        num_different_token_ids=count_other_token_ids(original, texts),
+        num_texts=len(samples),
+        num_different_token_ids=count_other_token_ids(
+            original,
+            {each.text: (each.token_ids, original.sample_ids(each)) for each in samples},
+        ),
     )
-    comparison = _Comparison(original, list(texts.values()), decoding, max_tokens)
+    comparison = _Comparison(original, samples, decoding, max_tokens)
     for precision, opened in graphs.items():
         found = comparison.of(opened, bounds[precision])
         found.precision = precision
         if precision == "fp32":
-            _check_fp32(found, comparison.largest_state)
+            _check_fp32(found, comparison.largest_state, original.implementation)
         elif "fp32" not in graphs:
             comparison.check_same_model(opened)
         parity.translations.append(found)
@@ -176,19 +244,19 @@ class _Comparison:
 
     def __init__(
         self,
-        original: OriginalTranslator,
-        sources: Sequence[Sequence[int]],
+        original: Translator,
+        samples: Sequence[Sample],
         decoding: DecodingDefaults,
         max_tokens: int,
     ) -> None:
-        self._original, self._sources = original, sources
-        self._decoding = decoding
-        self._max_tokens = min(max_tokens, MAX_COMPARED_TOKENS)
+        self._original, self._samples = original, samples
+        self._sources = [sample.token_ids for sample in samples]
+        self._decoding, self._max_tokens = decoding, min(max_tokens, MAX_COMPARED_TOKENS)
         default = original.default_beam_size
         self._searches = SEARCHES if default == 1 else {**SEARCHES, f"beam{default}": default}
         self._expected = {size: self._translate(size) for size in self._searches.values()}
         self._targets = self._expected[1]["single"]
-        runs = [original.run(*pair) for pair in zip(sources, self._targets, strict=True)]
+        runs = [original.run(*pair) for pair in zip(self._sources, self._targets, strict=True)]
         self._states, self._values = zip(*runs, strict=True)
         self.largest_state = largest(np.abs(state).max() for each in self._states for state in each)
 
@@ -196,10 +264,9 @@ class _Comparison:
         """The translations of the original by batching."""
         found = {}
         for batching, size in (("single", 1), ("batched", BATCH_SIZE)):
-            batches = [self._sources[i : i + size] for i in range(0, len(self._sources), size)]
             found[batching] = [
                 ids
-                for batch in batches
+                for batch in batches(self._samples, size)
                 for ids in self._original.translate(batch, beam_size, self._max_tokens)
             ]
         return {**found, "ragged": found["single"]}
@@ -228,7 +295,7 @@ class _Comparison:
         if not (mean <= MAX_SAME_MODEL_DIFFERENCE):
             raise ParityError(
                 f"log-probabilities differ by {mean:.2g} on average from those of "
-                f"{IMPLEMENTATION} {self._original.version}"
+                f"{self._original.implementation} {self._original.version}"
             )
 
     def _differences(self, graphs: TranslationGraphs) -> list[float]:
@@ -251,6 +318,7 @@ class _Comparison:
             max_joining=max_joining,
             length_penalty=self._original.length_penalty,
             suppressed_token_ids=self._decoding.suppressed_token_ids,
+            forced_token_ids=[sample.forced_ids for sample in self._samples],
         )
         expected = self._expected[beam_size][batching]
         different = [
@@ -271,15 +339,20 @@ class _Comparison:
         """Whether a translation differs by rounding only."""
         if found.hypotheses[0].token_ids == self._expected[beam_size]["single"][i]:
             return True  # The original gives this translation too, outside of its batch.
-        source = self._sources[i]
-        expected = self._original.trace(source, beam_size, self._max_tokens)
-        return (
-            gap(source, expected, found, self._original.score, self._original.length_penalty)
-            < 2 * bound
-        )
+        sample, penalty = self._samples[i], self._original.length_penalty
+        expected = self._original.trace(sample, beam_size, self._max_tokens)
+
+        def score(
+            sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+        ) -> list[list[float]]:
+            num_forced = len(sample.forced_ids)
+            scored = self._original.score(sources, targets)
+            return [[0.0] * num_forced + values[num_forced:] for values in scored]
+
+        return gap(sample.token_ids, expected, found, score, penalty) < 2 * bound
 
 
-def _check_fp32(found: OriginalTranslations, largest_state: float) -> None:
+def _check_fp32(found: OriginalTranslations, largest_state: float, implementation: str) -> None:
     problems = []
     encoder_bound = FP32_BOUND * max(1.0, largest_state)
     for name, moved, bound in (
@@ -295,4 +368,4 @@ def _check_fp32(found: OriginalTranslations, largest_state: float) -> None:
                 "get other tokens"
             )
     if problems:
-        raise ParityError(f"fp32 does not follow {IMPLEMENTATION}: " + "; ".join(problems))
+        raise ParityError(f"fp32 does not follow {implementation}: " + "; ".join(problems))

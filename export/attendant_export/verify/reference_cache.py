@@ -15,11 +15,12 @@ from attendant.v1.bundle_pb2 import (
     STATE_UPDATE_REPLACED,
     StateTensor,
 )
-from attendant.v1.embedding_pb2 import DATA_TYPE_FLOAT16, DATA_TYPE_FLOAT32
 
-from attendant_export.verify.graph_sessions import Array, ParityError, TranslationGraphs
+from attendant_export.graphs.step_interface import TYPES
+from attendant_export.verify.graph_sessions import Array, TranslationGraphs
 
-TYPES = {DATA_TYPE_FLOAT16: np.float16, DATA_TYPE_FLOAT32: np.float32}
+FORCED = 1e4
+"""Added to the log-probability of a forced token."""
 
 
 class ReferenceCache:
@@ -62,6 +63,9 @@ class ReferenceCache:
                 # The mask must allow at least the requested number of candidates.
                 self._may_use[self._count, : 2 * self._width] = True
                 self._may_use[self._count, listed[i]] = True
+            for state, memory in self._past:
+                if state.update == STATE_UPDATE_REPLACED:
+                    memory[self._count] = 0
             for state, memory in self._sources:
                 real = _first_positions(state, len(source))
                 memory[self._count][real] = encoded[state.encoder_output][i][real]
@@ -80,33 +84,55 @@ class ReferenceCache:
         for _, memory in self._past:
             memory[slot] = memory[slot, parents]
 
+    @property
+    def num_step_tokens(self) -> int:
+        """Number of tokens that one run decodes for each row."""
+        return self._graphs.num_step_tokens(self.graph)
+
     def step(
-        self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        num_candidates: int,
+        forced: Sequence[Sequence[int]] = (),
     ) -> tuple[Array, Array]:
         """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
         Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
-        A graph of several tokens returns the best token of each step instead.
+        A graph of several tokens returns the best token of each step instead. ``forced`` holds the
+        first tokens that each row must choose, in a search without shortlists.
         """
         outputs = self._step.signature.outputs
-        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates)
+        session, inputs = self._step.session, self._inputs(tokens, lengths, num_candidates, forced)
         with session.naming_errors():
             binding = session.io_binding()
             binding.bind_output(outputs.candidate_ids)
             binding.bind_output(outputs.candidate_log_probabilities)
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, array)
+            replaced = []
             for state, memory in self._past:
-                _bind(binding, state, memory, self._count * self._width, memory.shape[2:])
+                written = memory
+                if state.update == STATE_UPDATE_REPLACED:
+                    written = np.empty_like(memory)
+                    replaced.append((memory, written))
+                num_rows, shape = self._count * self._width, memory.shape[2:]
+                _bind(binding, state, memory, written, (num_rows, *shape))
             for state, memory in self._sources:
-                _bind(binding, state, memory, self._count, memory.shape[1:])
+                _bind(binding, state, memory, memory, (self._count, *memory.shape[1:]))
             session.run_with_binding(binding)
             ids, log_p = (value.numpy() for value in binding.get_outputs()[:2])
+            for memory, written in replaced:
+                memory[: self._count] = written[: self._count]
         shape = (self._count, self._width, -1)
         return ids.reshape(shape), log_p.reshape(shape)
 
     def _inputs(
-        self, tokens: Sequence[int], lengths: Sequence[int], num_candidates: int
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        num_candidates: int,
+        forced: Sequence[Sequence[int]],
     ) -> dict[str, Array]:
         """The inputs other than states, by their names in the signature."""
         names = self._step.signature.inputs
@@ -126,9 +152,13 @@ class ReferenceCache:
         if names.shortlist:
             suppressed = np.flatnonzero(np.isin(listed, suppressed))
         rows = np.arange(len(tokens)).repeat(len(suppressed))
-        for bias in names.token_biases:
-            arrays[bias.indices] = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
-            arrays[bias.values] = np.full(len(rows), -np.inf, np.float32)
+        never = np.stack([rows, np.tile(suppressed, len(tokens))], axis=1)
+        for i, bias in enumerate(names.token_biases):
+            chosen = [(row, ids[i]) for row, ids in enumerate(forced) if i < len(ids)]
+            always = np.array(chosen, np.int64).reshape(-1, 2)
+            arrays[bias.indices] = np.concatenate([never, always])
+            values = [-np.inf] * len(never) + [FORCED] * len(always)
+            arrays[bias.values] = np.array(values, np.float32)
         arrays.pop("", None)  # inputs that this graph does not have
         return arrays
 
@@ -136,9 +166,6 @@ class ReferenceCache:
 def _memory(
     states: Sequence[StateTensor], leading: tuple[int, ...], max_positions: int
 ) -> list[tuple[StateTensor, np.ndarray[Any, Any]]]:
-    for state in states:
-        if state.update == STATE_UPDATE_REPLACED:
-            raise ParityError(f"{state.input}: states that are replaced are not supported")
     return [
         (
             state,
@@ -159,11 +186,10 @@ def _bind(
     binding: ort.IOBinding,
     state: StateTensor,
     memory: np.ndarray[Any, Any],
-    num_entries: int,
+    written: np.ndarray[Any, Any],
     shape: tuple[int, ...],
 ) -> None:
-    """Bind the first entries. The graph writes new keys and values in place."""
-    where = ("cpu", 0, memory.dtype.type, (num_entries, *shape), memory.ctypes.data)
-    binding.bind_input(state.input, *where)
+    """Bind the first entries of the memory that the graph reads, and of that which it writes."""
+    binding.bind_input(state.input, "cpu", 0, memory.dtype.type, shape, memory.ctypes.data)
     for output in state.outputs:
-        binding.bind_output(output, *where)
+        binding.bind_output(output, "cpu", 0, written.dtype.type, shape, written.ctypes.data)

@@ -3,7 +3,7 @@
 Written for obvious correctness, not for speed. Searches over graphs are compared with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +88,8 @@ def teacher_forced(
     Computed in one padded batch, uncached. Values beyond the end of a target are undefined.
     """
     special = model.tokens
-    target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.pad_id)
+    # The padding of sources may be no token of targets. Tokens after EOS are not used.
+    target_in = pad([[special.bos_id, *ids[:-1]] for ids in targets], special.eos_id)
     hidden = model(pad(sources, special.pad_id), target_in)
     return model.logits(hidden).float().log_softmax(-1)
 
@@ -98,7 +99,7 @@ def score(
 ) -> list[list[float]]:
     """Log-probability of every token of each target."""
     log_p = teacher_forced(model, sources, targets)
-    chosen = log_p.gather(2, pad(targets, model.tokens.pad_id)[:, :, None])[:, :, 0]
+    chosen = log_p.gather(2, pad(targets, model.tokens.eos_id)[:, :, None])[:, :, 0]
     return [row[: len(ids)].tolist() for row, ids in zip(chosen, targets, strict=True)]
 
 
@@ -119,38 +120,53 @@ def beam(
     finished and the best running one, ended at its present length, would not beat the worst of
     them. At ``max_tokens``, all running hypotheses count as finished.
     """
-    special = model.tokens
     memory, mask = model.encode(torch.tensor([list(source)]))
+
+    def expand(running: list[ReferenceHypothesis]) -> list[ReferenceHypothesis]:
+        return best_continuations(running, _next(model, running, memory, mask), 2 * beam_size)
+
+    return search_beams(expand, model.tokens.eos_id, beam_size, max_tokens)
+
+
+def search_beams(
+    expand: Callable[[list[ReferenceHypothesis]], list[ReferenceHypothesis]],
+    eos_id: int,
+    beam_size: int,
+    max_tokens: int,
+    length_penalty: float = 1.0,
+) -> SearchTrace:
+    """The search of `beam`, for any model. ``expand`` gives the best candidates of running beams.
+
+    These are 2 x ``beam_size``, best total log-probability first.
+    """
     running = [ReferenceHypothesis((), ())]
     finished: list[ReferenceHypothesis] = []
     steps: list[SearchStep] = []
+
+    def ranked(hypotheses: list[ReferenceHypothesis]) -> list[ReferenceHypothesis]:
+        return sorted(hypotheses, key=lambda h: -h.score(length_penalty))
+
     for _ in range(max_tokens):
-        expanded = _expand(model, running, memory, mask, 2 * beam_size)
-        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == special.eos_id]
-        finished = sorted([*finished, *ended], key=lambda h: -h.score())[:beam_size]
-        running = [h for h in expanded if h.token_ids[-1] != special.eos_id][:beam_size]
+        expanded = expand(running)
+        ended = [h for h in expanded[:beam_size] if h.token_ids[-1] == eos_id]
+        finished = ranked([*finished, *ended])[:beam_size]
+        running = [h for h in expanded if h.token_ids[-1] != eos_id][:beam_size]
         steps.append(SearchStep(expanded[:beam_size], running))
-        best_running = max(h.score() for h in running)
-        if len(finished) == beam_size and best_running <= finished[-1].score():
+        best_running = max(h.score(length_penalty) for h in running)
+        if len(finished) == beam_size and best_running <= finished[-1].score(length_penalty):
             break
     else:
-        finished = sorted([*finished, *running], key=lambda h: -h.score())
+        finished = ranked([*finished, *running])
     return SearchTrace(finished[:beam_size], steps)
 
 
-def _expand(
-    model: EncoderDecoder,
-    running: list[ReferenceHypothesis],
-    memory: list[KeyValue],
-    mask: Tensor,
-    num_candidates: int,
+def best_continuations(
+    running: list[ReferenceHypothesis], log_p: Tensor, num_candidates: int
 ) -> list[ReferenceHypothesis]:
-    """The ``num_candidates`` best continuations of all beams by one token, best sum first."""
-    beams = len(running)
-    target = torch.tensor([[model.tokens.bos_id, *h.token_ids] for h in running])
-    shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
-    hidden, _ = model.decode(target, shared, mask)
-    log_p = model.logits(hidden[:, -1]).float().log_softmax(-1)  # (beams, vocab)
+    """The best continuations of all beams by one token, best sum first.
+
+    ``log_p`` has the log-probabilities of the next tokens (beams, vocab).
+    """
     sums = torch.tensor([sum(h.log_probabilities) for h in running])
     best = (log_p + sums[:, None]).flatten().topk(num_candidates).indices.tolist()
     vocab = log_p.shape[1]
@@ -158,3 +174,14 @@ def _expand(
         running[i // vocab].followed_by(i % vocab, log_p[i // vocab, i % vocab].item())
         for i in best
     ]
+
+
+def _next(
+    model: EncoderDecoder, running: list[ReferenceHypothesis], memory: list[KeyValue], mask: Tensor
+) -> Tensor:
+    """The log-probabilities of the next tokens of all beams (beams, vocab)."""
+    beams = len(running)
+    target = torch.tensor([[model.tokens.bos_id, *h.token_ids] for h in running])
+    shared = [(k.expand(beams, -1, -1, -1), v.expand(beams, -1, -1, -1)) for k, v in memory]
+    hidden, _ = model.decode(target, shared, mask)
+    return model.logits(hidden[:, -1]).float().log_softmax(-1)

@@ -13,6 +13,7 @@ from attendant.v1.bundle_pb2 import PrecisionParity, TokenParity
 from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.progress import progress
 from attendant_export.verify import reference_search as search
 from attendant_export.verify.bounds import FP32_BOUND, largest, stated_bound
 from attendant_export.verify.graph_search import greedy_uncached, search_all
@@ -71,10 +72,14 @@ class TranslationVerifier:
     def __init__(self, model: EncoderDecoder, sample: SampleSentences) -> None:
         self._model, self._sample = model, sample
         pairs = list(zip(sample.sources, sample.max_tokens, strict=True))
-        best = [search.greedy(model, [s], limit)[0] for s, limit in pairs]
+        greedy = progress(pairs, "greedy search with the model")
+        best = [search.greedy(model, [s], limit)[0] for s, limit in greedy]
         self._greedy_tokens = [hypothesis.token_ids for hypothesis in best]
         self._traces = {
-            name: [search.beam(model, s, size, limit) for s, limit in pairs]
+            name: [
+                search.beam(model, s, size, limit)
+                for s, limit in progress(pairs, f"{name} search with the model")
+            ]
             for name, size in SEARCHES.items()
             if size > 1
         }
@@ -195,8 +200,8 @@ def run_in_all_ways(graphs: TranslationGraphs, sample: SampleSentences) -> list[
     batchings = {"single": (1, 1), "batched": (len(sources), len(sources)), "ragged": (8, 1)}
     runs = []
     for name, size in SEARCHES.items():
-        ways = product(graphs.steps_for(size), batchings.items())
-        for step, (batching, (max_running, max_joining)) in ways:
+        ways = list(product(graphs.steps_for(size), batchings.items()))
+        for step, (batching, (max_running, max_joining)) in progress(ways, f"{name} search"):
             found = search_all(
                 *(graphs, sources, limits),
                 beam_size=size,

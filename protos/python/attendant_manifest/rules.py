@@ -16,10 +16,14 @@ from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
 
 MANIFEST_NAME = "manifest.json"
+REPLACED_SUFFIX = ".replaced"
+"""End of the hidden folder that holds a bundle while another takes its place: ``.1.replaced``."""
 MAX_TOKENS = 65_536
 """Largest token limit that a manifest may state; the server allocates memory for this many."""
 MAX_VOCAB_SIZE = 2**24
 MAX_LAYERS = 10_000
+MAX_DIMENSION = 2**20
+"""Largest dimension of the vectors of texts."""
 MAX_LENGTH_PENALTY = 10
 """As for requests."""
 PRECISIONS = ("fp32", "int8", "fp16")
@@ -34,6 +38,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRANSLATION_TOKENS = ("pad_id", "eos_id", "unk_id")
 _EMBEDDING_TOKENS = ("pad_id", "cls_id", "sep_id")
 _POOLED_OUTPUTS = ("mean_pooled", "cls_pooled", "max_pooled")
+_ADDITIONAL_OUTPUTS = {
+    embedding_pb2.POOLING_LAST: "last_pooled",
+    embedding_pb2.POOLING_WEIGHTED_MEAN: "weighted_mean_pooled",
+    embedding_pb2.POOLING_MEAN_SQRT_LENGTH: "mean_sqrt_length_pooled",
+}
 
 
 def problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -156,9 +165,14 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield f"embedding.pooling has no value {defaults.pooling}"
     if defaults.default_prompt and defaults.default_prompt not in defaults.prompts:
         yield "embedding.default_prompt is not among embedding.prompts"
+    yield from _text_vector_problems(manifest)
     yield from _graph_problems(manifest, ("embedder",))
     layers = range(num_layers(manifest.architecture.encoder) + 1)
-    outputs = {*_POOLED_OUTPUTS, *(f"hidden_{layer}" for layer in layers)}
+    additional = manifest.architecture.text_vectors.additional_poolings
+    outputs = {
+        *(*_POOLED_OUTPUTS, *(_ADDITIONAL_OUTPUTS.get(pooling, "") for pooling in additional)),
+        *(f"hidden_{layer}" for layer in layers),
+    }
     for precision in manifest.precisions:
         if different := sorted(outputs ^ set(precision.embedder.outputs)):
             yield (
@@ -168,6 +182,22 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):
         yield "special_tokens.mask_id is missing, but there is an mlm_head"
+
+
+def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    part, defaults = manifest.architecture.text_vectors, manifest.embedding
+    additional = part.additional_poolings
+    if not set(additional) <= set(_ADDITIONAL_OUTPUTS) or len(set(additional)) < len(additional):
+        yield "architecture.text_vectors.additional_poolings has an unknown or a repeated value"
+    if defaults.pooling in _ADDITIONAL_OUTPUTS and defaults.pooling not in additional:
+        yield "embedding.pooling is not among architecture.text_vectors.additional_poolings"
+    if not all(1 <= dense.d_output <= MAX_DIMENSION for dense in part.dense_layers):
+        yield f"architecture.text_vectors: d_output must be between 1 and {MAX_DIMENSION}"
+    if defaults.num_prompt_tokens:
+        if not part.excludes_prompt or not defaults.default_prompt:
+            yield "embedding.num_prompt_tokens is set without excludes_prompt and a default prompt"
+        if defaults.num_prompt_tokens >= manifest.limits.max_tokens:
+            yield "embedding.num_prompt_tokens must be less than limits.max_tokens"
 
 
 def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:

@@ -5,12 +5,17 @@ from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
 
 
 def translation_sizes(architecture: Architecture) -> TranslationSizes:
-    """Sizes of an encoder-decoder network; the first decoder layer's if layers differ."""
+    """Sizes of an encoder-decoder network; the first decoder layer's if layers differ.
+
+    Heads are those of cross-attention if the layer has no self-attention.
+    """
     first = architecture.decoder.groups[0]
+    has_attention = first.HasField("self_attention")
+    attention = first.self_attention if has_attention else first.cross_attention
     return TranslationSizes(
         d_model=architecture.d_model,
-        num_heads=first.self_attention.num_heads,
-        head_dim=first.self_attention.head_dim,
+        num_heads=attention.num_heads,
+        head_dim=attention.head_dim,
         d_feed_forward=first.feed_forward.d_feed_forward,
         num_encoder_layers=num_layers(architecture.encoder),
         num_decoder_layers=num_layers(architecture.decoder),
@@ -20,7 +25,7 @@ def translation_sizes(architecture: Architecture) -> TranslationSizes:
 
 def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
     """Sizes of an encoder; the first layer's if layers differ."""
-    first = architecture.encoder.groups[0]
+    first, dimension = architecture.encoder.groups[0], text_dimension(architecture)
     return EmbeddingSizes(
         d_model=architecture.d_model,
         num_heads=first.self_attention.num_heads,
@@ -28,7 +33,14 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
         d_feed_forward=first.feed_forward.d_feed_forward,
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
+        text_dimension=dimension if dimension != architecture.d_model else None,
     )
+
+
+def text_dimension(architecture: Architecture) -> int:
+    """Dimension of the vectors of whole texts."""
+    widths = [dense.d_output for dense in architecture.text_vectors.dense_layers]
+    return [architecture.d_model, *widths][-1]
 
 
 def num_layers(stack: Stack) -> int:

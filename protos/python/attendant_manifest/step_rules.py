@@ -15,8 +15,8 @@ MAX_STEP_TOKENS = 16
 _INPUTS = ("tokens", "past_lengths", "total_length", "source_lengths")
 _OUTPUTS = ("candidate_ids", "candidate_log_probabilities")
 _UPDATES = {
-    bundle_pb2.STATE_OWNER_ROW: bundle_pb2.STATE_UPDATE_GROWS,
-    bundle_pb2.STATE_OWNER_SOURCE: bundle_pb2.STATE_UPDATE_CONSTANT,
+    bundle_pb2.STATE_OWNER_ROW: (bundle_pb2.STATE_UPDATE_GROWS, bundle_pb2.STATE_UPDATE_REPLACED),
+    bundle_pb2.STATE_OWNER_SOURCE: (bundle_pb2.STATE_UPDATE_CONSTANT,),
 }
 _TYPES = (embedding_pb2.DATA_TYPE_FLOAT32, embedding_pb2.DATA_TYPE_FLOAT16)
 
@@ -45,7 +45,7 @@ def _states_key(step: bundle_pb2.StepGraph) -> tuple[object, ...]:
     """The properties that determine the memory layout of row states and source states."""
     return tuple(
         tuple(
-            (state.data_type, tuple(state.shape), state.encoder_output)
+            (state.data_type, state.update, tuple(state.shape), state.encoder_output)
             for state in step.states
             if state.owner == owner
         )
@@ -120,18 +120,24 @@ def _state_problems(
 ) -> Iterator[str]:
     if state.owner not in _UPDATES:
         yield "owner is missing"
-    elif state.update != _UPDATES[state.owner]:
-        wanted = bundle_pb2.StateUpdate.Name(_UPDATES[state.owner])
+    elif state.update not in _UPDATES[state.owner]:
+        wanted = " or ".join(map(bundle_pb2.StateUpdate.Name, _UPDATES[state.owner]))
         yield f"only {wanted} is supported for this owner"
     if state.data_type not in _TYPES:
         yield "data_type must be DATA_TYPE_FLOAT32 or DATA_TYPE_FLOAT16"
-    if len(state.shape) != 3 or state.shape[1] != 0:
-        yield "shape must be [heads, 0, width]"
-    elif not all(1 <= state.shape[i] <= MAX_DIMENSION for i in (0, 2)):
-        yield f"sizes in shape must be between 1 and {MAX_DIMENSION}"
     is_row = state.owner == bundle_pb2.STATE_OWNER_ROW
+    is_replaced = state.update == bundle_pb2.STATE_UPDATE_REPLACED
+    sizes = list(state.shape) if is_replaced else [s for i, s in enumerate(state.shape) if i != 1]
+    if is_replaced and len(state.shape) != 1:
+        yield "shape must be [width]"
+    elif not is_replaced and (len(state.shape) != 3 or state.shape[1] != 0):
+        yield "shape must be [heads, 0, width]"
+    elif not all(1 <= size <= MAX_DIMENSION for size in sizes):
+        yield f"sizes in shape must be between 1 and {MAX_DIMENSION}"
     counts = (step.num_tokens,) if is_row else (0, step.num_tokens)
-    if len(state.outputs) not in counts:
+    if is_replaced and len(state.outputs) != 1:
+        yield "outputs must have one entry for a replaced state"
+    elif not is_replaced and len(state.outputs) not in counts:
         yield "outputs must have an entry for each of num_tokens"
     if is_row and state.encoder_output:
         yield "encoder_output is not supported for a state of a row"

@@ -1,6 +1,6 @@
 """The description of a model, independent of the format of its bundle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -25,6 +25,13 @@ class Pooling(IntEnum):
     MEAN = 1
     CLS = 2
     MAX = 3
+    LAST = 4
+    WEIGHTED_MEAN = 5
+    MEAN_SQRT_LENGTH = 6
+
+
+COMMON_POOLINGS = (Pooling.MEAN, Pooling.CLS, Pooling.MAX)
+"""The poolings of every embedding model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,9 @@ class ModelDescription:
     max_tokens: int = 0
     """Maximum number of tokens of a text to embed."""
     d_model: int = 0
-    """Dimension of an embedding."""
+    """Dimension of the vector of a token."""
+    text_dimension: int = 0
+    """Dimension of the vector of a text."""
     num_layers: int = 0
     """Number of layers of an embedding model."""
     vocab_size: int = 0
@@ -85,6 +94,12 @@ class ModelDescription:
     """Whether the model can fill masks."""
     default_pooling: Pooling = Pooling.MEAN
     default_normalize: bool = False
+    additional_poolings: Sequence[Pooling] = ()
+    """Poolings in addition to `COMMON_POOLINGS`."""
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """Texts to put before a text to embed, by name."""
+    default_prompt: str = ""
+    """Name of the prompt of a request that chooses none. Empty for no prompt."""
     published: dict[str, Any] = field(default_factory=dict)
     """Facts that the server passes on to callers, as JSON values by their names in the manifest:
     limits, sizes, licence, credits, provenance, quality, parity."""

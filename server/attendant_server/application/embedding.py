@@ -10,7 +10,12 @@ from numpy.typing import NDArray
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import ModelKind, Pooling
+from attendant_server.application.descriptions import (
+    COMMON_POOLINGS,
+    ModelDescription,
+    ModelKind,
+    Pooling,
+)
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
@@ -38,6 +43,9 @@ OUTPUTS = {
     Pooling.MEAN: "mean_pooled",
     Pooling.CLS: "cls_pooled",
     Pooling.MAX: "max_pooled",
+    Pooling.LAST: "last_pooled",
+    Pooling.WEIGHTED_MEAN: "weighted_mean_pooled",
+    Pooling.MEAN_SQRT_LENGTH: "mean_sqrt_length_pooled",
 }
 
 
@@ -114,19 +122,26 @@ class Embedder:
         """
         model = self._checked_model(request)
         description = model.description
-        output = OUTPUTS[known_value("pooling", request.pooling, description.default_pooling)]
-        num_bytes = len(request.texts) * description.d_model * FLOAT_BYTES
+        output = OUTPUTS[_chosen_pooling(request.pooling, description)]
+        num_bytes = len(request.texts) * description.text_dimension * FLOAT_BYTES
         self._limits.check_response("texts", num_bytes)
+        prompt = description.prompts.get(description.default_prompt, "")
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_tokens,
+            request.truncation,
+            prompt_length=len(prompt),
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
-        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
+        to_read = [prompt + text for text in request.texts] if prompt else request.texts
+        texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
         call = EmbedCall([text.token_ids for text in good(texts)], (output,), deadline)
         results = await model.answer(call)
 
-        vectors = _stacked(texts, [result[output] for result in results], description.d_model)
+        vectors = _stacked(
+            texts, [result[output] for result in results], description.text_dimension
+        )
         default = description.default_normalize
         if default if request.normalize is None else request.normalize:
             _normalize(vectors)
@@ -190,6 +205,16 @@ def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
     return chosen
 
 
+def _chosen_pooling(requested: int, description: ModelDescription) -> Pooling:
+    """The requested pooling, by default the model's. Raises InvalidRequest if it has no such."""
+    pooling = known_value("pooling", requested, description.default_pooling)
+    offered = (*COMMON_POOLINGS, *description.additional_poolings)
+    if pooling not in offered:
+        names = ", ".join(each.name for each in offered)
+        raise InvalidRequest("pooling", f"is {pooling.name}, but the model offers {names}")
+    return pooling
+
+
 def _embedded_text(
     tokenization: TokenizationOptions, text: TokenizedOrError
 ) -> EmbeddedText | InvalidRequest:
@@ -199,10 +224,10 @@ def _embedded_text(
 
 
 def _stacked(
-    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], d_model: int
+    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], dimension: int
 ) -> NDArray[np.float32]:  # (texts, d)
     """The vectors of all texts, with zeros for texts with a fault."""
-    stacked = np.zeros((len(texts), d_model), np.float32)
+    stacked = np.zeros((len(texts), dimension), np.float32)
     if vectors:
         is_good = [not isinstance(text, InvalidRequest) for text in texts]
         stacked[is_good] = np.stack(vectors)

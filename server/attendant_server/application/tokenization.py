@@ -60,6 +60,9 @@ class TokenizationOptions:
     """Tokens put before every text."""
     after: Sequence[Token] = ()
     """Tokens put after every text."""
+    prompt_length: int = 0
+    """Number of first characters of every text that are a prompt. Truncation keeps the prompt, and
+    a prompt alone is no text."""
 
     def report(self, text: TokenizedText) -> TruncationReport | None:
         """The truncation of a text; None when no tokens were dropped."""
@@ -74,6 +77,7 @@ def tokenization_options(
     truncation: int,
     before: Sequence[Token] = (),
     after: Sequence[Token] = (),
+    prompt_length: int = 0,
 ) -> TokenizationOptions:
     """The options of texts with a limit; raises InvalidRequest.
 
@@ -85,6 +89,7 @@ def tokenization_options(
         known_value("truncation", truncation, Truncation.REFUSE),
         before=before,
         after=after,
+        prompt_length=prompt_length,
     )
 
 
@@ -175,7 +180,7 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
         tokens = tokens.between(options.before, options.after)
     if options.max_tokens is None:
         return tokens
-    if tokens.is_empty:
+    if tokens.is_empty_after(options.prompt_length):
         problem = "is empty, or has nothing that the model can read"
         return InvalidRequest(field.format(number), problem)
     if len(tokens) <= options.max_tokens:
@@ -183,6 +188,6 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     if options.truncation is Truncation.RIGHT:
         return tokens.cut_end(options.max_tokens)
     if options.truncation is Truncation.LEFT:
-        return tokens.cut_beginning(options.max_tokens)
+        return tokens.cut_beginning(options.max_tokens, options.prompt_length)
     problem = f"at most {options.max_tokens} tokens, got {len(tokens)}"
     return InvalidRequest(field.format(number), problem)

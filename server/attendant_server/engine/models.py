@@ -83,7 +83,10 @@ class DecoderCache(Protocol):
         """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
-        """Copy cache positions between rows. No row is both read and written."""
+        """Copy cache positions between rows. No row is both read and written.
+
+        States without positions are copied whole.
+        """
 
     def keep(self, num_slots: int, longest_row: int) -> None:
         """Declare the slots from ``num_slots`` on unused, so that others can take their memory.

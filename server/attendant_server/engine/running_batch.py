@@ -169,12 +169,11 @@ class RunningBatch:
                 continue
             rows, search = self._rows[slot], sentence.search
             own_copies = search.advance(token_ids[rows], log_probabilities[rows])
-            if not search.is_finished:
-                self._tokens[rows] = search.next_tokens
-                copies += (
-                    CacheCopy(rows.start + row, rows.start + parent, start, stop)
-                    for row, parent, start, stop in own_copies
-                )
+            if search.is_finished:
+                continue
+            self._tokens[rows] = search.next_tokens
+            for row, parent, start, stop in own_copies:
+                copies.append(CacheCopy(rows.start + row, rows.start + parent, start, stop))
         if copies:
             self._cache.copy(copies)
 

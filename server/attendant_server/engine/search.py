@@ -82,7 +82,9 @@ class GreedySearch:
         self.next_tokens = [start_token_id]
         self.is_finished = False
         self._max_tokens, self._eos_id = options.max_output_tokens, eos_id
-        self._length_penalty, self._forced = options.length_penalty, options.forced_token_ids
+        self._length_penalty = options.length_penalty
+        self._forced = options.forced_token_ids
+        """The tokens that are still to be forced."""
         self._is_dropped = False
         self._token_ids: list[int] = []
         self._log_probabilities: list[float] = []
@@ -105,8 +107,9 @@ class GreedySearch:
         self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
     ) -> Sequence[CacheCopy]:
         """Append the best candidate of each token that the step decoded, up to the end token."""
-        if len(self._token_ids) < len(self._forced):
-            forced = self._forced[len(self._token_ids) :][: len(token_ids[0])]
+        if self._forced:
+            forced = self._forced[: len(token_ids[0])]
+            self._forced = self._forced[len(forced) :]
             token_ids = [[*forced, *token_ids[0][len(forced) :]]]
             log_probabilities = [[0.0] * len(forced) + [*log_probabilities[0][len(forced) :]]]
         num_taken = self.num_taken(token_ids)

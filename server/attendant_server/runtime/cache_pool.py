@@ -7,11 +7,17 @@ that it is not copied whenever a sentence joins or grows. The capacity of all bu
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from attendant_server.engine.models import CacheFigures
-from attendant_server.runtime.cache_sizes import POSITION_STEP, CacheSizes, in_steps, num_steps
+from attendant_server.runtime.cache_sizes import (
+    POSITION_STEP,
+    CacheSizes,
+    StateLayout,
+    in_steps,
+    num_steps,
+)
 from attendant_server.runtime.sessions import MEMORY_ERRORS
 
 logger = logging.getLogger(__name__)
@@ -29,18 +35,17 @@ class CachePool:
     """The buffers of all caches of one worker.
 
     ``allocated`` is at most 1.5 x ``needed`` plus a spare. It is also at most the limit, if the
-    engine admits no sentences whose need can exceed the limit. Counts are in positions of all
-    layers.
+    engine admits no sentences whose need can exceed the limit. Both are in bytes.
     """
 
     def __init__(
         self, sizes: CacheSizes, max_bytes: int = NO_LIMIT, spare_bytes: int = SPARE_BYTES
     ) -> None:
         self.sizes = sizes
-        self.max_positions = max_bytes // sizes.position_bytes
+        self.max_bytes = max_bytes
         self.needed = self.allocated = 0
         self.buffers: list[CacheBuffer] = []
-        self._spare = spare_bytes // sizes.position_bytes
+        self._spare = spare_bytes
         self.figures = CacheFigures(0, 0)
         """As of the last step, or up to date if nothing runs."""
 
@@ -59,24 +64,25 @@ class CachePool:
         self._publish()
 
     def grant(self, buffer: "CacheBuffer") -> int:
-        """The new capacity of a buffer whose need exceeds its capacity."""
-        needed = buffer.needed
+        """The new capacity of a buffer whose need exceeds its capacity, in positions."""
+        needed, each = buffer.needed, buffer.position_bytes
         for least in (_in_place, _with_half):
-            self._shrink(_with_half(buffer) - self._room(buffer), least, growing=buffer)
+            self._shrink((_with_half(buffer) - self._room(buffer)) * each, least, growing=buffer)
         # Has an effect only near the limit of the pool.
-        self._shrink(needed - self._room(buffer), _exactly, growing=buffer)
+        self._shrink((needed - self._room(buffer)) * each, _exactly, growing=buffer)
         return max(needed, min(4 * needed, self._room(buffer)))
 
     def _most_to_grow(self) -> int:
-        """The capacity to which all buffers together may grow.
+        """The bytes to which all buffers together may grow.
 
         Growth stops well below the bound that `settle` enforces, so that shrinking is rare.
         """
-        return min(self.needed * 11 // 8 + self._spare * 3 // 4, self.max_positions)
+        return min(self.needed * 11 // 8 + self._spare * 3 // 4, self.max_bytes)
 
     def _room(self, buffer: "CacheBuffer") -> int:
-        """The capacity to which a buffer may grow."""
-        return self._most_to_grow() - (self.allocated - buffer.capacity)
+        """The capacity to which a buffer may grow, in positions."""
+        each = buffer.position_bytes
+        return (self._most_to_grow() - self.allocated) // each + buffer.capacity
 
     def _shrink(
         self,
@@ -84,15 +90,15 @@ class CachePool:
         least: Callable[["CacheBuffer"], int],
         growing: "CacheBuffer | None" = None,
     ) -> None:
-        """Take up to ``surplus`` positions from the other buffers.
+        """Take up to ``surplus`` bytes from the other buffers.
 
         ``least`` returns the least capacity of a buffer. Buffers without a need come first, then
         those with the largest excess over their need.
         """
         if surplus <= 0:
             return
-        for buffer in sorted(self.buffers, key=lambda b: (b.needed > 0, b.needed - b.capacity)):
-            capacity = max(buffer.capacity - surplus, least(buffer))
+        for buffer in sorted(self.buffers, key=_shrinks_later):
+            capacity = max(buffer.capacity + -surplus // buffer.position_bytes, least(buffer))
             has_failed = buffer.failed_need == buffer.needed
             if buffer is not growing and capacity < buffer.capacity and not has_failed:
                 before = buffer.capacity
@@ -102,11 +108,15 @@ class CachePool:
                     if buffer.failed_need is None:
                         logger.warning("event=cache_shrink_failed", exc_info=True)
                     buffer.failed_need = buffer.needed
-                surplus -= before - buffer.capacity
+                surplus -= (before - buffer.capacity) * buffer.position_bytes
 
     def _publish(self) -> None:
-        each = self.sizes.position_bytes
-        self.figures = CacheFigures(self.needed * each, self.allocated * each)
+        self.figures = CacheFigures(self.needed, self.allocated)
+
+
+def _shrinks_later(buffer: "CacheBuffer") -> tuple[bool, int]:
+    """The order in which buffers give memory back."""
+    return buffer.needed > 0, (buffer.needed - buffer.capacity) * buffer.position_bytes
 
 
 def _in_place(buffer: "CacheBuffer") -> int:
@@ -123,7 +133,7 @@ def _exactly(buffer: "CacheBuffer") -> int:
 
 
 class CacheBuffer(ABC):
-    """Keys and values, in all layers, of the rows or of the sources of one width.
+    """All states of one kind, in all layers, of the rows or of the sources of one width.
 
     The memory of each tensor is laid out as (entries, heads, positions, head_dim). The number of
     entries that fit follows from ``num_positions``.
@@ -132,19 +142,19 @@ class CacheBuffer(ABC):
     def __init__(
         self,
         pool: CachePool,
+        layout: StateLayout,
         max_entries: int,
-        max_positions: int,
         most_excess: int,
     ) -> None:
         """Take no memory yet. Entries have at most ``most_excess`` x the positions they need."""
-        self.sizes = pool.sizes
+        self.layout, self.position_bytes = layout, layout.position_bytes
         self.needed = self.capacity = 0
         """Positions of all entries together."""
         self.num_positions = 0
         """Positions of each entry, in the present layout."""
         self.failed_need: int | None = None
         """The need for which the buffer could not shrink. None after any change of its capacity."""
-        self._pool, self._max_positions = pool, max_positions
+        self._pool, self._max_positions = pool, layout.max_positions
         self._max_entries = max_entries
         self._most_excess = most_excess
         self.num_entries = 0
@@ -159,9 +169,7 @@ class CacheBuffer(ABC):
         """
         self._longest = in_steps(longest, self._max_positions)
         self._num_used, self.num_entries = num_used, num_entries
-        needed = num_entries * self._longest
-        self._pool.needed += needed - self.needed
-        self.needed = needed
+        self._need(num_entries * self._longest)
         if self.needed > self.capacity:
             self._change(min(self._pool.grant(self), self._max_entries * self._max_positions))
         elif not self._is_laid_out_well(self.capacity):
@@ -172,14 +180,16 @@ class CacheBuffer(ABC):
         """Reduce the need to the first ``num_entries`` entries of ``longest`` positions."""
         self._longest = in_steps(longest, self._max_positions)
         self._num_used = self.num_entries = num_entries
-        needed = min(self.needed, num_entries * self._longest)
-        self._pool.needed += needed - self.needed
-        self.needed = needed
+        self._need(min(self.needed, num_entries * self._longest))
 
     def clear(self) -> None:
         """Reduce the need to nothing; the memory stays."""
-        self._pool.needed -= self.needed
-        self.needed = self._num_used = self.num_entries = 0
+        self._need(0)
+        self._num_used = self.num_entries = 0
+
+    def _need(self, needed: int) -> None:
+        self._pool.needed += (needed - self.needed) * self.position_bytes
+        self.needed = needed
 
     def resize(self, capacity: int) -> None:
         """Shrink to ``capacity``, at least the need; to 0 if not even one entry would fit."""
@@ -190,7 +200,7 @@ class CacheBuffer(ABC):
 
     def _change(self, capacity: int) -> None:
         self._lay_out_again(capacity)
-        self._pool.allocated += capacity - self.capacity
+        self._pool.allocated += (capacity - self.capacity) * self.position_bytes
         self.capacity, self.failed_need = capacity, None
 
     def _is_laid_out_well(self, capacity: int) -> bool:
@@ -243,10 +253,10 @@ NOTHING = _Need(0, 0, 0)
 
 
 class WidthBuffers:
-    """The two buffers of one search width, and the need that they were last fitted to."""
+    """The buffers of one search width, and the need that they were last fitted to."""
 
     def __init__(
-        self, pool: CachePool, width: int, rows: CacheBuffer, sources: CacheBuffer
+        self, pool: CachePool, width: int, rows: Sequence[CacheBuffer], sources: CacheBuffer
     ) -> None:
         self._pool, self._width, self._rows, self._sources = pool, width, rows, sources
         self._fitted = NOTHING
@@ -261,7 +271,8 @@ class WidthBuffers:
 
     def keep(self, num_slots: int, longest_row: int, longest_source: int) -> None:
         """Reduce the need after sentences have left; the next step gives memory back."""
-        self._rows.keep(num_slots * self._width, max(longest_row, 1))
+        for rows in self._rows:
+            rows.keep(num_slots * self._width, max(longest_row, 1))
         self._sources.keep(num_slots, longest_source)
         self._fitted = _Need(0, num_steps(longest_row), num_steps(longest_source))
 
@@ -275,11 +286,13 @@ class WidthBuffers:
 
     def release(self) -> None:
         """Reduce the need to nothing; a little memory stays for the next sentence."""
-        self._rows.clear()
+        for rows in self._rows:
+            rows.clear()
         self._sources.clear()
         self._fitted = NOTHING
         self._pool.settle()
 
     def _fit(self, num_used: int, num_slots: int, longest_row: int, longest_source: int) -> None:
-        self._rows.fit(num_used * self._width, num_slots * self._width, longest_row)
+        for rows in self._rows:
+            rows.fit(num_used * self._width, num_slots * self._width, longest_row)
         self._sources.fit(num_used, num_slots, longest_source)

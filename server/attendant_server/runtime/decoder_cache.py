@@ -12,6 +12,7 @@ import onnxruntime
 from attendant_server.engine.models import Candidates, StepInput
 from attendant_server.runtime.cache_pool import CacheBuffer, CachePool, WidthBuffers
 from attendant_server.runtime.model_graphs import ThreadedStep
+from attendant_server.runtime.replaced_states import AlternatingStep, ReplacedStates, as_vectors
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
 from attendant_server.runtime.step import BoundStep, StepInputBuffers
@@ -26,8 +27,9 @@ Buffer = TypeVar("Buffer", bound=CacheBuffer)
 class OnnxDecoderCache(ABC, Generic[Buffer]):
     """The caches of sentences searched with one width, and the steps over them.
 
-    Self-attention caches hold an entry for each row, cross-attention caches one for each slot. A
-    step is bound to the first entries of both and writes new keys and values in place.
+    Self-attention caches and replaced states hold an entry for each row, cross-attention caches one
+    for each slot. A step is bound to the first entries of each. It writes new keys and values in
+    place, and replaced states to their other copy.
     """
 
     def __init__(
@@ -36,18 +38,26 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         width: int,
         inputs: StepInputBuffers,
         pool: CachePool,
-        past: Buffer,
+        past: Buffer | None,
+        replaced: Buffer | None,
         cross: Buffer,
     ) -> None:
-        """``past`` and ``cross`` are the buffers in ``pool`` for rows and for slots."""
+        """``past`` and ``replaced`` are buffers in ``pool`` for rows, ``cross`` is for slots.
+
+        The model has growing states, replaced states or both; without them the buffer is None.
+        """
         self._graph, self._signature, self._width = graph, graph.signature, width
         self.num_step_tokens = self._signature.num_tokens
         self._num_extra_positions = self._signature.num_extra_positions
         self._inputs, self._source_lengths = inputs, inputs.source_lengths
         self._past, self._cross = past, cross
-        self._buffers = WidthBuffers(pool, width, past, cross)
+        self._replaced = None if replaced is None else ReplacedStates(replaced)
+        rows = [buffer for buffer in (past, replaced) if buffer is not None]
+        self._row_buffer = rows[0]
+        """Its number of positions is the one that steps are bound to."""
+        self._buffers = WidthBuffers(pool, width, rows, cross)
         self._shortlists: Shortlists | None = None
-        self._bindings: dict[tuple[int, ...], BoundStep] = {}
+        self._bindings: dict[tuple[int, ...], BoundStep | AlternatingStep] = {}
 
     def keep(self, num_slots: int, longest_row: int) -> None:
         """Keep the first ``num_slots`` slots, whose rows hold at most ``longest_row`` positions."""
@@ -74,7 +84,7 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
         key = (
             id(session),
             num_slots,
-            self._past.num_positions,
+            self._row_buffer.num_positions,
             self._cross.num_positions,
             step_input.num_candidates,
         )
@@ -89,14 +99,30 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
 
     def _bind(
         self, session: onnxruntime.InferenceSession, num_slots: int, num_candidates: int
+    ) -> BoundStep | AlternatingStep:
+        replaced = self._replaced
+        if replaced is None:
+            return self._bind_caches(session, num_slots, num_candidates)
+        vectors = as_vectors(self._first_entries(replaced.buffer, num_slots * self._width))
+        steps = []
+        for read, written in ((0, 1), (1, 0)):
+            bound = self._bind_caches(session, num_slots, num_candidates)
+            each = vectors[replaced.copies(read)], vectors[replaced.copies(written)]
+            bound.bind_states(self._signature.replaced_states, *each)
+            steps.append(bound)
+        return AlternatingStep(replaced, steps)
+
+    def _bind_caches(
+        self, session: onnxruntime.InferenceSession, num_slots: int, num_candidates: int
     ) -> BoundStep:
-        num_rows = num_slots * self._width
-        bound = BoundStep(
-            session, self._inputs, num_rows, num_slots, num_candidates, self._signature
-        )
-        bound.bind_caches(
-            self._first_entries(self._past, num_rows), self._first_entries(self._cross, num_slots)
-        )
+        """A step that is bound to all caches, which it writes in place."""
+        num_rows, signature = num_slots * self._width, self._signature
+        bound = BoundStep(session, self._inputs, num_rows, num_slots, num_candidates, signature)
+        if self._past is not None:
+            past = self._first_entries(self._past, num_rows)
+            bound.bind_states(signature.growing_states, past, past)
+        cross = self._first_entries(self._cross, num_slots)
+        bound.bind_states(signature.source_states, cross, cross)
         return bound
 
     def _unbind(self) -> None:

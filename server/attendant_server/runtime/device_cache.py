@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy
 from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
-from attendant_server.runtime.cache_sizes import CacheSizes
+from attendant_server.runtime.cache_sizes import StateLayout
 from attendant_server.runtime.decoder_cache import OnnxDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
 from attendant_server.runtime.sessions import Buffer, Tensor, graph_session
@@ -23,34 +23,34 @@ WORD_BYTES = 8
 
 
 class KeyValueBuffer:
-    """Keys and values of all layers, (tensors, entries, heads, positions, head_dim), in one buffer.
+    """States of one kind, (tensors, entries, heads, positions, head_dim), in one buffer.
 
     An entry is a row, a slot, or a text of an encoded batch.
     """
 
     def __init__(
-        self, sizes: CacheSizes, num_entries: int, num_positions: int, device: str
+        self, layout: StateLayout, num_entries: int, num_positions: int, device: str
     ) -> None:
         """Allocate it; the content is undefined."""
         self.num_positions = num_positions
-        self._sizes, self._device = sizes, device
-        self._shape = (num_entries, sizes.num_heads, num_positions, sizes.head_dim)
-        self._bytes_each = prod(self._shape) * sizes.dtype.itemsize
-        self._buffer = Buffer(sizes.num_tensors * self._bytes_each // WORD_BYTES, device)
+        self._layout, self._device = layout, device
+        self._shape = (num_entries, layout.num_heads, num_positions, layout.head_dim)
+        self._bytes_each = prod(self._shape) * layout.dtype.itemsize
+        self._buffer = Buffer(layout.num_tensors * self._bytes_each // WORD_BYTES, device)
         positions_each = prod(self._shape[:3])
-        words = sizes.head_dim * sizes.dtype.itemsize // WORD_BYTES
+        words = layout.head_dim * layout.dtype.itemsize // WORD_BYTES
         self._by_position = self._buffer.tensor(
-            np.int64, (sizes.num_tensors * positions_each, words)
+            np.int64, (layout.num_tensors * positions_each, words)
         )
         """The whole buffer as (positions, words): a row for each position of each head."""
-        tensors = np.arange(sizes.num_tensors)[:, None] * positions_each
-        self._strips = (tensors + np.arange(sizes.num_heads) * num_positions).ravel()
+        tensors = np.arange(layout.num_tensors)[:, None] * positions_each
+        self._strips = (tensors + np.arange(layout.num_heads) * num_positions).ravel()
         """Where entry 0 begins for each tensor and head, in positions."""
 
     def tensor(self, index: int, num_entries: int) -> Tensor:
-        """The first entries of tensor ``index`` of `CacheSizes.num_tensors`."""
+        """The first entries of tensor ``index`` of `StateLayout.num_tensors`."""
         shape = (num_entries, *self._shape[1:])
-        return self._buffer.tensor(self._sizes.dtype, shape, index * self._bytes_each)
+        return self._buffer.tensor(self._layout.dtype, shape, index * self._bytes_each)
 
     def zero(self) -> None:
         """Fill it with zeros."""
@@ -94,7 +94,7 @@ class KeyValueBuffer:
 
     def _starts(self, entries: Sequence[int]) -> NDArray[np.int64]:
         """Positions between the beginning of entry 0 and that of each of ``entries``."""
-        return np.asarray(entries, dtype=np.int64) * (self._sizes.num_heads * self.num_positions)
+        return np.asarray(entries, dtype=np.int64) * (self._layout.num_heads * self.num_positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +115,13 @@ class DeviceBuffer(CacheBuffer):
         self,
         device: str,
         pool: CachePool,
+        layout: StateLayout,
         max_entries: int,
-        max_positions: int,
         most_excess: int,
         on_moved: Callable[[], None],
     ) -> None:
         """``on_moved`` is called before the memory is replaced, so that no step uses it again."""
-        super().__init__(pool, max_entries, max_positions, most_excess)
+        super().__init__(pool, layout, max_entries, most_excess)
         self._device, self._on_moved = device, on_moved
 
     def lay_out(self, capacity: int, num_positions: int, num_entries: int, num_kept: int) -> None:
@@ -132,7 +132,7 @@ class DeviceBuffer(CacheBuffer):
             return
         try:
             fitting = capacity // num_positions
-            entries = KeyValueBuffer(self.sizes, fitting, num_positions, self._device)
+            entries = KeyValueBuffer(self.layout, fitting, num_positions, self._device)
             entries.zero()
             if before is not None and num_entries:
                 entries.copy(range(num_entries), before, range(num_entries), num_kept)
@@ -154,43 +154,57 @@ class DeviceDecoderCache(OnnxDecoderCache[DeviceBuffer]):
         """For at most ``max_slots`` sentences of ``width`` rows; takes no memory yet."""
         sizes, max_rows = pool.sizes, max_slots * width
         inputs = StepInputBuffers(max_rows, max_slots, device)
-        past = DeviceBuffer(
-            device, pool, max_rows, sizes.max_target_positions, ANY_EXCESS, self._unbind
+        past, replaced = (
+            DeviceBuffer(device, pool, layout, max_rows, ANY_EXCESS, self._unbind)
+            if layout.num_tensors
+            else None
+            for layout in (sizes.growing, sizes.replaced)
         )
-        cross = DeviceBuffer(device, pool, max_slots, sizes.max_source_tokens, 2, self._unbind)
-        super().__init__(graph, width, inputs, pool, past, cross)
+        cross = DeviceBuffer(device, pool, sizes.sources, max_slots, 2, self._unbind)
+        super().__init__(graph, width, inputs, pool, past, replaced, cross)
 
     def load(self, slot: int, source: DeviceEncodedSentence) -> None:
         """Put an encoded source into a slot."""
         self._source_lengths[slot] = source.num_tokens
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
-        cross = self._cross.entries
-        assert cross is not None
+        if self._replaced is not None:
+            vectors, rows = self._entries(self._replaced.buffer), self._rows(slot)
+            vectors.copy(rows, vectors, rows, 1, num_kept=0)
+        cross = self._entries(self._cross)
         # Zeros after the end: masked positions still enter products, with a weight of zero, and
         # zero times a NaN of an earlier source would be NaN.
         cross.copy([slot], source.batch, [source.index], cross.num_positions, source.num_tokens)
 
     def move(self, origin: int, slot: int, num_positions: int) -> None:
         """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
-        past, cross = self._past.entries, self._cross.entries
-        assert past is not None
-        assert cross is not None
-        if num_positions:
-            past.copy(self._rows(slot), past, self._rows(origin), num_positions)
+        rows, origin_rows = self._rows(slot), self._rows(origin)
+        if self._past is not None and num_positions:
+            past = self._entries(self._past)
+            past.copy(rows, past, origin_rows, num_positions)
+        if self._replaced is not None:
+            vectors = self._entries(self._replaced.buffer)
+            vectors.copy(rows, vectors, origin_rows, 1)
+        cross = self._entries(self._cross)
         self._source_lengths[slot] = self._source_lengths[origin]
         cross.copy([slot], cross, [origin], cross.num_positions)
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy caches between rows, all in one run and from their first position."""
-        past = self._past.entries
-        assert past is not None
         rows, parents, _, stops = zip(*copies, strict=True)
-        past.copy(rows, past, parents, max(stops))
+        if self._past is not None:
+            past = self._entries(self._past)
+            past.copy(rows, past, parents, max(stops))
+        if self._replaced is not None:
+            vectors = self._entries(self._replaced.buffer)
+            vectors.copy(rows, vectors, parents, 1)
 
     def _first_entries(self, buffer: DeviceBuffer, num_entries: int) -> list[Tensor]:
-        entries = buffer.entries
-        assert entries is not None
-        return [entries.tensor(i, num_entries) for i in range(buffer.sizes.num_tensors)]
+        entries = self._entries(buffer)
+        return [entries.tensor(i, num_entries) for i in range(buffer.layout.num_tensors)]
+
+    def _entries(self, buffer: DeviceBuffer) -> KeyValueBuffer:
+        assert buffer.entries is not None
+        return buffer.entries
 
     def _rows(self, slot: int) -> range:
         return range(slot * self._width, (slot + 1) * self._width)

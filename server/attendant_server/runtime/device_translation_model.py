@@ -37,8 +37,13 @@ class DeviceTranslationModel(OnnxTranslationModel):
         """Load the graphs; raises ValueError if the device cannot run them with its caches."""
         super().__init__(bundle, num_threads, device, run_counter)
         sizes = self.cache_sizes
-        if sizes.head_dim * sizes.dtype.itemsize % WORD_BYTES:
-            raise ValueError(f"head_dim {sizes.head_dim} does not fill words of 64 bits")
+        for name, layout in (
+            ("head_dim", sizes.growing),
+            ("head_dim", sizes.sources),
+            ("width of replaced states", sizes.replaced),
+        ):
+            if layout.num_tensors and layout.head_dim * layout.dtype.itemsize % WORD_BYTES:
+                raise ValueError(f"{name} {layout.head_dim} does not fill words of 64 bits")
         check_input_devices(self.decoder_step.signature.step, self.decoder_step.shared, device)
 
     def encode(self, sources: Sequence[TokenIds]) -> list[EncodedSource]:
@@ -51,7 +56,7 @@ class DeviceTranslationModel(OnnxTranslationModel):
         self, source: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> KeyValueBuffer:
         num_texts, longest = source.shape
-        batch = KeyValueBuffer(self.cache_sizes, num_texts, longest, self._device)
+        batch = KeyValueBuffer(self.cache_sizes.sources, num_texts, longest, self._device)
         binding = self.encoder.shared.io_binding()
         Tensor.of(source).bind_input(binding, "source")
         Tensor.of(lengths).bind_input(binding, "source_lengths")

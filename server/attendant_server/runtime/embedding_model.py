@@ -37,6 +37,11 @@ class OnnxEmbeddingModel:
         self.num_layers = num_layers(manifest.architecture.encoder)
         self._last_hidden = f"hidden_{self.num_layers}"
         self._pad_id = manifest.special_tokens.pad_id
+        self._num_prompt_tokens = (
+            manifest.embedding.num_prompt_tokens
+            if manifest.architecture.text_vectors.excludes_prompt
+            else None
+        )
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
         )
@@ -54,8 +59,7 @@ class OnnxEmbeddingModel:
         if device == "cpu":
             self._try_graphs(bundle.graphs.embedder.outputs, manifest.limits.max_tokens)
         num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
-        token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
-        feeds = {"token_ids": token_ids, "lengths": lengths}
+        feeds = self._feeds([[self._pad_id] * num_tokens])
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
@@ -74,11 +78,17 @@ class OnnxEmbeddingModel:
         self, texts: Sequence[TokenIds], outputs: Sequence[str]
     ) -> dict[str, NDArray[np.float32]]:
         """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
-        token_ids, lengths = pad(texts, self._pad_id)
-        feeds = {"token_ids": token_ids, "lengths": lengths}
+        feeds = self._feeds(texts)
         with self._embedder.session() as session:
             arrays = session.run(list(outputs), feeds, self._run_options)
         return dict(zip(outputs, arrays, strict=True))
+
+    def _feeds(self, texts: Sequence[TokenIds]) -> dict[str, NDArray[np.int64]]:
+        token_ids, lengths = pad(texts, self._pad_id)
+        feeds = {"token_ids": token_ids, "lengths": lengths}
+        if self._num_prompt_tokens is not None:
+            feeds["num_prompt_tokens"] = np.full_like(lengths, self._num_prompt_tokens)
+        return feeds
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for hidden states (masks, d) of the last layer."""
@@ -101,6 +111,5 @@ class OnnxEmbeddingModel:
 
     def _run_embedder_and_shrink(self, num_tokens: int) -> None:
         """Run one text of this many tokens and release the working memory."""
-        token_ids, lengths = pad([[self._pad_id] * num_tokens], self._pad_id)
-        feeds = {"token_ids": token_ids, "lengths": lengths}
+        feeds = self._feeds([[self._pad_id] * num_tokens])
         self._embedder.shrink(lambda session: session.run([self._last_hidden], feeds))

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.models import CacheCopy
 from attendant_server.runtime.cache_pool import ANY_EXCESS, CacheBuffer, CachePool
+from attendant_server.runtime.cache_sizes import StateLayout
 from attendant_server.runtime.decoder_cache import OnnxDecoderCache
 from attendant_server.runtime.model_graphs import ThreadedStep
+from attendant_server.runtime.replaced_states import ReplacedStates
 from attendant_server.runtime.sessions import Tensor
 from attendant_server.runtime.shortlists import Shortlists
 from attendant_server.runtime.step import StepInputBuffers
@@ -42,8 +44,8 @@ class HostBuffer(CacheBuffer):
     def __init__(
         self,
         pool: CachePool,
+        layout: StateLayout,
         max_entries: int,
-        max_positions: int,
         most_excess: int,
         lengths: NDArray[np.integer],
         num_step_tokens: int = 0,
@@ -54,15 +56,14 @@ class HostBuffer(CacheBuffer):
         The last step added ``num_step_tokens`` to each. With ``has_zeros_behind``, unused positions
         are zero.
         """
-        super().__init__(pool, max_entries, max_positions, most_excess)
+        super().__init__(pool, layout, max_entries, most_excess)
         self._lengths, self._num_step_tokens = lengths, num_step_tokens
-        sizes = pool.sizes
-        self._num_tensors, self._size = sizes.num_tensors, sizes.num_heads * sizes.head_dim
-        num_bytes = max_entries * max_positions * self._size * sizes.dtype.itemsize
+        self._num_tensors, self._size = layout.num_tensors, layout.num_heads * layout.head_dim
+        num_bytes = max_entries * layout.max_positions * self._size * layout.dtype.itemsize
         self._stride = _in_pages(num_bytes)
         # Not from malloc, which keeps freed memory of this size.
         self._map = mmap.mmap(-1, self._num_tensors * self._stride, flags=MAP_FLAGS)
-        self.memory: NDArray[np.generic] = np.frombuffer(self._map, sizes.dtype).reshape(
+        self.memory: NDArray[np.generic] = np.frombuffer(self._map, layout.dtype).reshape(
             self._num_tensors, -1
         )
         """(tensors, elements)"""
@@ -79,9 +80,9 @@ class HostBuffer(CacheBuffer):
             self._give_back(capacity)
 
     def _set_tensors(self, num_entries: int, num_positions: int) -> None:
-        sizes, used = self.sizes, num_entries * num_positions * self._size
+        layout, used = self.layout, num_entries * num_positions * self._size
         self.tensors: NDArray[np.generic] = self.memory[:, :used].reshape(
-            self._num_tensors, num_entries, sizes.num_heads, num_positions, sizes.head_dim
+            self._num_tensors, num_entries, layout.num_heads, num_positions, layout.head_dim
         )
         """(tensors, entries, heads, positions, head_dim); the first entries of each lie together"""
 
@@ -109,7 +110,7 @@ class HostBuffer(CacheBuffer):
             self._map.madvise(mmap.MADV_DONTNEED)
             return
         # Lazily, because there is work: sentences that join soon find the same pages.
-        each = self._size * self.sizes.dtype.itemsize
+        each = self._size * self.layout.dtype.itemsize
         start, end = _in_pages(capacity * each), _in_pages(self.capacity * each)
         if start < end:
             for tensor in range(self._num_tensors):
@@ -139,23 +140,21 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
         signature, sizes, max_rows = graph.signature, pool.sizes, max_slots * width
         inputs = StepInputBuffers(max_rows, max_slots)
         self._reads_padding = signature.reads_source_padding
-        past = HostBuffer(
-            pool,
-            max_rows,
-            sizes.max_target_positions,
-            ANY_EXCESS,
-            inputs.lengths,
-            signature.num_tokens,
+        past, replaced = (
+            HostBuffer(pool, layout, max_rows, ANY_EXCESS, inputs.lengths, signature.num_tokens)
+            if layout.num_tensors
+            else None
+            for layout in (sizes.growing, sizes.replaced)
         )
         cross = HostBuffer(
             pool,
+            sizes.sources,
             max_slots,
-            sizes.max_source_tokens,
             1 if self._reads_padding else ANY_EXCESS,
             inputs.source_lengths,
             has_zeros_behind=self._reads_padding,
         )
-        super().__init__(graph, width, inputs, pool, past, cross)
+        super().__init__(graph, width, inputs, pool, past, replaced, cross)
         if signature.takes_shortlist:
             self._shortlists = Shortlists(max_slots, width, vocab_size)
 
@@ -166,6 +165,8 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
             assert source.shortlist is not None
             self._shortlists.load(slot, source.shortlist)
         self._buffers.fit_source(slot, int(self._source_lengths[: slot + 1].max()))
+        if self._replaced is not None:
+            self._vectors(self._replaced)[:, self._rows(slot)] = 0
         for cross, keys_values in zip(self._cross.tensors, source.keys_values, strict=True):
             cross[slot, :, : source.num_tokens] = keys_values
             if self._reads_padding:
@@ -176,8 +177,12 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
     def move(self, origin: int, slot: int, num_positions: int) -> None:
         """Move slot ``origin``, whose rows hold ``num_positions`` tokens, to ``slot``."""
         target, source = self._rows(slot), self._rows(origin)
-        past = self._past.tensors
-        past[:, target, :, :num_positions] = past[:, source, :, :num_positions]
+        if self._past is not None:
+            past = self._past.tensors
+            past[:, target, :, :num_positions] = past[:, source, :, :num_positions]
+        if self._replaced is not None:
+            vectors = self._vectors(self._replaced)
+            vectors[:, target] = vectors[:, source]
         lengths = self._inputs.lengths
         lengths[target] = lengths[source]
         self._source_lengths[slot] = self._source_lengths[origin]
@@ -191,9 +196,18 @@ class HostDecoderCache(OnnxDecoderCache[HostBuffer]):
 
     def copy(self, copies: Sequence[CacheCopy]) -> None:
         """Copy caches between rows. No row is both read and written."""
-        past = self._past.tensors
-        for row, parent, start, stop in copies:
-            past[:, row, :, start:stop] = past[:, parent, :, start:stop]
+        if self._past is not None:
+            past = self._past.tensors
+            for row, parent, start, stop in copies:
+                past[:, row, :, start:stop] = past[:, parent, :, start:stop]
+        if self._replaced is not None:
+            vectors = self._vectors(self._replaced)
+            for row, parent, _, _ in copies:
+                vectors[:, row] = vectors[:, parent]
+
+    def _vectors(self, states: ReplacedStates[HostBuffer]) -> NDArray[np.generic]:
+        """The current copies of the replaced states: (states, rows, 1, 1, width)."""
+        return states.buffer.tensors[states.copies(states.current)]
 
     def _first_entries(self, buffer: HostBuffer, num_entries: int) -> list[Tensor]:
         return [Tensor.of(tensor[:num_entries]) for tensor in buffer.tensors]

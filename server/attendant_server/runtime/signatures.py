@@ -43,9 +43,14 @@ class StepSignature:
         return any(state.reads_padding for state in self.source_states)
 
     @cached_property
-    def row_states(self) -> list[bundle_pb2.StateTensor]:
-        """States of a row, in the order of their layout in memory."""
-        return [s for s in self.step.states if s.owner == bundle_pb2.STATE_OWNER_ROW]
+    def growing_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a row that grow, in the order of their layout in memory."""
+        return [s for s in self.step.states if s.update == bundle_pb2.STATE_UPDATE_GROWS]
+
+    @cached_property
+    def replaced_states(self) -> list[bundle_pb2.StateTensor]:
+        """States of a row that each run replaces, in the order of their layout in memory."""
+        return [s for s in self.step.states if s.update == bundle_pb2.STATE_UPDATE_REPLACED]
 
     @cached_property
     def source_states(self) -> list[bundle_pb2.StateTensor]:

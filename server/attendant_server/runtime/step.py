@@ -99,17 +99,17 @@ class BoundStep:
         self._write(outputs.candidate_ids, Tensor.of(self._token_ids))
         self._write(outputs.candidate_log_probabilities, Tensor.of(self._log_probabilities))
 
-    def bind_caches(self, pasts: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-        """Bind the memory of the row states and the source states; the step writes it in place."""
-        signature = self._signature
-        for states, tensors in (
-            (signature.row_states, pasts),
-            (signature.source_states, sources),
-        ):
-            for state, tensor in zip(states, tensors, strict=True):
-                self._read(state.input, tensor)
-                for output in state.outputs:
-                    self._write(output, tensor)
+    def bind_states(
+        self,
+        states: Iterable[bundle_pb2.StateTensor],
+        read: Iterable[Tensor],
+        written: Iterable[Tensor],
+    ) -> None:
+        """Bind the memory that the step reads ``states`` from, and the memory that it writes."""
+        for state, before, after in zip(states, read, written, strict=True):
+            self._read(state.input, before)
+            for output in state.outputs:
+                self._write(output, after)
 
     def run(self, step_input: StepInput, listed: Listed | None = None) -> Candidates:
         """Run one step; the next step overwrites the returned arrays.

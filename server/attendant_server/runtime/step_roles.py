@@ -123,6 +123,6 @@ def _encoder_roles(step: bundle_pb2.StepGraph, shortlist_output: str) -> Iterato
 
 def _of_state(state: bundle_pb2.StateTensor) -> tuple[str, tuple[Dimension, ...]]:
     """Type and shape of a state."""
-    heads, _, width = state.shape
     owner = "rows" if state.owner == bundle_pb2.STATE_OWNER_ROW else "sources"
-    return DATA_TYPES[state.data_type], (owner, heads, f"positions of {owner}", width)
+    sizes = (size or f"positions of {owner}" for size in state.shape)
+    return DATA_TYPES[state.data_type], (owner, *sizes)

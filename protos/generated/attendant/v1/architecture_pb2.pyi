@@ -5,6 +5,7 @@ Architecture: the description of a network. The exporter builds its PyTorch mode
 part, and the manifest of a bundle stores it.
 """
 
+import attendant.v1.embedding_pb2
 import builtins
 import collections.abc
 import google.protobuf.descriptor
@@ -39,6 +40,10 @@ class _PositionKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """
     POSITION_KIND_LEARNED: _PositionKind.ValueType  # 3
     """A learned table."""
+    POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: _PositionKind.ValueType  # 4
+    """Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1: sines in the first half of the
+    channels, cosines in the second. The formula of tensor2tensor, fairseq and Marian; d_model is at least 4.
+    """
 
 class PositionKind(_PositionKind, metaclass=_PositionKindEnumTypeWrapper):
     """PositionKind is the kind of positions."""
@@ -55,6 +60,10 @@ section 3.5.
 """
 POSITION_KIND_LEARNED: PositionKind.ValueType  # 3
 """A learned table."""
+POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR: PositionKind.ValueType  # 4
+"""Sinusoids of position x 10000^(-i / (d_model / 2 - 1)) for i = 0 to d_model / 2 - 1: sines in the first half of the
+channels, cosines in the second. The formula of tensor2tensor, fairseq and Marian; d_model is at least 4.
+"""
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
 
 class _NormKind:
@@ -117,6 +126,8 @@ class _ActivationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """GELU approximated by tanh."""
     ACTIVATION_SILU: _Activation.ValueType  # 4
     """x times the logistic function of x."""
+    ACTIVATION_TANH: _Activation.ValueType  # 5
+    """Hyperbolic tangent of x."""
 
 class Activation(_Activation, metaclass=_ActivationEnumTypeWrapper):
     """Activation is a function of a single value."""
@@ -131,6 +142,8 @@ ACTIVATION_GELU_TANH: Activation.ValueType  # 3
 """GELU approximated by tanh."""
 ACTIVATION_SILU: Activation.ValueType  # 4
 """x times the logistic function of x."""
+ACTIVATION_TANH: Activation.ValueType  # 5
+"""Hyperbolic tangent of x."""
 Global___Activation: typing_extensions.TypeAlias = Activation
 
 @typing.final
@@ -148,6 +161,7 @@ class Architecture(google.protobuf.message.Message):
     ENCODER_FIELD_NUMBER: builtins.int
     DECODER_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
+    TEXT_VECTORS_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states between layers."""
     shares_embeddings: builtins.bool
@@ -174,6 +188,10 @@ class Architecture(google.protobuf.message.Message):
         only.
         """
 
+    @property
+    def text_vectors(self) -> Global___TextVectors:
+        """Vectors of whole texts, of an encoder. Absent: poolings of the last hidden states, without dense layers."""
+
     def __init__(
         self,
         *,
@@ -184,9 +202,10 @@ class Architecture(google.protobuf.message.Message):
         encoder: Global___Stack | None = ...,
         decoder: Global___Stack | None = ...,
         head: Global___Head | None = ...,
+        text_vectors: Global___TextVectors | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> None: ...
 
 Global___Architecture: typing_extensions.TypeAlias = Architecture
 
@@ -342,6 +361,7 @@ class LayerGroup(google.protobuf.message.Message):
 
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
+    SSRU_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
@@ -349,6 +369,10 @@ class LayerGroup(google.protobuf.message.Message):
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
+
+    @property
+    def ssru(self) -> Global___Ssru:
+        """A simpler simple recurrent unit. For a decoder only."""
 
     @property
     def cross_attention(self) -> Global___Attention:
@@ -363,15 +387,16 @@ class LayerGroup(google.protobuf.message.Message):
         *,
         num_layers: builtins.int = ...,
         self_attention: Global___Attention | None = ...,
+        ssru: Global___Ssru | None = ...,
         cross_attention: Global___Attention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "token_mixer", b"token_mixer"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention"] | None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["token_mixer", b"token_mixer"]) -> typing.Literal["self_attention", "ssru"] | None: ...
 
 Global___LayerGroup: typing_extensions.TypeAlias = LayerGroup
 
@@ -410,6 +435,24 @@ class Attention(google.protobuf.message.Message):
 Global___Attention: typing_extensions.TypeAlias = Attention
 
 @typing.final
+class Ssru(google.protobuf.message.Message):
+    """Ssru is a simpler simple recurrent unit ("From Research to Production and Back", Kim et al. 2019), a recurrence over
+    the tokens x_t of a sequence with a state c of width d_model:
+      f_t = sigmoid(W_f x_t + b_f)
+      c_t = f_t * c_(t-1) + (1 - f_t) * W x_t, with c_0 = 0 before the first token
+      output_t = relu(c_t)
+    Products of vectors are elementwise.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___Ssru: typing_extensions.TypeAlias = Ssru
+
+@typing.final
 class FeedForward(google.protobuf.message.Message):
     """FeedForward is two linear layers with an activation between them. If it is gated, the first layer has twice the
     width: the activation of its first half is multiplied by its second half.
@@ -440,6 +483,62 @@ class FeedForward(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias", "is_gated", b"is_gated"]) -> None: ...
 
 Global___FeedForward: typing_extensions.TypeAlias = FeedForward
+
+@typing.final
+class TextVectors(google.protobuf.message.Message):
+    """TextVectors describes the vectors of whole texts: poolings of the last hidden states, followed by dense layers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
+    DENSE_LAYERS_FIELD_NUMBER: builtins.int
+    EXCLUDES_PROMPT_FIELD_NUMBER: builtins.int
+    excludes_prompt: builtins.bool
+    """Whether poolings leave out the tokens of a prompt, see EmbeddingDefaults.num_prompt_tokens."""
+    @property
+    def additional_poolings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[attendant.v1.embedding_pb2.Pooling.ValueType]:
+        """Poolings in addition to POOLING_MEAN, POOLING_CLS and POOLING_MAX, which every encoder has."""
+
+    @property
+    def dense_layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Dense]:
+        """Layers that every pooled vector passes, in order. The last one decides the dimension of the vectors."""
+
+    def __init__(
+        self,
+        *,
+        additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
+        dense_layers: collections.abc.Iterable[Global___Dense] | None = ...,
+        excludes_prompt: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["additional_poolings", b"additional_poolings", "dense_layers", b"dense_layers", "excludes_prompt", b"excludes_prompt"]) -> None: ...
+
+Global___TextVectors: typing_extensions.TypeAlias = TextVectors
+
+@typing.final
+class Dense(google.protobuf.message.Message):
+    """Dense is a linear layer with an optional activation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    D_OUTPUT_FIELD_NUMBER: builtins.int
+    HAS_BIAS_FIELD_NUMBER: builtins.int
+    ACTIVATION_FIELD_NUMBER: builtins.int
+    d_output: builtins.int
+    """Width of the output."""
+    has_bias: builtins.bool
+    """Whether the layer has a bias."""
+    activation: Global___Activation.ValueType
+    """The activation. ACTIVATION_UNSPECIFIED if there is none."""
+    def __init__(
+        self,
+        *,
+        d_output: builtins.int = ...,
+        has_bias: builtins.bool = ...,
+        activation: Global___Activation.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_output", b"d_output", "has_bias", b"has_bias"]) -> None: ...
+
+Global___Dense: typing_extensions.TypeAlias = Dense
 
 @typing.final
 class Head(google.protobuf.message.Message):

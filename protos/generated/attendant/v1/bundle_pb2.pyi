@@ -433,12 +433,17 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     PROMPTS_FIELD_NUMBER: builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Pooling of a request that chooses none. Must be set."""
     normalize: builtins.bool
     """Whether Embed normalizes vectors unless a request says otherwise."""
     default_prompt: builtins.str
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
+    num_prompt_tokens: builtins.int
+    """Number of first tokens of a text with the default prompt that poolings leave out: those of the prompt, with the
+    special tokens before it. 0 if poolings include the prompt. Needs TextVectors.excludes_prompt.
+    """
     @property
     def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Prompts by name, such as "query". A prompt is put before the text to embed."""
@@ -450,8 +455,9 @@ class EmbeddingDefaults(google.protobuf.message.Message):
         normalize: builtins.bool = ...,
         prompts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         default_prompt: builtins.str = ...,
+        num_prompt_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
 
@@ -755,14 +761,16 @@ class StateTensor(google.protobuf.message.Message):
     """
     @property
     def outputs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Names of the outputs that write the state, one for each token of a run. Outputs of a growing state and of a
-        source's state are bound to the input's memory. Outputs of a replaced state are bound to other memory. Empty if the
-        graph does not write the state.
+        """Names of the outputs that write the state. A growing state and a source's state have one for each token of a run,
+        bound to the input's memory. A replaced state has one, its value after the last token of a run, bound to other
+        memory. Empty if the graph does not write the state.
         """
 
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Shape without the leading dimension of rows or sources; 0 stands for the dimension of positions."""
+        """Shape without the leading dimension of rows or sources: [heads, 0, width], where 0 stands for the dimension of
+        positions; of a replaced state, [width].
+        """
 
     def __init__(
         self,
@@ -1087,7 +1095,7 @@ class OriginalParity(google.protobuf.message.Message):
     num_texts: builtins.int
     """Texts compared."""
     num_different_token_ids: builtins.int
-    """Texts whose token ids differ from those of the implementation's own tokenizer."""
+    """Texts whose token ids differ from those of the implementation's own tokenizer. 0 for CTranslate2, which has none."""
     min_cosine: builtins.float
     """Embedding, fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
     comparison had no fp32 graphs.
@@ -1164,7 +1172,9 @@ class OriginalTranslations(google.protobuf.message.Message):
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_encoder_difference: builtins.float
-    """Largest difference between components of the cross-attention keys and values of all decoder layers."""
+    """Largest difference between components of the cross-attention keys and values of all decoder layers. Absent if the
+    implementation does not give them, as CTranslate2.
+    """
     max_log_probability_difference: builtins.float
     """Largest difference between log-probabilities of the tokens of the original's greedy translations."""
     @property
@@ -1177,11 +1187,13 @@ class OriginalTranslations(google.protobuf.message.Message):
         self,
         *,
         precision: builtins.str = ...,
-        max_encoder_difference: builtins.float = ...,
+        max_encoder_difference: builtins.float | None = ...,
         max_log_probability_difference: builtins.float = ...,
         tokens: collections.abc.Iterable[Global___TokenParity] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_encoder_difference", b"max_encoder_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_encoder_difference", b"_max_encoder_difference", "max_encoder_difference", b"max_encoder_difference"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_encoder_difference", b"_max_encoder_difference", "max_encoder_difference", b"max_encoder_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "tokens", b"tokens"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_encoder_difference", b"_max_encoder_difference"]) -> typing.Literal["max_encoder_difference"] | None: ...
 
 Global___OriginalTranslations: typing_extensions.TypeAlias = OriginalTranslations
 
@@ -1263,6 +1275,7 @@ class TokenParity(google.protobuf.message.Message):
     NUM_IDENTICAL_FIELD_NUMBER: builtins.int
     NUM_TIES_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    NUM_LONGER_SEARCHES_FIELD_NUMBER: builtins.int
     search: builtins.str
     """"greedy", or "beam" and the beam size such as "beam4"."""
     batching: builtins.str
@@ -1283,6 +1296,10 @@ class TokenParity(google.protobuf.message.Message):
     """Name of the step graph (StepGraph.name). Absent in older bundles, which have only decoder_step. Graphs with a
     shortlist were given the whole vocabulary.
     """
+    num_longer_searches: builtins.int
+    """Comparison with CTranslate2: sentences that differ because its beam search ends earlier. When it ends after as many
+    ended hypotheses, its translation has the same tokens.
+    """
     def __init__(
         self,
         *,
@@ -1293,8 +1310,9 @@ class TokenParity(google.protobuf.message.Message):
         num_identical: builtins.int = ...,
         num_ties: builtins.int = ...,
         step: builtins.str = ...,
+        num_longer_searches: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batching", b"batching", "cached", b"cached", "num_identical", b"num_identical", "num_longer_searches", b"num_longer_searches", "num_sentences", b"num_sentences", "num_ties", b"num_ties", "search", b"search", "step", b"step"]) -> None: ...
 
 Global___TokenParity: typing_extensions.TypeAlias = TokenParity
 

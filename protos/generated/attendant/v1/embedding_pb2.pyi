@@ -35,6 +35,18 @@ class _PoolingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     """The vector of the first token, which the model adds to every text."""
     POOLING_MAX: _Pooling.ValueType  # 3
     """Largest value of every dimension over all tokens that the model read, special tokens included."""
+    POOLING_LAST: _Pooling.ValueType  # 4
+    """The vector of the last token that the model read, which many models add to every text. Only models with this
+    value in GetModelResponse.additional_poolings.
+    """
+    POOLING_WEIGHTED_MEAN: _Pooling.ValueType  # 5
+    """Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Only models
+    with this value in GetModelResponse.additional_poolings.
+    """
+    POOLING_MEAN_SQRT_LENGTH: _Pooling.ValueType  # 6
+    """Sum over all tokens that the model read, divided by the square root of their number. Only models with this value in
+    GetModelResponse.additional_poolings.
+    """
 
 class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
     """Pooling says how the vectors of a text's tokens become one vector."""
@@ -47,6 +59,18 @@ POOLING_CLS: Pooling.ValueType  # 2
 """The vector of the first token, which the model adds to every text."""
 POOLING_MAX: Pooling.ValueType  # 3
 """Largest value of every dimension over all tokens that the model read, special tokens included."""
+POOLING_LAST: Pooling.ValueType  # 4
+"""The vector of the last token that the model read, which many models add to every text. Only models with this
+value in GetModelResponse.additional_poolings.
+"""
+POOLING_WEIGHTED_MEAN: Pooling.ValueType  # 5
+"""Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Only models
+with this value in GetModelResponse.additional_poolings.
+"""
+POOLING_MEAN_SQRT_LENGTH: Pooling.ValueType  # 6
+"""Sum over all tokens that the model read, divided by the square root of their number. Only models with this value in
+GetModelResponse.additional_poolings.
+"""
 Global___Pooling: typing_extensions.TypeAlias = Pooling
 
 class _DataType:

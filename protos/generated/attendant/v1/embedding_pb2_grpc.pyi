@@ -118,7 +118,12 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     ], channel: grpc.aio.Channel) -> None: ...
 
     Embed: _EmbeddingServiceEmbedType
-    """Embed returns one vector for each text."""
+    """Embed returns one vector for each text.
+
+    If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
+    tokens count as tokens of the text, except in poolings of models that leave out their prompt. EmbedTokens and
+    FillMask apply no prompt.
+    """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
     """EmbedTokens returns one contextual vector for each token of each text, from any layers of the model."""
@@ -163,7 +168,12 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         request: attendant.v1.embedding_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> typing.Union[attendant.v1.embedding_pb2.EmbedResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.EmbedResponse]]:
-        """Embed returns one vector for each text."""
+        """Embed returns one vector for each text.
+
+        If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
+        tokens count as tokens of the text, except in poolings of models that leave out their prompt. EmbedTokens and
+        FillMask apply no prompt.
+        """
 
     @abc.abstractmethod
     def EmbedTokens(

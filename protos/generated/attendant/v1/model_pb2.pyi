@@ -193,6 +193,22 @@ Global___GetModelRequest: typing_extensions.TypeAlias = GetModelRequest
 class GetModelResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class PromptsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     MODEL_FIELD_NUMBER: builtins.int
     AVAILABLE_PRECISIONS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
@@ -208,6 +224,9 @@ class GetModelResponse(google.protobuf.message.Message):
     PARITY_FIELD_NUMBER: builtins.int
     DEFAULT_BEAM_SIZE_FIELD_NUMBER: builtins.int
     DEFAULT_LENGTH_PENALTY_FIELD_NUMBER: builtins.int
+    PROMPTS_FIELD_NUMBER: builtins.int
+    DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
+    ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -218,6 +237,8 @@ class GetModelResponse(google.protobuf.message.Message):
     """Beam size of requests that state none, at most RequestLimits.max_beam_size. Absent means 1, greedy search."""
     default_length_penalty: builtins.float
     """Length penalty of requests that state none. Absent means 1."""
+    default_prompt: builtins.str
+    """Name of the prompt that Embed puts before every text. Empty for no prompt."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -240,7 +261,7 @@ class GetModelResponse(google.protobuf.message.Message):
 
     @property
     def embedding_sizes(self) -> Global___EmbeddingSizes:
-        """Set for an embedding model; its d_model is the dimension of the embeddings."""
+        """Set for an embedding model, with the dimension of the embeddings."""
 
     @property
     def credits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -257,6 +278,14 @@ class GetModelResponse(google.protobuf.message.Message):
     @property
     def parity(self) -> attendant.v1.bundle_pb2.ParityReport:
         """Comparison of the exported graphs with the model that they were exported from."""
+
+    @property
+    def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Prompts of an embedding model by name."""
+
+    @property
+    def additional_poolings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[attendant.v1.embedding_pb2.Pooling.ValueType]:
+        """Poolings that Embed offers in addition to POOLING_MEAN, POOLING_CLS and POOLING_MAX."""
 
     def __init__(
         self,
@@ -276,9 +305,12 @@ class GetModelResponse(google.protobuf.message.Message):
         parity: attendant.v1.bundle_pb2.ParityReport | None = ...,
         default_beam_size: builtins.int | None = ...,
         default_length_penalty: builtins.float | None = ...,
+        prompts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        default_prompt: builtins.str = ...,
+        additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "embedding_sizes", b"embedding_sizes", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "embedding_sizes", b"embedding_sizes", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
@@ -450,8 +482,11 @@ class EmbeddingSizes(google.protobuf.message.Message):
     D_FEED_FORWARD_FIELD_NUMBER: builtins.int
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     VOCAB_SIZE_FIELD_NUMBER: builtins.int
+    TEXT_DIMENSION_FIELD_NUMBER: builtins.int
     d_model: builtins.int
-    """Width of the hidden states, and so the dimension of the embeddings."""
+    """Width of the hidden states. The dimension of the vectors of tokens, and of those of texts unless text_dimension is
+    present.
+    """
     num_heads: builtins.int
     """Attention heads of every layer."""
     head_dim: builtins.int
@@ -462,6 +497,8 @@ class EmbeddingSizes(google.protobuf.message.Message):
     """Layers of the encoder; hidden states are numbered 0 (input embeddings) to num_layers."""
     vocab_size: builtins.int
     """Number of tokens in the vocabulary."""
+    text_dimension: builtins.int
+    """Dimension of the vectors of Embed. Absent if it is d_model."""
     def __init__(
         self,
         *,
@@ -471,7 +508,10 @@ class EmbeddingSizes(google.protobuf.message.Message):
         d_feed_forward: builtins.int = ...,
         num_layers: builtins.int = ...,
         vocab_size: builtins.int = ...,
+        text_dimension: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "text_dimension", b"text_dimension"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "text_dimension", b"text_dimension", "vocab_size", b"vocab_size"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_text_dimension", b"_text_dimension"]) -> typing.Literal["text_dimension"] | None: ...
 
 Global___EmbeddingSizes: typing_extensions.TypeAlias = EmbeddingSizes

@@ -7,7 +7,7 @@ from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, model_pb2_grpc
 from google.protobuf import json_format
 
 from attendant_server.application.application import Application
-from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
 from attendant_server.application.models import ListedModel, TokenizationAnswer, TokenizationRequest
 from attendant_server.application.tokenization import TokenizedOrError
 from attendant_server.application.validation import RequestLimits
@@ -52,6 +52,9 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         request_limits=_request_limits(description.kind, limits),
         default_pooling=_pooling(description),
         default_normalize=description.default_normalize,
+        prompts=description.prompts,
+        default_prompt=description.default_prompt,
+        additional_poolings=map(_number, description.additional_poolings),
     )
     if description.default_beam_size != 1:
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
@@ -63,7 +66,11 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
 def _pooling(description: ModelDescription) -> "embedding_pb2.Pooling.ValueType":
     if description.kind is not ModelKind.EMBEDDING:
         return embedding_pb2.POOLING_UNSPECIFIED
-    return cast("embedding_pb2.Pooling.ValueType", description.default_pooling.value)
+    return _number(description.default_pooling)
+
+
+def _number(pooling: Pooling) -> "embedding_pb2.Pooling.ValueType":
+    return cast("embedding_pb2.Pooling.ValueType", pooling.value)
 
 
 def _info(model: ListedModel) -> model_pb2.ModelInfo:

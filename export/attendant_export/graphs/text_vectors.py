@@ -1,0 +1,114 @@
+"""Vectors of whole texts as graph nodes. The counterpart of `models.text_vectors`."""
+
+from collections.abc import Callable
+
+import numpy as np
+from attendant.v1.architecture_pb2 import Architecture, TextVectors
+
+from attendant_export.graphs.layers import Layers
+from attendant_export.models.text_vectors import Pooling, poolings_of
+
+NUM_PROMPT_TOKENS = "num_prompt_tokens"
+"""Input of graphs that leave out a prompt: for each text, the number of its first tokens."""
+
+
+def text_vectors(
+    g: Layers, architecture: Architecture, hidden: str, batch: str, lengths: str
+) -> dict[Pooling, str]:
+    """Each pooling of ``hidden`` (batch, length, d_model) in fp32 as (batch, dimension).
+
+    ``batch`` holds the shape (batch, length). Also the dense layers compute in fp32.
+    """
+    part = architecture.text_vectors
+    poolings = _Poolings(g, hidden, batch, lengths, part.excludes_prompt)
+    return {
+        name: _dense_layers(g, part, _POOLINGS[name](poolings))
+        for name in poolings_of(architecture)
+    }
+
+
+class _Poolings:
+    """Poolings of each text's tokens, without those of its prompt."""
+
+    def __init__(
+        self, g: Layers, hidden: str, batch: str, lengths: str, excludes_prompt: bool
+    ) -> None:
+        self._g, self._hidden, self._batch, self._lengths = g, hidden, batch, lengths
+        self._starts = ""
+        is_real = g.is_real(batch, lengths)
+        if excludes_prompt:
+            prompts = g.input(NUM_PROMPT_TOKENS, np.int64, "batch")
+            self._starts = g.op("Min", prompts, self._last())  # (batch)
+            is_real = g.op("And", is_real, self._compare("GreaterOrEqual", self._starts))
+        self._is_real = g.op("Unsqueeze", is_real, g.integers(2))  # (batch, length, 1)
+        counts = lengths if not excludes_prompt else g.op("Sub", lengths, self._starts)
+        self._counts = g.op("Unsqueeze", counts, g.integers(1))  # (batch, 1)
+        zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
+        terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (zero, lowest))
+        self._terms, self._candidates = terms, candidates
+        self._total = self._sum(terms)
+
+    def mean(self) -> str:
+        return self._g.op("Div", self._total, self._g.cast(self._counts, np.float32))
+
+    def mean_sqrt_length(self) -> str:
+        root = self._g.op("Sqrt", self._g.cast(self._counts, np.float32))
+        return self._g.op("Div", self._total, root)
+
+    def weighted_mean(self) -> str:
+        g = self._g
+        numbers = g.op("Add", g.positions(self._batch), g.integer(1))
+        column = g.op("Unsqueeze", g.cast(numbers, np.float32), g.integers(1))  # (length, 1)
+        zero = g.constant(np.array(0, np.float32))
+        weights = g.op("Where", self._is_real, column, zero)  # (batch, length, 1)
+        return g.op("Div", self._sum(g.op("Mul", self._terms, weights)), self._sum(weights))
+
+    def max(self) -> str:
+        return self._g.op("ReduceMax", self._candidates, self._g.integers(1), keepdims=0)
+
+    def cls(self) -> str:
+        if self._starts:
+            return self._token(self._starts)
+        return self._g.op("Gather", self._hidden, self._g.integer(0), axis=1)
+
+    def last(self) -> str:
+        return self._token(self._last())
+
+    def _last(self) -> str:
+        """Positions (batch) of the last tokens."""
+        return self._g.op("Sub", self._lengths, self._g.integer(1))
+
+    def _token(self, positions: str) -> str:
+        """The vector of each text's token at ``positions`` (batch)."""
+        indices = self._g.op("Unsqueeze", positions, self._g.integers(1))
+        return self._g.op("GatherND", self._hidden, indices, batch_dims=1)
+
+    def _compare(self, op: str, starts: str) -> str:
+        """Comparison (batch, length) of every position with ``starts`` (batch)."""
+        column = self._g.op("Unsqueeze", starts, self._g.integers(1))
+        return self._g.op(op, self._g.positions(self._batch), column)
+
+    def _sum(self, x: str) -> str:
+        return self._g.op("ReduceSum", x, self._g.integers(1), keepdims=0)
+
+
+_POOLINGS: dict[Pooling, Callable[[_Poolings], str]] = {
+    "mean": _Poolings.mean,
+    "cls": _Poolings.cls,
+    "max": _Poolings.max,
+    "last": _Poolings.last,
+    "weighted_mean": _Poolings.weighted_mean,
+    "mean_sqrt_length": _Poolings.mean_sqrt_length,
+}
+
+
+def _dense_layers(g: Layers, part: TextVectors, x: str) -> str:
+    """``x`` (batch, d_model) after the dense layers: (batch, dimension)."""
+    for number, dense in enumerate(part.dense_layers):
+        names = [f"dense.{number}.linear.weight"]
+        if dense.has_bias:
+            names.append(f"dense.{number}.linear.bias")
+        x = g.op("Gemm", x, *(g.weight(name, g.parameters[name]) for name in names), transB=1)
+        if dense.activation:
+            x = g.activation(x, dense.activation)
+    return x

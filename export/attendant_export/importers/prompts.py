@@ -1,0 +1,73 @@
+"""Prompts of sentence-transformers: texts that it puts before the texts to embed."""
+
+from dataclasses import dataclass
+
+from attendant.v1.bundle_pb2 import EmbeddingDefaults
+from tokenizers import Tokenizer
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.special_tokens import read_tokenizer
+
+SETTINGS = "config_sentence_transformers.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of a model by name."""
+
+    texts: dict[str, str]
+    default: str = ""
+    """Name of the prompt of texts for which none is chosen. Empty for no prompt."""
+
+
+def read_prompts(checkpoint: Checkpoint) -> Prompts:
+    """The prompts of a checkpoint; none if all are empty. Raises CheckpointError."""
+    if not checkpoint.has(SETTINGS):
+        return Prompts({})
+    config = Config(checkpoint.folder / SETTINGS, checkpoint.json_object(SETTINGS))
+    texts, default = config.get("prompts", {}), config.get("default_prompt_name", "")
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise CheckpointError(f"{config.path}: prompts is {texts!r}, want texts by name")
+    if default and default not in texts:
+        raise CheckpointError(
+            f"{config.path}: default_prompt_name is {default!r}, which is not among the prompts "
+            f"({', '.join(texts)})"
+        )
+    for name, text in texts.items():
+        _check_plain(config, name, text, _tokenizer(checkpoint))
+    if not any(texts.values()):
+        return Prompts({})
+    return Prompts(texts, default if texts.get(default) else "")
+
+
+def count_prompt_tokens(checkpoint: Checkpoint, prompt: str) -> int:
+    """Number of tokens of a prompt and of the special tokens before it; 0 without a prompt."""
+    return len(_tokenizer(checkpoint).encode(prompt).ids) - 1 if prompt else 0
+
+
+def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: int) -> None:
+    """Raise ValueError if a default prompt leaves no room for a text within ``max_tokens``."""
+    prompt = defaults.prompts.get(defaults.default_prompt, "")
+    least = count_prompt_tokens(checkpoint, prompt) + 2  # a token of the text and [SEP]
+    if prompt and max_tokens < least:
+        raise ValueError(
+            f"the limit of {max_tokens} tokens leaves no room for a text after the default prompt "
+            f"{prompt!r}; it must be at least {least}"
+        )
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    tokenizer = read_tokenizer(checkpoint)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _check_plain(config: Config, name: str, text: str, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
+    ids = tokenizer.encode(text).ids
+    tokenizer.encode_special_tokens = True
+    if ids != tokenizer.encode(text).ids:
+        raise CheckpointError(
+            f"{config.path}: the prompt {name} is {text!r}: its special token is not supported"
+        )

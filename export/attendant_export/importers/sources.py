@@ -1,0 +1,48 @@
+"""The sources of checkpoints, by the form of their names."""
+
+import re
+from pathlib import Path
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+
+HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+"""``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
+
+
+def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
+    """The checkpoint in a folder, or of a model on the hub if there is no such folder.
+
+    Raises CheckpointError, and ValueError for a revision of a folder.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _folder(path, revision)
+    if path.suffix == ".pt":
+        raise CheckpointError(
+            f"{source}: a checkpoint of OpenNMT-py (.pt) is not supported; convert it with "
+            "ct2-opennmt-py-converter of CTranslate2 and import the folder that it writes"
+        )
+    if path.exists():
+        raise CheckpointError(f"{source} is not a folder")
+    if HUB_NAME.fullmatch(source):
+        return _hub_model(source, revision)
+    raise CheckpointError(
+        f"{source}: no such folder, and not a name on the model hub, such as OWNER/NAME"
+    )
+
+
+def _folder(path: Path, revision: str | None) -> Checkpoint:
+    if revision is not None:
+        raise ValueError(f"--revision is for models on the hub, but {path} is a folder")
+    return Checkpoint(path)
+
+
+def _hub_model(name: str, revision: str | None) -> Checkpoint:
+    try:
+        from attendant_export.importers.hub import HubCheckpoint
+    except ImportError as error:
+        raise CheckpointError(
+            f"{name}: no such folder, and a model on the hub needs huggingface_hub: "
+            "pip install 'attendant-export[import]'"
+        ) from error
+    return HubCheckpoint(name, revision)

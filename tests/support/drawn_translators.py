@@ -1,0 +1,101 @@
+"""Random models of ``transformers`` in the place of the network of a tiny checkpoint."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from attendant_export.bundle.importing import sample_texts
+
+from tests.support.multilingual_checkpoints import EOS, PAD, language_id, write_multilingual
+
+MAX_TOKENS = 20
+CLASSES = {
+    "m2m_100": "M2M100",
+    "nllb": "M2M100",
+    "bart": "Bart",
+    "mbart": "MBart",
+    "mbart50": "MBart",
+}
+
+
+def draw_checkpoint(folder: Path, family: str, seed: int) -> Path:
+    """Write a checkpoint whose options and weights are drawn, and return ``folder``.
+
+    The translations of texts differ in tokens and lengths.
+    """
+    import transformers
+
+    draw = random.Random(seed)
+    has_json = family in ("nllb", "bart") and (family == "nllb" or draw.random() < 0.5)
+    write_multilingual(folder, family, has_json=has_json)
+    fields = _drawn_fields(draw, family, folder)
+    config = getattr(transformers, f"{CLASSES[family]}Config")(**fields)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for attempt in range(200):
+        torch.manual_seed(1000 * seed + attempt)
+        model = getattr(transformers, f"{CLASSES[family]}ForConditionalGeneration")(config).eval()
+        _draw_weights(draw, model)
+        model.generation_config.bad_words_ids = [[PAD]]
+        if _is_varied(model, tokenizer):
+            for name in ("config.json", "model.safetensors"):
+                (folder / name).unlink()
+            model.save_pretrained(folder)
+            return folder
+    raise AssertionError("no varied model was drawn")
+
+
+def _drawn_fields(draw: random.Random, family: str, folder: Path) -> dict[str, Any]:
+
+    vocab_size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    fields = {
+        "vocab_size": vocab_size,
+        "d_model": 48,
+        "encoder_layers": draw.randint(1, 2),
+        "decoder_layers": draw.randint(1, 2),
+        "encoder_attention_heads": draw.choice((2, 3, 4)),
+        "decoder_attention_heads": draw.choice((2, 3)),
+        "encoder_ffn_dim": draw.choice((40, 64)),
+        "decoder_ffn_dim": draw.choice((40, 64)),
+        "activation_function": draw.choice(("relu", "gelu", "swish")),
+        "scale_embedding": draw.random() < 0.5,
+        "tie_word_embeddings": draw.random() < 0.7,
+        "max_position_embeddings": 128,
+        "decoder_start_token_id": EOS,
+    }
+    if family == "mbart":
+        fields["decoder_start_token_id"] = language_id("mbart", "ro_RO")
+    if family == "bart":
+        fields["forced_bos_token_id"] = draw.choice((0, None))
+    return fields
+
+
+@torch.no_grad()
+def _draw_weights(draw: random.Random, model: Any) -> None:
+    for name, tensor in model.named_parameters():
+        std = draw.choice((0.3, 0.4, 0.5)) if tensor.dim() > 1 else 0.2
+        tensor.copy_(torch.randn(tensor.shape) * std)
+        if "norm" in name and name.endswith("weight"):
+            tensor += 1
+    model.tie_weights()
+    if hasattr(model, "final_logits_bias"):
+        model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape) * 0.3)
+        model.final_logits_bias[0, EOS] += draw.choice((2, 4, 6))
+    else:  # The bias of the last norm makes a bias of EOS.
+        bias = model.model.decoder.layer_norm.bias
+        model.lm_head.weight[EOS] += draw.choice((3, 5, 7, 9, 12)) * bias / (bias @ bias)
+
+
+@torch.inference_mode()
+def _is_varied(model: Any, tokenizer: Any) -> bool:
+    encoded = tokenizer(sample_texts()[:16], return_tensors="pt", padding=True)
+    found = model.generate(**encoded, num_beams=1, max_new_tokens=MAX_TOKENS, max_length=None)
+    outputs = [until_end(ids[1:]) for ids in found.tolist()]
+    tokens = {token for ids in outputs for token in ids}
+    return len(tokens) >= 12 and len({len(ids) for ids in outputs}) >= 3
+
+
+def until_end(ids: list[int]) -> list[int]:
+    """The tokens up to EOS."""
+    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
