@@ -8,10 +8,12 @@ import pytest
 import torch
 from attendant.v1.architecture_pb2 import (
     ACTIVATION_UNSPECIFIED,
+    NORM_KIND_RMS,
     NORM_POSITION_UNSPECIFIED,
     POSITION_KIND_LEARNED,
     Architecture,
     Head,
+    RelativePositions,
 )
 from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.parameters import fitting_parameters
@@ -25,6 +27,7 @@ from attendant_export.runs.checkpoint import set_weights
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,9 +103,10 @@ def test_a_model_is_restored_from_the_parameters_of_its_graphs(architecture, see
 
 
 @pytest.mark.parametrize("activation", some.ACTIVATIONS)
+@pytest.mark.parametrize("is_t5", [False, True])
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_parts_that_we_do_not_train_follow_the_model_in_each_precision(
-    precision, activation, tmp_path
+    precision, is_t5, activation, tmp_path
 ):
     architecture = encoder_decoder()
     architecture.shares_embeddings = False
@@ -113,6 +117,9 @@ def test_parts_that_we_do_not_train_follow_the_model_in_each_precision(
         group = stack.groups[0]
         group.feed_forward.activation, group.feed_forward.has_bias = activation, False
         group.self_attention.has_bias, group.self_attention.scale = False, 0.2
+        if is_t5:
+            group.feed_forward.is_gated, stack.norm_kind = True, NORM_KIND_RMS
+            stack.relative_positions.CopyFrom(RelativePositions(num_buckets=8, max_distance=6))
     model = model_of(architecture, 1)
     written = write_translation_graphs(model, precision, tmp_path)
     graphs = TranslationGraphs(tmp_path, written, manifest_of(model))
@@ -135,7 +142,10 @@ def changed(path: str, value) -> Architecture:
     for parent in parents:
         part = getattr(part, parent)
         part = part[0] if parent == "groups" else part
-    setattr(part, field, value)
+    if isinstance(value, Message):
+        getattr(part, field).CopyFrom(value)
+    else:
+        setattr(part, field, value)
     return architecture
 
 
@@ -146,6 +156,23 @@ def changed(path: str, value) -> Architecture:
         ("d_model", 15, "Positions.kind: POSITION_KIND_SINUSOIDAL_HALVED needs an even d_model"),
         ("encoder.norm_position", NORM_POSITION_UNSPECIFIED, "Stack.norm_position: NORM_POSITION_"),
         ("encoder.norm_epsilon", 0.0, "Stack.norm_epsilon: 0.0 is not positive"),
+        ("decoder.norm_kind", 99, "Stack.norm_kind: 99 is not supported"),
+        ("encoder.relative_positions.num_buckets", 6, "num_buckets: 6 is not a multiple of 4"),
+        (
+            "decoder.relative_positions",
+            RelativePositions(num_buckets=8, max_distance=4, is_unidirectional=True),
+            "RelativePositions.max_distance: 4 is not more than 4",
+        ),
+        (
+            "decoder.relative_positions",
+            RelativePositions(num_buckets=5, is_unidirectional=True),
+            "RelativePositions.num_buckets: 5 is not a multiple of 2",
+        ),
+        (
+            "encoder.relative_positions",
+            RelativePositions(num_buckets=8, max_distance=4097),
+            "RelativePositions.max_distance: 4097 is more than 4096",
+        ),
         ("encoder.groups.num_layers", 0, "LayerGroup.num_layers: 0 is less than 1"),
         ("decoder.groups.self_attention.num_heads", 0, "Attention.num_heads: 0 is less than 1"),
         ("decoder.groups.self_attention.is_causal", False, "Attention.is_causal: False is not for"),

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from attendant_export.models.embeddings import SOURCE, Embeddings, embedding_wid
 from attendant_export.models.feed_forward import FeedForward
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
-from attendant_export.models.relative_positions import RelativePositions
+from attendant_export.models.relative_positions import RelativePositions, relative_positions
 from attendant_export.models.ssru import Ssru
 from attendant_export.models.stack import Stack as StackModule
 from attendant_export.models.text_vectors import DenseLayers, pool, poolings_of
@@ -145,8 +146,8 @@ def test_attention_of_whole_texts(d_model, part, seed):
 @given(WIDTHS, some.encoder_attentions(), some.relative_positions(), SEEDS)
 def test_attention_with_relative_positions(d_model, part, relative, seed):
     stack = Stack(groups=[LayerGroup(self_attention=part)], relative_positions=relative)
-    module, positions = part_of(MultiHeadAttention, seed, part, d_model), RelativePositions(stack)
-    nn.init.normal_(positions.weight)
+    module = part_of(MultiHeadAttention, seed, part, d_model)
+    positions = part_of(RelativePositions, seed, stack)
     x = random_states(seed, *SHAPE, d_model)
 
     def build(g: Layers) -> None:
@@ -167,9 +168,16 @@ def test_attention_with_relative_positions(d_model, part, relative, seed):
 
 
 @some.random_parts
-@given(WIDTHS, some.attentions(is_causal=True, is_cached=True), SEEDS)
-def test_attention_to_a_cached_past(d_model, part, seed):
-    module = part_of(MultiHeadAttention, seed, part, d_model)
+@given(
+    WIDTHS,
+    some.attentions(is_causal=True, is_cached=True),
+    st.none() | some.relative_positions(),
+    SEEDS,
+)
+def test_attention_to_a_cached_past(d_model, part, relative, seed):
+    stack = Stack(groups=[LayerGroup(self_attention=part)], relative_positions=relative)
+    module, positions = part_of(MultiHeadAttention, seed, part, d_model), relative_positions(stack)
+    bias = None if positions is None else unsettle(positions).bias(SHAPE[1])
     x = random_states(seed, *SHAPE, d_model)
     cache = ("rows", part.num_heads, 5, part.head_dim)
 
@@ -177,16 +185,17 @@ def test_attention_to_a_cached_past(d_model, part, seed):
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
         keys, values = (g.input(name, np.float32, *cache) for name in ("keys", "values"))
         lengths, total = g.input("lengths", np.int32, "rows"), g.input("total", np.int32, 1)
+        bias = graph_attention.relative_bias_of_past(g, stack, "r", lengths, total)
         weighted, presents = graph_attention.attend_past(
-            g, part, (fused, "", ""), (keys, values), lengths, total
+            g, part, (fused, "", ""), (keys, values), lengths, total, bias
         )
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
         for name, present in zip(("new_keys", "new_values"), presents, strict=True):
             g.output(name, present, np.float32, *cache)
 
     with torch.inference_mode():
-        expected, _ = module(x)
-    parameters = named(module, "a")
+        expected, _ = module(x, bias=bias)
+    parameters = named(module, "a") | ({} if positions is None else named(positions, "r"))
     keys = values = np.zeros((3, *cache[1:]), np.float32)
     for i in range(5):
         found = run_graph(
@@ -295,20 +304,26 @@ def test_stack(d_model, part, seed):
     torch.manual_seed(seed)
     model = nn.Module()
     model.encoder, model.encoder_norm = StackModule(part, d_model, 0.0), final_norm(part, d_model)
+    relative = relative_positions(part)
+    model.add_module("relative_positions", relative)
     unsettle(model)
+    bias = None if relative is None else relative.bias(SHAPE[1])
     x = random_states(seed, *SHAPE, d_model)
 
     def build(g: Layers) -> None:
         rows = g.input("x", np.float32, "rows", d_model)
-        packing = Packing(g, g.integers(*SHAPE), g.input("lengths", np.int64, 3))
-        *_, last = graph_stack.run_stack(g, part, "encoder", packing.pack(rows), packing.attend)
+        batch = g.integers(*SHAPE)
+        packing = Packing(g, batch, g.input("lengths", np.int64, 3))
+        bias = graph_attention.relative_bias(g, part, "relative_positions", batch)
+        attend = partial(packing.attend, bias=bias)
+        *_, last = graph_stack.run_stack(g, part, "encoder", packing.pack(rows), attend)
         last = graph_stack.final_norm(g, part, "encoder", last)
         g.output("found", g.op("Identity", last), np.float32, "packed", d_model)
 
     expected = x
     with torch.inference_mode():
         for layer in model.encoder.layers:
-            expected, _ = layer(expected, torch.from_numpy(IS_REAL)[:, None, None, :])
+            expected, _ = layer(expected, torch.from_numpy(IS_REAL)[:, None, None, :], bias=bias)
         expected = model.encoder_norm(expected)
     parameters = {name: value.numpy() for name, value in model.state_dict().items()}
     found = run_graph(build, parameters, x=x.flatten(0, 1).numpy(), lengths=LENGTHS)["found"]

@@ -18,6 +18,7 @@ from tests.support.sentencepiece_files import (
     SPACE,
     SPECIAL,
     TINY_RULES,
+    UNUSED,
     USER_DEFINED,
     Pieces,
     frequent_pieces,
@@ -183,10 +184,15 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
         ({"trainer": option(3, 3)}, "trainer_spec.model_type is WORD, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
-        ({"special": [("</s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
+        ({"kind": UNUSED}, "is UNUSED, which is not supported; supported: NORMAL"),
+        ({"special": [("<s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
         (
             {"special": (*SPECIAL, ("a b", 0.0, USER_DEFINED))},
             "the piece 'a b' is USER_DEFINED, which is not supported; supported: NORMAL",
+        ),
+        (
+            {"special": (*SPECIAL, ("ab", 0.0, USER_DEFINED)), "trainer": option(3, 2)},
+            "the piece 'ab' is USER_DEFINED, which is not supported; supported: NORMAL",
         ),
     ],
 )
@@ -261,6 +267,16 @@ def test_unknown_characters_become_the_pieces_of_their_bytes(own):
     assert ids["<unk>"] not in encoding.ids
 
 
+def test_texts_that_spell_a_byte_do_not_become_its_piece(own):
+    _, ids, tokenizer = own
+    assert "<" not in ids
+    encoding = tokenizer.encode("<0x41>A<")
+    assert ids["<0x41>"] not in encoding.ids
+    assert encoding.ids.count(ids["<0x3C>"]) == 2
+    assert tokenizer.decode(encoding.ids) == "<0x41>A<"
+    assert encoding.offsets[-2] == (7, 8)
+
+
 def test_user_defined_symbols_are_one_token_anywhere(own):
     _, ids, tokenizer = own
     found = tokenizer.encode(f"The train{SYMBOL}is {SYMBOL} late {SYMBOL}{SYMBOL}").ids
@@ -282,5 +298,40 @@ def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
     for text in islice(drawn_texts(), 3000):
         at = draw.randint(0, len(text))
         text = text[:at] + SYMBOL * (draw.random() < 0.2) + text[at:]
+        text += "<0x41>" * (draw.random() < 0.1)
         expected = [*processor.encode(text), ids["</s>"]]
         assert tokenizer.encode(text).ids == expected, ascii(text)
+
+
+CODES = (("<2de>", 0.0, USER_DEFINED), ("<2zh_Hant>", 0.0, USER_DEFINED))
+
+
+def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(pieces, tmp_path):
+    library = pytest.importorskip("sentencepiece")
+    missing = [each for each in "<>2dezh_Hant" if each not in pieces.scores]
+    scores = dict(pieces.scores) | dict.fromkeys(missing, -12.0)
+    special, changed = (*SPECIAL, *CODES, *BYTES), Pieces(scores, RULES)
+    path = tmp_path / "m.spm"
+    write_sentencepiece(path, changed, trainer=option(35, 1), special=special)
+    processor = library.SentencePieceProcessor(model_file=str(path))
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate(model.pieces)}
+    vocabulary = Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>", has_codes=False)
+    tokenizer = read_plainly(sentencepiece_tokenizer(model, vocabulary))
+    # The tiny rules compose no Hangul, other than those of real models.
+    texts = (text for text in drawn_texts() if not any("\u1100" <= c < "\u1200" for c in text))
+    for i, text in enumerate(islice(texts, 500)):
+        for drawn in (text, ("<2de> ", "a<2zh_Hant>", "<0x41>", ">>fra<< ")[i % 4] + text):
+            found = tokenizer.encode(drawn)
+            assert found.ids == [*processor.encode(drawn), ids["</s>"]], ascii(drawn)
+            assert tokenizer.decode(found.ids) == processor.decode(found.ids), ascii(drawn)
+
+
+def test_bytes_that_texts_could_spell_are_refused(pieces, tmp_path):
+    special = (*SPECIAL, *CODES, *BYTES)
+    path = tmp_path / "m.spm"
+    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
+    model = read_sentencepiece(path)
+    ids = {piece: i for i, piece in enumerate(model.pieces)}
+    with pytest.raises(CheckpointError, match="'<' is no piece; this is not supported with bytes"):
+        sentencepiece_tokenizer(model, Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>"))

@@ -6,6 +6,8 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_RELU,
     ACTIVATION_SILU,
     ACTIVATION_TANH,
+    NORM_KIND_RMS,
+    NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
@@ -43,6 +45,7 @@ random_parts = settings(
 """Number of random networks per test."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
+NORM_KINDS = (NORM_KIND_UNSPECIFIED, NORM_KIND_RMS)
 WIDTHS = (8, 15, 20, 32)
 """Widths of hidden states. Sinusoids need an even width."""
 EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
@@ -86,6 +89,7 @@ def feed_forwards() -> st.SearchStrategy[FeedForward]:
         d_feed_forward=st.sampled_from([4, 13, 48]),
         activation=st.sampled_from(ACTIVATIONS),
         has_bias=st.booleans(),
+        is_gated=st.booleans(),
     )
 
 
@@ -121,11 +125,14 @@ def embeddings(draw: st.DrawFn, d_model: int, is_alone: bool = False) -> Embeddi
 def relative_positions() -> st.SearchStrategy[RelativePositions]:
     """Few buckets and short distances, so that `MAX_LENGTH` tokens reach the last bucket."""
     return st.builds(
-        lambda quarter, more: RelativePositions(
-            num_buckets=4 * quarter, max_distance=quarter + more
+        lambda exact, more, is_unidirectional: RelativePositions(
+            num_buckets=(2 if is_unidirectional else 4) * exact,
+            max_distance=exact + more,
+            is_unidirectional=is_unidirectional,
         ),
         st.integers(1, 4),
         st.integers(1, 12),
+        st.booleans(),
     )
 
 
@@ -147,20 +154,22 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
 
 
 @st.composite
-def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) -> Stack:
-    """1 to 3 layers in 1 or 2 groups. Only an encoder that is alone has relative positions."""
+def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups."""
     groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
-    relative = draw(relative_positions()) if is_alone and draw(st.booleans()) else None
+    attending = [group.self_attention for group in groups if group.HasField("self_attention")]
+    relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
-        groups[-1].self_attention.num_heads = groups[0].self_attention.num_heads
+        attending[-1].num_heads = attending[0].num_heads
     return Stack(
         groups=groups,
         norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
         norm_epsilon=draw(EPSILONS),
         has_final_norm=draw(st.booleans()),
         relative_positions=relative,
+        norm_kind=draw(st.sampled_from(NORM_KINDS)),
     )
 
 
@@ -197,7 +206,7 @@ def encoders(draw: st.DrawFn) -> Architecture:
     return Architecture(
         d_model=d_model,
         source_embeddings=source,
-        encoder=draw(stacks(is_alone=True)),
+        encoder=draw(stacks()),
         head=draw(heads(needs_transform=source.d_embedding not in (0, d_model))),
     )
 

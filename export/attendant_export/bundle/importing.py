@@ -44,6 +44,8 @@ from attendant_export.verify.original import OriginalError
 logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
+UNDETERMINED = "und"
+"""The target language of a model for sources to which callers add what selects a language."""
 PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
 """The languages at the end of the name of a checkpoint."""
 
@@ -90,6 +92,9 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         )
     imported = read_model(checkpoint, options.tokenizer)
     languages = _languages(imported, checkpoint, card, options)
+    max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
+    if isinstance(imported, ImportedEncoder):
+        check_room(checkpoint, imported.defaults, max_tokens)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -99,7 +104,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
             manifest=manifest,
             precisions=options.precisions,
             texts=sample_texts(),
-            max_tokens=min(imported.max_tokens, options.max_tokens or imported.max_tokens),
+            max_tokens=max_tokens,
         )
         if isinstance(imported, ImportedTranslator):
             _write_translator(imported, checkpoint, draft)
@@ -162,6 +167,8 @@ def _chosen_languages(
     if all(language == Language(tag=language.tag) for language in stated):
         return [Language(tag=tag) for tag in tags]
     by_tag = {language.tag: language for language in stated}
+    if side == "target" and not any(language.forced_target_ids for language in stated):
+        by_tag[UNDETERMINED] = Language(tag=UNDETERMINED)
     for tag in tags:
         if tag not in by_tag:
             raise ValueError(f"--{side}-languages: {tag!r} is none of {', '.join(by_tag)}")
@@ -202,9 +209,7 @@ def _write_encoder(imported: ImportedEncoder, checkpoint: Checkpoint, draft: Dra
     tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    defaults = imported.defaults
-    check_room(tokenizer, defaults.prompts.get(defaults.default_prompt, ""), draft.max_tokens)
-    export = EmbeddingExport(imported.model, tokenizer, draft, defaults)
+    export = EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
     _finish(export, checkpoint, draft)
 
 

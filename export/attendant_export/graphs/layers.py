@@ -111,6 +111,10 @@ class Layers(GraphBuilder):
         scale, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
         return self.op("LayerNormalization", x, scale, bias, epsilon=epsilon)
 
+    def rms_norm(self, x: str, name: str, epsilon: float) -> str:
+        """`nn.RMSNorm` over each row, computed in fp32."""
+        return self.op("RMSNormalization", x, self.parameter(f"{name}.weight"), epsilon=epsilon)
+
     def flat(self, token_ids: str) -> str:
         """``token_ids`` (batch, length) flattened to (rows)."""
         return self.op("Reshape", token_ids, self.integers(-1))

@@ -17,6 +17,7 @@ from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+from attendant_export.importers.t5 import read_t5
 
 Imported = ImportedEncoder | ImportedTranslator
 
@@ -30,7 +31,9 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "marian": read_marian,
     "mbart": read_mbart,
     "mpnet": read_mpnet,
+    "mt5": read_t5,
     "roberta": read_roberta,
+    "t5": read_t5,
     "xlm-roberta": read_roberta,
 }
 """The importer of each ``model_type`` of a configuration."""

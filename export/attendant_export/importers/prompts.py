@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from attendant.v1.bundle_pb2 import EmbeddingDefaults
 from tokenizers import Tokenizer
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
@@ -33,31 +34,37 @@ def read_prompts(checkpoint: Checkpoint) -> Prompts:
             f"({', '.join(texts)})"
         )
     for name, text in texts.items():
-        _check_plain(config, name, text, read_tokenizer(checkpoint))
+        _check_plain(config, name, text, _tokenizer(checkpoint))
     if not any(texts.values()):
         return Prompts({})
     return Prompts(texts, default if texts.get(default) else "")
 
 
-def count_prompt_tokens(tokenizer: Tokenizer, prompt: str) -> int:
+def count_prompt_tokens(checkpoint: Checkpoint, prompt: str) -> int:
     """Number of tokens of a prompt and of the special tokens before it; 0 without a prompt."""
-    return len(tokenizer.encode(prompt).ids) - 1 if prompt else 0
+    return len(_tokenizer(checkpoint).encode(prompt).ids) - 1 if prompt else 0
 
 
-def check_room(tokenizer: Tokenizer, prompt: str, max_tokens: int) -> None:
-    """Raise ValueError if a default prompt leaves no room for a text of ``max_tokens``."""
-    least = count_prompt_tokens(tokenizer, prompt) + 2  # a token of the text and [SEP]
-    if max_tokens < least:
+def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: int) -> None:
+    """Raise ValueError if a default prompt leaves no room for a text within ``max_tokens``."""
+    prompt = defaults.prompts.get(defaults.default_prompt, "")
+    least = count_prompt_tokens(checkpoint, prompt) + 2  # a token of the text and [SEP]
+    if prompt and max_tokens < least:
         raise ValueError(
             f"the limit of {max_tokens} tokens leaves no room for a text after the default prompt "
             f"{prompt!r}; it must be at least {least}"
         )
 
 
-def _check_plain(config: Config, name: str, text: str, tokenizer: Tokenizer) -> None:
-    """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    tokenizer = read_tokenizer(checkpoint)
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    return tokenizer
+
+
+def _check_plain(config: Config, name: str, text: str, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
     ids = tokenizer.encode(text).ids
     tokenizer.encode_special_tokens = True
     if ids != tokenizer.encode(text).ids:

@@ -37,7 +37,6 @@ from attendant_export.importers.checkpoint import (
 )
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import count_prompt_tokens, read_prompts
-from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.text_vectors import DenseLayers
 
@@ -97,7 +96,7 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
     )
     if vectors.excludes_prompt:
         prompt = prompts.texts.get(prompts.default, "")
-        defaults.num_prompt_tokens = count_prompt_tokens(read_tokenizer(checkpoint), prompt)
+        defaults.num_prompt_tokens = count_prompt_tokens(checkpoint, prompt)
     max_tokens = min(encoder.max_tokens, _max_tokens(checkpoint, encoder.max_tokens))
     return replace(encoder, max_tokens=max_tokens, defaults=defaults)
 
@@ -188,6 +187,8 @@ def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:
                 f"{config.path}: pooling_mode is {mode!r}: a concatenation is not supported; "
                 f"supported: one of {', '.join(POOLING_NAMES)}"
             )
+        if isinstance(mode, list) and len(mode) == 1:
+            config = Config(config.path, {"pooling_mode": mode[0]})
         return config.choice("pooling_mode", POOLING_NAMES)  # type: ignore[no-any-return]
     modes = sorted(name for name in config if name.startswith("pooling_mode_") and config.get(name))
     if len(modes) != 1 or modes[0] not in POOLINGS:

@@ -83,7 +83,7 @@ def read_sentencepiece(path: Path, allows_symbols: bool = False) -> SentencePiec
     if not proto.pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
     _check_options(path, proto)
-    _check_types(path, proto.pieces, allows_symbols)
+    _check_types(path, proto, allows_symbols)
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
@@ -121,30 +121,35 @@ def _check_options(path: Path, proto: Any) -> None:
             )
 
 
-def _check_types(path: Path, pieces: Sequence[Any], allows_symbols: bool) -> None:
+def _check_types(path: Path, proto: Any, allows_symbols: bool) -> None:
+    pieces, is_bpe = proto.pieces, proto.trainer_spec.model_type == BPE
     if sum(each.type == UNKNOWN for each in pieces) != 1:
         raise CheckpointError(f"{path} has not exactly one UNKNOWN piece")
     for each in pieces:
-        is_plain = re.fullmatch(r"[A-Za-z0-9_]+", each.piece) is not None
+        is_plain = re.fullmatch(f"{SPACE}?<?[A-Za-z0-9_]+>?", each.piece) is not None
+        is_symbol = allows_symbols and len(each.piece) == 1
         if each.type in (NORMAL, UNKNOWN, CONTROL, BYTE) or (
-            each.type == USER_DEFINED and (is_plain or (allows_symbols and len(each.piece) == 1))
+            each.type == USER_DEFINED and not is_bpe and (is_plain or is_symbol)
         ):
             continue
         kind = PIECE_TYPES.get(each.type, each.type)
         raise CheckpointError(
             f"{path}: the piece {each.piece!r} is {kind}, which is not supported; supported: "
-            "NORMAL, UNKNOWN, CONTROL, BYTE, and USER_DEFINED of ASCII letters, digits and _"
+            "NORMAL, UNKNOWN, CONTROL, BYTE, and in UNIGRAM models USER_DEFINED of ASCII letters, "
+            f"digits and _, which may be in angle brackets and follow {SPACE}"
         )
 
 
 def _scores(pieces: Sequence[Any]) -> dict[str, float]:
     """The scores of pieces that match text.
 
-    A user-defined piece has nearly that of its characters if each were the likeliest piece.
+    A user-defined piece has nearly that of its bytes if each were the likeliest piece.
     """
     best = max((each.score for each in pieces if each.type == NORMAL), default=0.0)
     return {
-        each.piece: len(each.piece) * best - 0.1 if each.type == USER_DEFINED else each.score
+        each.piece: len(each.piece.encode()) * best - 0.1
+        if each.type == USER_DEFINED
+        else each.score
         for each in pieces
         if each.type in (NORMAL, USER_DEFINED)
     }

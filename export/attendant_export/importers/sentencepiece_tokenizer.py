@@ -10,7 +10,7 @@ of the marks and the run. A model with pieces for bytes has no unknown text and 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import (
@@ -79,7 +79,7 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
                 *(_code_normalizers(vocabulary.codes) if vocabulary.has_codes else []),
                 *map_normalizers(model.character_map),
                 *_space_normalizers(model),
-                *([] if model.has_bytes else [_run_normalizer(known)]),
+                *_unknown_normalizers(model, known),
             ]
         )
     except ValueError as error:
@@ -117,6 +117,8 @@ def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
         )
+    if model.has_bytes and "<" in parts:  # texts like <0x41> would match pieces of bytes
+        raise CheckpointError(f"{model.path}: '<' is no piece; this is not supported with bytes")
     reserved = {*MARKS, REPLACEMENT, BETWEEN_MATCHES, WITHIN_MATCH}
     for text in (*vocabulary.ids, *model.scores):
         if not reserved.isdisjoint(text):
@@ -159,9 +161,12 @@ def _space_normalizers(model: SentencePieceModel) -> list[Normalizer]:
     return [*prefix, _replace(" +", SPACE), _replace(f"{SPACE}+\\z", "")]
 
 
-def _run_normalizer(known: Iterable[str]) -> Normalizer:
-    unknown = f"[^{character_class(known)}]"
-    return _replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)
+def _unknown_normalizers(model: SentencePieceModel, known: set[str]) -> list[Normalizer]:
+    if not model.has_bytes:
+        unknown = f"[^{character_class(known)}]"
+        return [_replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)]
+    # No text may match another piece of a byte, such as <0x41>.
+    return [] if "<" in known else [normalizers.Replace("<", f"<0x{ord('<'):02X}>")]
 
 
 def _unigram(

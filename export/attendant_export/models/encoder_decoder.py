@@ -12,6 +12,7 @@ from attendant_export.models.attention import KeyValue
 from attendant_export.models.embeddings import SOURCE, Embeddings, target_names
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
+from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.models.stack import MixerState, Stack, check_attention_only
 from attendant_export.models.unsupported import check_at_least_one, unsupported
@@ -57,6 +58,8 @@ class EncoderDecoder(nn.Module):
         self.decoder = Stack(decoder, width, dropout)
         self.encoder_norm = final_norm(encoder, width)
         self.decoder_norm = final_norm(decoder, width)
+        self.encoder_relative_positions = relative_positions(encoder)
+        self.decoder_relative_positions = relative_positions(decoder)
         scored = architecture.target_embeddings
         self.head = Head(architecture.head, width, scored, decoder.norm_epsilon)
 
@@ -67,9 +70,11 @@ class EncoderDecoder(nn.Module):
         source positions (batch, 1, 1, source).
         """
         mask = (source != self.tokens.pad_id)[:, None, None, :]  # (batch, 1, 1, source)
+        relative = self.encoder_relative_positions
+        bias = None if relative is None else relative.bias(source.shape[1])
         x = self._source(source)
         for layer in self.encoder.layers:
-            x, _ = layer(x, mask)
+            x, _ = layer(x, mask, bias=bias)
         x = self.encoder_norm(x)
         return [layer.cross_attention.project_memory(x) for layer in self.decoder.layers], mask
 
@@ -85,10 +90,13 @@ class EncoderDecoder(nn.Module):
         Also returns the ``past`` of the next call.
         """
         num_past = past.num_tokens if past else 0
+        relative = self.decoder_relative_positions
+        bias = None if relative is None else relative.bias(target.shape[1], num_past)
         x = self._target(target, num_past)
         states = []
         for i, layer in enumerate(self.decoder.layers):
-            x, state = layer(x, None, past.states[i] if past else None, memory[i], memory_mask)
+            mixed = past.states[i] if past else None
+            x, state = layer(x, None, mixed, memory[i], memory_mask, bias)
             states.append(state)
         return self.decoder_norm(x), DecoderPast(num_past + target.shape[1], states)
 
@@ -107,9 +115,6 @@ def _check(architecture: Architecture) -> None:
     for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
         if not architecture.HasField(name):
             raise ValueError(f"Architecture.{name}: missing, and an encoder-decoder needs it")
-    for stack in (architecture.encoder, architecture.decoder):
-        if stack.HasField("relative_positions"):
-            raise ValueError("Stack.relative_positions: is not supported in an encoder-decoder")
     source, target = architecture.source_embeddings, architecture.target_embeddings
     for side in (source, target):
         if side.d_embedding:

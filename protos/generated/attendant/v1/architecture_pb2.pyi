@@ -66,6 +66,26 @@ channels, cosines in the second. The formula of tensor2tensor, fairseq and Maria
 """
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
 
+class _NormKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NormKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NormKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NORM_KIND_UNSPECIFIED: _NormKind.ValueType  # 0
+    """Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
+    NORM_KIND_RMS: _NormKind.ValueType  # 1
+    """RMS norm: divides by the root of the mean square; a factor for each channel."""
+
+class NormKind(_NormKind, metaclass=_NormKindEnumTypeWrapper):
+    """NormKind is the kind of a norm."""
+
+NORM_KIND_UNSPECIFIED: NormKind.ValueType  # 0
+"""Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
+NORM_KIND_RMS: NormKind.ValueType  # 1
+"""RMS norm: divides by the root of the mean square; a factor for each channel."""
+Global___NormKind: typing_extensions.TypeAlias = NormKind
+
 class _NormPosition:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -273,12 +293,15 @@ class Stack(google.protobuf.message.Message):
     NORM_EPSILON_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
     RELATIVE_POSITIONS_FIELD_NUMBER: builtins.int
+    NORM_KIND_FIELD_NUMBER: builtins.int
     norm_position: Global___NormPosition.ValueType
     """Pre-norm or post-norm."""
     norm_epsilon: builtins.float
-    """Epsilon that each layer norm adds to the variance."""
+    """Epsilon that each norm adds to the variance or the mean square."""
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
+    norm_kind: Global___NormKind.ValueType
+    """The kind of the norms of the layers and of the final norm. Norms of embeddings and heads are layer norms."""
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
         """Groups of identical layers, in order."""
@@ -295,9 +318,10 @@ class Stack(google.protobuf.message.Message):
         norm_epsilon: builtins.float = ...,
         has_final_norm: builtins.bool = ...,
         relative_positions: Global___RelativePositions | None = ...,
+        norm_kind: Global___NormKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["relative_positions", b"relative_positions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_position", b"norm_position", "relative_positions", b"relative_positions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_kind", b"norm_kind", "norm_position", b"norm_position", "relative_positions", b"relative_positions"]) -> None: ...
 
 Global___Stack: typing_extensions.TypeAlias = Stack
 
@@ -311,19 +335,25 @@ class RelativePositions(google.protobuf.message.Message):
 
     NUM_BUCKETS_FIELD_NUMBER: builtins.int
     MAX_DISTANCE_FIELD_NUMBER: builtins.int
+    IS_UNIDIRECTIONAL_FIELD_NUMBER: builtins.int
     num_buckets: builtins.int
-    """Number of buckets: one half for tokens before, the other for tokens after. A multiple of 4. A quarter of all
-    buckets are for single distances from 0 on; the others grow logarithmically.
+    """Number of buckets: one half for tokens before, the other for tokens after. Half of the buckets of a direction are
+    for single distances from 0 on; the others grow logarithmically. A multiple of 4, or of 2 if there is one direction.
     """
     max_distance: builtins.int
-    """Distance from which on all tokens share the last bucket. More than num_buckets / 4."""
+    """Distance from which on all tokens share the last bucket of a direction. More than half of its buckets, and
+    at most 4,096.
+    """
+    is_unidirectional: builtins.bool
+    """Whether all buckets are for tokens before. Tokens after then have the bucket of distance 0."""
     def __init__(
         self,
         *,
         num_buckets: builtins.int = ...,
         max_distance: builtins.int = ...,
+        is_unidirectional: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_distance", b"max_distance", "num_buckets", b"num_buckets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_unidirectional", b"is_unidirectional", "max_distance", b"max_distance", "num_buckets", b"num_buckets"]) -> None: ...
 
 Global___RelativePositions: typing_extensions.TypeAlias = RelativePositions
 
@@ -468,27 +498,33 @@ Global___Ssru: typing_extensions.TypeAlias = Ssru
 
 @typing.final
 class FeedForward(google.protobuf.message.Message):
-    """FeedForward is two linear layers with an activation between them."""
+    """FeedForward is two linear layers with an activation between them. If it is gated, the first layer has twice the
+    width: the activation of its first half is multiplied by its second half.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     D_FEED_FORWARD_FIELD_NUMBER: builtins.int
     ACTIVATION_FIELD_NUMBER: builtins.int
     HAS_BIAS_FIELD_NUMBER: builtins.int
+    IS_GATED_FIELD_NUMBER: builtins.int
     d_feed_forward: builtins.int
-    """Width between the two layers."""
+    """Width between the two layers, the input of the second one."""
     activation: Global___Activation.ValueType
     """The activation."""
     has_bias: builtins.bool
     """Whether the layers have biases."""
+    is_gated: builtins.bool
+    """Whether the network is gated."""
     def __init__(
         self,
         *,
         d_feed_forward: builtins.int = ...,
         activation: Global___Activation.ValueType = ...,
         has_bias: builtins.bool = ...,
+        is_gated: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias", "is_gated", b"is_gated"]) -> None: ...
 
 Global___FeedForward: typing_extensions.TypeAlias = FeedForward
 
