@@ -220,6 +220,13 @@ def test_a_model_names_the_field_that_it_does_not_support(path, value, message):
         EncoderDecoder(changed(path, value))
 
 
+def test_layers_of_post_norm_lack_no_norm():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.encoder.groups[0].lacks_mixer_norm = True
+    with pytest.raises(ValueError, match=r"LayerGroup.lacks_mixer_norm: True is for pre-norm only"):
+        Encoder(architecture)
+
+
 def test_a_head_for_narrower_embeddings_needs_a_transform():
     architecture = bert(50, 16, 2, 32, 1)
     architecture.source_embeddings.d_embedding = 8

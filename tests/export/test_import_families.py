@@ -19,7 +19,9 @@ from tests.support.checkpoints import (
     write_checkpoint,
 )
 
-PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "mpnet")}
+PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "mpnet")} | {
+    "modernbert": "model."
+}
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +69,7 @@ def test_a_checkpoint_without_a_head_becomes_a_bundle_without_a_head(family, tmp
         ("albert", 0, 2),
         ("bert", 0, 2),
         ("distilbert", 0, 0),
+        ("modernbert", 0, 0),
         ("mpnet", 2, 0),
         ("roberta", 2, 1),
         ("xlm-roberta", 2, 1),

@@ -228,7 +228,8 @@ def test_damaged_files_are_named(name, content, source, refusal):
 
 
 @pytest.mark.parametrize("name", ["pad", "cls", "sep", "mask"])
-def test_a_missing_special_token_is_named(name, source, refusal):
+def test_a_missing_special_token_is_named(name, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "source", "modernbert")
     change_json(source / "tokenizer_config.json", **{f"{name}_token": None})
     assert f"nor tokenizer_config.json has a {name}_token" in refusal(source)
 

@@ -79,12 +79,11 @@ def assert_close(found: np.ndarray, expected: torch.Tensor) -> None:
 def test_embeddings(data, d_model, epsilon, seed):
     part = data.draw(some.embeddings(d_model, is_alone=True))
     torch.manual_seed(seed)
-    embed, model = Embeddings(part, d_model, epsilon, nn.Dropout(0)), nn.Module()
+    stack = Stack(norm_epsilon=epsilon, norm_kind=data.draw(some.norm_kinds))
+    embed, model = Embeddings(part, d_model, stack, nn.Dropout(0)), nn.Module()
     embed.add_to(model, SOURCE)
     unsettle(model)
-    network = Architecture(
-        d_model=d_model, source_embeddings=part, encoder=Stack(norm_epsilon=epsilon)
-    )
+    network = Architecture(d_model=d_model, source_embeddings=part, encoder=stack)
     token_ids = np.random.default_rng(seed).integers(0, part.vocab_size, SHAPE)
     width = embedding_width(part, d_model)
 
@@ -336,7 +335,8 @@ def test_head(data, d_model, epsilon, has_list, seed):
     width = data.draw(WIDTHS)
     part = data.draw(some.heads(needs_transform=width != d_model))
     embeddings = EmbeddingsPart(vocab_size=21, d_embedding=width)
-    module = part_of(Head, seed, part, d_model, embeddings, epsilon)
+    stack = Stack(norm_epsilon=epsilon, norm_kind=data.draw(some.norm_kinds))
+    module = part_of(Head, seed, part, d_model, embeddings, stack)
     x, table = random_states(seed, 7, d_model), random_states(seed + 1, 21, width)
     listed = np.array([3, 4, 20]) if has_list else np.arange(21)
 

@@ -6,6 +6,7 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_RELU,
     ACTIVATION_SILU,
     ACTIVATION_TANH,
+    NORM_KIND_LAYER_WITHOUT_BIAS,
     NORM_KIND_RMS,
     NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
@@ -45,7 +46,7 @@ random_parts = settings(
 """Number of random networks per test."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
-NORM_KINDS = (NORM_KIND_UNSPECIFIED, NORM_KIND_RMS)
+norm_kinds = st.sampled_from([NORM_KIND_UNSPECIFIED, NORM_KIND_RMS, NORM_KIND_LAYER_WITHOUT_BIAS])
 WIDTHS = (8, 15, 20, 32)
 """Widths of hidden states. Sinusoids need an even width."""
 EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
@@ -160,16 +161,18 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
     if len(groups) == 2:
         groups[1].num_layers = 1
     attending = [group.self_attention for group in groups if group.HasField("self_attention")]
+    norm_position = draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST]))
+    groups[0].lacks_mixer_norm = norm_position == NORM_POSITION_PRE and draw(st.booleans())
     relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
         attending[-1].num_heads = attending[0].num_heads
     return Stack(
         groups=groups,
-        norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
+        norm_position=norm_position,
         norm_epsilon=draw(EPSILONS),
         has_final_norm=draw(st.booleans()),
         relative_positions=relative,
-        norm_kind=draw(st.sampled_from(NORM_KINDS)),
+        norm_kind=draw(norm_kinds),
     )
 
 
@@ -179,6 +182,7 @@ def heads(needs_transform: bool = False) -> st.SearchStrategy[Head]:
         is_tied=st.booleans(),
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
+        transform_lacks_bias=st.booleans(),
         transform=st.sampled_from(ACTIVATIONS if needs_transform else [0, *ACTIVATIONS]),
     )
 

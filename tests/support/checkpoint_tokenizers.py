@@ -15,20 +15,35 @@ from tokenizers import (
 
 def roberta() -> Tokenizer:
     """Byte-level BPE."""
+    tokenizer = _byte_level_bpe(["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), add_prefix_space=False
+    )
+    return _with_mask(tokenizer)
+
+
+def modernbert() -> Tokenizer:
+    """Byte-level BPE with the special tokens of BERT."""
+    tokenizer = _byte_level_bpe(["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return _with_mask(tokenizer, "[MASK]")
+
+
+def _byte_level_bpe(special_tokens: list[str]) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        special_tokens=special_tokens,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), add_prefix_space=False
-    )
-    return _with_mask(tokenizer)
+    return tokenizer
 
 
 def mpnet() -> Tokenizer:
@@ -96,6 +111,6 @@ def albert() -> Tokenizer:
     return tokenizer
 
 
-def _with_mask(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
+def _with_mask(tokenizer: Tokenizer, mask: str = "<mask>") -> Tokenizer:
+    tokenizer.add_special_tokens([AddedToken(mask, lstrip=True, special=True)])
     return tokenizer

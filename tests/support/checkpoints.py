@@ -254,6 +254,37 @@ def _albert(has_head: bool) -> Family:
     return tokenizer_of.albert(), ALBERT_TOKENS, config, shapes
 
 
+def _modernbert(has_head: bool) -> Family:
+    """A global and a local layer, of which the first has no norm before its attention."""
+
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder: Shapes = {
+            "embeddings.tok_embeddings.weight": (vocab_size, WIDTH),
+            "embeddings.norm.weight": (WIDTH,),
+            "layers.1.attn_norm.weight": (WIDTH,),
+            "final_norm.weight": (WIDTH,),
+        }
+        for layer in range(NUM_LAYERS):
+            name = f"layers.{layer}"
+            encoder |= {
+                f"{name}.attn.Wqkv.weight": (3 * WIDTH, WIDTH),
+                f"{name}.attn.Wo.weight": (WIDTH, WIDTH),
+                f"{name}.mlp_norm.weight": (WIDTH,),
+                f"{name}.mlp.Wi.weight": (2 * FEED_FORWARD, WIDTH),
+                f"{name}.mlp.Wo.weight": (WIDTH, FEED_FORWARD),
+            }
+        head: Shapes = {
+            "head.dense.weight": (WIDTH, WIDTH),
+            "head.norm.weight": (WIDTH,),
+            "decoder.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    # Tokens of sample texts reach beyond the window.
+    config = BERT_FIELDS | {"local_attention": 6, "global_attn_every_n_layers": 3}
+    return tokenizer_of.modernbert(), BERT_TOKENS, config, shapes
+
+
 def _bert_encoder(vocab_size: int, num_token_types: int) -> Shapes:
     shapes: Shapes = {
         "embeddings.word_embeddings.weight": (vocab_size, WIDTH),
@@ -276,6 +307,7 @@ _FAMILIES: dict[str, Callable[[bool], Family]] = {
     "bert": _bert,
     "camembert": _xlm_roberta,
     "distilbert": _distilbert,
+    "modernbert": _modernbert,
     "mpnet": _mpnet,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,

@@ -87,14 +87,16 @@ class _Layer:
             weighted = attend(self._number, self._group.self_attention, fused)
             return self._g.linear(weighted, f"{self._name}.self_attention.output")
 
-        return self._residual(x, "self_attention_residual", sublayer)
+        has_norm = not self._group.lacks_mixer_norm
+        return self._residual(x, "self_attention_residual", sublayer, has_norm)
 
     def ssru(self, x: str, recur: Recur) -> str:
         def sublayer(y: str) -> str:
             gates = self._g.linear(y, f"{self._name}.ssru.gates")
             return ssru.output(self._g, recur(self._number, gates))
 
-        return self._residual(x, "ssru_residual", sublayer)
+        has_norm = not self._group.lacks_mixer_norm
+        return self._residual(x, "ssru_residual", sublayer, has_norm)
 
     def cross_attention(self, x: str, attend: Attend) -> str:
         def sublayer(y: str) -> str:
@@ -110,8 +112,8 @@ class _Layer:
 
         return self._residual(x, "feed_forward_residual", sublayer)
 
-    def _residual(self, x: str, name: str, sublayer: Sublayer) -> str:
+    def _residual(self, x: str, name: str, sublayer: Sublayer, has_norm: bool = True) -> str:
         g, part, norm = self._g, self._part, f"{self._name}.{name}.norm"
         if part.norm_position == NORM_POSITION_PRE:
-            return g.op("Add", x, sublayer(_norm(g, part, norm, x)))
+            return g.op("Add", x, sublayer(_norm(g, part, norm, x) if has_norm else x))
         return _norm(g, part, norm, g.op("Add", x, sublayer(x)))

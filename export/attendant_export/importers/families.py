@@ -14,6 +14,7 @@ from attendant_export.importers.marian import read_marian
 from attendant_export.importers.marian_folder import read_marian_folder
 from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
+from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -30,6 +31,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
+    "modernbert": read_modernbert,
     "mpnet": read_mpnet,
     "mt5": read_t5,
     "roberta": read_roberta,

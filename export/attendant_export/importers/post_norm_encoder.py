@@ -53,15 +53,13 @@ def post_norm_encoder(
     config: Config, embeddings: Embeddings, norm_epsilon: float, fields: FieldNames
 ) -> Architecture:
     """The architecture of an encoder without a head; raises CheckpointError for a bad field."""
-    width, num_heads = config.integer(fields.width), config.integer(fields.num_heads)
-    if width % num_heads:
-        raise CheckpointError(
-            f"{config.path}: {fields.width} {width} is not a multiple of {fields.num_heads} "
-            f"{num_heads}"
-        )
     layers = LayerGroup(
         num_layers=config.integer(fields.num_layers),
-        self_attention=Attention(num_heads=num_heads, head_dim=width // num_heads, has_bias=True),
+        self_attention=Attention(
+            num_heads=config.integer(fields.num_heads),
+            head_dim=head_dim(config, fields),
+            has_bias=True,
+        ),
         feed_forward=FeedForward(
             d_feed_forward=config.integer(fields.d_feed_forward),
             activation=read_activation(config, fields),
@@ -69,10 +67,21 @@ def post_norm_encoder(
         ),
     )
     return Architecture(
-        d_model=width,
+        d_model=config.integer(fields.width),
         source_embeddings=embeddings,
         encoder=Stack(groups=[layers], norm_position=NORM_POSITION_POST, norm_epsilon=norm_epsilon),
     )
+
+
+def head_dim(config: Config, fields: FieldNames) -> int:
+    """The width of a head of attention; raises CheckpointError if it is no integer."""
+    width, num_heads = config.integer(fields.width), config.integer(fields.num_heads)
+    if width % num_heads:
+        raise CheckpointError(
+            f"{config.path}: {fields.width} {width} is not a multiple of {fields.num_heads} "
+            f"{num_heads}"
+        )
+    return width // num_heads
 
 
 def read_activation(config: Config, fields: FieldNames) -> ActivationNumber:

@@ -15,6 +15,7 @@ from attendant.v1.architecture_pb2 import (
 )
 from torch import Tensor, nn
 
+from attendant_export.models.norm import layer_norm
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 STD = 0.02
@@ -134,11 +135,11 @@ class Embeddings:
         self,
         part: architecture_pb2.Embeddings,
         d_model: int,
-        norm_epsilon: float,
+        stack: architecture_pb2.Stack,
         dropout: nn.Dropout,
         tokens: nn.Embedding | None = None,
     ) -> None:
-        """``tokens`` is the table of other embeddings, to share it."""
+        """``stack`` reads the embeddings. ``tokens`` is the table of others, to share it."""
         check_at_least_one(part, "vocab_size")
         self._scale, self._dropout = part.scale or 1.0, dropout
         width = embedding_width(part, d_model)
@@ -152,7 +153,7 @@ class Embeddings:
         for table in (self.positions, self.token_types):
             if isinstance(table, nn.Embedding):
                 nn.init.normal_(table.weight, std=STD)
-        self.norm = nn.LayerNorm(width, eps=norm_epsilon) if part.has_norm else None
+        self.norm = layer_norm(stack, width) if part.has_norm else None
         self.projection = nn.Linear(width, d_model) if part.d_embedding else None
 
     def add_to(self, model: nn.Module, names: EmbeddingNames) -> None:

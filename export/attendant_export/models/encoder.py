@@ -37,9 +37,7 @@ class Encoder(nn.Module):
         self.tokens = tokens or EncoderTokens()
         part, width = architecture.encoder, architecture.d_model
         self.dropout = nn.Dropout(dropout)
-        self.embed = Embeddings(
-            architecture.source_embeddings, width, part.norm_epsilon, self.dropout
-        )
+        self.embed = Embeddings(architecture.source_embeddings, width, part, self.dropout)
         self.embed.add_to(self, SOURCE)
         self.encoder = Stack(part, width, dropout)
         self.encoder_norm = final_norm(part, width)
@@ -48,7 +46,7 @@ class Encoder(nn.Module):
         self.dense = DenseLayers(architecture.text_vectors, width)
         if architecture.HasField("head"):
             scored = architecture.source_embeddings
-            self.mask_head = Head(architecture.head, width, scored, part.norm_epsilon)
+            self.mask_head = Head(architecture.head, width, scored, part)
 
     def begin_as_averages(self) -> None:
         """Initialize every layer of a pre-norm model to the identity.

@@ -45,11 +45,9 @@ class EncoderDecoder(nn.Module):
         self.tokens = tokens or TranslationTokens()
         encoder, decoder, width = architecture.encoder, architecture.decoder, architecture.d_model
         self.dropout = nn.Dropout(dropout)
-        self._source = Embeddings(
-            architecture.source_embeddings, width, encoder.norm_epsilon, self.dropout
-        )
+        self._source = Embeddings(architecture.source_embeddings, width, encoder, self.dropout)
         self._target = Embeddings(
-            *(architecture.target_embeddings, width, decoder.norm_epsilon, self.dropout),
+            *(architecture.target_embeddings, width, decoder, self.dropout),
             tokens=self._source.tokens if architecture.shares_embeddings else None,
         )
         self._source.add_to(self, SOURCE)
@@ -61,7 +59,7 @@ class EncoderDecoder(nn.Module):
         self.encoder_relative_positions = relative_positions(encoder)
         self.decoder_relative_positions = relative_positions(decoder)
         scored = architecture.target_embeddings
-        self.head = Head(architecture.head, width, scored, decoder.norm_epsilon)
+        self.head = Head(architecture.head, width, scored, decoder)
 
     def encode(self, source: Tensor) -> tuple[list[KeyValue], Tensor]:
         """Encode ``source`` (batch, source), right-padded with ``pad_id``.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from attendant_export.models.embeddings import STD, embedding_width
 from attendant_export.models.feed_forward import Activation
+from attendant_export.models.norm import layer_norm
 from attendant_export.models.unsupported import unsupported
 
 
@@ -18,20 +19,21 @@ class Head(nn.Module):
         part: architecture_pb2.Head,
         d_model: int,
         embeddings: architecture_pb2.Embeddings,
-        norm_epsilon: float,
+        stack: architecture_pb2.Stack,
     ) -> None:
-        """``embeddings`` are those of the tokens that the head scores."""
+        """``stack`` writes the hidden states. The head scores the tokens of ``embeddings``."""
         super().__init__()
         width, vocab_size = embedding_width(embeddings, d_model), embeddings.vocab_size
         if width != d_model and not part.transform:
             raise unsupported(embeddings, "d_embedding", "needs a head with a transform")
         self._scale, self.transforms = part.scale or 1.0, bool(part.transform)
         if self.transforms:
-            self.dense = nn.Linear(d_model, width)
+            self.dense = nn.Linear(d_model, width, bias=not part.transform_lacks_bias)
             self.activation = Activation(part, "transform")
-            self.norm = nn.LayerNorm(width, eps=norm_epsilon)
+            self.norm = layer_norm(stack, width)
             nn.init.xavier_uniform_(self.dense.weight)
-            nn.init.zeros_(self.dense.bias)
+            if not part.transform_lacks_bias:
+                nn.init.zeros_(self.dense.bias)
         if not part.is_tied:
             self.projection = nn.Linear(width, vocab_size, bias=False)
             nn.init.normal_(self.projection.weight, std=STD)

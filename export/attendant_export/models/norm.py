@@ -2,6 +2,7 @@
 
 from attendant.v1 import architecture_pb2
 from attendant.v1.architecture_pb2 import (
+    NORM_KIND_LAYER_WITHOUT_BIAS,
     NORM_KIND_RMS,
     NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
@@ -15,11 +16,13 @@ from attendant_export.models.unsupported import unsupported
 class Residual(nn.Module):
     """Norm, dropout and residual of a sublayer ("Attention Is All You Need", 3.1, 5.4)."""
 
-    def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
+    def __init__(
+        self, part: architecture_pb2.Stack, d_model: int, dropout: float, has_norm: bool = True
+    ) -> None:
         super().__init__()
         if part.norm_position not in (NORM_POSITION_PRE, NORM_POSITION_POST):
             raise unsupported(part, "norm_position")
-        self.norm = _norm(part, d_model)
+        self.norm = _norm(part, d_model) if has_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.is_pre_norm = part.norm_position == NORM_POSITION_PRE
 
@@ -41,6 +44,12 @@ def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
 def _norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
     if part.norm_kind == NORM_KIND_RMS:
         return nn.RMSNorm(d_model, eps=part.norm_epsilon)
-    if part.norm_kind == NORM_KIND_UNSPECIFIED:
-        return nn.LayerNorm(d_model, eps=part.norm_epsilon)
+    if part.norm_kind in (NORM_KIND_UNSPECIFIED, NORM_KIND_LAYER_WITHOUT_BIAS):
+        return layer_norm(part, d_model)
     raise unsupported(part, "norm_kind")
+
+
+def layer_norm(part: architecture_pb2.Stack, width: int) -> nn.LayerNorm:
+    """A norm of embeddings or heads, which are layer norms whatever the layers have."""
+    has_bias = part.norm_kind != NORM_KIND_LAYER_WITHOUT_BIAS
+    return nn.LayerNorm(width, eps=part.norm_epsilon, bias=has_bias)

@@ -3,7 +3,7 @@
 from typing import TypeAlias, cast
 
 from attendant.v1 import architecture_pb2
-from attendant.v1.architecture_pb2 import LayerGroup
+from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, LayerGroup
 from torch import Tensor, nn
 
 from attendant_export.models.attention import KeyValue, MultiHeadAttention
@@ -44,13 +44,13 @@ class Layer(nn.Module):
         self, group: LayerGroup, part: architecture_pb2.Stack, d_model: int, dropout: float
     ) -> None:
         super().__init__()
-        self.is_recurrent = group.HasField("ssru")
+        self.is_recurrent, has_norm = group.HasField("ssru"), not group.lacks_mixer_norm
         if self.is_recurrent:
             self.ssru = Ssru(d_model)
-            self.ssru_residual = Residual(part, d_model, dropout)
+            self.ssru_residual = Residual(part, d_model, dropout, has_norm)
         else:
             self.self_attention = MultiHeadAttention(group.self_attention, d_model)
-            self.self_attention_residual = Residual(part, d_model, dropout)
+            self.self_attention_residual = Residual(part, d_model, dropout, has_norm)
         if group.HasField("cross_attention"):
             self.cross_attention = MultiHeadAttention(group.cross_attention, d_model)
             self.cross_attention_residual = Residual(part, d_model, dropout)
@@ -108,6 +108,8 @@ def _check(part: architecture_pb2.Stack) -> None:
         raise ValueError("Stack.groups: missing, and a stack needs layers")
     for group in part.groups:
         check_at_least_one(group, "num_layers")
+        if group.lacks_mixer_norm and part.norm_position != NORM_POSITION_PRE:
+            raise unsupported(group, "lacks_mixer_norm", "is for pre-norm only")
         mixers = {
             "token_mixer": group.WhichOneof("token_mixer"),
             "channel_mixer": group.WhichOneof("channel_mixer"),

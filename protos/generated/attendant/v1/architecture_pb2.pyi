@@ -76,6 +76,8 @@ class _NormKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
     NORM_KIND_RMS: _NormKind.ValueType  # 1
     """RMS norm: divides by the root of the mean square; a factor for each channel."""
+    NORM_KIND_LAYER_WITHOUT_BIAS: _NormKind.ValueType  # 2
+    """Layer norm without a bias."""
 
 class NormKind(_NormKind, metaclass=_NormKindEnumTypeWrapper):
     """NormKind is the kind of a norm."""
@@ -84,6 +86,8 @@ NORM_KIND_UNSPECIFIED: NormKind.ValueType  # 0
 """Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
 NORM_KIND_RMS: NormKind.ValueType  # 1
 """RMS norm: divides by the root of the mean square; a factor for each channel."""
+NORM_KIND_LAYER_WITHOUT_BIAS: NormKind.ValueType  # 2
+"""Layer norm without a bias."""
 Global___NormKind: typing_extensions.TypeAlias = NormKind
 
 class _NormPosition:
@@ -301,7 +305,9 @@ class Stack(google.protobuf.message.Message):
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
     norm_kind: Global___NormKind.ValueType
-    """The kind of the norms of the layers and of the final norm. Norms of embeddings and heads are layer norms."""
+    """The kind of the norms of the layers and of the final norm. Norms of embeddings and heads are layer norms, without
+    a bias if the kind is NORM_KIND_LAYER_WITHOUT_BIAS.
+    """
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
         """Groups of identical layers, in order."""
@@ -369,12 +375,15 @@ class LayerGroup(google.protobuf.message.Message):
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
     SSRU_FIELD_NUMBER: builtins.int
     NUM_REPEATS_FIELD_NUMBER: builtins.int
+    LACKS_MIXER_NORM_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
     """Number of layers with weights of their own."""
     num_repeats: builtins.int
     """Number of times that the sequence of layers runs, each time with the same weights. 0 means 1. For an encoder only."""
+    lacks_mixer_norm: builtins.bool
+    """Whether no norm precedes the token mixer. For pre-norm only."""
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
@@ -398,11 +407,12 @@ class LayerGroup(google.protobuf.message.Message):
         self_attention: Global___Attention | None = ...,
         ssru: Global___Ssru | None = ...,
         num_repeats: builtins.int = ...,
+        lacks_mixer_norm: builtins.bool = ...,
         cross_attention: Global___Attention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
@@ -594,6 +604,7 @@ class Head(google.protobuf.message.Message):
     HAS_BIAS_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     TRANSFORM_FIELD_NUMBER: builtins.int
+    TRANSFORM_LACKS_BIAS_FIELD_NUMBER: builtins.int
     is_tied: builtins.bool
     """Whether the projection reuses the embedding table: the target's if there is a decoder, else the source's."""
     has_bias: builtins.bool
@@ -605,6 +616,8 @@ class Head(google.protobuf.message.Message):
     hidden states and the projection. Its width is that of the embeddings. ACTIVATION_UNSPECIFIED if there is no such
     layer; the embeddings then have the width d_model.
     """
+    transform_lacks_bias: builtins.bool
+    """Whether the linear layer of the transform has no bias."""
     def __init__(
         self,
         *,
@@ -612,7 +625,8 @@ class Head(google.protobuf.message.Message):
         has_bias: builtins.bool = ...,
         scale: builtins.float = ...,
         transform: Global___Activation.ValueType = ...,
+        transform_lacks_bias: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "is_tied", b"is_tied", "scale", b"scale", "transform", b"transform"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "is_tied", b"is_tied", "scale", b"scale", "transform", b"transform", "transform_lacks_bias", b"transform_lacks_bias"]) -> None: ...
 
 Global___Head: typing_extensions.TypeAlias = Head
