@@ -281,7 +281,9 @@ def _modernbert(has_head: bool) -> Family:
         return encoder, head
 
     # Tokens of sample texts reach beyond the window.
-    config = BERT_FIELDS | {"local_attention": 6, "global_attn_every_n_layers": 3}
+    ids = {"bos": 1, "cls": 1, "eos": 2, "sep": 2, "pad": 3}
+    config = BERT_FIELDS | {f"{name}_token_id": token_id for name, token_id in ids.items()}
+    config |= {"local_attention": 6, "global_attn_every_n_layers": 3}
     return tokenizer_of.modernbert(), BERT_TOKENS, config, shapes
 
 

@@ -134,10 +134,12 @@ def _layers(config: Config, layer_type: str) -> LayerGroup:
 
 def _theta(config: Config, layer_type: str) -> float:
     """The base of rotary positions, in ``rope_parameters`` or in an older field."""
-    parameters = config.get("rope_parameters", {})
-    options = parameters.get(layer_type) if isinstance(parameters, dict) else None
-    stated = Config(config.path, options if isinstance(options, dict) else {})
-    stated.require(rope_type="default", type="default")
-    if "rope_theta" in stated:
-        return stated.number("rope_theta")
+    name, parameters = f"rope_parameters.{layer_type}", config.get("rope_parameters", {})
+    options = (parameters.get(layer_type) or {}) if isinstance(parameters, dict) else None
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{config.path}: {name} is {options!r}, want an object")
+    stated = Config(config.path, {f"{name}.{key}": value for key, value in options.items()})
+    stated.require(**{f"{name}.rope_type": "default"})
+    if f"{name}.rope_theta" in stated:
+        return stated.number(f"{name}.rope_theta")
     return config.number(OLD_THETAS[layer_type], default=DEFAULT_THETAS[layer_type])
