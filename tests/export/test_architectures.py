@@ -220,6 +220,15 @@ def test_a_model_names_the_field_that_it_does_not_support(path, value, message):
         EncoderDecoder(changed(path, value))
 
 
+def test_local_attention_with_relative_positions_is_refused():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.encoder.relative_positions.num_buckets = 4
+    architecture.encoder.relative_positions.max_distance = 9
+    architecture.encoder.groups[0].self_attention.window = 2
+    with pytest.raises(ValueError, match=r"relative_positions: is not supported with Attention"):
+        Encoder(architecture)
+
+
 def test_layers_of_post_norm_lack_no_norm():
     architecture = bert(50, 16, 2, 32, 1)
     architecture.encoder.groups[0].lacks_mixer_norm = True

@@ -54,7 +54,7 @@ def test_attention_of_whole_texts(d_model, part, seed):
 
 
 @some.random_parts
-@given(WIDTHS, some.encoder_attentions(), some.relative_positions(), SEEDS)
+@given(WIDTHS, some.encoder_attentions(is_local=False), some.relative_positions(), SEEDS)
 def test_attention_with_relative_positions(d_model, part, relative, seed):
     stack = Stack(groups=[LayerGroup(self_attention=part)], relative_positions=relative)
     module = part_of(MultiHeadAttention, seed, part, d_model)

@@ -79,9 +79,10 @@ def attentions(
     return part
 
 
-def encoder_attentions() -> st.SearchStrategy[Attention]:
-    """Self-attention of an encoder, which may be causal."""
-    return st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_in_encoder=True))
+def encoder_attentions(is_local: bool = True) -> st.SearchStrategy[Attention]:
+    """Self-attention of an encoder, which may be causal, and local if ``is_local`` allows it."""
+    parts = st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_in_encoder=True))
+    return parts if is_local else parts.filter(lambda part: not part.window)
 
 
 def feed_forwards() -> st.SearchStrategy[FeedForward]:
@@ -166,6 +167,8 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
     relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
         attending[-1].num_heads = attending[0].num_heads
+        for attention in attending:
+            attention.window = 0
     return Stack(
         groups=groups,
         norm_position=norm_position,

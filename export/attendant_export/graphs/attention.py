@@ -57,7 +57,10 @@ def attend_sequence(
     query, keys, values = g.split(fused, 3, axis=2)
     if positions is not None:
         query, keys = positions.rotate(part, query), positions.rotate(part, keys)
-        bias = positions.bias(part, bias)
+        if part.window:
+            local = positions.local(part, lengths)
+            weighted = local.attend(part, query, keys, values, **_scale(part))
+            return g.rows(weighted, inner_width(part))
     weighted = g.op(
         *("Attention", query, keys, values, bias, "", "", "" if part.is_causal else lengths),
         q_num_heads=part.num_heads,

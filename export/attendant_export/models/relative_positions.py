@@ -53,6 +53,8 @@ class RelativePositions(nn.Embedding):
             raise ValueError("Stack.relative_positions: no layer has self-attention")
         if len(num_heads) > 1:
             raise ValueError("Stack.relative_positions: the layers differ in num_heads")
+        if any(group.self_attention.window for group in part.groups):
+            raise ValueError("Stack.relative_positions: is not supported with Attention.window")
         super().__init__(relative.num_buckets, num_heads.pop())
         self._part = relative
         nn.init.normal_(self.weight, std=STD)

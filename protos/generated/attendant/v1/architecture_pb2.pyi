@@ -445,7 +445,7 @@ class Attention(google.protobuf.message.Message):
     """Whether each token attends only to itself and to earlier tokens."""
     window: builtins.int
     """Local attention: a token attends to itself and to this number of tokens on each side. 0: no limit. For
-    self-attention of an encoder only.
+    self-attention of an encoder only, and not with relative positions.
     """
     @property
     def rotary_positions(self) -> Global___RotaryPositions:
