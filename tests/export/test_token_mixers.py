@@ -1,8 +1,9 @@
 """Random attentions and SSRUs give the same values in PyTorch and in graphs."""
 
 import numpy as np
+import pytest
 import torch
-from attendant.v1.architecture_pb2 import LayerGroup, Stack
+from attendant.v1.architecture_pb2 import Attention, LayerGroup, Stack
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs.layers import Layers
@@ -51,6 +52,30 @@ def test_attention_of_whole_texts(d_model, part, seed):
     rows = x.flatten(0, 1).numpy()
     found = run_graph(build, named(module, "a"), x=rows, lengths=LENGTHS)["found"]
     assert_close(found.reshape(*SHAPE, d_model)[IS_REAL], expected[torch.from_numpy(IS_REAL)])
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("window", [1, 2, 5, 7, 8, 22, 40])
+def test_local_attention_of_texts_of_one_and_of_several_blocks(window, is_causal):
+    part = Attention(num_heads=2, head_dim=4, window=window, is_causal=is_causal)
+    part.rotary_positions.theta = 100.0
+    module, shape = part_of(MultiHeadAttention, 1, part, 8), (4, 23)
+    lengths = np.array([23, 1, 22, 8])
+    is_real = np.arange(23) < lengths[:, None]
+    x = random_states(1, *shape, 8)
+
+    def build(g: Layers) -> None:
+        fused = g.linear(g.input("x", np.float32, "rows", 8), "a.query_key_value")
+        batch = g.input("batch", np.int64, 2)
+        inputs = (g.input("lengths", np.int64, 4), "", TextPositions(g, batch))
+        weighted = graph_attention.attend_sequence(g, part, fused, batch, *inputs)
+        g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", 8)
+
+    with torch.inference_mode():
+        expected, _ = module(x, torch.from_numpy(is_real)[:, None, None, :])
+    rows, batch = x.flatten(0, 1).numpy(), np.array(shape)
+    found = run_graph(build, named(module, "a"), x=rows, lengths=lengths, batch=batch)["found"]
+    assert_close(found.reshape(*shape, 8)[is_real], expected[torch.from_numpy(is_real)])
 
 
 @some.random_parts
