@@ -70,6 +70,8 @@ class ImportOptions:
     """The branch, tag or commit of a model on the hub. None: its default branch."""
     tokenizer: str | None = None
     """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
+    without_head: bool = False
+    """Whether to import the embedding part of a model for classification."""
 
 
 def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
@@ -90,7 +92,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         raise CheckpointError(
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint, options.tokenizer)
+    imported = read_model(checkpoint, options.tokenizer, options.without_head)
     languages = _languages(imported, checkpoint, card, options)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
     if isinstance(imported, ImportedEncoder):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,11 @@ class Weights:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor."""
         return self._shapes
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Forget tensors, so that they are not missed."""
+        for name in names:
+            del self._shapes[name]
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""
