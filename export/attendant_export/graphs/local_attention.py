@@ -4,6 +4,8 @@ A text that is longer than three windows is cut into blocks of one window. The q
 attend to the keys of the block and of its two neighbours. A shorter text is a single block.
 """
 
+from typing import Any
+
 import numpy as np
 from attendant.v1.architecture_pb2 import Attention
 
@@ -36,7 +38,7 @@ class LocalAttention:
         ends = g.op("Sub", g.op("Unsqueeze", lengths, g.integers(1)), first_keys)  # (batch, blocks)
         self._num_keys = g.flat(g.op("Clip", ends, one, self._width))
 
-    def attend(self, part: Attention, query: str, keys: str, values: str, **options: float) -> str:
+    def attend(self, part: Attention, query: str, keys: str, values: str, **options: Any) -> str:
         """Weighted values (batch, length, inner) of queries, keys and values of this shape.
 
         ``options`` are attributes of the attention.
