@@ -306,11 +306,16 @@ def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
 CODES = (("<2de>", 0.0, USER_DEFINED), ("<2zh_Hant>", 0.0, USER_DEFINED))
 
 
-def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(pieces, tmp_path):
+@pytest.mark.parametrize(
+    ("characters", "codes"), [("<>0123456789ABCDEFx_", CODES), ("<", ()), (">", ()), ("", ())]
+)
+def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(
+    characters, codes, pieces, tmp_path
+):
     library = pytest.importorskip("sentencepiece")
-    missing = [each for each in "<>2dezh_Hant" if each not in pieces.scores]
+    missing = [each for each in characters if each not in pieces.scores]
     scores = dict(pieces.scores) | dict.fromkeys(missing, -12.0)
-    special, changed = (*SPECIAL, *CODES, *BYTES), Pieces(scores, RULES)
+    special, changed = (*SPECIAL, *codes, *BYTES), Pieces(scores, RULES)
     path = tmp_path / "m.spm"
     write_sentencepiece(path, changed, trainer=option(35, 1), special=special)
     processor = library.SentencePieceProcessor(model_file=str(path))
@@ -320,8 +325,9 @@ def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(pieces, tmp
     tokenizer = read_plainly(sentencepiece_tokenizer(model, vocabulary))
     # The tiny rules compose no Hangul, other than those of real models.
     texts = (text for text in drawn_texts() if not any("\u1100" <= c < "\u1200" for c in text))
-    for i, text in enumerate(islice(texts, 500)):
-        for drawn in (text, ("<2de> ", "a<2zh_Hant>", "<0x41>", ">>fra<< ")[i % 4] + text):
+    first = ("<2de> ", "a<2zh_Hant>", "<0x41>", ">>fra<< ", "<0x3C>", "<0x3E>")
+    for i, text in enumerate(islice(texts, 300)):
+        for drawn in (text, first[i % len(first)] + text):
             found = tokenizer.encode(drawn)
             assert found.ids == [*processor.encode(drawn), ids["</s>"]], ascii(drawn)
             assert tokenizer.decode(found.ids) == processor.decode(found.ids), ascii(drawn)
