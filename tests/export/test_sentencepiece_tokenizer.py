@@ -1,18 +1,14 @@
 """Tokenizers made of SentencePiece models give the token ids of the models."""
 
-import random
 from itertools import islice
 
 import pytest
-from attendant_export.bundle.importing import sample_texts
 from attendant_export.importers.character_map import read_rules
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
-from tokenizers import Tokenizer
 
 from tests.support.sentencepiece_files import (
-    BYTE,
     CONTROL,
     RULES,
     SPACE,
@@ -26,9 +22,7 @@ from tests.support.sentencepiece_files import (
     precompiled,
     write_sentencepiece,
 )
-
-ENGLISH = [text for text in sample_texts() if text.isascii()]
-EMOJI = "\U0001f600\U0001f633\u2764\ufe0f\U0001f44d\U0001f3ff\u200d\U0001f1e9\U0001f1ea"
+from tests.support.sentencepiece_texts import ENGLISH, drawn_texts, read_plainly
 
 
 def vocabulary_of(pieces):
@@ -60,13 +54,6 @@ def tokenizer(pieces, vocabulary, tmp_path_factory):
     return read_plainly(made)
 
 
-def read_plainly(tokenizer):
-    """The tokenizer as a bundle has it and the server uses it."""
-    read = Tokenizer.from_str(tokenizer.to_str())
-    read.encode_special_tokens = True
-    return read
-
-
 def token_ids(tokenizer, vocabulary, text):
     """The ids; those after the vocabulary stand for the unknown token."""
     size, unk_id = len(vocabulary.ids), vocabulary.ids["<unk>"]
@@ -80,23 +67,6 @@ def expected_ids(pieces, vocabulary, text):
         code, text = [text[:end]], text[end:]
     ids = vocabulary.ids
     return [ids.get(each, ids["<unk>"]) for each in [*code, *pieces.tokens(text)]] + [ids["</s>"]]
-
-
-def drawn_texts():
-    """Endless strings: words, marks in odd places, emoji, other scripts, and spaces."""
-    draw = random.Random(5)
-    words = " ".join(ENGLISH).split()
-    odd = [*TINY_RULES, *EMOJI, "\u0301", "\u0308", "\u0323", SPACE, "  ", "\u00fc\u00df", "zebra"]
-    while True:
-        text = list(" ".join(draw.choices(words, k=draw.randint(0, 8))))
-        for _ in range(draw.randint(0, 6)):
-            text.insert(draw.randint(0, len(text)), draw.choice(odd))
-        if draw.random() < 0.3:
-            first = draw.choice((0x20, 0x300, 0x590, 0x900, 0x1100, 0x3040, 0xFF00, 0x1F600))
-            text += [chr(first + draw.randrange(128)) for _ in range(draw.randint(1, 12))]
-        if draw.random() < 0.1:
-            text.insert(0, draw.choice((">>fra<<", ">>pt_BR<< ", ">>xx<<", ">>", ">> a << ")))
-        yield "".join(text)
 
 
 def test_the_ids_are_those_of_the_model(tokenizer, pieces, vocabulary):
@@ -240,98 +210,3 @@ def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_
     path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
     with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
         sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
-
-
-BYTES = tuple((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256))
-SYMBOL = "__start__"
-
-
-@pytest.fixture(scope="module")
-def own(pieces, tmp_path_factory):
-    """A model with bytes and a user-defined symbol, and the tokenizer of its own ids."""
-    path = tmp_path_factory.mktemp("own") / "vocab.spm"
-    special = (*SPECIAL, (SYMBOL, 0.0, USER_DEFINED), *BYTES)
-    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
-    model = read_sentencepiece(path)
-    ids = {piece: i for i, piece in enumerate((*model.pieces, "<pad>"))}
-    vocabulary = Vocabulary(ids, model.unknown, "</s>", "<pad>", has_codes=False)
-    return path, ids, read_plainly(sentencepiece_tokenizer(model, vocabulary))
-
-
-def test_unknown_characters_become_the_pieces_of_their_bytes(own):
-    _, ids, tokenizer = own
-    encoding = tokenizer.encode("a \U0001f633\u4e00")
-    bytes_ = "\U0001f633\u4e00".encode()
-    assert encoding.tokens[-len(bytes_) - 1 : -1] == [f"<0x{byte:02X}>" for byte in bytes_]
-    assert tokenizer.decode(encoding.ids) == "a \U0001f633\u4e00"
-    assert ids["<unk>"] not in encoding.ids
-
-
-def test_texts_that_spell_a_byte_do_not_become_its_piece(own):
-    _, ids, tokenizer = own
-    assert "<" not in ids
-    encoding = tokenizer.encode("<0x41>A<")
-    assert ids["<0x41>"] not in encoding.ids
-    assert encoding.ids.count(ids["<0x3C>"]) == 2
-    assert tokenizer.decode(encoding.ids) == "<0x41>A<"
-    assert encoding.offsets[-2] == (7, 8)
-
-
-def test_user_defined_symbols_are_one_token_anywhere(own):
-    _, ids, tokenizer = own
-    found = tokenizer.encode(f"The train{SYMBOL}is {SYMBOL} late {SYMBOL}{SYMBOL}").ids
-    assert found.count(ids[SYMBOL]) == 4
-
-
-def test_a_vocabulary_without_codes_reads_them_as_plain_text(own):
-    _, ids, tokenizer = own
-    found = tokenizer.encode(">>fra<< The train")
-    assert found.ids[-1] == ids["</s>"]
-    assert tokenizer.decode(found.ids) == ">>fra<< The train"
-
-
-def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
-    library = pytest.importorskip("sentencepiece")
-    path, ids, tokenizer = own
-    processor = library.SentencePieceProcessor(model_file=str(path))
-    draw = random.Random(3)
-    for text in islice(drawn_texts(), 3000):
-        at = draw.randint(0, len(text))
-        text = text[:at] + SYMBOL * (draw.random() < 0.2) + text[at:]
-        text += "<0x41>" * (draw.random() < 0.1)
-        expected = [*processor.encode(text), ids["</s>"]]
-        assert tokenizer.encode(text).ids == expected, ascii(text)
-
-
-CODES = (("<2de>", 0.0, USER_DEFINED), ("<2zh_Hant>", 0.0, USER_DEFINED))
-
-
-def test_tokens_of_languages_and_bytes_have_the_ids_of_sentencepiece(pieces, tmp_path):
-    library = pytest.importorskip("sentencepiece")
-    missing = [each for each in "<>2dezh_Hant" if each not in pieces.scores]
-    scores = dict(pieces.scores) | dict.fromkeys(missing, -12.0)
-    special, changed = (*SPECIAL, *CODES, *BYTES), Pieces(scores, RULES)
-    path = tmp_path / "m.spm"
-    write_sentencepiece(path, changed, trainer=option(35, 1), special=special)
-    processor = library.SentencePieceProcessor(model_file=str(path))
-    model = read_sentencepiece(path)
-    ids = {piece: i for i, piece in enumerate(model.pieces)}
-    vocabulary = Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>", has_codes=False)
-    tokenizer = read_plainly(sentencepiece_tokenizer(model, vocabulary))
-    # The tiny rules compose no Hangul, other than those of real models.
-    texts = (text for text in drawn_texts() if not any("\u1100" <= c < "\u1200" for c in text))
-    for i, text in enumerate(islice(texts, 500)):
-        for drawn in (text, ("<2de> ", "a<2zh_Hant>", "<0x41>", ">>fra<< ")[i % 4] + text):
-            found = tokenizer.encode(drawn)
-            assert found.ids == [*processor.encode(drawn), ids["</s>"]], ascii(drawn)
-            assert tokenizer.decode(found.ids) == processor.decode(found.ids), ascii(drawn)
-
-
-def test_bytes_that_texts_could_spell_are_refused(pieces, tmp_path):
-    special = (*SPECIAL, *CODES, *BYTES)
-    path = tmp_path / "m.spm"
-    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
-    model = read_sentencepiece(path)
-    ids = {piece: i for i, piece in enumerate(model.pieces)}
-    with pytest.raises(CheckpointError, match="'<' is no piece; this is not supported with bytes"):
-        sentencepiece_tokenizer(model, Vocabulary(ids, unk="<unk>", eos="</s>", pad="<s>"))

@@ -141,15 +141,9 @@ def _check_types(path: Path, proto: Any, allows_symbols: bool) -> None:
 
 
 def _scores(pieces: Sequence[Any]) -> dict[str, float]:
-    """The scores of pieces that match text.
-
-    A user-defined piece has nearly that of its bytes if each were the likeliest piece.
-    """
-    best = max((each.score for each in pieces if each.type == NORMAL), default=0.0)
+    """The scores of pieces that match text. A user-defined piece is likelier than any other."""
     return {
-        each.piece: len(each.piece.encode()) * best - 0.1
-        if each.type == USER_DEFINED
-        else each.score
+        each.piece: 0.0 if each.type == USER_DEFINED else each.score
         for each in pieces
         if each.type in (NORMAL, USER_DEFINED)
     }
