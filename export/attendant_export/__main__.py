@@ -275,6 +275,7 @@ def _import(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         revision=args.revision,
         tokenizer=args.tokenizer,
+        without_head=args.without_head,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
 

@@ -294,6 +294,11 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )
     parser.add_argument(
+        "--without-head",
+        action="store_true",
+        help="import the embedding part of a model for classification, without its head",
+    )
+    parser.add_argument(
         "--tokenizer",
         help="tokens of a CTranslate2 folder: characters, whitespace (what is between white "
         "space), or the name of a SentencePiece model or tokenizer.json in the folder; default: "

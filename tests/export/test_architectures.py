@@ -8,10 +8,12 @@ import pytest
 import torch
 from attendant.v1.architecture_pb2 import (
     ACTIVATION_UNSPECIFIED,
+    NORM_KIND_RMS,
     NORM_POSITION_UNSPECIFIED,
     POSITION_KIND_LEARNED,
     Architecture,
     Head,
+    RelativePositions,
 )
 from attendant_export.bundle.manifest import BundleError
 from attendant_export.bundle.parameters import fitting_parameters
@@ -25,6 +27,7 @@ from attendant_export.runs.checkpoint import set_weights
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,9 +103,10 @@ def test_a_model_is_restored_from_the_parameters_of_its_graphs(architecture, see
 
 
 @pytest.mark.parametrize("activation", some.ACTIVATIONS)
+@pytest.mark.parametrize("is_t5", [False, True])
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_parts_that_we_do_not_train_follow_the_model_in_each_precision(
-    precision, activation, tmp_path
+    precision, is_t5, activation, tmp_path
 ):
     architecture = encoder_decoder()
     architecture.shares_embeddings = False
@@ -113,6 +117,9 @@ def test_parts_that_we_do_not_train_follow_the_model_in_each_precision(
         group = stack.groups[0]
         group.feed_forward.activation, group.feed_forward.has_bias = activation, False
         group.self_attention.has_bias, group.self_attention.scale = False, 0.2
+        if is_t5:
+            group.feed_forward.is_gated, stack.norm_kind = True, NORM_KIND_RMS
+            stack.relative_positions.CopyFrom(RelativePositions(num_buckets=8, max_distance=6))
     model = model_of(architecture, 1)
     written = write_translation_graphs(model, precision, tmp_path)
     graphs = TranslationGraphs(tmp_path, written, manifest_of(model))
@@ -135,7 +142,10 @@ def changed(path: str, value) -> Architecture:
     for parent in parents:
         part = getattr(part, parent)
         part = part[0] if parent == "groups" else part
-    setattr(part, field, value)
+    if isinstance(value, Message):
+        getattr(part, field).CopyFrom(value)
+    else:
+        setattr(part, field, value)
     return architecture
 
 
@@ -146,6 +156,23 @@ def changed(path: str, value) -> Architecture:
         ("d_model", 15, "Positions.kind: POSITION_KIND_SINUSOIDAL_HALVED needs an even d_model"),
         ("encoder.norm_position", NORM_POSITION_UNSPECIFIED, "Stack.norm_position: NORM_POSITION_"),
         ("encoder.norm_epsilon", 0.0, "Stack.norm_epsilon: 0.0 is not positive"),
+        ("decoder.norm_kind", 99, "Stack.norm_kind: 99 is not supported"),
+        ("encoder.relative_positions.num_buckets", 6, "num_buckets: 6 is not a multiple of 4"),
+        (
+            "decoder.relative_positions",
+            RelativePositions(num_buckets=8, max_distance=4, is_unidirectional=True),
+            "RelativePositions.max_distance: 4 is not more than 4",
+        ),
+        (
+            "decoder.relative_positions",
+            RelativePositions(num_buckets=5, is_unidirectional=True),
+            "RelativePositions.num_buckets: 5 is not a multiple of 2",
+        ),
+        (
+            "encoder.relative_positions",
+            RelativePositions(num_buckets=8, max_distance=4097),
+            "RelativePositions.max_distance: 4097 is more than 4096",
+        ),
         ("encoder.groups.num_layers", 0, "LayerGroup.num_layers: 0 is less than 1"),
         ("decoder.groups.self_attention.num_heads", 0, "Attention.num_heads: 0 is less than 1"),
         ("decoder.groups.self_attention.is_causal", False, "Attention.is_causal: False is not for"),
@@ -163,6 +190,27 @@ def changed(path: str, value) -> Architecture:
             POSITION_KIND_LEARNED,
             "Positions.num_positions: 0 is no more than the offset 0",
         ),
+        (
+            "source_embeddings.d_embedding",
+            8,
+            "Embeddings.d_embedding: 8 is not supported in an enc",
+        ),
+        ("decoder.groups.num_repeats", 2, "LayerGroup.num_repeats: 2 is not for a decoder"),
+        (
+            "encoder.groups.self_attention.rotary_positions.theta",
+            -1.0,
+            "theta: -1.0 is not positive",
+        ),
+        (
+            "decoder.groups.cross_attention.rotary_positions.theta",
+            2.0,
+            "Attention.rotary_positions: is not",
+        ),
+        (
+            "decoder.groups.self_attention.window",
+            3,
+            "Attention.window: 3 is not supported in a decoder",
+        ),
         ("target_embeddings.vocab_size", 40, "Embeddings.vocab_size: 40 differs from the source's"),
         ("head.transform", 99, "Head.transform: 99 is not supported"),
     ],
@@ -170,6 +218,45 @@ def changed(path: str, value) -> Architecture:
 def test_a_model_names_the_field_that_it_does_not_support(path, value, message):
     with pytest.raises(ValueError, match=message):
         EncoderDecoder(changed(path, value))
+
+
+def test_local_attention_with_relative_positions_is_refused():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.encoder.relative_positions.num_buckets = 4
+    architecture.encoder.relative_positions.max_distance = 9
+    architecture.encoder.groups[0].self_attention.window = 2
+    with pytest.raises(ValueError, match=r"relative_positions: is not supported with Attention"):
+        Encoder(architecture)
+
+
+def test_layers_of_post_norm_lack_no_norm():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.encoder.groups[0].lacks_mixer_norm = True
+    with pytest.raises(ValueError, match=r"LayerGroup.lacks_mixer_norm: True is for pre-norm only"):
+        Encoder(architecture)
+
+
+def test_a_head_for_narrower_embeddings_needs_a_transform():
+    architecture = bert(50, 16, 2, 32, 1)
+    architecture.source_embeddings.d_embedding = 8
+    Encoder(architecture)
+    architecture.head.transform = ACTIVATION_UNSPECIFIED
+    with pytest.raises(ValueError, match=r"d_embedding: 8 needs a head with a transform"):
+        Encoder(architecture)
+
+
+def test_layers_that_run_several_times_are_stored_once(tmp_path):
+    sizes = []
+    for num_repeats in (1, 3):
+        architecture = bert(50, 16, 2, 32, 2)
+        architecture.encoder.groups[0].num_repeats = num_repeats
+        for precision in ("fp32", "int8"):
+            folder = tmp_path / f"{precision}-{num_repeats}"
+            folder.mkdir()
+            written = write_embedding_graphs(model_of(architecture, 1), precision, folder)
+            sizes.append((folder / written.weights[0]).stat().st_size)
+            assert f"hidden_{2 * num_repeats}" in written.embedder.outputs
+    assert sizes[:2] == sizes[2:]
 
 
 @pytest.mark.parametrize("name", ["token_mixer", "channel_mixer"])

@@ -6,6 +6,7 @@ import pytest
 from attendant.v1.architecture_pb2 import ACTIVATION_GELU, ACTIVATION_GELU_TANH
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
+from attendant_manifest.sizes import num_layers
 from safetensors.torch import load_file, save_file
 
 from tests.support.bundles import one_thread
@@ -18,7 +19,9 @@ from tests.support.checkpoints import (
     write_checkpoint,
 )
 
-PREFIXES = {"bert": "bert.", "distilbert": "distilbert.", "mpnet": "mpnet."}
+PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "mpnet")} | {
+    "modernbert": "model."
+}
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +66,10 @@ def test_a_checkpoint_without_a_head_becomes_a_bundle_without_a_head(family, tmp
 @pytest.mark.parametrize(
     ("family", "offset", "num_token_types"),
     [
+        ("albert", 0, 2),
         ("bert", 0, 2),
         ("distilbert", 0, 0),
+        ("modernbert", 0, 0),
         ("mpnet", 2, 0),
         ("roberta", 2, 1),
         ("xlm-roberta", 2, 1),
@@ -77,13 +82,13 @@ def test_the_network_has_the_sizes_of_the_configuration(family, offset, num_toke
 
     network = manifest.architecture
     assert network.d_model == WIDTH
-    assert network.encoder.groups[0].num_layers == NUM_LAYERS
+    assert num_layers(network.encoder) == NUM_LAYERS
     assert network.source_embeddings.positions.offset == offset
     assert network.source_embeddings.num_token_types == num_token_types
     assert manifest.limits.max_tokens == NUM_POSITIONS - offset
     # The head of RoBERTa has GELU, whatever the layers have; that of BERT has theirs.
-    is_bert = family == "bert"
-    assert network.head.transform == (ACTIVATION_GELU_TANH if is_bert else ACTIVATION_GELU)
+    is_tanh = family in ("albert", "bert")
+    assert network.head.transform == (ACTIVATION_GELU_TANH if is_tanh else ACTIVATION_GELU)
 
 
 def test_sharded_weights_are_read_through_their_index(tmp_path):

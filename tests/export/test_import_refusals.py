@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from attendant_export.__main__ import main
+from attendant_export.bundle.manifest import read_manifest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
@@ -62,7 +63,7 @@ def change_weights(source, change):
             "bert",
             "model_type",
             "whisper",
-            "'whisper', which is not supported; supported: 'bart', 'bert', ",
+            "'whisper', which is not supported; supported: 'albert', 'bart', ",
         ),
         ("bert", "model_type", ["bert"], "model_type is ['bert'], which is not supported"),
         ("bert", "hidden_size", 0, "hidden_size is 0, want an integer from 1 to 2147483647"),
@@ -228,9 +229,38 @@ def test_damaged_files_are_named(name, content, source, refusal):
 
 
 @pytest.mark.parametrize("name", ["pad", "cls", "sep", "mask"])
-def test_a_missing_special_token_is_named(name, source, refusal):
+def test_a_missing_special_token_is_named(name, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "source", "modernbert")
     change_json(source / "tokenizer_config.json", **{f"{name}_token": None})
     assert f"nor tokenizer_config.json has a {name}_token" in refusal(source)
+
+
+HEADS = {
+    "albert": ("classifier.weight",),
+    "bert": ("classifier.weight", "classifier.bias"),
+    "distilbert": ("pre_classifier.weight", "classifier.weight"),
+    "modernbert": ("head.dense.weight", "head.norm.weight", "classifier.weight"),
+    "roberta": ("classifier.dense.weight", "classifier.out_proj.weight"),
+}
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_a_head_for_classification_is_refused_but_can_be_left_out(family, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "source", family, has_head=False)
+    change_json(source / "config.json", architectures=["AnyForSequenceClassification"])
+    change_weights(source, lambda t: t.update({name: torch.zeros(2) for name in HEADS[family]}))
+    message = refusal(source)
+    assert "architectures is AnyForSequenceClassification, whose head is not supp" in message
+    assert "can be imported with --without-head" in message
+    bundles = tmp_path / "bundles"
+    main(["import", str(source), "--without-head", "--bundles-dir", str(bundles)])
+    assert not read_manifest(bundles / "source" / "1").architecture.HasField("head")
+
+
+def test_a_head_that_a_model_does_not_have_cannot_be_left_out(source, refusal):
+    assert "--without-head is for models with a head for" in refusal(source, "--without-head")
+    change_json(source / "config.json", model_type="marian")
+    assert "--without-head is for embedding models" in refusal(source, "--without-head")
 
 
 def test_a_special_token_outside_the_vocabulary_is_named(source, refusal):

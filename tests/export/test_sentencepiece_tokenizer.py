@@ -1,23 +1,20 @@
 """Tokenizers made of SentencePiece models give the token ids of the models."""
 
-import random
 from itertools import islice
 
 import pytest
-from attendant_export.bundle.importing import sample_texts
 from attendant_export.importers.character_map import read_rules
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.sentencepiece_model import read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
-from tokenizers import Tokenizer
 
 from tests.support.sentencepiece_files import (
-    BYTE,
     CONTROL,
     RULES,
     SPACE,
     SPECIAL,
     TINY_RULES,
+    UNUSED,
     USER_DEFINED,
     Pieces,
     frequent_pieces,
@@ -25,9 +22,7 @@ from tests.support.sentencepiece_files import (
     precompiled,
     write_sentencepiece,
 )
-
-ENGLISH = [text for text in sample_texts() if text.isascii()]
-EMOJI = "\U0001f600\U0001f633\u2764\ufe0f\U0001f44d\U0001f3ff\u200d\U0001f1e9\U0001f1ea"
+from tests.support.sentencepiece_texts import ENGLISH, drawn_texts, read_plainly
 
 
 def vocabulary_of(pieces):
@@ -59,13 +54,6 @@ def tokenizer(pieces, vocabulary, tmp_path_factory):
     return read_plainly(made)
 
 
-def read_plainly(tokenizer):
-    """The tokenizer as a bundle has it and the server uses it."""
-    read = Tokenizer.from_str(tokenizer.to_str())
-    read.encode_special_tokens = True
-    return read
-
-
 def token_ids(tokenizer, vocabulary, text):
     """The ids; those after the vocabulary stand for the unknown token."""
     size, unk_id = len(vocabulary.ids), vocabulary.ids["<unk>"]
@@ -79,23 +67,6 @@ def expected_ids(pieces, vocabulary, text):
         code, text = [text[:end]], text[end:]
     ids = vocabulary.ids
     return [ids.get(each, ids["<unk>"]) for each in [*code, *pieces.tokens(text)]] + [ids["</s>"]]
-
-
-def drawn_texts():
-    """Endless strings: words, marks in odd places, emoji, other scripts, and spaces."""
-    draw = random.Random(5)
-    words = " ".join(ENGLISH).split()
-    odd = [*TINY_RULES, *EMOJI, "\u0301", "\u0308", "\u0323", SPACE, "  ", "\u00fc\u00df", "zebra"]
-    while True:
-        text = list(" ".join(draw.choices(words, k=draw.randint(0, 8))))
-        for _ in range(draw.randint(0, 6)):
-            text.insert(draw.randint(0, len(text)), draw.choice(odd))
-        if draw.random() < 0.3:
-            first = draw.choice((0x20, 0x300, 0x590, 0x900, 0x1100, 0x3040, 0xFF00, 0x1F600))
-            text += [chr(first + draw.randrange(128)) for _ in range(draw.randint(1, 12))]
-        if draw.random() < 0.1:
-            text.insert(0, draw.choice((">>fra<<", ">>pt_BR<< ", ">>xx<<", ">>", ">> a << ")))
-        yield "".join(text)
 
 
 def test_the_ids_are_those_of_the_model(tokenizer, pieces, vocabulary):
@@ -183,10 +154,15 @@ def test_a_model_may_add_no_space_or_keep_all_spaces(flags, pieces, vocabulary, 
         ({"trainer": option(3, 3)}, "trainer_spec.model_type is WORD, which is not supported"),
         ({"trainer": option(24, 1)}, "trainer_spec.treat_whitespace_as_suffix is True"),
         ({"normalizer": option(5, 0)}, "normalizer_spec.escape_whitespaces is False"),
-        ({"special": [("</s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
+        ({"kind": UNUSED}, "is UNUSED, which is not supported; supported: NORMAL"),
+        ({"special": [("<s>", 0.0, CONTROL)]}, "has not exactly one UNKNOWN piece"),
         (
             {"special": (*SPECIAL, ("a b", 0.0, USER_DEFINED))},
             "the piece 'a b' is USER_DEFINED, which is not supported; supported: NORMAL",
+        ),
+        (
+            {"special": (*SPECIAL, ("ab", 0.0, USER_DEFINED)), "trainer": option(3, 2)},
+            "the piece 'ab' is USER_DEFINED, which is not supported; supported: NORMAL",
         ),
     ],
 )
@@ -234,53 +210,3 @@ def test_a_character_that_is_no_piece_itself_is_refused(pieces, vocabulary, tmp_
     path = write_sentencepiece(tmp_path / "m.spm", Pieces(scores, pieces.rules))
     with pytest.raises(CheckpointError, match="have the character '\u00a7', which is no piece"):
         sentencepiece_tokenizer(read_sentencepiece(path), vocabulary)
-
-
-BYTES = tuple((f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256))
-SYMBOL = "__start__"
-
-
-@pytest.fixture(scope="module")
-def own(pieces, tmp_path_factory):
-    """A model with bytes and a user-defined symbol, and the tokenizer of its own ids."""
-    path = tmp_path_factory.mktemp("own") / "vocab.spm"
-    special = (*SPECIAL, (SYMBOL, 0.0, USER_DEFINED), *BYTES)
-    write_sentencepiece(path, pieces, trainer=option(35, 1), special=special)
-    model = read_sentencepiece(path)
-    ids = {piece: i for i, piece in enumerate((*model.pieces, "<pad>"))}
-    vocabulary = Vocabulary(ids, model.unknown, "</s>", "<pad>", has_codes=False)
-    return path, ids, read_plainly(sentencepiece_tokenizer(model, vocabulary))
-
-
-def test_unknown_characters_become_the_pieces_of_their_bytes(own):
-    _, ids, tokenizer = own
-    encoding = tokenizer.encode("a \U0001f633\u4e00")
-    bytes_ = "\U0001f633\u4e00".encode()
-    assert encoding.tokens[-len(bytes_) - 1 : -1] == [f"<0x{byte:02X}>" for byte in bytes_]
-    assert tokenizer.decode(encoding.ids) == "a \U0001f633\u4e00"
-    assert ids["<unk>"] not in encoding.ids
-
-
-def test_user_defined_symbols_are_one_token_anywhere(own):
-    _, ids, tokenizer = own
-    found = tokenizer.encode(f"The train{SYMBOL}is {SYMBOL} late {SYMBOL}{SYMBOL}").ids
-    assert found.count(ids[SYMBOL]) == 4
-
-
-def test_a_vocabulary_without_codes_reads_them_as_plain_text(own):
-    _, ids, tokenizer = own
-    found = tokenizer.encode(">>fra<< The train")
-    assert found.ids[-1] == ids["</s>"]
-    assert tokenizer.decode(found.ids) == ">>fra<< The train"
-
-
-def test_the_ids_of_bytes_and_symbols_are_those_of_sentencepiece(own):
-    library = pytest.importorskip("sentencepiece")
-    path, ids, tokenizer = own
-    processor = library.SentencePieceProcessor(model_file=str(path))
-    draw = random.Random(3)
-    for text in islice(drawn_texts(), 3000):
-        at = draw.randint(0, len(text))
-        text = text[:at] + SYMBOL * (draw.random() < 0.2) + text[at:]
-        expected = [*processor.encode(text), ids["</s>"]]
-        assert tokenizer.encode(text).ids == expected, ascii(text)

@@ -136,6 +136,10 @@ RULES: dict[str, tuple[Change, str]] = {
     ),
     "a group of no layers": (set_layers(num_layers=0), "architecture.decoder must have 1 to"),
     "billions of layers": (set_layers(num_layers=2**32 - 1), "architecture.decoder must have"),
+    "layers that run billions of times": (
+        set_layers(num_repeats=2**32 - 1),
+        "architecture.decoder must have 1 to",
+    ),
     "a huge vocabulary": (
         set_part("architecture", "target_embeddings", vocab_size=2**32 - 1),
         "architecture.target_embeddings.vocab_size must be between 1 and",

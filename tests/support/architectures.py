@@ -6,6 +6,9 @@ from attendant.v1.architecture_pb2 import (
     ACTIVATION_RELU,
     ACTIVATION_SILU,
     ACTIVATION_TANH,
+    NORM_KIND_LAYER_WITHOUT_BIAS,
+    NORM_KIND_RMS,
+    NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
     POSITION_KIND_LEARNED,
@@ -43,6 +46,7 @@ random_parts = settings(
 """Number of random networks per test."""
 
 ACTIVATIONS = (ACTIVATION_RELU, ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_SILU)
+norm_kinds = st.sampled_from([NORM_KIND_UNSPECIFIED, NORM_KIND_RMS, NORM_KIND_LAYER_WITHOUT_BIAS])
 WIDTHS = (8, 15, 20, 32)
 """Widths of hidden states. Sinusoids need an even width."""
 EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 0.1])
@@ -53,16 +57,32 @@ def factors(*values: float) -> st.SearchStrategy[float]:
     return st.sampled_from([0.0, *values])
 
 
-def attentions(is_causal: bool = False, is_cached: bool = False) -> st.SearchStrategy[Attention]:
-    """Heads of any width. Those with a cache have widths that its kernel supports."""
-    return st.builds(
-        Attention,
-        num_heads=st.integers(1, 3),
-        head_dim=st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10]),
-        has_bias=st.booleans(),
-        scale=factors(0.1, 0.4),
-        is_causal=st.just(is_causal),
+@st.composite
+def attentions(
+    draw: st.DrawFn, is_causal: bool = False, is_cached: bool = False, is_in_encoder: bool = False
+) -> Attention:
+    """Heads of any width. Those with a cache have widths that its kernel supports.
+
+    Only encoders have rotary positions and local attention.
+    """
+    part = Attention(
+        num_heads=draw(st.integers(1, 3)),
+        head_dim=draw(st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10])),
+        has_bias=draw(st.booleans()),
+        scale=draw(factors(0.1, 0.4)),
+        is_causal=is_causal,
     )
+    if is_in_encoder:
+        part.window = draw(st.integers(0, 4))
+        if part.head_dim % 2 == 0 and draw(st.booleans()):
+            part.rotary_positions.theta = draw(st.sampled_from([1.0, 50.0, 10_000.0]))
+    return part
+
+
+def encoder_attentions(is_local: bool = True) -> st.SearchStrategy[Attention]:
+    """Self-attention of an encoder, which may be causal, and local if ``is_local`` allows it."""
+    parts = st.booleans().flatmap(lambda is_causal: attentions(is_causal, is_in_encoder=True))
+    return parts if is_local else parts.filter(lambda part: not part.window)
 
 
 def feed_forwards() -> st.SearchStrategy[FeedForward]:
@@ -71,6 +91,7 @@ def feed_forwards() -> st.SearchStrategy[FeedForward]:
         d_feed_forward=st.sampled_from([4, 13, 48]),
         activation=st.sampled_from(ACTIVATIONS),
         has_bias=st.booleans(),
+        is_gated=st.booleans(),
     )
 
 
@@ -89,25 +110,31 @@ def positions(d_model: int) -> st.SearchStrategy[Positions]:
     )
 
 
-def embeddings(d_model: int) -> st.SearchStrategy[Embeddings]:
-    return st.builds(
-        Embeddings,
-        vocab_size=st.integers(12, 40),
-        scale=factors(1.0, d_model**0.5),
-        positions=positions(d_model),
-        num_token_types=st.integers(0, 2),
-        has_norm=st.booleans(),
+@st.composite
+def embeddings(draw: st.DrawFn, d_model: int, is_alone: bool = False) -> Embeddings:
+    """Only those of an encoder that is alone may have a width of their own."""
+    d_embedding = draw(st.sampled_from([0, *WIDTHS])) if is_alone else 0
+    return Embeddings(
+        vocab_size=draw(st.integers(12, 40)),
+        scale=draw(factors(1.0, d_model**0.5)),
+        positions=draw(positions(d_embedding or d_model)),
+        num_token_types=draw(st.integers(0, 2)),
+        has_norm=draw(st.booleans()),
+        d_embedding=d_embedding,
     )
 
 
 def relative_positions() -> st.SearchStrategy[RelativePositions]:
     """Few buckets and short distances, so that `MAX_LENGTH` tokens reach the last bucket."""
     return st.builds(
-        lambda quarter, more: RelativePositions(
-            num_buckets=4 * quarter, max_distance=quarter + more
+        lambda exact, more, is_unidirectional: RelativePositions(
+            num_buckets=(2 if is_unidirectional else 4) * exact,
+            max_distance=exact + more,
+            is_unidirectional=is_unidirectional,
         ),
         st.integers(1, 4),
         st.integers(1, 12),
+        st.booleans(),
     )
 
 
@@ -118,38 +145,48 @@ def layer_groups(draw: st.DrawFn, is_decoder: bool) -> LayerGroup:
     has_ssru = is_decoder and draw(st.booleans())
     return LayerGroup(
         num_layers=draw(st.integers(1, 2)),
-        self_attention=None if has_ssru else draw(attentions(is_causal, is_cached=is_decoder)),
+        self_attention=None
+        if has_ssru
+        else draw(attentions(is_causal, is_cached=is_decoder, is_in_encoder=not is_decoder)),
         ssru=Ssru() if has_ssru else None,
         cross_attention=draw(attentions(is_cached=True)) if is_decoder else None,
         feed_forward=draw(feed_forwards()),
+        num_repeats=0 if is_decoder else draw(st.integers(0, 3)),
     )
 
 
 @st.composite
-def stacks(draw: st.DrawFn, is_decoder: bool = False, is_alone: bool = False) -> Stack:
-    """1 to 3 layers in 1 or 2 groups. Only an encoder that is alone has relative positions."""
+def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
+    """1 to 3 layers in 1 or 2 groups."""
     groups = draw(st.lists(layer_groups(is_decoder), min_size=1, max_size=2))
     if len(groups) == 2:
         groups[1].num_layers = 1
-    relative = draw(relative_positions()) if is_alone and draw(st.booleans()) else None
+    attending = [group.self_attention for group in groups if group.HasField("self_attention")]
+    norm_position = draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST]))
+    groups[0].lacks_mixer_norm = norm_position == NORM_POSITION_PRE and draw(st.booleans())
+    relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
-        groups[-1].self_attention.num_heads = groups[0].self_attention.num_heads
+        attending[-1].num_heads = attending[0].num_heads
+        for attention in attending:
+            attention.window = 0
     return Stack(
         groups=groups,
-        norm_position=draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST])),
+        norm_position=norm_position,
         norm_epsilon=draw(EPSILONS),
         has_final_norm=draw(st.booleans()),
         relative_positions=relative,
+        norm_kind=draw(norm_kinds),
     )
 
 
-def heads() -> st.SearchStrategy[Head]:
+def heads(needs_transform: bool = False) -> st.SearchStrategy[Head]:
     return st.builds(
         Head,
         is_tied=st.booleans(),
         has_bias=st.booleans(),
         scale=factors(0.3, 1.5),
-        transform=st.sampled_from([0, *ACTIVATIONS]),
+        transform_lacks_bias=st.booleans(),
+        transform=st.sampled_from(ACTIVATIONS if needs_transform else [0, *ACTIVATIONS]),
     )
 
 
@@ -172,11 +209,12 @@ def text_vectors() -> st.SearchStrategy[TextVectors]:
 @st.composite
 def encoders(draw: st.DrawFn) -> Architecture:
     d_model = draw(st.sampled_from(WIDTHS))
+    source = draw(embeddings(d_model, is_alone=True))
     return Architecture(
         d_model=d_model,
-        source_embeddings=draw(embeddings(d_model)),
-        encoder=draw(stacks(is_alone=True)),
-        head=draw(heads()),
+        source_embeddings=source,
+        encoder=draw(stacks()),
+        head=draw(heads(needs_transform=source.d_embedding not in (0, d_model))),
     )
 
 

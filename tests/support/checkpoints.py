@@ -13,22 +13,17 @@ import torch
 from attendant_export.bundle.importing import sample_texts
 from attendant_export.data.tokenizer import train_bert_tokenizer
 from safetensors.torch import save_file
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
+from tokenizers import Tokenizer
 from torch import Tensor
+
+from tests.support import checkpoint_tokenizers as tokenizer_of
 
 Shapes = dict[str, tuple[int, ...]]
 
 WIDTH, NUM_LAYERS, FEED_FORWARD, NUM_POSITIONS = 32, 2, 48, 130
+ALBERT_EMBEDDING = 8
 BERT_TOKENS = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]", "unk": "[UNK]"}
+ALBERT_TOKENS = BERT_TOKENS | {"pad": "<pad>", "unk": "<unk>"}
 ROBERTA_TOKENS = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>", "unk": "<unk>"}
 BERT_FIELDS = {
     "hidden_size": WIDTH,
@@ -161,11 +156,11 @@ def _bert(has_head: bool) -> Family:
 
 
 def _roberta(has_head: bool) -> Family:
-    return _byte_level_bpe(), ROBERTA_TOKENS, *_roberta_network(has_head)
+    return tokenizer_of.roberta(), ROBERTA_TOKENS, *_roberta_network(has_head)
 
 
 def _xlm_roberta(has_head: bool) -> Family:
-    return _unigram(), ROBERTA_TOKENS, *_roberta_network(has_head)
+    return tokenizer_of.xlm_roberta(), ROBERTA_TOKENS, *_roberta_network(has_head)
 
 
 def _roberta_network(
@@ -227,7 +222,69 @@ def _mpnet(has_head: bool) -> Family:
         return encoder | {"encoder.relative_attention_bias.weight": (32, 4)}, head
 
     config = config | {"relative_attention_num_buckets": 32}
-    return _word_piece(), ROBERTA_TOKENS | {"unk": "[UNK]"}, config, changed
+    return tokenizer_of.mpnet(), ROBERTA_TOKENS | {"unk": "[UNK]"}, config, changed
+
+
+def _albert(has_head: bool) -> Family:
+    """All layers share the weights of one, as in published checkpoints."""
+
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder: Shapes = {
+            "embeddings.word_embeddings.weight": (vocab_size, ALBERT_EMBEDDING),
+            "embeddings.position_embeddings.weight": (NUM_POSITIONS, ALBERT_EMBEDDING),
+            "embeddings.token_type_embeddings.weight": (2, ALBERT_EMBEDDING),
+            **norm("embeddings.LayerNorm", ALBERT_EMBEDDING),
+            **linear("encoder.embedding_hidden_mapping_in", ALBERT_EMBEDDING, WIDTH),
+            **linear("pooler", WIDTH, WIDTH),
+        }
+        name = "encoder.albert_layer_groups.0.albert_layers.0"
+        for each in ("query", "key", "value", "dense"):
+            encoder |= linear(f"{name}.attention.{each}", WIDTH, WIDTH)
+        encoder |= norm(f"{name}.attention.LayerNorm") | norm(f"{name}.full_layer_layer_norm")
+        encoder |= linear(f"{name}.ffn", WIDTH, FEED_FORWARD)
+        encoder |= linear(f"{name}.ffn_output", FEED_FORWARD, WIDTH)
+        head = {
+            **linear("predictions.dense", WIDTH, ALBERT_EMBEDDING),
+            **norm("predictions.LayerNorm", ALBERT_EMBEDDING),
+            "predictions.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    config = BERT_FIELDS | {"embedding_size": ALBERT_EMBEDDING}
+    return tokenizer_of.albert(), ALBERT_TOKENS, config, shapes
+
+
+def _modernbert(has_head: bool) -> Family:
+    """A global and a local layer, of which the first has no norm before its attention."""
+
+    def shapes(vocab_size: int) -> tuple[Shapes, Shapes]:
+        encoder: Shapes = {
+            "embeddings.tok_embeddings.weight": (vocab_size, WIDTH),
+            "embeddings.norm.weight": (WIDTH,),
+            "layers.1.attn_norm.weight": (WIDTH,),
+            "final_norm.weight": (WIDTH,),
+        }
+        for layer in range(NUM_LAYERS):
+            name = f"layers.{layer}"
+            encoder |= {
+                f"{name}.attn.Wqkv.weight": (3 * WIDTH, WIDTH),
+                f"{name}.attn.Wo.weight": (WIDTH, WIDTH),
+                f"{name}.mlp_norm.weight": (WIDTH,),
+                f"{name}.mlp.Wi.weight": (2 * FEED_FORWARD, WIDTH),
+                f"{name}.mlp.Wo.weight": (WIDTH, FEED_FORWARD),
+            }
+        head: Shapes = {
+            "head.dense.weight": (WIDTH, WIDTH),
+            "head.norm.weight": (WIDTH,),
+            "decoder.bias": (vocab_size,),
+        }
+        return encoder, head
+
+    # Tokens of sample texts reach beyond the window.
+    ids = {"bos": 1, "cls": 1, "eos": 2, "sep": 2, "pad": 3}
+    config = BERT_FIELDS | {f"{name}_token_id": token_id for name, token_id in ids.items()}
+    config |= {"local_attention": 6, "global_attn_every_n_layers": 3}
+    return tokenizer_of.modernbert(), BERT_TOKENS, config, shapes
 
 
 def _bert_encoder(vocab_size: int, num_token_types: int) -> Shapes:
@@ -248,69 +305,14 @@ def _bert_encoder(vocab_size: int, num_token_types: int) -> Shapes:
 
 
 _FAMILIES: dict[str, Callable[[bool], Family]] = {
+    "albert": _albert,
     "bert": _bert,
     "camembert": _xlm_roberta,
     "distilbert": _distilbert,
+    "modernbert": _modernbert,
     "mpnet": _mpnet,
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
 }
 FAMILIES = tuple(_FAMILIES)
 """The families whose checkpoints can be written."""
-
-
-def _byte_level_bpe() -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), add_prefix_space=False
-    )
-    return _with_mask(tokenizer)
-
-
-def _word_piece() -> Tokenizer:
-    """WordPiece with the special tokens of RoBERTa."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "[UNK]"], show_progress=False
-    )
-    tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", 2), ("<s>", 0), add_prefix_space=False
-    )
-    return _with_mask(tokenizer)
-
-
-def _unigram() -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=500,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        unk_token="<unk>",
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sample_texts(), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    return _with_mask(tokenizer)
-
-
-def _with_mask(tokenizer: Tokenizer) -> Tokenizer:
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, special=True)])
-    return tokenizer

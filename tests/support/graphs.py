@@ -22,6 +22,7 @@ from attendant_export.graphs.step_interface import TYPES
 from attendant_export.graphs.writer import write_translation_graphs
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.relative_positions import RelativePositions
 from attendant_export.models.shapes import bert, transformer
 from torch import nn
 
@@ -92,7 +93,13 @@ def tiny_bert(norm_first: bool) -> Encoder:
 
 
 def unsettle(model: Model) -> Model:
-    """Change all biases and norms from 0 and 1, so that a missing one is detected."""
+    """Change all biases and norms from 0 and 1, so that a missing one is detected.
+
+    The biases of relative positions get a size that matters.
+    """
+    for module in model.modules():
+        if isinstance(module, RelativePositions):
+            nn.init.normal_(module.weight)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -43,7 +43,7 @@ RULES = TINY_RULES | {
     if (composed := unicodedata.normalize("NFC", chr(code))) != chr(code)
 }
 """Also the characters that NFC changes by themselves."""
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPECIAL = (("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL))
 
 

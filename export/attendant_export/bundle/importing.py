@@ -44,6 +44,8 @@ from attendant_export.verify.original import OriginalError
 logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
+UNDETERMINED = "und"
+"""The target language of a model for sources to which callers add what selects a language."""
 PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
 """The languages at the end of the name of a checkpoint."""
 
@@ -71,6 +73,8 @@ class ImportOptions:
     """
     tokenizer: str | None = None
     """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
+    without_head: bool = False
+    """Whether to import the embedding part of a model for classification."""
 
 
 def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions) -> Path:
@@ -91,7 +95,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         raise CheckpointError(
             f"{checkpoint.title}: no card states the licence of the weights: give --license"
         )
-    imported = read_model(checkpoint, options.tokenizer)
+    imported = read_model(checkpoint, options.tokenizer, options.without_head)
     checkpoint.release_weights()
     languages = _languages(imported, checkpoint, card, options)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
@@ -176,6 +180,8 @@ def _chosen_languages(
     if all(language == Language(tag=language.tag) for language in stated):
         return [Language(tag=tag) for tag in tags]
     by_tag = {language.tag: language for language in stated}
+    if side == "target" and not any(language.forced_target_ids for language in stated):
+        by_tag[UNDETERMINED] = Language(tag=UNDETERMINED)
     for tag in tags:
         if tag not in by_tag:
             raise ValueError(f"--{side}-languages: {tag!r} is none of {', '.join(by_tag)}")

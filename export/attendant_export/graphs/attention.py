@@ -5,11 +5,13 @@ The counterpart of `models.attention`. `stack` adds the linear layers before and
 
 from typing import Any
 
+import numpy as np
 import torch
 from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.relative_positions import buckets
 from attendant_export.models.unsupported import unsupported
 
@@ -43,14 +45,22 @@ def attend_sequence(
     batch: str,
     lengths: str = "",
     bias: str = "",
+    positions: TextPositions | None = None,
 ) -> str:
     """Self-attention of whole texts: (rows, 3 inner) to (rows, inner).
 
     ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
     causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
+    ``positions`` are needed for rotary positions and local attention.
     """
     fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
     query, keys, values = g.split(fused, 3, axis=2)
+    if positions is not None:
+        query, keys = positions.rotate(part, query), positions.rotate(part, keys)
+        if part.window:
+            local = positions.local(part, lengths)
+            weighted = local.attend(part, query, keys, values, **_scale(part))
+            return g.rows(weighted, inner_width(part))
     weighted = g.op(
         *("Attention", query, keys, values, bias, "", "", "" if part.is_causal else lengths),
         q_num_heads=part.num_heads,
@@ -68,17 +78,38 @@ def relative_bias(g: Layers, part: Stack, name: str, batch: str) -> str:
     """
     if not part.HasField("relative_positions"):
         return ""
-    farthest = part.relative_positions.max_distance
-    distances = torch.arange(-farthest, farthest + 1)
-    by_distance = g.constant(buckets(part.relative_positions, distances).numpy())
     length = g.op("Gather", batch, g.integer(1))
     positions = g.op("Range", g.integer(0), length, g.integer(1))
     queries = g.op("Unsqueeze", positions, g.integers(1))
-    bounds = g.integer(-farthest), g.integer(farthest)
-    nearest = g.op("Clip", g.op("Sub", positions, queries), *bounds)  # (length, length)
-    found = g.op("Gather", by_distance, g.op("Add", nearest, g.integer(farthest)))
-    values = g.op("Gather", g.parameter(f"{name}.weight"), found)  # (length, length, heads)
+    values = _bias_values(g, part, name, queries, positions)  # (length, length, heads)
     return g.op("Unsqueeze", g.op("Transpose", values, perm=(2, 0, 1)), g.integers(0))
+
+
+def relative_bias_of_past(
+    g: Layers, part: Stack, name: str, lengths: str, total_length: str
+) -> str:
+    """The bias of one new position per row (rows, heads, 1, total length), or "".
+
+    ``lengths`` and ``total_length`` are those of `attend_past`, ``name`` that of `relative_bias`.
+    """
+    if not part.HasField("relative_positions"):
+        return ""
+    total = g.cast(g.op("Squeeze", total_length), np.int64)
+    keys = g.op("Range", g.integer(0), total, g.integer(1))
+    queries = g.cast(g.op("Unsqueeze", lengths, g.integers(1)), np.int64)
+    values = _bias_values(g, part, name, queries, keys)  # (rows, total length, heads)
+    return g.op("Unsqueeze", g.op("Transpose", values, perm=(0, 2, 1)), g.integers(2))
+
+
+def _bias_values(g: Layers, part: Stack, name: str, queries: str, keys: str) -> str:
+    """The biases (n, keys, heads) between positions ``queries`` (n, 1) and ``keys`` (keys)."""
+    farthest = part.relative_positions.max_distance
+    distances = torch.arange(-farthest, farthest + 1)
+    by_distance = g.constant(buckets(part.relative_positions, distances).numpy())
+    bounds = g.integer(-farthest), g.integer(farthest)
+    nearest = g.op("Clip", g.op("Sub", keys, queries), *bounds)
+    found = g.op("Gather", by_distance, g.op("Add", nearest, g.integer(farthest)))
+    return g.op("Gather", g.parameter(f"{name}.weight"), found)
 
 
 def attend_memory(
@@ -105,21 +136,23 @@ def attend_past(
     past: tuple[str, str],
     lengths: str,
     total_length: str,
+    bias: str = "",
 ) -> tuple[str, tuple[str, str]]:
     """Attention of one position per row to its past, which its key and value extend.
 
     ``past`` holds keys and values (rows, heads, max_length, head_dim), of which the first
     ``lengths`` (rows, int32) positions are valid. ``total_length`` (1, int32) is the largest length
     plus one. Queries, keys and values are (rows, inner) each. If they are fused, the first string
-    names (rows, 3 inner) and the others are "". Returns weighted values (rows, inner) and the
-    extended keys and values, to be bound to the memory of ``past``. Raises ValueError for a
-    head_dim that the kernel does not support.
+    names (rows, 3 inner) and the others are "". ``bias`` (rows, heads, 1, total length) is added to
+    the scores. Returns weighted values (rows, inner) and the extended keys and values, to be bound
+    to the memory of ``past``. Raises ValueError for a head_dim that the kernel does not support.
     """
     _check_cached_head(part)
     one = g.integers(1)
     new = [x and g.op("Unsqueeze", x, one) for x in query_key_value]  # (rows, 1, inner)
     weighted, *presents = g.ops(
         *("GroupQueryAttention", *new, *past, lengths, total_length),
+        *(("", "", "", bias) if bias else ()),
         num_results=3,
         domain=MICROSOFT,
         num_heads=part.num_heads,

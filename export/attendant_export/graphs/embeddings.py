@@ -42,7 +42,7 @@ class EmbeddingsOfGraphs:
             x = g.op("Add", x, g.parameter(f"{self.names.token_types}.weight"))
         if self.part.has_norm:
             x = g.layer_norm(x, self.names.norm, self.norm_epsilon)
-        return x
+        return g.linear(x, self.names.projection) if self.part.d_embedding else x
 
 
 def source_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:

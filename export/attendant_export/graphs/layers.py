@@ -107,9 +107,15 @@ class Layers(GraphBuilder):
         return best, self.op("GatherElements", indices, among, axis=1)
 
     def layer_norm(self, x: str, name: str, epsilon: float) -> str:
-        """`nn.LayerNorm` over each row, computed in fp32."""
-        scale, bias = self.parameter(f"{name}.weight"), self.parameter(f"{name}.bias")
-        return self.op("LayerNormalization", x, scale, bias, epsilon=epsilon)
+        """`nn.LayerNorm`, with or without a bias, over each row, computed in fp32."""
+        inputs, bias = [self.parameter(f"{name}.weight")], f"{name}.bias"
+        if bias in self.parameters:
+            inputs.append(self.parameter(bias))
+        return self.op("LayerNormalization", x, *inputs, epsilon=epsilon)
+
+    def rms_norm(self, x: str, name: str, epsilon: float) -> str:
+        """`nn.RMSNorm` over each row, computed in fp32."""
+        return self.op("RMSNormalization", x, self.parameter(f"{name}.weight"), epsilon=epsilon)
 
     def flat(self, token_ids: str) -> str:
         """``token_ids`` (batch, length) flattened to (rows)."""

@@ -5,6 +5,7 @@ from attendant.v1.architecture_pb2 import Attention
 
 from attendant_export.graphs.attention import attend_sequence
 from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.text_positions import TextPositions
 
 
 class Packing:
@@ -17,6 +18,7 @@ class Packing:
     def __init__(self, g: Layers, batch: str, lengths: str) -> None:
         """``batch`` holds the shape (batch, length) of the texts, ``lengths`` is (batch)."""
         self._g, self._batch, self._lengths = g, batch, lengths
+        self._positions = TextPositions(g, batch)
         is_real = g.flat(g.is_real(batch, lengths))  # (padded)
         self._indices = g.flat(g.op("NonZero", is_real))  # (packed)
         counts = g.op("CumSum", g.cast(is_real, np.int64), g.integer(0))  # (padded)
@@ -43,5 +45,6 @@ class Packing:
         ``bias`` is that of `attend_sequence`.
         """
         padded = self.pad(query_key_value)
-        weighted = attend_sequence(self._g, part, padded, self._batch, self._lengths, bias)
+        inputs = (padded, self._batch, self._lengths, bias, self._positions)
+        weighted = attend_sequence(self._g, part, *inputs)
         return self.pack(weighted)

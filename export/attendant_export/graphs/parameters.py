@@ -18,7 +18,12 @@ from attendant_export.graphs.embeddings import (
     target_embeddings,
 )
 from attendant_export.graphs.quantization import SCALES, SMOOTHING, QuantizedWeight, restore_columns
-from attendant_export.models.embeddings import SINUSOIDS, max_text_tokens, sinusoids
+from attendant_export.models.embeddings import (
+    SINUSOIDS,
+    embedding_width,
+    max_text_tokens,
+    sinusoids,
+)
 from attendant_export.models.stack import each_layer
 from attendant_export.models.unsupported import unsupported
 
@@ -38,7 +43,8 @@ def graph_parameters(
     _join_cross_attention(parameters, architecture)
     _join_gates(parameters, architecture)
     for side in _sides(architecture):
-        _write_positions(parameters, side, architecture.d_model, max_positions)
+        width = embedding_width(side.part, architecture.d_model)
+        _write_positions(parameters, side, width, max_positions)
     return parameters
 
 
@@ -106,11 +112,11 @@ def _sides(architecture: Architecture) -> list[EmbeddingsOfGraphs]:
 
 
 def _write_positions(
-    parameters: dict[str, Array], side: EmbeddingsOfGraphs, d_model: int, max_positions: int
+    parameters: dict[str, Array], side: EmbeddingsOfGraphs, width: int, max_positions: int
 ) -> None:
     part, types = side.part.positions, f"{side.names.token_types}.weight"
     if part.kind in SINUSOIDS:
-        parameters[side.positions] = sinusoids(part, max_positions, d_model).numpy()
+        parameters[side.positions] = sinusoids(part, max_positions, width).numpy()
     elif side.positions:
         limit = max_text_tokens(part)
         if limit is not None and limit < max_positions:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from attendant.v1.architecture_pb2 import (
+    NORM_KIND_RMS,
     NORM_POSITION_PRE,
     Attention,
     FeedForward,
@@ -12,7 +13,7 @@ from attendant.v1.architecture_pb2 import (
 
 from attendant_export.graphs import ssru
 from attendant_export.graphs.layers import Layers
-from attendant_export.models.stack import each_layer
+from attendant_export.models.stack import each_layer, running_order
 
 Sublayer = Callable[[str], str]
 """Adds the nodes of a sublayer for an input value and returns the output value."""
@@ -39,7 +40,9 @@ def run_stack(
     ``name`` is the name of the stack in the model. Only a decoder has ``attend_memory`` and
     ``recur``.
     """
-    for number, group in enumerate(each_layer(part)):
+    groups = each_layer(part)
+    for number in running_order(part):
+        group = groups[number]
         layer = _Layer(g, part, group, f"{name}.{number}", number)
         if group.HasField("ssru"):
             assert recur is not None, "a rule of models"
@@ -54,12 +57,22 @@ def run_stack(
 
 def final_norm(g: Layers, part: Stack, name: str, x: str) -> str:
     """``x`` after the final norm of the stack ``name``, if it has one."""
-    return g.layer_norm(x, f"{name}_norm", part.norm_epsilon) if part.has_final_norm else x
+    return _norm(g, part, f"{name}_norm", x) if part.has_final_norm else x
+
+
+def _norm(g: Layers, part: Stack, name: str, x: str) -> str:
+    run = g.rms_norm if part.norm_kind == NORM_KIND_RMS else g.layer_norm
+    return run(x, name, part.norm_epsilon)
 
 
 def feed_forward(g: Layers, part: FeedForward, name: str, x: str) -> str:
     """The counterpart of `models.feed_forward.FeedForward`: (rows, d_model) to (rows, d_model)."""
-    inner = g.activation_between(g.linear(x, f"{name}.0"), part.activation)
+    inner = g.linear(x, f"{name}.0")
+    if part.is_gated:
+        gate, values = g.split(inner, 2, axis=1)
+        inner = g.op("Mul", g.activation(gate, part.activation), values)
+    else:
+        inner = g.activation_between(inner, part.activation)
     return g.linear(inner, f"{name}.2")
 
 
@@ -74,14 +87,16 @@ class _Layer:
             weighted = attend(self._number, self._group.self_attention, fused)
             return self._g.linear(weighted, f"{self._name}.self_attention.output")
 
-        return self._residual(x, "self_attention_residual", sublayer)
+        has_norm = not self._group.lacks_mixer_norm
+        return self._residual(x, "self_attention_residual", sublayer, has_norm)
 
     def ssru(self, x: str, recur: Recur) -> str:
         def sublayer(y: str) -> str:
             gates = self._g.linear(y, f"{self._name}.ssru.gates")
             return ssru.output(self._g, recur(self._number, gates))
 
-        return self._residual(x, "ssru_residual", sublayer)
+        has_norm = not self._group.lacks_mixer_norm
+        return self._residual(x, "ssru_residual", sublayer, has_norm)
 
     def cross_attention(self, x: str, attend: Attend) -> str:
         def sublayer(y: str) -> str:
@@ -97,8 +112,8 @@ class _Layer:
 
         return self._residual(x, "feed_forward_residual", sublayer)
 
-    def _residual(self, x: str, name: str, sublayer: Sublayer) -> str:
-        g, norm, epsilon = self._g, f"{self._name}.{name}.norm", self._part.norm_epsilon
-        if self._part.norm_position == NORM_POSITION_PRE:
-            return g.op("Add", x, sublayer(g.layer_norm(x, norm, epsilon)))
-        return g.layer_norm(g.op("Add", x, sublayer(x)), norm, epsilon)
+    def _residual(self, x: str, name: str, sublayer: Sublayer, has_norm: bool = True) -> str:
+        g, part, norm = self._g, self._part, f"{self._name}.{name}.norm"
+        if part.norm_position == NORM_POSITION_PRE:
+            return g.op("Add", x, sublayer(_norm(g, part, norm, x) if has_norm else x))
+        return _norm(g, part, norm, g.op("Add", x, sublayer(x)))

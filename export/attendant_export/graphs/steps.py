@@ -5,7 +5,12 @@ from attendant.v1.architecture_pb2 import Architecture, Attention, LayerGroup
 from attendant.v1.bundle_pb2 import StepGraph
 
 from attendant_export.graphs import ssru
-from attendant_export.graphs.attention import attend_memory, attend_past, inner_width
+from attendant_export.graphs.attention import (
+    attend_memory,
+    attend_past,
+    inner_width,
+    relative_bias_of_past,
+)
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
@@ -209,11 +214,13 @@ def _decode(
     ``positions`` are those of the tokens; they default to ``lengths``.
     """
     presents: list[RowState] = []
+    stack = architecture.decoder
+    bias = relative_bias_of_past(g, stack, "decoder_relative_positions", lengths, total_length)
 
     def attend(layer: int, part: Attention, query_key_value: str) -> str:
         fused, past = (query_key_value, "", ""), states[layer]
         assert isinstance(past, tuple)
-        weighted, present = attend_past(g, part, fused, past, lengths, total_length)
+        weighted, present = attend_past(g, part, fused, past, lengths, total_length, bias)
         presents.append(present)
         return weighted
 
@@ -228,5 +235,5 @@ def _decode(
         return g.op("Add", x, g.op("Gather", g.parameter(table), positions or lengths))
 
     x = target_embeddings(architecture).run(g, tokens, add_positions)
-    *_, x = run_stack(g, architecture.decoder, "decoder", x, attend, attend_source, recur)
-    return final_norm(g, architecture.decoder, "decoder", x), presents
+    *_, x = run_stack(g, stack, "decoder", x, attend, attend_source, recur)
+    return final_norm(g, stack, "decoder", x), presents

@@ -3,12 +3,19 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
+from functools import partial
+
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture, Attention
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.graphs import head, ssru
-from attendant_export.graphs.attention import attend_memory, attend_sequence, inner_width
+from attendant_export.graphs.attention import (
+    attend_memory,
+    attend_sequence,
+    inner_width,
+    relative_bias,
+)
 from attendant_export.graphs.embeddings import (
     add_first_positions,
     source_embeddings,
@@ -35,7 +42,8 @@ def build_encoder(
     packing = Packing(g, batch, lengths)
     embeddings, stack = source_embeddings(architecture), architecture.encoder
     x = embeddings.run(g, packing.pack(g.flat(source)), packing.add_positions)
-    *_, x = run_stack(g, stack, "encoder", x, packing.attend)
+    bias = relative_bias(g, stack, "encoder_relative_positions", batch)
+    *_, x = run_stack(g, stack, "encoder", x, partial(packing.attend, bias=bias))
     x = final_norm(g, stack, "encoder", x)
     keys_values = packing.pad(g.linear(x, KEYS_VALUES))
     parts = [group.cross_attention for group in each_layer(architecture.decoder)]
@@ -82,9 +90,11 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
     def add_positions(x: str, table: str) -> str:
         return add_first_positions(g, x, batch, table, width)
 
+    bias = relative_bias(g, stack, "decoder_relative_positions", batch)
+
     def attend(_: int, part: Attention, query_key_value: str) -> str:
         # Padding is on the right, so causal attention ignores it.
-        return attend_sequence(g, part, query_key_value, batch)
+        return attend_sequence(g, part, query_key_value, batch, bias=bias)
 
     def attend_source(layer: int, part: Attention, query: str) -> str:
         keys, values = (

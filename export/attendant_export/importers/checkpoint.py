@@ -4,7 +4,7 @@ import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -209,6 +209,11 @@ class Weights:
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor."""
         return self._shapes
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Forget tensors, so that they are not missed."""
+        for name in names:
+            del self._shapes[name]
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""

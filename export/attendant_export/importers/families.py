@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
@@ -13,13 +14,17 @@ from attendant_export.importers.marian import read_marian
 from attendant_export.importers.marian_folder import read_marian_folder
 from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
+from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+from attendant_export.importers.t5 import read_t5
+from attendant_export.importers.task_heads import leave_out_task_head
 
 Imported = ImportedEncoder | ImportedTranslator
 
 FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
+    "albert": read_albert,
     "bart": read_bart,
     "bert": read_bert,
     "camembert": read_roberta,
@@ -27,27 +32,50 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
+    "modernbert": read_modernbert,
     "mpnet": read_mpnet,
+    "mt5": read_t5,
     "roberta": read_roberta,
+    "t5": read_t5,
     "xlm-roberta": read_roberta,
 }
 """The importer of each ``model_type`` of a configuration."""
+ENCODERS = (
+    read_albert,
+    read_bert,
+    read_distilbert,
+    read_modernbert,
+    read_mpnet,
+    read_roberta,
+)
 
 
-def read_model(checkpoint: Checkpoint, tokenizer: str | None = None) -> Imported:
+def read_model(
+    checkpoint: Checkpoint, tokenizer: str | None = None, without_head: bool = False
+) -> Imported:
     """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
 
-    ``tokenizer`` chooses the tokenizer of a CTranslate2 folder. Raises ValueError if it is given
-    for another checkpoint.
+    ``tokenizer`` chooses the tokenizer of a CTranslate2 folder; ``without_head`` imports the
+    embedding part of a model for classification. Raises ValueError if one of them is given for
+    another checkpoint.
     """
+    is_own_format = is_ctranslate2(checkpoint) or is_marian(checkpoint)
+    if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
+        raise ValueError("--without-head is for embedding models")
     if is_ctranslate2(checkpoint):
         return read_ctranslate2(checkpoint, tokenizer)
     if tokenizer is not None:
         raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
     if is_marian(checkpoint):
         return read_marian_folder(checkpoint)
-    read = checkpoint.config.choice("model_type", FAMILIES)
-    imported: Imported = read(checkpoint)
+    read = _importer(checkpoint)
+    if read in ENCODERS:
+        leave_out_task_head(checkpoint, without_head)
+    imported = read(checkpoint)
     if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):
         return with_defaults(imported, checkpoint)
     return imported
+
+
+def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
+    return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]

@@ -53,9 +53,16 @@ class ImportedTranslator:
 
 
 def load_encoder(
-    family: str, architecture: Architecture, checkpoint: Checkpoint, weights: WeightTable
+    family: str,
+    architecture: Architecture,
+    checkpoint: Checkpoint,
+    weights: WeightTable,
+    longest: int | None = None,
 ) -> ImportedEncoder:
-    """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError."""
+    """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError.
+
+    ``longest`` limits the tokens of a text if there is no table of positions, which limits them.
+    """
     architecture.text_vectors.additional_poolings.extend(ADDITIONAL_POOLINGS)
     tokens = encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
@@ -63,5 +70,5 @@ def load_encoder(
         model = Encoder(architecture, tokens).eval()
     weights.load(model, checkpoint.weights)
     positions = max_text_tokens(architecture.source_embeddings.positions)
-    limits = [each for each in (positions, stated_max_tokens(checkpoint)) if each is not None]
-    return ImportedEncoder(family, model, min(limits))
+    limits = (positions, longest, stated_max_tokens(checkpoint))
+    return ImportedEncoder(family, model, min(each for each in limits if each is not None))

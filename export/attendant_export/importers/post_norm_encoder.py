@@ -39,28 +39,27 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """Names of the fields of a configuration."""
+    """Names of the fields of a configuration, and the activation by default."""
 
     width: str = "hidden_size"
     num_heads: str = "num_attention_heads"
     num_layers: str = "num_hidden_layers"
     d_feed_forward: str = "intermediate_size"
     activation: str = "hidden_act"
+    default_activation: str = "gelu"
 
 
 def post_norm_encoder(
     config: Config, embeddings: Embeddings, norm_epsilon: float, fields: FieldNames
 ) -> Architecture:
     """The architecture of an encoder without a head; raises CheckpointError for a bad field."""
-    width, num_heads = config.integer(fields.width), config.integer(fields.num_heads)
-    if width % num_heads:
-        raise CheckpointError(
-            f"{config.path}: {fields.width} {width} is not a multiple of {fields.num_heads} "
-            f"{num_heads}"
-        )
     layers = LayerGroup(
         num_layers=config.integer(fields.num_layers),
-        self_attention=Attention(num_heads=num_heads, head_dim=width // num_heads, has_bias=True),
+        self_attention=Attention(
+            num_heads=config.integer(fields.num_heads),
+            head_dim=head_dim(config, fields),
+            has_bias=True,
+        ),
         feed_forward=FeedForward(
             d_feed_forward=config.integer(fields.d_feed_forward),
             activation=read_activation(config, fields),
@@ -68,15 +67,27 @@ def post_norm_encoder(
         ),
     )
     return Architecture(
-        d_model=width,
+        d_model=config.integer(fields.width),
         source_embeddings=embeddings,
         encoder=Stack(groups=[layers], norm_position=NORM_POSITION_POST, norm_epsilon=norm_epsilon),
     )
 
 
+def head_dim(config: Config, fields: FieldNames) -> int:
+    """The width of a head of attention; raises CheckpointError if it is no integer."""
+    width, num_heads = config.integer(fields.width), config.integer(fields.num_heads)
+    if width % num_heads:
+        raise CheckpointError(
+            f"{config.path}: {fields.width} {width} is not a multiple of {fields.num_heads} "
+            f"{num_heads}"
+        )
+    return width // num_heads
+
+
 def read_activation(config: Config, fields: FieldNames) -> ActivationNumber:
-    """The activation of the feed-forward layers, by default GELU."""
-    return config.choice(fields.activation, ACTIVATIONS, default="gelu")  # type: ignore[no-any-return]
+    """The activation of the feed-forward layers."""
+    default = fields.default_activation
+    return config.choice(fields.activation, ACTIVATIONS, default=default)  # type: ignore[no-any-return]
 
 
 def learned_embeddings(config: Config, num_token_types: int = 0, offset: int = 0) -> Embeddings:

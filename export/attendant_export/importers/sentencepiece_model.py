@@ -69,8 +69,12 @@ class SentencePieceModel:
     """Whether spaces at both ends are removed and runs of spaces are collapsed."""
 
 
-def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a model; raises CheckpointError for a damaged or unsupported one."""
+def read_sentencepiece(path: Path, allows_symbols: bool = False) -> SentencePieceModel:
+    """Read a model; raises CheckpointError for a damaged or unsupported one.
+
+    With ``allows_symbols``, user-defined pieces may also be single characters. The normalization of
+    texts must not change these characters.
+    """
     proto = _message_class()()
     try:
         proto.ParseFromString(path.read_bytes())
@@ -79,7 +83,7 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
     if not proto.pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model: it has no pieces")
     _check_options(path, proto)
-    _check_types(path, proto.pieces)
+    _check_types(path, proto, allows_symbols)
     normalizer = proto.normalizer_spec
     return SentencePieceModel(
         path=path,
@@ -117,30 +121,29 @@ def _check_options(path: Path, proto: Any) -> None:
             )
 
 
-def _check_types(path: Path, pieces: Sequence[Any]) -> None:
+def _check_types(path: Path, proto: Any, allows_symbols: bool) -> None:
+    pieces, is_bpe = proto.pieces, proto.trainer_spec.model_type == BPE
     if sum(each.type == UNKNOWN for each in pieces) != 1:
         raise CheckpointError(f"{path} has not exactly one UNKNOWN piece")
     for each in pieces:
-        is_plain = re.fullmatch(r"[A-Za-z0-9_]+", each.piece) is not None
+        is_plain = re.fullmatch(f"{SPACE}?<?[A-Za-z0-9_]+>?", each.piece) is not None
+        is_symbol = allows_symbols and len(each.piece) == 1
         if each.type in (NORMAL, UNKNOWN, CONTROL, BYTE) or (
-            each.type == USER_DEFINED and is_plain
+            each.type == USER_DEFINED and not is_bpe and (is_plain or is_symbol)
         ):
             continue
         kind = PIECE_TYPES.get(each.type, each.type)
         raise CheckpointError(
             f"{path}: the piece {each.piece!r} is {kind}, which is not supported; supported: "
-            "NORMAL, UNKNOWN, CONTROL, BYTE, and USER_DEFINED of ASCII letters, digits and _"
+            "NORMAL, UNKNOWN, CONTROL, BYTE, and in UNIGRAM models USER_DEFINED of ASCII letters, "
+            f"digits and _, which may be in angle brackets and follow {SPACE}"
         )
 
 
 def _scores(pieces: Sequence[Any]) -> dict[str, float]:
-    """The scores of pieces that match text.
-
-    A user-defined piece has nearly that of its characters if each were the likeliest piece.
-    """
-    best = max((each.score for each in pieces if each.type == NORMAL), default=0.0)
+    """The scores of pieces that match text. A user-defined piece is likelier than any other."""
     return {
-        each.piece: len(each.piece) * best - 0.1 if each.type == USER_DEFINED else each.score
+        each.piece: 0.0 if each.type == USER_DEFINED else each.score
         for each in pieces
         if each.type in (NORMAL, USER_DEFINED)
     }

@@ -10,7 +10,7 @@ of the marks and the run. A model with pieces for bytes has no unknown text and 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tokenizers import (
@@ -39,6 +39,8 @@ RUN, CODE, CODE_END, REPLACEMENT = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 the character that a text has in the place of each of them."""
 MARKS = f"{RUN}{CODE}{CODE_END}"
 MAX_LEADING_SPACES = 1024
+BYTE_NAME = "<>0123456789ABCDEFx"
+"""The characters of the names of pieces for bytes, such as ``<0x41>``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def sentencepiece_tokenizer(model: SentencePieceModel, vocabulary: Vocabulary) -
                 *(_code_normalizers(vocabulary.codes) if vocabulary.has_codes else []),
                 *map_normalizers(model.character_map),
                 *_space_normalizers(model),
-                *([] if model.has_bytes else [_run_normalizer(known)]),
+                *_unknown_normalizers(model, known),
             ]
         )
     except ValueError as error:
@@ -117,6 +119,12 @@ def _check(model: SentencePieceModel, vocabulary: Vocabulary, known: set[str]) -
             f"{model.path}: pieces have the character {parts[0]!r}, which is no piece itself; this "
             "is not supported"
         )
+    if model.has_bytes and _without_piece(known) is None:
+        for each in BYTE_NAME:
+            if each not in model.scores:
+                raise CheckpointError(
+                    f"{model.path}: {each!r} is no piece; this is not supported with bytes"
+                )
     reserved = {*MARKS, REPLACEMENT, BETWEEN_MATCHES, WITHIN_MATCH}
     for text in (*vocabulary.ids, *model.scores):
         if not reserved.isdisjoint(text):
@@ -159,9 +167,21 @@ def _space_normalizers(model: SentencePieceModel) -> list[Normalizer]:
     return [*prefix, _replace(" +", SPACE), _replace(f"{SPACE}+\\z", "")]
 
 
-def _run_normalizer(known: Iterable[str]) -> Normalizer:
-    unknown = f"[^{character_class(known)}]"
-    return _replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)
+def _unknown_normalizers(model: SentencePieceModel, known: set[str]) -> list[Normalizer]:
+    if not model.has_bytes:
+        unknown = f"[^{character_class(known)}]"
+        return [_replace(f"(?<!{unknown})(?={unknown})|(?<={unknown})(?!{unknown})", RUN)]
+    bracket = _without_piece(known)
+    return [] if bracket is None else [normalizers.Replace(bracket, f"<0x{ord(bracket):02X}>")]
+
+
+def _without_piece(known: set[str]) -> str | None:
+    """An angle bracket that no piece has.
+
+    A text such as <0x41> must not match the piece of a byte, which is worse than known characters,
+    but better than an unknown one. The text is therefore given the name of the bracket's byte.
+    """
+    return next((each for each in "<>" if each not in known), None)
 
 
 def _unigram(

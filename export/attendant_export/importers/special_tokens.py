@@ -5,16 +5,33 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
+from attendant_export.importers.albert_tokenizer import (
+    is_albert_sentencepiece,
+    read_albert_tokenizer,
+)
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.models.special_tokens import EncoderTokens
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 ENCODER_TOKENS = {"pad_id": "pad", "cls_id": "cls", "sep_id": "sep", "mask_id": "mask"}
+_BERT = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_ROBERTA = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
+DEFAULT_TOKENS = {
+    "albert": _BERT | {"pad": "<pad>"},
+    **dict.fromkeys(("bert", "distilbert"), _BERT),
+    **dict.fromkeys(("camembert", "mpnet", "roberta", "xlm-roberta"), _ROBERTA),
+}
+"""Tokens by ``model_type`` that a checkpoint need not state, as in the original."""
 
 
 def read_tokenizer(checkpoint: Checkpoint, file: str = TOKENIZER) -> Tokenizer:
-    """The tokenizer of ``tokenizer.json`` or of another file; raises CheckpointError."""
+    """The tokenizer of ``tokenizer.json`` or of another file; raises CheckpointError.
+
+    A SentencePiece model of ALBERT stands for a missing ``tokenizer.json``.
+    """
+    if file == TOKENIZER and is_albert_sentencepiece(checkpoint):
+        return read_albert_tokenizer(checkpoint)
     try:
         return load_tokenizer(checkpoint.path(file))
     except ValueError as error:
@@ -29,7 +46,8 @@ def encoder_tokens(checkpoint: Checkpoint) -> EncoderTokens:
 
 def special_token_id(checkpoint: Checkpoint, name: str) -> int:
     """The id of the token that the checkpoint calls ``<name>_token``."""
-    token = stated_token(checkpoint, f"{name}_token")
+    defaults = DEFAULT_TOKENS.get(checkpoint.config.get("model_type"), {})
+    token = stated_token(checkpoint, f"{name}_token", defaults.get(name))
     token_id = read_tokenizer(checkpoint).token_to_id(token)
     if token_id is None:
         raise CheckpointError(f"{checkpoint.folder}: {TOKENIZER} has no token {token}")

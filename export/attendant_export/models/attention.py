@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from attendant.v1 import architecture_pb2
 from torch import Tensor, nn
 
+from attendant_export.models.rotary_positions import check_rotary_positions, rotate
 from attendant_export.models.unsupported import check_at_least_one
 
 KeyValue = tuple[Tensor, Tensor]
@@ -24,6 +25,8 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, part: architecture_pb2.Attention, d_model: int) -> None:
         super().__init__()
         check_at_least_one(part, "num_heads", "head_dim")
+        check_rotary_positions(part)
+        self._part = part
         self.num_heads, self.is_causal = part.num_heads, part.is_causal
         self.inner = part.num_heads * part.head_dim
         self.scale = part.scale or None
@@ -61,16 +64,23 @@ class MultiHeadAttention(nn.Module):
         """Self-attention of ``x`` (batch, length, d_model) over ``past`` followed by ``x``.
 
         ``mask`` is boolean and broadcasts to (batch, heads, length, past + length): True attends.
-        Causal attention also masks later positions. ``bias``, of the same shape, is added to the
-        scores. Returns the output, shaped like ``x``, and the keys and values including the past.
+        Causal attention also masks later positions, and local attention distant ones. ``bias``, of
+        the same shape, is added to the scores. Returns the output, shaped like ``x``, and the keys
+        and values including the past.
         """
         query, keys, values = map(self.split_heads, self.query_key_value(x).chunk(3, dim=-1))
+        if self._part.HasField("rotary_positions"):
+            num_past = 0 if past is None else past[0].shape[2]
+            query, keys = (rotate(self._part, each, num_past) for each in (query, keys))
         if past is not None:
             keys = torch.cat([past[0], keys], dim=2)  # (batch, heads, past + length, head_dim)
             values = torch.cat([past[1], values], dim=2)
         if self.is_causal:
             causal = _causal_mask(x.shape[1], keys.shape[2], x.device)
             mask = causal if mask is None else mask & causal
+        if self._part.window:
+            local = _local_mask(self._part.window, x.shape[1], keys.shape[2], x.device)
+            mask = local if mask is None else mask & local
         if bias is not None:
             mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         return self._weighted_values(query, keys, values, mask), (keys, values)
@@ -94,3 +104,9 @@ def _causal_mask(length: int, total_length: int, device: torch.device) -> Tensor
     """A mask (length, total_length): the positions that each of the last ``length`` attends to."""
     mask = torch.ones(length, total_length, dtype=torch.bool, device=device)
     return mask.tril(total_length - length)
+
+
+def _local_mask(window: int, length: int, total_length: int, device: torch.device) -> Tensor:
+    """A mask (length, total_length): the positions that are at most ``window`` away."""
+    positions = torch.arange(total_length, device=device)
+    return (positions - positions[total_length - length :, None]).abs() <= window

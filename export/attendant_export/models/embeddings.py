@@ -15,6 +15,7 @@ from attendant.v1.architecture_pb2 import (
 )
 from torch import Tensor, nn
 
+from attendant_export.models.norm import layer_norm
 from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 STD = 0.02
@@ -34,6 +35,7 @@ class EmbeddingNames:
     positions: str = "position_embedding"
     token_types: str = "segment_embedding"
     norm: str = "embedding_norm"
+    projection: str = "embedding_projection"
 
 
 SOURCE = EmbeddingNames()
@@ -42,8 +44,8 @@ SOURCE = EmbeddingNames()
 def target_names(shares_embeddings: bool) -> EmbeddingNames:
     """Names of a decoder's embedding modules. It may share the encoder's table of tokens."""
     tokens = SOURCE.tokens if shares_embeddings else f"target_{SOURCE.tokens}"
-    rest = (f"target_{name}" for name in (SOURCE.positions, SOURCE.token_types, SOURCE.norm))
-    return EmbeddingNames(tokens, *rest)
+    own = (SOURCE.positions, SOURCE.token_types, SOURCE.norm, SOURCE.projection)
+    return EmbeddingNames(tokens, *(f"target_{name}" for name in own))
 
 
 def sinusoids(part: architecture_pb2.Positions, num_positions: int, d_model: int) -> Tensor:
@@ -118,6 +120,11 @@ def longest_text(architecture: Architecture, limit: int) -> int:
     return min([limit, *filter(None, (max_text_tokens(side.positions) for side in sides))])
 
 
+def embedding_width(part: architecture_pb2.Embeddings, d_model: int) -> int:
+    """The width of embeddings before their projection to ``d_model``, if they have one."""
+    return part.d_embedding or d_model
+
+
 class Embeddings:
     """Embeds token ids as the input of a stack. `add_to` makes its modules children of the model.
 
@@ -128,24 +135,26 @@ class Embeddings:
         self,
         part: architecture_pb2.Embeddings,
         d_model: int,
-        norm_epsilon: float,
+        stack: architecture_pb2.Stack,
         dropout: nn.Dropout,
         tokens: nn.Embedding | None = None,
     ) -> None:
-        """``tokens`` is the table of other embeddings, to share it."""
+        """``stack`` reads the embeddings. ``tokens`` is the table of others, to share it."""
         check_at_least_one(part, "vocab_size")
         self._scale, self._dropout = part.scale or 1.0, dropout
-        self.tokens = nn.Embedding(part.vocab_size, d_model) if tokens is None else tokens
-        self.positions = _positions(part.positions, d_model)
+        width = embedding_width(part, d_model)
+        self.tokens = nn.Embedding(part.vocab_size, width) if tokens is None else tokens
+        self.positions = _positions(part.positions, width)
         self.token_types = (
-            nn.Embedding(part.num_token_types, d_model) if part.num_token_types else None
+            nn.Embedding(part.num_token_types, width) if part.num_token_types else None
         )
         if tokens is None:
             nn.init.normal_(self.tokens.weight, std=1 / part.scale if part.scale else STD)
         for table in (self.positions, self.token_types):
             if isinstance(table, nn.Embedding):
                 nn.init.normal_(table.weight, std=STD)
-        self.norm = nn.LayerNorm(d_model, eps=norm_epsilon) if part.has_norm else None
+        self.norm = layer_norm(stack, width) if part.has_norm else None
+        self.projection = nn.Linear(width, d_model) if part.d_embedding else None
 
     def add_to(self, model: nn.Module, names: EmbeddingNames) -> None:
         """Make the modules children of ``model``."""
@@ -154,6 +163,7 @@ class Embeddings:
             names.positions: self.positions,
             names.token_types: self.token_types,
             names.norm: self.norm,
+            names.projection: self.projection,
         }
         for name, module in children.items():
             if module is not None:
@@ -176,16 +186,17 @@ class Embeddings:
             x = x + self.token_types(types)
         if self.norm is not None:
             x = self.norm(x)
-        return self._dropout(x)  # type: ignore[no-any-return]
+        x = self._dropout(x)
+        return x if self.projection is None else self.projection(x)
 
 
 def _positions(
-    part: architecture_pb2.Positions, d_model: int
+    part: architecture_pb2.Positions, width: int
 ) -> SinusoidalPositions | LearnedPositions | None:
     if part.kind == POSITION_KIND_LEARNED:
-        return LearnedPositions(part, d_model)
+        return LearnedPositions(part, width)
     if part.kind in SINUSOIDS:
-        return SinusoidalPositions(part, d_model)
+        return SinusoidalPositions(part, width)
     if part.kind == POSITION_KIND_UNSPECIFIED:
         return None
     raise unsupported(part, "kind")

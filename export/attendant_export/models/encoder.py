@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attendant_export.models.embeddings import SOURCE, Embeddings
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
-from attendant_export.models.relative_positions import RelativePositions
+from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.models.stack import Stack, check_attention_only
 from attendant_export.models.text_vectors import DenseLayers, Pooling, pool, poolings_of
@@ -37,20 +37,16 @@ class Encoder(nn.Module):
         self.tokens = tokens or EncoderTokens()
         part, width = architecture.encoder, architecture.d_model
         self.dropout = nn.Dropout(dropout)
-        self.embed = Embeddings(
-            architecture.source_embeddings, width, part.norm_epsilon, self.dropout
-        )
+        self.embed = Embeddings(architecture.source_embeddings, width, part, self.dropout)
         self.embed.add_to(self, SOURCE)
         self.encoder = Stack(part, width, dropout)
         self.encoder_norm = final_norm(part, width)
-        self.relative_positions = (
-            RelativePositions(part) if part.HasField("relative_positions") else None
-        )
+        self.relative_positions = relative_positions(part)
         self.poolings = poolings_of(architecture)
         self.dense = DenseLayers(architecture.text_vectors, width)
         if architecture.HasField("head"):
-            vocab_size = architecture.source_embeddings.vocab_size
-            self.mask_head = Head(architecture.head, width, vocab_size, part.norm_epsilon)
+            scored = architecture.source_embeddings
+            self.mask_head = Head(architecture.head, width, scored, part)
 
     def begin_as_averages(self) -> None:
         """Initialize every layer of a pre-norm model to the identity.

@@ -13,6 +13,7 @@ from attendant_export.models.attention import KeyValue
 from attendant_export.models.embeddings import SOURCE, Embeddings, target_names
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
+from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import TranslationTokens
 from attendant_export.models.stack import MixerState, Stack, check_attention_only
 from attendant_export.models.unsupported import check_at_least_one, unsupported
@@ -54,11 +55,9 @@ class EncoderDecoder(nn.Module):
         self.tokens = tokens or TranslationTokens()
         encoder, decoder, width = architecture.encoder, architecture.decoder, architecture.d_model
         self.dropout = nn.Dropout(dropout)
-        self._source = Embeddings(
-            architecture.source_embeddings, width, encoder.norm_epsilon, self.dropout
-        )
+        self._source = Embeddings(architecture.source_embeddings, width, encoder, self.dropout)
         self._target = Embeddings(
-            *(architecture.target_embeddings, width, decoder.norm_epsilon, self.dropout),
+            *(architecture.target_embeddings, width, decoder, self.dropout),
             tokens=self._source.tokens if architecture.shares_embeddings else None,
         )
         self._source.add_to(self, SOURCE)
@@ -67,8 +66,10 @@ class EncoderDecoder(nn.Module):
         self.decoder = Stack(decoder, width, dropout)
         self.encoder_norm = final_norm(encoder, width)
         self.decoder_norm = final_norm(decoder, width)
-        vocab_size = architecture.target_embeddings.vocab_size
-        self.head = Head(architecture.head, width, vocab_size, decoder.norm_epsilon)
+        self.encoder_relative_positions = relative_positions(encoder)
+        self.decoder_relative_positions = relative_positions(decoder)
+        scored = architecture.target_embeddings
+        self.head = Head(architecture.head, width, scored, decoder)
 
     def encode(self, source: Tensor) -> tuple[list[KeyValue], Tensor]:
         """Encode ``source`` (batch, source), right-padded with ``pad_id``.
@@ -77,9 +78,11 @@ class EncoderDecoder(nn.Module):
         source positions (batch, 1, 1, source).
         """
         mask = (source != self.tokens.pad_id)[:, None, None, :]  # (batch, 1, 1, source)
+        relative = self.encoder_relative_positions
+        bias = None if relative is None else relative.bias(source.shape[1])
         x = self._source(source)
         for layer in self.encoder.layers:
-            x, _ = layer(x, mask)
+            x, _ = layer(x, mask, bias=bias)
         x = self.encoder_norm(x)
         return [layer.cross_attention.project_memory(x) for layer in self.decoder.layers], mask
 
@@ -95,10 +98,13 @@ class EncoderDecoder(nn.Module):
         Also returns the ``past`` of the next call.
         """
         num_past = past.num_tokens if past else 0
+        relative = self.decoder_relative_positions
+        bias = None if relative is None else relative.bias(target.shape[1], num_past)
         x = self._target(target, num_past)
         states = []
         for i, layer in enumerate(self.decoder.layers):
-            x, state = layer(x, None, past.states[i] if past else None, memory[i], memory_mask)
+            mixed = past.states[i] if past else None
+            x, state = layer(x, None, mixed, memory[i], memory_mask, bias)
             states.append(state)
         return self.decoder_norm(x), DecoderPast(num_past + target.shape[1], states)
 
@@ -117,10 +123,10 @@ def _check(architecture: Architecture) -> None:
     for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
         if not architecture.HasField(name):
             raise ValueError(f"Architecture.{name}: missing, and an encoder-decoder needs it")
-    for stack in (architecture.encoder, architecture.decoder):
-        if stack.HasField("relative_positions"):
-            raise ValueError("Stack.relative_positions: is not supported in an encoder-decoder")
     source, target = architecture.source_embeddings, architecture.target_embeddings
+    for side in (source, target):
+        if side.d_embedding:
+            raise unsupported(side, "d_embedding", "is not supported in an encoder-decoder")
     if architecture.shares_embeddings and source.vocab_size != target.vocab_size:
         raise unsupported(
             target, "vocab_size", f"differs from the source's {source.vocab_size}, but is shared"
@@ -130,9 +136,16 @@ def _check(architecture: Architecture) -> None:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")
     for group in architecture.decoder.groups:
+        if group.num_repeats:
+            raise unsupported(group, "num_repeats", "is not for a decoder")
         if not group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: missing, and a decoder needs it")
         if group.HasField("self_attention") and not group.self_attention.is_causal:
             raise unsupported(group.self_attention, "is_causal", "is not for a decoder")
+        for part in (group.self_attention, group.cross_attention):
+            if part.HasField("rotary_positions"):
+                raise ValueError("Attention.rotary_positions: is not supported in a decoder")
+            if part.window:
+                raise unsupported(part, "window", "is not supported in a decoder")
         if group.cross_attention.is_causal:
             raise unsupported(group.cross_attention, "is_causal", "is not for cross-attention")

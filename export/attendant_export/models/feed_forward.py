@@ -41,14 +41,25 @@ class Activation(nn.Module):
         return self._function(x)
 
 
+class GatedActivation(Activation):
+    """The activation of the first half of the channels times the second half (Shazeer, 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 2 d_feed_forward) to (..., d_feed_forward)."""
+        gate, values = x.chunk(2, dim=-1)
+        return super().forward(gate) * values
+
+
 class FeedForward(nn.Sequential):
     """Position-wise feed-forward network ("Attention Is All You Need", section 3.3)."""
 
     def __init__(self, part: architecture_pb2.FeedForward, d_model: int) -> None:
         check_at_least_one(part, "d_feed_forward")
-        expand = nn.Linear(d_model, part.d_feed_forward, bias=part.has_bias)
+        activation = (GatedActivation if part.is_gated else Activation)(part, "activation")
+        width = part.d_feed_forward * (2 if part.is_gated else 1)
+        expand = nn.Linear(d_model, width, bias=part.has_bias)
         contract = nn.Linear(part.d_feed_forward, d_model, bias=part.has_bias)
-        super().__init__(expand, Activation(part, "activation"), contract)
+        super().__init__(expand, activation, contract)
         for linear in (expand, contract):
             nn.init.xavier_uniform_(linear.weight)
             if part.has_bias:

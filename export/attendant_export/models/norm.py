@@ -1,7 +1,13 @@
-"""Layer norms before or after sublayers."""
+"""Norms before or after sublayers, and after the last layer."""
 
 from attendant.v1 import architecture_pb2
-from attendant.v1.architecture_pb2 import NORM_POSITION_POST, NORM_POSITION_PRE
+from attendant.v1.architecture_pb2 import (
+    NORM_KIND_LAYER_WITHOUT_BIAS,
+    NORM_KIND_RMS,
+    NORM_KIND_UNSPECIFIED,
+    NORM_POSITION_POST,
+    NORM_POSITION_PRE,
+)
 from torch import Tensor, nn
 
 from attendant_export.models.unsupported import unsupported
@@ -10,11 +16,13 @@ from attendant_export.models.unsupported import unsupported
 class Residual(nn.Module):
     """Norm, dropout and residual of a sublayer ("Attention Is All You Need", 3.1, 5.4)."""
 
-    def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
+    def __init__(
+        self, part: architecture_pb2.Stack, d_model: int, dropout: float, has_norm: bool = True
+    ) -> None:
         super().__init__()
         if part.norm_position not in (NORM_POSITION_PRE, NORM_POSITION_POST):
             raise unsupported(part, "norm_position")
-        self.norm = nn.LayerNorm(d_model, eps=part.norm_epsilon)
+        self.norm = _norm(part, d_model) if has_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         self.is_pre_norm = part.norm_position == NORM_POSITION_PRE
 
@@ -30,4 +38,18 @@ class Residual(nn.Module):
 
 def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
     """The norm after the last layer, if there is one."""
-    return nn.LayerNorm(d_model, eps=part.norm_epsilon) if part.has_final_norm else nn.Identity()
+    return _norm(part, d_model) if part.has_final_norm else nn.Identity()
+
+
+def _norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:
+    if part.norm_kind == NORM_KIND_RMS:
+        return nn.RMSNorm(d_model, eps=part.norm_epsilon)
+    if part.norm_kind in (NORM_KIND_UNSPECIFIED, NORM_KIND_LAYER_WITHOUT_BIAS):
+        return layer_norm(part, d_model)
+    raise unsupported(part, "norm_kind")
+
+
+def layer_norm(part: architecture_pb2.Stack, width: int) -> nn.LayerNorm:
+    """A norm of embeddings or heads, which are layer norms whatever the layers have."""
+    has_bias = part.norm_kind != NORM_KIND_LAYER_WITHOUT_BIAS
+    return nn.LayerNorm(width, eps=part.norm_epsilon, bias=has_bias)

@@ -1,10 +1,9 @@
 """Stacks of layers: token mixer, cross-attention in a decoder, channel mixer."""
 
-from collections.abc import Iterable
 from typing import TypeAlias, cast
 
 from attendant.v1 import architecture_pb2
-from attendant.v1.architecture_pb2 import LayerGroup
+from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, LayerGroup
 from torch import Tensor, nn
 
 from attendant_export.models.attention import KeyValue, MultiHeadAttention
@@ -18,8 +17,18 @@ MixerState: TypeAlias = KeyValue | Tensor
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
-    """The layer group of each layer, in order."""
+    """The layer group of each layer with weights of its own, in order."""
     return [group for group in part.groups for _ in range(group.num_layers)]
+
+
+def running_order(part: architecture_pb2.Stack) -> list[int]:
+    """The numbers of the layers in the order in which they run, repeated ones several times."""
+    order: list[int] = []
+    first = 0
+    for group in part.groups:
+        order += [*range(first, first + group.num_layers)] * (group.num_repeats or 1)
+        first += group.num_layers
+    return order
 
 
 def check_attention_only(part: architecture_pb2.Stack) -> None:
@@ -35,13 +44,13 @@ class Layer(nn.Module):
         self, group: LayerGroup, part: architecture_pb2.Stack, d_model: int, dropout: float
     ) -> None:
         super().__init__()
-        self.is_recurrent = group.HasField("ssru")
+        self.is_recurrent, has_norm = group.HasField("ssru"), not group.lacks_mixer_norm
         if self.is_recurrent:
             self.ssru = Ssru(d_model)
-            self.ssru_residual = Residual(part, d_model, dropout)
+            self.ssru_residual = Residual(part, d_model, dropout, has_norm)
         else:
             self.self_attention = MultiHeadAttention(group.self_attention, d_model)
-            self.self_attention_residual = Residual(part, d_model, dropout)
+            self.self_attention_residual = Residual(part, d_model, dropout, has_norm)
         if group.HasField("cross_attention"):
             self.cross_attention = MultiHeadAttention(group.cross_attention, d_model)
             self.cross_attention_residual = Residual(part, d_model, dropout)
@@ -86,11 +95,12 @@ class Stack(nn.ModuleList):
     def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
         _check(part)
         super().__init__(Layer(group, part, d_model, dropout) for group in each_layer(part))
+        self._order = running_order(part)
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers, in order."""
-        return list(cast(Iterable[Layer], self))
+        """The layers in the order in which they run."""
+        return [cast(Layer, self[number]) for number in self._order]
 
 
 def _check(part: architecture_pb2.Stack) -> None:
@@ -98,6 +108,8 @@ def _check(part: architecture_pb2.Stack) -> None:
         raise ValueError("Stack.groups: missing, and a stack needs layers")
     for group in part.groups:
         check_at_least_one(group, "num_layers")
+        if group.lacks_mixer_norm and part.norm_position != NORM_POSITION_PRE:
+            raise unsupported(group, "lacks_mixer_norm", "is for pre-norm only")
         mixers = {
             "token_mixer": group.WhichOneof("token_mixer"),
             "channel_mixer": group.WhichOneof("channel_mixer"),

@@ -148,8 +148,9 @@ def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Itera
                 yield f"architecture.{name} is missing"
         if not 1 <= getattr(architecture, embeddings).vocab_size <= MAX_VOCAB_SIZE:
             yield f"architecture.{embeddings}.vocab_size must be between 1 and {MAX_VOCAB_SIZE}"
-        counts = [group.num_layers for group in getattr(architecture, stack).groups]
-        if not counts or min(counts) < 1 or sum(counts) > MAX_LAYERS:
+        layers = getattr(architecture, stack)
+        counts = [group.num_layers for group in layers.groups]
+        if not counts or min(counts) < 1 or num_layers(layers) > MAX_LAYERS:
             yield f"architecture.{stack} must have 1 to {MAX_LAYERS} layers"
 
 

@@ -44,5 +44,5 @@ def text_dimension(architecture: Architecture) -> int:
 
 
 def num_layers(stack: Stack) -> int:
-    """Number of layers in all groups."""
-    return sum(group.num_layers for group in stack.groups)
+    """Number of layers that run, in all groups."""
+    return sum(group.num_layers * (group.num_repeats or 1) for group in stack.groups)

@@ -66,6 +66,30 @@ channels, cosines in the second. The formula of tensor2tensor, fairseq and Maria
 """
 Global___PositionKind: typing_extensions.TypeAlias = PositionKind
 
+class _NormKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _NormKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_NormKind.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    NORM_KIND_UNSPECIFIED: _NormKind.ValueType  # 0
+    """Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
+    NORM_KIND_RMS: _NormKind.ValueType  # 1
+    """RMS norm: divides by the root of the mean square; a factor for each channel."""
+    NORM_KIND_LAYER_WITHOUT_BIAS: _NormKind.ValueType  # 2
+    """Layer norm without a bias."""
+
+class NormKind(_NormKind, metaclass=_NormKindEnumTypeWrapper):
+    """NormKind is the kind of a norm."""
+
+NORM_KIND_UNSPECIFIED: NormKind.ValueType  # 0
+"""Layer norm: subtracts the mean, divides by the standard deviation; a factor and a bias for each channel."""
+NORM_KIND_RMS: NormKind.ValueType  # 1
+"""RMS norm: divides by the root of the mean square; a factor for each channel."""
+NORM_KIND_LAYER_WITHOUT_BIAS: NormKind.ValueType  # 2
+"""Layer norm without a bias."""
+Global___NormKind: typing_extensions.TypeAlias = NormKind
+
 class _NormPosition:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -200,6 +224,7 @@ class Embeddings(google.protobuf.message.Message):
     POSITIONS_FIELD_NUMBER: builtins.int
     NUM_TOKEN_TYPES_FIELD_NUMBER: builtins.int
     HAS_NORM_FIELD_NUMBER: builtins.int
+    D_EMBEDDING_FIELD_NUMBER: builtins.int
     vocab_size: builtins.int
     """Number of tokens in the vocabulary."""
     scale: builtins.float
@@ -210,6 +235,10 @@ class Embeddings(google.protobuf.message.Message):
     """Number of token types ("segments"). The embedding of a token's type is added to its token embedding. 0: no types."""
     has_norm: builtins.bool
     """Whether a layer norm follows the sum of the embeddings. Its epsilon is that of the stack."""
+    d_embedding: builtins.int
+    """Width of all embeddings and of their norm ("factorized embeddings"). A linear layer with a bias then projects their
+    sum to d_model. For encoders without a decoder. 0: the width is d_model, and there is no such layer.
+    """
     @property
     def positions(self) -> Global___Positions:
         """Position encoding."""
@@ -222,9 +251,10 @@ class Embeddings(google.protobuf.message.Message):
         positions: Global___Positions | None = ...,
         num_token_types: builtins.int = ...,
         has_norm: builtins.bool = ...,
+        d_embedding: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["positions", b"positions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["has_norm", b"has_norm", "num_token_types", b"num_token_types", "positions", b"positions", "scale", b"scale", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_embedding", b"d_embedding", "has_norm", b"has_norm", "num_token_types", b"num_token_types", "positions", b"positions", "scale", b"scale", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___Embeddings: typing_extensions.TypeAlias = Embeddings
 
@@ -267,12 +297,17 @@ class Stack(google.protobuf.message.Message):
     NORM_EPSILON_FIELD_NUMBER: builtins.int
     HAS_FINAL_NORM_FIELD_NUMBER: builtins.int
     RELATIVE_POSITIONS_FIELD_NUMBER: builtins.int
+    NORM_KIND_FIELD_NUMBER: builtins.int
     norm_position: Global___NormPosition.ValueType
     """Pre-norm or post-norm."""
     norm_epsilon: builtins.float
-    """Epsilon that each layer norm adds to the variance."""
+    """Epsilon that each norm adds to the variance or the mean square."""
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
+    norm_kind: Global___NormKind.ValueType
+    """The kind of the norms of the layers and of the final norm. Norms of embeddings and heads are layer norms, without
+    a bias if the kind is NORM_KIND_LAYER_WITHOUT_BIAS.
+    """
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
         """Groups of identical layers, in order."""
@@ -289,9 +324,10 @@ class Stack(google.protobuf.message.Message):
         norm_epsilon: builtins.float = ...,
         has_final_norm: builtins.bool = ...,
         relative_positions: Global___RelativePositions | None = ...,
+        norm_kind: Global___NormKind.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["relative_positions", b"relative_positions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_position", b"norm_position", "relative_positions", b"relative_positions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["groups", b"groups", "has_final_norm", b"has_final_norm", "norm_epsilon", b"norm_epsilon", "norm_kind", b"norm_kind", "norm_position", b"norm_position", "relative_positions", b"relative_positions"]) -> None: ...
 
 Global___Stack: typing_extensions.TypeAlias = Stack
 
@@ -305,19 +341,25 @@ class RelativePositions(google.protobuf.message.Message):
 
     NUM_BUCKETS_FIELD_NUMBER: builtins.int
     MAX_DISTANCE_FIELD_NUMBER: builtins.int
+    IS_UNIDIRECTIONAL_FIELD_NUMBER: builtins.int
     num_buckets: builtins.int
-    """Number of buckets: one half for tokens before, the other for tokens after. A multiple of 4. A quarter of all
-    buckets are for single distances from 0 on; the others grow logarithmically.
+    """Number of buckets: one half for tokens before, the other for tokens after. Half of the buckets of a direction are
+    for single distances from 0 on; the others grow logarithmically. A multiple of 4, or of 2 if there is one direction.
     """
     max_distance: builtins.int
-    """Distance from which on all tokens share the last bucket. More than num_buckets / 4."""
+    """Distance from which on all tokens share the last bucket of a direction. More than half of its buckets, and
+    at most 4,096.
+    """
+    is_unidirectional: builtins.bool
+    """Whether all buckets are for tokens before. Tokens after then have the bucket of distance 0."""
     def __init__(
         self,
         *,
         num_buckets: builtins.int = ...,
         max_distance: builtins.int = ...,
+        is_unidirectional: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_distance", b"max_distance", "num_buckets", b"num_buckets"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_unidirectional", b"is_unidirectional", "max_distance", b"max_distance", "num_buckets", b"num_buckets"]) -> None: ...
 
 Global___RelativePositions: typing_extensions.TypeAlias = RelativePositions
 
@@ -332,10 +374,16 @@ class LayerGroup(google.protobuf.message.Message):
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     SELF_ATTENTION_FIELD_NUMBER: builtins.int
     SSRU_FIELD_NUMBER: builtins.int
+    NUM_REPEATS_FIELD_NUMBER: builtins.int
+    LACKS_MIXER_NORM_FIELD_NUMBER: builtins.int
     CROSS_ATTENTION_FIELD_NUMBER: builtins.int
     FEED_FORWARD_FIELD_NUMBER: builtins.int
     num_layers: builtins.int
-    """Number of layers."""
+    """Number of layers with weights of their own."""
+    num_repeats: builtins.int
+    """Number of times that the sequence of layers runs, each time with the same weights. 0 means 1. For an encoder only."""
+    lacks_mixer_norm: builtins.bool
+    """Whether no norm precedes the token mixer. For pre-norm only."""
     @property
     def self_attention(self) -> Global___Attention:
         """Self-attention."""
@@ -358,11 +406,13 @@ class LayerGroup(google.protobuf.message.Message):
         num_layers: builtins.int = ...,
         self_attention: Global___Attention | None = ...,
         ssru: Global___Ssru | None = ...,
+        num_repeats: builtins.int = ...,
+        lacks_mixer_norm: builtins.bool = ...,
         cross_attention: Global___Attention | None = ...,
         feed_forward: Global___FeedForward | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "num_layers", b"num_layers", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["channel_mixer", b"channel_mixer", "cross_attention", b"cross_attention", "feed_forward", b"feed_forward", "lacks_mixer_norm", b"lacks_mixer_norm", "num_layers", b"num_layers", "num_repeats", b"num_repeats", "self_attention", b"self_attention", "ssru", b"ssru", "token_mixer", b"token_mixer"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["channel_mixer", b"channel_mixer"]) -> typing.Literal["feed_forward"] | None: ...
     @typing.overload
@@ -381,6 +431,8 @@ class Attention(google.protobuf.message.Message):
     HAS_BIAS_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     IS_CAUSAL_FIELD_NUMBER: builtins.int
+    ROTARY_POSITIONS_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
     num_heads: builtins.int
     """Number of heads."""
     head_dim: builtins.int
@@ -391,6 +443,14 @@ class Attention(google.protobuf.message.Message):
     """Factor applied to the dot products of queries and keys. 0 means 1 / sqrt(head_dim)."""
     is_causal: builtins.bool
     """Whether each token attends only to itself and to earlier tokens."""
+    window: builtins.int
+    """Local attention: a token attends to itself and to this number of tokens on each side. 0: no limit. For
+    self-attention of an encoder only, and not with relative positions.
+    """
+    @property
+    def rotary_positions(self) -> Global___RotaryPositions:
+        """Rotary positions of queries and keys. Absent: none. For self-attention of an encoder only."""
+
     def __init__(
         self,
         *,
@@ -399,10 +459,34 @@ class Attention(google.protobuf.message.Message):
         has_bias: builtins.bool = ...,
         scale: builtins.float = ...,
         is_causal: builtins.bool = ...,
+        rotary_positions: Global___RotaryPositions | None = ...,
+        window: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "scale", b"scale"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rotary_positions", b"rotary_positions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "rotary_positions", b"rotary_positions", "scale", b"scale", "window", b"window"]) -> None: ...
 
 Global___Attention: typing_extensions.TypeAlias = Attention
+
+@typing.final
+class RotaryPositions(google.protobuf.message.Message):
+    """RotaryPositions rotates pairs of channels of each query and key by angles that grow with its position (Su et al.,
+    2021). Channels i and i + head_dim / 2 of a head are a pair; its angle is position x theta^(-2i / head_dim), for
+    positions from 0 on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    THETA_FIELD_NUMBER: builtins.int
+    theta: builtins.float
+    """Base of the angles. Greater than 0."""
+    def __init__(
+        self,
+        *,
+        theta: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["theta", b"theta"]) -> None: ...
+
+Global___RotaryPositions: typing_extensions.TypeAlias = RotaryPositions
 
 @typing.final
 class Ssru(google.protobuf.message.Message):
@@ -424,27 +508,33 @@ Global___Ssru: typing_extensions.TypeAlias = Ssru
 
 @typing.final
 class FeedForward(google.protobuf.message.Message):
-    """FeedForward is two linear layers with an activation between them."""
+    """FeedForward is two linear layers with an activation between them. If it is gated, the first layer has twice the
+    width: the activation of its first half is multiplied by its second half.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     D_FEED_FORWARD_FIELD_NUMBER: builtins.int
     ACTIVATION_FIELD_NUMBER: builtins.int
     HAS_BIAS_FIELD_NUMBER: builtins.int
+    IS_GATED_FIELD_NUMBER: builtins.int
     d_feed_forward: builtins.int
-    """Width between the two layers."""
+    """Width between the two layers, the input of the second one."""
     activation: Global___Activation.ValueType
     """The activation."""
     has_bias: builtins.bool
     """Whether the layers have biases."""
+    is_gated: builtins.bool
+    """Whether the network is gated."""
     def __init__(
         self,
         *,
         d_feed_forward: builtins.int = ...,
         activation: Global___Activation.ValueType = ...,
         has_bias: builtins.bool = ...,
+        is_gated: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_feed_forward", b"d_feed_forward", "has_bias", b"has_bias", "is_gated", b"is_gated"]) -> None: ...
 
 Global___FeedForward: typing_extensions.TypeAlias = FeedForward
 
@@ -514,6 +604,7 @@ class Head(google.protobuf.message.Message):
     HAS_BIAS_FIELD_NUMBER: builtins.int
     SCALE_FIELD_NUMBER: builtins.int
     TRANSFORM_FIELD_NUMBER: builtins.int
+    TRANSFORM_LACKS_BIAS_FIELD_NUMBER: builtins.int
     is_tied: builtins.bool
     """Whether the projection reuses the embedding table: the target's if there is a decoder, else the source's."""
     has_bias: builtins.bool
@@ -521,9 +612,12 @@ class Head(google.protobuf.message.Message):
     scale: builtins.float
     """Factor applied to the products of hidden states and projection, before the bias is added. 0 means 1."""
     transform: Global___Activation.ValueType
-    """Activation of a masked language model's transform layer: a linear layer of width d_model, this activation and a
-    norm, between the hidden states and the projection. ACTIVATION_UNSPECIFIED if there is no such layer.
+    """Activation of a masked language model's transform layer: a linear layer, this activation and a norm, between the
+    hidden states and the projection. Its width is that of the embeddings. ACTIVATION_UNSPECIFIED if there is no such
+    layer; the embeddings then have the width d_model.
     """
+    transform_lacks_bias: builtins.bool
+    """Whether the linear layer of the transform has no bias."""
     def __init__(
         self,
         *,
@@ -531,7 +625,8 @@ class Head(google.protobuf.message.Message):
         has_bias: builtins.bool = ...,
         scale: builtins.float = ...,
         transform: Global___Activation.ValueType = ...,
+        transform_lacks_bias: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "is_tied", b"is_tied", "scale", b"scale", "transform", b"transform"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "is_tied", b"is_tied", "scale", b"scale", "transform", b"transform", "transform_lacks_bias", b"transform_lacks_bias"]) -> None: ...
 
 Global___Head: typing_extensions.TypeAlias = Head

@@ -1,0 +1,145 @@
+"""ModernBERT checkpoints (Warner et al., 2024), such as those of Granite embeddings."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from attendant.v1.architecture_pb2 import (
+    NORM_KIND_LAYER_WITHOUT_BIAS,
+    NORM_KIND_UNSPECIFIED,
+    NORM_POSITION_PRE,
+    Architecture,
+    Attention,
+    Embeddings,
+    FeedForward,
+    LayerGroup,
+    RotaryPositions,
+    Stack,
+)
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.imported import ImportedEncoder, load_encoder
+from attendant_export.importers.post_norm_encoder import (
+    FieldNames,
+    add_head,
+    head_dim,
+    read_activation,
+)
+from attendant_export.importers.weight_names import WeightTable
+
+FIELDS = FieldNames(activation="hidden_activation")
+HEAD_FIELDS = FieldNames(activation="classifier_activation")
+HEAD = "head.dense.weight"
+"""A tensor that only checkpoints with a masked-language-model head have."""
+BOOLEANS = {True: True, False: False}
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+LAYER_TYPES = {GLOBAL: GLOBAL, LOCAL: LOCAL}
+OLD_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
+DEFAULT_THETAS = {GLOBAL: 160_000.0, LOCAL: 10_000.0}
+
+LAYER = "layers.{layer}"
+WEIGHTS = WeightTable(
+    names={
+        "embedding": "embeddings.tok_embeddings",
+        "embedding_norm": "embeddings.norm",
+        "encoder.{layer}.self_attention_residual.norm": f"{LAYER}.attn_norm",
+        "encoder.{layer}.self_attention.query_key_value": f"{LAYER}.attn.Wqkv",
+        "encoder.{layer}.self_attention.output": f"{LAYER}.attn.Wo",
+        "encoder.{layer}.feed_forward_residual.norm": f"{LAYER}.mlp_norm",
+        "encoder.{layer}.feed_forward.0": f"{LAYER}.mlp.Wi",
+        "encoder.{layer}.feed_forward.2": f"{LAYER}.mlp.Wo",
+        "encoder_norm": "final_norm",
+        "mask_head.dense": "head.dense",
+        "mask_head.norm": "head.norm",
+    },
+    whole_names={"mask_head.bias": "decoder.bias"},
+    ignored=(r"decoder\.weight",),
+    prefixes=("", "model."),
+)
+
+
+def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
+    """The model of a ModernBERT checkpoint; raises CheckpointError."""
+    config = checkpoint.config
+    config.require(rope_scaling=None, is_decoder=False)
+    has_norm_bias = config.choice("norm_bias", BOOLEANS, default=False)
+    stack = Stack(
+        groups=_groups(config),
+        norm_position=NORM_POSITION_PRE,
+        norm_epsilon=config.number("norm_eps", default=1e-5),
+        norm_kind=NORM_KIND_UNSPECIFIED if has_norm_bias else NORM_KIND_LAYER_WITHOUT_BIAS,
+        has_final_norm=True,
+    )
+    architecture = Architecture(
+        d_model=config.integer(FIELDS.width),
+        source_embeddings=Embeddings(vocab_size=config.integer("vocab_size"), has_norm=True),
+        encoder=stack,
+    )
+    if HEAD in checkpoint.weights.shapes:
+        add_head(architecture, config, read_activation(config, HEAD_FIELDS))
+        head = architecture.head
+        head.has_bias = config.choice("decoder_bias", BOOLEANS, default=True)
+        head.transform_lacks_bias = not config.choice("classifier_bias", BOOLEANS, default=False)
+    longest = config.integer("max_position_embeddings", default=8192)
+    return load_encoder("modernbert", architecture, checkpoint, WEIGHTS, longest)
+
+
+def _groups(config: Config) -> list[LayerGroup]:
+    """Layers with local and with global attention. The first attention follows no norm."""
+    types = _layer_types(config)
+    parts = {each: _layers(config, each) for each in set(types)}
+    runs = [(types[0], 1), *((each, len(list(run))) for each, run in groupby(types[1:]))]
+    groups = [LayerGroup(num_layers=count) for _, count in runs]
+    for group, (layer_type, _) in zip(groups, runs, strict=True):
+        group.MergeFrom(parts[layer_type])
+    groups[0].lacks_mixer_norm = True
+    return groups
+
+
+def _layer_types(config: Config) -> Sequence[str]:
+    """``layer_types``, or the types by the older ``global_attn_every_n_layers``."""
+    num_layers = config.integer(FIELDS.num_layers)
+    types = config.get("layer_types")
+    if types is None:
+        every = config.integer("global_attn_every_n_layers", default=3)
+        return [LOCAL if i % every else GLOBAL for i in range(num_layers)]
+    if not isinstance(types, list) or len(types) != num_layers or set(types) - {*LAYER_TYPES}:
+        raise CheckpointError(
+            f"{config.path}: layer_types is {types!r}, want {num_layers} of "
+            f"{', '.join(LAYER_TYPES)}"
+        )
+    return types
+
+
+def _layers(config: Config, layer_type: str) -> LayerGroup:
+    attention = Attention(
+        num_heads=config.integer(FIELDS.num_heads),
+        head_dim=head_dim(config, FIELDS),
+        has_bias=config.choice("attention_bias", BOOLEANS, default=False),
+        rotary_positions=RotaryPositions(theta=_theta(config, layer_type)),
+    )
+    if layer_type == LOCAL:
+        # The window of the configuration counts both sides.
+        attention.window = config.integer("local_attention", default=128, minimum=2) // 2
+        config.require(sliding_window=attention.window)
+    return LayerGroup(
+        self_attention=attention,
+        feed_forward=FeedForward(
+            d_feed_forward=config.integer(FIELDS.d_feed_forward),
+            activation=read_activation(config, FIELDS),
+            has_bias=config.choice("mlp_bias", BOOLEANS, default=False),
+            is_gated=True,
+        ),
+    )
+
+
+def _theta(config: Config, layer_type: str) -> float:
+    """The base of rotary positions, in ``rope_parameters`` or in an older field."""
+    name, parameters = f"rope_parameters.{layer_type}", config.get("rope_parameters", {})
+    options = (parameters.get(layer_type) or {}) if isinstance(parameters, dict) else None
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{config.path}: {name} is {options!r}, want an object")
+    stated = Config(config.path, {f"{name}.{key}": value for key, value in options.items()})
+    stated.require(**{f"{name}.rope_type": "default"})
+    if f"{name}.rope_theta" in stated:
+        return stated.number(f"{name}.rope_theta")
+    return config.number(OLD_THETAS[layer_type], default=DEFAULT_THETAS[layer_type])

@@ -1,0 +1,36 @@
+"""Heads of classification and similar tasks, which bundles do not have."""
+
+import re
+
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+
+TASKS = re.compile(
+    r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)"
+)
+HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head)\..+")
+"""The tensors of such heads in the families of encoders."""
+
+
+def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
+    """Leave the head of a task out of the weights of a checkpoint, if that ``is_wanted``.
+
+    Raises CheckpointError for a checkpoint with such a head otherwise, and ValueError if there is
+    none to leave out.
+    """
+    config = checkpoint.config
+    stated = config.get("architectures")
+    classes = [str(name) for name in stated] if isinstance(stated, list) else []
+    names: set[str] = set()
+    # The weights are downloaded only if they may have such a head.
+    if any(map(TASKS.fullmatch, classes)):
+        names = {name for name in checkpoint.weights.shapes if HEAD_WEIGHTS.fullmatch(name)}
+    if not names:
+        if is_wanted:
+            raise ValueError("--without-head is for models with a head for classification")
+        return
+    if not is_wanted:
+        raise CheckpointError(
+            f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
+            "the embedding part alone can be imported with --without-head"
+        )
+    checkpoint.weights.leave_out(names)
