@@ -17,6 +17,7 @@ from tests.support.imports import read_translator
 from tests.support.t5_checkpoints import write_t5
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.usefixtures("few_texts")
 
 MAX_TOKENS, NUM_TEXTS = 30, 12
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu")
