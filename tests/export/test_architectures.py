@@ -32,7 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import architectures as some
-from tests.support.graphs import MAX_LENGTH, manifest_of, unsettle
+from tests.support.graphs import MAX_LENGTH, manifest_of, unsettle, with_ssru
 
 SOURCES = [[5, 9, 3, 2], [7, 7, 11, 4, 10, 8, 6, 2], [9, 2]]
 SAMPLE = SampleSentences(SOURCES, [6, 5, 3])
@@ -265,6 +265,14 @@ def test_a_layer_without_a_mixer_is_refused(name):
     group = architecture.encoder.groups[0]
     group.ClearField("self_attention" if name == "token_mixer" else "feed_forward")
     with pytest.raises(ValueError, match=f"LayerGroup.{name}: None is not supported"):
+        EncoderDecoder(architecture)
+
+
+def test_relative_positions_need_a_layer_with_self_attention():
+    architecture = with_ssru(encoder_decoder())
+    relative = RelativePositions(num_buckets=8, max_distance=20)
+    architecture.decoder.relative_positions.CopyFrom(relative)
+    with pytest.raises(ValueError, match=r"relative_positions: no layer has self-attention"):
         EncoderDecoder(architecture)
 
 

@@ -135,16 +135,20 @@ def test_languages_may_be_chosen(tmp_path):
 
 
 def save_tokenizer(source, **changes):
-    """Write ``tokenizer.json`` in the place of ``spiece.model``."""
+    """Write ``tokenizer.json`` beside ``spiece.model``."""
     read_translator(source).tokenizers.source.save(str(source / "tokenizer.json"))
     change_json(source / "tokenizer.json", **changes)
-    (source / "spiece.model").unlink()
 
 
-def test_a_tokenizer_of_the_library_is_taken_as_it_is(tmp_path):
+@pytest.mark.parametrize("has_pieces", [True, False])
+def test_a_tokenizer_of_the_library_is_taken_as_it_is(has_pieces, tmp_path):
     source = write_t5(tmp_path / "t5")
     save_tokenizer(source)
+    if not has_pieces:
+        (source / "spiece.model").unlink()
     copied = Tokenizer.from_file(str(source / "tokenizer.json"))
+    copied.add_special_tokens(["x" * 9])  # is not in the pieces
+    copied.save(str(source / "tokenizer.json"))
     assert read_translator(source).tokenizers.source.to_str() == copied.to_str()
 
 
@@ -243,6 +247,7 @@ def refusal(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("model_type", "umt5", "model_type is 'umt5', which is not supported"),
         ("is_encoder_decoder", False, "is_encoder_decoder is False"),
         ("is_decoder", True, "is_decoder is True"),
         ("d_kv", 12, "Attention.head_dim: 12 is not supported in a decoder"),

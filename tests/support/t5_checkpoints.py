@@ -69,10 +69,11 @@ MADLAD_FIRST = (
 
 @cache
 def tiny_pieces() -> Pieces:
-    """Pieces of Latin texts, with the characters of language tokens."""
+    """Pieces of Latin texts, with the characters of tokens of languages and bytes."""
     texts = [text for text in sample_texts() if text < "\u0250"]
     trained = frequent_pieces([*texts[:40], *(task["prefix"] for task in TASKS.values())], 300)
-    characters = sorted({c for code in CODES for c in code} - trained.scores.keys())
+    own = {character for text, _, _ in MADLAD_FIRST for character in text}
+    characters = sorted(own - trained.scores.keys())
     return Pieces(dict(trained.scores) | dict.fromkeys(characters, -12.0), trained.rules)
 
 
