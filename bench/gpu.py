@@ -87,7 +87,9 @@ def export_bundles(words: Sequence[str]) -> Path:
     if not translation.exists():
         run_dir = FOLDER / "runs/transformer-base"
         built_in = copying_transformer.TOKENIZER_OF
-        tokenizer = copying_transformer.train_tokenizer(built_in, training)
+        tokenizer = copying_transformer.train_tokenizer(
+            built_in, training, copying_transformer.VOCAB_SIZES["copy-base"]
+        )
         copying_transformer.write_copying_run(run_dir, tokenizer)
         runs.export_run(run_dir, translation, "fp16", ["en", "en"], texts_of(words, 32))
     if not embedding.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.arguments import bench_parser
 
-MODELS = ("copy-base", "minilm", "bert-base")
+MODELS = ("copy-base", "copy-opus", "minilm", "bert-base")
 BUNDLES = Path("build/bench/bundles")
 HUGGING_FACE = Path("build/bench/hugging-face")
 """The same encoders in the format of Hugging Face, for the rivals."""
@@ -41,7 +41,7 @@ def main() -> None:
 
     arguments = build_parser().parse_args()
     for model in arguments.models:
-        module = copying_transformer if model == "copy-base" else encoders
+        module = copying_transformer if model.startswith("copy") else encoders
         module.build(BUNDLES / model / "1", arguments.data_dir)
 
 

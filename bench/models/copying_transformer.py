@@ -27,7 +27,8 @@ from bench.models.runs import Weights, export_run, random_weights, write_run
 from bench.texts import paragraph_sentences, sample_texts, tatoeba_sentences
 
 TOKENIZER_OF = Path("bundles/en-de/1")
-VOCAB_SIZE = 32_000
+VOCAB_SIZES = {"copy-base": 32_000, "copy-opus": 58_101}
+"""By model. OPUS-MT has the sizes of a Transformer base with a larger vocabulary."""
 D_MODEL, NUM_HEADS, D_FF, NUM_LAYERS = 512, 8, 2048, 6
 HEAD_DIM = D_MODEL // NUM_HEADS
 NUM_RATES = HEAD_DIM // 2
@@ -94,7 +95,7 @@ def _copy_in(weights: Weights, name: str) -> None:
     weights[f"{name}.output.weight"] = np.diag(~own * np.float32(COPY_GAIN))
 
 
-def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int = VOCAB_SIZE) -> Tokenizer:
+def train_tokenizer(bundle: Path, texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a larger vocabulary for the tokenizer pipeline of an exported bundle."""
     tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
     tokenizer.model = models.BPE(unk_token=SPECIAL_TOKENS[-1])
@@ -114,7 +115,8 @@ def write_copying_run(run_dir: Path, tokenizer: Tokenizer) -> None:
 def build(bundle: Path, data_dir: Path) -> None:
     """Export the model with a tokenizer trained on the benches' texts."""
     texts = [*tatoeba_sentences(data_dir), *paragraph_sentences(data_dir)]
-    run_dir = Path("build/bench/runs") / bundle.parent.name
-    write_copying_run(run_dir, train_tokenizer(TOKENIZER_OF, texts))
+    name = bundle.parent.name
+    run_dir = Path("build/bench/runs") / name
+    write_copying_run(run_dir, train_tokenizer(TOKENIZER_OF, texts, VOCAB_SIZES[name]))
     verified = sample_texts(data_dir, "short", NUM_VERIFIED_TEXTS, seed=5)
     export_run(run_dir, bundle, "int8,fp32", ["en", "en"], verified)

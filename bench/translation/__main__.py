@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = bench_parser(__doc__)
     rivals = some_of("ctranslate2")
     parser.add_argument("--rivals", type=rivals, default=[], help="ctranslate2; default: none")
-    parser.add_argument("--model", choices=("en-de", "base"), default="en-de")
+    parser.add_argument("--model", choices=("en-de", "base", "opus"), default="en-de")
     parser.add_argument("--bundle", type=Path, help="bundle to use instead of --model")
     parser.add_argument("--search", choices=BEAM_SIZES, default="greedy")
     loads = some_of(*LOADS, "bare", "sweep", "latency")
@@ -49,8 +49,9 @@ def main() -> None:
     arguments = build_parser().parse_args()
     arguments.beam_size = BEAM_SIZES[arguments.search]
     if arguments.bundle is None:
-        is_base = arguments.model == "base"
-        arguments.bundle = built_bundle("copy-base", arguments.data_dir) if is_base else EN_DE
+        is_built_in = arguments.model == "en-de"
+        built = f"copy-{arguments.model}"
+        arguments.bundle = EN_DE if is_built_in else built_bundle(built, arguments.data_dir)
     bench = Bench(arguments)
     asyncio.run(bench.run())
     results = {
