@@ -56,8 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             bundle.add_argument(
                 "--against",
                 metavar="SOURCE",
-                type=Path,
-                help="folder of the checkpoint that the bundle was imported from, to compare with "
+                help="checkpoint that the bundle was imported from, as for import, to compare with "
                 "its original implementation; needs transformers, or ctranslate2 for its folders",
             )
     return parser

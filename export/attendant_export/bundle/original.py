@@ -6,6 +6,7 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    ImportSource,
     Manifest,
     OriginalParity,
     PrecisionGraphs,
@@ -28,6 +29,7 @@ from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.importers.sentence_transformers import read_dense_layers
+from attendant_export.importers.sources import open_checkpoint
 from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original
 from attendant_export.verify.ctranslate2_original import (
@@ -130,10 +132,12 @@ def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
     )
 
 
-def verify_against(folder: Path, checkpoint: Path) -> list[str]:
+def verify_against(folder: Path, source: str) -> list[str]:
     """Compare a bundle with the checkpoint that it was imported from, on the reference texts.
 
-    Returns lines that describe the result. Raises BundleError, OriginalError or ParityError.
+    ``source`` is what `open_checkpoint` takes; the revision is the one that was imported. Returns
+    lines that describe the result. Raises BundleError, CheckpointError, OriginalError or
+    ParityError.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
@@ -141,7 +145,7 @@ def verify_against(folder: Path, checkpoint: Path) -> list[str]:
     is_embedding = manifest.kind == MODEL_KIND_EMBEDDING
     read_outputs = read_embedding_outputs if is_embedding else read_translation_outputs
     parity = compare_model(
-        checkpoint,
+        _checkpoint_folder(source, manifest.provenance.imported_from),
         manifest,
         read_outputs(folder, manifest),
         [(folder, precision) for precision in manifest.precisions],
@@ -149,3 +153,12 @@ def verify_against(folder: Path, checkpoint: Path) -> list[str]:
     if parity.num_different_token_ids:
         raise ParityError("; ".join(describe_original(parity)))
     return describe_original(parity)
+
+
+def _checkpoint_folder(source: str, imported: ImportSource) -> Path:
+    """The folder of a checkpoint, which has the files that the import read."""
+    has_revision = source == imported.source and not Path(source).is_dir()
+    checkpoint = open_checkpoint(source, imported.revision if has_revision else None)
+    for file in imported.files:
+        checkpoint.find(file.path)
+    return checkpoint.folder

@@ -31,6 +31,18 @@ MIN_SAME_MODEL_COSINE = 0.9
 """Lower bound of the mean cosine of vectors in a bundle without fp32, to notice another model."""
 
 
+@contextmanager
+def _without_bars(logging: Any) -> Iterator[None]:
+    """No progress bars of the implementation. Its switch also turns off those of the hub."""
+    has_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if has_bars:
+            logging.enable_progress_bar()
+
+
 class OriginalError(ValueError):
     """The original implementation is not installed, or cannot load a checkpoint."""
 
@@ -70,11 +82,11 @@ class Original:
         self.version: str = transformers.__version__
         # A head that the encoder does not need is no news.
         transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
         options = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            model: Any = getattr(transformers, model_class).from_pretrained(folder, **options)
+            with _without_bars(transformers.utils.logging):
+                self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
+                model: Any = getattr(transformers, model_class).from_pretrained(folder, **options)
         except Exception as error:  # The library raises no narrower class.
             raise OriginalError(
                 f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
