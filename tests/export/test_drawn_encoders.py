@@ -20,22 +20,33 @@ def quiet_threads():
         yield
 
 
+ACTIVATIONS = ("gelu", "relu", "gelu_new", "silu")
+NAMES = {
+    "distilbert": ("hidden_dim", "activation"),
+    "modernbert": ("intermediate_size", "hidden_activation", "norm_eps"),
+}
+"""Width of feed-forward networks, activation and epsilon of norms, in families that name them in
+their own way."""
+
+
 def draw_checkpoint(folder, family, seed):
     """A checkpoint with random weights and a configuration within the options of the family."""
     draw = random.Random(seed)
     write_checkpoint(folder, family)
     config = transformers.AutoConfig.from_pretrained(folder)
-    is_distilled = family == "distilbert"
     num_heads = draw.randint(1, 4)
     config.num_attention_heads = num_heads
     config.hidden_size = num_heads * draw.choice((8, 16))
     config.num_hidden_layers = draw.randint(1, 4)
     config.max_position_embeddings = draw.randint(110, 140)
-    setattr(config, "hidden_dim" if is_distilled else "intermediate_size", draw.randint(20, 80))
-    activation = draw.choice(("gelu", "relu", "gelu_new", "silu"))
-    setattr(config, "activation" if is_distilled else "hidden_act", activation)
-    if not is_distilled:
-        config.layer_norm_eps = draw.choice((1e-12, 1e-7, 1e-5))
+    names = NAMES.get(family, ("intermediate_size", "hidden_act", "layer_norm_eps"))
+    values = (draw.randint(20, 80), draw.choice(ACTIVATIONS), draw.choice((1e-12, 1e-7, 1e-5)))
+    for name, value in zip(names, values, strict=False):
+        setattr(config, name, value)
+    if family == "modernbert":
+        kinds = ("full_attention", "sliding_attention")
+        config.layer_types = [draw.choice(kinds) for _ in range(config.num_hidden_layers)]
+        config.local_attention = draw.choice((8, 16, 40))
     kind = draw.choice((transformers.AutoModel, transformers.AutoModelForMaskedLM))
     torch.manual_seed(seed)
     model = kind.from_config(config)
