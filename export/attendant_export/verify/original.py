@@ -86,12 +86,16 @@ class Original:
         try:
             with _without_bars(transformers.utils.logging):
                 self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **options)
-                model: Any = getattr(transformers, model_class).from_pretrained(folder, **options)
+                model, info = getattr(transformers, model_class).from_pretrained(
+                    folder, output_loading_info=True, **options
+                )
         except Exception as error:  # The library raises no narrower class.
             raise OriginalError(
                 f"{IMPLEMENTATION} {self.version} cannot load {folder}: {error}"
             ) from error
-        self._model = model.float().eval()
+        self._model: Any = model.float().eval()
+        self._missing = sorted(info["missing_keys"])
+        """The weights that the checkpoint lacks, in the names of the original: random ones."""
 
     def token_ids(self, text: str) -> list[int]:
         """The token ids of a text, special tokens included."""

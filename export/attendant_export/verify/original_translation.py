@@ -73,6 +73,11 @@ class OriginalTranslator(Original):
     def __init__(self, folder: Path) -> None:
         """Raises OriginalError."""
         super().__init__(folder, "AutoModelForSeq2SeqLM")
+        if self._missing:
+            raise OriginalError(
+                f"{IMPLEMENTATION} {self.version} finds no weights for {self._missing[0]} in "
+                f"{folder}"
+            )
         options = self._model.generation_config
         # The server reports such a translation as truncated instead.
         options.forced_eos_token_id = None
@@ -81,19 +86,15 @@ class OriginalTranslator(Original):
         self.length_penalty: float = (
             1.0 if options.length_penalty is None else options.length_penalty
         )
-        self._start_id, self._eos_id, self._pad_id = (
-            self._option(name)
-            for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-        )
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(options, name) is None:  # The network's configuration may state it instead.
+                setattr(options, name, getattr(self._model.config, name))
+        self._start_id, self._eos_id = options.decoder_start_token_id, options.eos_token_id
+        self._pad_id = options.pad_token_id
         self._left_out: list[int] = []
         if options.renormalize_logits:
             words = [token for word in options.bad_words_ids or () for token in word]
             self._left_out = [*words, *(options.suppress_tokens or ())]
-
-    def _option(self, name: str) -> Any:
-        """A search option, which the configuration of the network may state instead."""
-        value = getattr(self._model.generation_config, name)
-        return getattr(self._model.config, name) if value is None else value
 
     def sample_ids(self, sample: Sample) -> list[int]:
         """The token ids of a text in its language, special tokens included.
