@@ -2,7 +2,8 @@
 
 A few channels after a layer norm can be many times larger than the others. A row has one scale, so
 they leave few levels to the other channels. Smoothing multiplies each channel by a factor before
-quantization, and divides the column of the weight by it. The product stays the same.
+quantization, and divides the column of the weight by it. The product stays the same. Only the
+layers that read the output of a norm are smoothed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,15 +18,18 @@ from attendant_export.models.encoder import Encoder
 
 STRENGTH = 0.6
 """The part of a channel's range that moves to the weight; 0 moves nothing."""
-SMALLEST_RANGE = 1e-5
-"""Lower bound of the range of a channel, as a part of the largest range."""
+SMALLEST_RANGE = 1e-2
+"""Lower bound of the range of a channel, as a part of the largest range. A channel that was quiet
+in all texts may be loud in another one."""
+AFTER_NORMS = ("query_key_value", "feed_forward.0")
+"""Ends of the names of linear layers that read the output of a norm."""
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...]], None]
 
 
 @torch.inference_mode()
 def input_ranges(model: Encoder, texts: Iterable[list[int]]) -> dict[str, Array]:
-    """The largest absolute value of each input channel of the stack's linear layers, by name.
+    """The largest absolute value of each input channel of the layers to smooth, by name.
 
     ``texts`` are token ids.
     """
@@ -41,7 +45,7 @@ def input_ranges(model: Encoder, texts: Iterable[list[int]]) -> dict[str, Array]
     handles = [
         module.register_forward_pre_hook(watch(f"encoder.{name}"))
         for name, module in model.encoder.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear) and name.endswith(AFTER_NORMS)
     ]
     try:
         for token_ids in texts:
