@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_TEXTS = "sample_texts.txt"
 UNDETERMINED = "und"
-"""The target language of a model for sources to which callers add what selects a language."""
+"""Stands for the target language where callers put its prefix into the text themselves."""
 PAIR = re.compile(r"opus-mt(?:-tc-[a-z]+)?-([a-z]{2,3})-([a-z]{2,3})$")
 """The languages at the end of the name of a checkpoint."""
 

@@ -53,6 +53,7 @@ def attend_sequence(
     causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
     ``positions`` are needed for rotary positions and local attention.
     """
+    assert positions or not (part.window or part.HasField("rotary_positions"))
     fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
     query, keys, values = g.split(fused, 3, axis=2)
     if positions is not None:

@@ -18,7 +18,7 @@ def text_vectors(
 ) -> dict[Pooling, str]:
     """Each pooling of ``hidden`` (batch, length, d_model) in fp32 as (batch, dimension).
 
-    ``batch`` holds the shape (batch, length). Also the dense layers compute in fp32.
+    ``batch`` holds the shape (batch, length). The dense layers compute in fp32, too.
     """
     part = architecture.text_vectors
     poolings = _Poolings(g, hidden, batch, lengths, part.excludes_prompt)

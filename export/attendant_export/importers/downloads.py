@@ -78,7 +78,7 @@ def download(
 
 
 def unpack(packed: Path, target: Path, max_bytes: int) -> None:
-    """Write what a gzip file holds, or a file that is none, to ``target``; raises DownloadError.
+    """Write ``packed``, decompressed if it is a gzip file, to ``target``; raises DownloadError.
 
     ``target`` appears when it is complete.
     """

@@ -213,7 +213,7 @@ class _CachedBeams:
     def next(self, running: list[ReferenceHypothesis]) -> Tensor:
         """The log-probabilities of the next tokens of all beams (beams, vocab).
 
-        Each beam must be a beam of the call before, and one token more.
+        Each beam must extend a beam of the previous call by one token.
         """
         model, beams = self._model, len(running)
         if self._past is not None:

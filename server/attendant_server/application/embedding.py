@@ -206,7 +206,7 @@ def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
 
 
 def _chosen_pooling(requested: int, description: ModelDescription) -> Pooling:
-    """The requested pooling, by default the model's. Raises InvalidRequest if it has no such."""
+    """The requested pooling, by default the model's. Raises InvalidRequest if it lacks it."""
     pooling = known_value("pooling", requested, description.default_pooling)
     offered = (*COMMON_POOLINGS, *description.additional_poolings)
     if pooling not in offered:

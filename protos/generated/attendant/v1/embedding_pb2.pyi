@@ -36,16 +36,16 @@ class _PoolingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     POOLING_MAX: _Pooling.ValueType  # 3
     """Largest value of every dimension over all tokens that the model read, special tokens included."""
     POOLING_LAST: _Pooling.ValueType  # 4
-    """The vector of the last token that the model read, which many models add to every text. Only models with this
-    value in GetModelResponse.additional_poolings.
+    """The vector of the last token that the model read. Many models add this token to every text. Offered only by models
+    that list it in GetModelResponse.additional_poolings.
     """
     POOLING_WEIGHTED_MEAN: _Pooling.ValueType  # 5
-    """Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Only models
-    with this value in GetModelResponse.additional_poolings.
+    """Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Offered
+    only by models that list it in GetModelResponse.additional_poolings.
     """
     POOLING_MEAN_SQRT_LENGTH: _Pooling.ValueType  # 6
-    """Sum over all tokens that the model read, divided by the square root of their number. Only models with this value in
-    GetModelResponse.additional_poolings.
+    """Sum over all tokens that the model read, divided by the square root of their number. Offered only by models that
+    list it in GetModelResponse.additional_poolings.
     """
 
 class Pooling(_Pooling, metaclass=_PoolingEnumTypeWrapper):
@@ -60,16 +60,16 @@ POOLING_CLS: Pooling.ValueType  # 2
 POOLING_MAX: Pooling.ValueType  # 3
 """Largest value of every dimension over all tokens that the model read, special tokens included."""
 POOLING_LAST: Pooling.ValueType  # 4
-"""The vector of the last token that the model read, which many models add to every text. Only models with this
-value in GetModelResponse.additional_poolings.
+"""The vector of the last token that the model read. Many models add this token to every text. Offered only by models
+that list it in GetModelResponse.additional_poolings.
 """
 POOLING_WEIGHTED_MEAN: Pooling.ValueType  # 5
-"""Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Only models
-with this value in GetModelResponse.additional_poolings.
+"""Mean over all tokens that the model read, in which the first has the weight 1, the second 2 and so on. Offered
+only by models that list it in GetModelResponse.additional_poolings.
 """
 POOLING_MEAN_SQRT_LENGTH: Pooling.ValueType  # 6
-"""Sum over all tokens that the model read, divided by the square root of their number. Only models with this value in
-GetModelResponse.additional_poolings.
+"""Sum over all tokens that the model read, divided by the square root of their number. Offered only by models that
+list it in GetModelResponse.additional_poolings.
 """
 Global___Pooling: typing_extensions.TypeAlias = Pooling
 
