@@ -72,9 +72,15 @@ class TokenizedText:
         return ids
 
     @property
-    def first_token(self) -> Token:
-        """The first token that is kept of the text."""
-        return next(self._tokens())
+    def first_id(self) -> int:
+        """The id of the first token of a text that is not empty."""
+        return self._ids[0]
+
+    @property
+    def first_end(self) -> int:
+        """The end of the first token, in code points."""
+        end: int = self.encoding.offsets[0][1]
+        return end
 
     @property
     def is_empty(self) -> bool:
@@ -108,24 +114,28 @@ class TokenizedText:
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
     def cut_end(self, max_tokens: int) -> "TokenizedText":
-        """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept."""
+        """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept.
+
+        If they alone are too many, the result is longer than ``max_tokens``.
+        """
         special, plain = self._split()
-        return self._keeping(special, plain[: max_tokens - self.num_added - len(special)])
+        return self._keeping(special, plain[: max(0, max_tokens - self.num_added - len(special))])
 
     def cut_beginning(self, max_tokens: int, prompt_length: int = 0) -> "TokenizedText":
         """Drop tokens at the beginning until ``max_tokens`` are left.
 
-        Special tokens are kept, and those that begin in the first ``prompt_length`` characters.
+        Special tokens are kept, and those that end in the first ``prompt_length`` characters. If
+        they alone are too many, the result is longer than ``max_tokens``.
         """
         special, plain = self._split(prompt_length)
-        num_kept = max_tokens - self.num_added - len(special)
+        num_kept = max(0, max_tokens - self.num_added - len(special))
         return self._keeping(special, plain[len(plain) - num_kept :])
 
     def _split(self, prompt_length: int = 0) -> tuple[list[int], list[int]]:
         mask: Sequence[int] = self.encoding.special_tokens_mask
         if prompt_length:
             offsets = self.encoding.offsets
-            mask = [m or start < prompt_length for m, (start, _) in zip(mask, offsets, strict=True)]
+            mask = [m or end <= prompt_length for m, (_, end) in zip(mask, offsets, strict=True)]
         return [i for i, m in enumerate(mask) if m], [i for i, m in enumerate(mask) if not m]
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":

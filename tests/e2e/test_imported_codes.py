@@ -92,7 +92,7 @@ def test_scores_and_streams_follow_the_same_rule(server):
 
 def test_a_text_without_a_language_is_refused_and_the_others_are_translated(server):
     refused, translated = translate(server, [TEXTS[0], f">>deu<< {TEXTS[0]}"])
-    message = "must begin with the code of a language, such as >>fra<<, unless target_language is"
+    message = "must begin with the code of a language, such as >>fra<<, unless target_language"
     assert message in refused.error.message
     assert translated == translate(server, TEXTS, "de")[0]
 
@@ -103,9 +103,19 @@ def test_a_text_with_the_code_of_another_language_is_refused(server):
     assert message in refused.error.message
 
 
-def test_a_code_alone_is_no_text(server):
-    (refused,) = translate(server, [">>deu<<"])
+@pytest.mark.parametrize("text", [">>deu<<", "", " "])
+def test_a_code_alone_is_no_text_and_neither_is_nothing(server, text):
+    (refused,) = translate(server, [text])
     assert "texts[0]: is empty" in refused.error.message
+
+
+def test_truncation_at_the_beginning_drops_a_word_right_after_the_code(server):
+    text = "a e i o u " * 40
+    one, other = (
+        translate(server, [f">>deu<<{first}{text}"], truncation=TRUNCATION_LEFT)[0]
+        for first in ("", "o ")
+    )
+    assert one.hypotheses == other.hypotheses
 
 
 def test_an_unknown_target_language_is_refused(server):

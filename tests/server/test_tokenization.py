@@ -7,6 +7,7 @@ from attendant_server.application.jobs import MAX_INLINE_TOKENS, JobRunner
 from attendant_server.application.tokenization import (
     MAX_JOB_CHARACTERS,
     TokenizationOptions,
+    Truncation,
     tokenize,
 )
 from attendant_server.errors import InvalidRequest
@@ -33,3 +34,17 @@ def test_faults_number_the_texts_of_the_call_and_not_of_a_job(num_characters: in
         tokenized = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", texts))
     faults = [text.field for text in tokenized if isinstance(text, InvalidRequest)]
     assert faults == ["texts[1]", "texts[3]"]
+
+
+@pytest.mark.parametrize("truncation", Truncation)
+def test_a_text_without_room_between_the_tokens_around_it_is_refused(truncation: Truncation):
+    library = Tokenizer(models.BPE(vocab={"a": 0, "<s>": 1}, merges=[]))
+    tokenizer = TextTokenizer(library.to_str())
+    around = tokenizer.special_tokens([1, 1])
+    options = TokenizationOptions(
+        tokenizer, max_tokens=3, truncation=truncation, before=around, after=around
+    )
+    with ThreadPoolExecutor(1) as pool:
+        (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", ["aaa"]))
+    assert isinstance(found, InvalidRequest)
+    assert "texts[0]: at most 3 tokens, got " in str(found)

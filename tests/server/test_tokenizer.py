@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
 from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20
 
@@ -72,6 +73,25 @@ def test_cutting_to_the_special_tokens_leaves_nothing(word_piece: str):
     whole = TextTokenizer(word_piece).encode("The dog")
     assert whole.cut_end(2).is_empty
     assert whole.cut_beginning(2).is_empty
+
+
+def test_cutting_the_beginning_keeps_the_prompt_and_no_word_of_the_text():
+    # The offsets of a word include the space before it, which belongs to the prompt.
+    library = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_next")
+    whole = TextTokenizer(library.to_str()).encode("query: one two three four")
+    assert [(token.start, token.end) for token in whole][:3] == [(0, 6), (6, 10), (10, 14)]
+    kept = whole.cut_beginning(3, prompt_length=len("query: "))
+    assert [(token.start, token.end) for token in kept] == [(0, 6), (14, 20), (20, 25)]
+    assert not whole.is_empty_after(len("query: "))
+
+
+@pytest.mark.parametrize("cut", [TokenizedText.cut_end, TokenizedText.cut_beginning])
+def test_tokens_around_a_text_are_kept_even_if_there_is_no_room_for_it(cut, word_piece: str):
+    tokenizer = TextTokenizer(word_piece)
+    around = tokenizer.special_tokens([1, 2])
+    found = cut(tokenizer.encode("The dog is barking .").between(around, around), 3)
+    assert (found.is_empty, len(found)) == (True, 6)
 
 
 def test_decoding_gives_the_text_back(bpe: TextTokenizer):

@@ -161,7 +161,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         sizes=_plain(getattr(response, sizes)) if sizes else {},
         default_pooling=_pooling(response.default_pooling),
         default_normalize=response.default_normalize,
-        additional_poolings=tuple(map(_pooling, response.additional_poolings)),
+        additional_poolings=tuple(filter(None, map(_pooling, response.additional_poolings))),
         prompts=dict(response.prompts),
         default_prompt=response.default_prompt,
         license=response.license,

@@ -181,13 +181,13 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     except TokenizerError:
         return InvalidRequest(field.format(number), "cannot be tokenized")
     before, prompt_length = options.before, options.prompt_length
-    if options.text_codes:
-        code = tokens.first_token
-        if problem := _code_problem(options, code):
+    if options.text_codes and not tokens.is_empty:
+        first_id = tokens.first_id
+        if problem := _code_problem(options, first_id):
             return InvalidRequest(field.format(number), problem)
-        if code.id in options.text_codes:
+        if first_id in options.text_codes:
             # The text has the code itself, and truncation keeps it like a prompt.
-            before, prompt_length = _without_code(before, options.text_codes), code.end
+            before, prompt_length = _without_code(before, options.text_codes), tokens.first_end
     if before or options.after:
         tokens = tokens.between(before, options.after)
     if options.max_tokens is None:
@@ -198,23 +198,26 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     if len(tokens) <= options.max_tokens:
         return tokens
     if options.truncation is Truncation.RIGHT:
-        return tokens.cut_end(options.max_tokens)
-    if options.truncation is Truncation.LEFT:
-        return tokens.cut_beginning(options.max_tokens, prompt_length)
+        tokens = tokens.cut_end(options.max_tokens)
+    elif options.truncation is Truncation.LEFT:
+        tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
+    if len(tokens) <= options.max_tokens:
+        return tokens
     problem = f"at most {options.max_tokens} tokens, got {len(tokens)}"
     return InvalidRequest(field.format(number), problem)
 
 
-def _code_problem(options: TokenizationOptions, first: Token) -> str | None:
+def _code_problem(options: TokenizationOptions, first_id: int) -> str | None:
     """The problem of a text with this first token, if it does not choose one target language."""
     codes = options.text_codes
     chosen = [token for token in options.before[-1:] if token.id in codes]
-    if first.id not in codes:
-        example = options.tokenizer.tokens([min(codes)])[0]
+    if first_id not in codes:
+        (example,) = options.tokenizer.tokens([min(codes)])
         problem = f"must begin with the code of a language, such as {example}, unless "
-        return None if chosen else f"{problem}target_language is given"
-    if chosen and chosen[0].id != first.id:
-        return f"begins with {first.text}, but target_language has the code {chosen[0].text}"
+        return None if chosen else f"{problem}target_language names a language with a code"
+    if chosen and chosen[0].id != first_id:
+        (found,) = options.tokenizer.tokens([first_id])
+        return f"begins with {found}, but target_language has the code {chosen[0].text}"
     return None
 
 

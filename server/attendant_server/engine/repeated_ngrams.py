@@ -23,8 +23,10 @@ class NoRepeatedNgrams:
         num_before, tokens = self._num_before, [self._start_token_id, *token_ids]
         beginning = tokens[len(tokens) - num_before :]
         repeated = {
-            tokens[i + num_before]
-            for i in range(len(tokens) - num_before)
-            if tokens[i : i + num_before] == beginning
+            tokens[end]
+            for end in range(num_before, len(tokens))
+            # Most positions differ in the last token, which costs less than a slice to compare.
+            if not num_before
+            or (tokens[end - 1] == tokens[-1] and tokens[end - num_before : end] == beginning)
         }
         return RowBias.forbidding(repeated) if repeated else None
