@@ -118,6 +118,10 @@ def test_norms_have_biases_if_the_configuration_says_so(source):
             "rope_parameters.sliding_attention.rope_type is 'yarn', which is not supported",
         ),
         ({"rope_parameters": {LOCAL: 5}}, "rope_parameters.sliding_attention is 5, want an object"),
+        (
+            {"rope_parameters": {"rope_theta": 80000.0, "rope_type": "yarn"}},
+            "rope_parameters has rope_theta, rope_type, which is not supported",
+        ),
         ({"rope_parameters": [1]}, "rope_parameters.*_attention is None, want an object"),
         ({"global_rope_theta": -1}, "global_rope_theta is -1, want a positive number"),
         ({"num_attention_heads": 5}, "hidden_size 32 is not a multiple of num_attention_heads 5"),

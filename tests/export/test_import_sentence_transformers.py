@@ -16,6 +16,7 @@ from attendant_export.bundle.manifest import read_manifest
 
 from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json, write_json, write_sentence_transformer
+from tests.support.imports import read_encoder
 
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
 
@@ -253,10 +254,44 @@ def test_damaged_prompts_are_named(prompts, tmp_path, refusal):
     assert f"{source / 'config_sentence_transformers.json'}: prompts" in message
 
 
-def test_lower_casing_before_the_tokenizer_is_refused(tmp_path, refusal):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("do_lower_case", True),
+        ("transformer_task", "fill-mask"),
+        ("processing_kwargs", {"text": {"add_special_tokens": False}}),
+        ("query_length", 32),
+        ("document_length", 180),
+        ("query_expansion", {"strategy": "fixed", "length": 32}),
+        ("modality_config", {"text": {"method": "get_text_features"}}),
+    ],
+)
+def test_settings_of_the_encoder_that_change_vectors_are_refused(field, value, tmp_path, refusal):
     source = write_sentence_transformer(tmp_path / "source", MEAN)
-    change_json(source / "sentence_bert_config.json", do_lower_case=True)
-    assert "do_lower_case is True, which is not supported" in refusal(source)
+    change_json(source / "sentence_bert_config.json", **{field: value})
+    assert f"sentence_bert_config.json: {field} is {value!r}" in refusal(source)
+
+
+def test_settings_of_the_encoder_as_the_original_writes_them_are_read(tmp_path):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    text = {"method": "forward", "method_output_name": "last_hidden_state"}
+    change_json(
+        source / "sentence_bert_config.json",
+        transformer_task="feature-extraction",
+        modality_config={"text": text},
+        module_output_name="token_embeddings",
+        processing_kwargs={},
+        max_seq_length=9,
+    )
+    assert read_encoder(source).max_tokens == 9
+
+
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "xlm-roberta"])
+def test_settings_of_the_encoder_may_have_the_name_of_its_family(family, tmp_path):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    (source / "sentence_bert_config.json").unlink()
+    write_json(source / f"sentence_{family}_config.json", {"max_seq_length": 9})
+    assert read_encoder(source).max_tokens == 9
 
 
 def test_another_similarity_is_no_matter_of_the_vectors(tmp_path, import_):

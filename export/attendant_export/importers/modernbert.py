@@ -135,6 +135,11 @@ def _layers(config: Config, layer_type: str) -> LayerGroup:
 def _theta(config: Config, layer_type: str) -> float:
     """The base of rotary positions, in ``rope_parameters`` or in an older field."""
     name, parameters = f"rope_parameters.{layer_type}", config.get("rope_parameters", {})
+    if isinstance(parameters, dict) and (others := {*parameters} - {*LAYER_TYPES}):
+        raise CheckpointError(
+            f"{config.path}: rope_parameters has {', '.join(sorted(others))}, which is not "
+            f"supported; supported: {', '.join(LAYER_TYPES)}"
+        )
     options = (parameters.get(layer_type) or {}) if isinstance(parameters, dict) else None
     if not isinstance(options, dict):
         raise CheckpointError(f"{config.path}: {name} is {options!r}, want an object")

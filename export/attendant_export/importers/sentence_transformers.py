@@ -42,7 +42,20 @@ from attendant_export.models.text_vectors import DenseLayers
 
 PACKAGE = "sentence_transformers."
 MODULES = "modules.json"
-ENCODER_SETTINGS = "sentence_bert_config.json"
+ENCODER_SETTINGS = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Names of the settings of the encoder. The first one that is there is read."""
+ENCODER_DEFAULTS = {
+    "do_lower_case": False,
+    "transformer_task": "feature-extraction",
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+}
+TOKEN_VECTORS = {"method": "forward", "method_output_name": "last_hidden_state"}
+"""The output of the encoder that is supported, if ``modality_config`` states it."""
 POOLINGS = {
     "pooling_mode_mean_tokens": POOLING_MEAN,
     "pooling_mode_cls_token": POOLING_CLS,
@@ -170,13 +183,25 @@ def _config(checkpoint: Checkpoint, module: _Module) -> Config:
 
 
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
-    if not checkpoint.has(ENCODER_SETTINGS):
-        return default
-    settings = Config(
-        checkpoint.folder / ENCODER_SETTINGS, checkpoint.json_object(ENCODER_SETTINGS)
-    )
-    settings.require(do_lower_case=False)
+    settings = _encoder_settings(checkpoint)
+    settings.require(**ENCODER_DEFAULTS)
+    if options := settings.get("processing_kwargs"):
+        raise CheckpointError(f"{settings.path}: processing_kwargs is {options!r}, want {{}}")
+    modalities = settings.get("modality_config")
+    if modalities is not None and modalities != {"text": TOKEN_VECTORS}:
+        raise CheckpointError(
+            f"{settings.path}: modality_config is {modalities!r}, want { ({'text': TOKEN_VECTORS}) }"
+        )
+    if modalities is not None:  # the original reads this name only then
+        settings.require(module_output_name="token_embeddings")
     return settings.integer("max_seq_length", default)
+
+
+def _encoder_settings(checkpoint: Checkpoint) -> Config:
+    for name in filter(checkpoint.has, ENCODER_SETTINGS):
+        if fields := checkpoint.json_object(name):
+            return Config(checkpoint.folder / name, fields)
+    return Config(checkpoint.folder / ENCODER_SETTINGS[0], {})
 
 
 def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:

@@ -136,7 +136,8 @@ def _languages(
 def _tasks(checkpoint: Checkpoint) -> tuple[list[str], dict[str, str]]:
     """The source languages and the prefix for each target language that the configuration states.
 
-    There are none if prefixes depend on both languages.
+    There are none if prefixes depend on both languages. Options of the search for one task are not
+    applied.
     """
     tasks = checkpoint.config.get("task_specific_params", {})
     prefixes = {
@@ -144,6 +145,12 @@ def _tasks(checkpoint: Checkpoint) -> tuple[list[str], dict[str, str]]:
         for name, task in (tasks.items() if isinstance(tasks, dict) else ())
         if (match := TASK.fullmatch(name)) and isinstance(task, dict) and "prefix" in task
     }
+    for (source, target), prefix in prefixes.items():
+        if not isinstance(prefix, str):
+            raise CheckpointError(
+                f"{checkpoint.config.path}: task_specific_params.translation_{source}_to_{target}."
+                f"prefix is {prefix!r}, want a text"
+            )
     sources = list(dict.fromkeys(source for source, _ in prefixes))
     if len(sources) > 1:
         logger.warning("callers must write the prefixes, which depend on both languages")
