@@ -45,7 +45,7 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage, newurl: str,
     ) -> urllib.request.Request | None:  # fmt: skip
         try:
-            _check_url(newurl)
+            _check_url(newurl, may_be_local=urlsplit(req.full_url).hostname in THIS_MACHINE)
         except DownloadError:
             fp.close()
             raise
@@ -78,32 +78,32 @@ def download(
 
 
 def unpack(packed: Path, target: Path, max_bytes: int) -> None:
-    """Write ``packed``, decompressed if it is a gzip file, to ``target``; raises DownloadError.
-
-    ``target`` appears when it is complete.
-    """
-    scratch = target.with_name(f"{target.name}.unpacking")
+    """Write ``packed``, decompressed if it is a gzip file, to ``target``; raises DownloadError."""
     try:
         with packed.open("rb") as raw:
             is_packed = raw.read(len(GZIP)) == GZIP
             raw.seek(0)
-            with scratch.open("wb") as out:
+            with target.open("wb") as out:
                 for chunk in _chunks(gzip.GzipFile(fileobj=raw) if is_packed else raw):
                     out.write(chunk)
                     _check_size(out.tell(), max_bytes)
-        scratch.replace(target)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DownloadError(f"the gzip file is damaged: {error}") from error
     except OSError as error:
         raise _failure(error) from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, may_be_local: bool = True) -> None:
+    """Raise DownloadError for a URL that is neither HTTPS nor, on this machine, HTTP.
+
+    Without ``may_be_local``, also for HTTPS of this machine.
+    """
     parts = urlsplit(url)
-    if parts.scheme != "https" and (parts.scheme, parts.hostname in THIS_MACHINE) != ("http", True):
+    is_local = parts.hostname in THIS_MACHINE
+    if parts.scheme != "https" and (parts.scheme, is_local) != ("http", True):
         raise DownloadError(f"{url} is not an HTTPS URL, nor an HTTP URL of this machine")
+    if is_local and not may_be_local:
+        raise DownloadError(f"{url} is a URL of this machine, to which another machine redirects")
 
 
 def _continue(url: str, part: Path, max_bytes: int, description: str) -> None:

@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import quote
 
+from filelock import FileLock
+
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Statements
 from attendant_export.importers.downloads import DownloadError, download, unpack
 from attendant_export.importers.firefox_registry import FirefoxModel, Registry, RemoteFile
@@ -48,14 +50,15 @@ def open_firefox(source: str, choice: str | None = None) -> Checkpoint:
             f"{source}: want {PREFIX}SOURCE-TARGET with two languages, such as {PREFIX}en-de"
         )
     cache = _cache_folder()
-    registry = _read_registry(os.environ.get(REGISTRY_VARIABLE) or REGISTRY_URL, cache)
-    model = registry.choose(pair, choice)
-    files = model.files()
-    folder = cache / f"{model.pair}-{_digest(registry, files)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    logger.info("%s%s: %s, in %s", PREFIX, model.pair, model, folder)
-    for file in files:
-        _fetch(f"{registry.base_url}/{quote(file.path)}", file, folder)
+    with FileLock(cache / ".lock"):  # Another import waits, and then has the same files.
+        registry = _read_registry(os.environ.get(REGISTRY_VARIABLE) or REGISTRY_URL, cache)
+        model = registry.choose(pair, choice)
+        files = model.files()
+        folder = cache / f"{model.pair}-{_digest(registry, files)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        logger.info("%s%s: %s, in %s", PREFIX, model.pair, model, folder)
+        for file in files:
+            _fetch(f"{registry.base_url}/{quote(file.path)}", file, folder)
     return Checkpoint(folder, f"{PREFIX}{model.pair}", model.sha256, _statements(model))
 
 
@@ -97,30 +100,37 @@ def _digest(registry: Registry, files: list[RemoteFile]) -> str:
 def _fetch(url: str, file: RemoteFile, folder: Path) -> None:
     """Have a verified file in the cache; raises CheckpointError."""
     target, part = folder / file.name, folder / f"{file.name}.part"
-    if target.is_file() and file.sha256 in (None, _sha256(target)):
+    if target.is_file() and _difference(file, target) is None:
         return
+    if file.sha256 is None:  # The file may have changed since its first bytes were downloaded.
+        part.unlink(missing_ok=True)
     max_bytes = min(file.size_bytes or MAX_FILE_BYTES, MAX_FILE_BYTES)
     try:
         # A file that does not become smaller becomes longer by a few bytes for each block.
         download(url, part, max_bytes + max_bytes // 100 + 2**16, file.name)
     except DownloadError as error:
         raise CheckpointError(f"{file.name} cannot be downloaded from {url}: {error}") from error
+    unpacked = folder / f"{file.name}.unpacked"
     try:
-        unpack(part, target, max_bytes)
-        _verify(file, target)
+        unpack(part, unpacked, max_bytes)
+        if difference := _difference(file, unpacked):
+            raise DownloadError(difference)
+        unpacked.replace(target)
     except DownloadError as error:
-        target.unlink(missing_ok=True)
         raise CheckpointError(f"{url}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
+        unpacked.unlink(missing_ok=True)
 
 
-def _verify(file: RemoteFile, path: Path) -> None:
+def _difference(file: RemoteFile, path: Path) -> str | None:
+    """The difference of a downloaded file from the registry's statement, if there is any."""
     size = path.stat().st_size
     if file.size_bytes not in (None, size):
-        raise DownloadError(f"{size:,} bytes, but the registry states {file.size_bytes:,}")
+        return f"{size:,} bytes, but the registry states {file.size_bytes:,}"
     if file.sha256 is not None and (found := _sha256(path)) != file.sha256:
-        raise DownloadError(f"the SHA-256 is {found}, but the registry states {file.sha256}")
+        return f"the SHA-256 is {found}, but the registry states {file.sha256}"
+    return None
 
 
 def _sha256(path: Path) -> str:

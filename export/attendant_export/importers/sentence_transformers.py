@@ -188,9 +188,10 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     if options := settings.get("processing_kwargs"):
         raise CheckpointError(f"{settings.path}: processing_kwargs is {options!r}, want {{}}")
     modalities = settings.get("modality_config")
-    if modalities is not None and modalities != {"text": TOKEN_VECTORS}:
+    wanted = {"text": TOKEN_VECTORS}
+    if modalities is not None and modalities != wanted:
         raise CheckpointError(
-            f"{settings.path}: modality_config is {modalities!r}, want { ({'text': TOKEN_VECTORS}) }"
+            f"{settings.path}: modality_config is {modalities!r}, want {wanted!r}"
         )
     if modalities is not None:  # the original reads this name only then
         settings.require(module_output_name="token_embeddings")

@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,31 @@ def test_the_cache_is_in_the_home_folder_by_default(firefox, tmp_path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = open_checkpoint("firefox:en-fr").folder
     assert Path(tmp_path / "home/.cache/attendant/firefox") in folder.parents
+
+
+def test_a_file_without_a_stated_hash_is_downloaded_from_its_beginning(firefox, refusal):
+    path = path_of(firefox, "vocab")
+    firefox.cuts[path] = 9
+    refusal("firefox:en-fr")
+    firefox.cuts.clear()
+    firefox.requests.clear()
+    open_checkpoint("firefox:en-fr")
+    assert [request.range for request in firefox.requests if request.path == path] == [None]
+
+
+def test_a_file_of_another_size_than_stated_is_downloaded_again(firefox):
+    content = (open_checkpoint("firefox:en-fr").folder / "vocab.enfr.spm").read_bytes()
+    firefox.models["en-fr"][0]["files"]["vocab"]["uncompressedSize"] = len(content)
+    path = open_checkpoint("firefox:en-fr").folder / "vocab.enfr.spm"
+    path.write_bytes(content[:-1])
+    assert (open_checkpoint("firefox:en-fr").folder / "vocab.enfr.spm").read_bytes() == content
+
+
+def test_imports_of_one_model_at_the_same_time_have_the_same_files(firefox, student):
+    firefox.cuts[path_of(firefox, "model")] = 1
+    with ThreadPoolExecutor(4) as pool:
+        folders = {each.folder for each in pool.map(open_checkpoint, ["firefox:en-fr"] * 4)}
+    (folder,) = folders
+    for path in student.iterdir():
+        assert (folder / path.name).read_bytes() == path.read_bytes()
+    assert len(firefox.downloads()) == len(list(student.iterdir())) + 1
