@@ -2,15 +2,17 @@
 
 A file is downloaded when an importer first asks for it, so that no other files are. The library's
 cache holds the files, and the fact that a checkpoint does not have one. The names of all files are
-asked for only if an importer needs them; without the hub, they are those of the cache.
+asked for only if an importer needs them, and kept in the cache for imports without the hub.
 """
 
 import errno
+import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +20,9 @@ from huggingface_hub import (
     HfApi,
     constants,
     hf_hub_download,
-    scan_cache_dir,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
-    CacheNotFound,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -31,6 +31,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import tqdm
 
@@ -41,12 +42,14 @@ HTTP_LOGGERS = ("httpx", "httpx2")
 DISK_WARNING = "Not enough free disk space"
 VOCABULARIES = (".spm", "_vocabulary.txt", "_vocabulary.json")
 """Ends of names of vocabularies in formats without a configuration: Marian's, CTranslate2's."""
+LISTINGS = ".attendant"
+"""The folder of listings in that of a model in the cache."""
 URL = re.compile(r"\W*(https?://|\(…\)).*")
 """A URL, or the end of one as the library shortens it, and what follows in a message."""
 
 
 class Listing(NamedTuple):
-    """The names of all files at a commit."""
+    """The names of all files of the model at a commit, in the cache or not."""
 
     commit: str
     names: frozenset[str]
@@ -106,11 +109,13 @@ def _find_vocabulary(name: str, listing: Listing) -> Path:
 
 
 def _list(name: str, revision: str | None) -> Listing:
-    """The files of a model at a revision; without the hub, those of the cache."""
+    """The files of a model at a revision; without the hub, as they were listed before."""
     try:
         with _quiet():
             info = HfApi(endpoint=constants.ENDPOINT).model_info(name, revision=revision)
-        return Listing(str(info.sha), frozenset(file.rfilename for file in info.siblings or ()))
+        listing = Listing(str(info.sha), frozenset(file.rfilename for file in info.siblings or ()))
+        _save(name, listing)
+        return listing
     except Exception as error:  # those of the HTTP library differ between versions
         is_refused = isinstance(error, RepositoryNotFoundError | RevisionNotFoundError)
         cached = None if is_refused else _cached(name, revision or constants.DEFAULT_REVISION)
@@ -120,16 +125,27 @@ def _list(name: str, revision: str | None) -> Listing:
         return cached
 
 
+def _save(name: str, listing: Listing) -> None:
+    """Keep a listing, because the files in the cache do not tell which files there are."""
+    path = _folder(name) / LISTINGS / f"{listing.commit}.json"
+    scratch = path.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):  # Only an import without the hub needs it.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(sorted(listing.names)))
+        scratch.replace(path)
+
+
 def _cached(name: str, revision: str) -> Listing | None:
-    try:
-        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except CacheNotFound:
-        return None
-    for each in (r for repo in repositories if repo.repo_id == name for r in repo.revisions):
-        if revision == each.commit_hash or revision in each.refs:
-            paths = (file.file_path.relative_to(each.snapshot_path) for file in each.files)
-            return Listing(each.commit_hash, frozenset(path.as_posix() for path in paths))
-    return None
+    folder = _folder(name)
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    path = folder / LISTINGS / f"{commit}.json"
+    return Listing(commit, frozenset(json.loads(path.read_text()))) if path.is_file() else None
+
+
+def _folder(name: str) -> Path:
+    """The folder of a model in the cache."""
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
 
 
 def _download(name: str, file: str, revision: str | None) -> Path | None:

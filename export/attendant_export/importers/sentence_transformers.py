@@ -54,7 +54,7 @@ ENCODER_DEFAULTS = {
     "document_length": None,
     "query_expansion": None,
 }
-TOKEN_VECTORS = {"method": "forward", "method_output_name": "last_hidden_state"}
+MODALITIES = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 """The output of the encoder that is supported, if ``modality_config`` states it."""
 POOLINGS = {
     "pooling_mode_mean_tokens": POOLING_MEAN,
@@ -188,10 +188,9 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     if options := settings.get("processing_kwargs"):
         raise CheckpointError(f"{settings.path}: processing_kwargs is {options!r}, want {{}}")
     modalities = settings.get("modality_config")
-    wanted = {"text": TOKEN_VECTORS}
-    if modalities is not None and modalities != wanted:
+    if modalities is not None and modalities != MODALITIES:
         raise CheckpointError(
-            f"{settings.path}: modality_config is {modalities!r}, want {wanted!r}"
+            f"{settings.path}: modality_config is {modalities!r}, want {MODALITIES!r}"
         )
     if modalities is not None:  # the original reads this name only then
         settings.require(module_output_name="token_embeddings")

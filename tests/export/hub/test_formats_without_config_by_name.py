@@ -1,5 +1,7 @@
 """Models of formats that are found by the names of their files are imported from a hub."""
 
+import shutil
+
 import pytest
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedTranslator
@@ -46,9 +48,28 @@ def test_a_cached_model_of_marian_is_read_without_the_hub(hub, student, unreacha
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     unreachable()
     assert open_checkpoint(STUDENT, COMMIT).names() == sorted(
-        path.name for path in student.iterdir() if path.suffix in (".bin", ".spm", ".yml")
+        path.name for path in student.iterdir() if path.is_file()
     )
     assert hub.requests == []
+
+
+def test_an_import_without_the_hub_needs_files_that_are_listed_but_not_cached(
+    hub, student, refusal, monkeypatch
+):
+    """A first import that was cut must not pass for a model without a shortlist."""
+    checkpoint = open_checkpoint(STUDENT)
+    shortlist = next(name for name in checkpoint.names() if name.startswith("lex."))
+    read_model(checkpoint)
+    (checkpoint.folder / shortlist).unlink()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"{shortlist} cannot be downloaded from" in refusal(STUDENT, "--license", "MIT")
+
+
+def test_an_import_without_the_hub_needs_the_list_of_files(hub, student, refusal, monkeypatch):
+    folder = open_checkpoint(STUDENT).folder
+    shutil.rmtree(folder.parents[1] / ".attendant", ignore_errors=True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "the list of files cannot be downloaded" in refusal(STUDENT, "--license", "MIT")
 
 
 @pytest.mark.parametrize("version", [5, 6])
