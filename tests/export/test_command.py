@@ -7,7 +7,9 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.train.translation import TranslationTask
 
-from tests.support.bundles import data_card, one_thread, write_pairs
+from tests.support.bundles import data_card, write_pairs
+
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 TRAIN = "train-translation --data-dir {data} --run-dir {run} --train train.tsv --valid valid.tsv "
 SMALL = "--vocab-size 150 --d-model 32 --num-heads 2 --d-feed-forward 64 --max-batch-tokens 512"
@@ -19,12 +21,6 @@ def data_dir(tmp_path):
     (folder / "card.json").write_text(json.dumps(asdict(data_card("en", "de"))))
     (folder / "text.txt").write_text("The dog waits.\nThe king waits too.\n\nAnother document.\n")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def card_of(bundle):

@@ -9,7 +9,6 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.bundles import one_thread
 from tests.support.ctranslate2_folders import (
     LAYERS,
     SIZES,
@@ -20,6 +19,8 @@ from tests.support.ctranslate2_folders import (
 from tests.support.drawn_seeds import seeds
 
 pytest.importorskip("ctranslate2")
+
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 ARGUMENTS = ("--license", "cc0-1.0", "--source-languages", "en", "--target-languages", "de")
 QUANTIZATIONS = (
@@ -32,12 +33,6 @@ QUANTIZATIONS = (
     "int8_bfloat16",
 )
 SHARED = ("<s>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz")
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def compared(source: Path, bundles: Path):

@@ -6,18 +6,13 @@ import pytest
 import torch
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import FAMILIES, write_checkpoint
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import import_, read_encoder
 
 transformers = pytest.importorskip("transformers")
 
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 
 ACTIVATIONS = ("gelu", "relu", "gelu_new", "silu")

@@ -13,7 +13,6 @@ from attendant_export.importers.special_tokens import encoder_tokens, read_token
 from attendant_export.models.special_tokens import EncoderTokens
 from safetensors.torch import load_file, save_file
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json, write_checkpoint, write_json
 from tests.support.imports import import_, read_encoder
 from tests.support.sentencepiece_files import (
@@ -27,6 +26,8 @@ from tests.support.sentencepiece_files import (
     write_sentencepiece,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 SPECIAL = (
     ("<pad>", 0.0, CONTROL),
     ("<unk>", 0.0, UNKNOWN),
@@ -34,12 +35,6 @@ SPECIAL = (
     *((symbol, 0.0, USER_DEFINED) for symbol in '()"-.–£€'),
 )
 LAYER = "encoder.albert_layer_groups.0.albert_layers.0."
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 @pytest.fixture

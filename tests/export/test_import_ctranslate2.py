@@ -22,7 +22,6 @@ from attendant_export.models.shapes import transformer
 from attendant_export.verify import ctranslate2_original
 from tokenizers import Tokenizer
 
-from tests.support.bundles import one_thread
 from tests.support.ctranslate2_folders import (
     EMBEDDINGS,
     HEADS,
@@ -39,15 +38,11 @@ from tests.support.ctranslate2_folders import (
 from tests.support.marian_checkpoints import tiny_pieces, tiny_vocabulary
 from tests.support.sentencepiece_files import write_sentencepiece
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 ARGUMENTS = ("--license", "cc0-1.0", "--source-languages", "en", "--target-languages", "de")
 PROJECTION = "decoder/projection/weight"
 SHARED = ("</s>", "<unk>", *"abcdefgh")
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def test_a_folder_becomes_a_bundle_that_verifies(tmp_path, capsys, monkeypatch):

@@ -9,7 +9,6 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_manifest.sizes import num_layers
 from safetensors.torch import load_file, save_file
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import (
     FAMILIES,
     NUM_LAYERS,
@@ -19,15 +18,11 @@ from tests.support.checkpoints import (
     write_checkpoint,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 PREFIXES = {each: f"{each}." for each in ("albert", "bert", "distilbert", "mpnet")} | {
     "modernbert": "model."
 }
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def import_(source, tmp_path, *options):

@@ -29,13 +29,9 @@ from tests.support.marian_checkpoints import (
     write_marian,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 PAD = len(tiny_vocabulary(codes=False)) - 1
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def import_(source, bundles, *options):
@@ -244,22 +240,6 @@ def test_the_languages_of_the_tokenizer_go_before_those_of_the_name(tmp_path):
     source = write_marian(tmp_path / "opus-mt-de-nl")
     _, manifest = import_(source, tmp_path / "bundles")
     assert manifest.source_languages[0].tag == "en"
-
-
-@pytest.fixture
-def refusal(tmp_path, capsys):
-    """Imports a folder, which must fail and leave nothing; returns the message."""
-
-    def import_refused(source, *options):
-        bundles = tmp_path / "bundles"
-        with pytest.raises(SystemExit, match="2"):
-            main(["import", str(source), "--bundles-dir", str(bundles), *options])
-        assert not bundles.exists() or not list(bundles.iterdir())
-        message = capsys.readouterr().err
-        assert message.count("\n") == 1
-        return message
-
-    return import_refused
 
 
 @pytest.mark.parametrize(

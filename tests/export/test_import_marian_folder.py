@@ -30,6 +30,8 @@ from tests.support.marian_files import (
     write_options,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 SIZE = len(vocabulary("source"))
 START = SIZE
 SOURCES = [[5, 17, 40, 0], [9, 0], [30, 31, 32, 33, 34, 35, 36, 0]]
@@ -40,12 +42,6 @@ SHAPES = {
     "base-memory": {"dim-emb": 384, "transformer-dim-ffn": 1536, "dec-depth": 4},
 }
 """The students of Bergamot and Firefox."""
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

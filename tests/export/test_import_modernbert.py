@@ -11,17 +11,12 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import CheckpointError
 from safetensors.torch import load_file, save_file
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import NUM_POSITIONS, WIDTH, change_json, write_checkpoint
 from tests.support.imports import import_, read_encoder
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from attendant_export.models.embeddings import sinusoids
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json
 from tests.support.imports import import_, read_translator
 from tests.support.multilingual_checkpoints import (
@@ -35,14 +34,10 @@ from tests.support.multilingual_checkpoints import (
     write_multilingual,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 FAMILIES = ("m2m_100", "nllb", "bart", "mbart", "mbart50")
 TEXT = "The train is late."
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def options(family, *more):

@@ -24,11 +24,7 @@ from tests.support.bundles import one_thread
 from tests.support.checkpoints import FAMILIES, write_checkpoint
 from tests.support.imports import read_encoder
 
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 
 @pytest.fixture

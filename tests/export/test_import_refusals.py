@@ -10,7 +10,6 @@ from attendant_export.bundle.manifest import read_manifest
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import (
     NUM_LAYERS,
     WIDTH,
@@ -19,34 +18,12 @@ from tests.support.checkpoints import (
     write_json,
 )
 
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 
 @pytest.fixture
 def source(tmp_path):
     return write_checkpoint(tmp_path / "source", "bert")
-
-
-@pytest.fixture
-def refusal(tmp_path, capsys):
-    """Imports a folder, which must fail and leave nothing; returns the message."""
-
-    def import_(source, *options, code=2):
-        bundles = tmp_path / "bundles"
-        with pytest.raises(SystemExit) as stop:
-            main(["import", str(source), "--bundles-dir", str(bundles), *options])
-        assert stop.value.code == code
-        assert not bundles.exists() or not list(bundles.iterdir())
-        message = capsys.readouterr().err
-        assert message.startswith("attendant-export: ")
-        assert message.count("\n") == 1
-        return message
-
-    return import_
 
 
 def change_weights(source, change):

@@ -14,17 +14,12 @@ from attendant.v1.embedding_pb2 import (
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import change_json, write_json, write_sentence_transformer
 from tests.support.imports import read_encoder
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 MEAN = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 @pytest.fixture

@@ -29,13 +29,9 @@ from tests.support.t5_checkpoints import (
     write_t5,
 )
 
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
 LANGUAGES = ("--source-languages", "en", "--target-languages", "de")
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def import_(source, bundles, *options):
@@ -226,22 +222,6 @@ def test_embeddings_may_have_any_of_their_names(name, tmp_path):
     model = read_translator(source).model
     assert torch.equal(model.embedding.weight, table)
     assert model.architecture.head.is_tied
-
-
-@pytest.fixture
-def refusal(tmp_path, capsys):
-    """Imports a folder, which must fail and leave nothing; returns the message."""
-
-    def import_refused(source, *options):
-        bundles = tmp_path / "bundles"
-        with pytest.raises(SystemExit, match="2"):
-            main(["import", str(source), "--bundles-dir", str(bundles), *options])
-        assert not bundles.exists() or not list(bundles.iterdir())
-        message = capsys.readouterr().err
-        assert message.count("\n") == 1
-        return message
-
-    return import_refused
 
 
 @pytest.mark.parametrize(

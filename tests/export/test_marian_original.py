@@ -9,7 +9,6 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.importing import sample_texts
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.bundles import one_thread
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import import_
 from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
@@ -17,18 +16,12 @@ from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("sentencepiece")
 
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
 
 MAX_TOKENS, NUM_TEXTS = 30, 40
 VOCABULARY = tiny_vocabulary()
 PAD = VOCABULARY["<pad>"]
 EOS_BIASES = (2.0, 4.0, 6.0, 8.0, 10.0)
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def drawn_config(draw):

@@ -11,23 +11,16 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.models.relative_positions import buckets
 from attendant_export.verify.bounds import FP32_BOUND
 
-from tests.support.bundles import one_thread
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import read_translator
 from tests.support.t5_checkpoints import write_t5
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("few_texts")
+pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
 
 MAX_TOKENS, NUM_TEXTS = 30, 12
 FEED_FORWARDS = ("relu", "gated-gelu", "gated-silu", "gelu")
 EOS_GAINS = (1.0, 1.5, 2.0, 3.0)
-
-
-@pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
 
 
 def drawn_config(draw, seed, vocab_size):

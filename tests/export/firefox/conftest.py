@@ -4,15 +4,13 @@ import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.bundles import one_thread
 from tests.support.firefox_files import serving_files
 from tests.support.marian_files import write_marian_folder
 
 
 @pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
+def on_one_thread(quiet_threads):
+    """Every test of this folder."""
 
 
 @pytest.fixture
@@ -52,17 +50,6 @@ def import_(tmp_path, capsys):
 
 
 @pytest.fixture
-def refusal(tmp_path, cache, capsys):
-    """Imports a model, which must fail with one line and leave nothing; returns the message."""
-
-    def run(*arguments):
-        bundles = tmp_path / "refused"
-        with pytest.raises(SystemExit, match="2"):
-            main(["import", *arguments, "--bundles-dir", str(bundles)])
-        assert not bundles.exists() or not list(bundles.iterdir())
-        message = capsys.readouterr().err
-        assert message.startswith("attendant-export: ")
-        assert message.count("\n") == 1
-        return message
-
-    return run
+def refusal(cache, refusal):
+    """Imports a model, which must fail with one line and leave no bundle; returns the line."""
+    return refusal

@@ -5,15 +5,13 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from huggingface_hub import constants
 
-from tests.support.bundles import one_thread
 from tests.support.checkpoints import write_checkpoint
 from tests.support.model_hub import NAME, TOKEN, running_hub
 
 
 @pytest.fixture(autouse=True)
-def quiet_threads():
-    with one_thread():
-        yield
+def on_one_thread(quiet_threads):
+    """Every test of this folder."""
 
 
 @pytest.fixture
@@ -58,17 +56,11 @@ def import_(tmp_path, capsys):
 
 
 @pytest.fixture
-def refusal(tmp_path, capsys):
-    """Imports a model, which must fail with one line and leave no bundle; returns the message."""
+def refusal(refusal):
+    """Imports a model, which must fail with one line and leave no bundle; returns the line."""
 
     def run(*arguments):
-        bundles = tmp_path / "refused"
-        with pytest.raises(SystemExit, match="2"):
-            main(["import", *arguments, "--bundles-dir", str(bundles)])
-        assert not bundles.exists() or not list(bundles.iterdir())
-        message = capsys.readouterr().err
-        assert message.startswith("attendant-export: ")
-        assert message.count("\n") == 1
+        message = refusal(*arguments)
         assert TOKEN not in message
         return message
 

@@ -1,0 +1,31 @@
+"""Fixtures of tests that import checkpoints by the command."""
+
+import pytest
+from attendant_export.__main__ import main
+
+from tests.support.bundles import one_thread
+
+
+@pytest.fixture
+def quiet_threads():
+    """PyTorch computes on one thread: more are slower for tiny models."""
+    with one_thread():
+        yield
+
+
+@pytest.fixture
+def refusal(tmp_path, capsys):
+    """Imports a checkpoint, which must fail with one line and leave nothing; returns the line."""
+
+    def import_refused(source, *options, code=2):
+        bundles = tmp_path / "refused"
+        with pytest.raises(SystemExit) as stop:
+            main(["import", str(source), "--bundles-dir", str(bundles), *options])
+        assert stop.value.code == code
+        assert not bundles.exists() or not list(bundles.iterdir())
+        message = capsys.readouterr().err
+        assert message.startswith("attendant-export: ")
+        assert message.count("\n") == 1
+        return message
+
+    return import_refused
