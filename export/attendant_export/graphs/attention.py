@@ -79,8 +79,7 @@ def relative_bias(g: Layers, part: Stack, name: str, batch: str) -> str:
     """
     if not part.HasField("relative_positions"):
         return ""
-    length = g.op("Gather", batch, g.integer(1))
-    positions = g.op("Range", g.integer(0), length, g.integer(1))
+    positions = g.positions(batch)
     queries = g.op("Unsqueeze", positions, g.integers(1))
     values = _bias_values(g, part, name, queries, positions)  # (length, length, heads)
     return g.op("Unsqueeze", g.op("Transpose", values, perm=(2, 0, 1)), g.integers(0))
