@@ -223,8 +223,6 @@ def _new_encoder(
     imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft
 ) -> EmbeddingExport:
     tokenizer = read_tokenizer(checkpoint)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
 
 

@@ -18,7 +18,7 @@ from tokenizers import (
 )
 
 from attendant_export.data.tokenizer import TOKENIZER
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.sentencepiece_model import (
     SPACE,
     SentencePieceModel,
@@ -26,9 +26,7 @@ from attendant_export.importers.sentencepiece_model import (
 )
 
 SENTENCEPIECE = "spiece.model"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 CLS, SEP, PAD, MASK = "[CLS]", "[SEP]", "<pad>", "[MASK]"
-BOOLEANS = {True: True, False: False}
 NUMBER_WITH_COMMA = 100.0
 """Loss of the score of a piece such as ``9,``: the original splits it."""
 
@@ -102,19 +100,16 @@ def _is_number_with_comma(piece: str) -> bool:
 
 
 def _normalizer(checkpoint: Checkpoint, model: SentencePieceModel) -> normalizers.Normalizer:
-    name = TOKENIZER_CONFIG
-    fields = checkpoint.json_object(name) if checkpoint.has(name) else {}
-    config = Config(checkpoint.folder / name, fields)
+    config = checkpoint.tokenizer_config
     config.require(remove_space=True)
-    if options := config.get("sp_model_kwargs"):
-        raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
+    config.require_empty("sp_model_kwargs")
     steps: list[normalizers.Normalizer] = [
         normalizers.Replace("``", '"'),
         normalizers.Replace("''", '"'),
     ]
-    if not config.choice("keep_accents", BOOLEANS, default=False):
+    if not config.flag("keep_accents", default=False):
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
-    if config.choice("do_lower_case", BOOLEANS, default=True):
+    if config.flag("do_lower_case", default=True):
         steps.append(normalizers.Lowercase())
     if model.character_map:
         steps.append(normalizers.Precompiled(model.character_map))

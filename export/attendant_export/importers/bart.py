@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from attendant_export.data.tokenizer import TOKENIZER
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.encoder_decoder import Form, load_translator, read_architecture
-from attendant_export.importers.fairseq_tokenizer import end_with, tokenizer_config
+from attendant_export.importers.fairseq_tokenizer import end_with
 from attendant_export.importers.generation import read_generation
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.special_tokens import read_tokenizer, stated_token
@@ -73,8 +73,6 @@ def _read_tokenizers(
 def _read_tokenizer(checkpoint: Checkpoint, special: list[str]) -> Tokenizer:
     if checkpoint.has(TOKENIZER):
         tokenizer = read_tokenizer(checkpoint)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
     else:
         tokenizer = _byte_level_bpe(checkpoint)
     for text in special:
@@ -86,9 +84,9 @@ def _read_tokenizer(checkpoint: Checkpoint, special: list[str]) -> Tokenizer:
 
 def _byte_level_bpe(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer of ``vocab.json`` and ``merges.txt``."""
-    config = tokenizer_config(checkpoint)
+    config = checkpoint.tokenizer_config
     config.require(trim_offsets=True, errors="replace")
-    adds_space = config.choice("add_prefix_space", {True: True, False: False}, default=False)
+    adds_space = config.flag("add_prefix_space", default=False)
     paths = [str(checkpoint.path(name)) for name in (VOCABULARY, MERGES)]
     try:
         tokenizer = Tokenizer(models.BPE.from_file(*paths))

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
@@ -103,10 +104,19 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / name} is not a JSON object")
         return content
 
+    def options(self, name: str) -> "Config":
+        """The fields of a JSON file that a checkpoint may lack; none if it does."""
+        return Config(self.folder / name, self.json_object(name) if self.has(name) else {})
+
     @cached_property
     def config(self) -> "Config":
         """The configuration of the network."""
         return Config(self.folder / CONFIG, self.json_object(CONFIG))
+
+    @cached_property
+    def tokenizer_config(self) -> "Config":
+        """The options of the tokenizer, which a checkpoint may lack."""
+        return self.options(TOKENIZER_CONFIG)
 
     @cached_property
     def weights(self) -> "Weights":
@@ -175,6 +185,11 @@ class Config:
             raise CheckpointError(f"{self.path}: {name} is {value!r}, want a positive number")
         return float(value)
 
+    def flag(self, name: str, default: bool) -> bool:
+        """A field that is true or false. Raises CheckpointError."""
+        value: bool = self.choice(name, {True: True, False: False}, default)
+        return value
+
     def choice(self, name: str, choices: Mapping[Any, Any], default: Any = None) -> Any:
         """What the value of a field means. Raises CheckpointError that lists the known values."""
         value = self.get(name, default)
@@ -190,6 +205,11 @@ class Config:
         """Raise CheckpointError unless these fields, if they are given, have these values."""
         for name, value in wanted.items():
             self.choice(name, {value: value}, default=value)
+
+    def require_empty(self, name: str) -> None:
+        """Raise CheckpointError for a field with options, if it has any."""
+        if options := self.get(name):
+            raise CheckpointError(f"{self.path}: {name} is {options!r}, want {{}}")
 
 
 class Weights:

@@ -105,8 +105,8 @@ def read_token_options(checkpoint: Checkpoint, options: ModelOptions) -> TokenOp
         bos=_token(config, "bos_token", "<s>"),
         eos=_token(config, "eos_token", "</s>"),
         start=_token(config, "decoder_start_token") if "decoder_start_token" in config else None,
-        adds_bos=config.choice("add_source_bos", {True: True, False: False}, default=False),
-        adds_eos=config.choice("add_source_eos", {True: True, False: False}, default=False),
+        adds_bos=config.flag("add_source_bos", default=False),
+        adds_eos=config.flag("add_source_eos", default=False),
     )
 
 

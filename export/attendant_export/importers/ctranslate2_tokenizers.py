@@ -102,8 +102,6 @@ def _tokenizer(checkpoint: Checkpoint, file: str, side: Side) -> Tokenizer:
         model = read_sentencepiece(checkpoint.path(file))
         return sentencepiece_tokenizer(model, _vocabulary(side))
     tokenizer = read_tokenizer(checkpoint, file)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     for token, token_id in tokenizer.get_vocab().items():
         if side.ids.get(token) != token_id:
             raise CheckpointError(

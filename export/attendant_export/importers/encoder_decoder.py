@@ -61,8 +61,8 @@ def read_architecture(config: Config, weights: Weights, form: Form) -> Architect
     width, vocab_size = config.integer("d_model"), config.integer("vocab_size")
     if width % 2:
         raise CheckpointError(f"{config.path}: d_model is {width}, want an even number")
-    shares = flag(config, "share_encoder_decoder_embeddings")
-    is_tied = flag(config, "tie_word_embeddings")
+    shares = config.flag("share_encoder_decoder_embeddings", default=True)
+    is_tied = config.flag("tie_word_embeddings", default=True)
     # Without ties, `transformers` stores the embeddings apart from version 5 on.
     has_one_table = shares and (is_tied or ENCODER_EMBEDDING not in weights.shapes)
     target_size = vocab_size if shares else config.integer("decoder_vocab_size", vocab_size)
@@ -86,13 +86,8 @@ def read_architecture(config: Config, weights: Weights, form: Form) -> Architect
     return architecture
 
 
-def flag(config: Config, name: str, default: bool = True) -> bool:
-    """A field that is true or false; raises CheckpointError for another value."""
-    return config.choice(name, {True: True, False: False}, default)  # type: ignore[no-any-return]
-
-
 def _embeddings(config: Config, vocab_size: int, form: Form) -> Embeddings:
-    scales = flag(config, "scale_embedding", form.defaults.get("scale_embedding", False))
+    scales = config.flag("scale_embedding", form.defaults.get("scale_embedding", False))
     positions = Positions()
     positions.CopyFrom(form.positions)
     if positions.kind == POSITION_KIND_LEARNED:

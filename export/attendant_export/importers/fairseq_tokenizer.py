@@ -18,7 +18,6 @@ from attendant_export.importers.languages import known_codes
 from attendant_export.importers.sentencepiece_model import SentencePieceModel, read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
 from attendant_export.importers.special_tokens import (
-    TOKENIZER_CONFIG,
     read_tokenizer,
     stated_token,
 )
@@ -61,12 +60,6 @@ class FairseqTokenizer:
         )
 
 
-def tokenizer_config(checkpoint: Checkpoint) -> Config:
-    """The options of the tokenizer, which a checkpoint may lack."""
-    path = checkpoint.folder / TOKENIZER_CONFIG
-    return Config(path, checkpoint.json_object(path.name) if checkpoint.has(path.name) else {})
-
-
 def read_fairseq_tokenizer(
     checkpoint: Checkpoint, architecture: Architecture, codes: str, pattern: str
 ) -> FairseqTokenizer:
@@ -90,8 +83,6 @@ def read_fairseq_tokenizer(
         raise CheckpointError(f"{path} has no tokens of languages")
     if (largest := max(largest_id(tokenizer), *found.values())) >= vocab_size:
         raise CheckpointError(f"{path}: token id {largest} exceeds the vocab_size {vocab_size}")
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     special, ids = _special_texts(checkpoint), tokenizer.get_vocab()
     for text in special.values():
         if text not in ids:
@@ -122,9 +113,8 @@ def sentencepiece_with_ids(
 
     Raises CheckpointError.
     """
-    special, config = _special_texts(checkpoint), tokenizer_config(checkpoint)
-    if options := config.get("sp_model_kwargs"):
-        raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
+    special, config = _special_texts(checkpoint), checkpoint.tokenizer_config
+    config.require_empty("sp_model_kwargs")
     if sorted(ids.values()) != list(range(len(ids))) or len(ids) > vocab_size:
         raise CheckpointError(
             f"{model.path}: the tokens and languages have {len(ids)} ids up to "

@@ -59,14 +59,15 @@ def read_model(
     embedding part of a model for classification. Raises ValueError if one of them is given for
     another checkpoint.
     """
-    is_own_format = is_ctranslate2(checkpoint) or is_marian(checkpoint)
+    is_converted = is_ctranslate2(checkpoint)
+    is_own_format = is_converted or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")
-    if is_ctranslate2(checkpoint):
+    if is_converted:
         return read_ctranslate2(checkpoint, tokenizer)
     if tokenizer is not None:
         raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
-    if is_marian(checkpoint):
+    if is_own_format:
         return read_marian_folder(checkpoint)
     read = _importer(checkpoint)
     if read in ENCODERS:

@@ -75,7 +75,7 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
-    renormalizes = config.choice("renormalize_logits", {True: True, False: False}, default=False)
+    renormalizes = config.flag("renormalize_logits", default=False)
     ngram_size = config.integer("no_repeat_ngram_size", default=0, minimum=0)
     if renormalizes and ngram_size:
         raise CheckpointError(
@@ -89,7 +89,7 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         start_token_id=start.integer("decoder_start_token_id", minimum=0),
         beam_size=config.integer("num_beams", default=1),
         length_penalty=config.number("length_penalty", default=1.0),
-        early_stopping=config.choice("early_stopping", {True: True, False: False}, default=False),
+        early_stopping=config.flag("early_stopping", default=False),
         no_repeat_ngram_size=ngram_size,
         forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),

@@ -11,7 +11,6 @@ from attendant.v1.architecture_pb2 import (
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.encoder_decoder import (
     Form,
-    flag,
     load_translator,
     read_architecture,
 )
@@ -20,7 +19,6 @@ from attendant_export.importers.fairseq_tokenizer import (
     FairseqTokenizer,
     read_fairseq_tokenizer,
     sentencepiece_with_ids,
-    tokenizer_config,
 )
 from attendant_export.importers.generation import read_generation
 from attendant_export.importers.imported import ImportedTranslator
@@ -34,7 +32,7 @@ NLLB_CODE = r"[a-z]{3}_[A-Z][a-z]{3}"
 
 def read_m2m_100(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of an M2M100 or NLLB checkpoint with its tokenizer; raises CheckpointError."""
-    options = tokenizer_config(checkpoint)
+    options = checkpoint.tokenizer_config
     family = options.choice("tokenizer_class", CLASSES, default="M2M100Tokenizer")
     architecture = _architecture(checkpoint)
     generation = read_generation(checkpoint)
@@ -43,7 +41,7 @@ def read_m2m_100(checkpoint: Checkpoint) -> ImportedTranslator:
         tokenizer = _read_m2m_100_tokenizer(checkpoint, architecture)
     else:
         tokenizer = read_fairseq_tokenizer(checkpoint, architecture, "nllb", NLLB_CODE)
-        if flag(options, "legacy_behaviour", default=False):
+        if options.flag("legacy_behaviour", default=False):
             place = "source_suffix_ids"
     tokenizers = tokenizer.with_languages(
         languages(tokenizer.language_ids, place),
@@ -70,7 +68,7 @@ def _architecture(checkpoint: Checkpoint) -> Architecture:
 
 def _read_m2m_100_tokenizer(checkpoint: Checkpoint, architecture: Architecture) -> FairseqTokenizer:
     """A SentencePiece model with a vocabulary, after which come the languages."""
-    codes = tokenizer_config(checkpoint).choice(
+    codes = checkpoint.tokenizer_config.choice(
         "language_codes", {name: known_codes(name) for name in ("m2m100", "wmt21")}, "m2m100"
     )
     tokens = {code: f"__{code}__" for code in codes}

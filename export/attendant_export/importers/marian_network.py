@@ -60,7 +60,6 @@ READ = frozenset(
         *("tied-embeddings", "tied-embeddings-all", "tied-embeddings-src"),
     )
 )
-FLAGS = {True: True, False: False}
 
 
 def read_network(config: Config) -> Architecture:
@@ -95,8 +94,7 @@ def _vocabulary_sizes(config: Config) -> tuple[int, int]:
 def _ties(config: Config) -> tuple[bool, bool]:
     """Whether source and target share embeddings, and whether the head is those of the target."""
     all_, source, target = (
-        config.choice(f"tied-embeddings{suffix}", FLAGS, default=False)
-        for suffix in ("-all", "-src", "")
+        config.flag(f"tied-embeddings{suffix}", default=False) for suffix in ("-all", "-src", "")
     )
     return all_ or source, all_ or target
 

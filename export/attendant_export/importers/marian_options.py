@@ -88,7 +88,7 @@ def read_options(checkpoint: Checkpoint) -> MarianOptions:
         _files(config, "shortlist", 1)[0] if shortlist else None,
         config.integer("beam-size", default=12),
         _normalization(config),
-        config.choice("allow-unk", {True: True, False: False}, default=False),
+        config.flag("allow-unk", default=False),
     )
 
 

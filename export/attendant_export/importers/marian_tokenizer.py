@@ -13,7 +13,7 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
     sentencepiece_tokenizer,
 )
-from attendant_export.importers.special_tokens import TOKENIZER_CONFIG, stated_token
+from attendant_export.importers.special_tokens import stated_token
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
@@ -29,15 +29,12 @@ def read_marian_tokenizers(
     checkpoint: Checkpoint, architecture: Architecture
 ) -> TranslationTokenizers:
     """The tokenizers of a checkpoint; raises CheckpointError."""
-    config = Config(checkpoint.folder / TOKENIZER_CONFIG, {})
-    if checkpoint.has(TOKENIZER_CONFIG):
-        config = Config(config.path, checkpoint.json_object(TOKENIZER_CONFIG))
+    config = checkpoint.tokenizer_config
     config.require(do_lower_case=False)
-    if options := config.get("sp_model_kwargs"):
-        raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
+    config.require_empty("sp_model_kwargs")
     if config.get("clean_up_tokenization_spaces", False):
         logger.warning("clean_up_tokenization_spaces is not applied: translations keep all spaces")
-    is_separate = config.choice("separate_vocabs", {True: True, False: False}, default=False)
+    is_separate = config.flag("separate_vocabs", default=False)
     sizes = [
         each.vocab_size for each in (architecture.source_embeddings, architecture.target_embeddings)
     ]

@@ -11,7 +11,6 @@ from attendant_export.importers.encoder_decoder import Form, load_translator, re
 from attendant_export.importers.fairseq_tokenizer import (
     FairseqTokenizer,
     read_fairseq_tokenizer,
-    tokenizer_config,
 )
 from attendant_export.importers.generation import Generation, read_generation
 from attendant_export.importers.imported import ImportedTranslator
@@ -47,7 +46,7 @@ def read_mbart(checkpoint: Checkpoint) -> ImportedTranslator:
         static_position_embeddings=False,
         extra_pos_embeddings=POSITION_OFFSET,
     )
-    family = tokenizer_config(checkpoint).choice("tokenizer_class", CLASSES, "MBartTokenizer")
+    family = checkpoint.tokenizer_config.choice("tokenizer_class", CLASSES, "MBartTokenizer")
     architecture = read_architecture(config, checkpoint.weights, FORM)
     generation = read_generation(checkpoint)
     tokenizer = read_fairseq_tokenizer(checkpoint, architecture, family, CODE)

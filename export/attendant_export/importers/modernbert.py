@@ -30,7 +30,6 @@ FIELDS = FieldNames(activation="hidden_activation")
 HEAD_FIELDS = FieldNames(activation="classifier_activation")
 HEAD = "head.dense.weight"
 """A tensor that only checkpoints with a masked-language-model head have."""
-BOOLEANS = {True: True, False: False}
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 LAYER_TYPES = {GLOBAL: GLOBAL, LOCAL: LOCAL}
 OLD_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
@@ -61,7 +60,7 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
     """The model of a ModernBERT checkpoint; raises CheckpointError."""
     config = checkpoint.config
     config.require(rope_scaling=None, is_decoder=False)
-    has_norm_bias = config.choice("norm_bias", BOOLEANS, default=False)
+    has_norm_bias = config.flag("norm_bias", default=False)
     stack = Stack(
         groups=_groups(config),
         norm_position=NORM_POSITION_PRE,
@@ -77,8 +76,8 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
     if HEAD in checkpoint.weights.shapes:
         add_head(architecture, config, read_activation(config, HEAD_FIELDS))
         head = architecture.head
-        head.has_bias = config.choice("decoder_bias", BOOLEANS, default=True)
-        head.transform_lacks_bias = not config.choice("classifier_bias", BOOLEANS, default=False)
+        head.has_bias = config.flag("decoder_bias", default=True)
+        head.transform_lacks_bias = not config.flag("classifier_bias", default=False)
     longest = config.integer("max_position_embeddings", default=8192)
     return load_encoder("modernbert", architecture, checkpoint, WEIGHTS, longest)
 
@@ -114,7 +113,7 @@ def _layers(config: Config, layer_type: str) -> LayerGroup:
     attention = Attention(
         num_heads=config.integer(FIELDS.num_heads),
         head_dim=head_dim(config, FIELDS),
-        has_bias=config.choice("attention_bias", BOOLEANS, default=False),
+        has_bias=config.flag("attention_bias", default=False),
         rotary_positions=RotaryPositions(theta=_theta(config, layer_type)),
     )
     if layer_type == LOCAL:
@@ -126,7 +125,7 @@ def _layers(config: Config, layer_type: str) -> LayerGroup:
         feed_forward=FeedForward(
             d_feed_forward=config.integer(FIELDS.d_feed_forward),
             activation=read_activation(config, FIELDS),
-            has_bias=config.choice("mlp_bias", BOOLEANS, default=False),
+            has_bias=config.flag("mlp_bias", default=False),
             is_gated=True,
         ),
     )

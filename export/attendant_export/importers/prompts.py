@@ -1,5 +1,6 @@
 """Prompts of sentence-transformers: texts that it puts before the texts to embed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import EmbeddingDefaults
@@ -33,16 +34,15 @@ def read_prompts(checkpoint: Checkpoint) -> Prompts:
             f"{config.path}: default_prompt_name is {default!r}, which is not among the prompts "
             f"({', '.join(texts)})"
         )
-    for name, text in texts.items():
-        _check_plain(config, name, text, _tokenizer(checkpoint))
     if not any(texts.values()):
         return Prompts({})
+    _check_plain(config, texts, read_tokenizer(checkpoint))
     return Prompts(texts, default if texts.get(default) else "")
 
 
 def count_prompt_tokens(checkpoint: Checkpoint, prompt: str) -> int:
     """Number of tokens of a prompt and of the special tokens before it; 0 without a prompt."""
-    return len(_tokenizer(checkpoint).encode(prompt).ids) - 1 if prompt else 0
+    return len(read_tokenizer(checkpoint).encode(prompt).ids) - 1 if prompt else 0
 
 
 def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: int) -> None:
@@ -56,18 +56,12 @@ def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: 
         )
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    tokenizer = read_tokenizer(checkpoint)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _check_plain(config: Config, name: str, text: str, tokenizer: Tokenizer) -> None:
+def _check_plain(config: Config, texts: Mapping[str, str], tokenizer: Tokenizer) -> None:
     """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
-    ids = tokenizer.encode(text).ids
+    ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
     tokenizer.encode_special_tokens = True
-    if ids != tokenizer.encode(text).ids:
-        raise CheckpointError(
-            f"{config.path}: the prompt {name} is {text!r}: its special token is not supported"
-        )
+    for name, text in texts.items():
+        if ids[name] != tokenizer.encode(text).ids:
+            raise CheckpointError(
+                f"{config.path}: the prompt {name} is {text!r}: its special token is not supported"
+            )

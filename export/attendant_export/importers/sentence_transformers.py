@@ -83,7 +83,6 @@ DENSE_ACTIVATIONS: dict[str, architecture_pb2.Activation.ValueType] = {
 DENSE_WEIGHTS = WeightTable(names={"linear": "linear"})
 TEXT_VECTORS = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
 """The values that a module between vectors of texts has, if they are given."""
-BOOLEANS = {True: True, False: False}
 SEQUENCE = re.compile("Transformer Pooling( Dense)*( Normalize)?")
 
 
@@ -98,7 +97,7 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
     pooling = _config(checkpoint, modules[1])
     model, prompts = encoder.model, read_prompts(checkpoint)
     vectors = model.architecture.text_vectors
-    vectors.excludes_prompt = not pooling.choice("include_prompt", BOOLEANS, default=True)
+    vectors.excludes_prompt = not pooling.flag("include_prompt", default=True)
     model.dense = read_dense_layers(checkpoint, model.architecture.d_model)
     vectors.dense_layers.extend(model.dense.part.dense_layers)
     defaults = EmbeddingDefaults(
@@ -185,8 +184,7 @@ def _config(checkpoint: Checkpoint, module: _Module) -> Config:
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     settings = _encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
-    if options := settings.get("processing_kwargs"):
-        raise CheckpointError(f"{settings.path}: processing_kwargs is {options!r}, want {{}}")
+    settings.require_empty("processing_kwargs")
     modalities = settings.get("modality_config")
     if modalities is not None and modalities != MODALITIES:
         raise CheckpointError(
@@ -233,6 +231,6 @@ def _dense(config: Config, d_input: int) -> Dense:
         )
     return Dense(
         d_output=config.integer("out_features"),
-        has_bias=config.choice("bias", BOOLEANS, default=True),
+        has_bias=config.flag("bias", default=True),
         activation=config.choice("activation_function", DENSE_ACTIVATIONS, default=TANH),
     )

@@ -9,10 +9,9 @@ from attendant_export.importers.albert_tokenizer import (
     is_albert_sentencepiece,
     read_albert_tokenizer,
 )
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.checkpoint import TOKENIZER_CONFIG, Checkpoint, CheckpointError
 from attendant_export.models.special_tokens import EncoderTokens
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 ENCODER_TOKENS = {"pad_id": "pad", "cls_id": "cls", "sep_id": "sep", "mask_id": "mask"}
 _BERT = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -28,14 +27,18 @@ DEFAULT_TOKENS = {
 def read_tokenizer(checkpoint: Checkpoint, file: str = TOKENIZER) -> Tokenizer:
     """The tokenizer of ``tokenizer.json`` or of another file; raises CheckpointError.
 
-    A SentencePiece model of ALBERT stands for a missing ``tokenizer.json``.
+    It neither pads nor truncates. A SentencePiece model of ALBERT stands for a missing
+    ``tokenizer.json``.
     """
     if file == TOKENIZER and is_albert_sentencepiece(checkpoint):
         return read_albert_tokenizer(checkpoint)
     try:
-        return load_tokenizer(checkpoint.path(file))
+        tokenizer = load_tokenizer(checkpoint.path(file))
     except ValueError as error:
         raise CheckpointError(str(error)) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def encoder_tokens(checkpoint: Checkpoint) -> EncoderTokens:
@@ -57,7 +60,7 @@ def special_token_id(checkpoint: Checkpoint, name: str) -> int:
 def stated_token(checkpoint: Checkpoint, key: str, default: str | None = None) -> str:
     """The token that the checkpoint states as ``key``; raises CheckpointError without a default."""
     for file in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
-        value: Any = checkpoint.json_object(file).get(key) if checkpoint.has(file) else None
+        value: Any = checkpoint.options(file).get(key)
         if isinstance(value, dict):  # a token with options for splitting
             value = value.get("content")
         if isinstance(value, str):

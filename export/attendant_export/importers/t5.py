@@ -45,7 +45,6 @@ ATTENTIONS = {
     "encoder": {"self_attention": "SelfAttention"},
     "decoder": {"self_attention": "SelfAttention", "cross_attention": "EncDecAttention"},
 }
-FLAGS = {True: True, False: False}
 
 
 def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
@@ -156,10 +155,10 @@ def _are_equal(weights: Weights, *names: str) -> bool:
 def _head(config: Config, weights: Weights, table: str) -> Head:
     """The head: tied unless the weights have another one, and scaled by T5 v1.0 only."""
     is_mt5 = config.get("model_type") == "mt5"
-    ties = config.choice("tie_word_embeddings", FLAGS, default=not is_mt5)
+    ties = config.flag("tie_word_embeddings", default=not is_mt5)
     is_tied = HEAD not in weights.shapes or _are_equal(weights, HEAD, table)
     # `transformers` 5 stores untied models with tie_word_embeddings, but states the scale.
-    scales = config.choice("scale_decoder_outputs", FLAGS, default=ties and not is_mt5)
+    scales = config.flag("scale_decoder_outputs", default=ties and not is_mt5)
     states_scale = is_mt5 or "scale_decoder_outputs" in config
     if (ties and not is_tied and not states_scale) or (is_mt5 and (scales or (ties and is_tied))):
         raise CheckpointError(

@@ -15,7 +15,6 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     sentencepiece_tokenizer,
 )
 from attendant_export.importers.special_tokens import (
-    TOKENIZER_CONFIG,
     read_tokenizer,
     stated_token,
 )
@@ -37,15 +36,11 @@ TEXTS = ("a", "The train, at 9:30.", "\u00c9t\u00e9", "1", "?", "\u4e2d\u6587", 
 
 def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTokenizers:
     """The tokenizers of a checkpoint; raises CheckpointError."""
-    path = checkpoint.folder / TOKENIZER_CONFIG
-    fields = checkpoint.json_object(TOKENIZER_CONFIG) if checkpoint.has(TOKENIZER_CONFIG) else {}
-    config = Config(path, fields)
+    config = checkpoint.tokenizer_config
     if config.get("clean_up_tokenization_spaces", False):
         logger.warning("clean_up_tokenization_spaces is not applied: translations keep all spaces")
     if checkpoint.has(TOKENIZER):
         tokenizer = read_tokenizer(checkpoint)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
     else:
         tokenizer = _from_sentencepiece(checkpoint, config)
     tokens = _special_tokens(checkpoint, tokenizer, vocab_size)
@@ -66,8 +61,7 @@ def read_t5_tokenizers(checkpoint: Checkpoint, vocab_size: int) -> TranslationTo
 
 def _from_sentencepiece(checkpoint: Checkpoint, config: Config) -> Tokenizer:
     """The pieces, whose positions are the token ids, and the extra ids after them."""
-    if options := config.get("sp_model_kwargs"):
-        raise CheckpointError(f"{config.path}: sp_model_kwargs is {options!r}, want {{}}")
+    config.require_empty("sp_model_kwargs")
     config.require(add_prefix_space=True)
     model = read_sentencepiece(checkpoint.path(SENTENCEPIECE))
     num_extra = config.integer("extra_ids", default=100, minimum=0)

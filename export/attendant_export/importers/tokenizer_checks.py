@@ -6,8 +6,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
-from attendant_export.importers.special_tokens import TOKENIZER_CONFIG, read_tokenizer
+from attendant_export.importers.checkpoint import TOKENIZER_CONFIG, Checkpoint, CheckpointError
+from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.models.special_tokens import EncoderTokens
 
 NORMALIZER_FIELDS = {
@@ -21,8 +21,6 @@ NORMALIZER_FIELDS = {
 def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: int) -> None:
     """Raise CheckpointError if the tokenizer does not fit the model or its configuration."""
     tokenizer = read_tokenizer(checkpoint)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     path = checkpoint.folder / TOKENIZER
     content = json.loads(tokenizer.to_str())
     if (largest := largest_id(tokenizer)) >= vocab_size:
