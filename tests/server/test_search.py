@@ -6,7 +6,7 @@ from os.path import commonprefix
 
 import pytest
 from attendant_server.engine.calls import SearchOptions
-from attendant_server.engine.search import BeamSearch, GreedySearch, num_candidates
+from attendant_server.engine.search import Beam, BeamSearch, GreedySearch, num_candidates
 
 BOS, EOS, VOCAB = 1, 2, 12
 
@@ -49,3 +49,18 @@ def test_all_tokens_of_a_greedy_search_but_the_end_token_are_settled(seed):
         expected = tuple(token for token in tokens if token != EOS)
         assert search.settled_prefix() == expected
         assert search.num_settled == len(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_prefixes_are_those_of_the_beams_and_extend_those_of_the_step_before(seed, monkeypatch):
+    rng = random.Random(seed)
+    width = rng.randint(2, 5)
+    search = BeamSearch(SearchOptions(12, width), BOS, EOS)
+    search.prefixes()
+    token_ids = Beam.token_ids
+    while not search.is_finished:
+        search.advance(*random_candidates(rng, width, num_candidates(width), 0.5))
+        expected = [token_ids(beam) for beam in search._running]
+        with monkeypatch.context() as patch:
+            patch.setattr(Beam, "token_ids", None)  # would follow all parents of the beam
+            assert search.prefixes() == search.prefixes() == expected

@@ -1,6 +1,6 @@
 """The token rule against repeated n-grams, such as ``no_repeat_ngram_size`` of ``transformers``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from attendant_server.engine.row_bias import RowBias
@@ -20,13 +20,21 @@ class NoRepeatedNgrams:
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """A bias of minus infinity for the last tokens of n-grams that begin like the next one."""
-        num_before, tokens = self._num_before, [self._start_token_id, *token_ids]
-        beginning = tokens[len(tokens) - num_before :]
-        repeated = {
-            tokens[end]
-            for end in range(num_before, len(tokens))
-            # Most positions differ in the last token, which costs less than a slice to compare.
-            if not num_before
-            or (tokens[end - 1] == tokens[-1] and tokens[end - num_before : end] == beginning)
-        }
+        tokens = [self._start_token_id, *token_ids]
+        repeated = {tokens[i] for i in self._places(tokens)}
         return RowBias.forbidding(repeated) if repeated else None
+
+    def _places(self, tokens: list[int]) -> Iterable[int]:
+        """The places after an earlier occurrence of the last ``size - 1`` tokens."""
+        num_before, num_tokens = self._num_before, len(tokens)
+        if not num_before:
+            return range(num_tokens)
+        if num_tokens <= num_before:
+            return ()
+        last, beginning = tokens[-1], tokens[-num_before:]
+        places, place = [], num_before - 1
+        # `list.index` finds the few candidates without a step of Python for each token.
+        while (place := tokens.index(last, place) + 1) < num_tokens:
+            if tokens[place - num_before : place] == beginning:
+                places.append(place)
+        return places

@@ -3,9 +3,10 @@
 There is one search object per sentence. Every step gives it the best candidates of each row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from types import MappingProxyType
 from typing import Protocol
 
 from attendant_server.engine.calls import Hypothesis, SearchOptions
@@ -203,6 +204,9 @@ class BeamSearch:
     than ``beam_size`` beams can run on, the remaining rows hold beams of probability zero.
     """
 
+    _prefixes: Mapping[Beam, tuple[int, ...]] = MappingProxyType({})
+    """The running beams of the last call of `prefixes`, with their tokens."""
+
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.width = options.beam_size
         self.next_tokens = [start_token_id] * self.width
@@ -218,7 +222,15 @@ class BeamSearch:
 
     def prefixes(self) -> Sequence[Sequence[int]]:
         """The tokens of each row's beam."""
-        return [beam.token_ids() for beam in self._running]
+        if self._running[0] not in self._prefixes:
+            self._prefixes = {beam: self._prefix(beam) for beam in self._running}
+        return [self._prefixes[beam] for beam in self._running]
+
+    def _prefix(self, beam: Beam) -> tuple[int, ...]:
+        """The tokens of a beam, which are those of its parent and one more."""
+        if beam.parent is not None and beam.parent in self._prefixes:
+            return (*self._prefixes[beam.parent], beam.token)
+        return beam.token_ids()
 
     def num_taken(self, token_ids: Sequence[Sequence[int]]) -> int:
         """All candidates."""

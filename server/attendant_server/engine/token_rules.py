@@ -116,7 +116,7 @@ def token_bias(
     A sentence is given by the first of its ``width`` rows, its search and its rules. ``num_before``
     is the number of tokens that the step decodes before this one.
     """
-    of_rows: dict[RowBias, list[int]] = {}
+    of_rows: list[tuple[int, RowBias]] = []
     of_sentences: dict[RowBias, list[int]] = {}
     for first_row, search, rules in sentences:
         num_tokens = search.num_tokens + num_before
@@ -125,16 +125,24 @@ def token_bias(
                 assert not num_before, "the rule cannot know the tokens of this step"
                 for row, token_ids in enumerate(search.prefixes(), first_row):
                     if (bias := rule.row_bias(num_tokens, token_ids)) is not None:
-                        of_rows.setdefault(bias, []).append(row)
+                        of_rows.append((row, bias))
             elif (bias := rule.row_bias(num_tokens, ())) is not None:
                 of_sentences.setdefault(bias, []).append(first_row)
     if not (of_rows or of_sentences):
         return NO_TOKEN_BIAS
-    parts = [_repeated(bias, np.array(rows)) for bias, rows in of_rows.items()]
+    parts = [_joined(of_rows)] if of_rows else []
     for bias, first_rows in of_sentences.items():
         parts.append(_repeated(bias, np.add.outer(first_rows, np.arange(width)).ravel()))
     positions, values = zip(*parts, strict=True)
     return TokenBias(np.concatenate(positions), np.concatenate(values))
+
+
+def _joined(of_rows: Sequence[tuple[int, RowBias]]) -> TokenBias:
+    """The biases of single rows. Each row has its own, so nothing is grouped."""
+    token_ids = np.concatenate([bias.token_ids for _, bias in of_rows])
+    rows = np.repeat([row for row, _ in of_rows], [len(bias.token_ids) for _, bias in of_rows])
+    values = np.concatenate([bias.values for _, bias in of_rows])
+    return TokenBias(np.stack((rows, token_ids), axis=1), values)
 
 
 def _repeated(bias: RowBias, rows: NDArray[np.int64]) -> TokenBias:
