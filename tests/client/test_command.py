@@ -220,6 +220,18 @@ def test_a_model_that_tells_little_has_a_short_page(attendant, script):
     assert "limits" not in out
 
 
+@pytest.mark.parametrize(("poolings", "shown"), [([4, 99], ["other poolings: last"]), ([99], [])])
+def test_poolings_of_a_later_server_are_left_out(attendant, script, poolings, shown):
+    def extend(response):
+        response.additional_poolings.extend(poolings)
+
+    script.change = extend
+    _, out, _ = attendant("models", "upper")
+    assert [
+        line.split("vectors")[1].strip() for line in out.splitlines() if "poolings" in line
+    ] == (shown)
+
+
 def test_all_about_one_model_is_one_line_of_json(attendant):
     code, out, _ = attendant("models", "upper", "--json")
     assert code == 0

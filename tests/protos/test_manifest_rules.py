@@ -314,6 +314,19 @@ def test_a_prompt_by_default_must_be_one_of_the_prompts():
     assert list(problems(manifest)) == ["embedding.default_prompt is not among embedding.prompts"]
 
 
+def test_poolings_without_the_default_prompt_need_its_number_of_tokens():
+    manifest = parse_manifest(json.dumps(embedding_manifest()))
+    manifest.architecture.text_vectors.excludes_prompt = True
+    assert not list(problems(manifest))
+    manifest.embedding.prompts["query"] = "query: "
+    manifest.embedding.default_prompt = "query"
+    assert list(problems(manifest)) == [
+        "embedding.num_prompt_tokens is missing for excludes_prompt and a default prompt"
+    ]
+    manifest.embedding.num_prompt_tokens = 3
+    assert not list(problems(manifest))
+
+
 @pytest.mark.parametrize("output", ["hidden_2", "hidden_3"])
 def test_an_output_that_an_embedder_lacks_or_has_in_addition_is_named(output: str):
     manifest = parse_manifest(json.dumps(embedding_manifest()))

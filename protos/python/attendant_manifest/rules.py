@@ -194,13 +194,13 @@ def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "embedding.pooling is not among architecture.text_vectors.additional_poolings"
     if not all(1 <= dense.d_output <= MAX_DIMENSION for dense in part.dense_layers):
         yield f"architecture.text_vectors: d_output must be between 1 and {MAX_DIMENSION}"
-    if part.excludes_prompt and defaults.default_prompt and not defaults.num_prompt_tokens:
-        yield "embedding.num_prompt_tokens is missing, but excludes_prompt needs it"
     if defaults.num_prompt_tokens:
         if not part.excludes_prompt or not defaults.default_prompt:
             yield "embedding.num_prompt_tokens is set without excludes_prompt and a default prompt"
         if defaults.num_prompt_tokens >= manifest.limits.max_tokens:
             yield "embedding.num_prompt_tokens must be less than limits.max_tokens"
+    elif part.excludes_prompt and defaults.prompts.get(defaults.default_prompt):
+        yield "embedding.num_prompt_tokens is missing for excludes_prompt and a default prompt"
 
 
 def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:
