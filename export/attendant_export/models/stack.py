@@ -17,7 +17,7 @@ MixerState: TypeAlias = KeyValue | Tensor
 
 
 def each_layer(part: architecture_pb2.Stack) -> list[LayerGroup]:
-    """The layer group of each layer with weights of its own, in order."""
+    """The layer group of each layer, in order. Layers that run several times are listed once."""
     return [group for group in part.groups for _ in range(group.num_layers)]
 
 

@@ -130,7 +130,7 @@ class StepSession:
 class TranslationGraphs:
     """The graphs of one precision of a translation bundle.
 
-    At most the encoder and one other graph are open, because each session has weights of its own.
+    At most the encoder and one other graph are open, because each session loads all its weights.
     """
 
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
