@@ -39,6 +39,7 @@ from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
+from attendant_server.system.subnormals import flush_subnormals
 
 if TYPE_CHECKING:
     from attendant_server.observability.tracing import Tracer
@@ -143,6 +144,7 @@ class Server:
             self._loader.clock,
             self._loader.worker_processors,
             on_idle=return_freed_memory,
+            on_start=flush_subnormals,
         )
         engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
         engine.start()

@@ -241,3 +241,23 @@ def test_a_worker_stays_on_its_processor_if_that_is_there(is_there):
     assert engine.drain(10)
     assert set(map(frozenset, seen)) == {frozenset({processor} if is_there else before)}
     assert os.sched_getaffinity(0) == before
+
+
+def test_each_worker_calls_on_start_first_on_its_own_thread():
+    seen = []
+
+    class ObservingModel(FakeTranslationModel):
+        def before_step(self):
+            seen.append(("step", threading.get_ident()))
+
+    engine = new_engine(
+        ObservingModel(), on_start=lambda: seen.append(("start", threading.get_ident()))
+    )
+    engine.start()
+    call = translate()
+    engine.submit("mt", call)
+    call.future.result(timeout=10)
+    assert engine.drain(10)
+    worker = seen[0][1]
+    assert worker != threading.get_ident()
+    assert seen[:2] == [("start", worker), ("step", worker)]

@@ -42,15 +42,17 @@ class Engine:
         processors: Sequence[int] = (),
         idle_seconds: float = IDLE_SECONDS,
         on_idle: Callable[[], None] = lambda: None,
+        on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """``schedulers`` are by model name, one per worker.
 
         ``clock`` measures deadlines, turns and idle times, in seconds. ``processors`` holds one
         processor id per worker to pin it to, or is empty. A worker without work for
-        ``idle_seconds`` releases its memory and then calls ``on_idle`` on its thread.
+        ``idle_seconds`` releases its memory and then calls ``on_idle`` on its thread. Each worker
+        first calls ``on_start`` on its thread.
         """
         self.clock = clock
-        self._idle_seconds, self._on_idle = idle_seconds, on_idle
+        self._idle_seconds, self._on_idle, self._on_start = idle_seconds, on_idle, on_start
         self.on_death: Callable[[], None] | None = None
         """Called on the thread of a worker that died of an error, after all calls were answered."""
         self._schedulers = {name: group[0] for name, group in schedulers.items()}
@@ -107,6 +109,7 @@ class Engine:
             if processors:
                 with suppress(OSError):  # The process may have lost this processor.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
+            self._on_start()
             fair_share = FairShare(own, self.clock)
             while at_work := self._next_work(own):
                 scheduler, is_alone = fair_share.next(at_work), len(at_work) == 1

@@ -73,6 +73,9 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     # Busy threads of idle sessions would take cores from the running session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if num_threads > 1:
+        # Its own threads compute as the workers do, see `system.subnormals`.
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
     provider = PROVIDERS[device]
     provider_options = {}
     if device == "cuda":
