@@ -211,7 +211,10 @@ def _new_manifest(
 def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationExport:
     tokenizers, manifest = imported.tokenizers, draft.manifest
     own = None if tokenizers.target is tokenizers.source else tokenizers.target
-    export = TranslationExport(imported.model, tokenizers.source, draft, own, imported.shortlists)
+    export = TranslationExport(
+        *(imported.model, tokenizers.source, draft, own),
+        *(imported.shortlists, imported.input_scales),
+    )
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)
     if tokenizers.target_tokens != tokenizers.source_tokens:

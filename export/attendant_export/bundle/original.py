@@ -26,7 +26,7 @@ from attendant_export.bundle.reference_outputs import (
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.importers.marian_file import read_marian_file
-from attendant_export.importers.marian_network import LOGITS_BIAS, UNUSED_SUFFIX
+from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
@@ -122,7 +122,7 @@ def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
     if num_tokens + 1 != manifest.architecture.target_embeddings.vocab_size:
         raise ParityError(f"{file.path} has {num_tokens} tokens, which the bundle does not have")
     return MarianOriginal(
-        {name: file.array(name) for name in file.shapes if not name.endswith(UNUSED_SUFFIX)},
+        {name: file.array(name) for name in file.shapes if not name.endswith(QUANTIZATION_SUFFIX)},
         file.config,
         checkpoint.path(options.vocabularies[0]),
         target_tokens(manifest).eos_id,

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from attendant.v1.bundle_pb2 import (
@@ -94,12 +95,14 @@ class TranslationExport:
         draft: Draft,
         target_tokenizer: Tokenizer | None = None,
         shortlists: Shortlists | None = None,
+        input_scales: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Complete the draft's manifest and translate the reference texts with the PyTorch model.
 
         ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
-        ``shortlists``, they are learned from the draft's pairs, if it has any. Raises ValueError
-        for pairs that shortlists cannot be learned from.
+        ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` are
+        those of `write_translation_graphs`. Raises ValueError for pairs that shortlists cannot be
+        learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
@@ -113,6 +116,7 @@ class TranslationExport:
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
+        self._input_scales = input_scales
         self._verifier = TranslationVerifier(model, self._sample)
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
@@ -121,7 +125,8 @@ class TranslationExport:
         """Write the graphs and weights of one precision."""
         folder = self._draft.folder_of(precision)
         return write_translation_graphs(
-            self._model, precision, folder, self._max_tokens, self._shortlists
+            *(self._model, precision, folder, self._max_tokens),
+            *(self._shortlists, self._input_scales),
         )
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:

@@ -24,10 +24,9 @@ def vocabulary_scores(
         x = g.activation(g.linear(x, f"{name}.dense"), part.transform)
         x = g.layer_norm(x, f"{name}.norm", norm_epsilon)
     table = embedding if part.is_tied else f"{name}.projection.weight"
+    bias = f"{name}.bias" if part.has_bias else ""
+    if part.scale in (0, 1):
+        return g.vocabulary_products(x, table, listed, bias)
     scores = g.vocabulary_products(x, table, listed)
-    if part.scale not in (0, 1):
-        scores = g.op("Mul", scores, g.constant(np.array(part.scale, np.float32)))
-    if part.has_bias:
-        bias = g.weight(f"{name}.bias", lambda: g.parameters[f"{name}.bias"])
-        scores = g.op("Add", scores, g.chosen(bias, listed))
-    return scores
+    scores = g.op("Mul", scores, g.constant(np.array(part.scale, np.float32)))
+    return g.op("Add", scores, g.vocabulary_bias(bias, listed)) if bias else scores

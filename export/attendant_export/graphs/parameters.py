@@ -17,7 +17,13 @@ from attendant_export.graphs.embeddings import (
     source_embeddings,
     target_embeddings,
 )
-from attendant_export.graphs.quantization import SCALES, SMOOTHING, QuantizedWeight, restore_columns
+from attendant_export.graphs.quantization import (
+    INPUT_SCALE,
+    SCALES,
+    SMOOTHING,
+    QuantizedWeight,
+    restore_columns,
+)
 from attendant_export.models.embeddings import (
     SINUSOIDS,
     embedding_width,
@@ -62,7 +68,7 @@ def model_parameters(
     restored = {
         name: array
         for name, array in parameters.items()
-        if name not in SHORTLIST_TABLES and not name.endswith(SMOOTHING)
+        if name not in SHORTLIST_TABLES and not name.endswith((SMOOTHING, INPUT_SCALE))
     }
     _part_cross_attention(restored, architecture)
     _part_gates(restored, architecture)

@@ -1,7 +1,8 @@
-"""int8 graphs: weights are quantized per column, activations per row at run time.
+"""int8 graphs: weights are quantized per column, activations at run time.
 
-Each row has its own scale and the integer products are exact, so a row's result does not depend on
-its neighbours in the batch. docs/decisions/0002-per-row-int8.md gives the reasons.
+Each row of activations has its own scale, or all rows of a layer have a fixed one, and the integer
+products are exact. So a row's result does not depend on its neighbours in the batch.
+docs/decisions/0002-per-row-int8.md and 0036-fixed-input-scales.md give the reasons.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -34,6 +35,9 @@ SCALES = ".scales"
 """Suffix of the name of a weight's scales."""
 SMOOTHING = ".smoothing"
 """Suffix of the name of a linear layer's factors of its inputs; see `smoothing`."""
+INPUT_SCALE = ".input_scale"
+"""Suffix of the name of a fixed scale of inputs, after the name of a linear layer or a table of
+embeddings. Inputs beyond 127 times the scale are cut off."""
 
 QuantizedWeight: TypeAlias = tuple[Array, Array]
 """int8 values (outputs, inputs) and fp32 scales (outputs) of a weight."""
@@ -92,7 +96,8 @@ def restore_columns(
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Quantized activations: uint8 (rows, inputs), zero point or "", fp32 scales (rows, 1)."""
+    """Quantized activations: uint8 (rows, inputs), zero point or "", and fp32 scales: (rows, 1), or
+    a scalar for all rows."""
 
     values: str
     zero_point: str
@@ -119,7 +124,11 @@ class Int8Layers(Layers):
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""
         values, scales = self._weight(f"{name}.weight", np.transpose, name + SMOOTHING)
-        product, bias = self._product(self._smooth(x, name), values, scales), f"{name}.bias"
+        x, bias = self._smooth(x, name), f"{name}.bias"
+        if name + INPUT_SCALE in self.parameters:
+            added = self.parameter(bias) if bias in self.parameters else ""
+            return self._fixed_product(x, name + INPUT_SCALE, values, scales, added)
+        product = self._product(x, values, scales)
         return self.op("Add", product, self.parameter(bias)) if bias in self.parameters else product
 
     def activation_between(self, x: str, kind: Activation) -> str:
@@ -135,19 +144,25 @@ class Int8Layers(Layers):
         scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
         return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
 
-    def vocabulary_products(self, x: str, table: str, listed: str = "") -> str:
+    def vocabulary_products(self, x: str, table: str, listed: str = "", bias: str = "") -> str:
         """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
-        With ``listed``, only products with the rows of these token ids: (rows, listed).
+        ``bias`` names a parameter (vocab) to add. With ``listed``, only products with the rows of
+        these token ids: (rows, listed).
         """
         values, scales = (self.chosen(each, listed) for each in self._weight(table))
+        fixed = table.removesuffix(".weight") + INPUT_SCALE
+        if fixed in self.parameters:
+            added = self.vocabulary_bias(bias, listed) if bias else ""
+            return self._fixed_product(x, fixed, self.op("Transpose", values), scales, added)
         rows = self._quantize_rows(x)
         # ONNX Runtime transposes constants at load time, so the file needs only one table.
         columns = self.op("Transpose", values)
         # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
         # few rows, a separate multiplication is faster.
         scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
-        return self.op("Mul", scaled_columns, rows.scales)
+        products = self.op("Mul", scaled_columns, rows.scales)
+        return self.op("Add", products, self.vocabulary_bias(bias, listed)) if bias else products
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
@@ -161,6 +176,27 @@ class Int8Layers(Layers):
             rows.zero_point,
             domain=MICROSOFT,
         )
+
+    def _fixed_product(self, x: str, fixed: str, values: str, scales: str, bias: str) -> str:
+        """``x`` (rows, inputs), quantized with a fixed scale, times a weight, plus a bias or "".
+
+        ``fixed`` names the scale's parameter.
+        """
+        rows = self._quantize_fixed(x, fixed)
+        return self.op(
+            *("MatMulIntegerToFloat", rows.values, values, rows.scales, scales),
+            *(rows.zero_point, "", bias),
+            domain=MICROSOFT,
+        )
+
+    def _quantize_fixed(self, x: str, fixed: str) -> _Rows:
+        scale = self.parameter(fixed)
+        if x in self._rectified:
+            # Values that are never negative can use all 256 levels of the same range.
+            scale = self.op("Mul", scale, self.scalar(127 / 255))
+            return _Rows(self.op("QuantizeLinear", x, scale), "", scale)
+        zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
+        return _Rows(self.op("QuantizeLinear", x, scale, zero_point), zero_point, scale)
 
     def _smooth(self, x: str, name: str) -> str:
         """``x`` (rows, inputs) times the factors of the layer ``name``, if it has any."""

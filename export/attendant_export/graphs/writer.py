@@ -21,7 +21,7 @@ from attendant_export.graphs.parameters import (
     graph_parameters,
     stored_parameters,
 )
-from attendant_export.graphs.quantization import Int8Layers, QuantizedWeight
+from attendant_export.graphs.quantization import INPUT_SCALE, Int8Layers, QuantizedWeight
 from attendant_export.graphs.smoothing import input_ranges, smoothing_factors
 from attendant_export.graphs.step_interface import SHORTLIST
 from attendant_export.graphs.steps import (
@@ -47,16 +47,21 @@ def write_translation_graphs(
     folder: Path,
     max_positions: int | None = None,
     shortlists: Shortlists | None = None,
+    input_scales: Mapping[str, float] = MappingProxyType({}),
 ) -> PrecisionGraphs:
     """Write the graphs of ``model`` for texts of at most ``max_positions`` tokens.
 
     ``precision`` is one of `PRECISIONS`. By default, the limit is `MAX_POSITIONS` tokens or the
     number of the model's positions, if that is smaller. With ``shortlists``, also writes steps that
-    use them. The paths in the result are relative to ``folder``. Raises ValueError that names a
-    field of the architecture that graphs do not support.
+    use them. ``input_scales`` are fixed scales of the inputs of int8 products, by the names of
+    linear layers and vocabulary tables. The paths in the result are relative to ``folder``. Raises
+    ValueError that names a field of the architecture that graphs do not support.
     """
+    fixed = {name + INPUT_SCALE: np.array(x, np.float32) for name, x in input_scales.items()}
     builders = _translation_builders(model.architecture, shortlists)
-    return _write_model(model, model.architecture, builders, precision, folder, max_positions)
+    return _write_model(
+        model, model.architecture, builders, precision, folder, max_positions, lambda _: fixed
+    )
 
 
 def write_embedding_graphs(
@@ -73,8 +78,9 @@ def write_embedding_graphs(
     """
     builders = _embedding_builders(model.architecture)
     ranges = input_ranges(model, texts) if precision == "int8" else {}
+    smoothing = partial(smoothing_factors, ranges)
     return _write_model(
-        model, model.architecture, builders, precision, folder, max_positions, ranges
+        model, model.architecture, builders, precision, folder, max_positions, smoothing
     )
 
 
@@ -136,13 +142,14 @@ def _write_model(
     precision: str,
     folder: Path,
     max_positions: int | None,
-    ranges: Mapping[str, Array] = MappingProxyType({}),
+    quantization: Callable[[Mapping[str, Array]], Mapping[str, Array]],
 ) -> PrecisionGraphs:
+    """``quantization`` makes further parameters of int8 graphs from the others."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     max_positions = max_positions or longest_text(architecture, MAX_POSITIONS)
     parameters = graph_parameters(model, architecture, max_positions)
-    parameters |= smoothing_factors(ranges, parameters)
+    parameters |= quantization(parameters)
     with WeightFile(folder / f"weights.{precision}.bin") as weights:
         new_layers = partial(_layers, precision, weights, parameters, {})
         written = _write_graphs(builders, new_layers, precision, folder)

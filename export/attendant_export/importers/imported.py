@@ -1,5 +1,6 @@
 """Imported models with their tokenizers and defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -50,6 +51,9 @@ class ImportedTranslator:
     max_tokens: int
     """Limit of tokens of a source and of a target, EOS included."""
     shortlists: Shortlists | None = None
+    input_scales: Mapping[str, float] = field(default_factory=dict)
+    """The fixed scales of the inputs of int8 products, by the names of the linear layers of graphs.
+    The inputs of other layers have a scale for each row."""
 
 
 def load_encoder(

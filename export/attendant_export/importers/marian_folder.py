@@ -2,11 +2,12 @@
 
 A folder has a model, one SentencePiece vocabulary or two, and optionally a lexical shortlist and
 options. Marian starts to decode with a zero vector. A bundle has a token for that: each vocabulary
-gets a last one, whose embedding is zero and which is never generated. It is padding, too.
+gets a further one, whose embedding is zero and which is never generated. It is padding, too.
 """
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
@@ -17,6 +18,7 @@ from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, C
 from attendant_export.importers.encoder_decoder import NEVER
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.marian_file import MarianFile, read_marian_file
+from attendant_export.importers.marian_input_scales import read_input_scales
 from attendant_export.importers.marian_network import (
     LOGITS_BIAS,
     TARGET_TABLE,
@@ -41,6 +43,7 @@ from attendant_export.importers.translation_tokenizers import TranslationTokeniz
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import TranslationTokens
 
+VOCABULARY_UNIT = 64
 FAMILY = "marian-nmt"
 EOS, PAD = "</s>", "<pad>"
 MATRIX = re.compile(r".*_W[qkvof12]?")
@@ -61,7 +64,7 @@ def read_marian_folder(checkpoint: Checkpoint) -> ImportedTranslator:
     check_heads(config, stated)
     source, target = (read_vocabulary(checkpoint, name) for name in options.vocabularies)
     _check_sizes(file, stated, source, target)
-    architecture = with_start_token(stated)
+    architecture = with_further_tokens(stated)
     tokenizers = _tokenizers(checkpoint, options, source, target)
     tokens = TranslationTokens(
         pad_id=tokenizers.source_tokens.pad_id,
@@ -74,8 +77,9 @@ def read_marian_folder(checkpoint: Checkpoint) -> ImportedTranslator:
     shortlists = None
     if options.shortlist is not None:
         shortlists = LexicalShortlist(checkpoint.path(options.shortlist)).tables(
+            stated.source_embeddings.vocab_size,
+            stated.target_embeddings.vocab_size,
             architecture.source_embeddings.vocab_size,
-            architecture.target_embeddings.vocab_size,
             is_shared=options.vocabularies[0] == options.vocabularies[1],
             eos_id=tokenizers.source_tokens.eos_id,
         )
@@ -86,6 +90,7 @@ def read_marian_folder(checkpoint: Checkpoint) -> ImportedTranslator:
         decoding=options.decoding(tokens.bos_id, tokenizers.target_tokens.unk_id),
         max_tokens=DEFAULT_MAX_TOKENS,
         shortlists=shortlists,
+        input_scales=read_input_scales(file, architecture),
     )
 
 
@@ -113,26 +118,40 @@ def _check_sizes(
             )
 
 
-def with_start_token(stated: Architecture) -> Architecture:
-    """A network whose vocabularies have one token more."""
+def with_further_tokens(stated: Architecture) -> Architecture:
+    """A network with the token of the start, and vocabularies of a multiple of `VOCABULARY_UNIT`.
+
+    Of sizes with such a divisor, graphs find the best tokens faster.
+    """
     architecture = Architecture()
     architecture.CopyFrom(stated)
-    architecture.source_embeddings.vocab_size += 1
-    architecture.target_embeddings.vocab_size += 1
+    for part in (architecture.source_embeddings, architecture.target_embeddings):
+        part.vocab_size += VOCABULARY_UNIT - part.vocab_size % VOCABULARY_UNIT
     return architecture
 
 
+class _Longer(NamedTuple):
+    """A number of tokens, and the value for those that the file lacks."""
+
+    num_tokens: int
+    value: float
+
+
 class MarianWeights:
-    """The tensors of a file as our modules have them, with rows for the token of the start."""
+    """The tensors of a file as our modules have them, with rows for the further tokens."""
 
     def __init__(self, file: MarianFile, architecture: Architecture) -> None:
-        """``architecture`` has the token of the start."""
+        """``architecture`` has the further tokens."""
         self._file = file
-        self._longer = {source_table(architecture): 0.0, LOGITS_BIAS: NEVER}
+        source, target = architecture.source_embeddings, architecture.target_embeddings
+        self._longer = {
+            source_table(architecture): _Longer(source.vocab_size, 0.0),
+            LOGITS_BIAS: _Longer(target.vocab_size, NEVER),
+        }
         if not architecture.shares_embeddings:
-            self._longer[TARGET_TABLE] = 0.0
+            self._longer[TARGET_TABLE] = _Longer(target.vocab_size, 0.0)
         if not architecture.head.is_tied:
-            self._longer[projection(file.shapes)] = 0.0
+            self._longer[projection(file.shapes)] = _Longer(target.vocab_size, 0.0)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -142,9 +161,10 @@ class MarianWeights:
     def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         if MATRIX.fullmatch(name):
             shape = shape[::-1]
-        if name == LOGITS_BIAS:
-            return (*shape[:-1], shape[-1] + 1)
-        return (shape[0] + 1, *shape[1:]) if name in self._longer else shape
+        if name not in self._longer:
+            return shape
+        num_tokens = self._longer[name].num_tokens
+        return (*shape[:-1], num_tokens) if name == LOGITS_BIAS else (num_tokens, *shape[1:])
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""
@@ -153,9 +173,10 @@ class MarianWeights:
             tensor = tensor.T
         if name not in self._longer:
             return tensor.contiguous()
-        axis = -1 if name == LOGITS_BIAS else 0
-        rest = torch.full_like(tensor.narrow(axis, 0, 1), self._longer[name])
-        return torch.cat([tensor, rest], axis)
+        axis, longer = -1 if name == LOGITS_BIAS else 0, self._longer[name]
+        one = torch.full_like(tensor.narrow(axis, 0, 1), longer.value)
+        further = [one] * (longer.num_tokens - tensor.shape[axis])
+        return torch.cat([tensor, *further], axis)
 
 
 def _tokenizers(

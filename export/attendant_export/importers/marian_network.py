@@ -31,8 +31,8 @@ NORM_EPSILON = 1e-9
 """That of Marian's layer norm; the configuration has no field for it."""
 ACTIVATIONS = {"relu": ACTIVATION_RELU, "swish": ACTIVATION_SILU}
 """Marian's "gelu" is x times the logistic function of 1.702 x, which is not supported."""
-UNUSED_SUFFIX = "_QuantMultA"
-"""Of the names of tensors that only engines with integers use, for activations."""
+QUANTIZATION_SUFFIX = "_QuantMultA"
+"""Of the names of the factors with which the inputs of a matrix become integers."""
 LOGITS = "decoder_ff_logit_out"
 LOGITS_BIAS = f"{LOGITS}_b"
 SHARED_TABLE, SOURCE_TABLE, TARGET_TABLE = "Wemb", "encoder_Wemb", "decoder_Wemb"
@@ -205,7 +205,7 @@ def weight_table(architecture: Architecture, shapes: Mapping[str, Any]) -> Weigh
             names |= _layer_names(f"{stack}.{layer}", f"{stack}_l{layer + 1}", group, suffix)
         if part.has_final_norm:
             names |= _norm_names(f"{stack}_norm", f"{stack}_top", "")
-    return WeightTable(names={}, whole_names=names, ignored=[f".*{UNUSED_SUFFIX}"])
+    return WeightTable(names={}, whole_names=names, ignored=[f".*{QUANTIZATION_SUFFIX}"])
 
 
 def source_table(architecture: Architecture) -> str:

@@ -62,29 +62,30 @@ class LexicalShortlist:
         return self.tokens[self.offsets[source_token] : self.offsets[source_token + 1]]
 
     def tables(
-        self, source_size: int, target_size: int, is_shared: bool, eos_id: int
+        self, source_size: int, target_size: int, num_rows: int, is_shared: bool, eos_id: int
     ) -> Shortlists:
-        """The tables of a bundle whose two vocabularies have these sizes.
+        """The tables of a bundle, for Marian's vocabularies of these sizes.
 
-        Vocabularies have one token more than Marian's, the last one: the token of padding and of
-        the start. It adds nothing. Every source ends with EOS, whose target tokens therefore belong
-        to everyone's. With one vocabulary for both sides, a source token may be copied. Raises
-        CheckpointError for a list of other vocabularies.
+        A bundle has ``num_rows`` source tokens. Those that Marian lacks add nothing. Every source
+        ends with EOS, whose target tokens therefore belong to everyone's. With one vocabulary for
+        both sides, a source token may be copied. Raises CheckpointError for a list of other
+        vocabularies.
         """
-        if len(self.offsets) != source_size or self.tokens.max(initial=0) >= target_size - 1:
+        num_listed = len(self.offsets) - 1
+        if num_listed != source_size or self.tokens.max(initial=0) >= target_size:
             raise CheckpointError(
-                f"{self.path}: its {len(self.offsets) - 1} source tokens or its target tokens up "
-                f"to {self.tokens.max(initial=0)} do not fit the vocabularies of "
-                f"{source_size - 1} and {target_size - 1} tokens"
+                f"{self.path}: its {num_listed} source tokens or its target tokens up to "
+                f"{self.tokens.max(initial=0)} do not fit the vocabularies of {source_size} and "
+                f"{target_size} tokens"
             )
         frequent = np.union1d(
-            np.arange(min(self.num_frequent, target_size - 1)), self.tokens_of(eos_id)
+            np.arange(min(self.num_frequent, target_size)), self.tokens_of(eos_id)
         ).astype(np.int32)
         if not len(frequent):
             raise CheckpointError(f"{self.path}: it has no frequent tokens")
-        rows = [self._row(i, is_shared, frequent) for i in range(source_size - 1)]
+        rows = [self._row(i, is_shared, frequent) for i in range(source_size)]
         rows[eos_id] = frequent[:0]
-        translations = np.full((source_size, max(1, *map(len, rows))), frequent[0], np.int32)
+        translations = np.full((num_rows, max(1, *map(len, rows))), frequent[0], np.int32)
         for source_token, row in enumerate(rows):
             translations[source_token, : len(row)] = row
         return Shortlists(frequent, translations)
