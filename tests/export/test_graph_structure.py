@@ -14,7 +14,7 @@ EACH_ROW_ALONE = {
     *("Concat", "Expand", "Flatten", "Range", "Reshape", "Shape", "Slice", "Split", "Squeeze"),
     *("Transpose", "Unsqueeze", "Gather", "GatherElements", "ScatterND"),
     *("Attention", "GroupQueryAttention", "Gemm", "MatMulIntegerToFloat"),
-    *("QuantizeLinear", "DequantizeLinear", "Mod", "Sigmoid"),
+    *("QuantizeLinear", "DequantizeLinear", "Mod", "Neg", "Pad", "Sigmoid"),
 }
 OVER_AN_AXIS = {"LayerNormalization", "LogSoftmax", "Softmax", "TopK"}
 OVER_AXES = {"ReduceMax", "ReduceSum"}
@@ -106,7 +106,8 @@ def test_products_contract_the_columns_with_weights(graphs):
                     if weight not in weights:  # rows of the table for a shortlist
                         chosen = made_by(graph, weight)
                         assert chosen.op_type == "Gather"
-                        assert chosen.input[1] == "shortlist"
+                        padded = made_by(graph, chosen.input[1])
+                        assert (padded.op_type, padded.input[0]) == ("Pad", "shortlist")
                         weight = chosen.input[0]
                 assert weight in weights
                 assert "transA" not in attributes(node)

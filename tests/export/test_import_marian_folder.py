@@ -1,8 +1,10 @@
 """Models in Marian's own formats become translation bundles through the real command."""
 
+import shutil
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from attendant.v1.architecture_pb2 import (
@@ -14,6 +16,9 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.weights import read_weights
+from attendant_export.graphs.writer import write_graphs_of
+from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.verify.marian_reading import MarianReading
 from attendant_export.verify.reference_search import greedy, score
@@ -34,6 +39,8 @@ pytestmark = pytest.mark.usefixtures("quiet_threads")
 
 SIZE = len(vocabulary("source"))
 START = SIZE
+WIDE = (SIZE // 64 + 1) * 64
+"""Tokens of a bundle."""
 SOURCES = [[5, 17, 40, 0], [9, 0], [30, 31, 32, 33, 34, 35, 36, 0]]
 SELF_ATTENTION = {"transformer_decoder_autoreg": "self-attention"}
 SHAPES = {
@@ -95,7 +102,7 @@ def test_a_student_becomes_a_bundle_that_verifies(imported, manifest, capsys):
 def test_the_network_is_that_of_the_configuration(manifest):
     network = manifest.architecture
     for side in (network.source_embeddings, network.target_embeddings):
-        assert side.vocab_size == SIZE + 1
+        assert side.vocab_size == WIDE
         assert side.scale == pytest.approx(32**0.5)
         assert side.positions.kind == POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR
     for stack in (network.encoder, network.decoder):
@@ -115,9 +122,41 @@ def test_decoding_starts_with_a_token_whose_embedding_is_zero(imported, manifest
     assert (special.pad_id, special.eos_id, special.unk_id) == (START, 0, 1)
     assert (decoding.start_token_id, list(decoding.suppressed_token_ids)) == (START, [1])
     model = read_translator(imported[0]).model
-    assert not model.embedding.weight[START].any()
+    assert not model.embedding.weight[START:].any()
     probabilities = model.logits(torch.randn(5, 32)).softmax(-1)
-    assert probabilities[:, START].max() == 0
+    assert probabilities[:, START:].max() == 0
+
+
+def test_int8_products_use_the_scales_of_the_file(imported):
+    source, bundle = imported
+    scales = read_translator(source).input_scales
+    assert list(scales.values()) == pytest.approx([1 / 12.5] * len(scales))
+    step = onnx.load(bundle / "greedy_steps.int8.onnx", load_external_data=False).graph
+    fixed = [each.name for each in step.initializer if each.name.endswith(".input_scale")]
+    assert len(fixed) == 2 * 5 + 1  # gates, query, output, two of the network; the vocabulary
+    products = [node for node in step.node if node.op_type == "MatMulIntegerToFloat"]
+    assert len(products) == 2 * len(fixed)
+
+
+def test_stored_weights_give_the_same_graphs_with_the_scales_of_the_file(
+    imported, manifest, tmp_path
+):
+    bundle = imported[1]
+    (graphs,) = (each for each in manifest.precisions if each.name == "int8")
+    weights = read_weights(bundle, graphs)
+    write_graphs_of(weights, manifest.architecture, "int8", tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (bundle / path.name).read_bytes(), path.name
+
+
+def test_a_factor_of_inputs_that_is_no_positive_number_is_refused(imported, tmp_path):
+    source, name = imported[0], "model.enfr.intgemm.alphas.bin"
+    shutil.copytree(source, tmp_path / "student")
+    content = (tmp_path / "student" / name).read_bytes()
+    good, bad = (np.float32(x).tobytes() for x in (12.5, -1))
+    (tmp_path / "student" / name).write_bytes(content.replace(good, bad, 1))
+    with pytest.raises(CheckpointError, match=r"_QuantMultA is \[-1.0\], want a positive number"):
+        read_translator(tmp_path / "student")
 
 
 def test_the_bundle_is_compared_with_the_plain_reading(imported, manifest, capsys):
@@ -208,7 +247,7 @@ def test_separate_vocabularies_have_their_own_special_tokens(tmp_path):
     assert not manifest.architecture.shares_embeddings
     shortlists = read_translator(source).shortlists
     assert shortlists is not None
-    assert shortlists.translations.shape[0] == SIZE + 1
+    assert shortlists.translations.shape[0] == WIDE
     main(["verify", str(bundle), "--against", str(source)])
 
 

@@ -139,22 +139,24 @@ def test_an_npz_file_of_other_types_is_refused(array, tmp_path):
 
 @pytest.fixture
 def lists():
-    return random_lists(SOURCE_SIZE - 1, TARGET_SIZE - 1)
+    return random_lists(SOURCE_SIZE, TARGET_SIZE)
 
 
 def tables(tmp_path, lists, is_shared=False, sizes=(SOURCE_SIZE, TARGET_SIZE), num_frequent=20):
+    """The tables of a bundle that has two source tokens more than Marian."""
     write_shortlist(tmp_path / SHORTLIST, lists, num_frequent)
     shortlist = LexicalShortlist(tmp_path / SHORTLIST)
-    return shortlist.tables(sizes[0], sizes[1], is_shared=is_shared, eos_id=0)
+    return shortlist.tables(sizes[0], sizes[1], sizes[0] + 2, is_shared=is_shared, eos_id=0)
 
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_source_has_the_tokens_that_marian_gives_it(is_shared, lists, tmp_path):
     lists[0] = [40, 41]  # EOS, which every source has
     sizes = (TARGET_SIZE, TARGET_SIZE) if is_shared else (SOURCE_SIZE, TARGET_SIZE)
-    lists = lists[: sizes[0] - 1]
+    lists = lists[: sizes[0]]
     made = tables(tmp_path, lists, is_shared, sizes)
-    pad_id = sizes[0] - 1
+    assert len(made.translations) == sizes[0] + 2
+    pad_id = sizes[0]
     draw = np.random.default_rng(1)
     for length in range(1, 30):
         source = [*draw.integers(1, pad_id, length).tolist(), 0]
@@ -166,7 +168,7 @@ def test_a_source_has_the_tokens_that_marian_gives_it(is_shared, lists, tmp_path
 
 
 def test_a_shortlist_of_other_vocabularies_is_refused(lists, tmp_path):
-    with pytest.raises(CheckpointError, match="do not fit the vocabularies of 90 and 69 tokens"):
+    with pytest.raises(CheckpointError, match="do not fit the vocabularies of 91 and 70 tokens"):
         tables(tmp_path, lists, sizes=(SOURCE_SIZE + 1, TARGET_SIZE))
     with pytest.raises(CheckpointError, match="do not fit the vocabularies"):
         tables(tmp_path, lists, sizes=(SOURCE_SIZE, TARGET_SIZE // 2))

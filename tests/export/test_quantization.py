@@ -125,6 +125,47 @@ def test_an_input_is_quantized_once_for_all_products(tmp_path, parameters):
     assert op_types.count("MatMulIntegerToFloat") == 2
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_rows_with_a_fixed_scale_are_cut_off_at_its_range(tmp_path, parameters, rows, relu):
+    parameters["layer.input_scale"] = np.array(2 / 127, np.float32)
+    expected = {k: parameters[k] for k in ("layer.weight", "layer.bias")}
+    rows[3] *= 40  # beyond the range
+    found = Product(tmp_path, parameters, relu=relu)(rows)
+    step, levels = (2 / 255, (0, 255)) if relu else (2 / 127, (-128, 127))
+    integers = np.rint(rows / np.float32(step)).clip(*levels)
+    weight, column_scales = quantize_columns(expected["layer.weight"])
+    product = integers @ weight.T.astype(np.int64) * column_scales * step
+    np.testing.assert_allclose(found, product + expected["layer.bias"], rtol=1e-3, atol=2e-2)
+
+
+def test_a_product_with_a_fixed_scale_has_two_nodes(tmp_path, parameters, rows):
+    parameters["layer.input_scale"] = np.array(2 / 127, np.float32)
+    product = Product(tmp_path, parameters)
+    assert [node.op_type for node in product.nodes] == ["QuantizeLinear", "MatMulIntegerToFloat"]
+    together = product(rows)
+    np.testing.assert_array_equal(product(rows[4:5])[0], together[4])
+
+
+@pytest.mark.parametrize("listed", [[], [4, 0, 40]])
+@pytest.mark.parametrize("has_fixed_scale", [False, True])
+def test_scores_of_a_vocabulary_include_the_bias(
+    tmp_path, parameters, rows, listed, has_fixed_scale
+):
+    if has_fixed_scale:
+        parameters["layer.input_scale"] = np.array(4 / 127, np.float32)
+    with WeightFile(tmp_path / "weights.bin") as weights:
+        g = Int8Layers("scores", weights, parameters)
+        x, chosen = g.input("x", np.float32, "rows", INPUTS), ""
+        if listed:
+            chosen = g.constant(np.array(listed))
+        scores = g.vocabulary_products(x, "layer.weight", chosen, "layer.bias")
+        g.output("scores", scores, np.float32, "rows", "listed")
+        graph = g.write(tmp_path / "scores.onnx")
+    found = run(open_session(tmp_path, graph), x=rows)["scores"]
+    exact = rows @ parameters["layer.weight"].T + parameters["layer.bias"]
+    np.testing.assert_allclose(found, exact[:, listed] if listed else exact, atol=2)
+
+
 def test_an_embedding_is_its_column_of_the_table(tmp_path, parameters):
     with WeightFile(tmp_path / "weights.bin") as weights:
         g = Int8Layers("lookup", weights, parameters)

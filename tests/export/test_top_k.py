@@ -6,14 +6,18 @@ from attendant_export.graphs.layers import Layers
 from tests.support.graphs import open_session, run
 
 
-@pytest.fixture(scope="module", params=[8000, 1009], ids=["blocks", "no divisor"])
+@pytest.fixture(
+    scope="module",
+    params=[(8000, False), (1009, False), (1024, True)],
+    ids=["blocks", "no divisor", "dynamic width"],
+)
 def top_k(request, tmp_path_factory):
-    width, folder = request.param, tmp_path_factory.mktemp("top_k")
+    (width, is_dynamic), folder = request.param, tmp_path_factory.mktemp("top_k")
     with WeightFile(folder / "weights.bin") as weights:
         g = Layers("top_k", weights, {}, np.float32)
-        best, places = g.top_k(
-            g.input("x", np.float32, "rows", width), g.input("k", np.int64, 1), width
-        )
+        k = g.input("k", np.int64, 1)
+        x = g.input("x", np.float32, "rows", "width" if is_dynamic else width)
+        best, places = g.top_k_of_units(x, k) if is_dynamic else g.top_k(x, k, width)
         g.output("best", best, np.float32, "rows", "k")
         g.output("places", places, np.int64, "rows", "k")
         session = open_session(folder, g.write(folder / "top_k.onnx"))

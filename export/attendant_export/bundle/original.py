@@ -119,7 +119,7 @@ def _marian(folder: Path, manifest: Manifest) -> MarianOriginal:
     options = read_options(checkpoint)
     file = read_marian_file(checkpoint.path(options.model))
     num_tokens = file.shapes.get(LOGITS_BIAS, (0,))[-1]
-    if num_tokens + 1 != manifest.architecture.target_embeddings.vocab_size:
+    if num_tokens != decoding.start_token_id:  # the first token that the file lacks
         raise ParityError(f"{file.path} has {num_tokens} tokens, which the bundle does not have")
     return MarianOriginal(
         {name: file.array(name) for name in file.shapes if not name.endswith(QUANTIZATION_SUFFIX)},

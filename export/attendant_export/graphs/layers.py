@@ -22,6 +22,8 @@ from attendant.v1.architecture_pb2 import (
 from attendant_export.graphs.builder import Array, GraphBuilder, Weights
 
 Activation: TypeAlias = architecture_pb2.Activation.ValueType
+WIDTH_UNIT = 64
+"""`Layers.top_k_of_units` needs widths that are multiples of this."""
 
 
 class Layers(GraphBuilder):
@@ -92,17 +94,32 @@ class Layers(GraphBuilder):
     def top_k(self, x: str, k: str, width: int) -> tuple[str, str]:
         """Values and indices (rows, k) of the ``k`` largest of each row of ``x`` (rows, width).
 
-        The largest come first. A wide row is split into blocks. The ``k`` blocks with the largest
-        maxima contain all results, and one fast pass finds them.
+        The largest come first. A wide row is split into blocks.
         """
         size = _block_size(width)
         if size is None:
             best, indices = self.ops("TopK", x, k, num_results=2)
             return best, indices
-        blocks = self.op("Reshape", x, self.integers(-1, width // size, size))
+        return self._top_k_of_blocks(x, k, size, width // size)
+
+    def top_k_of_units(self, x: str, k: str) -> tuple[str, str]:
+        """`top_k` for rows of a dynamic width that is a multiple of `WIDTH_UNIT`."""
+        return self._top_k_of_blocks(x, k, WIDTH_UNIT)
+
+    def _top_k_of_blocks(
+        self, x: str, k: str, size: int, num_blocks: int | None = None
+    ) -> tuple[str, str]:
+        """`top_k` with blocks of ``size``, whose number may be dynamic.
+
+        The ``k`` blocks with the largest maxima contain all results, and one fast pass finds them.
+        """
+        shape = (0, -1, size) if num_blocks is None else (-1, num_blocks, size)
+        blocks = self.op("Reshape", x, self.integers(*shape))
         maxima = self.op("ReduceMax", blocks, self.integers(-1), keepdims=0)  # (rows, blocks)
-        num_blocks = self.op("Min", k, self.integers(width // size))
-        _, chosen = self.ops("TopK", maxima, num_blocks, num_results=2)  # (rows, k)
+        most = (
+            self.op("Shape", maxima, start=1) if num_blocks is None else self.integers(num_blocks)
+        )
+        _, chosen = self.ops("TopK", maxima, self.op("Min", k, most), num_results=2)  # (rows, k)
         first = self.op("Mul", chosen, self.integer(size))
         indices = self.op(
             "Add", self.op("Unsqueeze", first, self.integers(2)), self.constant(np.arange(size))

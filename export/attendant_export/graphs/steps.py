@@ -12,7 +12,7 @@ from attendant_export.graphs.attention import (
     relative_bias_of_past,
 )
 from attendant_export.graphs.embeddings import target_embeddings
-from attendant_export.graphs.layers import Layers
+from attendant_export.graphs.layers import WIDTH_UNIT, Layers
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import RowState, StepInterface
 from attendant_export.graphs.translation import target_scores
@@ -20,6 +20,8 @@ from attendant_export.models.stack import each_layer
 
 NUM_GREEDY_TOKENS = 2
 """Number of tokens that one run of ``greedy_steps`` decodes."""
+NUM_LISTED_GREEDY_TOKENS = 4
+"""The same with a shortlist, whose rows of the vocabulary every run collects once."""
 
 
 def build_decoder_step(
@@ -80,13 +82,14 @@ def _build_step(
 def build_greedy_steps(
     g: Layers, architecture: Architecture, has_shortlist: bool = False
 ) -> StepGraph:
-    """`NUM_GREEDY_TOKENS` times `build_greedy_step`; each token is the input of the next one.
+    """Several times `build_greedy_step`; each token is the input of the next one.
 
     Returns the best token of each step and its log-probability. Tokens after EOS are undefined. The
     present keys and values of each step are separate outputs, bound to the same memory. A replaced
     state has one output, after the last step. `build_decoder_step` explains shortlists.
     """
-    interface = StepInterface(g, num_tokens=NUM_GREEDY_TOKENS, rows_per_sentence=1)
+    num_tokens = NUM_LISTED_GREEDY_TOKENS if has_shortlist else NUM_GREEDY_TOKENS
+    interface = StepInterface(g, num_tokens=num_tokens, rows_per_sentence=1)
     sources = _SourcesAsPasts(g, interface, each_layer(architecture.decoder))
     choice = _Choice(g, architecture, interface, has_shortlist)
     tokens, lengths, total_length = interface.rows()
@@ -94,13 +97,13 @@ def build_greedy_steps(
     last_position = _last_position(g, architecture)
     one = g.constant(np.array(1, np.int32))
     found: list[tuple[str, str]] = []
-    for number in range(NUM_GREEDY_TOKENS):
+    for number in range(num_tokens):
         bias = interface.token_bias()
         # Tokens after the last position of a full row are ignored, but must not fail.
         positions = g.op("Min", lengths, last_position) if number and last_position else lengths
         rows = (tokens, lengths, total_length)
         x, states = _decode(g, architecture, *rows, states, sources.attend, positions)
-        _give_states(interface, states, is_last=number == NUM_GREEDY_TOKENS - 1)
+        _give_states(interface, states, is_last=number == num_tokens - 1)
         found.append(choice.best(x, bias, g.integers(1)))
         tokens = g.flat(found[-1][1])
         lengths, total_length = g.op("Add", lengths, one), g.op("Add", total_length, one)
@@ -152,9 +155,22 @@ class _Choice:
     def __init__(
         self, g: Layers, architecture: Architecture, interface: StepInterface, has_shortlist: bool
     ) -> None:
-        self._g, self._architecture, self._listed, self._may_use = g, architecture, "", ""
+        self._g, self._architecture, self._listed, self._mask = g, architecture, "", ""
         if has_shortlist:
-            self._listed, self._may_use = interface.shortlist()
+            self._listed, self._mask = self._padded(*interface.shortlist())
+
+    def _padded(self, listed: str, may_use: str) -> tuple[str, str]:
+        """The shortlist (listed), and an fp32 mask (rows, listed) of 0 and minus infinity.
+
+        Both are as wide as `Layers.top_k_of_units` wants them.
+        """
+        g, never = self._g, self._g.constant(np.array(-np.inf, np.float32))
+        length = g.op("Shape", listed)
+        missing = g.op("Mod", g.op("Neg", length), g.integers(WIDTH_UNIT))
+        longer = g.op("Pad", listed, g.op("Concat", g.integers(0), missing, axis=0))
+        mask = g.op("Where", may_use, g.constant(np.array(0, np.float32)), never)
+        wider = g.op("Concat", g.integers(0, 0, 0), missing, axis=0)
+        return longer, g.op("Pad", mask, wider, never)
 
     def best(self, x: str, bias: tuple[str, str], k: str) -> tuple[str, str]:
         """Log-probabilities and ids (rows, k) of the ``k`` best next tokens.
@@ -164,13 +180,12 @@ class _Choice:
         g = self._g
         scores = target_scores(g, self._architecture, x, self._listed)  # (rows, vocab or listed)
         if self._listed:
-            never = g.constant(np.array(-np.inf, np.float32))
-            scores = g.op("Where", self._may_use, scores, never)
+            scores = g.op("Add", scores, self._mask)
         # Added after the softmax, so that the other tokens keep their probabilities.
         log_p = g.op("ScatterND", g.op("LogSoftmax", scores), *bias, reduction="add")
         if not self._listed:
             return g.top_k(log_p, k, self._architecture.target_embeddings.vocab_size)
-        best, columns = g.ops("TopK", log_p, k, num_results=2)
+        best, columns = g.top_k_of_units(log_p, k)
         return best, g.op("Gather", self._listed, columns)
 
 

@@ -21,7 +21,7 @@ from attendant_server.engine.models import (
     TokenBias,
 )
 from attendant_server.engine.search import Search, num_candidates
-from attendant_server.engine.token_rules import TokenRule, token_bias
+from attendant_server.engine.token_rules import TokenRule, token_biases
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +187,7 @@ class RunningBatch:
         ]
         if not ruled:
             return [NO_TOKEN_BIAS] * num_tokens
-        return [token_bias(ruled, self.width, num_before) for num_before in range(num_tokens)]
+        return token_biases(ruled, self.width, num_tokens)
 
     def _release_if_empty(self) -> None:
         if not self.sentences:

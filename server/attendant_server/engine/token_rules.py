@@ -6,7 +6,8 @@ A rule is a class with one method. To add a rule, write its class in a new modul
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from itertools import pairwise
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,14 +109,28 @@ def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[
     return tuple(rules)
 
 
-def token_bias(
-    sentences: Iterable[tuple[int, Search, Sequence[TokenRule]]], width: int, num_before: int
-) -> TokenBias:
-    """The bias of all ``sentences`` for one of the tokens that a step decodes.
+RuledSentence: TypeAlias = tuple[int, Search, Sequence[TokenRule]]
+"""The first row of a sentence, its search and its rules."""
+_Biases: TypeAlias = tuple[list[tuple[int, RowBias]], dict[RowBias, list[int]]]
+"""The biases of single rows, and the first rows of the sentences that share a bias."""
 
-    A sentence is given by the first of its ``width`` rows, its search and its rules. ``num_before``
-    is the number of tokens that the step decodes before this one.
+
+def token_biases(
+    sentences: Sequence[RuledSentence], width: int, num_tokens: int
+) -> list[TokenBias]:
+    """The bias of all ``sentences``, each of ``width`` rows, for every token that a step decodes.
+
+    Tokens with the same bias share one object.
     """
+    biases = [_biases(sentences, num_before) for num_before in range(num_tokens)]
+    found = [_token_bias(biases[0], width)]
+    for before, each in pairwise(biases):
+        found.append(found[-1] if each == before else _token_bias(each, width))
+    return found
+
+
+def _biases(sentences: Iterable[RuledSentence], num_before: int) -> _Biases:
+    """The biases for a token. ``num_before`` is the number of tokens of the step before it."""
     of_rows: list[tuple[int, RowBias]] = []
     of_sentences: dict[RowBias, list[int]] = {}
     for first_row, search, rules in sentences:
@@ -128,6 +143,11 @@ def token_bias(
                         of_rows.append((row, bias))
             elif (bias := rule.row_bias(num_tokens, ())) is not None:
                 of_sentences.setdefault(bias, []).append(first_row)
+    return of_rows, of_sentences
+
+
+def _token_bias(biases: _Biases, width: int) -> TokenBias:
+    of_rows, of_sentences = biases
     if not (of_rows or of_sentences):
         return NO_TOKEN_BIAS
     parts = [_joined(of_rows)] if of_rows else []

@@ -121,7 +121,9 @@ class BoundStep:
         if listed is not None:
             self._read(self._input_names.shortlist, Tensor.of(listed.token_ids))
             self._read(self._input_names.shortlist_mask, Tensor.of(listed.may_use))
-            biases = [listed.by_column(each) for each in biases]
+            distinct = {id(each): each for each in biases}
+            by_column = {key: listed.by_column(each) for key, each in distinct.items()}
+            biases = [by_column[id(each)] for each in biases]
         for i, (positions, values) in enumerate(biases):
             has_any = len(values) > 0
             if has_any or self._is_biased[i]:
