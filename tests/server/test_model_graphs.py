@@ -50,16 +50,29 @@ def test_without_threads_to_spare_there_is_one_session(bundle):
     assert graph.alone is graph.shared
 
 
-@pytest.mark.parametrize(("alone_seconds", "is_kept"), [(0.01, True), (0.05, False)])
+QUICK, SLOW, DISTURBED = [0.01] * 15, [0.05] * 15, [0.05] * 12 + [1.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("alone_seconds", "shared_seconds", "is_kept"),
+    [
+        (QUICK, SLOW, True),
+        (SLOW, SLOW, False),
+        (QUICK, DISTURBED, True),
+        (SLOW, DISTURBED, False),
+        (DISTURBED, SLOW, False),
+    ],
+)
 def test_a_session_for_lone_runs_is_kept_only_if_it_is_quicker(
-    bundle, monkeypatch, alone_seconds, is_kept
+    bundle, monkeypatch, alone_seconds, shared_seconds, is_kept
 ):
     graph = ThreadedGraph(bundle.graph_path("encoder"), 1, "cpu", RunCounter(2))
     alone, now = graph.alone, 0.0
+    runs = {id(alone): iter(alone_seconds), id(graph.shared): iter(shared_seconds)}
 
     def run(session):
         nonlocal now
-        now += alone_seconds if session is alone else 0.05
+        now += next(runs[id(session)])
 
     monkeypatch.setattr("attendant_server.runtime.model_graphs.time.perf_counter", lambda: now)
     graph.keep_what_pays(run)
