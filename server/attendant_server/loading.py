@@ -103,6 +103,7 @@ class ModelLoader:
         target = bundle.manifest.target_tokenizer or source
         if is_translation:
             _check_special_tokens(bundle, tokenizer(target))
+        _check_room(bundle, tokenizer(source))
         special_tokens = bundle.manifest.special_tokens
         mask_id = special_tokens.mask_id if special_tokens.HasField("mask_id") else None
         schedulers, max_cache_bytes = (
@@ -219,6 +220,25 @@ def _check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
                 f"{bundle.directory / MANIFEST_NAME}: {field} is {token_id}, which is no special "
                 f"token of {manifest.target_tokenizer}"
             )
+
+
+def _check_room(bundle: Bundle, tokenizer: TextTokenizer) -> None:
+    """Raise BundleError if the tokens around a text leave no room for one token of it."""
+    manifest, defaults = bundle.manifest, bundle.manifest.embedding
+    field, limit = "max_tokens", manifest.limits.max_tokens
+    prompt = defaults.prompts.get(defaults.default_prompt, "")
+    if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
+        field, limit = "max_source_tokens", manifest.limits.max_source_tokens
+    num_tokens = len(tokenizer.encode(prompt)) + sum(
+        max(len(each.source_prefix_ids) + len(each.source_suffix_ids) for each in languages)
+        for languages in (manifest.source_languages, manifest.target_languages)
+        if languages
+    )
+    if num_tokens >= limit:
+        raise BundleError(
+            f"{bundle.directory / MANIFEST_NAME}: limits.{field} is {limit}, but special tokens, "
+            f"the default prompt and tokens of languages take {num_tokens}: no room for a text"
+        )
 
 
 def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | None]:

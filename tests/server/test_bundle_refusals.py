@@ -194,3 +194,28 @@ def test_a_word_in_the_role_of_a_special_token_is_refused_by_its_field(
     assert reason == (
         f"/manifest.json: {part}.{field} is 20, which is no special token of tokenizer.json"
     )
+
+
+def test_a_limit_without_room_for_a_text_after_the_default_prompt_is_refused(
+    embedding_bundle: Path, tmp_path: Path
+):
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["embedding"] |= {"prompts": {"query": "a b c d"}, "default_prompt": "query"}
+        manifest["limits"]["max_tokens"] = 6
+
+    root = with_manifest(embedding_bundle, tmp_path, change)
+    with pytest.raises(BundleError, match="limits.max_tokens is 6, but special tokens, .* take 6"):
+        load(root)
+
+
+def test_a_limit_without_room_for_a_text_beside_tokens_of_languages_is_refused(
+    translation_bundle: Path, tmp_path: Path
+):
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["source_languages"][0]["source_prefix_ids"] = [20]
+        manifest["target_languages"][0]["source_suffix_ids"] = [21, 22]
+        manifest["limits"]["max_source_tokens"] = 4
+
+    reason = refusal(with_manifest(translation_bundle, tmp_path, change))
+    assert "limits.max_source_tokens is 4, but special tokens," in reason
+    assert reason.endswith("take 4: no room for a text")

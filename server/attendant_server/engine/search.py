@@ -204,7 +204,7 @@ class BeamSearch:
     than ``beam_size`` beams can run on, the remaining rows hold beams of probability zero.
     """
 
-    _prefixes: Mapping[Beam, tuple[int, ...]] = MappingProxyType({})
+    _prefixes: Mapping[Beam | None, tuple[int, ...]] = MappingProxyType({})
     """The running beams of the last call of `prefixes`, with their tokens."""
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
