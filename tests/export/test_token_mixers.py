@@ -39,6 +39,7 @@ def test_attention_of_whole_texts(d_model, part, seed):
 
     def build(g: Layers) -> None:
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        fused = graph_attention.norm_queries_and_keys(g, part, "a", fused)
         lengths = g.input("lengths", np.int64, 3)
         batch = g.integers(*SHAPE)
         positions = TextPositions(g, batch)
@@ -88,6 +89,7 @@ def test_attention_with_relative_positions(d_model, part, relative, seed):
 
     def build(g: Layers) -> None:
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        fused = graph_attention.norm_queries_and_keys(g, part, "a", fused)
         lengths, batch = g.input("lengths", np.int64, 3), g.integers(*SHAPE)
         bias = graph_attention.relative_bias(g, stack, "r", batch)
         positions = TextPositions(g, batch)
