@@ -16,6 +16,7 @@ from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
+from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
 from attendant_export.importers.t5 import read_t5
@@ -35,6 +36,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "modernbert": read_modernbert,
     "mpnet": read_mpnet,
     "mt5": read_t5,
+    "qwen3": read_qwen3,
     "roberta": read_roberta,
     "t5": read_t5,
     "xlm-roberta": read_roberta,
@@ -46,6 +48,7 @@ ENCODERS = (
     read_distilbert,
     read_modernbert,
     read_mpnet,
+    read_qwen3,
     read_roberta,
 )
 

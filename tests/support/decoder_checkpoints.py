@@ -1,0 +1,119 @@
+"""Tiny checkpoints of embedding models with the shape of decoders, as folders of their projects.
+
+As in `checkpoints`, names and shapes of the weights are spelled out a second time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, processors
+
+from tests.support.checkpoint_tokenizers import byte_level_bpe
+from tests.support.checkpoints import (
+    FEED_FORWARD,
+    NUM_LAYERS,
+    NUM_POSITIONS,
+    WIDTH,
+    Shapes,
+    random_tensors,
+    write_json,
+)
+
+HEADS, KEY_VALUE_HEADS, HEAD_DIM = 4, 2, 16
+END = "<|endoftext|>"
+"""The last token of texts of Qwen3-Embedding, which is also its padding."""
+QWEN3_PROMPT = "Instruct: Find the answer\nQuery:"
+QWEN3 = {
+    "model_type": "qwen3",
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000,
+    "rope_scaling": None,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "max_window_layers": NUM_LAYERS,
+    "tie_word_embeddings": True,
+}
+SIZES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KEY_VALUE_HEADS,
+    "head_dim": HEAD_DIM,
+    "intermediate_size": FEED_FORWARD,
+    "max_position_embeddings": NUM_POSITIONS,
+    "attention_bias": False,
+}
+
+
+def write_qwen3(folder: Path, max_tokens: int = 64, **fields: Any) -> Path:
+    """Write a folder of Qwen3-Embedding and return it; ``fields`` change the configuration."""
+    tokenizer = byte_level_bpe([END, "<|im_start|>", "<|im_end|>"])
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)]),
+        ]
+    )
+    special = {"pad_token": END, "eos_token": "<|im_end|>", "model_max_length": 131_072}
+    config = {**QWEN3, **SIZES, "vocab_size": tokenizer.get_vocab_size(), **fields}
+    _write(folder, tokenizer, special, config, ["post_attention_layernorm"])
+    _write_modules(folder, ["Transformer", "Pooling", "Normalize"], max_tokens)
+    pooling = {"pooling_mode_lasttoken": True, "include_prompt": True}
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    prompts = {"prompts": {"query": QWEN3_PROMPT, "document": ""}, "default_prompt_name": None}
+    write_json(folder / "config_sentence_transformers.json", prompts)
+    return folder
+
+
+def _write(
+    folder: Path,
+    tokenizer: Tokenizer,
+    special: dict[str, Any],
+    config: dict[str, Any],
+    norms: Sequence[str],
+) -> None:
+    """Write tokenizer, configuration, weights and card. ``norms`` are further norms of a layer."""
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(folder / "tokenizer_config.json", special | kind)
+    write_json(folder / "config.json", config)
+    save_file(random_tensors(_shapes(config["vocab_size"], norms)), folder / "model.safetensors")
+    (folder / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# A tiny model\n")
+
+
+def _shapes(vocab_size: int, norms: Sequence[str]) -> Shapes:
+    shapes: Shapes = {"embed_tokens.weight": (vocab_size, WIDTH), "norm.weight": (WIDTH,)}
+    queries, keys = HEADS * HEAD_DIM, KEY_VALUE_HEADS * HEAD_DIM
+    for layer in range(NUM_LAYERS):
+        name = f"layers.{layer}"
+        shapes |= {f"{name}.{norm}.weight": (WIDTH,) for norm in ("input_layernorm", *norms)}
+        shapes |= {
+            f"{name}.self_attn.q_proj.weight": (queries, WIDTH),
+            f"{name}.self_attn.k_proj.weight": (keys, WIDTH),
+            f"{name}.self_attn.v_proj.weight": (keys, WIDTH),
+            f"{name}.self_attn.o_proj.weight": (WIDTH, queries),
+            f"{name}.self_attn.q_norm.weight": (HEAD_DIM,),
+            f"{name}.self_attn.k_norm.weight": (HEAD_DIM,),
+            f"{name}.mlp.gate_proj.weight": (FEED_FORWARD, WIDTH),
+            f"{name}.mlp.up_proj.weight": (FEED_FORWARD, WIDTH),
+            f"{name}.mlp.down_proj.weight": (WIDTH, FEED_FORWARD),
+        }
+    return shapes
+
+
+def _write_modules(folder: Path, names: Sequence[str], max_tokens: int) -> None:
+    """Write the list of modules, with a folder for each but the first."""
+    paths = ["", *(f"{i}_{name}" for i, name in enumerate(names) if i)]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for i, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens})
+    for path in paths[1:]:
+        (folder / path).mkdir()
