@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from attendant_export.bundle.importing import sample_texts
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 
 from tests.support.checkpoint_tokenizers import byte_level_bpe
 from tests.support.checkpoints import (
@@ -37,6 +38,25 @@ QWEN3 = {
     "max_window_layers": NUM_LAYERS,
     "tie_word_embeddings": True,
 }
+GEMMA3_PROMPT = "task: search result | query: "
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "architectures": ["Gemma3TextModel"],
+    "hidden_activation": "gelu_pytorch_tanh",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1_000_000.0,
+    "rope_local_base_freq": 10_000.0,
+    "rope_scaling": None,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 8,
+    "query_pre_attn_scalar": 24,
+    "use_bidirectional_attention": True,
+    "attn_logit_softcapping": None,
+}
+IDENTITY = "torch.nn.modules.linear.Identity"
+GEMMA3_NORMS = "post_attention", "pre_feedforward", "post_feedforward"
+DIMENSIONS = 3 * WIDTH, WIDTH
+"""Of the dense layers of Gemma."""
 SIZES = {
     "hidden_size": WIDTH,
     "num_hidden_layers": NUM_LAYERS,
@@ -67,6 +87,47 @@ def write_qwen3(folder: Path, max_tokens: int = 64, **fields: Any) -> Path:
     prompts = {"prompts": {"query": QWEN3_PROMPT, "document": ""}, "default_prompt_name": None}
     write_json(folder / "config_sentence_transformers.json", prompts)
     return folder
+
+
+def write_gemma3(folder: Path, max_tokens: int = 64, **fields: Any) -> Path:
+    """Write a folder of EmbeddingGemma and return it; ``fields`` change the configuration."""
+    tokenizer = _gemma_tokenizer()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>"}
+    config = {**GEMMA3, **SIZES, "vocab_size": tokenizer.get_vocab_size(), **fields}
+    norms = [f"{each}_layernorm" for each in GEMMA3_NORMS]
+    _write(folder, tokenizer, special | {"model_max_length": 2048}, config, norms)
+    names = ["Transformer", "Pooling", "Dense", "Dense", "Normalize"]
+    _write_modules(folder, names, max_tokens)
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    for number, (inputs, outputs) in enumerate(zip((WIDTH, *DIMENSIONS), DIMENSIONS, strict=False)):
+        layer = folder / f"{number + 2}_Dense"
+        options = {"bias": False, "activation_function": IDENTITY}
+        widths = {"in_features": inputs, "out_features": outputs}
+        write_json(layer / "config.json", widths | options)
+        weight = {"linear.weight": (outputs, inputs)}
+        save_file(random_tensors(weight), layer / "model.safetensors")
+    prompts = {"prompts": {"query": GEMMA3_PROMPT, "document": "title: none | text: "}}
+    write_json(folder / "config_sentence_transformers.json", prompts)
+    return folder
+
+
+def _gemma_tokenizer() -> Tokenizer:
+    """BPE of whole texts whose spaces are marked, with bytes for unknown characters."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    letters = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=[*special, *letters], show_progress=False
+    )
+    tokenizer.train_from_iterator(sample_texts(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 2), ("<eos>", 1)]
+    )
+    return tokenizer
 
 
 def _write(

@@ -8,6 +8,7 @@ from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
+from attendant_export.importers.gemma3 import read_gemma3
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.m2m_100 import read_m2m_100
 from attendant_export.importers.marian import read_marian
@@ -30,6 +31,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "gemma3_text": read_gemma3,
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
@@ -46,6 +48,7 @@ ENCODERS = (
     read_albert,
     read_bert,
     read_distilbert,
+    read_gemma3,
     read_modernbert,
     read_mpnet,
     read_qwen3,
