@@ -82,9 +82,7 @@ def change_width(folder, width):
 def test_a_drawn_configuration_follows_the_original(family, seed, tmp_path):
     draw_checkpoint(tmp_path / "source", family, seed)
 
-    bundle = import_(
-        tmp_path / "source", tmp_path / "bundles", "--precisions", "fp32,fp16,int8"
-    )
+    bundle = import_(tmp_path / "source", tmp_path / "bundles", "--precisions", "fp32,fp16,int8")
 
     parity = read_manifest(bundle).parity.original
     assert (parity.num_texts > 50, parity.num_different_token_ids) == (True, 0)
