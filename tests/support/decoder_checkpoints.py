@@ -82,8 +82,7 @@ def write_qwen3(folder: Path, max_tokens: int = 64, **fields: Any) -> Path:
     config = {**QWEN3, **SIZES, "vocab_size": tokenizer.get_vocab_size(), **fields}
     _write(folder, tokenizer, special, config, ["post_attention_layernorm"])
     _write_modules(folder, ["Transformer", "Pooling", "Normalize"], max_tokens)
-    pooling = {"pooling_mode_lasttoken": True, "include_prompt": True}
-    write_json(folder / "1_Pooling" / "config.json", pooling)
+    _write_pooling(folder, "lasttoken", config["hidden_size"])
     prompts = {"prompts": {"query": QWEN3_PROMPT, "document": ""}, "default_prompt_name": None}
     write_json(folder / "config_sentence_transformers.json", prompts)
     return folder
@@ -98,7 +97,7 @@ def write_gemma3(folder: Path, max_tokens: int = 64, **fields: Any) -> Path:
     _write(folder, tokenizer, special | {"model_max_length": 2048}, config, norms)
     names = ["Transformer", "Pooling", "Dense", "Dense", "Normalize"]
     _write_modules(folder, names, max_tokens)
-    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    _write_pooling(folder, "mean_tokens", config["hidden_size"])
     for number, (inputs, outputs) in enumerate(zip((WIDTH, *DIMENSIONS), DIMENSIONS, strict=False)):
         layer = folder / f"{number + 2}_Dense"
         options = {"bias": False, "activation_function": IDENTITY}
@@ -178,3 +177,8 @@ def _write_modules(folder: Path, names: Sequence[str], max_tokens: int) -> None:
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_tokens})
     for path in paths[1:]:
         (folder / path).mkdir()
+
+
+def _write_pooling(folder: Path, mode: str, width: int) -> None:
+    pooling = {"word_embedding_dimension": width, f"pooling_mode_{mode}": True}
+    write_json(folder / "1_Pooling" / "config.json", pooling | {"include_prompt": True})
