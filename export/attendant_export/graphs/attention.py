@@ -103,13 +103,16 @@ def _attend_causally(
 
     ``ends`` are those of `TextPositions`.
     """
-    return g.op(
+    # Without outputs for keys and values, the kernel stores the scores.
+    weighted, *_ = g.ops(
         *("GroupQueryAttention", query, keys, values, "", "", *ends),
+        num_results=3,
         domain=MICROSOFT,
         num_heads=part.num_heads,
         kv_num_heads=num_key_value_heads(part),
         **_scale(part),
     )
+    return weighted
 
 
 def relative_bias(g: Layers, part: Stack, name: str, batch: str) -> str:
