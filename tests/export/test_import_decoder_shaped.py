@@ -4,6 +4,7 @@ import pytest
 import torch
 from attendant.v1.architecture_pb2 import NORM_POSITION_PRE, NORM_POSITION_SANDWICH
 from attendant.v1.embedding_pb2 import POOLING_LAST, POOLING_MEAN
+from attendant_export.__main__ import main
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_manifest.rules import MAX_TOKENS
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, processors
 
 from tests.support.checkpoints import NUM_POSITIONS, change_json
 from tests.support.decoder_checkpoints import END, write_gemma3, write_qwen3
-from tests.support.imports import read_encoder
+from tests.support.imports import import_, read_encoder
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
@@ -167,6 +168,19 @@ def test_a_checkpoint_without_a_padding_token_is_refused(qwen3):
     change_json(qwen3 / "tokenizer_config.json", pad_token=None)
     with pytest.raises(CheckpointError, match=r"neither .* nor .* has a pad_token"):
         read(qwen3)
+
+
+def test_inspect_describes_the_parts_and_the_prompts(gemma3, tmp_path, capsys):
+    main(["inspect", str(import_(gemma3, tmp_path / "bundles"))])
+    printed = capsys.readouterr().out
+    for part in (
+        "num_key_value_heads 2, query_key_norm (epsilon 1e-06)",
+        "norm_position sandwich",
+        "text vectors: ",
+        "dense_layers (d_output 96), dense_layers (d_output 32)",
+        "prompts (document 'title: none | text: '), prompts (query 'task: search result | query:",
+    ):
+        assert part in printed
 
 
 @pytest.mark.parametrize(
