@@ -178,10 +178,9 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:
     """One line for the width and one for each part of the network."""
     yield f"network     d_model {architecture.d_model}"
-    embeddings = "source_embeddings", "target_embeddings"
-    for name in (*embeddings, "encoder", "decoder", "head", "text_vectors"):
-        if architecture.HasField(name):
-            yield f"            {name.replace('_', ' ')}: {_fields(getattr(architecture, name))}"
+    for field, value in architecture.ListFields():
+        if field.message_type is not None:
+            yield f"            {field.name.replace('_', ' ')}: {_fields(value)}"
 
 
 def _fields(message: Message) -> str:
