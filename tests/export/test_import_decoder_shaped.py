@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, processors
 
 from tests.support.checkpoints import NUM_POSITIONS, change_json
-from tests.support.decoder_checkpoints import END, write_gemma3, write_qwen3
+from tests.support.decoder_checkpoints import END, QWEN3_PROMPT, write_gemma3, write_qwen3
 from tests.support.imports import import_, read_encoder
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
@@ -155,6 +155,16 @@ def test_weights_of_a_language_model_have_another_prefix_and_a_head(qwen3):
 def test_texts_of_a_tokenizer_without_an_end_have_no_special_tokens(qwen3):
     encoder = read(change_tokenizer(qwen3, processors.ByteLevel(trim_offsets=False)))
     assert encoder.model.tokens == EncoderTokens(pad_id=0, cls_id=None, sep_id=None, mask_id=None)
+
+
+def test_all_tokens_of_a_prompt_count_if_the_tokenizer_adds_no_end(qwen3):
+    change_json(qwen3 / "1_Pooling" / "config.json", include_prompt=False)
+    settings = qwen3 / "config_sentence_transformers.json"
+    change_json(settings, default_prompt_name="query")
+    with_end = read(qwen3).defaults.num_prompt_tokens
+    without_end = read(change_tokenizer(qwen3, processors.ByteLevel())).defaults.num_prompt_tokens
+    tokenizer = Tokenizer.from_file(str(qwen3 / "tokenizer.json"))
+    assert with_end == without_end == len(tokenizer.encode(QWEN3_PROMPT).ids)
 
 
 def test_several_special_tokens_after_a_text_are_refused(qwen3):
