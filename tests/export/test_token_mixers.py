@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from attendant.v1.architecture_pb2 import Attention, LayerGroup, Stack
+from attendant.v1.architecture_pb2 import Attention, HeadNorm, LayerGroup, Stack
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
 from attendant_export.models.attention import MultiHeadAttention
+from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.relative_positions import RelativePositions, relative_positions
+from attendant_export.models.shapes import transformer
 from attendant_export.models.ssru import Ssru
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,7 @@ def test_attention_of_whole_texts(d_model, part, seed):
 
     def build(g: Layers) -> None:
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        fused = graph_attention.norm_queries_and_keys(g, part, "a", fused)
         lengths = g.input("lengths", np.int64, 3)
         batch = g.integers(*SHAPE)
         positions = TextPositions(g, batch)
@@ -88,6 +91,7 @@ def test_attention_with_relative_positions(d_model, part, relative, seed):
 
     def build(g: Layers) -> None:
         fused = g.linear(g.input("x", np.float32, "rows", d_model), "a.query_key_value")
+        fused = graph_attention.norm_queries_and_keys(g, part, "a", fused)
         lengths, batch = g.input("lengths", np.int64, 3), g.integers(*SHAPE)
         bias = graph_attention.relative_bias(g, stack, "r", batch)
         positions = TextPositions(g, batch)
@@ -145,6 +149,33 @@ def test_attention_to_a_cached_past(d_model, part, relative, seed):
         )
         keys, values = found["new_keys"], found["new_values"]
         assert_close(found["found"], expected[:, i])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_key_value_heads": 3}, "Attention.num_key_value_heads: 3 does not divide 4 heads"),
+        ({"query_key_norm": HeadNorm()}, "HeadNorm.epsilon: 0.0 is not positive"),
+    ],
+)
+def test_an_attention_names_the_field_that_it_does_not_support(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(Attention(num_heads=4, head_dim=8, **fields), 8)
+
+
+@pytest.mark.parametrize("name", ["self_attention", "cross_attention"])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_key_value_heads": 1}, "num_key_value_heads: 1 is not supported in a decoder"),
+        ({"query_key_norm": HeadNorm(epsilon=1)}, "query_key_norm: is not supported in a decoder"),
+    ],
+)
+def test_a_decoder_has_neither_grouped_heads_nor_their_norms(name, fields, message):
+    network = transformer(20, d_model=16, num_heads=2)
+    getattr(network.decoder.groups[0], name).MergeFrom(Attention(**fields))
+    with pytest.raises(ValueError, match=message):
+        EncoderDecoder(network)
 
 
 @some.random_parts

@@ -11,6 +11,7 @@ from attendant.v1.architecture_pb2 import (
     NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
+    NORM_POSITION_SANDWICH,
     POSITION_KIND_LEARNED,
     POSITION_KIND_UNSPECIFIED,
     Architecture,
@@ -63,10 +64,10 @@ def attentions(
 ) -> Attention:
     """Heads of any width. Those with a cache have widths that its kernel supports.
 
-    Only encoders have rotary positions and local attention.
+    Only encoders have rotary positions, local attention, grouped heads and norms of heads.
     """
     part = Attention(
-        num_heads=draw(st.integers(1, 3)),
+        num_heads=draw(st.integers(1, 4)),
         head_dim=draw(st.sampled_from([8, 16, 24] if is_cached else [1, 3, 8, 10])),
         has_bias=draw(st.booleans()),
         scale=draw(factors(0.1, 0.4)),
@@ -74,6 +75,10 @@ def attentions(
     )
     if is_in_encoder:
         part.window = draw(st.integers(0, 4))
+        divisors = [count for count in range(1, part.num_heads) if part.num_heads % count == 0]
+        part.num_key_value_heads = draw(st.sampled_from([0, part.num_heads, *divisors]))
+        if draw(st.booleans()):
+            part.query_key_norm.epsilon = draw(EPSILONS)
         if part.head_dim % 2 == 0 and draw(st.booleans()):
             part.rotary_positions.theta = draw(st.sampled_from([1.0, 50.0, 10_000.0]))
     return part
@@ -162,13 +167,15 @@ def stacks(draw: st.DrawFn, is_decoder: bool = False) -> Stack:
     if len(groups) == 2:
         groups[1].num_layers = 1
     attending = [group.self_attention for group in groups if group.HasField("self_attention")]
-    norm_position = draw(st.sampled_from([NORM_POSITION_PRE, NORM_POSITION_POST]))
+    positions = [NORM_POSITION_PRE, NORM_POSITION_POST, NORM_POSITION_SANDWICH]
+    norm_position = draw(st.sampled_from(positions))
     groups[0].lacks_mixer_norm = norm_position == NORM_POSITION_PRE and draw(st.booleans())
     relative = draw(st.none() | relative_positions()) if attending else None
     if relative is not None:
-        attending[-1].num_heads = attending[0].num_heads
         for attention in attending:
             attention.window = 0
+            if attention.num_heads != attending[0].num_heads:
+                attention.num_heads, attention.num_key_value_heads = attending[0].num_heads, 0
     return Stack(
         groups=groups,
         norm_position=norm_position,

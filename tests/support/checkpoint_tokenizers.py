@@ -15,7 +15,7 @@ from tokenizers import (
 
 def roberta() -> Tokenizer:
     """Byte-level BPE."""
-    tokenizer = _byte_level_bpe(["<s>", "<pad>", "</s>", "<unk>"])
+    tokenizer = byte_level_bpe(["<s>", "<pad>", "</s>", "<unk>"])
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", 2), ("<s>", 0), add_prefix_space=False
     )
@@ -24,7 +24,7 @@ def roberta() -> Tokenizer:
 
 def modernbert() -> Tokenizer:
     """Byte-level BPE with the special tokens of BERT."""
-    tokenizer = _byte_level_bpe(["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
+    tokenizer = byte_level_bpe(["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
@@ -32,7 +32,8 @@ def modernbert() -> Tokenizer:
     return _with_mask(tokenizer, "[MASK]")
 
 
-def _byte_level_bpe(special_tokens: list[str]) -> Tokenizer:
+def byte_level_bpe(special_tokens: list[str]) -> Tokenizer:
+    """Byte-level BPE without special tokens around a text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -178,18 +178,26 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:
     """One line for the width and one for each part of the network."""
     yield f"network     d_model {architecture.d_model}"
-    for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
-        if architecture.HasField(name):
-            yield f"            {name.replace('_', ' ')}: {_fields(getattr(architecture, name))}"
+    for field, value in architecture.ListFields():
+        if field.message_type is not None:
+            yield f"            {field.name.replace('_', ' ')}: {_fields(value)}"
 
 
 def _fields(message: Message) -> str:
     """Names and values of all fields; nested messages are in brackets."""
     return ", ".join(
-        f"{field.name} {_value(field, each)}"
+        f"{field.name} {each}"
         for field, value in message.ListFields()
-        for each in ([value] if not field.is_repeated else value)
+        for each in _values(field, value)
     )
+
+
+def _values(field: FieldDescriptor, value: Any) -> Iterator[str]:
+    """The values of a field. A map, such as that of prompts, is from names to texts."""
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        yield from (f"({name} {value[name]!r})" for name in sorted(value))
+        return
+    yield from (_value(field, each) for each in (value if field.is_repeated else [value]))
 
 
 def _value(field: FieldDescriptor, value: Any) -> str:

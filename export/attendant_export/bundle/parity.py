@@ -61,7 +61,10 @@ def measure_embedding_parity(
     `EmbeddingVerifier.verify`, and BundleError for reference outputs that cannot be read.
     """
     special = manifest.special_tokens
-    tokens = EncoderTokens(special.pad_id, special.cls_id, special.sep_id, special.mask_id)
+    stated = {field.name: token_id for field, token_id in special.ListFields()}
+    tokens = EncoderTokens(
+        special.pad_id, *(stated.get(name) for name in ("cls_id", "sep_id", "mask_id"))
+    )
     model = Encoder(manifest.architecture, tokens).eval()
     model.load_state_dict(parameters)
     texts = read_embedding_outputs(folder, manifest)["texts"]

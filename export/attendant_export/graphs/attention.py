@@ -12,11 +12,12 @@ from attendant.v1.architecture_pb2 import Architecture, Attention, Stack
 from attendant_export.graphs.builder import MICROSOFT
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
+from attendant_export.models.attention import num_key_value_heads, projection_widths
 from attendant_export.models.relative_positions import buckets
 from attendant_export.models.unsupported import unsupported
 
 HEAD_DIM_MULTIPLE = 8
-"""`attend_past` supports only widths of a head that are multiples of this, as does its kernel."""
+"""The kernel of `attend_past` supports only widths of a head that are multiples of this."""
 
 
 def check_decoder_heads(architecture: Architecture) -> None:
@@ -33,6 +34,23 @@ def _check_cached_head(part: Attention) -> None:
         raise unsupported(part, "head_dim", problem)
 
 
+def norm_queries_and_keys(g: Layers, part: Attention, name: str, fused: str) -> str:
+    """``fused`` (rows, fused) after the norms of queries and keys, if ``part`` has them.
+
+    ``name`` is that of the attention in the model.
+    """
+    if not part.HasField("query_key_norm"):
+        return fused
+    widths = projection_widths(part)
+    *projected, values = g.split_into(fused, widths, axis=1)
+    normed = []
+    for x, kind, width in zip(projected, ("query", "key"), widths, strict=False):
+        heads = g.op("Reshape", x, g.integers(-1, width // part.head_dim, part.head_dim))
+        heads = g.rms_norm(heads, f"{name}.{kind}_norm", part.query_key_norm.epsilon)
+        normed.append(g.rows(heads, width))
+    return g.op("Concat", *normed, values, axis=1)
+
+
 def inner_width(part: Attention) -> int:
     """Total width of all heads."""
     return part.num_heads * part.head_dim
@@ -47,29 +65,54 @@ def attend_sequence(
     bias: str = "",
     positions: TextPositions | None = None,
 ) -> str:
-    """Self-attention of whole texts: (rows, 3 inner) to (rows, inner).
+    """Self-attention of whole texts: (rows, fused) to (rows, inner).
 
-    ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
-    causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
-    ``positions`` are needed for rotary positions and local attention.
+    The fused width is that of the heads of queries, keys and values. ``batch`` holds the shape
+    (batch, length) of the texts. ``lengths`` (batch) masks the padding; causal attention needs no
+    mask. ``bias`` (1, heads, length, length) is added to the scores. ``positions`` are needed for
+    rotary positions, local attention, and causal attention of long texts in little memory.
     """
     assert positions or not (part.window or part.HasField("rotary_positions"))
-    fused = g.by_text(query_key_value, batch)  # (batch, length, 3 inner)
-    query, keys, values = g.split(fused, 3, axis=2)
+    fused = g.by_text(query_key_value, batch)  # (batch, length, fused)
+    query, keys, values = g.split_into(fused, projection_widths(part), axis=2)
+    key_heads = num_key_value_heads(part)
     if positions is not None:
-        query, keys = positions.rotate(part, query), positions.rotate(part, keys)
+        query = positions.rotate(part, query, part.num_heads)
+        keys = positions.rotate(part, keys, key_heads)
         if part.window:
             local = positions.local(part, lengths)
             weighted = local.attend(part, query, keys, values, **_scale(part))
             return g.rows(weighted, inner_width(part))
+        if part.is_causal and not bias and part.head_dim % HEAD_DIM_MULTIPLE == 0:
+            ends = positions.ends(lengths)
+            return g.rows(_attend_causally(g, part, query, keys, values, ends), inner_width(part))
     weighted = g.op(
         *("Attention", query, keys, values, bias, "", "", "" if part.is_causal else lengths),
         q_num_heads=part.num_heads,
-        kv_num_heads=part.num_heads,
+        kv_num_heads=key_heads,
         is_causal=int(part.is_causal),
         **_scale(part),
     )  # (batch, length, inner)
     return g.rows(weighted, inner_width(part))
+
+
+def _attend_causally(
+    g: Layers, part: Attention, query: str, keys: str, values: str, ends: tuple[str, str]
+) -> str:
+    """Weighted values (batch, length, inner) by a kernel that stores no scores of all pairs.
+
+    ``ends`` are those of `TextPositions`.
+    """
+    # Without outputs for keys and values, the kernel stores the scores.
+    weighted, *_ = g.ops(
+        *("GroupQueryAttention", query, keys, values, "", "", *ends),
+        num_results=3,
+        domain=MICROSOFT,
+        num_heads=part.num_heads,
+        kv_num_heads=num_key_value_heads(part),
+        **_scale(part),
+    )
+    return weighted
 
 
 def relative_bias(g: Layers, part: Stack, name: str, batch: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from attendant.v1.architecture_pb2 import Attention
 
 from attendant_export.graphs.layers import Layers
+from attendant_export.models.attention import num_key_value_heads, projection_widths
 
 
 class LocalAttention:
@@ -39,19 +40,18 @@ class LocalAttention:
         self._num_keys = g.flat(g.op("Clip", ends, one, self._width))
 
     def attend(self, part: Attention, query: str, keys: str, values: str, **options: Any) -> str:
-        """Weighted values (batch, length, inner) of queries, keys and values of this shape.
+        """Weighted values (batch, length, inner) of queries, keys and values of whole texts.
 
         ``options`` are attributes of the attention.
         """
-        g, inner = self._g, part.num_heads * part.head_dim
-        inputs = [
-            self._blocks(query, self._queries, self._size, inner),
-            *(self._blocks(each, self._keys, self._width, inner) for each in (keys, values)),
-        ]
+        g, (inner, *key_value_widths) = self._g, projection_widths(part)
+        inputs = [self._blocks(query, self._queries, self._size, inner)]
+        for x, width in zip((keys, values), key_value_widths, strict=True):
+            inputs.append(self._blocks(x, self._keys, self._width, width))
         weighted = g.op(
             *("Attention", *inputs, self._mask, "", "", self._num_keys),
             q_num_heads=part.num_heads,
-            kv_num_heads=part.num_heads,
+            kv_num_heads=num_key_value_heads(part),
             **options,
         )  # (batch x blocks, size, inner)
         shape = self._shape(self._num_texts, g.integer(-1), g.integer(inner))
@@ -82,10 +82,10 @@ class LocalAttention:
         one = g.integer(1)
         return g.op("Reshape", repeated, self._shape(g.integer(-1), one, self._size, self._width))
 
-    def _blocks(self, x: str, positions: str, size: str, inner: int) -> str:
-        """``x`` (batch, length, inner) at some positions, as (batch x blocks, size, inner)."""
+    def _blocks(self, x: str, positions: str, size: str, width: int) -> str:
+        """``x`` (batch, length, width) at some positions, as (batch x blocks, size, width)."""
         g = self._g
-        shape = self._shape(g.integer(-1), size, g.integer(inner))
+        shape = self._shape(g.integer(-1), size, g.integer(width))
         return g.op("Reshape", g.op("Gather", x, positions, axis=1), shape)
 
     def _shape(self, *sizes: str) -> str:

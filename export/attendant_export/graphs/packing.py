@@ -40,7 +40,7 @@ class Packing:
         return self._g.op("Add", x, self._g.op("Gather", self._g.parameter(table), positions))
 
     def attend(self, _: int, part: Attention, query_key_value: str, bias: str = "") -> str:
-        """Self-attention within each text: (packed, 3 inner) to (packed, inner).
+        """Self-attention within each text: (packed, fused) to (packed, inner).
 
         ``bias`` is that of `attend_sequence`.
         """

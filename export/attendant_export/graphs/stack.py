@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 
 from attendant.v1.architecture_pb2 import (
     NORM_KIND_RMS,
-    NORM_POSITION_PRE,
+    NORM_POSITION_POST,
+    NORM_POSITION_SANDWICH,
     Attention,
     FeedForward,
     LayerGroup,
@@ -12,13 +13,14 @@ from attendant.v1.architecture_pb2 import (
 )
 
 from attendant_export.graphs import ssru
+from attendant_export.graphs.attention import norm_queries_and_keys
 from attendant_export.graphs.layers import Layers
 from attendant_export.models.stack import each_layer, running_order
 
 Sublayer = Callable[[str], str]
 """Adds the nodes of a sublayer for an input value and returns the output value."""
 Attend = Callable[[int, Attention, str], str]
-"""Adds the attention of a layer, given its number and its projected input: (rows, 3 inner) for
+"""Adds the attention of a layer, given its number and its projected input: (rows, fused) for
 self-attention, queries (rows, inner) for cross-attention. Returns (rows, inner)."""
 
 Recur = Callable[[int, str], str]
@@ -83,9 +85,11 @@ class _Layer:
 
     def self_attention(self, x: str, attend: Attend) -> str:
         def sublayer(y: str) -> str:
-            fused = self._g.linear(y, f"{self._name}.self_attention.query_key_value")
-            weighted = attend(self._number, self._group.self_attention, fused)
-            return self._g.linear(weighted, f"{self._name}.self_attention.output")
+            part, name = self._group.self_attention, f"{self._name}.self_attention"
+            fused = self._g.linear(y, f"{name}.query_key_value")
+            fused = norm_queries_and_keys(self._g, part, name, fused)
+            weighted = attend(self._number, part, fused)
+            return self._g.linear(weighted, f"{name}.output")
 
         has_norm = not self._group.lacks_mixer_norm
         return self._residual(x, "self_attention_residual", sublayer, has_norm)
@@ -114,6 +118,9 @@ class _Layer:
 
     def _residual(self, x: str, name: str, sublayer: Sublayer, has_norm: bool = True) -> str:
         g, part, norm = self._g, self._part, f"{self._name}.{name}.norm"
-        if part.norm_position == NORM_POSITION_PRE:
-            return g.op("Add", x, sublayer(_norm(g, part, norm, x) if has_norm else x))
-        return _norm(g, part, norm, g.op("Add", x, sublayer(x)))
+        if part.norm_position == NORM_POSITION_POST:
+            return _norm(g, part, norm, g.op("Add", x, sublayer(x)))
+        y = sublayer(_norm(g, part, norm, x) if has_norm else x)
+        if part.norm_position == NORM_POSITION_SANDWICH:
+            y = _norm(g, part, f"{self._name}.{name}.output_norm", y)
+        return g.op("Add", x, y)

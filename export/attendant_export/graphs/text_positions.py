@@ -1,4 +1,4 @@
-"""Rotary positions and local attention of whole texts as graph nodes."""
+"""Positions of the tokens of whole texts as graph nodes: rotations, local attention, ends."""
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Attention
@@ -17,9 +17,10 @@ class TextPositions:
         self._g, self._batch = g, batch
         self._rotations: dict[bytes, tuple[str, str]] = {}
         self._local: dict[tuple[int, bool], LocalAttention] = {}
+        self._ends: tuple[str, str] | None = None
 
-    def rotate(self, part: Attention, x: str) -> str:
-        """Queries or keys ``x`` (batch, length, inner), rotated if ``part`` has rotary positions.
+    def rotate(self, part: Attention, x: str, num_heads: int) -> str:
+        """Queries or keys ``x`` (batch, length, width), rotated if ``part`` has rotary positions.
 
         The counterpart of `models.rotary_positions.rotate`.
         """
@@ -30,7 +31,7 @@ class TextPositions:
         if key not in self._rotations:
             self._rotations[key] = self._angles(rates)
         inputs = (x, self._g.integers(0), *self._rotations[key])
-        return self._g.op("RotaryEmbedding", *inputs, domain=MICROSOFT, num_heads=part.num_heads)
+        return self._g.op("RotaryEmbedding", *inputs, domain=MICROSOFT, num_heads=num_heads)
 
     def local(self, part: Attention, lengths: str) -> LocalAttention:
         """The local attention of texts with these ``lengths`` (batch)."""
@@ -38,6 +39,17 @@ class TextPositions:
         if key not in self._local:
             self._local[key] = LocalAttention(self._g, part, self._batch, lengths)
         return self._local[key]
+
+    def ends(self, lengths: str) -> tuple[str, str]:
+        """Positions (batch) of the last tokens of texts with these ``lengths``, and the length (1).
+
+        Both are int32.
+        """
+        if self._ends is None:
+            g, one = self._g, self._g.integers(1)
+            last, length = g.op("Sub", lengths, one), g.op("Gather", self._batch, one)
+            self._ends = g.cast(last, np.int32), g.cast(length, np.int32)
+        return self._ends
 
     def _angles(self, rates: np.ndarray) -> tuple[str, str]:
         """Cosines and sines (length, head_dim / 2), computed in fp32."""

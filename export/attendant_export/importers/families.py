@@ -8,6 +8,7 @@ from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
+from attendant_export.importers.gemma3 import read_gemma3
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.m2m_100 import read_m2m_100
 from attendant_export.importers.marian import read_marian
@@ -16,6 +17,7 @@ from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
+from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
 from attendant_export.importers.t5 import read_t5
@@ -29,12 +31,14 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "bert": read_bert,
     "camembert": read_roberta,
     "distilbert": read_distilbert,
+    "gemma3_text": read_gemma3,
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
     "modernbert": read_modernbert,
     "mpnet": read_mpnet,
     "mt5": read_t5,
+    "qwen3": read_qwen3,
     "roberta": read_roberta,
     "t5": read_t5,
     "xlm-roberta": read_roberta,
@@ -44,8 +48,10 @@ ENCODERS = (
     read_albert,
     read_bert,
     read_distilbert,
+    read_gemma3,
     read_modernbert,
     read_mpnet,
+    read_qwen3,
     read_roberta,
 )
 

@@ -12,6 +12,7 @@ from attendant.v1.embedding_pb2 import (
     POOLING_MEAN_SQRT_LENGTH,
     POOLING_WEIGHTED_MEAN,
 )
+from attendant_manifest import rules
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
@@ -22,6 +23,7 @@ from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
+from attendant_export.models.special_tokens import EncoderTokens
 
 ADDITIONAL_POOLINGS = POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LENGTH
 
@@ -62,17 +64,19 @@ def load_encoder(
     checkpoint: Checkpoint,
     weights: WeightTable,
     longest: int | None = None,
+    tokens: EncoderTokens | None = None,
 ) -> ImportedEncoder:
     """The encoder of ``architecture`` with the checkpoint's weights; raises CheckpointError.
 
     ``longest`` limits the tokens of a text if there is no table of positions, which limits them.
+    ``tokens`` are those that the tokenizer's configuration states, by default.
     """
     architecture.text_vectors.additional_poolings.extend(ADDITIONAL_POOLINGS)
-    tokens = encoder_tokens(checkpoint)
+    tokens = tokens or encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
         model = Encoder(architecture, tokens).eval()
     weights.load(model, checkpoint.weights)
     positions = max_text_tokens(architecture.source_embeddings.positions)
-    limits = (positions, longest, stated_max_tokens(checkpoint))
+    limits = (positions, longest, stated_max_tokens(checkpoint), rules.MAX_TOKENS)
     return ImportedEncoder(family, model, min(each for each in limits if each is not None))

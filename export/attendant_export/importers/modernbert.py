@@ -16,8 +16,14 @@ from attendant.v1.architecture_pb2 import (
     Stack,
 )
 
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.checkpoint import Checkpoint, Config
 from attendant_export.importers.imported import ImportedEncoder, load_encoder
+from attendant_export.importers.layer_types import (
+    GLOBAL,
+    LOCAL,
+    read_layer_types,
+    read_theta_of_type,
+)
 from attendant_export.importers.post_norm_encoder import (
     FieldNames,
     add_head,
@@ -30,8 +36,6 @@ FIELDS = FieldNames(activation="hidden_activation")
 HEAD_FIELDS = FieldNames(activation="classifier_activation")
 HEAD = "head.dense.weight"
 """A tensor that only checkpoints with a masked-language-model head have."""
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
-LAYER_TYPES = {GLOBAL: GLOBAL, LOCAL: LOCAL}
 OLD_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
 DEFAULT_THETAS = {GLOBAL: 160_000.0, LOCAL: 10_000.0}
 
@@ -97,24 +101,21 @@ def _groups(config: Config) -> list[LayerGroup]:
 def _layer_types(config: Config) -> Sequence[str]:
     """``layer_types``, or the types by the older ``global_attn_every_n_layers``."""
     num_layers = config.integer(FIELDS.num_layers)
-    types = config.get("layer_types")
-    if types is None:
-        every = config.integer("global_attn_every_n_layers", default=3)
-        return [LOCAL if i % every else GLOBAL for i in range(num_layers)]
-    if not isinstance(types, list) or len(types) != num_layers or set(types) - {*LAYER_TYPES}:
-        raise CheckpointError(
-            f"{config.path}: layer_types is {types!r}, want {num_layers} of "
-            f"{', '.join(LAYER_TYPES)}"
-        )
-    return types
+    types = read_layer_types(config, num_layers)
+    if types is not None:
+        return types
+    every = config.integer("global_attn_every_n_layers", default=3)
+    return [LOCAL if i % every else GLOBAL for i in range(num_layers)]
 
 
 def _layers(config: Config, layer_type: str) -> LayerGroup:
+    old_field, default = OLD_THETAS[layer_type], DEFAULT_THETAS[layer_type]
+    theta = read_theta_of_type(config, layer_type, old_field, default)
     attention = Attention(
         num_heads=config.integer(FIELDS.num_heads),
         head_dim=head_dim(config, FIELDS),
         has_bias=config.flag("attention_bias", default=False),
-        rotary_positions=RotaryPositions(theta=_theta(config, layer_type)),
+        rotary_positions=RotaryPositions(theta=theta),
     )
     if layer_type == LOCAL:
         # The window of the configuration counts both sides.
@@ -129,21 +130,3 @@ def _layers(config: Config, layer_type: str) -> LayerGroup:
             is_gated=True,
         ),
     )
-
-
-def _theta(config: Config, layer_type: str) -> float:
-    """The base of rotary positions, in ``rope_parameters`` or in an older field."""
-    name, parameters = f"rope_parameters.{layer_type}", config.get("rope_parameters", {})
-    if isinstance(parameters, dict) and (others := {*parameters} - {*LAYER_TYPES}):
-        raise CheckpointError(
-            f"{config.path}: rope_parameters has {', '.join(sorted(others))}, which is not "
-            f"supported; supported: {', '.join(LAYER_TYPES)}"
-        )
-    options = (parameters.get(layer_type) or {}) if isinstance(parameters, dict) else None
-    if not isinstance(options, dict):
-        raise CheckpointError(f"{config.path}: {name} is {options!r}, want an object")
-    stated = Config(config.path, {f"{name}.{key}": value for key, value in options.items()})
-    stated.require(**{f"{name}.rope_type": "default"})
-    if f"{name}.rope_theta" in stated:
-        return stated.number(f"{name}.rope_theta")
-    return config.number(OLD_THETAS[layer_type], default=DEFAULT_THETAS[layer_type])

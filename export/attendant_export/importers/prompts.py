@@ -42,7 +42,10 @@ def read_prompts(checkpoint: Checkpoint) -> Prompts:
 
 def count_prompt_tokens(checkpoint: Checkpoint, prompt: str) -> int:
     """Number of tokens of a prompt and of the special tokens before it; 0 without a prompt."""
-    return len(read_tokenizer(checkpoint).encode(prompt).ids) - 1 if prompt else 0
+    if not prompt:
+        return 0
+    encoding = read_tokenizer(checkpoint).encode(prompt)
+    return len(encoding.ids) - encoding.special_tokens_mask[-1]
 
 
 def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: int) -> None:

@@ -47,6 +47,27 @@ def encoder_tokens(checkpoint: Checkpoint) -> EncoderTokens:
     return EncoderTokens(**ids)
 
 
+def surrounding_tokens(checkpoint: Checkpoint) -> EncoderTokens:
+    """The special tokens of a model without a mask token; raises CheckpointError.
+
+    The first and the last token of a text are those that the tokenizer adds, often none.
+    """
+    encoding = read_tokenizer(checkpoint).encode("a")
+    inner = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
+    before, after = encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
+    if len(before) > 1 or len(after) > 1:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {TOKENIZER} puts {len(before)} special tokens before a text and "
+            f"{len(after)} after it; supported: at most one each"
+        )
+    return EncoderTokens(
+        pad_id=special_token_id(checkpoint, "pad"),
+        cls_id=before[0] if before else None,
+        sep_id=after[0] if after else None,
+        mask_id=None,
+    )
+
+
 def special_token_id(checkpoint: Checkpoint, name: str) -> int:
     """The id of the token that the checkpoint calls ``<name>_token``."""
     defaults = DEFAULT_TOKENS.get(checkpoint.config.get("model_type"), {})

@@ -9,10 +9,21 @@ from attendant.v1 import architecture_pb2
 from torch import Tensor, nn
 
 from attendant_export.models.rotary_positions import check_rotary_positions, rotate
-from attendant_export.models.unsupported import check_at_least_one
+from attendant_export.models.unsupported import check_at_least_one, unsupported
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one attention layer, each (batch, heads, length, head_dim)."""
+
+
+def num_key_value_heads(part: architecture_pb2.Attention) -> int:
+    """The number of heads of keys and values, which may be less than that of queries."""
+    return part.num_key_value_heads or part.num_heads
+
+
+def projection_widths(part: architecture_pb2.Attention) -> tuple[int, int, int]:
+    """The widths of queries, keys and values with all of their heads."""
+    key_value_width = num_key_value_heads(part) * part.head_dim
+    return part.num_heads * part.head_dim, key_value_width, key_value_width
 
 
 class MultiHeadAttention(nn.Module):
@@ -24,15 +35,18 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, part: architecture_pb2.Attention, d_model: int) -> None:
         super().__init__()
-        check_at_least_one(part, "num_heads", "head_dim")
-        check_rotary_positions(part)
-        self._part = part
-        self.num_heads, self.is_causal = part.num_heads, part.is_causal
-        self.inner = part.num_heads * part.head_dim
+        _check(part)
+        self._part, self._widths = part, projection_widths(part)
+        self.is_causal = part.is_causal
+        self.inner = self._widths[0]
         self.scale = part.scale or None
-        self.query_key_value = nn.Linear(d_model, 3 * self.inner, bias=part.has_bias)
+        self.query_key_value = nn.Linear(d_model, sum(self._widths), bias=part.has_bias)
+        if part.HasField("query_key_norm"):
+            epsilon = part.query_key_norm.epsilon
+            self.query_norm = nn.RMSNorm(part.head_dim, eps=epsilon)
+            self.key_norm = nn.RMSNorm(part.head_dim, eps=epsilon)
         self.output = nn.Linear(self.inner, d_model, bias=part.has_bias)
-        for weight in self.query_key_value.weight.data.split(self.inner):
+        for weight in self.query_key_value.weight.data.split(self._widths):
             nn.init.xavier_uniform_(weight)
         nn.init.xavier_uniform_(self.output.weight)
         if part.has_bias:
@@ -41,7 +55,7 @@ class MultiHeadAttention(nn.Module):
 
     def split_heads(self, x: Tensor) -> Tensor:
         """(batch, length, heads * head_dim) to (batch, heads, length, head_dim)."""
-        heads: Tensor = x.unflatten(-1, (self.num_heads, -1))
+        heads: Tensor = x.unflatten(-1, (-1, self._part.head_dim))
         return heads.transpose(1, 2)
 
     def project_memory(self, memory: Tensor) -> KeyValue:
@@ -68,7 +82,10 @@ class MultiHeadAttention(nn.Module):
         the same shape, is added to the scores. Returns the output, shaped like ``x``, and the keys
         and values including the past.
         """
-        query, keys, values = map(self.split_heads, self.query_key_value(x).chunk(3, dim=-1))
+        fused = self.query_key_value(x).split(self._widths, dim=-1)
+        query, keys, values = map(self.split_heads, fused)
+        if self._part.HasField("query_key_norm"):
+            query, keys = self.query_norm(query), self.key_norm(keys)
         if self._part.HasField("rotary_positions"):
             num_past = 0 if past is None else past[0].shape[2]
             query, keys = (rotate(self._part, each, num_past) for each in (query, keys))
@@ -95,9 +112,23 @@ class MultiHeadAttention(nn.Module):
         self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
     ) -> Tensor:
         heads = F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=self.scale
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            scale=self.scale,
+            enable_gqa=keys.shape[1] != query.shape[1],
         )
         return self.output(heads.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def _check(part: architecture_pb2.Attention) -> None:
+    check_at_least_one(part, "num_heads", "head_dim")
+    check_rotary_positions(part)
+    if part.num_heads % num_key_value_heads(part):
+        raise unsupported(part, "num_key_value_heads", f"does not divide {part.num_heads} heads")
+    if part.HasField("query_key_norm") and not part.query_key_norm.epsilon > 0:
+        raise unsupported(part.query_key_norm, "epsilon", "is not positive")
 
 
 def _causal_mask(length: int, total_length: int, device: torch.device) -> Tensor:

@@ -58,8 +58,14 @@ class Encoder(nn.Module):
             nn.init.zeros_(cast(nn.Linear, layer.feed_forward[-1]).weight)
 
     def real_tokens(self, token_ids: Tensor) -> Tensor:
-        """True where ``token_ids`` (batch, length) is not padding."""
-        return token_ids != self.tokens.pad_id
+        """True where ``token_ids`` (batch, length) is not padding.
+
+        If the padding token also ends texts, the first one of a text is its end.
+        """
+        is_padding = token_ids == self.tokens.pad_id
+        if self.tokens.pad_id == self.tokens.sep_id:
+            is_padding &= is_padding.cumsum(dim=1) > 1
+        return ~is_padding
 
     def hidden_states(
         self,

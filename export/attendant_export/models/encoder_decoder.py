@@ -145,7 +145,10 @@ def _check(architecture: Architecture) -> None:
         for part in (group.self_attention, group.cross_attention):
             if part.HasField("rotary_positions"):
                 raise ValueError("Attention.rotary_positions: is not supported in a decoder")
-            if part.window:
-                raise unsupported(part, "window", "is not supported in a decoder")
+            if part.HasField("query_key_norm"):
+                raise ValueError("Attention.query_key_norm: is not supported in a decoder")
+            for field in ("window", "num_key_value_heads"):
+                if getattr(part, field):
+                    raise unsupported(part, field, "is not supported in a decoder")
         if group.cross_attention.is_causal:
             raise unsupported(group.cross_attention, "is_causal", "is not for cross-attention")

@@ -7,6 +7,7 @@ from attendant.v1.architecture_pb2 import (
     NORM_KIND_UNSPECIFIED,
     NORM_POSITION_POST,
     NORM_POSITION_PRE,
+    NORM_POSITION_SANDWICH,
 )
 from torch import Tensor, nn
 
@@ -20,20 +21,23 @@ class Residual(nn.Module):
         self, part: architecture_pb2.Stack, d_model: int, dropout: float, has_norm: bool = True
     ) -> None:
         super().__init__()
-        if part.norm_position not in (NORM_POSITION_PRE, NORM_POSITION_POST):
+        positions = NORM_POSITION_PRE, NORM_POSITION_POST, NORM_POSITION_SANDWICH
+        if part.norm_position not in positions:
             raise unsupported(part, "norm_position")
         self.norm = _norm(part, d_model) if has_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
-        self.is_pre_norm = part.norm_position == NORM_POSITION_PRE
+        self.is_post_norm = part.norm_position == NORM_POSITION_POST
+        is_sandwich = part.norm_position == NORM_POSITION_SANDWICH
+        self.output_norm = _norm(part, d_model) if is_sandwich else nn.Identity()
 
     def before(self, x: Tensor) -> Tensor:
         """The input of the sublayer."""
-        return self.norm(x) if self.is_pre_norm else x
+        return x if self.is_post_norm else self.norm(x)
 
     def after(self, x: Tensor, y: Tensor) -> Tensor:
         """The residual stream ``x`` after the sublayer returned ``y``."""
-        x = x + self.dropout(y)
-        return x if self.is_pre_norm else self.norm(x)
+        x = x + self.dropout(self.output_norm(y))
+        return self.norm(x) if self.is_post_norm else x
 
 
 def final_norm(part: architecture_pb2.Stack, d_model: int) -> nn.Module:

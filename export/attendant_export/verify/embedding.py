@@ -170,8 +170,9 @@ class EmbeddingVerifier:
 
     def _fill(self, graphs: EmbeddingGraphs, token_ids: Sequence[int]) -> MaskedText:
         """Mask the middle token."""
-        position = len(token_ids) // 2
-        masked = [*token_ids[:position], self._model.tokens.mask_id, *token_ids[position + 1 :]]
+        position, mask_id = len(token_ids) // 2, self._model.tokens.mask_id
+        assert mask_id is not None, "a rule of manifests"
+        masked = [*token_ids[:position], mask_id, *token_ids[position + 1 :]]
         return graphs.fill(masked, position)
 
     @torch.inference_mode()

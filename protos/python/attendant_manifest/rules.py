@@ -36,7 +36,7 @@ PATH_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TRANSLATION_TOKENS = ("pad_id", "eos_id", "unk_id")
-_EMBEDDING_TOKENS = ("pad_id", "cls_id", "sep_id")
+_EMBEDDING_TOKENS = ("pad_id",)
 _POOLED_OUTPUTS = ("mean_pooled", "cls_pooled", "max_pooled")
 _ADDITIONAL_OUTPUTS = {
     embedding_pb2.POOLING_LAST: "last_pooled",

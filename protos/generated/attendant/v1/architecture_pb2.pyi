@@ -102,9 +102,11 @@ class _NormPositionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Before each sublayer, inside the residual connection."""
     NORM_POSITION_POST: _NormPosition.ValueType  # 2
     """After each sublayer and its residual connection."""
+    NORM_POSITION_SANDWICH: _NormPosition.ValueType  # 3
+    """Before and after each sublayer, both inside the residual connection ("sandwich norm")."""
 
 class NormPosition(_NormPosition, metaclass=_NormPositionEnumTypeWrapper):
-    """NormPosition is pre-norm or post-norm."""
+    """NormPosition is the position of the norms of sublayers."""
 
 NORM_POSITION_UNSPECIFIED: NormPosition.ValueType  # 0
 """Unknown: the manifest was upgraded from version 1, which does not state the position."""
@@ -112,6 +114,8 @@ NORM_POSITION_PRE: NormPosition.ValueType  # 1
 """Before each sublayer, inside the residual connection."""
 NORM_POSITION_POST: NormPosition.ValueType  # 2
 """After each sublayer and its residual connection."""
+NORM_POSITION_SANDWICH: NormPosition.ValueType  # 3
+"""Before and after each sublayer, both inside the residual connection ("sandwich norm")."""
 Global___NormPosition: typing_extensions.TypeAlias = NormPosition
 
 class _Activation:
@@ -299,7 +303,7 @@ class Stack(google.protobuf.message.Message):
     RELATIVE_POSITIONS_FIELD_NUMBER: builtins.int
     NORM_KIND_FIELD_NUMBER: builtins.int
     norm_position: Global___NormPosition.ValueType
-    """Pre-norm or post-norm."""
+    """Pre-norm, post-norm or both."""
     norm_epsilon: builtins.float
     """Epsilon that each norm adds to the variance or the mean square."""
     has_final_norm: builtins.bool
@@ -433,6 +437,8 @@ class Attention(google.protobuf.message.Message):
     IS_CAUSAL_FIELD_NUMBER: builtins.int
     ROTARY_POSITIONS_FIELD_NUMBER: builtins.int
     WINDOW_FIELD_NUMBER: builtins.int
+    NUM_KEY_VALUE_HEADS_FIELD_NUMBER: builtins.int
+    QUERY_KEY_NORM_FIELD_NUMBER: builtins.int
     num_heads: builtins.int
     """Number of heads."""
     head_dim: builtins.int
@@ -447,9 +453,17 @@ class Attention(google.protobuf.message.Message):
     """Local attention: a token attends to itself and to this number of tokens on each side. 0: no limit. For
     self-attention of an encoder only, and not with relative positions.
     """
+    num_key_value_heads: builtins.int
+    """Number of heads of keys and values ("grouped-query attention"), a divisor of num_heads. Neighbouring query heads
+    share one of them. 0 means num_heads. For self-attention of an encoder only.
+    """
     @property
     def rotary_positions(self) -> Global___RotaryPositions:
         """Rotary positions of queries and keys. Absent: none. For self-attention of an encoder only."""
+
+    @property
+    def query_key_norm(self) -> Global___HeadNorm:
+        """RMS norms of each query and each key, before rotary positions. Absent: none. For self-attention of an encoder only."""
 
     def __init__(
         self,
@@ -461,11 +475,33 @@ class Attention(google.protobuf.message.Message):
         is_causal: builtins.bool = ...,
         rotary_positions: Global___RotaryPositions | None = ...,
         window: builtins.int = ...,
+        num_key_value_heads: builtins.int = ...,
+        query_key_norm: Global___HeadNorm | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["rotary_positions", b"rotary_positions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "rotary_positions", b"rotary_positions", "scale", b"scale", "window", b"window"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["query_key_norm", b"query_key_norm", "rotary_positions", b"rotary_positions"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["has_bias", b"has_bias", "head_dim", b"head_dim", "is_causal", b"is_causal", "num_heads", b"num_heads", "num_key_value_heads", b"num_key_value_heads", "query_key_norm", b"query_key_norm", "rotary_positions", b"rotary_positions", "scale", b"scale", "window", b"window"]) -> None: ...
 
 Global___Attention: typing_extensions.TypeAlias = Attention
+
+@typing.final
+class HeadNorm(google.protobuf.message.Message):
+    """HeadNorm is an RMS norm over the channels of one head. All heads of queries share one factor for each channel, and so
+    do those of keys.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPSILON_FIELD_NUMBER: builtins.int
+    epsilon: builtins.float
+    """What is added to the mean square. Greater than 0."""
+    def __init__(
+        self,
+        *,
+        epsilon: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epsilon", b"epsilon"]) -> None: ...
+
+Global___HeadNorm: typing_extensions.TypeAlias = HeadNorm
 
 @typing.final
 class RotaryPositions(google.protobuf.message.Message):
