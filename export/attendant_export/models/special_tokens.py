@@ -14,9 +14,9 @@ class TranslationTokens:
 
 @dataclass(frozen=True, slots=True)
 class EncoderTokens:
-    """Special tokens of an encoder."""
+    """Special tokens of an encoder. None: it has no such token."""
 
     pad_id: int = 0
-    cls_id: int = 2
-    sep_id: int = 3
-    mask_id: int = 4
+    cls_id: int | None = 2
+    sep_id: int | None = 3
+    mask_id: int | None = 4
