@@ -156,8 +156,8 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
         names = ", ".join(module.name for module in modules)
         raise CheckpointError(
-            f"{path}: the modules {names} are not supported; supported: Transformer and Pooling, "
-            f"or {STATIC}; then any number of Dense, and Normalize or no more"
+            f"{path}: the modules {names} are not supported; supported: Transformer, Pooling "
+            f"or {STATIC}, then any number of Dense, and Normalize or no more"
         )
     first = modules[0]
     if first.path != "" and first.name != STATIC:
