@@ -1,4 +1,4 @@
-"""Tiny folders of static embeddings, written file by file as Model2Vec and sentence-transformers do.
+"""Tiny folders of static embeddings, written as Model2Vec and sentence-transformers write them.
 
 The vectors are random.
 """
