@@ -56,7 +56,8 @@ def test_drawn_models_follow_model2vec(seed, tmp_path):
     pytest.importorskip("model2vec")
     tokenizer = list(TOKENIZERS.values())[seed % len(TOKENIZERS)]()
     tensors = drawn_tensors(seed, tokenizer.get_vocab_size())
-    source = write_model2vec(tmp_path / "source", tokenizer, tensors, normalize=bool(seed % 2))
+    limits = {"max_length": (100, 512, None)[seed % 3], "normalize": bool(seed % 2)}
+    source = write_model2vec(tmp_path / "source", tokenizer, tensors, **limits)
 
     bundle = import_(source, tmp_path / "bundles", "--precisions", "fp32,int8,fp16")
 
@@ -156,7 +157,10 @@ def test_without_the_original_package_a_model_is_not_compared(tmp_path, monkeypa
 
 TABLE = random_table(200)
 BROKEN = {
-    "another tensor": ({"embeddings": TABLE, "head": TABLE.clone()}, "the weights are embeddings, head; "),
+    "another tensor": (
+        {"embeddings": TABLE, "head": TABLE.clone()},
+        "the weights are embeddings, head; ",
+    ),
     "no table": ({"weights": TABLE[:, 0].contiguous()}, "the weights weights lack embeddings"),
     "a flat table": ({"embeddings": TABLE[0].clone()}, "embeddings is (24,), want (tokens, dim"),
     "rows outside the table": (

@@ -62,7 +62,9 @@ class Model2VecOriginal:
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
         """The vectors of texts: (texts, dimension), not normalized."""
-        return np.asarray(self._model.encode(list(texts), normalize=False), np.float32)
+        # With a limit, it would also cut characters, by the median length of its tokens.
+        vectors = self._model.encode(list(texts), normalize=False, max_length=None)
+        return np.asarray(vectors, np.float32)
 
 
 class SentenceTransformersOriginal:
