@@ -33,8 +33,8 @@ def checkpoints(tmp_path_factory):
     """A folder of Model2Vec for each tokenizer, and one of sentence-transformers."""
     root = tmp_path_factory.mktemp("checkpoints")
     for number, (tokenizer, name) in enumerate(NAMES.items()):
-        fields = {"normalize": bool(number % 2), "max_length": MAX_TOKENS}
-        write_model2vec(root / name, TOKENIZERS[tokenizer](), **fields)
+        made, normalizes = TOKENIZERS[tokenizer](), bool(number % 2)
+        write_model2vec(root / name, made, normalize=normalizes, max_length=MAX_TOKENS)
     write_static_transformer(root / "st", word_piece())
     return root
 
