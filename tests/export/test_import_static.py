@@ -56,8 +56,10 @@ def test_drawn_models_follow_model2vec(seed, tmp_path):
     pytest.importorskip("model2vec")
     tokenizer = list(TOKENIZERS.values())[seed % len(TOKENIZERS)]()
     tensors = drawn_tensors(seed, tokenizer.get_vocab_size())
-    limits = {"max_length": (100, 512, None)[seed % 3], "normalize": bool(seed % 2)}
-    source = write_model2vec(tmp_path / "source", tokenizer, tensors, **limits)
+    limit = (100, 512, None)[seed % 3]
+    source = write_model2vec(
+        tmp_path / "source", tokenizer, tensors, normalize=bool(seed % 2), max_length=limit
+    )
 
     bundle = import_(source, tmp_path / "bundles", "--precisions", "fp32,int8,fp16")
 
@@ -67,7 +69,7 @@ def test_drawn_models_follow_model2vec(seed, tmp_path):
     cosines = {each.precision: each.embeddings.min_cosine for each in parity.vectors}
     assert cosines["fp32"] >= 0.99999
     assert cosines["fp16"] >= 0.9999
-    assert cosines["int8"] >= 0.98
+    assert cosines["int8"] >= 0.999
     assert verify_against(bundle, str(source))[0].startswith("model2vec")
 
 

@@ -30,7 +30,7 @@ def text_vectors(
 
 
 class _Poolings:
-    """Poolings of each text's tokens, without those of its prompt."""
+    """Poolings of each text's tokens, without those of its prompt and the excluded one."""
 
     def __init__(
         self, g: Layers, part: TextVectors, token_ids: str, hidden: str, batch: str, lengths: str

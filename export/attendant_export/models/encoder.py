@@ -1,5 +1,7 @@
 """Encoders, such as BERT (Devlin et al., 2019), with a masked-language-model head and pooling.
 
+Static embeddings are encoders without layers.
+
 Depends on tensors only, not on tokenizers, files or training.
 """
 
