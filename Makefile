@@ -43,7 +43,7 @@ DEV_TOOLS := 'grafana-foundation-sdk==1769699379!11.6.0' hypothesis==6.170.15 im
 	types-grpcio-reflection==1.0.0.20260508 types-grpcio-status==1.0.0.20260408 \
 	types-protobuf==7.35.1.20260906 types-PyYAML==6.0.12.20261113 types-tqdm==4.70.0.20261106
 # What imported models are compared with, in the versions that docs/models.md names.
-ORIGINALS := ctranslate2==4.8.5 sacremoses==0.2.0 sentencepiece==0.2.3 transformers==5.24.0
+ORIGINALS := ctranslate2==4.8.5 model2vec==0.10.0 sacremoses==0.2.0 sentencepiece==0.2.3 transformers==5.24.0
 BUF := @bufbuild/buf@1.75.0
 # What Node loads the contract with, for docs/other-languages.md.
 NODE_GRPC := @grpc/grpc-js@1.14.7 @grpc/proto-loader@0.8.1

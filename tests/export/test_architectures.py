@@ -279,6 +279,11 @@ def test_relative_positions_need_a_layer_with_self_attention():
 def test_parts_that_a_model_needs_are_named_if_they_are_missing():
     with pytest.raises(ValueError, match=r"Architecture.target_embeddings: missing"):
         EncoderDecoder(bert(50, 16, 2, 32, 1))
+    for stack in ("encoder", "decoder"):
+        architecture = encoder_decoder()
+        del getattr(architecture, stack).groups[:]
+        with pytest.raises(ValueError, match=r"Stack.groups: missing"):
+            EncoderDecoder(architecture)
     with pytest.raises(ValueError, match=r"Architecture.decoder: is not for an encoder"):
         Encoder(encoder_decoder())
 

@@ -162,18 +162,25 @@ def test_text_vectors(d_model, part, num_prompt_tokens, seed):
     network = Architecture(d_model=d_model, text_vectors=part)
     hidden, skipped = random_states(seed, *SHAPE, d_model), np.full(3, num_prompt_tokens)
     poolings = poolings_of(network)
+    token_ids = np.random.default_rng(seed).integers(0, 4, SHAPE)
+    is_excluded = None
+    if part.HasField("excluded_token_id"):
+        is_excluded = torch.from_numpy(token_ids == part.excluded_token_id)
 
     def build(g: Layers) -> None:
         x = g.input("x", np.float32, *SHAPE, d_model)
         lengths = g.input("lengths", np.int64, 3)
-        found = graph_text_vectors.text_vectors(g, network, x, g.integers(*SHAPE), lengths)
+        tokens = g.input("token_ids", np.int64, *SHAPE)
+        shape = g.integers(*SHAPE)
+        found = graph_text_vectors.text_vectors(g, network, tokens, x, shape, lengths)
         for name, value in found.items():
             g.output(name, g.op("Identity", value), np.float32, 3, text_dimension(network))
 
     inputs = {"num_prompt_tokens": skipped} if part.excludes_prompt else {}
     parameters = named(module, "dense")
-    found = run_graph(build, parameters, x=hidden.numpy(), lengths=LENGTHS, **inputs)
+    inputs |= {"token_ids": token_ids, "x": hidden.numpy(), "lengths": LENGTHS}
+    found = run_graph(build, parameters, **inputs)
     mask, first = torch.from_numpy(IS_REAL), num_prompt_tokens if part.excludes_prompt else 0
     assert set(found) == set(poolings)
     for name in poolings:
-        assert_close(found[name], module(pool(hidden, mask, name, first)))
+        assert_close(found[name], module(pool(hidden, mask, name, first, is_excluded)))

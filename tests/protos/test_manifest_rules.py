@@ -327,6 +327,30 @@ def test_poolings_without_the_default_prompt_need_its_number_of_tokens():
     assert not list(problems(manifest))
 
 
+def test_static_embeddings_have_no_layers_and_few_special_tokens():
+    manifest = parse_manifest(json.dumps(embedding_manifest()))
+    del manifest.architecture.encoder.groups[:]
+    for name in ("cls_id", "sep_id", "mask_id"):
+        manifest.special_tokens.ClearField(name)
+    for precision in manifest.precisions:
+        precision.ClearField("mlm_head")
+        outputs = precision.embedder.outputs
+        for output in [each for each in outputs if each.startswith("hidden_") and each[7:] != "0"]:
+            outputs.remove(output)
+    assert not list(problems(manifest))
+
+
+def test_poolings_leave_out_a_token_of_the_vocabulary():
+    manifest = parse_manifest(json.dumps(embedding_manifest()))
+    vectors, source = manifest.architecture.text_vectors, manifest.architecture.source_embeddings
+    vectors.excluded_token_id = source.vocab_size - 1
+    assert not list(problems(manifest))
+    vectors.excluded_token_id = source.vocab_size
+    assert list(problems(manifest)) == [
+        "architecture.text_vectors.excluded_token_id is outside the vocabulary"
+    ]
+
+
 @pytest.mark.parametrize("output", ["hidden_2", "hidden_3"])
 def test_an_output_that_an_embedder_lacks_or_has_in_addition_is_named(output: str):
     manifest = parse_manifest(json.dumps(embedding_manifest()))

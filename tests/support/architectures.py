@@ -210,18 +210,21 @@ def text_vectors() -> st.SearchStrategy[TextVectors]:
         additional_poolings=st.lists(st.sampled_from(additional), unique=True),
         dense_layers=st.lists(dense, max_size=2),
         excludes_prompt=st.booleans(),
+        excluded_token_id=st.none() | st.integers(0, 3),
     )
 
 
 @st.composite
 def encoders(draw: st.DrawFn) -> Architecture:
+    """Encoders, also without layers."""
     d_model = draw(st.sampled_from(WIDTHS))
     source = draw(embeddings(d_model, is_alone=True))
     return Architecture(
         d_model=d_model,
         source_embeddings=source,
-        encoder=draw(stacks()),
+        encoder=draw(stacks() | st.builds(Stack, norm_epsilon=EPSILONS)),
         head=draw(heads(needs_transform=source.d_embedding not in (0, d_model))),
+        text_vectors=TextVectors(excluded_token_id=draw(st.none() | st.integers(0, 11))),
     )
 
 

@@ -67,7 +67,7 @@ class Draft:
         texts = self.texts[: 2 * NUM_REFERENCE_TEXTS]
         limit = min(MAX_REFERENCE_TOKENS, max_tokens)
         encoded = {text: source_token_ids(self.manifest, tokenizer, text) for text in texts}
-        short = [(text, ids) for text, ids in encoded.items() if len(ids) <= limit]
+        short = [(text, ids) for text, ids in encoded.items() if 0 < len(ids) <= limit]
         if not short:
             raise ValueError(f"no reference text has at most {limit} tokens: use a larger limit")
         return dict(short[:NUM_REFERENCE_TEXTS])

@@ -237,8 +237,8 @@ def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) ->
     apart = np.linalg.norm(first - components, axis=1)
     moved = largest(
         [
-            *(apart / np.linalg.norm(components, axis=1)),
-            *(np.abs(np.linalg.norm(found, axis=1) - norms) / norms),
+            *_relative(apart, np.linalg.norm(components, axis=1)),
+            *_relative(np.abs(np.linalg.norm(found, axis=1) - norms), norms),
         ]
     )
     if not (moved <= limit):
@@ -246,3 +246,8 @@ def _check_vectors(precision: str, found: FloatArray, stored: dict[str, Any]) ->
             f"{precision}: reference vectors differ by {moved:.2%}; the bound is {limit:.2%}"
         )
     return limit
+
+
+def _relative(differences: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Differences relative to sizes; to 1 where the size is zero, as for a text without tokens."""
+    return np.asarray(differences / np.where(sizes == 0, 1, sizes))

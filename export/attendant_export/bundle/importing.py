@@ -38,7 +38,6 @@ from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
-from attendant_export.importers.special_tokens import read_tokenizer
 from attendant_export.verify.original import OriginalError
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     languages = _languages(imported, checkpoint, card, options)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
     if isinstance(imported, ImportedEncoder):
-        check_room(checkpoint, imported.defaults, max_tokens)
+        check_room(imported.tokenizer, imported.defaults, max_tokens)
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -115,7 +114,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         if isinstance(imported, ImportedTranslator):
             export: ModelExport = _new_translator(imported, draft)
         else:
-            export = _new_encoder(imported, checkpoint, draft)
+            export = EmbeddingExport(imported.model, imported.tokenizer, draft, imported.defaults)
         written = write_precisions(export, draft)
         outputs = export.reference_outputs()
         del imported, export  # Free the model before the original implementation loads its own.
@@ -220,13 +219,6 @@ def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationEx
     if tokenizers.target_tokens != tokenizers.source_tokens:
         manifest.target_special_tokens.CopyFrom(tokenizers.target_tokens)
     return export
-
-
-def _new_encoder(
-    imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft
-) -> EmbeddingExport:
-    tokenizer = read_tokenizer(checkpoint)
-    return EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
 
 
 def _compare_with_original(

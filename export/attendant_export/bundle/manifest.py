@@ -178,9 +178,9 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:
     """One line for the width and one for each part of the network."""
     yield f"network     d_model {architecture.d_model}"
-    for field, value in architecture.ListFields():
+    for field, part in architecture.ListFields():
         if field.message_type is not None:
-            yield f"            {field.name.replace('_', ' ')}: {_fields(value)}"
+            yield f"            {field.name.replace('_', ' ')}: {_fields(part) or 'empty'}"
 
 
 def _fields(message: Message) -> str:

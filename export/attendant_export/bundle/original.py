@@ -30,8 +30,9 @@ from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_
 from attendant_export.importers.marian_options import is_marian, read_options
 from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
+from attendant_export.importers.static_embedding import is_model2vec, is_static
 from attendant_export.models.text_vectors import POOLINGS
-from attendant_export.verify import ctranslate2_original, original
+from attendant_export.verify import ctranslate2_original, original, static_original
 from attendant_export.verify.ctranslate2_original import (
     CTranslate2Translator,
     FolderTokens,
@@ -43,6 +44,11 @@ from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
+from attendant_export.verify.static_original import (
+    Model2VecOriginal,
+    SentenceTransformersOriginal,
+    compare_static,
+)
 
 
 def is_original_installed(checkpoint: Path) -> bool:
@@ -50,7 +56,15 @@ def is_original_installed(checkpoint: Path) -> bool:
     files = Checkpoint(checkpoint)
     if is_ctranslate2(files):
         return ctranslate2_original.is_installed()
+    if is_static(files):
+        return static_original.is_installed(_static_original(files).implementation)
     return is_marian(files) or original.is_installed()
+
+
+def _static_original(
+    checkpoint: Checkpoint,
+) -> type[Model2VecOriginal | SentenceTransformersOriginal]:
+    return Model2VecOriginal if is_model2vec(checkpoint) else SentenceTransformersOriginal
 
 
 def compare_model(
@@ -67,6 +81,10 @@ def compare_model(
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+        if is_static(files := Checkpoint(checkpoint)):
+            kind = _static_original(files)
+            is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
+            return compare_static(kind(checkpoint), texts, encoders, is_normalized)
         return compare_with_original(
             *(OriginalEncoder(checkpoint), texts, encoders),
             POOLINGS[manifest.embedding.pooling],

@@ -44,9 +44,8 @@ def special_token_id(tokenizer: Tokenizer, token: str) -> int:
 def unknown_token_id(tokenizer: Tokenizer) -> int | None:
     """The id of the token for text outside the vocabulary; None if there is no such token."""
     model = json.loads(tokenizer.to_str())["model"]
-    if (token := model.get("unk_token")) is not None:
-        return special_token_id(tokenizer, token)
-    unk_id: int | None = model.get("unk_id")
+    token = model.get("unk_token")
+    unk_id: int | None = model.get("unk_id") if token is None else tokenizer.token_to_id(token)
     return unk_id
 
 

@@ -33,7 +33,8 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
     states[-1] = final_norm(g, stack, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
     dimension = text_dimension(architecture)
-    for name, vector in text_vectors(g, architecture, hidden[-1], batch, lengths).items():
+    pooled = text_vectors(g, architecture, token_ids, hidden[-1], batch, lengths)
+    for name, vector in pooled.items():
         g.output(f"{name}_pooled", vector, np.float32, "batch", dimension)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)

@@ -14,14 +14,15 @@ NUM_PROMPT_TOKENS = "num_prompt_tokens"
 
 
 def text_vectors(
-    g: Layers, architecture: Architecture, hidden: str, batch: str, lengths: str
+    g: Layers, architecture: Architecture, token_ids: str, hidden: str, batch: str, lengths: str
 ) -> dict[Pooling, str]:
     """Each pooling of ``hidden`` (batch, length, d_model) in fp32 as (batch, dimension).
 
-    ``batch`` holds the shape (batch, length). The dense layers compute in fp32, too.
+    ``token_ids`` are (batch, length), the shape that ``batch`` holds. The dense layers compute in
+    fp32, too.
     """
     part = architecture.text_vectors
-    poolings = _Poolings(g, hidden, batch, lengths, part.excludes_prompt)
+    poolings = _Poolings(g, part, token_ids, hidden, batch, lengths)
     return {
         name: _dense_layers(g, part, _POOLINGS[name](poolings))
         for name in poolings_of(architecture)
@@ -29,23 +30,31 @@ def text_vectors(
 
 
 class _Poolings:
-    """Poolings of each text's tokens, without those of its prompt."""
+    """Poolings of each text's tokens, without those of its prompt and the excluded one."""
 
     def __init__(
-        self, g: Layers, hidden: str, batch: str, lengths: str, excludes_prompt: bool
+        self, g: Layers, part: TextVectors, token_ids: str, hidden: str, batch: str, lengths: str
     ) -> None:
         self._g, self._hidden, self._batch, self._lengths = g, hidden, batch, lengths
         self._starts = ""
         is_real = g.is_real(batch, lengths)
-        if excludes_prompt:
+        if part.excludes_prompt:
             prompts = g.input(NUM_PROMPT_TOKENS, np.int64, "batch")
             self._starts = g.op("Min", prompts, self._last())  # (batch)
             is_real = g.op("And", is_real, self._compare("GreaterOrEqual", self._starts))
+        self._has_any = ""
+        counts = lengths if not part.excludes_prompt else g.op("Sub", lengths, self._starts)
+        if part.HasField("excluded_token_id"):
+            is_excluded = g.op("Equal", token_ids, g.integer(part.excluded_token_id))
+            is_real = g.op("And", is_real, g.op("Not", is_excluded))
+            counts = g.op("ReduceSum", g.cast(is_real, np.int64), g.integers(1), keepdims=0)
+            has_any = g.op("Greater", counts, g.integer(0))
+            self._has_any = g.op("Unsqueeze", has_any, g.integers(1))  # (batch, 1)
+            counts = g.op("Max", counts, g.integer(1))
         self._is_real = g.op("Unsqueeze", is_real, g.integers(2))  # (batch, length, 1)
-        counts = lengths if not excludes_prompt else g.op("Sub", lengths, self._starts)
         self._counts = g.op("Unsqueeze", counts, g.integers(1))  # (batch, 1)
-        zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
-        terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (zero, lowest))
+        self._zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
+        terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (self._zero, lowest))
         self._terms, self._candidates = terms, candidates
         self._total = self._sum(terms)
 
@@ -62,10 +71,14 @@ class _Poolings:
         column = g.op("Unsqueeze", g.cast(numbers, np.float32), g.integers(1))  # (length, 1)
         zero = g.constant(np.array(0, np.float32))
         weights = g.op("Where", self._is_real, column, zero)  # (batch, length, 1)
-        return g.op("Div", self._sum(g.op("Mul", self._terms, weights)), self._sum(weights))
+        total = self._sum(weights)
+        if self._has_any:
+            total = g.op("Max", total, g.constant(np.array(1, np.float32)))
+        return g.op("Div", self._sum(g.op("Mul", self._terms, weights)), total)
 
     def max(self) -> str:
-        return self._g.op("ReduceMax", self._candidates, self._g.integers(1), keepdims=0)
+        largest = self._g.op("ReduceMax", self._candidates, self._g.integers(1), keepdims=0)
+        return self._g.op("Where", self._has_any, largest, self._zero) if self._has_any else largest
 
     def cls(self) -> str:
         if self._starts:

@@ -20,6 +20,7 @@ from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
 from attendant_export.importers.task_heads import leave_out_task_head
 
@@ -35,6 +36,7 @@ FAMILIES: Mapping[str, Callable[[Checkpoint], Imported]] = {
     "m2m_100": read_m2m_100,
     "marian": read_marian,
     "mbart": read_mbart,
+    "model2vec": read_static,
     "modernbert": read_modernbert,
     "mpnet": read_mpnet,
     "mt5": read_t5,
@@ -79,10 +81,12 @@ def read_model(
     if read in ENCODERS:
         leave_out_task_head(checkpoint, without_head)
     imported = read(checkpoint)
-    if isinstance(imported, ImportedEncoder) and is_sentence_transformer(checkpoint):
-        return with_defaults(imported, checkpoint)
-    return imported
+    if read is read_static or not isinstance(imported, ImportedEncoder):
+        return imported
+    return with_defaults(imported, checkpoint) if is_sentence_transformer(checkpoint) else imported
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
+    if is_static(checkpoint):
+        return read_static
     return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]

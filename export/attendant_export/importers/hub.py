@@ -40,8 +40,9 @@ from attendant_export.importers.checkpoint import CONFIG, Checkpoint, Checkpoint
 HTTP_LOGGERS = ("httpx", "httpx2")
 """Loggers of the HTTP libraries of different versions."""
 DISK_WARNING = "Not enough free disk space"
-VOCABULARIES = (".spm", "_vocabulary.txt", "_vocabulary.json")
-"""Ends of names of vocabularies in formats without a configuration: Marian's, CTranslate2's."""
+OTHER_FILES = (".spm", "_vocabulary.txt", "_vocabulary.json", "modules.json")
+"""Ends of names of files in formats without a configuration: vocabularies of Marian and of
+CTranslate2, modules of static embeddings."""
 LISTINGS = ".attendant"
 """The folder of listings in that of a model in the cache."""
 URL = re.compile(r"\W*(https?://|\(…\)).*")
@@ -64,7 +65,7 @@ class HubCheckpoint(Checkpoint):
         first = _find_config(name, revision)
         if first is None:
             self._listing = _list(name, revision)
-            first = _find_vocabulary(name, self._listing)
+            first = _find_other(name, self._listing)
         # The cache has one folder for each commit, with the commit as its name.
         super().__init__(first.parent, source=name, revision=first.parent.name)
 
@@ -99,9 +100,9 @@ def _find_config(name: str, revision: str | None) -> Path | None:
         return None
 
 
-def _find_vocabulary(name: str, listing: Listing) -> Path:
-    """The path of a vocabulary, which models of formats without a configuration have."""
-    files = [file for file in listing.names if file.endswith(VOCABULARIES) and "/" not in file]
+def _find_other(name: str, listing: Listing) -> Path:
+    """The path of a file that models of formats without a configuration have at the top."""
+    files = [file for file in listing.names if file.endswith(OTHER_FILES) and "/" not in file]
     path = _download(name, min(files), listing.commit) if files else None
     if path is None:
         raise CheckpointError(f"{name}: {CONFIG} is missing")

@@ -13,10 +13,11 @@ from attendant.v1.embedding_pb2 import (
     POOLING_WEIGHTED_MEAN,
 )
 from attendant_manifest import rules
+from tokenizers import Tokenizer
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.special_tokens import encoder_tokens
+from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.importers.weight_names import WeightTable
@@ -30,11 +31,12 @@ ADDITIONAL_POOLINGS = POOLING_LAST, POOLING_WEIGHTED_MEAN, POOLING_MEAN_SQRT_LEN
 
 @dataclass(frozen=True, slots=True)
 class ImportedEncoder:
-    """An embedding model of a checkpoint, whose ``tokenizer.json`` the bundle takes as it is."""
+    """An embedding model of a checkpoint."""
 
     family: str
     """Name of the family, such as ``bert``."""
     model: Encoder
+    tokenizer: Tokenizer
     max_tokens: int
     """Limit of tokens of a text, special tokens included."""
     defaults: EmbeddingDefaults = field(
@@ -79,4 +81,5 @@ def load_encoder(
     weights.load(model, checkpoint.weights)
     positions = max_text_tokens(architecture.source_embeddings.positions)
     limits = (positions, longest, stated_max_tokens(checkpoint), rules.MAX_TOKENS)
-    return ImportedEncoder(family, model, min(each for each in limits if each is not None))
+    limit = min(each for each in limits if each is not None)
+    return ImportedEncoder(family, model, read_tokenizer(checkpoint), limit)

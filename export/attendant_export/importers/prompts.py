@@ -7,7 +7,6 @@ from attendant.v1.bundle_pb2 import EmbeddingDefaults
 from tokenizers import Tokenizer
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
-from attendant_export.importers.special_tokens import read_tokenizer
 
 SETTINGS = "config_sentence_transformers.json"
 
@@ -21,7 +20,7 @@ class Prompts:
     """Name of the prompt of texts for which none is chosen. Empty for no prompt."""
 
 
-def read_prompts(checkpoint: Checkpoint) -> Prompts:
+def read_prompts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Prompts:
     """The prompts of a checkpoint; none if all are empty. Raises CheckpointError."""
     if not checkpoint.has(SETTINGS):
         return Prompts({})
@@ -36,22 +35,22 @@ def read_prompts(checkpoint: Checkpoint) -> Prompts:
         )
     if not any(texts.values()):
         return Prompts({})
-    _check_plain(config, texts, read_tokenizer(checkpoint))
+    _check_plain(config, texts, tokenizer)
     return Prompts(texts, default if texts.get(default) else "")
 
 
-def count_prompt_tokens(checkpoint: Checkpoint, prompt: str) -> int:
+def count_prompt_tokens(tokenizer: Tokenizer, prompt: str) -> int:
     """Number of tokens of a prompt and of the special tokens before it; 0 without a prompt."""
     if not prompt:
         return 0
-    encoding = read_tokenizer(checkpoint).encode(prompt)
+    encoding = tokenizer.encode(prompt)
     return len(encoding.ids) - encoding.special_tokens_mask[-1]
 
 
-def check_room(checkpoint: Checkpoint, defaults: EmbeddingDefaults, max_tokens: int) -> None:
+def check_room(tokenizer: Tokenizer, defaults: EmbeddingDefaults, max_tokens: int) -> None:
     """Raise ValueError if a default prompt leaves no room for a text within ``max_tokens``."""
     prompt = defaults.prompts.get(defaults.default_prompt, "")
-    least = count_prompt_tokens(checkpoint, prompt) + 2  # a token of the text and [SEP]
+    least = count_prompt_tokens(tokenizer, prompt) + 2  # a token of the text and [SEP]
     if prompt and max_tokens < least:
         raise ValueError(
             f"the limit of {max_tokens} tokens leaves no room for a text after the default prompt "
@@ -63,8 +62,10 @@ def _check_plain(config: Config, texts: Mapping[str, str], tokenizer: Tokenizer)
     """Raise CheckpointError if a prompt spells a special token, which the server reads as text."""
     ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
     tokenizer.encode_special_tokens = True
+    plain_ids = {name: tokenizer.encode(text).ids for name, text in texts.items()}
+    tokenizer.encode_special_tokens = False
     for name, text in texts.items():
-        if ids[name] != tokenizer.encode(text).ids:
+        if ids[name] != plain_ids[name]:
             raise CheckpointError(
                 f"{config.path}: the prompt {name} is {text!r}: its special token is not supported"
             )

@@ -83,7 +83,9 @@ DENSE_ACTIVATIONS: dict[str, architecture_pb2.Activation.ValueType] = {
 DENSE_WEIGHTS = WeightTable(names={"linear": "linear"})
 TEXT_VECTORS = dict.fromkeys(("module_input_name", "module_output_name"), "sentence_embedding")
 """The values that a module between vectors of texts has, if they are given."""
-SEQUENCE = re.compile("Transformer Pooling( Dense)*( Normalize)?")
+STATIC = "StaticEmbedding"
+"""The module of static embeddings, which also pools them."""
+SEQUENCE = re.compile(f"(Transformer Pooling|{STATIC})( Dense)*( Normalize)?")
 
 
 def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
@@ -93,9 +95,9 @@ def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
 
 def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:
     """``encoder`` with the defaults of its folder. Raises CheckpointError for other modules."""
-    modules = _modules(checkpoint)
+    modules = read_modules(checkpoint)
     pooling = _config(checkpoint, modules[1])
-    model, prompts = encoder.model, read_prompts(checkpoint)
+    model, prompts = encoder.model, read_prompts(checkpoint, encoder.tokenizer)
     vectors = model.architecture.text_vectors
     vectors.excludes_prompt = not pooling.flag("include_prompt", default=True)
     model.dense = read_dense_layers(checkpoint, model.architecture.d_model)
@@ -108,7 +110,7 @@ def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedE
     )
     if vectors.excludes_prompt:
         prompt = prompts.texts.get(prompts.default, "")
-        defaults.num_prompt_tokens = count_prompt_tokens(checkpoint, prompt)
+        defaults.num_prompt_tokens = count_prompt_tokens(encoder.tokenizer, prompt)
     max_tokens = min(encoder.max_tokens, _max_tokens(checkpoint, encoder.max_tokens))
     return replace(encoder, max_tokens=max_tokens, defaults=defaults)
 
@@ -118,7 +120,7 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
 
     Raises CheckpointError for layers that are not supported, and for weights of other shapes.
     """
-    modules = _modules(checkpoint) if is_sentence_transformer(checkpoint) else []
+    modules = read_modules(checkpoint) if is_sentence_transformer(checkpoint) else []
     part, folders, width = TextVectors(), [], d_model
     for module in modules:
         if module.name == "Dense":
@@ -136,28 +138,31 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Module:
+class Module:
+    """A module that a text passes: the name of its class, and its folder, "" for the root."""
+
     name: str
     path: str
 
 
-def _modules(checkpoint: Checkpoint) -> list[_Module]:
+def read_modules(checkpoint: Checkpoint) -> list[Module]:
     """The modules, which are of a supported sequence. Raises CheckpointError."""
     entries: Any = checkpoint.json(MODULES)
     path = checkpoint.folder / MODULES
     try:
-        modules = [_Module(_class_name(entry["type"]), entry["path"]) for entry in entries]
+        modules = [Module(_class_name(entry["type"]), _path(entry["path"])) for entry in entries]
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is no list of modules") from error
     if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
         names = ", ".join(module.name for module in modules)
         raise CheckpointError(
-            f"{path}: the modules {names} are not supported; supported: Transformer, Pooling, then "
-            "any number of Dense, and Normalize or no more"
+            f"{path}: the modules {names} are not supported; supported: Transformer, Pooling "
+            f"or {STATIC}, then any number of Dense, and Normalize or no more"
         )
-    if modules[0].path != "":
-        raise CheckpointError(f"{path}: the path of Transformer is {modules[0].path!r}, want ''")
-    for module in modules[1:]:
+    first = modules[0]
+    if first.path != "" and first.name != STATIC:
+        raise CheckpointError(f"{path}: the path of Transformer is {first.path!r}, want ''")
+    for module in modules[1:] if first.path == "" else modules:
         if not is_plain_name(module.path):
             raise CheckpointError(
                 f"{path}: the path of {module.name} is {module.path!r}, want a folder's name"
@@ -172,11 +177,15 @@ def _class_name(type_: str) -> str:
     return type_.rpartition(".")[2] if type_.startswith(PACKAGE) else type_
 
 
-def _config_name(module: _Module) -> str:
+def _path(path: str) -> str:
+    return "" if path == "." else path
+
+
+def _config_name(module: Module) -> str:
     return f"{module.path}/config.json"
 
 
-def _config(checkpoint: Checkpoint, module: _Module) -> Config:
+def _config(checkpoint: Checkpoint, module: Module) -> Config:
     name = _config_name(module)
     return Config(checkpoint.folder / name, checkpoint.json_object(name))
 

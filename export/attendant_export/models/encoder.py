@@ -1,5 +1,7 @@
 """Encoders, such as BERT (Devlin et al., 2019), with a masked-language-model head and pooling.
 
+Static embeddings are encoders without layers.
+
 Depends on tensors only, not on tokenizers, files or training.
 """
 
@@ -100,16 +102,25 @@ class Encoder(nn.Module):
         ``num_layers`` is that of `hidden_states`.
         """
         hidden = self.hidden_states(token_ids, num_layers=num_layers)[-1]
-        return self.vectors(hidden, self.real_tokens(token_ids), pooling)
+        return self.vectors(hidden, token_ids, self.real_tokens(token_ids), pooling)
 
     def vectors(
-        self, hidden: Tensor, mask: Tensor, pooling: Pooling, num_prompt_tokens: int = 0
+        self,
+        hidden: Tensor,
+        token_ids: Tensor,
+        mask: Tensor,
+        pooling: Pooling,
+        num_prompt_tokens: int = 0,
     ) -> Tensor:
         """Sentence embeddings (batch, dimension) from last hidden states (batch, length, d_model).
 
-        The other parameters are those of `pool`.
+        ``token_ids`` are (batch, length). The other parameters are those of `pool`.
         """
-        return cast(Tensor, self.dense(pool(hidden, mask, pooling, num_prompt_tokens)))
+        part, is_excluded = self.architecture.text_vectors, None
+        if part.HasField("excluded_token_id"):
+            is_excluded = token_ids == part.excluded_token_id
+        pooled = pool(hidden, mask, pooling, num_prompt_tokens, is_excluded)
+        return cast(Tensor, self.dense(pooled))
 
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
         """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""

@@ -123,6 +123,8 @@ def _check(architecture: Architecture) -> None:
     for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
         if not architecture.HasField(name):
             raise ValueError(f"Architecture.{name}: missing, and an encoder-decoder needs it")
+    if not (architecture.encoder.groups and architecture.decoder.groups):
+        raise ValueError("Stack.groups: missing, and an encoder-decoder needs layers")
     source, target = architecture.source_embeddings, architecture.target_embeddings
     for side in (source, target):
         if side.d_embedding:

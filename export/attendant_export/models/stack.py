@@ -93,6 +93,7 @@ class Stack(nn.ModuleList):
     """The layers of an encoder or a decoder, without `norm.final_norm`."""
 
     def __init__(self, part: architecture_pb2.Stack, d_model: int, dropout: float) -> None:
+        """Raises ValueError that names an unsupported field. The stack may have no layers."""
         _check(part)
         super().__init__(Layer(group, part, d_model, dropout) for group in each_layer(part))
         self._order = running_order(part)
@@ -104,8 +105,6 @@ class Stack(nn.ModuleList):
 
 
 def _check(part: architecture_pb2.Stack) -> None:
-    if not part.groups:
-        raise ValueError("Stack.groups: missing, and a stack needs layers")
     for group in part.groups:
         check_at_least_one(group, "num_layers")
         if group.lacks_mixer_norm and part.norm_position != NORM_POSITION_PRE:
@@ -117,5 +116,5 @@ def _check(part: architecture_pb2.Stack) -> None:
         for name, mixer in mixers.items():
             if mixer not in ("self_attention", "ssru", "feed_forward"):
                 raise ValueError(f"LayerGroup.{name}: {mixer} is not supported")
-    if part.norm_epsilon <= 0:
+    if part.groups and part.norm_epsilon <= 0:
         raise unsupported(part, "norm_epsilon", "is not positive")

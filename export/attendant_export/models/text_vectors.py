@@ -42,14 +42,21 @@ def poolings_of(architecture: Architecture) -> tuple[Pooling, ...]:
     return COMMON_POOLINGS + tuple(POOLINGS[number] for number in part.additional_poolings)
 
 
-def pool(hidden: Tensor, mask: Tensor, pooling: Pooling, num_prompt_tokens: int = 0) -> Tensor:
+def pool(
+    hidden: Tensor,
+    mask: Tensor,
+    pooling: Pooling,
+    num_prompt_tokens: int = 0,
+    is_excluded: Tensor | None = None,
+) -> Tensor:
     """One vector per sequence, not normalized, from ``hidden`` (batch, length, d_model).
 
     ``mask`` (batch, length) is True at real tokens, [CLS] and [SEP] included, and False at the
     padding after them. The first ``num_prompt_tokens`` tokens are left out, except the last token.
     ``mean``, ``max`` and the other means run over the remaining tokens, ``cls`` and ``last`` take
     the first and the last one. The weight of a token in ``weighted_mean`` is its position, from 1.
-    Returns (batch, d_model).
+    The means and ``max`` also leave out tokens where ``is_excluded`` (batch, length) is True; they
+    are zero if no token is left. Returns (batch, d_model).
     """
     positions = torch.arange(mask.shape[1], device=mask.device)
     ends = mask.sum(dim=1) - 1  # (batch)
@@ -57,13 +64,17 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling, num_prompt_tokens: int 
     if pooling in ("cls", "last"):
         rows = torch.arange(len(hidden), device=mask.device)
         return hidden[rows, starts if pooling == "cls" else ends]
-    mask = (mask & (positions >= starts[:, None])).unsqueeze(-1)  # (batch, length, 1)
+    mask = mask & (positions >= starts[:, None])
+    if is_excluded is not None:
+        mask = mask & ~is_excluded
+    mask = mask.unsqueeze(-1)  # (batch, length, 1)
     if pooling == "max":
-        return hidden.masked_fill(~mask, float("-inf")).amax(dim=1)
+        largest = hidden.masked_fill(~mask, float("-inf")).amax(dim=1)
+        return largest.masked_fill(~mask.any(dim=1), 0)
     if pooling == "weighted_mean":
         weights = mask * (positions[:, None] + 1)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-    total, count = (hidden * mask).sum(dim=1), mask.sum(dim=1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    total, count = (hidden * mask).sum(dim=1), mask.sum(dim=1).clamp(min=1)
     return total / (count if pooling == "mean" else count.sqrt())
 
 

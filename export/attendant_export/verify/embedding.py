@@ -121,18 +121,19 @@ class EmbeddingVerifier:
         """Poolings leave out the first ``num_prompt_tokens`` tokens."""
         self._model, self._texts, self._num_prompt_tokens = model, texts, num_prompt_tokens
         self._hidden = [self._hidden_states(ids) for ids in progress(texts, "running the model")]
-        self._pooled = np.stack([self._pool(states[-1]) for states in self._hidden], axis=1)
+        pooled = [self._pool(ids, h[-1]) for ids, h in zip(texts, self._hidden, strict=True)]
+        self._pooled = np.stack(pooled, axis=1)
 
     @torch.inference_mode()
     def _hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
         return [h.numpy() for h in self._model.hidden_states(torch.tensor([list(token_ids)]))]
 
     @torch.inference_mode()
-    def _pool(self, hidden: FloatArray) -> FloatArray:
-        states = torch.from_numpy(hidden)
+    def _pool(self, token_ids: Sequence[int], hidden: FloatArray) -> FloatArray:
+        states, ids = torch.from_numpy(hidden), torch.tensor([list(token_ids)])
         mask = torch.ones(states.shape[:2], dtype=torch.bool)
         vectors = [
-            self._model.vectors(states, mask, pooling, self._num_prompt_tokens)[0]
+            self._model.vectors(states, ids, mask, pooling, self._num_prompt_tokens)[0]
             for pooling in self._model.poolings
         ]
         return np.stack([vector.numpy() for vector in vectors])  # (poolings, dimension)
@@ -235,6 +236,11 @@ def batched_difference(graphs: EmbeddingGraphs, masked: Sequence[MaskedText]) ->
 
 
 def cosines(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Cosines along the last dimension of ``a`` and ``b``, which have the same shape."""
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.asarray((a * b).sum(-1) / norms)
+    """Cosines along the last dimension of ``a`` and ``b``, which have the same shape.
+
+    Two vectors of zeros have a cosine of 1, a vector of zeros and another one have 0.
+    """
+    norms, others = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    products = norms * others
+    found = (a * b).sum(-1) / np.where(products == 0, 1, products)
+    return np.where((norms == 0) & (others == 0), 1, found).astype(np.float32)

@@ -169,7 +169,7 @@ def compare_with_original(
         similar = _cosines("vectors", found, vectors)
         parity.vectors.add(precision=precision).embeddings.CopyFrom(_agreement(similar))
     if (fp32 := graphs.get("fp32")) is None:
-        _check_vectors(parity)
+        check_vectors(parity)
         return parity
     pairs = [
         pair
@@ -224,7 +224,7 @@ def _agreement(similar: FloatArray) -> EmbeddingParity:
     )
 
 
-def _check_vectors(parity: OriginalParity) -> None:
+def check_vectors(parity: OriginalParity) -> None:
     """Raise ParityError for vectors that differ by more than a precision explains."""
     for each in parity.vectors:
         if not (each.embeddings.mean_cosine >= MIN_SAME_MODEL_COSINE):

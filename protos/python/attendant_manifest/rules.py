@@ -149,9 +149,10 @@ def _network_problems(architecture: Architecture, sides: Sequence[str]) -> Itera
         if not 1 <= getattr(architecture, embeddings).vocab_size <= MAX_VOCAB_SIZE:
             yield f"architecture.{embeddings}.vocab_size must be between 1 and {MAX_VOCAB_SIZE}"
         layers = getattr(architecture, stack)
-        counts = [group.num_layers for group in layers.groups]
-        if not counts or min(counts) < 1 or num_layers(layers) > MAX_LAYERS:
-            yield f"architecture.{stack} must have 1 to {MAX_LAYERS} layers"
+        least = 1 if "target" in sides else 0  # Static embeddings have no layers.
+        has_empty = any(group.num_layers < 1 for group in layers.groups)
+        if has_empty or not least <= num_layers(layers) <= MAX_LAYERS:
+            yield f"architecture.{stack} must have {least} to {MAX_LAYERS} layers"
 
 
 def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
@@ -192,6 +193,8 @@ def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "architecture.text_vectors.additional_poolings has an unknown or a repeated value"
     if defaults.pooling in _ADDITIONAL_OUTPUTS and defaults.pooling not in additional:
         yield "embedding.pooling is not among architecture.text_vectors.additional_poolings"
+    if part.excluded_token_id >= manifest.architecture.source_embeddings.vocab_size:
+        yield "architecture.text_vectors.excluded_token_id is outside the vocabulary"
     if not all(1 <= dense.d_output <= MAX_DIMENSION for dense in part.dense_layers):
         yield f"architecture.text_vectors: d_output must be between 1 and {MAX_DIMENSION}"
     if defaults.num_prompt_tokens:

@@ -1,6 +1,6 @@
 """The sizes of a network, from its architecture."""
 
-from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant.v1.model_pb2 import EmbeddingSizes, TranslationSizes
 
 
@@ -24,8 +24,8 @@ def translation_sizes(architecture: Architecture) -> TranslationSizes:
 
 
 def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
-    """Sizes of an encoder; the first layer's if layers differ."""
-    first, dimension = architecture.encoder.groups[0], text_dimension(architecture)
+    """Sizes of an encoder; the first layer's if layers differ, 0 if there are none."""
+    first, dimension = [*architecture.encoder.groups, LayerGroup()][0], text_dimension(architecture)
     return EmbeddingSizes(
         d_model=architecture.d_model,
         num_heads=first.self_attention.num_heads,

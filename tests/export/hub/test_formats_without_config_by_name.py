@@ -12,8 +12,9 @@ from tests.support.ctranslate2_folders import write_folder
 from tests.support.imports import read_translator
 from tests.support.marian_files import write_marian_folder, write_options
 from tests.support.model_hub import COMMIT, FILE_LIST, NAME
+from tests.support.static_checkpoints import word_piece, write_static_transformer
 
-STUDENT, CONVERTED = "acme/student", "acme/converted"
+STUDENT, CONVERTED, STATIC = "acme/student", "acme/converted", "acme/static"
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_a_cached_model_of_marian_is_read_without_the_hub(hub, student, unreacha
         path.name for path in student.iterdir() if path.is_file()
     )
     assert hub.requests == []
+
+
+def test_static_embeddings_in_the_folder_of_a_module_are_imported_by_name(hub, tmp_path, import_):
+    folder = write_static_transformer(tmp_path / "static", word_piece())
+    (folder / "0_StaticEmbedding" / "model.onnx").write_text("not needed")
+    hub.folders[STATIC] = folder
+    _, manifest = import_(STATIC)
+    assert manifest.provenance.imported_from.family == "static-embedding"
+    files = {"tokenizer.json", "model.safetensors"}
+    assert {f"0_StaticEmbedding/{file}" for file in files} <= set(hub.downloads())
+    assert "0_StaticEmbedding/model.onnx" not in hub.downloads()
 
 
 def test_an_import_without_the_hub_needs_files_that_are_listed_but_not_cached(

@@ -184,7 +184,7 @@ class Architecture(google.protobuf.message.Message):
 
     @property
     def encoder(self) -> Global___Stack:
-        """Layers that read the source."""
+        """Layers that read the source. None for a model of static embeddings: its hidden states are the embeddings."""
 
     @property
     def decoder(self) -> Global___Stack:
@@ -305,7 +305,7 @@ class Stack(google.protobuf.message.Message):
     norm_position: Global___NormPosition.ValueType
     """Pre-norm, post-norm or both."""
     norm_epsilon: builtins.float
-    """Epsilon that each norm adds to the variance or the mean square."""
+    """Epsilon that each norm adds to the variance or the mean square. Positive if there are layers."""
     has_final_norm: builtins.bool
     """Whether a norm follows the last layer."""
     norm_kind: Global___NormKind.ValueType
@@ -314,7 +314,7 @@ class Stack(google.protobuf.message.Message):
     """
     @property
     def groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LayerGroup]:
-        """Groups of identical layers, in order."""
+        """Groups of identical layers, in order. At least one, except in an encoder without a decoder."""
 
     @property
     def relative_positions(self) -> Global___RelativePositions:
@@ -583,8 +583,13 @@ class TextVectors(google.protobuf.message.Message):
     ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
     DENSE_LAYERS_FIELD_NUMBER: builtins.int
     EXCLUDES_PROMPT_FIELD_NUMBER: builtins.int
+    EXCLUDED_TOKEN_ID_FIELD_NUMBER: builtins.int
     excludes_prompt: builtins.bool
     """Whether poolings leave out the tokens of a prompt, see EmbeddingDefaults.num_prompt_tokens."""
+    excluded_token_id: builtins.int
+    """Token that means and the maximum leave out, such as that of unknown words. The vector of a text without other
+    tokens is zero, before dense layers. Absent: no token is left out.
+    """
     @property
     def additional_poolings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[attendant.v1.embedding_pb2.Pooling.ValueType]:
         """Poolings in addition to POOLING_MEAN, POOLING_CLS and POOLING_MAX, which every encoder has."""
@@ -599,8 +604,11 @@ class TextVectors(google.protobuf.message.Message):
         additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
         dense_layers: collections.abc.Iterable[Global___Dense] | None = ...,
         excludes_prompt: builtins.bool = ...,
+        excluded_token_id: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["additional_poolings", b"additional_poolings", "dense_layers", b"dense_layers", "excludes_prompt", b"excludes_prompt"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_excluded_token_id", b"_excluded_token_id", "excluded_token_id", b"excluded_token_id"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_excluded_token_id", b"_excluded_token_id", "additional_poolings", b"additional_poolings", "dense_layers", b"dense_layers", "excluded_token_id", b"excluded_token_id", "excludes_prompt", b"excludes_prompt"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_excluded_token_id", b"_excluded_token_id"]) -> typing.Literal["excluded_token_id"] | None: ...
 
 Global___TextVectors: typing_extensions.TypeAlias = TextVectors
 

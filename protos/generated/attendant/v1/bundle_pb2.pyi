@@ -843,9 +843,9 @@ class SpecialTokens(google.protobuf.message.Message):
     unk_id: builtins.int
     """Unknown token: stands for text that the vocabulary cannot represent. A vocabulary of bytes has none."""
     cls_id: builtins.int
-    """First token of every text of an embedding model."""
+    """First token of every text of an embedding model, if the model has such a token."""
     sep_id: builtins.int
-    """Last token of every text of an embedding model."""
+    """Last token of every text of an embedding model, if the model has such a token."""
     mask_id: builtins.int
     """Mask token: stands for a word to fill in."""
     def __init__(
@@ -1106,7 +1106,7 @@ class OriginalParity(google.protobuf.message.Message):
     """Texts whose token ids differ from those of the implementation's own tokenizer. 0 for CTranslate2, which has none."""
     min_cosine: builtins.float
     """Embedding, fp32: smallest cosine between the two hidden states of a token, over all layers and texts. Absent if the
-    comparison had no fp32 graphs.
+    comparison had no fp32 graphs, or compared vectors only, as for static embeddings.
     """
     max_difference: builtins.float
     """Embedding, fp32: largest difference between components of hidden states. Absent with min_cosine."""

@@ -1,0 +1,161 @@
+"""Compares static embeddings with the package that defines their folder, if it is installed.
+
+Nothing from a checkpoint is executed: the packages run their own code only.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+
+from attendant_export.verify.embedding import (
+    MIN_FP32_COSINE,
+    EmbeddingGraphs,
+    FloatArray,
+    cosines,
+)
+from attendant_export.verify.graph_sessions import ParityError
+from attendant_export.verify.original import OriginalError, check_vectors, count_other_token_ids
+
+MAX_DIFFERENCE = 1e-3
+"""Bound of the difference of fp32 vectors from the original's, relative to the largest component.
+Model2Vec rounds vectors to the type of its table, such as float16."""
+
+
+class StaticOriginal(Protocol):
+    """Static embeddings in the original implementation."""
+
+    implementation: str
+    version: str
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The token ids of a text, unknown tokens included."""
+
+    def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of texts: (texts, dimension), normalized or not."""
+
+
+class Model2VecOriginal:
+    """A folder in Model2Vec's own layout."""
+
+    implementation = "model2vec"
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OriginalError."""
+        _check_installed(self.implementation)
+        import model2vec
+
+        self.version = str(model2vec.__version__)
+        try:
+            self._model: Any = model2vec.StaticModel.from_pretrained(folder)
+        except Exception as error:  # The library raises no narrower class.
+            raise OriginalError(
+                f"model2vec {self.version} cannot load {folder}: {error}"
+            ) from error
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The token ids of a text, unknown tokens included."""
+        return list(self._model.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of texts: (texts, dimension), not normalized."""
+        # With a limit, it would also cut characters, by the median length of its tokens.
+        vectors = self._model.encode(list(texts), normalize=False, max_length=None)
+        return np.asarray(vectors, np.float32)
+
+
+class SentenceTransformersOriginal:
+    """A folder of sentence-transformers whose first module is static."""
+
+    implementation = "sentence_transformers"
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OriginalError."""
+        _check_installed(self.implementation)
+        import sentence_transformers
+
+        self.version = str(sentence_transformers.__version__)
+        try:
+            self._model: Any = sentence_transformers.SentenceTransformer(
+                str(folder), device="cpu", local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:  # The library raises no narrower class.
+            raise OriginalError(
+                f"sentence_transformers {self.version} cannot load {folder}: {error}"
+            ) from error
+        self._model.default_prompt_name = None
+
+    def token_ids(self, text: str) -> list[int] | None:
+        """The token ids of a text, unknown tokens included."""
+        return list(self._model[0].tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def vectors(self, texts: Sequence[str]) -> FloatArray:
+        """The vectors of texts: (texts, dimension), normalized if the folder says so."""
+        return np.asarray(self._model.encode(list(texts), show_progress_bar=False), np.float32)
+
+
+def compare_static(
+    original: StaticOriginal,
+    texts: Mapping[str, Sequence[int]],
+    graphs: Mapping[str, EmbeddingGraphs],
+    is_normalized: bool,
+) -> OriginalParity:
+    """Compare graphs by precision with the original implementation on texts with token ids.
+
+    ``is_normalized`` says whether the vectors of the original are. Raises ParityError if vectors
+    of fp32 differ. Without fp32, vectors must be similar. Different token ids are counted.
+    """
+    parity = OriginalParity(
+        implementation=original.implementation,
+        implementation_version=original.version,
+        num_texts=len(texts),
+        num_different_token_ids=count_other_token_ids(
+            original, {text: (ids, original.token_ids(text)) for text, ids in texts.items()}
+        ),
+    )
+    expected = original.vectors(list(texts))
+    for precision, opened in graphs.items():
+        found = np.concatenate([opened.run([ids], ["mean_pooled"])[0] for ids in texts.values()])
+        if is_normalized:
+            lengths = np.linalg.norm(found, axis=1, keepdims=True)
+            found /= np.where(lengths == 0, 1, lengths)
+        if found.shape != expected.shape:
+            raise ParityError(
+                f"vectors of {original.implementation} are {expected.shape}, not {found.shape}"
+            )
+        similar = cosines(found, expected)
+        parity.vectors.add(precision=precision).embeddings.CopyFrom(
+            EmbeddingParity(
+                num_texts=len(texts),
+                min_cosine=float(similar.min()),
+                mean_cosine=float(similar.mean()),
+            )
+        )
+        if precision == "fp32":
+            _check_fp32(original, similar, found, expected)
+    check_vectors(parity)
+    return parity
+
+
+def _check_fp32(
+    original: StaticOriginal, similar: FloatArray, found: FloatArray, expected: FloatArray
+) -> None:
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max(initial=1e-9))
+    if not (similar.min() >= MIN_FP32_COSINE and difference <= MAX_DIFFERENCE):  # also for NaN
+        raise ParityError(
+            f"vectors differ from {original.implementation} {original.version}: the smallest "
+            f"cosine is {similar.min():.6f}, the largest relative difference {difference:.2g}"
+        )
+
+
+def _check_installed(implementation: str) -> None:
+    if not is_installed(implementation):
+        raise OriginalError(f"a comparison with the original needs {implementation}: install it")
+
+
+def is_installed(implementation: str) -> bool:
+    """Whether an original implementation is installed."""
+    return find_spec(implementation) is not None
