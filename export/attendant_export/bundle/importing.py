@@ -223,7 +223,9 @@ def _new_encoder(
     imported: ImportedEncoder, checkpoint: Checkpoint, draft: Draft
 ) -> EmbeddingExport:
     tokenizer = read_tokenizer(checkpoint)
-    return EmbeddingExport(imported.model, tokenizer, draft, imported.defaults)
+    return EmbeddingExport(
+        imported.model, tokenizer, draft, imported.defaults, imported.classification
+    )
 
 
 def _compare_with_original(

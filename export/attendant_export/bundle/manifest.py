@@ -242,6 +242,11 @@ def describe_original(parity: OriginalParity) -> list[str]:
             f"least {each.embeddings.min_cosine:.6f}"
             for each in parity.vectors
         ),
+        *(
+            f"{each.precision}: scores of labels differ by at most {each.max_difference:.2g}; "
+            f"the best label is the same for {each.num_same_best} of {each.num_texts} texts"
+            for each in parity.label_scores
+        ),
         *(line for each in parity.translations for line in _translation_lines(each)),
     ]
 

@@ -13,6 +13,7 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant_manifest.special_tokens import target_tokens
 
+from attendant_export.bundle.classification import TEXTS
 from attendant_export.bundle.manifest import (
     check_files,
     describe_original,
@@ -32,6 +33,11 @@ from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original
+from attendant_export.verify.classification import (
+    ClassifiedText,
+    OriginalClassifier,
+    compare_labels,
+)
 from attendant_export.verify.ctranslate2_original import (
     CTranslate2Translator,
     FolderTokens,
@@ -67,12 +73,19 @@ def compare_model(
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-        return compare_with_original(
+        parity = compare_with_original(
             *(OriginalEncoder(checkpoint), texts, encoders),
             POOLINGS[manifest.embedding.pooling],
             read_dense_layers(Checkpoint(checkpoint), manifest.architecture.d_model),
             manifest.embedding.num_prompt_tokens,
         )
+        if manifest.HasField("classification"):
+            classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
+            has_types = manifest.architecture.source_embeddings.num_token_types > 1
+            parity.label_scores.extend(
+                compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
+            )
+        return parity
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
         graphs.close()

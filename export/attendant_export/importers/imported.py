@@ -1,10 +1,10 @@
 """Imported models with their tokenizers and defaults."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import DecodingDefaults, EmbeddingDefaults
+from attendant.v1.bundle_pb2 import Classification, DecodingDefaults, EmbeddingDefaults
 from attendant.v1.embedding_pb2 import (
     POOLING_LAST,
     POOLING_MEAN,
@@ -14,6 +14,12 @@ from attendant.v1.embedding_pb2 import (
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.classification import (
+    has_classification_head,
+    head_weights,
+    read_classification,
+    read_head,
+)
 from attendant_export.importers.special_tokens import encoder_tokens
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
@@ -37,6 +43,8 @@ class ImportedEncoder:
     defaults: EmbeddingDefaults = field(
         default_factory=lambda: EmbeddingDefaults(pooling=POOLING_MEAN)
     )
+    classification: Classification | None = None
+    """The labels of a model with a classification head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,12 @@ def load_encoder(
     ``longest`` limits the tokens of a text if there is no table of positions, which limits them.
     """
     architecture.text_vectors.additional_poolings.extend(ADDITIONAL_POOLINGS)
+    classification = None
+    if has_classification_head(checkpoint):
+        classification = read_classification(checkpoint.config)
+        head = read_head(checkpoint.config, architecture.d_model)
+        architecture.classification_head.CopyFrom(head)
+        weights = replace(weights, names={**weights.names, **head_weights(family)})
     tokens = encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
@@ -71,4 +85,5 @@ def load_encoder(
     weights.load(model, checkpoint.weights)
     positions = max_text_tokens(architecture.source_embeddings.positions)
     limits = (positions, longest, stated_max_tokens(checkpoint))
-    return ImportedEncoder(family, model, min(each for each in limits if each is not None))
+    longest_text = min(each for each in limits if each is not None)
+    return ImportedEncoder(family, model, longest_text, classification=classification)

@@ -17,6 +17,7 @@ from attendant.v1.architecture_pb2 import (
 )
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.classification import has_classification_head
 from attendant_export.importers.imported import ImportedEncoder, load_encoder
 from attendant_export.importers.post_norm_encoder import (
     FieldNames,
@@ -29,7 +30,7 @@ from attendant_export.importers.weight_names import WeightTable
 FIELDS = FieldNames(activation="hidden_activation")
 HEAD_FIELDS = FieldNames(activation="classifier_activation")
 HEAD = "head.dense.weight"
-"""A tensor that only checkpoints with a masked-language-model head have."""
+"""A tensor of the heads of masked language models and of classification."""
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 LAYER_TYPES = {GLOBAL: GLOBAL, LOCAL: LOCAL}
 OLD_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
@@ -73,7 +74,7 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
         source_embeddings=Embeddings(vocab_size=config.integer("vocab_size"), has_norm=True),
         encoder=stack,
     )
-    if HEAD in checkpoint.weights.shapes:
+    if HEAD in checkpoint.weights.shapes and not has_classification_head(checkpoint):
         add_head(architecture, config, read_activation(config, HEAD_FIELDS))
         head = architecture.head
         head.has_bias = config.flag("decoder_bias", default=True)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from attendant.v1 import embedding_pb2 as attendant_dot_v1_dot_embedding__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ttendant/v1/architecture.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/embedding.proto\"\xc3\x02\n\x0c\x41rchitecture\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x33\n\x11source_embeddings\x18\x02 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x33\n\x11target_embeddings\x18\x03 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x19\n\x11shares_embeddings\x18\x04 \x01(\x08\x12$\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Stack\x12$\n\x07\x64\x65\x63oder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Stack\x12 \n\x04head\x18\x07 \x01(\x0b\x32\x12.attendant.v1.Head\x12/\n\x0ctext_vectors\x18\x08 \x01(\x0b\x32\x19.attendant.v1.TextVectors\"\x9b\x01\n\nEmbeddings\x12\x12\n\nvocab_size\x18\x01 \x01(\r\x12\r\n\x05scale\x18\x02 \x01(\x01\x12*\n\tpositions\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Positions\x12\x17\n\x0fnum_token_types\x18\x04 \x01(\r\x12\x10\n\x08has_norm\x18\x05 \x01(\x08\x12\x13\n\x0b\x64_embedding\x18\x06 \x01(\r\"\\\n\tPositions\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.attendant.v1.PositionKind\x12\x15\n\rnum_positions\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\xfa\x01\n\x05Stack\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LayerGroup\x12\x31\n\rnorm_position\x18\x02 \x01(\x0e\x32\x1a.attendant.v1.NormPosition\x12\x14\n\x0cnorm_epsilon\x18\x03 \x01(\x01\x12\x16\n\x0ehas_final_norm\x18\x04 \x01(\x08\x12;\n\x12relative_positions\x18\x05 \x01(\x0b\x32\x1f.attendant.v1.RelativePositions\x12)\n\tnorm_kind\x18\x06 \x01(\x0e\x32\x16.attendant.v1.NormKind\"Y\n\x11RelativePositions\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\r\x12\x14\n\x0cmax_distance\x18\x02 \x01(\r\x12\x19\n\x11is_unidirectional\x18\x03 \x01(\x08\"\xab\x02\n\nLayerGroup\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x31\n\x0eself_attention\x18\x02 \x01(\x0b\x32\x17.attendant.v1.AttentionH\x00\x12\"\n\x04ssru\x18\x05 \x01(\x0b\x32\x12.attendant.v1.SsruH\x00\x12\x13\n\x0bnum_repeats\x18\x06 \x01(\r\x12\x18\n\x10lacks_mixer_norm\x18\x07 \x01(\x08\x12\x30\n\x0f\x63ross_attention\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Attention\x12\x31\n\x0c\x66\x65\x65\x64_forward\x18\x04 \x01(\x0b\x32\x19.attendant.v1.FeedForwardH\x01\x42\r\n\x0btoken_mixerB\x0f\n\rchannel_mixer\"\xad\x01\n\tAttention\x12\x11\n\tnum_heads\x18\x01 \x01(\r\x12\x10\n\x08head_dim\x18\x02 \x01(\r\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x11\n\tis_causal\x18\x05 \x01(\x08\x12\x37\n\x10rotary_positions\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.RotaryPositions\x12\x0e\n\x06window\x18\x07 \x01(\r\" \n\x0fRotaryPositions\x12\r\n\x05theta\x18\x01 \x01(\x01\"\x06\n\x04Ssru\"w\n\x0b\x46\x65\x65\x64\x46orward\x12\x16\n\x0e\x64_feed_forward\x18\x01 \x01(\r\x12,\n\nactivation\x18\x02 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\x10\n\x08is_gated\x18\x04 \x01(\x08\"\x85\x01\n\x0bTextVectors\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x01 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12)\n\x0c\x64\x65nse_layers\x18\x02 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x17\n\x0f\x65xcludes_prompt\x18\x03 \x01(\x08\"Y\n\x05\x44\x65nse\x12\x10\n\x08\x64_output\x18\x01 \x01(\r\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12,\n\nactivation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Activation\"\x83\x01\n\x04Head\x12\x0f\n\x07is_tied\x18\x01 \x01(\x08\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12\r\n\x05scale\x18\x03 \x01(\x01\x12+\n\ttransform\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x1c\n\x14transform_lacks_bias\x18\x05 \x01(\x08*\xc3\x01\n\x0cPositionKind\x12\x1d\n\x19POSITION_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fPOSITION_KIND_SINUSOIDAL_HALVED\x10\x01\x12(\n$POSITION_KIND_SINUSOIDAL_INTERLEAVED\x10\x02\x12\x19\n\x15POSITION_KIND_LEARNED\x10\x03\x12*\n&POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR\x10\x04*Z\n\x08NormKind\x12\x19\n\x15NORM_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rNORM_KIND_RMS\x10\x01\x12 \n\x1cNORM_KIND_LAYER_WITHOUT_BIAS\x10\x02*\\\n\x0cNormPosition\x12\x1d\n\x19NORM_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11NORM_POSITION_PRE\x10\x01\x12\x16\n\x12NORM_POSITION_POST\x10\x02*\x96\x01\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_RELU\x10\x01\x12\x13\n\x0f\x41\x43TIVATION_GELU\x10\x02\x12\x18\n\x14\x41\x43TIVATION_GELU_TANH\x10\x03\x12\x13\n\x0f\x41\x43TIVATION_SILU\x10\x04\x12\x13\n\x0f\x41\x43TIVATION_TANH\x10\x05\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ttendant/v1/architecture.proto\x12\x0c\x61ttendant.v1\x1a\x1c\x61ttendant/v1/embedding.proto\"\x82\x03\n\x0c\x41rchitecture\x12\x0f\n\x07\x64_model\x18\x01 \x01(\r\x12\x33\n\x11source_embeddings\x18\x02 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x33\n\x11target_embeddings\x18\x03 \x01(\x0b\x32\x18.attendant.v1.Embeddings\x12\x19\n\x11shares_embeddings\x18\x04 \x01(\x08\x12$\n\x07\x65ncoder\x18\x05 \x01(\x0b\x32\x13.attendant.v1.Stack\x12$\n\x07\x64\x65\x63oder\x18\x06 \x01(\x0b\x32\x13.attendant.v1.Stack\x12 \n\x04head\x18\x07 \x01(\x0b\x32\x12.attendant.v1.Head\x12/\n\x0ctext_vectors\x18\x08 \x01(\x0b\x32\x19.attendant.v1.TextVectors\x12=\n\x13\x63lassification_head\x18\x1d \x01(\x0b\x32 .attendant.v1.ClassificationHead\"\x9b\x01\n\nEmbeddings\x12\x12\n\nvocab_size\x18\x01 \x01(\r\x12\r\n\x05scale\x18\x02 \x01(\x01\x12*\n\tpositions\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Positions\x12\x17\n\x0fnum_token_types\x18\x04 \x01(\r\x12\x10\n\x08has_norm\x18\x05 \x01(\x08\x12\x13\n\x0b\x64_embedding\x18\x06 \x01(\r\"\\\n\tPositions\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.attendant.v1.PositionKind\x12\x15\n\rnum_positions\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\r\"\xfa\x01\n\x05Stack\x12(\n\x06groups\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LayerGroup\x12\x31\n\rnorm_position\x18\x02 \x01(\x0e\x32\x1a.attendant.v1.NormPosition\x12\x14\n\x0cnorm_epsilon\x18\x03 \x01(\x01\x12\x16\n\x0ehas_final_norm\x18\x04 \x01(\x08\x12;\n\x12relative_positions\x18\x05 \x01(\x0b\x32\x1f.attendant.v1.RelativePositions\x12)\n\tnorm_kind\x18\x06 \x01(\x0e\x32\x16.attendant.v1.NormKind\"Y\n\x11RelativePositions\x12\x13\n\x0bnum_buckets\x18\x01 \x01(\r\x12\x14\n\x0cmax_distance\x18\x02 \x01(\r\x12\x19\n\x11is_unidirectional\x18\x03 \x01(\x08\"\xab\x02\n\nLayerGroup\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x31\n\x0eself_attention\x18\x02 \x01(\x0b\x32\x17.attendant.v1.AttentionH\x00\x12\"\n\x04ssru\x18\x05 \x01(\x0b\x32\x12.attendant.v1.SsruH\x00\x12\x13\n\x0bnum_repeats\x18\x06 \x01(\r\x12\x18\n\x10lacks_mixer_norm\x18\x07 \x01(\x08\x12\x30\n\x0f\x63ross_attention\x18\x03 \x01(\x0b\x32\x17.attendant.v1.Attention\x12\x31\n\x0c\x66\x65\x65\x64_forward\x18\x04 \x01(\x0b\x32\x19.attendant.v1.FeedForwardH\x01\x42\r\n\x0btoken_mixerB\x0f\n\rchannel_mixer\"\xad\x01\n\tAttention\x12\x11\n\tnum_heads\x18\x01 \x01(\r\x12\x10\n\x08head_dim\x18\x02 \x01(\r\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\r\n\x05scale\x18\x04 \x01(\x01\x12\x11\n\tis_causal\x18\x05 \x01(\x08\x12\x37\n\x10rotary_positions\x18\x06 \x01(\x0b\x32\x1d.attendant.v1.RotaryPositions\x12\x0e\n\x06window\x18\x07 \x01(\r\" \n\x0fRotaryPositions\x12\r\n\x05theta\x18\x01 \x01(\x01\"\x06\n\x04Ssru\"w\n\x0b\x46\x65\x65\x64\x46orward\x12\x16\n\x0e\x64_feed_forward\x18\x01 \x01(\r\x12,\n\nactivation\x18\x02 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x10\n\x08has_bias\x18\x03 \x01(\x08\x12\x10\n\x08is_gated\x18\x04 \x01(\x08\"\x85\x01\n\x0bTextVectors\x12\x32\n\x13\x61\x64\x64itional_poolings\x18\x01 \x03(\x0e\x32\x15.attendant.v1.Pooling\x12)\n\x0c\x64\x65nse_layers\x18\x02 \x03(\x0b\x32\x13.attendant.v1.Dense\x12\x17\n\x0f\x65xcludes_prompt\x18\x03 \x01(\x08\"Y\n\x05\x44\x65nse\x12\x10\n\x08\x64_output\x18\x01 \x01(\r\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12,\n\nactivation\x18\x03 \x01(\x0e\x32\x18.attendant.v1.Activation\"\x8a\x01\n\x12\x43lassificationHead\x12\x12\n\nnum_labels\x18\x01 \x01(\r\x12&\n\x07pooling\x18\x02 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12&\n\ttransform\x18\x03 \x01(\x0b\x32\x13.attendant.v1.Dense\x12\x10\n\x08has_norm\x18\x04 \x01(\x08\"\x83\x01\n\x04Head\x12\x0f\n\x07is_tied\x18\x01 \x01(\x08\x12\x10\n\x08has_bias\x18\x02 \x01(\x08\x12\r\n\x05scale\x18\x03 \x01(\x01\x12+\n\ttransform\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Activation\x12\x1c\n\x14transform_lacks_bias\x18\x05 \x01(\x08*\xc3\x01\n\x0cPositionKind\x12\x1d\n\x19POSITION_KIND_UNSPECIFIED\x10\x00\x12#\n\x1fPOSITION_KIND_SINUSOIDAL_HALVED\x10\x01\x12(\n$POSITION_KIND_SINUSOIDAL_INTERLEAVED\x10\x02\x12\x19\n\x15POSITION_KIND_LEARNED\x10\x03\x12*\n&POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR\x10\x04*Z\n\x08NormKind\x12\x19\n\x15NORM_KIND_UNSPECIFIED\x10\x00\x12\x11\n\rNORM_KIND_RMS\x10\x01\x12 \n\x1cNORM_KIND_LAYER_WITHOUT_BIAS\x10\x02*\\\n\x0cNormPosition\x12\x1d\n\x19NORM_POSITION_UNSPECIFIED\x10\x00\x12\x15\n\x11NORM_POSITION_PRE\x10\x01\x12\x16\n\x12NORM_POSITION_POST\x10\x02*\x96\x01\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41\x43TIVATION_RELU\x10\x01\x12\x13\n\x0f\x41\x43TIVATION_GELU\x10\x02\x12\x18\n\x14\x41\x43TIVATION_GELU_TANH\x10\x03\x12\x13\n\x0f\x41\x43TIVATION_SILU\x10\x04\x12\x13\n\x0f\x41\x43TIVATION_TANH\x10\x05\x42*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,38 +33,40 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.architecture_p
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_POSITIONKIND']._serialized_start=2004
-  _globals['_POSITIONKIND']._serialized_end=2199
-  _globals['_NORMKIND']._serialized_start=2201
-  _globals['_NORMKIND']._serialized_end=2291
-  _globals['_NORMPOSITION']._serialized_start=2293
-  _globals['_NORMPOSITION']._serialized_end=2385
-  _globals['_ACTIVATION']._serialized_start=2388
-  _globals['_ACTIVATION']._serialized_end=2538
+  _globals['_POSITIONKIND']._serialized_start=2208
+  _globals['_POSITIONKIND']._serialized_end=2403
+  _globals['_NORMKIND']._serialized_start=2405
+  _globals['_NORMKIND']._serialized_end=2495
+  _globals['_NORMPOSITION']._serialized_start=2497
+  _globals['_NORMPOSITION']._serialized_end=2589
+  _globals['_ACTIVATION']._serialized_start=2592
+  _globals['_ACTIVATION']._serialized_end=2742
   _globals['_ARCHITECTURE']._serialized_start=80
-  _globals['_ARCHITECTURE']._serialized_end=403
-  _globals['_EMBEDDINGS']._serialized_start=406
-  _globals['_EMBEDDINGS']._serialized_end=561
-  _globals['_POSITIONS']._serialized_start=563
-  _globals['_POSITIONS']._serialized_end=655
-  _globals['_STACK']._serialized_start=658
-  _globals['_STACK']._serialized_end=908
-  _globals['_RELATIVEPOSITIONS']._serialized_start=910
-  _globals['_RELATIVEPOSITIONS']._serialized_end=999
-  _globals['_LAYERGROUP']._serialized_start=1002
-  _globals['_LAYERGROUP']._serialized_end=1301
-  _globals['_ATTENTION']._serialized_start=1304
-  _globals['_ATTENTION']._serialized_end=1477
-  _globals['_ROTARYPOSITIONS']._serialized_start=1479
-  _globals['_ROTARYPOSITIONS']._serialized_end=1511
-  _globals['_SSRU']._serialized_start=1513
-  _globals['_SSRU']._serialized_end=1519
-  _globals['_FEEDFORWARD']._serialized_start=1521
-  _globals['_FEEDFORWARD']._serialized_end=1640
-  _globals['_TEXTVECTORS']._serialized_start=1643
-  _globals['_TEXTVECTORS']._serialized_end=1776
-  _globals['_DENSE']._serialized_start=1778
-  _globals['_DENSE']._serialized_end=1867
-  _globals['_HEAD']._serialized_start=1870
-  _globals['_HEAD']._serialized_end=2001
+  _globals['_ARCHITECTURE']._serialized_end=466
+  _globals['_EMBEDDINGS']._serialized_start=469
+  _globals['_EMBEDDINGS']._serialized_end=624
+  _globals['_POSITIONS']._serialized_start=626
+  _globals['_POSITIONS']._serialized_end=718
+  _globals['_STACK']._serialized_start=721
+  _globals['_STACK']._serialized_end=971
+  _globals['_RELATIVEPOSITIONS']._serialized_start=973
+  _globals['_RELATIVEPOSITIONS']._serialized_end=1062
+  _globals['_LAYERGROUP']._serialized_start=1065
+  _globals['_LAYERGROUP']._serialized_end=1364
+  _globals['_ATTENTION']._serialized_start=1367
+  _globals['_ATTENTION']._serialized_end=1540
+  _globals['_ROTARYPOSITIONS']._serialized_start=1542
+  _globals['_ROTARYPOSITIONS']._serialized_end=1574
+  _globals['_SSRU']._serialized_start=1576
+  _globals['_SSRU']._serialized_end=1582
+  _globals['_FEEDFORWARD']._serialized_start=1584
+  _globals['_FEEDFORWARD']._serialized_end=1703
+  _globals['_TEXTVECTORS']._serialized_start=1706
+  _globals['_TEXTVECTORS']._serialized_end=1839
+  _globals['_DENSE']._serialized_start=1841
+  _globals['_DENSE']._serialized_end=1930
+  _globals['_CLASSIFICATIONHEAD']._serialized_start=1933
+  _globals['_CLASSIFICATIONHEAD']._serialized_end=2071
+  _globals['_HEAD']._serialized_start=2074
+  _globals['_HEAD']._serialized_end=2205
 # @@protoc_insertion_point(module_scope)
