@@ -256,7 +256,7 @@ def test_a_text_that_the_embedder_cannot_run_fails_alone(clock, caplog):
     caplog.set_level(logging.CRITICAL)
 
     class RefusesSeven(FakeEmbeddingModel):
-        def embed(self, texts, outputs):
+        def embed(self, texts, outputs, first_lengths=None):
             if any(7 in text for text in texts):
                 raise RuntimeError("no position for this token")
             return super().embed(texts, outputs)

@@ -42,6 +42,7 @@ class OnnxEmbeddingModel:
             if manifest.architecture.text_vectors.excludes_prompt
             else None
         )
+        self.reads_token_types = "first_lengths" in bundle.graphs.embedder.inputs
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
         )
@@ -75,17 +76,29 @@ class OnnxEmbeddingModel:
                 self.fill(hidden[0], top_k=1)
 
     def embed(
-        self, texts: Sequence[TokenIds], outputs: Sequence[str]
+        self,
+        texts: Sequence[TokenIds],
+        outputs: Sequence[str],
+        first_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
-        feeds = self._feeds(texts)
+        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d).
+
+        ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
+        """
+        feeds = self._feeds(texts, first_lengths)
         with self._embedder.session() as session:
             arrays = session.run(list(outputs), feeds, self._run_options)
         return dict(zip(outputs, arrays, strict=True))
 
-    def _feeds(self, texts: Sequence[TokenIds]) -> dict[str, NDArray[np.int64]]:
+    def _feeds(
+        self, texts: Sequence[TokenIds], first_lengths: Sequence[int] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
+        if self.reads_token_types:
+            feeds["first_lengths"] = (
+                lengths if first_lengths is None else np.array(first_lengths, np.int64)
+            )
         if self._num_prompt_tokens is not None:
             feeds["num_prompt_tokens"] = np.full_like(lengths, self._num_prompt_tokens)
         return feeds
