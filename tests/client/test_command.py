@@ -152,10 +152,6 @@ def test_classify_reads_pairs(attendant):
     assert '"labels": [{"label": "a", "score": 2.0}, {"label": "b", "score": 1.0}]' in out
 
 
-def test_classify_with_three_texts_as_a_pair_is_wrong_usage(attendant):
-    assert attendant("classify", "--pairs", "a", "b", "c")[0] == 2
-
-
 def test_fill_prints_candidates_with_a_blank_line_between_masks(attendant):
     code, out, _ = attendant("fill", "[MASK] [MASK]", "--top-k", "2")
     block = "0.5000\tword1\n0.2500\tword2\n"
@@ -334,6 +330,7 @@ def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
         ["similarity", "a"],
         ["score", "a"],
         ["score", "a", "b", "c"],
+        ["classify", "--pairs", "a", "b", "c"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, arguments):

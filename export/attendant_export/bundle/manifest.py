@@ -23,6 +23,7 @@ from attendant.v1.bundle_pb2 import (
     Provenance,
     QualityFigure,
 )
+from attendant.v1.embedding_pb2 import ScoreFunction
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
 from attendant_manifest.rules import problems
 from google.protobuf.descriptor import FieldDescriptor
@@ -170,6 +171,10 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
     for name in ("target_special_tokens", "decoding", "embedding", "text_normalization"):
         if manifest.HasField(name):
             yield f"{name.split('_')[0]:<11} {_fields(getattr(manifest, name))}"
+    if manifest.HasField("classification"):
+        part = manifest.classification
+        function = ScoreFunction.Name(part.score_function).rpartition("_")[2].lower()
+        yield f"labels      {', '.join(part.labels)}; scores are those of {function}"
     for step in manifest.precisions[0].steps:
         rows = step.rows_per_sentence or "any number of"
         yield f"step        {step.name}: {step.num_tokens} tokens a run, {rows} rows a sentence"
@@ -178,7 +183,14 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
 def _architecture_lines(architecture: Architecture) -> Iterator[str]:
     """One line for the width and one for each part of the network."""
     yield f"network     d_model {architecture.d_model}"
-    for name in ("source_embeddings", "target_embeddings", "encoder", "decoder", "head"):
+    for name in (
+        "source_embeddings",
+        "target_embeddings",
+        "encoder",
+        "decoder",
+        "head",
+        "classification_head",
+    ):
         if architecture.HasField(name):
             yield f"            {name.replace('_', ' ')}: {_fields(getattr(architecture, name))}"
 
