@@ -16,7 +16,7 @@ from attendant_export.bundle.rebuild import _write_graphs as write_rebuilt
 from attendant_export.importers.checkpoint import CheckpointError, Config
 from attendant_export.importers.classification import read_classification
 
-from tests.support.checkpoints import FAMILIES, change_json
+from tests.support.checkpoints import FAMILIES, change_json, write_json
 from tests.support.classifiers import write_classifier
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import import_
@@ -142,3 +142,48 @@ def test_another_number_of_labels_than_that_of_the_weights_is_named(tmp_path, re
     source = write_classifier(tmp_path / "source", "distilbert", num_labels=3)
     change_json(source / "config.json", id2label={"0": "no", "1": "yes"})
     assert "classifier.weight is (3, " in refusal(source)
+
+
+def write_cross_encoder(folder, activation=IDENTITY, **settings):
+    """A cross-encoder as sentence-transformers 6 writes it."""
+    write_classifier(folder, "bert", num_labels=1)
+    kind = "sentence_transformers.base.modules.transformer.Transformer"
+    write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": kind}])
+    output = {"text": {"method": "forward", "method_output_name": "logits"}}
+    encoder = {"transformer_task": "sequence-classification", "modality_config": output}
+    encoder |= {"module_output_name": "scores"} | settings
+    write_json(folder / "sentence_bert_config.json", encoder)
+    package = {"activation_fn": activation, "model_type": "CrossEncoder", "prompts": {}}
+    write_json(folder / "config_sentence_transformers.json", package)
+    return folder
+
+
+def test_a_cross_encoder_has_the_function_and_the_limit_of_its_folder(tmp_path):
+    source = write_cross_encoder(tmp_path / "source", max_seq_length=40)
+    manifest = read_manifest(import_(source, tmp_path / "bundles"))
+    assert manifest.classification.score_function == SCORE_FUNCTION_IDENTITY
+    assert manifest.limits.max_tokens == 40
+    assert manifest.parity.original.label_scores[0].max_difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("modules.json", [{"type": "Pooling", "path": "1"}], "the modules Pooling are not support"),
+        ("modules.json", {"a": 1}, "is no list of modules"),
+        (
+            "config_sentence_transformers.json",
+            {"activation_fn": "f"},
+            "activation_fn is 'f', which",
+        ),
+        ("config_sentence_transformers.json", {"prompts": {"query": "q: "}}, "prompts of a cross"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case is True"),
+        ("sentence_bert_config.json", {"modality_config": {"a": 1}}, "modality_config is"),
+    ],
+)
+def test_settings_of_a_cross_encoder_that_are_not_supported_are_named(
+    file, content, problem, tmp_path, refusal
+):
+    source = write_cross_encoder(tmp_path / "source")
+    write_json(source / file, content)
+    assert problem in refusal(source)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from tests.support.checkpoints import write_checkpoint
 
@@ -46,7 +47,8 @@ def write_classifier(
         for name, tensor in model.named_parameters():
             around = 1 if "norm" in name.lower() and name.endswith("weight") else 0
             tensor.copy_(torch.randn_like(tensor) * 0.2 + around)
-    for name in ("config.json", "model.safetensors"):
-        (folder / name).unlink()
-    model.save_pretrained(folder)
+    config.architectures = [type(model).__name__]
+    (folder / "config.json").unlink()
+    config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
     return folder

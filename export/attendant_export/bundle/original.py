@@ -73,15 +73,17 @@ def compare_model(
     if manifest.kind == MODEL_KIND_EMBEDDING:
         encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
         texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+        has_labels = manifest.HasField("classification")
+        network = manifest.architecture
         parity = compare_with_original(
             *(OriginalEncoder(checkpoint), texts, encoders),
             POOLINGS[manifest.embedding.pooling],
-            read_dense_layers(Checkpoint(checkpoint), manifest.architecture.d_model),
+            None if has_labels else read_dense_layers(Checkpoint(checkpoint), network.d_model),
             manifest.embedding.num_prompt_tokens,
         )
-        if manifest.HasField("classification"):
+        if has_labels:
             classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
-            has_types = manifest.architecture.source_embeddings.num_token_types > 1
+            has_types = network.source_embeddings.num_token_types > 1
             parity.label_scores.extend(
                 compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
             )

@@ -46,7 +46,8 @@ class EmbeddingsOfGraphs:
         if self.positions:
             x = add_positions(x, self.positions)
         if self.reads_token_types:
-            x = g.op("Add", x, g.embed(token_types, f"{self.names.token_types}.weight"))
+            table = g.parameter(f"{self.names.token_types}.weight")
+            x = g.op("Add", x, g.op("Gather", table, token_types))
         elif self.part.num_token_types and not self.folds_token_types:
             x = g.op("Add", x, g.parameter(f"{self.names.token_types}.weight"))
         if self.part.has_norm:

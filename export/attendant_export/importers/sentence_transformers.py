@@ -146,7 +146,7 @@ def _modules(checkpoint: Checkpoint) -> list[_Module]:
     entries: Any = checkpoint.json(MODULES)
     path = checkpoint.folder / MODULES
     try:
-        modules = [_Module(_class_name(entry["type"]), entry["path"]) for entry in entries]
+        modules = [_Module(class_name(entry["type"]), entry["path"]) for entry in entries]
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is no list of modules") from error
     if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
@@ -167,7 +167,7 @@ def _modules(checkpoint: Checkpoint) -> list[_Module]:
     return modules
 
 
-def _class_name(type_: str) -> str:
+def class_name(type_: str) -> str:
     """The name of a class of sentence-transformers; the whole path of any other class."""
     return type_.rpartition(".")[2] if type_.startswith(PACKAGE) else type_
 
@@ -182,7 +182,7 @@ def _config(checkpoint: Checkpoint, module: _Module) -> Config:
 
 
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
-    settings = _encoder_settings(checkpoint)
+    settings = encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
     settings.require_empty("processing_kwargs")
     modalities = settings.get("modality_config")
@@ -195,7 +195,8 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     return settings.integer("max_seq_length", default)
 
 
-def _encoder_settings(checkpoint: Checkpoint) -> Config:
+def encoder_settings(checkpoint: Checkpoint) -> Config:
+    """The settings of the encoder; empty without any."""
     for name in filter(checkpoint.has, ENCODER_SETTINGS):
         if fields := checkpoint.json_object(name):
             return Config(checkpoint.folder / name, fields)
