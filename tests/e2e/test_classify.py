@@ -1,5 +1,8 @@
 """Imported classifiers behind a real server give the scores of their models."""
 
+import json
+import shutil
+
 import grpc
 import numpy as np
 import pytest
@@ -190,3 +193,17 @@ def test_the_client_classifies_texts_and_ranks_pairs(server):
 
 def test_raw_scores_are_not_changed(server):
     assert classify(server, model="bert", raw_scores=True).score_function == SCORE_FUNCTION_IDENTITY
+
+
+def test_a_bundle_with_other_labels_than_its_graph_is_not_loaded(folder, tmp_path, loop, settings):
+    shutil.copytree(folder / "bundles/bert", tmp_path / "bert")
+    path = tmp_path / "bert/1/manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["architecture"]["classification_head"]["num_labels"] = 2
+    manifest["classification"]["labels"].pop()
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with (
+        pytest.raises(BundleError, match=r"it scores 3 labels, not 2; check classification.labels"),
+        running_server(loop, settings(bundles=tmp_path)) as running,
+    ):
+        running.server.wait()

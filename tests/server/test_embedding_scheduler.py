@@ -270,3 +270,21 @@ def test_a_text_that_the_embedder_cannot_run_fails_alone(clock, caplog):
     assert calls[0].future.result()[0]["mean_pooled"].tolist() == [3, 2]
     assert isinstance(calls[1].future.exception(), ModelFailed)
     assert calls[2].future.result()[0]["mean_pooled"].tolist() == [4, 2]
+
+
+def test_a_model_that_reads_pairs_gets_the_length_of_each_first_text(clock):
+    class ReadsPairs(FakeEmbeddingModel):
+        reads_token_types = True
+
+        def embed(self, texts, outputs, first_lengths=None):
+            self.first_lengths = first_lengths
+            return super().embed(texts, outputs)
+
+    model = ReadsPairs()
+    scheduler = new_scheduler(model, clock)
+    scheduler.submit(EmbedCall([[1, 2, 3], [4, 5]], ("mean_pooled",), None, [2, 1]))
+    scheduler.submit(EmbedCall([[6, 7]], ("mean_pooled",)))
+    scheduler.submit(FillMaskCall([[8, 9, 9]], [[1]], top_k=1))
+    run(scheduler)
+    assert model.batches == [[3, 3, 2, 2]]
+    assert model.first_lengths == [2, 3, 1, 2]

@@ -93,14 +93,19 @@ class Classifier:
         token_ids = [text.token_ids for text in readable]
         results = await model.answer(EmbedCall(token_ids, (LABEL_SCORES,), deadline, first_lengths))
 
-        rows = [result[LABEL_SCORES] for result in results]
-        classified = [
-            ClassifiedText([description.labels[i] for i in best], scores, tokenization.report(text))
-            for text, (best, scores) in zip(readable, _ranked(rows, function, top_k), strict=True)
-        ]
+        def build() -> list[ClassifiedText | InvalidRequest]:
+            rows = [result[LABEL_SCORES] for result in results]
+            return merged(
+                texts,
+                _ranked(rows, function, top_k),
+                lambda text, ranked: ClassifiedText(
+                    [description.labels[i] for i in ranked[0]], ranked[1], tokenization.report(text)
+                ),
+            )
+
         return ClassificationAnswer(
             model=description.key,
-            texts=merged(texts, classified, lambda _, result: result),
+            texts=await self._jobs.run_for(size, build),
             score_function=function,
             num_input_tokens=num_tokens(texts),
             phases=records.current().phases(),

@@ -42,6 +42,7 @@ class OnnxEmbeddingModel:
             if manifest.architecture.text_vectors.excludes_prompt
             else None
         )
+        self._num_labels = len(manifest.classification.labels)
         self.reads_token_types = "first_lengths" in bundle.graphs.embedder.inputs
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
@@ -68,7 +69,11 @@ class OnnxEmbeddingModel:
     def _try_graphs(self, outputs: Sequence[str], max_tokens: int) -> None:
         """Run each graph, also with the longest text; raises ValueError if one cannot run."""
         with trial_run("embedder"):
-            hidden = self.embed([[self._pad_id]], outputs)[self._last_hidden]
+            found = self.embed([[self._pad_id]], outputs)
+            hidden, scores = found[self._last_hidden], found.get("label_scores")
+        with trial_run("embedder", "classification.labels"):
+            if scores is not None and scores.shape[1] != self._num_labels:
+                raise ValueError(f"it scores {scores.shape[1]} labels, not {self._num_labels}")
         with trial_run("embedder", "limits.max_tokens"):
             self._run_embedder_and_shrink(min(max_tokens, MAX_TRIAL_TOKENS))
         if self.mlm_head is not None:
