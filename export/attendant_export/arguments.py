@@ -295,7 +295,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-head",
         action="store_true",
-        help="import the embedding part of a model for classification, without its head",
+        help="import the embedding part of a model for classification or another task, without its "
+        "head",
     )
     parser.add_argument(
         "--tokenizer",

@@ -3,7 +3,7 @@
 AttendantError
 ├── InvalidRequest        a value of the request is bad; names the field and the limit
 ├── ModelNotFound         no model of this name
-├── ModelWithoutHead      the model has no masked-language-model head
+├── ModelWithoutHead      the model lacks the head that a call needs
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
 ├── DeadlineExceeded      the deadline of the call has passed

@@ -18,6 +18,7 @@ from attendant_server.application.descriptions import (
     ModelDescription,
     ModelKind,
     Pooling,
+    ScoreFunction,
 )
 from attendant_server.bundles import Bundle
 
@@ -56,6 +57,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         vocab_size=architecture.source_embeddings.vocab_size,
         mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,
         has_mask_head=bundle.has_graph("mlm_head"),
+        labels=tuple(manifest.classification.labels),
+        score_function=ScoreFunction(manifest.classification.score_function or 1),
         default_pooling=_default_pooling(manifest),
         default_normalize=manifest.embedding.normalize,
         additional_poolings=tuple(map(Pooling, architecture.text_vectors.additional_poolings)),

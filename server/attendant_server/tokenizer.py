@@ -113,6 +113,34 @@ class TokenizedText:
         special = encoding.special_tokens_mask
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
 
+    @property
+    def first_length(self) -> int:
+        """Number of kept tokens of type 0: all but those of the second text of a pair."""
+        types = self.encoding.type_ids
+        return self.num_added + sum(types[i] == 0 for i in self.positions)
+
+    def has_text(self, number: int) -> bool:
+        """Whether text ``number`` of a pair, 0 or 1, has a token among the kept ones."""
+        texts = self.encoding.sequence_ids
+        return any(texts[i] == number for i in self.positions)
+
+    def cut_pair(self, max_tokens: int, keeps_end: bool) -> "TokenizedText":
+        """Drop tokens of the longer text of a pair, and at last of both, until enough are dropped.
+
+        ``keeps_end`` drops tokens at the beginnings of the texts, else at their ends. Special
+        tokens are kept. If they alone are too many, the result is longer than ``max_tokens``.
+        """
+        special, plain = self._split()
+        texts = self.encoding.sequence_ids
+        sides = [[i for i in plain if texts[i] == number] for number in (0, 1)]
+        room = max(0, max_tokens - len(special))
+        lengths = _pair_lengths(len(sides[0]), len(sides[1]), room)
+        kept = [
+            side[len(side) - length :] if keeps_end else side[:length]
+            for side, length in zip(sides, lengths, strict=True)
+        ]
+        return self._keeping(special, kept[0] + kept[1])
+
     def cut_end(self, max_tokens: int) -> "TokenizedText":
         """Drop tokens at the end until ``max_tokens`` are left; special tokens are kept.
 
@@ -140,6 +168,18 @@ class TokenizedText:
 
     def _keeping(self, special: list[int], plain: list[int]) -> "TokenizedText":
         return replace(self, positions=sorted(special + plain))
+
+
+def _pair_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """The lengths of two texts within ``room``: the longer one is cut, then both equally.
+
+    An odd token goes to the longer text, and to the second one of equally long texts.
+    """
+    shorter = min(first, second)
+    shorter, longer = (
+        (shorter, room - shorter) if 2 * shorter <= room else (room // 2, room - room // 2)
+    )
+    return (longer, shorter) if first > second else (shorter, longer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +264,10 @@ class TextTokenizer:
         self._continuation_mark: str = prefix or ""
         self._token_texts = _TokenTexts(self._tokenizer)
 
-    def encode(self, text: str) -> TokenizedText:
-        """Tokenize a text and add special tokens; raises TokenizerError."""
+    def encode(self, text: str, pair: str | None = None) -> TokenizedText:
+        """Tokenize a text, or a pair of texts, and add special tokens; raises TokenizerError."""
         try:
-            encoding = self._tokenizer.encode(text)
+            encoding = self._tokenizer.encode(text, pair)
         except BaseException as error:
             raise _translated(error) from error
         positions = range(len(encoding))

@@ -258,6 +258,23 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
         response = embedding_pb2.FillMaskResponse(results=results, model="vectors/1")
         return self._script.answer(request, response, context)
 
+    def Classify(self, request, context):
+        """Scores the letters "a" and "b" of a text, and of the second text of a pair."""
+        seconds = request.text_pairs or [""] * len(request.texts)
+        results = [
+            embedding_pb2.ClassifyResult(
+                labels=[
+                    embedding_pb2.LabelScore(label=letter, score=(text + second).count(letter))
+                    for letter in "ab"[: request.top_k or 2]
+                ]
+            )
+            if text.strip()
+            else embedding_pb2.ClassifyResult(error=EMPTY)
+            for text, second in zip(request.texts, seconds, strict=True)
+        ]
+        response = embedding_pb2.ClassifyResponse(results=results, model="vectors/1")
+        return self._script.answer(request, response, context)
+
 
 class Librarian(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, script: Script) -> None:

@@ -140,6 +140,18 @@ def test_similarity_prints_the_cosine(attendant):
     assert attendant("similarity", "aa", "bb") == (0, "0.5000\n", "")
 
 
+def test_classify_prints_scores_with_a_blank_line_between_texts(attendant):
+    code, out, _ = attendant("classify", "aab", "b")
+    assert (code, out) == (0, "2.0000\ta\n1.0000\tb\n\n0.0000\ta\n1.0000\tb\n")
+
+
+def test_classify_reads_pairs(attendant):
+    code, out, _ = attendant("classify", "--pairs", "--top-k", "1", "a", "ab")
+    assert (code, out) == (0, "2.0000\ta\n")
+    code, out, _ = attendant("classify", "--pairs", "--json", "a", "ab")
+    assert '"labels": [{"label": "a", "score": 2.0}, {"label": "b", "score": 1.0}]' in out
+
+
 def test_fill_prints_candidates_with_a_blank_line_between_masks(attendant):
     code, out, _ = attendant("fill", "[MASK] [MASK]", "--top-k", "2")
     block = "0.5000\tword1\n0.2500\tword2\n"
@@ -318,6 +330,7 @@ def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
         ["similarity", "a"],
         ["score", "a"],
         ["score", "a", "b", "c"],
+        ["classify", "--pairs", "a", "b", "c"],
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, arguments):

@@ -110,6 +110,7 @@ def test_every_rpc_of_the_contract_has_a_call():
         messages.embed([]),
         messages.embed_tokens([]),
         messages.fill_mask([]),
+        messages.classify([]),
         messages.tokenize([]),
         messages.list_models(),
         messages.get_model(""),

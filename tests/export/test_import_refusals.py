@@ -222,12 +222,12 @@ HEADS = {
 
 
 @pytest.mark.parametrize("family", HEADS)
-def test_a_head_for_classification_is_refused_but_can_be_left_out(family, tmp_path, refusal):
+def test_a_head_for_tokens_is_refused_but_can_be_left_out(family, tmp_path, refusal):
     source = write_checkpoint(tmp_path / "source", family, has_head=False)
-    change_json(source / "config.json", architectures=["AnyForSequenceClassification"])
+    change_json(source / "config.json", architectures=["AnyForTokenClassification"])
     change_weights(source, lambda t: t.update({name: torch.zeros(2) for name in HEADS[family]}))
     message = refusal(source)
-    assert "architectures is AnyForSequenceClassification, whose head is not supp" in message
+    assert "architectures is AnyForTokenClassification, whose head is not supported" in message
     assert "can be imported with --without-head" in message
     bundles = tmp_path / "bundles"
     main(["import", str(source), "--without-head", "--bundles-dir", str(bundles)])
@@ -235,7 +235,7 @@ def test_a_head_for_classification_is_refused_but_can_be_left_out(family, tmp_pa
 
 
 def test_a_head_that_a_model_does_not_have_cannot_be_left_out(source, refusal):
-    assert "--without-head is for models with a head for" in refusal(source, "--without-head")
+    assert "--without-head is for models with a head of a task" in refusal(source, "--without-head")
     change_json(source / "config.json", model_type="marian")
     assert "--without-head is for embedding models" in refusal(source, "--without-head")
 

@@ -81,6 +81,12 @@ def fill_mask(name: str, texts: Iterable[str], model: str = "", **fields: Any) -
     return Call(f"FillMask: {name}", "attendant.v1.EmbeddingService/FillMask", request)
 
 
+def classify(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A Classify call."""
+    request = embedding_pb2.ClassifyRequest(model=model, texts=texts, **fields)
+    return Call(f"Classify: {name}", "attendant.v1.EmbeddingService/Classify", request)
+
+
 def list_models() -> Call:
     """The ListModels call."""
     method = "attendant.v1.ModelService/ListModels"

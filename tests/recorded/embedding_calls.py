@@ -10,7 +10,7 @@ from attendant.v1.embedding_pb2 import (
 )
 from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_RIGHT
 
-from tests.recorded.call import Call, embed, embed_tokens, fill_mask
+from tests.recorded.call import Call, classify, embed, embed_tokens, fill_mask
 from tests.recorded.texts import BLANK, LONG, ODD, UNCUT_WORD
 from tests.recorded.translation_calls import TRUNCATIONS
 
@@ -106,3 +106,23 @@ def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
     yield fill_mask(
         f"{model} no mask left on the right", [f"{LONG} [MASK]"], model, truncation=TRUNCATION_RIGHT
     )
+
+
+def classify_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Texts and pairs, with all options, and bad requests."""
+    first, second = list(texts), list(texts[::-1])
+    long = " ".join([*texts, *texts])
+    yield classify("several texts", [*first, ""], model)
+    yield classify("several pairs", first, text_pairs=second)
+    yield classify("one label", first, model, top_k=1)
+    yield classify("raw scores of pairs", first, model, text_pairs=second, raw_scores=True)
+    for name, truncation in TRUNCATIONS.items():
+        pairs = {"no pair": (), "a long pair": (long,), "one long text of a pair": (texts[0],)}
+        for kind, pair in pairs.items():
+            title = f"truncation {name}, {kind}"
+            yield classify(title, [long], model, text_pairs=pair, truncation=truncation)
+    yield classify("a pair without its second text", first[:1], model, text_pairs=[" "])
+    yield classify("too few second texts", first, model, text_pairs=second[:1])
+    for top_k in (0, 101):
+        yield classify(f"top {top_k}", first, model, top_k=top_k)
+    yield classify("no texts", [], model)

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from tests.recorded import bad_calls
 from tests.recorded.call import Call, embed, embed_tokens, fill_mask, get_model, score, translate
-from tests.recorded.embedding_calls import embed_calls, embed_tokens_calls, fill_mask_calls
+from tests.recorded.embedding_calls import (
+    classify_calls,
+    embed_calls,
+    embed_tokens_calls,
+    fill_mask_calls,
+)
 from tests.recorded.model_calls import (
     description_calls,
     health_calls,
@@ -41,6 +46,7 @@ from tests.recorded.translation_calls import (
 ROOT = Path(__file__).parents[2]
 BUILT_IN_BUNDLES = ROOT / "bundles"
 TINY_BUNDLES = ROOT / "tests/data/manifest-1"
+CLASSIFIER_BUNDLES = ROOT / "tests/recorded/classifiers"
 FP32_BUNDLES = ROOT / "tests/recorded/bundles"
 """Tiny bundles in fp32 and with shortlists, which the other bundles lack."""
 BOUNDS = {"int8": 0.02, "fp16": 0.01, "fp32": 1e-4}
@@ -192,6 +198,16 @@ SERVERS = (
         _write_embedding_bundles,
         tuple(_calls_to_embedding_models()),
         ("--max-top-k", "200"),
+    ),
+    RecordedServer(
+        "tiny-classifier",
+        lambda _: CLASSIFIER_BUNDLES,
+        (
+            *classify_calls("tiny-classifier", TINY_ENGLISH),
+            get_model("tiny-classifier", "tiny-classifier"),
+            embed("several texts", TINY_ENGLISH, "tiny-classifier"),
+        ),
+        precision="fp32",
     ),
     RecordedServer(
         "tiny-fp32",

@@ -167,3 +167,47 @@ def test_an_interrupt_is_not_taken_for_an_error(monkeypatch: pytest.MonkeyPatch)
 def test_tokenizers_without_marks_pay_nothing_for_marks(bpe: TextTokenizer, word_piece: str):
     for tokenizer in (bpe, TextTokenizer(word_piece, vocab_size=150, unk_id=1)):
         assert type(tokenizer.encode("The dog")) is TokenizedText
+
+
+def pair_of(tokenizer: TextTokenizer, first: int, second: int) -> TokenizedText:
+    """A pair of texts with these numbers of tokens between [CLS], [SEP] and [SEP]."""
+    return tokenizer.encode(" ".join(["The"] * first), " ".join(["dog"] * second))
+
+
+def test_the_tokens_of_the_second_text_of_a_pair_are_of_type_1(word_piece: str):
+    pair = pair_of(TextTokenizer(word_piece), 3, 2)
+    assert (len(pair), pair.first_length) == (8, 5)
+    assert pair.has_text(0)
+    assert not pair_of(TextTokenizer(word_piece), 3, 0).has_text(1)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "max_tokens", "kept"),
+    [
+        (9, 2, 9, (4, 2)),  # the longer text alone is cut
+        (2, 9, 9, (2, 4)),
+        (9, 8, 9, (3, 3)),  # both are
+        (9, 8, 8, (3, 2)),  # an odd token stays in the longer text
+        (8, 9, 8, (2, 3)),
+        (9, 9, 8, (2, 3)),
+        (9, 9, 2, (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("keeps_end", [False, True])
+def test_a_pair_is_cut_at_its_longer_text_first(
+    word_piece: str,
+    first: int,
+    second: int,
+    max_tokens: int,
+    kept: tuple[int, int],
+    keeps_end: bool,
+):
+    pair = pair_of(TextTokenizer(word_piece), first, second)
+    cut = pair.cut_pair(max_tokens, keeps_end)
+    plain = [token for token in cut if not token.is_special]
+    texts = [cut.encoding.sequence_ids[i] for i in cut.positions]
+    assert (texts.count(0), texts.count(1)) == kept
+    assert len(cut) == max(sum(kept) + 3, 3)
+    assert cut.first_length == kept[0] + 2
+    if kept[0]:
+        assert (plain[0].start == 0) == (first == kept[0] or not keeps_end)

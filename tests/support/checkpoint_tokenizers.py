@@ -27,7 +27,9 @@ def modernbert() -> Tokenizer:
     tokenizer = byte_level_bpe(["[UNK]", "[CLS]", "[SEP]", "[PAD]"])
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     return _with_mask(tokenizer, "[MASK]")
 
@@ -78,7 +80,9 @@ def xlm_roberta() -> Tokenizer:
     )
     tokenizer.train_from_iterator(sample_texts(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return _with_mask(tokenizer)
 
@@ -107,7 +111,9 @@ def albert() -> Tokenizer:
     )
     tokenizer.train_from_iterator(sample_texts(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return tokenizer
 

@@ -169,6 +169,7 @@ class FakeEmbeddingModel:
     """A model whose pooled vectors are sum of token ids and length, and hidden states are ids."""
 
     num_layers = 2
+    reads_token_types = False
 
     def __init__(self) -> None:
         self.num_releases = 0
@@ -176,7 +177,10 @@ class FakeEmbeddingModel:
         """Text lengths of every batch."""
 
     def embed(
-        self, texts: Sequence[Sequence[int]], outputs: Sequence[str]
+        self,
+        texts: Sequence[Sequence[int]],
+        outputs: Sequence[str],
+        first_lengths: Sequence[int] | None = None,
     ) -> dict[str, np.ndarray]:
         self.batches.append([len(text) for text in texts])
         longest = max(self.batches[-1])

@@ -18,6 +18,7 @@ from attendant_client.errors import (
     UnsupportedError,
 )
 from attendant_client.options import (
+    ClassifyOptions,
     EmbedOptions,
     SearchOptions,
     StreamOptions,
@@ -27,10 +28,12 @@ from attendant_client.options import (
 )
 from attendant_client.results import (
     CallReport,
+    ClassifiedText,
     Embeddings,
     EmbedResult,
     FilledText,
     Hypothesis,
+    LabelScore,
     Limits,
     MaskCandidate,
     MaskFill,
@@ -58,6 +61,8 @@ __all__ = [
     "CallCancelledError",
     "CallError",
     "CallReport",
+    "ClassifiedText",
+    "ClassifyOptions",
     "Client",
     "DeadlineExceededError",
     "EmbedOptions",
@@ -66,6 +71,7 @@ __all__ = [
     "FilledText",
     "Hypothesis",
     "InvalidRequestError",
+    "LabelScore",
     "Limits",
     "MaskCandidate",
     "MaskFill",

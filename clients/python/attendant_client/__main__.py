@@ -116,6 +116,17 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     _add_truncation(fill)
     fill.add_argument("--top-k", type=_count, default=5, metavar="N", help="candidates; default 5")
 
+    classify = _add(subparsers, "classify", commands.classify, "score the labels of a model")
+    _add_texts(classify)
+    _add_truncation(classify)
+    classify.add_argument(
+        "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
+    )
+    classify.add_argument("--top-k", type=_count, metavar="N", help="labels; default all")
+    classify.add_argument(
+        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
+    )
+
 
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     tokenize = _add(subparsers, "tokenize", commands.tokenize, "show the tokens of texts")
@@ -203,6 +214,8 @@ def _add_length_penalty(parser: Parser) -> None:
 def _check_together(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.command == "score" and len(arguments.texts) not in (0, 2):
         parser.error("score takes one text and its translation")
+    if arguments.command == "classify" and arguments.pairs and len(arguments.texts) not in (0, 2):
+        parser.error("--pairs takes two texts")
     if arguments.command == "translate" and arguments.stream:
         if arguments.json or arguments.scores or (arguments.num_hypotheses or 1) > 1:
             parser.error("--stream does not work with --json, --scores or --num-hypotheses")

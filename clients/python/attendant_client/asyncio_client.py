@@ -22,6 +22,7 @@ from attendant_client.connection import (
 from attendant_client.errors import call_error
 from attendant_client.messages import Call
 from attendant_client.options import (
+    ClassifyOptions,
     EmbedOptions,
     Errors,
     ScoreOptions,
@@ -236,6 +237,36 @@ class AsyncClient:
     ) -> results.FilledText | list[results.FilledText]:
         """Return the `top_k` likeliest tokens for every "[MASK]"."""
         call = messages.fill_mask(texts, top_k, **options)
+        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
+
+    @overload
+    async def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        text_pairs: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[ClassifyOptions],
+    ) -> results.ClassifiedText: ...
+    @overload
+    async def classify(
+        self,
+        texts: Sequence[str],
+        text_pairs: Sequence[str] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[ClassifyOptions],
+    ) -> list[results.ClassifiedText]: ...
+    async def classify(
+        self,
+        texts: str | Sequence[str],
+        text_pairs: str | Sequence[str] | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        **options: Unpack[ClassifyOptions],
+    ) -> results.ClassifiedText | list[results.ClassifiedText]:
+        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs."""
+        call = messages.classify(texts, text_pairs, **options)
         return messages.one_or_all(texts, await self._call(call, timeout_seconds))
 
     async def similarity(

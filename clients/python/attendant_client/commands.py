@@ -122,6 +122,32 @@ def fill(client: Client, arguments: argparse.Namespace) -> int:
     return 0 if all_good else 1
 
 
+def classify(client: Client, arguments: argparse.Namespace) -> int:
+    """Print the scores of labels, with a blank line between texts."""
+    all_good, separator = True, ""
+    rows: Iterable[tuple[str, ...]] = (
+        _pairs(arguments, "two texts") if arguments.pairs else zip(_lines(arguments), strict=True)
+    )
+    for start, batch in _batches(rows, arguments):
+        texts, *second = (list(column) for column in zip(*batch, strict=True))
+        classified = client.classify(
+            texts,
+            second[0] if second else None,
+            top_k=arguments.top_k,
+            raw_scores=arguments.raw_scores,
+            **_text_options(arguments),
+        )
+        all_good &= _are_good(start, [result.error for result in classified])
+        for result in classified:
+            if arguments.json:
+                print(_json(asdict(result)))
+                continue
+            lines = [f"{each.score:.4f}\t{each.label}" for each in result.labels]
+            print(separator + "\n".join(lines))
+            separator = "\n"
+    return 0 if all_good else 1
+
+
 def tokenize(client: Client, arguments: argparse.Namespace) -> int:
     """Print the tokens of every text, or their ids."""
     all_good = True
@@ -162,7 +188,9 @@ def _lines(arguments: argparse.Namespace) -> Iterable[str]:
     return arguments.texts or _standard_input()
 
 
-def _pairs(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _pairs(
+    arguments: argparse.Namespace, between: str = "source and translation"
+) -> Iterator[tuple[str, str]]:
     if arguments.texts:
         source, target = arguments.texts
         yield source, target
@@ -170,7 +198,7 @@ def _pairs(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(_standard_input(), 1):
         source, tab, target = line.partition("\t")
         if not tab:
-            raise ValueError(f"line {number} has no tab between source and translation")
+            raise ValueError(f"line {number} has no tab between {between}")
         yield source, target
 
 

@@ -197,6 +197,31 @@ def fill_mask(
     )
 
 
+def classify(
+    texts: str | Sequence[str],
+    text_pairs: str | Sequence[str] | None = None,
+    *,
+    top_k: int | None = None,
+    raw_scores: bool = False,
+    model: str = "",
+    truncation: Truncation = "refuse",
+    errors: Errors = "raise",
+) -> Call[list[results.ClassifiedText]]:
+    """Build a Classify call."""
+    request = embedding_pb2.ClassifyRequest(
+        model=model,
+        texts=_text_list(texts),
+        text_pairs=None if text_pairs is None else _text_list(text_pairs),
+        top_k=top_k,
+        raw_scores=raw_scores,
+        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+    )
+    parse = partial(parsing.classified_texts, num_texts=len(request.texts), errors=_checked(errors))
+    return Call(
+        "/attendant.v1.EmbeddingService/Classify", request, embedding_pb2.ClassifyResponse, parse
+    )
+
+
 def tokenize(
     texts: str | Sequence[str],
     *,

@@ -36,6 +36,7 @@ def model_page(model: Model) -> str:
         ("text limits", _numbers(model.limits, LIMITS)),
         ("call limits", _numbers(model.request_limits, REQUEST_LIMITS)),
         ("sizes", ", ".join(f"{name} {size:,}" for name, size in model.sizes.items() if size)),
+        *_labels(model),
         *_pooling(model),
         *_quality(model),
         *_parity(model),
@@ -68,6 +69,11 @@ def _pooling(model: Model) -> Iterator[tuple[str, str]]:
     for name, prompt in model.prompts.items():
         applied = ", before every text" if name == model.default_prompt else ""
         yield "prompts", f"{name} {prompt!r}{applied}"
+
+
+def _labels(model: Model) -> Iterator[tuple[str, str]]:
+    if model.labels:
+        yield "labels", f"{', '.join(model.labels)}; the score function is {model.score_function}"
 
 
 def _quality(model: Model) -> Iterator[tuple[str, str]]:

@@ -71,6 +71,18 @@ class TextOptions(TypedDict, total=False):
     errors: Errors
 
 
+class ClassifyOptions(TextOptions, total=False):
+    """Options of `classify`.
+
+    `top_k`: labels returned for each text; all if absent.
+    `raw_scores`: whether scores are those of the head, before softmax or sigmoid.
+    `model`, `truncation`, `errors`: as for `translate`.
+    """
+
+    top_k: int | None
+    raw_scores: bool
+
+
 class ScoreOptions(TextOptions, Languages, total=False):
     """Options of `score`: those of the calls that take texts, and languages."""
 

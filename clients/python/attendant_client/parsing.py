@@ -125,6 +125,21 @@ def filled_texts(
     return _parse_all(response.results, num_texts, errors, parse)
 
 
+def classified_texts(
+    response: embedding_pb2.ClassifyResponse, num_texts: int, errors: Errors
+) -> list[results.ClassifiedText]:
+    """Parse the answer to Classify."""
+    call = _call_report(response)
+
+    def parse(
+        item: embedding_pb2.ClassifyResult, error: TextError | None
+    ) -> results.ClassifiedText:
+        labels = tuple(results.LabelScore(each.label, each.score) for each in item.labels)
+        return results.ClassifiedText(labels, _truncation(item), error, call)
+
+    return _parse_all(response.results, num_texts, errors, parse)
+
+
 def tokenizations(
     response: model_pb2.TokenizeResponse, num_texts: int, errors: Errors
 ) -> list[results.Tokenization]:
@@ -164,6 +179,8 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         additional_poolings=tuple(filter(None, map(_pooling, response.additional_poolings))),
         prompts=dict(response.prompts),
         default_prompt=response.default_prompt,
+        labels=tuple(response.labels),
+        score_function=_choice(embedding_pb2.ScoreFunction, response.score_function),
         license=response.license,
         credits=tuple(response.credits),
         provenance=_plain(response.provenance),

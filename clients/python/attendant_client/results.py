@@ -178,6 +178,31 @@ class FilledText:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelScore:
+    """A label of a text and its score."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifiedText:
+    """The labels of one text or pair, highest score first, or an error and no labels."""
+
+    labels: tuple[LabelScore, ...]
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+    @property
+    def score(self) -> float:
+        """The highest score. Raises the text's error if it has one."""
+        if self.error is not None:
+            raise self.error
+        return self.labels[0].score
+
+
+@dataclass(frozen=True, slots=True)
 class Tokenization:
     """The tokens that `model` would read for one text, special tokens included."""
 
@@ -244,7 +269,9 @@ class Model:
     """Everything that the server knows about a model.
 
     `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
-    mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `sizes`,
+    mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `labels` are
+    those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are empty
+    for a model without a classification head. `sizes`,
     `provenance` and `parity` have the fields of the messages of the same names in
     `attendant/v1/bundle.proto`.
     """
@@ -259,6 +286,8 @@ class Model:
     additional_poolings: tuple[str, ...]
     prompts: Mapping[str, str]
     default_prompt: str
+    labels: tuple[str, ...]
+    score_function: str
     license: str
     credits: tuple[str, ...]
     provenance: Mapping[str, object]

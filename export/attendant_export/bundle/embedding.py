@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    Classification,
     EmbeddingDefaults,
     Limits,
     Manifest,
@@ -20,6 +21,13 @@ from attendant.v1.bundle_pb2 import (
 from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import Tokenizer
 
+from attendant_export.bundle.classification import (
+    SCORES,
+    LabelExport,
+    check_label_scores,
+    classified_texts,
+    read_classified,
+)
 from attendant_export.bundle.draft import ROUNDING, Draft, rounded
 from attendant_export.bundle.reference_outputs import (
     NUM_COMPONENTS,
@@ -74,10 +82,12 @@ class EmbeddingExport:
         tokenizer: Tokenizer,
         draft: Draft,
         defaults: EmbeddingDefaults | None = None,
+        classification: Classification | None = None,
     ) -> None:
         """Complete the draft's manifest and embed the reference texts with the PyTorch model.
 
         ``defaults`` are those of Embed. None: mean pooling of normalized vectors.
+        ``classification`` has the labels of a model with a classification head.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
@@ -89,6 +99,11 @@ class EmbeddingExport:
             model, list(self._texts.values()), draft.manifest.embedding.num_prompt_tokens
         )
         self._verified: dict[str, VerifiedEmbeddings] = {}
+        self._labels: LabelExport | None = None
+        if classification is not None:
+            draft.manifest.classification.CopyFrom(classification)
+            texts = classified_texts(self._texts, tokenizer, draft.manifest)
+            self._labels = LabelExport(model, texts)
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
@@ -99,9 +114,12 @@ class EmbeddingExport:
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:
         """Compare the graphs of one precision with the model."""
-        verified = self._verifier.verify(written.name, self._open(written))
+        graphs = self._open(written)
+        verified = self._verifier.verify(written.name, graphs)
         self._verified[written.name] = verified
         _warn_of_distance(verified.parity)
+        if self._labels is not None:
+            self._labels.verify(graphs, verified.parity)
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
@@ -112,8 +130,11 @@ class EmbeddingExport:
 
     def reference_outputs(self) -> dict[str, Any]:
         """The vectors and mask candidates of each precision of the bundle."""
-        outputs = {name: self._verified[name] for name in self._draft.precisions}
-        return _reference_outputs(self._texts, outputs)
+        found = {name: self._verified[name] for name in self._draft.precisions}
+        outputs = _reference_outputs(self._texts, found)
+        if self._labels is not None:
+            self._labels.add_reference_outputs(outputs)
+        return outputs
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
         """The model's best candidates for the first "[MASK]" of each text.
@@ -219,6 +240,9 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
             f"{name}: {NUM_COMPONENTS} components and the norms of {len(vectors)} mean-pooled "
             f"vectors within {limit:.2%}"
         )
+        if manifest.HasField("classification"):
+            texts = read_classified(folder / manifest.reference_outputs, reference, manifest)
+            checked[-1] += ", " + check_label_scores(graphs, texts, stored[SCORES])
         if masked:
             checked[-1] += (
                 f", log-probabilities of candidates for {len(masked)} masks within {bound:.2g}"

@@ -114,7 +114,10 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         if isinstance(imported, ImportedTranslator):
             export: ModelExport = _new_translator(imported, draft)
         else:
-            export = EmbeddingExport(imported.model, imported.tokenizer, draft, imported.defaults)
+            export = EmbeddingExport(
+                *(imported.model, imported.tokenizer, draft),
+                *(imported.defaults, imported.classification),
+            )
         written = write_precisions(export, draft)
         outputs = export.reference_outputs()
         del imported, export  # Free the model before the original implementation loads its own.

@@ -23,6 +23,7 @@ from attendant.v1.bundle_pb2 import (
     Provenance,
     QualityFigure,
 )
+from attendant.v1.embedding_pb2 import ScoreFunction
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
 from attendant_manifest.rules import problems
 from google.protobuf.descriptor import FieldDescriptor
@@ -170,6 +171,10 @@ def _optional_lines(manifest: Manifest) -> Iterator[str]:
     for name in ("target_special_tokens", "decoding", "embedding", "text_normalization"):
         if manifest.HasField(name):
             yield f"{name.split('_')[0]:<11} {_fields(getattr(manifest, name))}"
+    if manifest.HasField("classification"):
+        part = manifest.classification
+        function = ScoreFunction.Name(part.score_function).rpartition("_")[2].lower()
+        yield f"labels      {', '.join(part.labels)}; scores are those of {function}"
     for step in manifest.precisions[0].steps:
         rows = step.rows_per_sentence or "any number of"
         yield f"step        {step.name}: {step.num_tokens} tokens a run, {rows} rows a sentence"
@@ -249,6 +254,11 @@ def describe_original(parity: OriginalParity) -> list[str]:
             f"{each.precision}: cosine of vectors: mean {each.embeddings.mean_cosine:.6f}, "
             f"least {each.embeddings.min_cosine:.6f}"
             for each in parity.vectors
+        ),
+        *(
+            f"{each.precision}: scores of labels differ by at most {each.max_difference:.2g}; "
+            f"the best label is the same for {each.num_same_best} of {each.num_texts} texts"
+            for each in parity.label_scores
         ),
         *(line for each in parity.translations for line in _translation_lines(each)),
     ]

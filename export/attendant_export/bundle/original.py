@@ -13,6 +13,7 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant_manifest.special_tokens import target_tokens
 
+from attendant_export.bundle.classification import TEXTS
 from attendant_export.bundle.manifest import (
     check_files,
     describe_original,
@@ -33,6 +34,11 @@ from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
 from attendant_export.models.text_vectors import POOLINGS
 from attendant_export.verify import ctranslate2_original, original, static_original
+from attendant_export.verify.classification import (
+    ClassifiedText,
+    OriginalClassifier,
+    compare_labels,
+)
 from attendant_export.verify.ctranslate2_original import (
     CTranslate2Translator,
     FolderTokens,
@@ -85,12 +91,21 @@ def compare_model(
             kind = _static_original(files)
             is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
             return compare_static(kind(checkpoint), texts, encoders, is_normalized)
-        return compare_with_original(
+        has_labels = manifest.HasField("classification")
+        network = manifest.architecture
+        parity = compare_with_original(
             *(OriginalEncoder(checkpoint), texts, encoders),
             POOLINGS[manifest.embedding.pooling],
-            read_dense_layers(Checkpoint(checkpoint), manifest.architecture.d_model),
+            None if has_labels else read_dense_layers(Checkpoint(checkpoint), network.d_model),
             manifest.embedding.num_prompt_tokens,
         )
+        if has_labels:
+            classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
+            has_types = network.source_embeddings.num_token_types > 1
+            parity.label_scores.extend(
+                compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
+            )
+        return parity
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
         graphs.close()

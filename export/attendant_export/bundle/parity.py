@@ -7,6 +7,7 @@ from attendant.v1.bundle_pb2 import Manifest, PrecisionParity
 from attendant_manifest.special_tokens import target_tokens
 from torch import Tensor
 
+from attendant_export.bundle.classification import LabelExport, read_classified
 from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
@@ -67,11 +68,14 @@ def measure_embedding_parity(
     )
     model = Encoder(manifest.architecture, tokens).eval()
     model.load_state_dict(parameters)
-    texts = read_embedding_outputs(folder, manifest)["texts"]
-    verifier = EmbeddingVerifier(
-        model, [text["token_ids"] for text in texts], manifest.embedding.num_prompt_tokens
-    )
-    return [
-        verifier.verify(graphs.name, EmbeddingGraphs(folder, graphs, manifest)).parity
-        for graphs in manifest.precisions
-    ]
+    reference = read_embedding_outputs(folder, manifest)
+    token_ids = [text["token_ids"] for text in reference["texts"]]
+    verifier = EmbeddingVerifier(model, token_ids, manifest.embedding.num_prompt_tokens)
+    opened = [EmbeddingGraphs(folder, graphs, manifest) for graphs in manifest.precisions]
+    measured = [verifier.verify(graphs.precision, graphs).parity for graphs in opened]
+    if manifest.HasField("classification"):
+        path = folder / manifest.reference_outputs
+        labels = LabelExport(model, read_classified(path, reference, manifest))
+        for graphs, parity in zip(opened, measured, strict=True):
+            labels.verify(graphs, parity)
+    return measured

@@ -81,11 +81,16 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return content
 
 
-def source_token_ids(manifest: Manifest, tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids that a model reads: those after its vocabulary stand for the unknown token."""
+def source_token_ids(
+    manifest: Manifest, tokenizer: Tokenizer, text: str, pair: str | None = None
+) -> list[int]:
+    """The ids that a model reads: those after its vocabulary stand for the unknown token.
+
+    ``pair`` is the second text of a pair.
+    """
     vocab_size = manifest.architecture.source_embeddings.vocab_size
     unk_id = manifest.special_tokens.unk_id
-    return [i if i < vocab_size else unk_id for i in tokenizer.encode(text).ids]
+    return [i if i < vocab_size else unk_id for i in tokenizer.encode(text, pair).ids]
 
 
 def checked_token_ids(

@@ -10,6 +10,7 @@ from attendant.v1.architecture_pb2 import Architecture
 from attendant_manifest.sizes import text_dimension
 
 from attendant_export.graphs.attention import relative_bias
+from attendant_export.graphs.classification import LABEL_SCORES, label_scores, token_types
 from attendant_export.graphs.embeddings import source_embeddings
 from attendant_export.graphs.head import vocabulary_scores
 from attendant_export.graphs.layers import Layers
@@ -20,22 +21,32 @@ from attendant_export.models.embeddings import SOURCE
 
 
 def build_embedder(g: Layers, architecture: Architecture) -> None:
-    """Token ids to the hidden states of every layer and to vectors pooled over real tokens."""
+    """Token ids to the hidden states of every layer and to vectors pooled over real tokens.
+
+    With a classification head, also to the scores of labels.
+    """
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
     packing = Packing(g, batch, lengths)
     embeddings, stack = source_embeddings(architecture), architecture.encoder
-    x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions)
+    types = ""
+    if embeddings.reads_token_types:
+        types = packing.pack(g.flat(token_types(g, batch)))
+    x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions, types)
     bias = relative_bias(g, stack, "relative_positions", batch)
     attend = partial(packing.attend, bias=bias)
     states = [x, *run_stack(g, stack, "encoder", x, attend)]
     states[-1] = final_norm(g, stack, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
     dimension = text_dimension(architecture)
-    pooled = text_vectors(g, architecture, token_ids, hidden[-1], batch, lengths)
-    for name, vector in pooled.items():
+    vectors = text_vectors(g, architecture, token_ids, hidden[-1], batch, lengths)
+    for name, vector in vectors.items():
         g.output(f"{name}_pooled", vector, np.float32, "batch", dimension)
+    if architecture.HasField("classification_head"):
+        scores = label_scores(g, architecture, vectors)
+        num_labels = architecture.classification_head.num_labels
+        g.output(LABEL_SCORES, scores, np.float32, "batch", num_labels)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)
 

@@ -27,18 +27,28 @@ class EmbeddingsOfGraphs:
     norm_epsilon: float
     positions: str
     """Name of the table of position vectors. Empty without positions."""
+    reads_token_types: bool = False
+    """Whether the types of tokens are an input. Otherwise, all tokens are of type 0."""
 
     @property
     def folds_token_types(self) -> bool:
         """Whether the table of positions includes the vector of token type 0."""
-        return self.positions == f"{self.names.positions}.weight"
+        return self.positions == f"{self.names.positions}.weight" and not self.reads_token_types
 
-    def run(self, g: Layers, token_ids: str, add_positions: AddPositions) -> str:
-        """Token ids (rows), all of token type 0, to the first layer's input (rows, d_model)."""
+    def run(
+        self, g: Layers, token_ids: str, add_positions: AddPositions, token_types: str = ""
+    ) -> str:
+        """Token ids (rows) to the first layer's input (rows, d_model).
+
+        ``token_types`` (rows) are given if the embeddings read them.
+        """
         x = g.embed(token_ids, f"{self.names.tokens}.weight", self.part.scale or 1.0)
         if self.positions:
             x = add_positions(x, self.positions)
-        if self.part.num_token_types and not self.folds_token_types:
+        if self.reads_token_types:
+            table = g.parameter(f"{self.names.token_types}.weight")
+            x = g.op("Add", x, g.op("Gather", table, token_types))
+        elif self.part.num_token_types and not self.folds_token_types:
             x = g.op("Add", x, g.parameter(f"{self.names.token_types}.weight"))
         if self.part.has_norm:
             x = g.layer_norm(x, self.names.norm, self.norm_epsilon)
@@ -49,7 +59,10 @@ def source_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:
     """The embeddings of the encoder."""
     part = architecture.source_embeddings
     table = _positions(part, SOURCE, "positions")
-    return EmbeddingsOfGraphs(part, SOURCE, architecture.encoder.norm_epsilon, table)
+    reads_types = architecture.HasField("classification_head") and part.num_token_types > 1
+    return EmbeddingsOfGraphs(
+        part, SOURCE, architecture.encoder.norm_epsilon, table, reads_token_types=reads_types
+    )
 
 
 def target_embeddings(architecture: Architecture) -> EmbeddingsOfGraphs:

@@ -45,6 +45,10 @@ class Layers(GraphBuilder):
         """A parameter of the network in the graph's float type."""
         return self.weight(name, lambda: self.parameters[name].astype(self.dtype, copy=False))
 
+    def fp32_parameter(self, name: str) -> str:
+        """A parameter of the network in fp32, whatever the graph's float type is."""
+        return self.weight(name, lambda: self.parameters[name])
+
     def scalar(self, value: float) -> str:
         """A constant in the graph's float type."""
         return self.constant(np.array(value, self.dtype))

@@ -1,7 +1,8 @@
 """Converts the parameters of a model to those of its graphs, and back.
 
-Graphs store only the used rows of position tables, only the vector of token type 0, one joint layer
-for the cross-attention keys and values of all decoder layers, and one for both gates of an SSRU.
+Graphs store only the used rows of position tables, only the vector of token type 0 unless types
+are an input, one joint layer for the cross-attention keys and values of all decoder layers, and one
+for both gates of an SSRU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -81,7 +82,7 @@ def model_parameters(
             restored[side.positions] = np.pad(table, ((positions.offset, 0), (0, 0)))
         types = f"{side.names.token_types}.weight"
         if types in restored:
-            missing = side.part.num_token_types - 1
+            missing = side.part.num_token_types - len(restored[types])
             restored[types] = np.pad(restored[types], ((0, missing), (0, 0)))
     return restored
 
@@ -129,7 +130,7 @@ def _write_positions(
             problem = f"with the offset {part.offset} is too few for texts of {max_positions}"
             raise unsupported(part, "num_positions", problem)
         parameters[side.positions] = parameters[side.positions][part.offset :]
-    if types in parameters:
+    if types in parameters and not side.reads_token_types:
         first = parameters[types][:1]
         if side.folds_token_types:
             parameters[side.positions] = parameters[side.positions] + first[0]

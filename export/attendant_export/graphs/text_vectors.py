@@ -1,10 +1,9 @@
 """Vectors of whole texts as graph nodes. The counterpart of `models.text_vectors`."""
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
-from attendant.v1.architecture_pb2 import Architecture, TextVectors
+from attendant.v1.architecture_pb2 import Architecture, Dense, TextVectors
 
 from attendant_export.graphs.layers import Layers
 from attendant_export.models.text_vectors import Pooling, poolings_of
@@ -119,11 +118,12 @@ _POOLINGS: dict[Pooling, Callable[[_Poolings], str]] = {
 def _dense_layers(g: Layers, part: TextVectors, x: str) -> str:
     """``x`` (batch, d_model) after the dense layers: (batch, dimension)."""
     for number, dense in enumerate(part.dense_layers):
-        names = [f"dense.{number}.linear.weight"]
-        if dense.has_bias:
-            names.append(f"dense.{number}.linear.bias")
-        weights = [g.weight(name, partial(g.parameters.__getitem__, name)) for name in names]
-        x = g.op("Gemm", x, *weights, transB=1)
-        if dense.activation:
-            x = g.activation(x, dense.activation)
+        x = dense_layer(g, dense, f"dense.{number}", x)
     return x
+
+
+def dense_layer(g: Layers, part: Dense, name: str, x: str) -> str:
+    """``x`` (batch, inputs) in fp32 after a linear layer with its activation."""
+    names = [f"{name}.linear.weight", *[f"{name}.linear.bias"] * part.has_bias]
+    x = g.op("Gemm", x, *map(g.fp32_parameter, names), transB=1)
+    return g.activation(x, part.activation) if part.activation else x

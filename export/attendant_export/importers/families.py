@@ -6,6 +6,7 @@ from attendant_export.importers.albert import read_albert
 from attendant_export.importers.bart import read_bart
 from attendant_export.importers.bert import read_bert
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.cross_encoder import with_cross_encoder_defaults
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_ctranslate2
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.gemma3 import read_gemma3
@@ -64,7 +65,7 @@ def read_model(
     """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
 
     ``tokenizer`` chooses the tokenizer of a CTranslate2 folder; ``without_head`` imports the
-    embedding part of a model for classification. Raises ValueError if one of them is given for
+    embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
     is_converted = is_ctranslate2(checkpoint)
@@ -83,7 +84,11 @@ def read_model(
     imported = read(checkpoint)
     if read is read_static or not isinstance(imported, ImportedEncoder):
         return imported
-    return with_defaults(imported, checkpoint) if is_sentence_transformer(checkpoint) else imported
+    if not is_sentence_transformer(checkpoint):
+        return imported
+    if imported.classification is not None:
+        return with_cross_encoder_defaults(imported, checkpoint)
+    return with_defaults(imported, checkpoint)
 
 
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:

@@ -1,11 +1,11 @@
 """Imported models with their tokenizers and defaults."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import DecodingDefaults, EmbeddingDefaults
+from attendant.v1.bundle_pb2 import Classification, DecodingDefaults, EmbeddingDefaults
 from attendant.v1.embedding_pb2 import (
     POOLING_LAST,
     POOLING_MEAN,
@@ -17,6 +17,12 @@ from tokenizers import Tokenizer
 
 from attendant_export.data.shortlists import Shortlists
 from attendant_export.importers.checkpoint import Checkpoint
+from attendant_export.importers.classification import (
+    has_classification_head,
+    head_weights,
+    read_classification,
+    read_head,
+)
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
 from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
@@ -42,6 +48,8 @@ class ImportedEncoder:
     defaults: EmbeddingDefaults = field(
         default_factory=lambda: EmbeddingDefaults(pooling=POOLING_MEAN)
     )
+    classification: Classification | None = None
+    """The labels of a model with a classification head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,12 @@ def load_encoder(
     ``tokens`` are those that the tokenizer's configuration states, by default.
     """
     architecture.text_vectors.additional_poolings.extend(ADDITIONAL_POOLINGS)
+    classification = None
+    if has_classification_head(checkpoint):
+        classification = read_classification(checkpoint.config)
+        head = read_head(checkpoint.config, architecture.d_model)
+        architecture.classification_head.CopyFrom(head)
+        weights = replace(weights, names={**weights.names, **head_weights(family)})
     tokens = tokens or encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
@@ -82,4 +96,5 @@ def load_encoder(
     positions = max_text_tokens(architecture.source_embeddings.positions)
     limits = (positions, longest, stated_max_tokens(checkpoint), rules.MAX_TOKENS)
     limit = min(each for each in limits if each is not None)
-    return ImportedEncoder(family, model, read_tokenizer(checkpoint), limit)
+    tokenizer = read_tokenizer(checkpoint)
+    return ImportedEncoder(family, model, tokenizer, limit, classification=classification)

@@ -17,6 +17,7 @@ from attendant.v1.architecture_pb2 import (
 )
 
 from attendant_export.importers.checkpoint import Checkpoint, Config
+from attendant_export.importers.classification import has_classification_head
 from attendant_export.importers.imported import ImportedEncoder, load_encoder
 from attendant_export.importers.layer_types import (
     GLOBAL,
@@ -35,7 +36,7 @@ from attendant_export.importers.weight_names import WeightTable
 FIELDS = FieldNames(activation="hidden_activation")
 HEAD_FIELDS = FieldNames(activation="classifier_activation")
 HEAD = "head.dense.weight"
-"""A tensor that only checkpoints with a masked-language-model head have."""
+"""A tensor of the heads of masked language models and of classification."""
 OLD_THETAS = {GLOBAL: "global_rope_theta", LOCAL: "local_rope_theta"}
 DEFAULT_THETAS = {GLOBAL: 160_000.0, LOCAL: 10_000.0}
 
@@ -77,7 +78,7 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
         source_embeddings=Embeddings(vocab_size=config.integer("vocab_size"), has_norm=True),
         encoder=stack,
     )
-    if HEAD in checkpoint.weights.shapes:
+    if HEAD in checkpoint.weights.shapes and not has_classification_head(checkpoint):
         add_head(architecture, config, read_activation(config, HEAD_FIELDS))
         head = architecture.head
         head.has_bias = config.flag("decoder_bias", default=True)

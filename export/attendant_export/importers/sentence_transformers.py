@@ -150,7 +150,7 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     entries: Any = checkpoint.json(MODULES)
     path = checkpoint.folder / MODULES
     try:
-        modules = [Module(_class_name(entry["type"]), _path(entry["path"])) for entry in entries]
+        modules = [Module(class_name(entry["type"]), _path(entry["path"])) for entry in entries]
     except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is no list of modules") from error
     if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
@@ -172,7 +172,7 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     return modules
 
 
-def _class_name(type_: str) -> str:
+def class_name(type_: str) -> str:
     """The name of a class of sentence-transformers; the whole path of any other class."""
     return type_.rpartition(".")[2] if type_.startswith(PACKAGE) else type_
 
@@ -191,7 +191,7 @@ def _config(checkpoint: Checkpoint, module: Module) -> Config:
 
 
 def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
-    settings = _encoder_settings(checkpoint)
+    settings = encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
     settings.require_empty("processing_kwargs")
     modalities = settings.get("modality_config")
@@ -204,7 +204,8 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
     return settings.integer("max_seq_length", default)
 
 
-def _encoder_settings(checkpoint: Checkpoint) -> Config:
+def encoder_settings(checkpoint: Checkpoint) -> Config:
+    """The settings of the encoder; empty without any."""
     for name in filter(checkpoint.has, ENCODER_SETTINGS):
         if fields := checkpoint.json_object(name):
             return Config(checkpoint.folder / name, fields)

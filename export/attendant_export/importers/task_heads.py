@@ -1,8 +1,9 @@
-"""Heads of classification and similar tasks, which bundles do not have."""
+"""Heads of checkpoints for a task: those for classification are imported, others are not."""
 
 import re
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.classification import has_classification_head
 
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)"
@@ -14,8 +15,8 @@ HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head)\..+")
 def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     """Leave the head of a task out of the weights of a checkpoint, if that ``is_wanted``.
 
-    Raises CheckpointError for a checkpoint with such a head otherwise, and ValueError if there is
-    none to leave out.
+    Raises CheckpointError for a checkpoint with a head that is not supported otherwise, and
+    ValueError if there is none to leave out.
     """
     config = checkpoint.config
     stated = config.get("architectures")
@@ -26,11 +27,13 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
         names = {name for name in checkpoint.weights.shapes if HEAD_WEIGHTS.fullmatch(name)}
     if not names:
         if is_wanted:
-            raise ValueError("--without-head is for models with a head for classification")
+            raise ValueError("--without-head is for models with a head of a task")
         return
-    if not is_wanted:
+    if is_wanted:
+        checkpoint.weights.leave_out(names)
+    elif not has_classification_head(checkpoint):
         raise CheckpointError(
             f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
-            "the embedding part alone can be imported with --without-head"
+            "supported: heads for sequence classification; the embedding part alone can be "
+            "imported with --without-head"
         )
-    checkpoint.weights.leave_out(names)

@@ -10,6 +10,7 @@ from typing import cast
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
+from attendant_export.models.classification import ClassificationHead, check_classification
 from attendant_export.models.embeddings import SOURCE, Embeddings
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
@@ -49,6 +50,8 @@ class Encoder(nn.Module):
         if architecture.HasField("head"):
             scored = architecture.source_embeddings
             self.mask_head = Head(architecture.head, width, scored, part)
+        if architecture.HasField("classification_head"):
+            self.classifier = ClassificationHead(architecture.classification_head, architecture)
 
     def begin_as_averages(self) -> None:
         """Initialize every layer of a pre-norm model to the identity.
@@ -122,6 +125,11 @@ class Encoder(nn.Module):
         pooled = pool(hidden, mask, pooling, num_prompt_tokens, is_excluded)
         return cast(Tensor, self.dense(pooled))
 
+    def label_scores(self, token_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Scores of the labels (batch, num_labels) of ``token_ids`` (batch, length)."""
+        hidden = self(token_ids, token_types)
+        return cast(Tensor, self.classifier(hidden, self.real_tokens(token_ids)))
+
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
         """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""
         return cast(Tensor, self.mask_head(hidden_rows, self.embedding.weight))
@@ -135,6 +143,7 @@ def _check(architecture: Architecture) -> None:
     if architecture.HasField("decoder"):
         raise ValueError("Architecture.decoder: is not for an encoder")
     check_attention_only(architecture.encoder)
+    check_classification(architecture)
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")

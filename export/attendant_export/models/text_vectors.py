@@ -83,11 +83,12 @@ class DenseLayers(nn.Sequential):
 
     def __init__(self, part: architecture_pb2.TextVectors, d_model: int) -> None:
         widths = [d_model, *(dense.d_output for dense in part.dense_layers)]
-        super().__init__(*map(_dense, part.dense_layers, widths))
+        super().__init__(*map(dense_layer, part.dense_layers, widths))
         self.part = part
 
 
-def _dense(part: Dense, d_input: int) -> nn.Module:
+def dense_layer(part: Dense, d_input: int) -> nn.Module:
+    """A linear layer with its activation: (batch, d_input) to (batch, d_output)."""
     check_at_least_one(part, "d_output")
     linear = nn.Linear(d_input, part.d_output, bias=part.has_bias)
     layer = nn.Sequential()

@@ -14,6 +14,7 @@ from attendant_manifest.rules import MAX_LOG_PROBABILITY_BOUNDS
 from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
+from attendant_export.graphs.classification import FIRST_LENGTHS, LABEL_SCORES
 from attendant_export.graphs.text_vectors import NUM_PROMPT_TOKENS
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.text_vectors import poolings_of
@@ -63,6 +64,7 @@ class EmbeddingGraphs:
     def __init__(self, folder: Path, graphs: PrecisionGraphs, manifest: Manifest) -> None:
         """``manifest`` provides the vocabulary and the padding token. Raises GraphError."""
         self.vocab_size = manifest.architecture.source_embeddings.vocab_size
+        self.precision = graphs.name
         self._pad_id = manifest.special_tokens.pad_id
         self.embedder = GraphSession(folder, graphs.embedder)
         self._poolings = poolings_of(manifest.architecture)
@@ -73,23 +75,38 @@ class EmbeddingGraphs:
         )
         has_head = graphs.HasField("mlm_head")
         self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
+        self._reads_pairs = FIRST_LENGTHS in self.embedder.input_names
         names = self.embedder.output_names
         self.hidden_names = sorted(
             (n for n in names if n.startswith("hidden_")), key=lambda n: int(n.split("_")[1])
         )
 
-    def run(self, texts: Sequence[Sequence[int]], names: Sequence[str]) -> list[FloatArray]:
-        """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity."""
-        inputs = {
-            "token_ids": pad(texts, self._pad_id).numpy(),
-            "lengths": np.array([len(ids) for ids in texts]),
-        }
+    def run(
+        self,
+        texts: Sequence[Sequence[int]],
+        names: Sequence[str],
+        first_lengths: Sequence[int] = (),
+    ) -> list[FloatArray]:
+        """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity.
+
+        ``first_lengths`` are the numbers of tokens of type 0; by default, all tokens are.
+        """
+        lengths = np.array([len(ids) for ids in texts])
+        inputs = {"token_ids": pad(texts, self._pad_id).numpy(), "lengths": lengths}
+        if self._reads_pairs:
+            inputs[FIRST_LENGTHS] = np.array(first_lengths) if first_lengths else lengths
         if self._num_prompt_tokens is not None:
             inputs[NUM_PROMPT_TOKENS] = np.full(len(texts), self._num_prompt_tokens)
         outputs: list[FloatArray] = self.embedder.run(names, inputs)
         for name, output in zip(names, outputs, strict=True):
             check_finite(f"embedder, {name},", output)
         return outputs
+
+    def label_scores(
+        self, texts: Sequence[Sequence[int]], first_lengths: Sequence[int]
+    ) -> FloatArray:
+        """Scores of labels (texts, labels), computed in one padded batch."""
+        return self.run(texts, [LABEL_SCORES], first_lengths)[0]
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         """Vectors (poolings, texts, dimension) of all poolings, computed in one padded batch."""

@@ -82,6 +82,11 @@ class GraphSession:
         self._opened = None
 
     @property
+    def input_names(self) -> list[str]:
+        """Names of all inputs, in order."""
+        return [value.name for value in self._session.get_inputs()]
+
+    @property
     def output_names(self) -> list[str]:
         """Names of all outputs, in order."""
         return [value.name for value in self._session.get_outputs()]

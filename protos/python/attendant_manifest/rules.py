@@ -168,12 +168,14 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     if defaults.default_prompt and defaults.default_prompt not in defaults.prompts:
         yield "embedding.default_prompt is not among embedding.prompts"
     yield from _text_vector_problems(manifest)
+    yield from _classification_problems(manifest)
     yield from _graph_problems(manifest, ("embedder",))
     layers = range(num_layers(manifest.architecture.encoder) + 1)
     additional = manifest.architecture.text_vectors.additional_poolings
     outputs = {
         *(*_POOLED_OUTPUTS, *(_ADDITIONAL_OUTPUTS.get(pooling, "") for pooling in additional)),
         *(f"hidden_{layer}" for layer in layers),
+        *(["label_scores"] if manifest.HasField("classification") else []),
     }
     for precision in manifest.precisions:
         if different := sorted(outputs ^ set(precision.embedder.outputs)):
@@ -204,6 +206,20 @@ def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             yield "embedding.num_prompt_tokens must be less than limits.max_tokens"
     elif part.excludes_prompt and defaults.prompts.get(defaults.default_prompt):
         yield "embedding.num_prompt_tokens is missing for excludes_prompt and a default prompt"
+
+
+def _classification_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    head, labels = manifest.architecture.classification_head, manifest.classification.labels
+    if manifest.architecture.HasField("classification_head") != manifest.HasField("classification"):
+        yield "classification and architecture.classification_head need each other"
+    elif manifest.HasField("classification"):
+        if not 1 <= head.num_labels <= MAX_DIMENSION or len(labels) != head.num_labels:
+            yield "classification.labels must have one label for each score of the head"
+        if not all(labels) or len(set(labels)) < len(labels):
+            yield "classification.labels has an empty name or a name twice"
+        function = manifest.classification.score_function
+        if not function or function not in embedding_pb2.ScoreFunction.values():
+            yield f"classification.score_function has no value {function}"
 
 
 def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:

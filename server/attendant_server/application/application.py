@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.mask_filling import MaskFiller
@@ -25,6 +26,7 @@ class Application:
     scorer: Scorer
     embedder: Embedder
     mask_filler: MaskFiller
+    classifier: Classifier
     models: ModelInspector
 
 
@@ -40,5 +42,6 @@ def new_application(
         scorer=Scorer(catalog, jobs, limits),
         embedder=Embedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
+        classifier=Classifier(catalog, jobs, limits),
         models=ModelInspector(catalog, jobs, limits),
     )

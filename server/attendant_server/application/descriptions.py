@@ -30,6 +30,14 @@ class Pooling(IntEnum):
     MEAN_SQRT_LENGTH = 6
 
 
+class ScoreFunction(IntEnum):
+    """Functions of the scores of labels; numbered as in the contract."""
+
+    IDENTITY = 1
+    SIGMOID = 2
+    SOFTMAX = 3
+
+
 COMMON_POOLINGS = (Pooling.MEAN, Pooling.CLS, Pooling.MAX)
 """The poolings of every embedding model."""
 
@@ -103,6 +111,10 @@ class ModelDescription:
     mask_id: int | None = None
     has_mask_head: bool = False
     """Whether the model can fill masks."""
+    labels: Sequence[str] = ()
+    """The labels of a model with a classification head."""
+    score_function: ScoreFunction = ScoreFunction.IDENTITY
+    """The function of the scores of labels."""
     default_pooling: Pooling = Pooling.MEAN
     default_normalize: bool = False
     additional_poolings: Sequence[Pooling] = ()

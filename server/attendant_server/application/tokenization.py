@@ -20,7 +20,11 @@ it saves."""
 MAX_JOB_CHARACTERS = 10_000
 """Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
+SECOND_TEXTS = "text_pairs[{}]"
+"""The name of the second text of a pair, for messages; ``{}`` stands for its number."""
+
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
+EMPTY = "is empty, or has nothing that the model can read"
 Text = TypeVar("Text")
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
@@ -43,6 +47,18 @@ class TruncationReport:
     num_original_tokens: int
     num_kept_tokens: int
     truncation: Truncation
+
+
+@dataclass(frozen=True, slots=True)
+class TextPair:
+    """Two texts that the model reads together."""
+
+    first: str
+    second: str
+
+    def __len__(self) -> int:
+        """Number of characters."""
+        return len(self.first) + len(self.second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +114,7 @@ def tokenization_options(
 
 
 async def tokenize(
-    jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str]
+    jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str | TextPair]
 ) -> list[TokenizedOrError]:
     """The tokens, or the fault, of each text; raises InvalidRequest for too many tokens in total.
 
@@ -150,8 +166,8 @@ def _add_to_record(record: CallRecord, results: Sequence[TokenizedOrError]) -> N
             record.num_truncated_texts += len(text) < text.num_original_tokens
 
 
-def _jobs(texts: Iterable[str]) -> Iterator[list[str]]:
-    job: list[str] = []
+def _jobs(texts: Iterable[str | TextPair]) -> Iterator[list[str | TextPair]]:
+    job: list[str | TextPair] = []
     num_characters = 0
     for text in texts:
         if job and num_characters + len(text) > MAX_JOB_CHARACTERS:
@@ -163,7 +179,7 @@ def _jobs(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _tokenize_all(
-    options: TokenizationOptions, field: str, texts: Sequence[str], first: int
+    options: TokenizationOptions, field: str, texts: Sequence[str | TextPair], first: int
 ) -> list[TokenizedOrError]:
     return [_tokenize(options, field, text, number) for number, text in enumerate(texts, first)]
 
@@ -175,7 +191,11 @@ def _check_total(options: TokenizationOptions, results: Sequence[TokenizedOrErro
         raise InvalidRequest("texts", f"at most {options.max_total_tokens} tokens in one call")
 
 
-def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) -> TokenizedOrError:
+def _tokenize(
+    options: TokenizationOptions, field: str, text: str | TextPair, number: int
+) -> TokenizedOrError:
+    if isinstance(text, TextPair):
+        return _tokenize_pair(options, field, text, number)
     try:
         tokens = options.tokenizer.encode(text)
     except TokenizerError:
@@ -193,8 +213,7 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
     if options.max_tokens is None:
         return tokens
     if tokens.is_empty_after(prompt_length):
-        problem = "is empty, or has nothing that the model can read"
-        return InvalidRequest(field.format(number), problem)
+        return InvalidRequest(field.format(number), EMPTY)
     if len(tokens) <= options.max_tokens:
         return tokens
     if options.truncation is Truncation.RIGHT:
@@ -203,6 +222,32 @@ def _tokenize(options: TokenizationOptions, field: str, text: str, number: int) 
         tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
     if len(tokens) <= options.max_tokens:
         return tokens
+    return _too_long(options, field, number, tokens)
+
+
+def _tokenize_pair(
+    options: TokenizationOptions, field: str, pair: TextPair, number: int
+) -> TokenizedOrError:
+    try:
+        tokens = options.tokenizer.encode(pair.first, pair.second)
+    except TokenizerError:
+        return InvalidRequest(field.format(number), "cannot be tokenized")
+    for side, name in enumerate((field, SECOND_TEXTS)):
+        if not tokens.has_text(side):
+            return InvalidRequest(name.format(number), EMPTY)
+    max_tokens, truncation = options.max_tokens, options.truncation
+    if max_tokens is None or len(tokens) <= max_tokens:
+        return tokens
+    if truncation is not Truncation.REFUSE:
+        tokens = tokens.cut_pair(max_tokens, keeps_end=truncation is Truncation.LEFT)
+    if len(tokens) <= max_tokens:
+        return tokens
+    return _too_long(options, field, number, tokens)
+
+
+def _too_long(
+    options: TokenizationOptions, field: str, number: int, tokens: TokenizedText
+) -> InvalidRequest:
     problem = f"at most {options.max_tokens} tokens, got {len(tokens)}"
     return InvalidRequest(field.format(number), problem)
 

@@ -224,15 +224,22 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     """Embed texts (token ids with their special tokens).
 
     ``outputs`` names the outputs to return: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each
-    (d,), or ``hidden_<layer>``, each (length, d). A text's result maps these names to arrays.
+    (d,), ``hidden_<layer>``, each (length, d), or ``label_scores`` (labels,). A text's result maps
+    these names to arrays. ``first_lengths`` are the numbers of tokens of type 0, which come first,
+    of texts that have tokens of both types; empty if no text has.
     """
 
     def __init__(
-        self, texts: Sequence[TokenIds], outputs: tuple[str, ...], deadline: float | None = None
+        self,
+        texts: Sequence[TokenIds],
+        outputs: tuple[str, ...],
+        deadline: float | None = None,
+        first_lengths: Sequence[int] = (),
     ) -> None:
         super().__init__(len(texts), deadline)
         self.texts = texts
         self.outputs = outputs
+        self.first_lengths = first_lengths
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,12 +171,23 @@ class EmbeddingScheduler(Scheduler):
     def _embed(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, NDArray[np.float32]]:
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
-        return self._model.embed([t.call.texts[t.index] for t in batch], sorted(names))
+        texts = [t.call.texts[t.index] for t in batch]
+        if not self._model.reads_token_types:
+            return self._model.embed(texts, sorted(names))
+        return self._model.embed(texts, sorted(names), list(map(_first_length, batch)))
 
     def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
             return call.outputs
         return (f"hidden_{self._model.num_layers}",)
+
+
+def _first_length(text: QueuedText[EncoderCall]) -> int:
+    """Number of tokens of type 0."""
+    call = text.call
+    if isinstance(call, EmbedCall) and call.first_lengths:
+        return call.first_lengths[text.index]
+    return text.num_tokens
 
 
 def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:

@@ -169,11 +169,19 @@ class EmbeddingModel(Protocol):
     """An encoder with pooled and per-token outputs."""
 
     num_layers: int
+    reads_token_types: bool
+    """Whether the model distinguishes the texts of a pair by the types of their tokens."""
 
     def embed(
-        self, texts: Sequence[TokenIds], outputs: Sequence[str]
+        self,
+        texts: Sequence[TokenIds],
+        outputs: Sequence[str],
+        first_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Run the texts as one padded batch; ``outputs`` as in `EmbedCall`, with a batch axis."""
+        """Run the texts as one padded batch; ``outputs`` as in `EmbedCall`, with a batch axis.
+
+        ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
+        """
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:
         """The ``top_k`` likeliest tokens for each hidden state (masks, d) of the last layer."""

@@ -42,6 +42,8 @@ class OnnxEmbeddingModel:
             if manifest.architecture.text_vectors.excludes_prompt
             else None
         )
+        self._num_labels = len(manifest.classification.labels)
+        self.reads_token_types = "first_lengths" in bundle.graphs.embedder.inputs
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
         )
@@ -67,7 +69,11 @@ class OnnxEmbeddingModel:
     def _try_graphs(self, outputs: Sequence[str], max_tokens: int) -> None:
         """Run each graph, also with the longest text; raises ValueError if one cannot run."""
         with trial_run("embedder"):
-            hidden = self.embed([[self._pad_id]], outputs)[self._last_hidden]
+            found = self.embed([[self._pad_id]], outputs)
+            hidden, scores = found[self._last_hidden], found.get("label_scores")
+        with trial_run("embedder", "classification.labels"):
+            if scores is not None and scores.shape[1] != self._num_labels:
+                raise ValueError(f"it scores {scores.shape[1]} labels, not {self._num_labels}")
         with trial_run("embedder", "limits.max_tokens"):
             self._run_embedder_and_shrink(min(max_tokens, MAX_TRIAL_TOKENS))
         if self.mlm_head is not None:
@@ -75,17 +81,29 @@ class OnnxEmbeddingModel:
                 self.fill(hidden[0], top_k=1)
 
     def embed(
-        self, texts: Sequence[TokenIds], outputs: Sequence[str]
+        self,
+        texts: Sequence[TokenIds],
+        outputs: Sequence[str],
+        first_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d)."""
-        feeds = self._feeds(texts)
+        """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d).
+
+        ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
+        """
+        feeds = self._feeds(texts, first_lengths)
         with self._embedder.session() as session:
             arrays = session.run(list(outputs), feeds, self._run_options)
         return dict(zip(outputs, arrays, strict=True))
 
-    def _feeds(self, texts: Sequence[TokenIds]) -> dict[str, NDArray[np.int64]]:
+    def _feeds(
+        self, texts: Sequence[TokenIds], first_lengths: Sequence[int] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
+        if self.reads_token_types:
+            feeds["first_lengths"] = (
+                lengths if first_lengths is None else np.array(first_lengths, np.int64)
+            )
         if self._num_prompt_tokens is not None:
             feeds["num_prompt_tokens"] = np.full_like(lengths, self._num_prompt_tokens)
         return feeds

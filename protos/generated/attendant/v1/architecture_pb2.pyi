@@ -170,6 +170,7 @@ class Architecture(google.protobuf.message.Message):
     DECODER_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
     TEXT_VECTORS_FIELD_NUMBER: builtins.int
+    CLASSIFICATION_HEAD_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states between layers."""
     shares_embeddings: builtins.bool
@@ -200,6 +201,10 @@ class Architecture(google.protobuf.message.Message):
     def text_vectors(self) -> Global___TextVectors:
         """Vectors of whole texts, of an encoder. Absent: poolings of the last hidden states, without dense layers."""
 
+    @property
+    def classification_head(self) -> Global___ClassificationHead:
+        """Scores of labels for whole texts, of an encoder. Absent for a model without labels."""
+
     def __init__(
         self,
         *,
@@ -211,9 +216,10 @@ class Architecture(google.protobuf.message.Message):
         decoder: Global___Stack | None = ...,
         head: Global___Head | None = ...,
         text_vectors: Global___TextVectors | None = ...,
+        classification_head: Global___ClassificationHead | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["classification_head", b"classification_head", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["classification_head", b"classification_head", "d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> None: ...
 
 Global___Architecture: typing_extensions.TypeAlias = Architecture
 
@@ -637,6 +643,42 @@ class Dense(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["activation", b"activation", "d_output", b"d_output", "has_bias", b"has_bias"]) -> None: ...
 
 Global___Dense: typing_extensions.TypeAlias = Dense
+
+@typing.final
+class ClassificationHead(google.protobuf.message.Message):
+    """ClassificationHead computes a score ("logit") of each label from the last hidden states of a text: a pooling, a linear
+    layer with an activation ("transform"), an optional norm, and a linear layer with a bias. An encoder with such a head
+    and several token types reads pairs of texts: the tokens of the second text are of type 1.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_LABELS_FIELD_NUMBER: builtins.int
+    POOLING_FIELD_NUMBER: builtins.int
+    TRANSFORM_FIELD_NUMBER: builtins.int
+    HAS_NORM_FIELD_NUMBER: builtins.int
+    num_labels: builtins.int
+    """Number of labels. At least 1."""
+    pooling: attendant.v1.embedding_pb2.Pooling.ValueType
+    """POOLING_CLS or POOLING_MEAN."""
+    has_norm: builtins.bool
+    """Whether a norm of the kind of the encoder's norms of embeddings follows the transform."""
+    @property
+    def transform(self) -> Global___Dense:
+        """The layer between the pooling and the norm or the last layer."""
+
+    def __init__(
+        self,
+        *,
+        num_labels: builtins.int = ...,
+        pooling: attendant.v1.embedding_pb2.Pooling.ValueType = ...,
+        transform: Global___Dense | None = ...,
+        has_norm: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["transform", b"transform"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["has_norm", b"has_norm", "num_labels", b"num_labels", "pooling", b"pooling", "transform", b"transform"]) -> None: ...
+
+Global___ClassificationHead: typing_extensions.TypeAlias = ClassificationHead
 
 @typing.final
 class Head(google.protobuf.message.Message):

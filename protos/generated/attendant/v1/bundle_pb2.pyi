@@ -156,6 +156,7 @@ class Manifest(google.protobuf.message.Message):
     EMBEDDING_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     TARGET_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
+    CLASSIFICATION_FIELD_NUMBER: builtins.int
     manifest_version: builtins.int
     """Format of the bundle: 2. 0 is invalid. A reader upgrades version 1 and refuses versions that it does not know."""
     name: builtins.str
@@ -244,6 +245,10 @@ class Manifest(google.protobuf.message.Message):
     def target_special_tokens(self) -> Global___SpecialTokens:
         """Special tokens of targets. Absent if targets use special_tokens, as with a joint vocabulary."""
 
+    @property
+    def classification(self) -> Global___Classification:
+        """Labels of a model with a classification head. Absent for other models."""
+
     def __init__(
         self,
         *,
@@ -272,9 +277,10 @@ class Manifest(google.protobuf.message.Message):
         embedding: Global___EmbeddingDefaults | None = ...,
         text_normalization: Global___TextNormalization | None = ...,
         target_special_tokens: Global___SpecialTokens | None = ...,
+        classification: Global___Classification | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "decoding", b"decoding", "embedding", b"embedding", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens", "text_normalization", b"text_normalization"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens", "text_normalization", b"text_normalization"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
 
@@ -466,6 +472,30 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
+
+@typing.final
+class Classification(google.protobuf.message.Message):
+    """Classification holds the labels of a classification head, and what their scores mean."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: builtins.int
+    score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType
+    """Function that turns the head's scores into the scores of Classify. Must be set."""
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the labels, in the order of the head's scores. No name twice."""
+
+    def __init__(
+        self,
+        *,
+        labels: collections.abc.Iterable[builtins.str] | None = ...,
+        score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["labels", b"labels", "score_function", b"score_function"]) -> None: ...
+
+Global___Classification: typing_extensions.TypeAlias = Classification
 
 @typing.final
 class TextNormalization(google.protobuf.message.Message):
@@ -1096,6 +1126,7 @@ class OriginalParity(google.protobuf.message.Message):
     VECTORS_FIELD_NUMBER: builtins.int
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     TRANSLATIONS_FIELD_NUMBER: builtins.int
+    LABEL_SCORES_FIELD_NUMBER: builtins.int
     implementation: builtins.str
     """Name of the implementation, such as "transformers"."""
     implementation_version: builtins.str
@@ -1120,6 +1151,10 @@ class OriginalParity(google.protobuf.message.Message):
     def translations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalTranslations]:
         """Translation: agreement of each precision."""
 
+    @property
+    def label_scores(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalLabelScores]:
+        """Classification: agreement of the scores of labels of each precision."""
+
     def __init__(
         self,
         *,
@@ -1132,15 +1167,48 @@ class OriginalParity(google.protobuf.message.Message):
         vectors: collections.abc.Iterable[Global___OriginalVectors] | None = ...,
         is_carried_over: builtins.bool = ...,
         translations: collections.abc.Iterable[Global___OriginalTranslations] | None = ...,
+        label_scores: collections.abc.Iterable[Global___OriginalLabelScores] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "max_difference", b"max_difference", "min_cosine", b"min_cosine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "label_scores", b"label_scores", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_difference", b"_max_difference"]) -> typing.Literal["max_difference"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_cosine", b"_min_cosine"]) -> typing.Literal["min_cosine"] | None: ...
 
 Global___OriginalParity: typing_extensions.TypeAlias = OriginalParity
+
+@typing.final
+class OriginalLabelScores(google.protobuf.message.Message):
+    """OriginalLabelScores compares the scores of labels of one precision, before the score function, with those of the
+    original implementation.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: builtins.int
+    NUM_TEXTS_FIELD_NUMBER: builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: builtins.int
+    NUM_SAME_BEST_FIELD_NUMBER: builtins.int
+    precision: builtins.str
+    """The precision compared: "fp32", "int8" or "fp16"."""
+    num_texts: builtins.int
+    """Texts and pairs of texts compared."""
+    max_difference: builtins.float
+    """Largest difference between scores."""
+    num_same_best: builtins.int
+    """Texts and pairs whose best label is the same."""
+    def __init__(
+        self,
+        *,
+        precision: builtins.str = ...,
+        num_texts: builtins.int = ...,
+        max_difference: builtins.float = ...,
+        num_same_best: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_difference", b"max_difference", "num_same_best", b"num_same_best", "num_texts", b"num_texts", "precision", b"precision"]) -> None: ...
+
+Global___OriginalLabelScores: typing_extensions.TypeAlias = OriginalLabelScores
 
 @typing.final
 class OriginalVectors(google.protobuf.message.Message):
@@ -1220,6 +1288,7 @@ class PrecisionParity(google.protobuf.message.Message):
     SHORTLIST_CORPUS_FIELD_NUMBER: builtins.int
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     REFERENCE_PRECISION_FIELD_NUMBER: builtins.int
+    MAX_LABEL_SCORE_DIFFERENCE_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1231,6 +1300,10 @@ class PrecisionParity(google.protobuf.message.Message):
     reference_precision: builtins.str
     """Precision of the weights of the model compared with, for graphs that were rebuilt from the weights of a bundle
     without fp32: "fp16" or "int8". Empty for the original model in fp32.
+    """
+    max_label_score_difference: builtins.float
+    """Classification: largest difference between scores of labels, before the score function. Absent without a
+    classification head.
     """
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenParity]:
@@ -1260,11 +1333,14 @@ class PrecisionParity(google.protobuf.message.Message):
         shortlist_corpus: Global___CorpusParity | None = ...,
         is_carried_over: builtins.bool = ...,
         reference_precision: builtins.str = ...,
+        max_label_score_difference: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_label_score_difference", b"_max_label_score_difference"]) -> typing.Literal["max_label_score_difference"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_log_probability_difference", b"_max_log_probability_difference"]) -> typing.Literal["max_log_probability_difference"] | None: ...
 

@@ -58,6 +58,11 @@ class EmbeddingServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_embedding__pb2.FillMaskRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_embedding__pb2.FillMaskResponse.FromString,
                 _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/attendant.v1.EmbeddingService/Classify',
+                request_serializer=attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer(object):
@@ -100,6 +105,16 @@ class EmbeddingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Classify(self, request, context):
+        """Classify returns scores of the model's labels for each text, or for each pair of texts.
+
+        Models that compare two texts, such as cross-encoders, read pairs. A model without a classification head fails the
+        call with FAILED_PRECONDITION. A request that names no model chooses among the models with such a head.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -117,6 +132,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.FillMask,
                     request_deserializer=attendant_dot_v1_dot_embedding__pb2.FillMaskRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_embedding__pb2.FillMaskResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -209,6 +229,33 @@ class EmbeddingService(object):
             '/attendant.v1.EmbeddingService/FillMask',
             attendant_dot_v1_dot_embedding__pb2.FillMaskRequest.SerializeToString,
             attendant_dot_v1_dot_embedding__pb2.FillMaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/attendant.v1.EmbeddingService/Classify',
+            attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
+            attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -227,6 +227,8 @@ class GetModelResponse(google.protobuf.message.Message):
     PROMPTS_FIELD_NUMBER: builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
     ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -239,6 +241,8 @@ class GetModelResponse(google.protobuf.message.Message):
     """Length penalty of requests that state none. Absent means 1."""
     default_prompt: builtins.str
     """Name of the prompt that Embed puts before every text. Empty for no prompt."""
+    score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType
+    """Function of the scores of Classify. Unspecified for a model without a classification head."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -287,6 +291,10 @@ class GetModelResponse(google.protobuf.message.Message):
     def additional_poolings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[attendant.v1.embedding_pb2.Pooling.ValueType]:
         """Poolings that Embed offers in addition to POOLING_MEAN, POOLING_CLS and POOLING_MAX."""
 
+    @property
+    def labels(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Labels of Classify. Empty for a model without a classification head."""
+
     def __init__(
         self,
         *,
@@ -308,9 +316,11 @@ class GetModelResponse(google.protobuf.message.Message):
         prompts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         default_prompt: builtins.str = ...,
         additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
+        labels: collections.abc.Iterable[builtins.str] | None = ...,
+        score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "embedding_sizes", b"embedding_sizes", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
@@ -337,7 +347,7 @@ class RequestLimits(google.protobuf.message.Message):
     max_beam_size: builtins.int
     """Largest TranslateOptions.beam_size. 0 for an embedding model."""
     max_top_k: builtins.int
-    """Largest FillMaskRequest.top_k. 0 for a translation model."""
+    """Largest FillMaskRequest.top_k and ClassifyRequest.top_k. 0 for a translation model."""
     def __init__(
         self,
         *,

@@ -1,6 +1,6 @@
-"""EmbeddingService: Embed, EmbedTokens and FillMask."""
+"""EmbeddingService: Embed, EmbedTokens, FillMask and Classify."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc, text_pb2
@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 
 from attendant_server.application.answers import Answer
 from attendant_server.application.application import Application
+from attendant_server.application.classification import (
+    ClassificationAnswer,
+    ClassificationRequest,
+    ClassifiedText,
+)
 from attendant_server.application.embedding import (
     EmbeddedText,
     EmbeddingAnswer,
@@ -32,6 +37,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._embedder, self._mask_filler = application.embedder, application.mask_filler
+        self._classifier = application.classifier
         self._jobs = application.jobs
 
     async def Embed(
@@ -79,6 +85,23 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: _fill_mask_response(answer))
+
+    async def Classify(
+        self, request: embedding_pb2.ClassifyRequest, context: Context
+    ) -> embedding_pb2.ClassifyResponse:
+        """Scores of the labels for each text or pair."""
+        answer = await self._classifier.classify(
+            ClassificationRequest(
+                texts=list(request.texts),
+                text_pairs=list(request.text_pairs),
+                model=request.model,
+                top_k=given(request, "top_k"),
+                raw_scores=request.raw_scores,
+                truncation=request.truncation,
+            ),
+            context.time_remaining(),
+        )
+        return await self._jobs.run_for(answer.size, lambda: _classify_response(answer))
 
 
 def _counts(answer: Answer) -> text_pb2.TokenCounts:
@@ -158,4 +181,26 @@ def _filled_mask(mask: FilledMask) -> embedding_pb2.FilledMask:
                 mask.token_ids, mask.token_texts, mask.probabilities, strict=True
             )
         ],
+    )
+
+
+def _classify_response(answer: ClassificationAnswer) -> embedding_pb2.ClassifyResponse:
+    return embedding_pb2.ClassifyResponse(
+        results=map(_classify_result, answer.texts),
+        model=answer.model,
+        token_counts=_counts(answer),
+        timings=timings(answer.phases),
+        score_function=cast("embedding_pb2.ScoreFunction.ValueType", answer.score_function.value),
+    )
+
+
+def _classify_result(text: ClassifiedText | InvalidRequest) -> embedding_pb2.ClassifyResult:
+    if isinstance(text, InvalidRequest):
+        return embedding_pb2.ClassifyResult(error=fault(text))
+    return embedding_pb2.ClassifyResult(
+        labels=[
+            embedding_pb2.LabelScore(label=label, score=score)
+            for label, score in zip(text.labels, text.scores, strict=True)
+        ],
+        truncation=truncation(text.truncation),
     )

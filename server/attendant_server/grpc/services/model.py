@@ -56,6 +56,11 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         default_prompt=description.default_prompt,
         additional_poolings=map(_number, description.additional_poolings),
     )
+    if description.labels:
+        response.labels.extend(description.labels)
+        response.score_function = cast(
+            "embedding_pb2.ScoreFunction.ValueType", description.score_function.value
+        )
     if description.default_beam_size != 1:
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
     if description.default_length_penalty != 1:
