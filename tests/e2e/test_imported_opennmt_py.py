@@ -5,7 +5,7 @@ from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.checkpoint import Checkpoint
-from attendant_export.importers.families import read_model
+from attendant_export.importers.opennmt_py import read_opennmt_py
 from attendant_export.verify.reference_search import beam, greedy
 
 from tests.support.bundles import one_thread
@@ -39,7 +39,7 @@ def server(checkpoint, tmp_path_factory, loop, settings):
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_translations_are_those_of_the_model(server, checkpoint, beam_size):
-    model = read_model(Checkpoint(checkpoint), "characters").model
+    model = read_opennmt_py(Checkpoint(checkpoint), "characters").model
     options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
     request = TranslateRequest(texts=TEXTS, options=options)
     tokenized = server.models.Tokenize(TokenizeRequest(texts=TEXTS)).results

@@ -150,17 +150,16 @@ def test_other_sizes_than_those_of_the_tensors_are_refused(tmp_path, refusal):
 
 def test_vocabularies_with_features_repeated_or_missing_tokens_are_refused(tmp_path, refusal):
     options = ("--tokenizer", "characters", *ARGUMENTS)
-    lists = {"src": [*SPECIAL, "a"], "tgt": [*SPECIAL, "b"]}
-    for number, (changed, wanted) in enumerate(
-        (
-            ({"src_feats": [["x"]]}, "source features (src_feats) are not supported"),
-            ({"src": [*SPECIAL, "a", "a"]}, "a token is twice in the vocabulary src"),
-            ({"tgt": list(SPECIAL[1:])}, "the vocabulary tgt lacks <unk>"),
-            ({"decoder_start_token": "<x>"}, "the vocabulary tgt lacks <x>"),
-            ({"decoder_start_token": ""}, "decoder_start_token is '', want a token"),
-            ({"src": {"a": 1}}, "the vocabulary src is not a list of tokens"),
-        )
-    ):
+    lists: dict[str, object] = {"src": [*SPECIAL, "a"], "tgt": [*SPECIAL, "b"]}
+    changes: list[tuple[dict[str, object], str]] = [
+        ({"src_feats": [["x"]]}, "source features (src_feats) are not supported"),
+        ({"src": [*SPECIAL, "a", "a"]}, "a token is twice in the vocabulary src"),
+        ({"tgt": list(SPECIAL[1:])}, "the vocabulary tgt lacks <unk>"),
+        ({"decoder_start_token": "<x>"}, "the vocabulary tgt lacks <x>"),
+        ({"decoder_start_token": ""}, "decoder_start_token is '', want a token"),
+        ({"src": {"a": 1}}, "the vocabulary src is not a list of tokens"),
+    ]
+    for number, (changed, wanted) in enumerate(changes):
         content = {"vocab": lists | changed}
         source = write_checkpoint(tmp_path / str(number), content=content)
         assert wanted in refusal(source, *options)
@@ -168,11 +167,12 @@ def test_vocabularies_with_features_repeated_or_missing_tokens_are_refused(tmp_p
 
 def test_files_that_are_no_checkpoints_of_version_3_are_refused(tmp_path, refusal, monkeypatch):
     field = ModuleType("torchtext.data.field")
-    field.Field = type("Field", (), {"__module__": field.__name__})
+    class_ = type("Field", (), {"__module__": field.__name__})
+    monkeypatch.setattr(field, "Field", class_, raising=False)
     monkeypatch.setitem(sys.modules, "torchtext", ModuleType("torchtext"))
     monkeypatch.setitem(sys.modules, "torchtext.data", ModuleType("torchtext.data"))
     monkeypatch.setitem(sys.modules, field.__name__, field)
-    early = write_checkpoint(tmp_path / "a", content={"vocab": {"src": field.Field()}})
+    early = write_checkpoint(tmp_path / "a", content={"vocab": {"src": class_()}})
     message = refusal(early, *ARGUMENTS)
     assert "has objects of torchtext.data.field.Field, which is not read, because" in message
     assert "convert the file with tools/convertv2_v3.py of OpenNMT-py, or with" in message

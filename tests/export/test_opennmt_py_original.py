@@ -7,7 +7,7 @@ from attendant_export.__main__ import main
 
 from tests.export.test_ctranslate2_original import check, compared
 from tests.support.drawn_seeds import seeds
-from tests.support.opennmt_py_files import SPECIAL, write_checkpoint
+from tests.support.opennmt_py_files import SOURCE_TOKENS, SPECIAL, TARGET_TOKENS, write_checkpoint
 
 pytest.importorskip("ctranslate2")
 
@@ -20,12 +20,13 @@ def drawn_checkpoint(folder, draw):
     """A checkpoint with options that are drawn."""
     width, heads = draw.choice(((16, 4), (32, 4), (24, 3)))
     is_shared = draw.random() < 0.5
-    tokens = {"source": SHARED, "target": SHARED} if is_shared else {}
+    source, target = (SHARED, SHARED) if is_shared else (SOURCE_TOKENS, TARGET_TOKENS)
     shares = ["embeddings"] if is_shared and draw.random() < 0.6 else []
     shares += ["decoder_embeddings"] if draw.random() < 0.5 else []
     return write_checkpoint(
         folder,
-        **tokens,
+        source,
+        target,
         start=draw.choice((None, "<s>", "</s>")),
         seed=draw.randrange(1000),
         is_split=draw.random() < 0.3,
