@@ -41,11 +41,12 @@ class OpenNMTFile:
         self.config = Config(self.path, fields)
         self._vocabularies = content["vocab"]
         self.tensors = _tensors(checkpoint, self.path, content)
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        return self._shapes
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""
