@@ -8,6 +8,7 @@ import pytest
 import torch
 from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU,
+    ACTIVATION_SILU,
     NORM_POSITION_PRE,
     POSITION_KIND_SINUSOIDAL_INTERLEAVED,
     POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
@@ -17,6 +18,9 @@ from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.verify import ctranslate2_original
+from attendant_export.verify.ctranslate2_original import FolderTokens
+from attendant_export.verify.opennmt_py_original import converted_translator
+from attendant_export.verify.original import OriginalError
 from tokenizers import Tokenizer
 
 from tests.support.marian_checkpoints import tiny_pieces
@@ -80,6 +84,27 @@ def test_options_make_the_architecture(tmp_path):
     assert (network.shares_embeddings, network.head.is_tied) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "activation"), [("silu", ACTIVATION_SILU), ("gated-gelu", ACTIVATION_GELU)]
+)
+def test_a_gated_network_joins_the_activated_half_and_the_other(name, activation, tmp_path):
+    source = write_checkpoint(tmp_path / "x", pos_ffn_activation_fn=name)
+    model = read(source).model
+    feed_forward = model.architecture.decoder.groups[0].feed_forward
+    assert (feed_forward.activation, feed_forward.is_gated) == (activation, True)
+    tensors = torch.load(source / "model.pt", weights_only=False)["model"]
+    parts = [tensors[f"encoder.transformer.0.feed_forward.{w}.weight"] for w in ("w_1", "w_3")]
+    assert torch.equal(model.state_dict()["encoder.0.feed_forward.0.weight"], torch.cat(parts))
+
+
+def test_a_gated_network_is_not_compared_without_its_gates():
+    tensors = {"encoder.transformer.0.feed_forward.w_3.weight": torch.zeros(1)}
+    options = {"pos_ffn_activation_fn": "silu"}
+    tokens = FolderTokens((), (), "</s>", False, False)
+    with pytest.raises(OriginalError, match=r"leaves out the gates .*pos_ffn_activation_fn silu"):
+        converted_translator(tensors, options, tokens, "<s>", 1e-6)
+
+
 def test_tensors_of_safetensors_and_of_a_sequential_generator_are_the_same(tmp_path):
     whole = read(write_checkpoint(tmp_path / "a")).model.state_dict()
     tensors = torch.load(tmp_path / "a" / "model.pt", weights_only=False)["generator"]
@@ -110,8 +135,7 @@ def test_the_start_token_is_that_of_the_vocabulary_else_of_the_options(tmp_path)
         ("max_relative_positions", 20),
         ("max_relative_positions", -1),
         ("relative_positions_buckets", 32),
-        ("pos_ffn_activation_fn", "silu"),
-        ("pos_ffn_activation_fn", "gated-gelu"),
+        ("pos_ffn_activation_fn", "tanh"),
         ("self_attn_type", "average"),
         ("multiquery", True),
         ("num_kv", 1),

@@ -104,6 +104,8 @@ def random_tensors(
                 for linear in ("linear_query", "linear_keys", "linear_values", "final_linear"):
                     shapes |= _linear(f"{layer}.{part}.{linear}", width, width, has_biases)
             shapes |= _linear(f"{layer}.feed_forward.w_1", inner, width, has_biases)
+            if options["pos_ffn_activation_fn"] in ("silu", "gated-gelu"):
+                shapes |= _linear(f"{layer}.feed_forward.w_3", inner, width, has_biases)
             shapes |= _linear(f"{layer}.feed_forward.w_2", width, inner, has_biases)
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}

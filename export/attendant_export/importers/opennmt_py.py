@@ -6,6 +6,7 @@ import torch
 from attendant.v1.architecture_pb2 import (
     ACTIVATION_GELU,
     ACTIVATION_RELU,
+    ACTIVATION_SILU,
     NORM_POSITION_PRE,
     POSITION_KIND_SINUSOIDAL_INTERLEAVED,
     POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
@@ -40,6 +41,13 @@ POSITION_KINDS = {
     "SinusoidalInterleaved": POSITION_KIND_SINUSOIDAL_INTERLEAVED,
     "SinusoidalConcat": POSITION_KIND_SINUSOIDAL_TENSOR2TENSOR,
 }
+ACTIVATIONS = {
+    "relu": (ACTIVATION_RELU, False),
+    "gelu": (ACTIVATION_GELU, False),
+    "silu": (ACTIVATION_SILU, True),
+    "gated-gelu": (ACTIVATION_GELU, True),
+}
+"""Activations by name, with whether the feed-forward network is gated."""
 MAX_POSITION_DIFFERENCE = 1e-3
 """Difference of a sine that rounding in fp32 explains at the last of the compared positions."""
 
@@ -163,13 +171,14 @@ def _stack(file: OpenNMTFile, stack: str, width: int) -> Stack:
         head_dim=width // num_heads,
         has_bias=f"{layers}.0.self_attn.linear_query.bias" in file.tensors,
     )
-    activations = {"relu": ACTIVATION_RELU, "gelu": ACTIVATION_GELU}
+    activation, is_gated = config.choice("pos_ffn_activation_fn", ACTIVATIONS, "relu")
     group = LayerGroup(
         num_layers=_either(config, "layers", f"{stack[:3]}_layers"),
         self_attention=attention,
         feed_forward=FeedForward(
             d_feed_forward=config.integer("transformer_ff", 2048),
-            activation=config.choice("pos_ffn_activation_fn", activations, "relu"),
+            activation=activation,
+            is_gated=is_gated,
             has_bias=f"{layers}.0.feed_forward.w_1.bias" in file.tensors,
         ),
     )
@@ -210,18 +219,23 @@ def _weight_table(architecture: Architecture) -> WeightTable:
         ignored.append(f"{GENERATOR}weight")
     for stack, layers in LAYERS.items():
         ours, theirs = f"{stack}.{{layer}}", f"{layers}.{{layer}}"
+        inputs = ["w_1", "w_3"] if architecture.encoder.groups[0].feed_forward.is_gated else ["w_1"]
         own_norm = "layer_norm" if stack == "encoder" else "layer_norm_1"
         names |= {
             f"{stack}_norm": f"{stack}.layer_norm",
             f"{ours}.self_attention_residual.norm": f"{theirs}.{own_norm}",
             f"{ours}.cross_attention_residual.norm": f"{theirs}.layer_norm_2",
             f"{ours}.feed_forward_residual.norm": f"{theirs}.feed_forward.layer_norm",
-            f"{ours}.feed_forward.0": f"{theirs}.feed_forward.w_1",
+            f"{ours}.feed_forward.0": [f"{theirs}.feed_forward.{each}" for each in inputs],
             f"{ours}.feed_forward.2": f"{theirs}.feed_forward.w_2",
         }
         for part, name in (("self_attention", "self_attn"), ("cross_attention", "context_attn")):
-            inputs = [f"{theirs}.{name}.linear_{each}" for each in ("query", "keys", "values")]
-            names[f"{ours}.{part}.query_key_value"] = inputs
+            linear = f"{theirs}.{name}.linear_"
+            names[f"{ours}.{part}.query_key_value"] = [
+                f"{linear}query",
+                f"{linear}keys",
+                f"{linear}values",
+            ]
             names[f"{ours}.{part}.output"] = f"{theirs}.{name}.final_linear"
     whole = {"head.bias": f"{GENERATOR}bias"}
     return WeightTable(names=names, whole_names=whole, ignored=ignored)

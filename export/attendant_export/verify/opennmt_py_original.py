@@ -32,6 +32,11 @@ def converted_translator(
     The converter knows only one name of ``self_attn_type``, which chooses a kernel, and writes no
     epsilon of norms. The first is replaced before it, the second added after it.
     """
+    if any(name.endswith(".w_3.weight") for name in tensors):
+        raise OriginalError(
+            "the converter of ctranslate2 leaves out the gates of feed-forward networks "
+            f"(pos_ffn_activation_fn {options.get('pos_ffn_activation_fn')})"
+        )
     if not is_installed():
         raise OriginalError("a comparison with the original needs ctranslate2: install it with pip")
     from ctranslate2.converters import OpenNMTPyConverter
