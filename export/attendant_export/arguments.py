@@ -300,7 +300,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tokenizer",
-        help="tokens of a CTranslate2 folder: characters, whitespace (what is between white "
-        "space), or the name of a SentencePiece model or tokenizer.json in the folder; default: "
-        "the only such file",
+        help="tokens of a model of CTranslate2 or OpenNMT-py: characters, whitespace (what is "
+        "between white space), or the name of a SentencePiece model or tokenizer.json in the "
+        "folder; default: the only such file",
     )

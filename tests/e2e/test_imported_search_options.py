@@ -13,7 +13,7 @@ from tests.support.serving import running_server
 
 pytestmark = pytest.mark.usefixtures("few_texts")
 
-NGRAM_SIZE, BEAM_SIZE, MAX_TOKENS = 2, 4, 16
+NGRAM_SIZE, MIN_LENGTH, BEAM_SIZE, MAX_TOKENS = 2, 6, 4, 16
 TEXTS = sample_texts()[:16]
 
 
@@ -27,6 +27,7 @@ def checkpoint(tmp_path_factory):
         length_penalty=2.0,
         early_stopping=True,
         no_repeat_ngram_size=NGRAM_SIZE,
+        min_length=MIN_LENGTH,
         **read_config(source),
     )
 
@@ -52,9 +53,11 @@ def server(bundle, loop, settings):
         yield running
 
 
-def translate(server, beam_size=None):
+def translate(server, beam_size=None, max_tokens=MAX_TOKENS, min_tokens=None):
     """The token ids of the best translation of each text."""
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    options = TranslateOptions(
+        max_output_tokens=max_tokens, beam_size=beam_size, min_output_tokens=min_tokens
+    )
     request = TranslateRequest(texts=TEXTS, options=options)
     found = server.translation.Translate(request).translations
     return [[token.id for token in each.hypotheses[0].tokens] for each in found]
@@ -65,6 +68,15 @@ def test_no_ngram_repeats_in_a_translation(server, beam_size):
     for ids in translate(server, beam_size):
         ngrams = list(zip(ids, ids[1:], strict=False))
         assert len(set(ngrams)) == len(ngrams)
+
+
+@pytest.mark.parametrize("beam_size", [1, None])
+def test_translations_have_the_minimum_length_unless_a_request_has_another(server, beam_size):
+    # The minimum of transformers counts the start token, but not EOS.
+    found = translate(server, beam_size)
+    assert min(map(len, found)) >= MIN_LENGTH
+    assert translate(server, beam_size, min_tokens=0) != found
+    assert {len(ids) for ids in translate(server, beam_size, max_tokens=2)} == {2}
 
 
 def test_translations_are_those_of_transformers(server, checkpoint, bundle):
@@ -94,6 +106,7 @@ def test_translations_are_those_of_transformers(server, checkpoint, bundle):
         expected = generate(beam_size)
         assert translate(server, beam_size) == expected
         assert generate(beam_size, no_repeat_ngram_size=0) != expected
+        assert generate(beam_size, min_length=0) != expected
     assert generate(BEAM_SIZE, early_stopping=False) != expected
 
 

@@ -255,7 +255,7 @@ def test_languages_can_be_chosen_from_those_of_the_checkpoint(tmp_path, capsys):
         ("bart", {"static_position_embeddings": True}, "static_position_embeddings is True"),
         ("bart", {"extra_pos_embeddings": 3}, "extra_pos_embeddings is 3"),
         ("bart", {"repetition_penalty": 1.2}, "repetition_penalty is 1.2, which is not supported"),
-        ("bart", {"min_length": 56}, "min_length is 56, which is not supported; supported: 0"),
+        ("bart", {"min_length": -1}, "min_length is -1, want an integer from 0 to"),
         ("bart", {"forced_bos_token_id": 9000}, "token id 9000 is not in the "),
         ("bart", {"vocab_size": 20}, "exceeds the vocab_size 20"),
         ("bart", {"max_position_embeddings": 50}, "(132, 32), not (52, 32)"),

@@ -186,9 +186,6 @@ def test_a_missing_shard_and_a_weight_in_two_shards_are_refused(source, refusal)
 
 def test_missing_files_are_named(source, refusal, tmp_path):
     assert "nowhere: no such folder" in refusal(tmp_path / "nowhere")
-    (tmp_path / "model.pt").write_bytes(b"")
-    message = refusal(tmp_path / "model.pt")
-    assert "model.pt: a checkpoint of OpenNMT-py (.pt) is not supported; convert it" in message
     (source / "tokenizer.json").rename(source / "t")
     assert f"{source}: tokenizer.json is missing" in refusal(source)
     (source / "t").rename(source / "tokenizer.json")

@@ -16,8 +16,28 @@ def test_early_stopping_and_the_size_of_ngrams_are_read(stops, ngram_size, tmp_p
     assert (decoding.early_stopping, decoding.no_repeat_ngram_size) == (bool(stops), ngram_size)
 
 
-def test_ngrams_are_not_left_out_of_renormalized_probabilities(tmp_path):
-    source = write_marian(tmp_path / "source", renormalize_logits=True, no_repeat_ngram_size=3)
-    message = "no_repeat_ngram_size is 3, which is not supported with renormalize_logits"
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 0),
+        ({"min_length": 0}, 0),
+        ({"min_length": 1}, 0),
+        ({"min_length": 56}, 55),
+        ({"min_new_tokens": 7}, 7),
+        ({"min_length": 56, "min_new_tokens": 7}, 7),
+        ({"min_length": 56, "min_new_tokens": 0}, 0),
+    ],
+)
+def test_the_minimum_length_counts_the_start_token(given, expected, tmp_path):
+    source = write_generation(write_marian(tmp_path / "source"), **given)
+    assert read_translator(source).decoding.min_output_tokens == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("no_repeat_ngram_size", 3), ("min_length", 3), ("min_new_tokens", 3)]
+)
+def test_tokens_are_not_left_out_of_renormalized_probabilities(name, value, tmp_path):
+    source = write_marian(tmp_path / "source", renormalize_logits=True, **{name: value})
+    message = f"{name} is {value}, which is not supported with renormalize_logits"
     with pytest.raises(CheckpointError, match=message):
         read_translator(source)

@@ -20,7 +20,8 @@ class SearchOptions(TypedDict, total=False):
     default if absent, mostly 1.0.
     `max_output_tokens`: maximum number of tokens of a translation; if absent, 3 x the source
     tokens + 16, at most the model's limit.
-    `min_output_tokens`: minimum number of tokens of a translation; 0 if absent.
+    `min_output_tokens`: minimum number of tokens of a translation; the model's default if
+    absent, mostly 0.
     """
 
     beam_size: int | None

@@ -1,6 +1,7 @@
 """Compares bundles of imported models with the original implementation of their checkpoints."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,12 @@ from attendant_export.bundle.reference_outputs import (
 )
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
+from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
+from attendant_export.importers.opennmt_py import opennmt_vocabularies
+from attendant_export.importers.opennmt_py_file import OpenNMTFile, is_opennmt_py
 from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
@@ -48,6 +52,7 @@ from attendant_export.verify.embedding import EmbeddingGraphs
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
+from attendant_export.verify.opennmt_py_original import converted_translator
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 from attendant_export.verify.static_original import (
@@ -60,7 +65,7 @@ from attendant_export.verify.static_original import (
 def is_original_installed(checkpoint: Path) -> bool:
     """Whether there is an implementation to compare a checkpoint's model with."""
     files = Checkpoint(checkpoint)
-    if is_ctranslate2(files):
+    if is_ctranslate2(files) or is_opennmt_py(files):
         return ctranslate2_original.is_installed()
     if is_static(files):
         return static_original.is_installed(_static_original(files).implementation)
@@ -111,11 +116,12 @@ def compare_model(
         graphs.close()
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     max_tokens = manifest.limits.max_target_tokens
-    if is_ctranslate2(Checkpoint(checkpoint)):
-        translator = CTranslate2Translator(checkpoint, _tokens(checkpoint, manifest))
+    files = Checkpoint(checkpoint)
+    if is_ctranslate2(files) or is_opennmt_py(files):
+        translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
-    is_marian_file = is_marian(Checkpoint(checkpoint))
+    is_marian_file = is_marian(files)
     return compare_translations(
         _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
         language_samples(manifest, outputs["texts"]),
@@ -126,8 +132,25 @@ def compare_model(
     )
 
 
-def _tokens(folder: Path, manifest: Manifest) -> FolderTokens:
-    vocabularies, options = read_folder_tokens(Checkpoint(folder))
+def _ctranslate2(checkpoint: Checkpoint, manifest: Manifest) -> CTranslate2Translator:
+    """The model of a folder of CTranslate2, or of OpenNMT-py after a conversion."""
+    if is_ctranslate2(checkpoint):
+        vocabularies, options = read_folder_tokens(checkpoint)
+        tokens = _tokens(checkpoint, vocabularies, manifest)
+        tokens = replace(tokens, adds_bos=options.adds_bos, adds_eos=options.adds_eos)
+        return CTranslate2Translator(checkpoint.folder, tokens)
+    file = OpenNMTFile(checkpoint)
+    vocabularies = opennmt_vocabularies(file)
+    return converted_translator(
+        file.tensors,
+        file.options(),
+        _tokens(checkpoint, vocabularies, manifest),
+        vocabularies.start,
+        manifest.architecture.decoder.norm_epsilon,
+    )
+
+
+def _tokens(checkpoint: Checkpoint, vocabularies: Vocabularies, manifest: Manifest) -> FolderTokens:
     network = manifest.architecture
     for side, part in (
         (vocabularies.source, network.source_embeddings),
@@ -135,15 +158,15 @@ def _tokens(folder: Path, manifest: Manifest) -> FolderTokens:
     ):
         if len(side.tokens) != part.vocab_size:
             raise ParityError(
-                f"{folder}: a vocabulary has {len(side.tokens)} tokens, but that of the bundle has "
-                f"{part.vocab_size}"
+                f"{checkpoint.folder}: a vocabulary has {len(side.tokens)} tokens, but that of the "
+                f"bundle has {part.vocab_size}"
             )
     return FolderTokens(
         source=vocabularies.source.tokens,
         target=vocabularies.target.tokens,
-        eos=options.eos,
-        adds_bos=options.adds_bos,
-        adds_eos=options.adds_eos,
+        eos=vocabularies.target.eos,
+        adds_bos=False,
+        adds_eos=False,
     )
 
 

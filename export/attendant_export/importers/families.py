@@ -18,6 +18,8 @@ from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
+from attendant_export.importers.opennmt_py import read_opennmt_py
+from attendant_export.importers.opennmt_py_file import is_opennmt_py
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -64,18 +66,24 @@ def read_model(
 ) -> Imported:
     """The model of a checkpoint. Raises CheckpointError for another family, naming those known.
 
-    ``tokenizer`` chooses the tokenizer of a CTranslate2 folder; ``without_head`` imports the
+    ``tokenizer`` chooses that of a model of CTranslate2 or OpenNMT-py; ``without_head`` imports the
     embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
     is_converted = is_ctranslate2(checkpoint)
-    is_own_format = is_converted or is_marian(checkpoint)
+    is_opennmt = not is_converted and is_opennmt_py(checkpoint)
+    is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")
     if is_converted:
         return read_ctranslate2(checkpoint, tokenizer)
+    if is_opennmt:
+        return read_opennmt_py(checkpoint, tokenizer)
     if tokenizer is not None:
-        raise ValueError("--tokenizer is for CTranslate2 folders, which have no tokenizer of text")
+        raise ValueError(
+            "--tokenizer is for models of CTranslate2 and OpenNMT-py, which have no tokenizer of "
+            "text"
+        )
     if is_own_format:
         return read_marian_folder(checkpoint)
     read = _importer(checkpoint)

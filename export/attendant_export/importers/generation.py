@@ -21,6 +21,8 @@ class Generation:
     length_penalty: float
     early_stopping: bool
     no_repeat_ngram_size: int
+    min_output_tokens: int
+    """The least number of tokens of a target before EOS, without the start token."""
     forced_token_ids: tuple[int, ...]
     """The tokens that every target begins with."""
     suppressed_token_ids: tuple[int, ...]
@@ -37,6 +39,7 @@ class Generation:
             length_penalty=None if self.length_penalty == 1 else self.length_penalty,
             early_stopping=self.early_stopping,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
+            min_output_tokens=self.min_output_tokens,
         )
 
 
@@ -59,8 +62,6 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         repetition_penalty=1.0,
         encoder_repetition_penalty=1.0,
         encoder_no_repeat_ngram_size=0,
-        min_length=0,
-        min_new_tokens=0,
     )
     for name in (
         "forced_decoder_ids",
@@ -77,11 +78,16 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             )
     renormalizes = config.flag("renormalize_logits", default=False)
     ngram_size = config.integer("no_repeat_ngram_size", default=0, minimum=0)
-    if renormalizes and ngram_size:
-        raise CheckpointError(
-            f"{config.path}: no_repeat_ngram_size is {ngram_size}, which is not supported with "
-            "renormalize_logits"
-        )
+    min_name, min_output_tokens = _min_output_tokens(config)
+    for name, has_rule in (
+        ("no_repeat_ngram_size", ngram_size),
+        (min_name, min_output_tokens),
+    ):
+        if renormalizes and has_rule:
+            raise CheckpointError(
+                f"{config.path}: {name} is {config.get(name)}, which is not supported with "
+                "renormalize_logits"
+            )
     start = config if "decoder_start_token_id" in config else stated
     forced = "forced_bos_token_id"
     return Generation(
@@ -91,10 +97,22 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         length_penalty=config.number("length_penalty", default=1.0),
         early_stopping=config.flag("early_stopping", default=False),
         no_repeat_ngram_size=ngram_size,
+        min_output_tokens=min_output_tokens,
         forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),
         renormalizes=renormalizes,
     )
+
+
+def _min_output_tokens(config: Config) -> tuple[str, int]:
+    """The field that states the least number of tokens before EOS, and that number.
+
+    ``min_new_tokens`` overrides ``min_length``, which also counts the start token.
+    """
+    name = "min_new_tokens"
+    if name in config:
+        return name, config.integer(name, minimum=0)
+    return "min_length", max(config.integer("min_length", default=0, minimum=0) - 1, 0)
 
 
 def _suppressed(config: Config) -> tuple[int, ...]:

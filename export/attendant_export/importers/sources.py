@@ -5,6 +5,7 @@ from pathlib import Path
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.firefox import PREFIX, open_firefox
+from attendant_export.importers.opennmt_py_file import SUFFIX
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
@@ -13,6 +14,8 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
+    A ``.pt`` file stands for its folder.
+
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
     path = Path(source)
@@ -20,11 +23,8 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
         return _folder(path, revision)
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
-    if path.suffix == ".pt":
-        raise CheckpointError(
-            f"{source}: a checkpoint of OpenNMT-py (.pt) is not supported; convert it with "
-            "ct2-opennmt-py-converter of CTranslate2 and import the folder that it writes"
-        )
+    if path.suffix == SUFFIX and path.is_file():
+        return _folder(path.absolute().parent, revision)
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
     if HUB_NAME.fullmatch(source):

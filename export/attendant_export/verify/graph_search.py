@@ -28,6 +28,8 @@ class SentenceSearch:
     """Tokens that every hypothesis begins with."""
     early_stopping: bool = False
     no_repeat_ngram_size: int = 0
+    min_tokens: int = 0
+    """The least number of tokens before EOS."""
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
@@ -55,6 +57,13 @@ class SentenceSearch:
     def next_forced(self, num_tokens: int) -> Sequence[int]:
         """The forced ones of the next ``num_tokens`` tokens."""
         return self.forced[len(self.steps) :][:num_tokens]
+
+    def banned(self, token_ids: Sequence[int]) -> set[int]:
+        """The tokens that must not follow ``token_ids``, which begin with the start token."""
+        banned = set[int]()
+        if size := self.no_repeat_ngram_size:
+            banned = _repeating(token_ids, size)
+        return banned | {self.eos_id} if len(self.steps) < self.min_tokens else banned
 
     def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
         self.finished += hypotheses
@@ -96,6 +105,7 @@ def search_all(
     forced_token_ids: Sequence[Sequence[int]] = (),
     early_stopping: bool = False,
     no_repeat_ngram_size: int = 0,
+    min_tokens: int = 0,
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
@@ -105,8 +115,9 @@ def search_all(
     vocabulary as its list. Suppressed tokens are never chosen. ``forced_token_ids`` holds the
     tokens that each output begins with, with a log-probability of 0. With ``early_stopping``, a
     search is over when ``beam_size`` hypotheses have finished. N-grams of ``no_repeat_ngram_size``
-    never repeat in an output; ``step`` must then decode one token in a run. Returns the searches in
-    the order of ``sources``.
+    never repeat in an output, and EOS comes after at least ``min_tokens`` tokens; with either
+    option, ``step`` must decode one token in a run. Returns the searches in the order of
+    ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
@@ -114,6 +125,7 @@ def search_all(
             *(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty, forced[i]),
             early_stopping=early_stopping,
             no_repeat_ngram_size=no_repeat_ngram_size,
+            min_tokens=min_tokens,
         )
         for i, limit in enumerate(max_tokens)
     )
@@ -152,9 +164,8 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: 
         begun += begun[-1:] * (beam_size - len(begun))
         rows += begun
         lengths += [len(search.steps)] * beam_size
-        if size := search.no_repeat_ngram_size:
-            banned += [_repeating(tokens, size) for tokens in begun]
-    assert not banned or cache.num_step_tokens == 1
+        banned += [search.banned(tokens) for tokens in begun]
+    assert not any(banned) or cache.num_step_tokens == 1
     ids, log_p = cache.step(
         *([row[-1] for row in rows], lengths, 2 * beam_size if beam_size > 1 else 1),
         # Only later tokens of a run depend on those that the graph chooses itself.

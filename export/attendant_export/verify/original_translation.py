@@ -281,8 +281,8 @@ class _Comparison:
         self, graphs: TranslationGraphs, name: str, batching: str, bound: float
     ) -> TokenParity:
         beam_size, (max_running, max_joining) = self._searches[name], BATCHINGS[batching]
-        step, ngram_size = graphs.steps_for(beam_size)[0], self._decoding.no_repeat_ngram_size
-        if ngram_size:
+        step, decoding = graphs.steps_for(beam_size)[0], self._decoding
+        if decoding.no_repeat_ngram_size or decoding.min_output_tokens:
             step = next(s for s in graphs.steps_for(beam_size) if graphs.num_step_tokens(s) == 1)
         found = search_all(
             *(graphs, self._sources, [self._max_tokens] * len(self._sources)),
@@ -291,10 +291,11 @@ class _Comparison:
             max_running=max_running,
             max_joining=max_joining,
             length_penalty=self._original.length_penalty,
-            suppressed_token_ids=self._decoding.suppressed_token_ids,
+            suppressed_token_ids=decoding.suppressed_token_ids,
             forced_token_ids=[sample.forced_ids for sample in self._samples],
-            early_stopping=self._decoding.early_stopping,
-            no_repeat_ngram_size=ngram_size,
+            early_stopping=decoding.early_stopping,
+            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+            min_tokens=decoding.min_output_tokens,
         )
         expected = self._expected[beam_size][batching]
         different = [

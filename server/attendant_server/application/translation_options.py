@@ -45,7 +45,8 @@ def search_options(
     check_range("options.num_hypotheses", num_hypotheses, 1, beam_size)
     max_output_tokens = _or_default(options.max_output_tokens, max_target_tokens)
     check_range("options.max_output_tokens", max_output_tokens, 1, max_target_tokens)
-    min_output_tokens = _or_default(options.min_output_tokens, 0)
+    default_min_output_tokens = min(model.default_min_output_tokens, max_output_tokens)
+    min_output_tokens = _or_default(options.min_output_tokens, default_min_output_tokens)
     check_range("options.min_output_tokens", min_output_tokens, 0, max_output_tokens)
     return SearchOptions(
         max_output_tokens=max_output_tokens,

@@ -376,7 +376,7 @@ class DecodingDefaults(google.protobuf.message.Message):
     max_output_ratio: builtins.int
     """Default output limit: max_output_ratio x source tokens + 16. 0 means 3."""
     min_output_tokens: builtins.int
-    """Default minimum number of output tokens."""
+    """Default minimum number of output tokens before the end token."""
     no_repeat_ngram_size: builtins.int
     """Default size of the n-grams that must not repeat within a target. 0: no n-gram rule."""
     repetition_penalty: builtins.float

@@ -1,0 +1,142 @@
+"""Reads checkpoints of OpenNMT-py: options, vocabularies and tensors of one ``.pt`` file.
+
+The file is a pickle. Of its classes, only tensors, plain data and `argparse.Namespace`, which holds
+the options, are allowed, so that nothing from the file runs.
+"""
+
+import argparse
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
+
+SUFFIX = ".pt"
+GENERATOR = "generator."
+"""Prefix of the names of the output layer's tensors."""
+START, DEFAULT_START = "decoder_start_token", "<s>"
+
+
+class OpenNMTFile:
+    """The content of a checkpoint. Tensors are mapped, and read when they are asked for."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Raises CheckpointError for a damaged file and for one with other classes."""
+        self.path = checkpoint.path(_only(checkpoint))
+        content = _load(self.path)
+        if not isinstance(content, dict) or not {"opt", "vocab"} <= content.keys():
+            raise CheckpointError(f"{self.path} is no checkpoint of OpenNMT-py: no opt or no vocab")
+        options = content["opt"]
+        fields = vars(options) if isinstance(options, argparse.Namespace) else options
+        if not isinstance(fields, dict):
+            raise CheckpointError(f"{self.path}: opt is a {type(options).__name__}, want options")
+        self.config = Config(self.path, fields)
+        self._vocabularies = content["vocab"]
+        self.tensors = _tensors(checkpoint, self.path, content)
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        return self._shapes
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in fp32."""
+        return self.tensors[name].float()
+
+    def tokens(self, side: str) -> Sequence[str]:
+        """The tokens of "src" or "tgt" by id; raises CheckpointError."""
+        vocabularies = self._vocabularies
+        tokens = vocabularies.get(side) if isinstance(vocabularies, dict) else None
+        if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+            raise CheckpointError(f"{self.path}: the vocabulary {side} is not a list of tokens")
+        if len(set(tokens)) < len(tokens):
+            raise CheckpointError(f"{self.path}: a token is twice in the vocabulary {side}")
+        if vocabularies.get("src_feats"):
+            raise CheckpointError(f"{self.path}: source features (src_feats) are not supported")
+        return tokens
+
+    def start_token(self) -> str:
+        """The first input of the decoder; raises CheckpointError."""
+        token = self._vocabularies.get(START, self.config.get(START, DEFAULT_START))
+        if not isinstance(token, str) or not token:
+            raise CheckpointError(f"{self.path}: {START} is {token!r}, want a token")
+        return token
+
+    def options(self) -> dict[str, Any]:
+        """The fields of ``opt``."""
+        return {name: self.config.get(name) for name in self.config}
+
+
+def is_opennmt_py(checkpoint: Checkpoint) -> bool:
+    """Whether a folder has a ``.pt`` file and no configuration of another family."""
+    return not checkpoint.has(CONFIG) and bool(_files(checkpoint))
+
+
+def _files(checkpoint: Checkpoint) -> list[str]:
+    return [name for name in checkpoint.names() if name.endswith(SUFFIX)]
+
+
+def _only(checkpoint: Checkpoint) -> str:
+    first, *others = _files(checkpoint)
+    if others:
+        raise CheckpointError(
+            f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; put one "
+            "and its tokenizer into a folder of their own"
+        )
+    return first
+
+
+def _load(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            reason = str(error).strip().partition("\n")[0]
+            raise CheckpointError(f"{path} cannot be read: {reason}") from error
+        name = found[1]
+        advice = ""
+        if name.startswith(("torchtext.", "onmt.")):
+            advice = (
+                ": vocabularies of OpenNMT-py before version 3 are objects; convert the file with "
+                "tools/convertv2_v3.py of OpenNMT-py, or with ct2-opennmt-py-converter of "
+                "CTranslate2, and import the result"
+            )
+        raise CheckpointError(
+            f"{path} has objects of {name}, which is not read, because that would run code{advice}"
+        ) from error
+
+
+def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors by name, of the file itself or of files of safetensors beside it."""
+    if "model" in content:
+        generator = content.get("generator") or {}
+        tensors = dict(content["model"]) | {
+            GENERATOR + name.removeprefix("0."): tensor for name, tensor in generator.items()
+        }
+    else:
+        tensors = {}
+        begin, end = f"{path.stem}.", ".safetensors"
+        parts = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
+        for name in parts:
+            try:
+                tensors |= load_file(checkpoint.path(name))
+            except SafetensorError as error:
+                raise CheckpointError(f"{checkpoint.folder / name}: {error}") from error
+    if not tensors:
+        raise CheckpointError(
+            f"{path} has no tensors (model), and there is no {path.stem}.safetensors beside it"
+        )
+    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path}: model or generator holds something else than tensors")
+    return tensors
