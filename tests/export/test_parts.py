@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from attendant.v1.architecture_pb2 import Architecture, Stack
+from attendant.v1.architecture_pb2 import Architecture, LayerGroup, Stack
 from attendant.v1.architecture_pb2 import Embeddings as EmbeddingsPart
 from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import embeddings as graph_embeddings
@@ -156,10 +156,11 @@ def test_head(data, d_model, epsilon, has_list, seed):
 
 
 @some.random_parts
-@given(WIDTHS, some.text_vectors(), st.integers(0, 6), SEEDS)
-def test_text_vectors(d_model, part, num_prompt_tokens, seed):
+@given(WIDTHS, some.text_vectors(), st.integers(0, 6), st.booleans(), SEEDS)
+def test_text_vectors(d_model, part, num_prompt_tokens, has_layers, seed):
     module = part_of(DenseLayers, seed, part, d_model)
-    network = Architecture(d_model=d_model, text_vectors=part)
+    groups = [LayerGroup()] * has_layers
+    network = Architecture(d_model=d_model, text_vectors=part, encoder=Stack(groups=groups))
     hidden, skipped = random_states(seed, *SHAPE, d_model), np.full(3, num_prompt_tokens)
     poolings = poolings_of(network)
     token_ids = np.random.default_rng(seed).integers(0, 4, SHAPE)

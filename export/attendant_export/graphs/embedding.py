@@ -3,6 +3,7 @@
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -11,13 +12,13 @@ from attendant_manifest.sizes import text_dimension
 
 from attendant_export.graphs.attention import relative_bias
 from attendant_export.graphs.classification import LABEL_SCORES, label_scores, token_types
-from attendant_export.graphs.embeddings import source_embeddings
+from attendant_export.graphs.embeddings import add_first_positions, source_embeddings
 from attendant_export.graphs.head import vocabulary_scores
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.text_vectors import text_vectors
-from attendant_export.models.embeddings import SOURCE
+from attendant_export.models.embeddings import SOURCE, embedding_width
 
 
 def build_embedder(g: Layers, architecture: Architecture) -> None:
@@ -28,17 +29,10 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
-    packing = Packing(g, batch, lengths)
-    embeddings, stack = source_embeddings(architecture), architecture.encoder
-    types = ""
-    if embeddings.reads_token_types:
-        types = packing.pack(g.flat(token_types(g, batch)))
-    x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions, types)
-    bias = relative_bias(g, stack, "relative_positions", batch)
-    attend = partial(packing.attend, bias=bias)
-    states = [x, *run_stack(g, stack, "encoder", x, attend)]
-    states[-1] = final_norm(g, stack, "encoder", states[-1])
-    hidden = [g.fp32(g.by_text(packing.pad(state), batch)) for state in states]
+    run = _packed_states if architecture.encoder.groups else _embeddings_alone
+    states, pad = run(g, architecture, token_ids, batch, lengths)
+    states[-1] = final_norm(g, architecture.encoder, "encoder", states[-1])
+    hidden = [g.fp32(g.by_text(pad(state), batch)) for state in states]
     dimension = text_dimension(architecture)
     vectors = text_vectors(g, architecture, token_ids, hidden[-1], batch, lengths)
     for name, vector in vectors.items():
@@ -49,6 +43,33 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
         g.output(LABEL_SCORES, scores, np.float32, "batch", num_labels)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)
+
+
+def _packed_states(
+    g: Layers, architecture: Architecture, token_ids: str, batch: str, lengths: str
+) -> tuple[list[str], Callable[[str], str]]:
+    """The embeddings and each layer's output without padding, and what adds their padding."""
+    packing = Packing(g, batch, lengths)
+    embeddings, stack = source_embeddings(architecture), architecture.encoder
+    types = packing.pack(g.flat(token_types(g, batch))) if embeddings.reads_token_types else ""
+    x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions, types)
+    bias = relative_bias(g, stack, "relative_positions", batch)
+    attend = partial(packing.attend, bias=bias)
+    return [x, *run_stack(g, stack, "encoder", x, attend)], packing.pad
+
+
+def _embeddings_alone(
+    g: Layers, architecture: Architecture, token_ids: str, batch: str, _: str
+) -> tuple[list[str], Callable[[str], str]]:
+    """The same without layers. Packing would take more time than padding."""
+    embeddings = source_embeddings(architecture)
+    width = embedding_width(embeddings.part, architecture.d_model)
+
+    def add_positions(x: str, table: str) -> str:
+        return add_first_positions(g, x, batch, table, width)
+
+    types = g.flat(token_types(g, batch)) if embeddings.reads_token_types else ""
+    return [embeddings.run(g, g.flat(token_ids), add_positions, types)], lambda state: state
 
 
 def build_mlm_head(g: Layers, architecture: Architecture) -> None:

@@ -21,7 +21,8 @@ def text_vectors(
     fp32, too.
     """
     part = architecture.text_vectors
-    poolings = _Poolings(g, part, token_ids, hidden, batch, lengths)
+    has_layers = bool(architecture.encoder.groups)
+    poolings = _Poolings(g, part, token_ids, hidden, batch, lengths, has_layers)
     return {
         name: _dense_layers(g, part, _POOLINGS[name](poolings))
         for name in poolings_of(architecture)
@@ -32,7 +33,14 @@ class _Poolings:
     """Poolings of each text's tokens, without those of its prompt and the excluded one."""
 
     def __init__(
-        self, g: Layers, part: TextVectors, token_ids: str, hidden: str, batch: str, lengths: str
+        self,
+        g: Layers,
+        part: TextVectors,
+        token_ids: str,
+        hidden: str,
+        batch: str,
+        lengths: str,
+        has_layers: bool,
     ) -> None:
         self._g, self._hidden, self._batch, self._lengths = g, hidden, batch, lengths
         self._starts = ""
@@ -55,7 +63,7 @@ class _Poolings:
         self._zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
         terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (self._zero, lowest))
         self._terms, self._candidates = terms, candidates
-        self._total = self._sum(terms)
+        self._total = self._sum(terms) if has_layers else self._product(is_real)
 
     def mean(self) -> str:
         return self._g.op("Div", self._total, self._g.cast(self._counts, np.float32))
@@ -100,6 +108,15 @@ class _Poolings:
         """Comparison (batch, length) of every position with ``starts`` (batch)."""
         column = self._g.op("Unsqueeze", starts, self._g.integers(1))
         return self._g.op(op, self._g.positions(self._batch), column)
+
+    def _product(self, is_real: str) -> str:
+        """The sum of the vectors where ``is_real`` (batch, length) is true.
+
+        Several times faster than the sum of a masked copy, which is most of the time without
+        layers.
+        """
+        mask = self._g.op("Unsqueeze", self._g.cast(is_real, np.float32), self._g.integers(1))
+        return self._g.op("Squeeze", self._g.op("MatMul", mask, self._hidden), self._g.integers(1))
 
     def _sum(self, x: str) -> str:
         return self._g.op("ReduceSum", x, self._g.integers(1), keepdims=0)
