@@ -49,16 +49,17 @@ class _Poolings:
             prompts = g.input(NUM_PROMPT_TOKENS, np.int64, "batch")
             self._starts = g.op("Min", prompts, self._last())  # (batch)
             is_real = g.op("And", is_real, self._compare("GreaterOrEqual", self._starts))
-        self._has_any = ""
-        counts = lengths if not part.excludes_prompt else g.op("Sub", lengths, self._starts)
         if part.HasField("excluded_token_id"):
             is_excluded = g.op("Equal", token_ids, g.integer(part.excluded_token_id))
             is_real = g.op("And", is_real, g.op("Not", is_excluded))
+        self._is_real = g.op("Unsqueeze", is_real, g.integers(2))  # (batch, length, 1)
+        self._has_any = ""
+        counts = lengths if not part.excludes_prompt else g.op("Sub", lengths, self._starts)
+        if part.HasField("excluded_token_id"):
             counts = g.op("ReduceSum", g.cast(is_real, np.int64), g.integers(1), keepdims=0)
             has_any = g.op("Greater", counts, g.integer(0))
             self._has_any = g.op("Unsqueeze", has_any, g.integers(1))  # (batch, 1)
             counts = g.op("Max", counts, g.integer(1))
-        self._is_real = g.op("Unsqueeze", is_real, g.integers(2))  # (batch, length, 1)
         self._counts = g.op("Unsqueeze", counts, g.integers(1))  # (batch, 1)
         self._zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
         terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (self._zero, lowest))
@@ -78,10 +79,10 @@ class _Poolings:
         column = g.op("Unsqueeze", g.cast(numbers, np.float32), g.integers(1))  # (length, 1)
         zero = g.constant(np.array(0, np.float32))
         weights = g.op("Where", self._is_real, column, zero)  # (batch, length, 1)
-        total = self._sum(weights)
+        weighted, total = self._sum(g.op("Mul", self._terms, weights)), self._sum(weights)
         if self._has_any:
             total = g.op("Max", total, g.constant(np.array(1, np.float32)))
-        return g.op("Div", self._sum(g.op("Mul", self._terms, weights)), total)
+        return g.op("Div", weighted, total)
 
     def max(self) -> str:
         largest = self._g.op("ReduceMax", self._candidates, self._g.integers(1), keepdims=0)
