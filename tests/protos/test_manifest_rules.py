@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant.v1.embedding_pb2 import SCORE_FUNCTION_SOFTMAX
 from attendant_manifest import ManifestError, parse_manifest
 from attendant_manifest.rules import problems
 
@@ -362,23 +361,3 @@ def test_an_output_that_an_embedder_lacks_or_has_in_addition_is_named(output: st
         outputs.append(output)
     [problem] = problems(manifest)
     assert problem.endswith(f"the embedder's outputs differ from the expected ones: {output}")
-
-
-def test_labels_need_a_head_with_as_many_scores_and_a_known_function():
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    manifest.architecture.classification_head.num_labels = 2
-    need = "classification and architecture.classification_head need each other"
-    assert list(problems(manifest)) == [need]
-    manifest.classification.labels.extend(["no", "no", "yes"])
-    manifest.precisions[0].embedder.outputs.append("label_scores")
-    assert list(problems(manifest)) == [
-        "classification.labels must have one label for each score of the head",
-        "classification.labels has an empty name or a name twice",
-        "classification.score_function has no value 0",
-    ]
-    manifest.classification.labels[:] = ["no", "yes"]
-    manifest.classification.score_function = SCORE_FUNCTION_SOFTMAX
-    assert not list(problems(manifest))
-    manifest.precisions[0].embedder.outputs.remove("label_scores")
-    [problem] = problems(manifest)
-    assert problem.endswith("differ from the expected ones: label_scores")

@@ -6,9 +6,9 @@ from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.classification import has_classification_head
 
 TASKS = re.compile(
-    r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)"
+    r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
 )
-HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head)\..+")
+HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear)\..+")
 """The tensors of such heads in the families of encoders."""
 
 
