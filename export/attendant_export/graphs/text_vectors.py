@@ -62,9 +62,9 @@ class _Poolings:
             counts = g.op("Max", counts, g.integer(1))
         self._counts = g.op("Unsqueeze", counts, g.integers(1))  # (batch, 1)
         self._zero, lowest = (g.constant(np.array(value, np.float32)) for value in (0, -np.inf))
-        terms, candidates = (g.op("Where", self._is_real, hidden, x) for x in (self._zero, lowest))
-        self._terms, self._candidates = terms, candidates
-        self._total = self._sum(terms) if has_layers else self._product(is_real)
+        self._terms = g.op("Where", self._is_real, hidden, self._zero) if has_layers else ""
+        self._candidates = g.op("Where", self._is_real, hidden, lowest)
+        self._total = self._sum(self._terms) if has_layers else self._product(is_real)
 
     def mean(self) -> str:
         return self._g.op("Div", self._total, self._g.cast(self._counts, np.float32))
@@ -79,7 +79,8 @@ class _Poolings:
         column = g.op("Unsqueeze", g.cast(numbers, np.float32), g.integers(1))  # (length, 1)
         zero = g.constant(np.array(0, np.float32))
         weights = g.op("Where", self._is_real, column, zero)  # (batch, length, 1)
-        weighted, total = self._sum(g.op("Mul", self._terms, weights)), self._sum(weights)
+        terms = self._terms or g.op("Where", self._is_real, self._hidden, self._zero)
+        weighted, total = self._sum(g.op("Mul", terms, weights)), self._sum(weights)
         if self._has_any:
             total = g.op("Max", total, g.constant(np.array(1, np.float32)))
         return g.op("Div", weighted, total)
