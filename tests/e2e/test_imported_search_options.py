@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
 from attendant_export.bundle.manifest import read_manifest
@@ -51,6 +52,12 @@ def bundle(checkpoint, tmp_path_factory):
 def server(bundle, loop, settings):
     with running_server(loop, settings(bundles=bundle.parent.parent)) as running:
         yield running
+
+
+def test_the_options_are_described(server):
+    described = server.models.GetModel(GetModelRequest(model="opus-mt-en-fr"))
+    assert described.default_min_output_tokens == MIN_LENGTH - 1
+    assert (described.early_stopping, described.no_repeat_ngram_size) == (True, NGRAM_SIZE)
 
 
 def translate(server, beam_size=None, max_tokens=MAX_TOKENS, min_tokens=None):

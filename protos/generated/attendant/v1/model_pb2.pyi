@@ -229,6 +229,9 @@ class GetModelResponse(google.protobuf.message.Message):
     ADDITIONAL_POOLINGS_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
     SCORE_FUNCTION_FIELD_NUMBER: builtins.int
+    DEFAULT_MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -243,6 +246,12 @@ class GetModelResponse(google.protobuf.message.Message):
     """Name of the prompt that Embed puts before every text. Empty for no prompt."""
     score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType
     """Function of the scores of Classify. Unspecified for a model without a classification head."""
+    default_min_output_tokens: builtins.int
+    """min_output_tokens of requests that state none, at most their max_output_tokens. 0: no minimum."""
+    early_stopping: builtins.bool
+    """Whether a beam search ends as soon as beam_size hypotheses have finished."""
+    no_repeat_ngram_size: builtins.int
+    """Size of the n-grams that never repeat within a translation. 0: no such rule."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -318,9 +327,12 @@ class GetModelResponse(google.protobuf.message.Message):
         additional_poolings: collections.abc.Iterable[attendant.v1.embedding_pb2.Pooling.ValueType] | None = ...,
         labels: collections.abc.Iterable[builtins.str] | None = ...,
         score_function: attendant.v1.embedding_pb2.ScoreFunction.ValueType = ...,
+        default_min_output_tokens: builtins.int = ...,
+        early_stopping: builtins.bool = ...,
+        no_repeat_ngram_size: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload

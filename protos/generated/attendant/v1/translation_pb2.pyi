@@ -74,8 +74,9 @@ class TranslateOptions(google.protobuf.message.Message):
     stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
     """
     min_output_tokens: builtins.int
-    """Minimum number of tokens before the end token. Default: that of the model's bundle, mostly 0, no minimum, and at most
-    max_output_tokens. More than max_output_tokens is INVALID_ARGUMENT.
+    """Minimum number of tokens before the end token. Default: that of the model
+    (GetModelResponse.default_min_output_tokens), at most max_output_tokens. More than max_output_tokens is
+    INVALID_ARGUMENT.
     """
     def __init__(
         self,
