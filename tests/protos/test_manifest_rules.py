@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from tests.support.manifests import decoder_step, translation_manifest
 
 Json = dict[str, Any]
 Change = Callable[[Json], object]
-BERT = Path(__file__).parents[2] / "tests/recorded/bundles/tiny-bert/1/manifest.json"
 
 
 def problem_of(change: Change) -> str:
@@ -24,11 +22,6 @@ def problem_of(change: Change) -> str:
         return next(problems(parse_manifest(json.dumps(manifest))), "none")
     except ManifestError as error:
         return str(error)
-
-
-def embedding_manifest() -> Json:
-    content: Json = json.loads(BERT.read_text(encoding="utf-8"))
-    return content
 
 
 def set_path(path: str) -> Change:
@@ -305,59 +298,3 @@ def test_a_manifest_that_breaks_a_rule_is_found(change: Change, problem: str):
 
 def test_the_manifest_that_these_tests_change_breaks_no_rule():
     assert problem_of(lambda _: None) == "none"
-
-
-def test_a_prompt_by_default_must_be_one_of_the_prompts():
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    assert not list(problems(manifest))
-    manifest.embedding.default_prompt = "query"
-    assert list(problems(manifest)) == ["embedding.default_prompt is not among embedding.prompts"]
-
-
-def test_poolings_without_the_default_prompt_need_its_number_of_tokens():
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    manifest.architecture.text_vectors.excludes_prompt = True
-    assert not list(problems(manifest))
-    manifest.embedding.prompts["query"] = "query: "
-    manifest.embedding.default_prompt = "query"
-    assert list(problems(manifest)) == [
-        "embedding.num_prompt_tokens is missing for excludes_prompt and a default prompt"
-    ]
-    manifest.embedding.num_prompt_tokens = 3
-    assert not list(problems(manifest))
-
-
-def test_static_embeddings_have_no_layers_and_few_special_tokens():
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    del manifest.architecture.encoder.groups[:]
-    for name in ("cls_id", "sep_id", "mask_id"):
-        manifest.special_tokens.ClearField(name)
-    for precision in manifest.precisions:
-        precision.ClearField("mlm_head")
-        outputs = precision.embedder.outputs
-        for output in [each for each in outputs if each.startswith("hidden_") and each[7:] != "0"]:
-            outputs.remove(output)
-    assert not list(problems(manifest))
-
-
-def test_poolings_leave_out_a_token_of_the_vocabulary():
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    vectors, source = manifest.architecture.text_vectors, manifest.architecture.source_embeddings
-    vectors.excluded_token_id = source.vocab_size - 1
-    assert not list(problems(manifest))
-    vectors.excluded_token_id = source.vocab_size
-    assert list(problems(manifest)) == [
-        "architecture.text_vectors.excluded_token_id is outside the vocabulary"
-    ]
-
-
-@pytest.mark.parametrize("output", ["hidden_2", "hidden_3"])
-def test_an_output_that_an_embedder_lacks_or_has_in_addition_is_named(output: str):
-    manifest = parse_manifest(json.dumps(embedding_manifest()))
-    outputs = manifest.precisions[0].embedder.outputs
-    if output in outputs:
-        outputs.remove(output)
-    else:
-        outputs.append(output)
-    [problem] = problems(manifest)
-    assert problem.endswith(f"the embedder's outputs differ from the expected ones: {output}")
