@@ -68,8 +68,17 @@ def replaced_of(step: StepGraph) -> list[StateTensor]:
     return [state for state in step.states if state.update == STATE_UPDATE_REPLACED]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("step", ["decoder_step", "greedy_steps", "shortlist_greedy_steps"])
+@pytest.mark.parametrize(
+    ("step", "precision"),
+    [
+        ("decoder_step", "fp32"),
+        ("decoder_step", "int8"),
+        ("greedy_steps", "fp32"),
+        ("greedy_steps", "int8"),
+        # States change from the fifth token on, and by less than the tolerance of int8.
+        ("shortlist_greedy_steps", "fp32"),
+    ],
+)
 @pytest.mark.parametrize("field", ["input", "outputs"])
 def test_swapped_replaced_states_are_refused(ssru_bundle, step, field, precision):
     def change(graph: StepGraph) -> None:

@@ -21,8 +21,9 @@ from attendant_server.runtime.model_graphs import ThreadedStep, trial_run
 SOURCE_LENGTHS = (3, 7)
 """Tokens of the two sources, if the model's limit allows."""
 NUM_TOKENS = 6
-"""Tokens that a trial decodes for each source, if the model's limit allows: three runs of a step
-that decodes two tokens."""
+"""Least number of tokens that a trial decodes for each source, if the model's limit allows."""
+NUM_RUNS = 3
+"""Least number of runs of a trial. States that change places show from the second run on."""
 WIDTH = 2
 """Rows of each source, if the step takes any number."""
 LEAST_TOLERANCES = {"fp32": 0.01, "fp16": 0.1, "int8": 0.1}
@@ -86,7 +87,8 @@ class StepTrial:
         width = 1 if signature.step.rows_per_sentence else WIDTH
         cache = self._loaded_cache(step, width)
         rows = np.arange(width * len(self.sources))
-        num_tokens = min(NUM_TOKENS, self.max_target_tokens)
+        wanted = max(NUM_TOKENS, NUM_RUNS * signature.num_tokens)
+        num_tokens = min(wanted, self.max_target_tokens)
         added = [1.0 + i for i in range(signature.num_tokens)]  # finds swapped token_biases
         biases = [self._token_bias(len(rows), value) for value in added]
         tokens = np.full(len(rows), self.start_token_id, dtype=np.int64)
