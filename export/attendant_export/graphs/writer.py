@@ -57,10 +57,15 @@ def write_translation_graphs(
     linear layers and vocabulary tables. The paths in the result are relative to ``folder``. Raises
     ValueError that names a field of the architecture that graphs do not support.
     """
-    fixed = {name + INPUT_SCALE: np.array(x, np.float32) for name, x in input_scales.items()}
     builders = _translation_builders(model.architecture, shortlists)
     return _write_model(
-        model, model.architecture, builders, precision, folder, max_positions, lambda _: fixed
+        model,
+        model.architecture,
+        builders,
+        precision,
+        folder,
+        max_positions,
+        partial(_fixed, input_scales),
     )
 
 
@@ -100,6 +105,14 @@ def write_graphs_of(
         builders = _embedding_builders(architecture)
     new_layers = partial(_layers, precision, stored, parameters, quantized)
     return _write_graphs(builders, new_layers, precision, folder)
+
+
+def _fixed(input_scales: Mapping[str, float], parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """Fixed scales of inputs by parameter name; raises ValueError for an unknown layer."""
+    unknown = [name for name in input_scales if f"{name}.weight" not in parameters]
+    if unknown:
+        raise ValueError(f"the graphs have no linear layer {', '.join(unknown)}")
+    return {name + INPUT_SCALE: np.array(x, np.float32) for name, x in input_scales.items()}
 
 
 def _stored_shortlists(arrays: Mapping[str, Array]) -> Shortlists | None:

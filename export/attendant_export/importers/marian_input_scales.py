@@ -14,12 +14,15 @@ from attendant_export.graphs.parameters import KEYS_VALUES
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.marian_file import MarianFile
 from attendant_export.importers.marian_network import (
-    LOGITS,
     QUANTIZATION_SUFFIX,
     SHARED_TABLE,
     TARGET_TABLE,
+    projection,
 )
 from attendant_export.models.stack import each_layer
+
+LISTED_OUTPUT = "none"
+"""Marian's name for the rows of the output layer that a shortlist chooses."""
 
 
 def read_input_scales(file: MarianFile, architecture: Architecture) -> dict[str, float]:
@@ -29,7 +32,10 @@ def read_input_scales(file: MarianFile, architecture: Architecture) -> dict[str,
     is not a positive number.
     """
     scales: dict[str, float] = {}
-    for name, matrices in _linear_layers(architecture):
+    output, matrix = _output_layer(file, architecture)
+    if matrix + QUANTIZATION_SUFFIX not in file.shapes:
+        matrix = LISTED_OUTPUT
+    for name, matrices in (*_linear_layers(architecture), (output, [matrix])):
         factors = [matrix + QUANTIZATION_SUFFIX for matrix in matrices]
         if all(factor in file.shapes for factor in factors):
             scales[name] = max(_scale(file, factor) for factor in factors)
@@ -44,7 +50,7 @@ def _scale(file: MarianFile, name: str) -> float:
 
 
 def _linear_layers(architecture: Architecture) -> Iterator[tuple[str, list[str]]]:
-    """The linear layers of graphs, each with Marian's matrices that it is made of."""
+    """The linear layers of graphs but the last, each with Marian's matrices that it is made of."""
     for i, group in enumerate(each_layer(architecture.encoder)):
         yield from _layer(f"encoder.{i}", f"encoder_l{i + 1}", group)
     memory: list[str] = []
@@ -55,11 +61,14 @@ def _linear_layers(architecture: Architecture) -> Iterator[tuple[str, list[str]]
         yield f"{ours}.cross_attention.output", [f"{theirs}_context_Wo"]
         memory += [f"{theirs}_context_Wk", f"{theirs}_context_Wv"]
     yield KEYS_VALUES, memory
-    if architecture.head.is_tied:
-        table = SHARED_TABLE if architecture.shares_embeddings else TARGET_TABLE
-        yield target_embeddings(architecture).names.tokens, [table]
-    else:
-        yield "head.projection", [f"{LOGITS}_W"]
+
+
+def _output_layer(file: MarianFile, architecture: Architecture) -> tuple[str, str]:
+    """The layer that scores the vocabulary, and its matrix."""
+    if not architecture.head.is_tied:
+        return "head.projection", projection(file.shapes)
+    table = SHARED_TABLE if architecture.shares_embeddings else TARGET_TABLE
+    return target_embeddings(architecture).names.tokens, table
 
 
 def _layer(ours: str, theirs: str, group: LayerGroup) -> Iterator[tuple[str, list[str]]]:

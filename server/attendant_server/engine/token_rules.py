@@ -18,7 +18,7 @@ from attendant_server.engine.repeated_ngrams import NoRepeatedNgrams
 from attendant_server.engine.row_bias import RowBias
 from attendant_server.engine.search import Search
 
-# Cached: sentences with the same tokens share one object, so `token_bias` can group their rows.
+# Cached: sentences with the same tokens share one object, so `token_biases` can group their rows.
 _forbidding = lru_cache(maxsize=32)(RowBias.forbidding)
 _favouring = lru_cache(maxsize=1024)(RowBias.favouring)
 

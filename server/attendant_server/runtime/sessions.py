@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import DTypeLike, NDArray
 
+from attendant_server.system.subnormals import kept_float_environment
+
 CUDA_LIBRARY = "libcudart.so.13"
 """Library of the CUDA version that the pinned onnxruntime-gpu is built for; already loaded."""
 RUNTIME_VERSION: str = onnxruntime.__version__
@@ -73,16 +75,18 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     # Busy threads of idle sessions would take cores from the running session.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if num_threads > 1:
-        # Its own threads compute as the workers do, see `system.subnormals`.
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # For the threads of the session, which compute as the workers do, see `system.subnormals`.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     provider = PROVIDERS[device]
     provider_options = {}
     if device == "cuda":
         options.add_session_config_entry("session.use_env_allocators", "1")  # see use_gpu
         # fp32 parts of an fp16 graph need their precision: TF32 would round them to 10 bits.
         provider_options = {"use_tf32": "0"}
-    session = onnxruntime.InferenceSession(path, options, providers=[(provider, provider_options)])
+    with kept_float_environment():  # The option also concerns the thread of the first session.
+        session = onnxruntime.InferenceSession(
+            path, options, providers=[(provider, provider_options)]
+        )
     if session.get_providers()[0] != provider:
         # ONNX Runtime would fall back to the CPU with only a warning.
         raise RuntimeError("ONNX Runtime cannot use a GPU here")

@@ -6,6 +6,8 @@ A softmax gives such numbers to masked positions: ONNX Runtime computes exp(-104
 
 import ctypes
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 ENVIRONMENT_BYTES = 64
@@ -26,15 +28,34 @@ _REGISTERS = {
 
 
 def flush_subnormals() -> None:
-    """Let the calling thread take subnormal floats as zeros, if the system can set that."""
+    """Flush subnormal floats of the calling thread to zero, if the system can set that."""
     register = _REGISTERS.get(platform.machine())
-    if register is None or platform.system() != "Linux":
-        return
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "fesetenv"):
+    library = _library()
+    if register is None or library is None:
         return
     environment = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
     library.fegetenv(environment)
     flags = ctypes.c_uint32.from_buffer(environment, register.offset_bytes)
     flags.value |= register.flush
     library.fesetenv(environment)
+
+
+@contextmanager
+def kept_float_environment() -> Iterator[None]:
+    """Undo what the block changes in the floating-point environment of the calling thread."""
+    library = _library()
+    if library is None:
+        yield
+        return
+    environment = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
+    library.fegetenv(environment)
+    try:
+        yield
+    finally:
+        library.fesetenv(environment)
+
+
+def _library() -> ctypes.CDLL | None:
+    """The C library, if it is known to have the environment's layout."""
+    library = ctypes.CDLL(None) if platform.system() == "Linux" else None
+    return library if hasattr(library, "fesetenv") else None
