@@ -17,7 +17,7 @@ from attendant.v1.architecture_pb2 import (
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.bundle.weights import read_weights
-from attendant_export.graphs.writer import write_graphs_of
+from attendant_export.graphs.writer import write_graphs_of, write_translation_graphs
 from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.verify.marian_reading import MarianReading
@@ -147,6 +147,22 @@ def test_stored_weights_give_the_same_graphs_with_the_scales_of_the_file(
     write_graphs_of(weights, manifest.architecture, "int8", tmp_path)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (bundle / path.name).read_bytes(), path.name
+
+
+def test_the_factor_of_the_output_layer_may_have_its_name_in_shortlists(imported, tmp_path):
+    source, name = imported[0], "model.enfr.intgemm.alphas.bin"
+    shutil.copytree(source, tmp_path / "student")
+    file = read_marian_file(source / name)
+    matrices = {k: file.array(k) for k in file.shapes if not k.endswith("_QuantMultA")}
+    write_binary(tmp_path / "student" / name, file.config, matrices, output_name="none")
+    found = read_translator(tmp_path / "student").input_scales
+    assert found == read_translator(source).input_scales
+
+
+def test_scales_of_an_unknown_layer_are_refused(imported, tmp_path):
+    model = read_translator(imported[0]).model
+    with pytest.raises(ValueError, match=r"the graphs have no linear layer encoder\.7\.output"):
+        write_translation_graphs(model, "int8", tmp_path, 16, input_scales={"encoder.7.output": 1})
 
 
 def test_a_factor_of_inputs_that_is_no_positive_number_is_refused(imported, tmp_path):

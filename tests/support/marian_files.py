@@ -203,8 +203,16 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, FloatArra
     return tensors
 
 
-def write_binary(path: Path, config: Mapping[str, Any], tensors: Mapping[str, FloatArray]) -> None:
-    """Write a model whose matrices are quantized, with factors for activations."""
+def write_binary(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, FloatArray],
+    output_name: str = "Wemb",
+) -> None:
+    """Write a model whose matrices are quantized, with factors for activations.
+
+    ``output_name`` is the matrix that the factor of the tied output layer is named after.
+    """
     stored: list[Stored] = []
     for name, tensor in sorted(tensors.items()):
         if len(tensor) == 1:
@@ -212,7 +220,8 @@ def write_binary(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Fl
             continue
         stored.append((name, INT8, tensor.shape, _quantized(name, tensor)))
         factor = np.float32(12.5).tobytes()
-        stored.append((f"{name}_QuantMultA", FLOAT32, (1, 1), factor))
+        of_name = output_name if name == "Wemb" else name
+        stored.append((f"{of_name}_QuantMultA", FLOAT32, (1, 1), factor))
     text = _yaml(config)
     write_tensors(path, [*stored, ("special:model.yml", CHARACTERS, (len(text),), text)])
 

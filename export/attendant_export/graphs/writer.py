@@ -58,14 +58,9 @@ def write_translation_graphs(
     ValueError that names a field of the architecture that graphs do not support.
     """
     builders = _translation_builders(model.architecture, shortlists)
+    fixed = partial(_fixed, input_scales)
     return _write_model(
-        model,
-        model.architecture,
-        builders,
-        precision,
-        folder,
-        max_positions,
-        partial(_fixed, input_scales),
+        model, model.architecture, builders, precision, folder, max_positions, fixed
     )
 
 
