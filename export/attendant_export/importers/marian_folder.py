@@ -43,7 +43,7 @@ from attendant_export.importers.translation_tokenizers import TranslationTokeniz
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import TranslationTokens
 
-VOCABULARY_UNIT = 64
+VOCABULARY_MULTIPLE = 64
 FAMILY = "marian-nmt"
 EOS, PAD = "</s>", "<pad>"
 MATRIX = re.compile(r".*_W[qkvof12]?")
@@ -64,7 +64,7 @@ def read_marian_folder(checkpoint: Checkpoint) -> ImportedTranslator:
     check_heads(config, stated)
     source, target = (read_vocabulary(checkpoint, name) for name in options.vocabularies)
     _check_sizes(file, stated, source, target)
-    architecture = with_further_tokens(stated)
+    architecture = with_padded_vocabularies(stated)
     tokenizers = _tokenizers(checkpoint, options, source, target)
     tokens = TranslationTokens(
         pad_id=tokenizers.source_tokens.pad_id,
@@ -118,19 +118,19 @@ def _check_sizes(
             )
 
 
-def with_further_tokens(stated: Architecture) -> Architecture:
-    """A network with the token of the start, and vocabularies of a multiple of `VOCABULARY_UNIT`.
+def with_padded_vocabularies(stated: Architecture) -> Architecture:
+    """A network with the token of the start, whose vocabularies are multiples of a number.
 
-    Of sizes with such a divisor, graphs find the best tokens faster.
+    Graphs find the best of such a number of tokens faster.
     """
     architecture = Architecture()
     architecture.CopyFrom(stated)
     for part in (architecture.source_embeddings, architecture.target_embeddings):
-        part.vocab_size += VOCABULARY_UNIT - part.vocab_size % VOCABULARY_UNIT
+        part.vocab_size += VOCABULARY_MULTIPLE - part.vocab_size % VOCABULARY_MULTIPLE
     return architecture
 
 
-class _Longer(NamedTuple):
+class _Padded(NamedTuple):
     """A number of tokens, and the value for those that the file lacks."""
 
     num_tokens: int
@@ -138,20 +138,20 @@ class _Longer(NamedTuple):
 
 
 class MarianWeights:
-    """The tensors of a file as our modules have them, with rows for the further tokens."""
+    """The tensors of a file as our modules have them, with rows for the padding of vocabularies."""
 
     def __init__(self, file: MarianFile, architecture: Architecture) -> None:
-        """``architecture`` has the further tokens."""
+        """``architecture`` has the padded vocabularies."""
         self._file = file
         source, target = architecture.source_embeddings, architecture.target_embeddings
-        self._longer = {
-            source_table(architecture): _Longer(source.vocab_size, 0.0),
-            LOGITS_BIAS: _Longer(target.vocab_size, NEVER),
+        self._padded = {
+            source_table(architecture): _Padded(source.vocab_size, 0.0),
+            LOGITS_BIAS: _Padded(target.vocab_size, NEVER),
         }
         if not architecture.shares_embeddings:
-            self._longer[TARGET_TABLE] = _Longer(target.vocab_size, 0.0)
+            self._padded[TARGET_TABLE] = _Padded(target.vocab_size, 0.0)
         if not architecture.head.is_tied:
-            self._longer[projection(file.shapes)] = _Longer(target.vocab_size, 0.0)
+            self._padded[projection(file.shapes)] = _Padded(target.vocab_size, 0.0)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -161,9 +161,9 @@ class MarianWeights:
     def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         if MATRIX.fullmatch(name):
             shape = shape[::-1]
-        if name not in self._longer:
+        if name not in self._padded:
             return shape
-        num_tokens = self._longer[name].num_tokens
+        num_tokens = self._padded[name].num_tokens
         return (*shape[:-1], num_tokens) if name == LOGITS_BIAS else (num_tokens, *shape[1:])
 
     def read(self, name: str) -> Tensor:
@@ -171,12 +171,12 @@ class MarianWeights:
         tensor = torch.from_numpy(self._file.array(name))
         if MATRIX.fullmatch(name):
             tensor = tensor.T
-        if name not in self._longer:
+        if name not in self._padded:
             return tensor.contiguous()
-        axis, longer = -1 if name == LOGITS_BIAS else 0, self._longer[name]
-        one = torch.full_like(tensor.narrow(axis, 0, 1), longer.value)
-        further = [one] * (longer.num_tokens - tensor.shape[axis])
-        return torch.cat([tensor, *further], axis)
+        axis, padded = -1 if name == LOGITS_BIAS else 0, self._padded[name]
+        one = torch.full_like(tensor.narrow(axis, 0, 1), padded.value)
+        padding = [one] * (padded.num_tokens - tensor.shape[axis])
+        return torch.cat([tensor, *padding], axis)
 
 
 def _tokenizers(
