@@ -194,6 +194,19 @@ def test_the_client_classifies_texts_and_ranks_pairs(server):
         assert all(0 < result.score < 1 for result in ranked)
 
 
+def test_an_answer_that_long_labels_make_too_large_is_refused(tmp_path, loop, settings):
+    names = {0: "n" * 10_000, 1: "no", 2: "yes"}
+    source = write_classifier(tmp_path / "long", "bert", id2label=names)
+    with one_thread():
+        import_bundle(source, tmp_path / "bundles", ImportOptions())
+    with running_server(
+        loop, settings(bundles=tmp_path / "bundles", max_response_bytes=30_000)
+    ) as (server):
+        assert len(classify(server, TEXTS[:2]).results) == 2
+        failure = failure_of(server.embedding.Classify, ClassifyRequest(texts=TEXTS))
+        assert failure.details().startswith("texts: the answer could take 40212 bytes, at most 300")
+
+
 def test_raw_scores_are_not_changed(server):
     assert classify(server, model="bert", raw_scores=True).score_function == SCORE_FUNCTION_IDENTITY
 

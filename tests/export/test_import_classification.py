@@ -15,6 +15,7 @@ from attendant_export.bundle.rebuild import _compare as compare_rebuilt
 from attendant_export.bundle.rebuild import _write_graphs as write_rebuilt
 from attendant_export.importers.checkpoint import CheckpointError, Config
 from attendant_export.importers.classification import read_classification
+from tokenizers import Tokenizer, processors
 
 from tests.support.checkpoints import FAMILIES, change_json, write_json
 from tests.support.classifiers import write_classifier
@@ -142,6 +143,27 @@ def test_another_number_of_labels_than_that_of_the_weights_is_named(tmp_path, re
     source = write_classifier(tmp_path / "source", "distilbert", num_labels=3)
     change_json(source / "config.json", id2label={"0": "no", "1": "yes"})
     assert "classifier.weight is (3, " in refusal(source)
+
+
+def test_a_model_whose_tokenizer_gives_no_types_of_its_pairs_is_refused(tmp_path, refusal):
+    source = write_classifier(tmp_path / "source", "bert")
+    names = ["input_ids", "attention_mask"]
+    change_json(source / "tokenizer_config.json", model_input_names=names)
+    assert "model_input_names lacks token_type_ids: a model that does not" in refusal(source)
+    import_(source, tmp_path / "bundles", "--without-head")
+
+
+def test_a_single_text_with_tokens_of_another_type_is_refused(tmp_path, refusal):
+    source = write_classifier(tmp_path / "source", "bert")
+    processor = processors.TemplateProcessing(
+        single="[CLS]:1 $A:1 [SEP]:1",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer.post_processor = processor
+    tokenizer.save(str(source / "tokenizer.json"))
+    assert "a single text has tokens of another type than 0" in refusal(source)
 
 
 def write_cross_encoder(folder, activation=IDENTITY, **settings):

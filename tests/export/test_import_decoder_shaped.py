@@ -9,9 +9,9 @@ from attendant_export.importers.checkpoint import CheckpointError
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_manifest.rules import MAX_TOKENS
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, processors
 
-from tests.support.checkpoints import NUM_POSITIONS, change_json
+from tests.support.checkpoints import NUM_POSITIONS, WIDTH, change_json
 from tests.support.decoder_checkpoints import END, QWEN3_PROMPT, write_gemma3, write_qwen3
 from tests.support.imports import import_, read_encoder
 
@@ -172,6 +172,21 @@ def test_several_special_tokens_after_a_text_are_refused(qwen3):
     message = "puts 0 special tokens before a text and 2 after it; supported: at most one each"
     with pytest.raises(CheckpointError, match=message):
         read(change_tokenizer(qwen3, twice))
+
+
+def test_a_tokenizer_that_reads_no_letters_is_refused(qwen3):
+    Tokenizer(models.BPE({END: 0, "h": 1}, [])).save(str(qwen3 / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"tokenizer.json makes no token of the text a$"):
+        read(qwen3)
+
+
+def test_the_head_of_a_reranker_is_named_and_can_be_left_out(qwen3, tmp_path, refusal):
+    path = qwen3 / "model.safetensors"
+    weights = {f"model.{name}": tensor for name, tensor in load_file(path).items()}
+    save_file(weights | {"score.weight": torch.ones(1, WIDTH)}, path)
+    change_json(qwen3 / "config.json", architectures=["Qwen3ForSequenceClassification"])
+    assert "architectures is Qwen3ForSequenceClassification, whose head is not" in refusal(qwen3)
+    import_(qwen3, tmp_path / "bundles", "--without-head")
 
 
 def test_a_checkpoint_without_a_padding_token_is_refused(qwen3):

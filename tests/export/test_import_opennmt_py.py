@@ -216,6 +216,36 @@ def test_files_that_are_no_checkpoints_of_version_3_are_refused(tmp_path, refusa
     assert "model.pt cannot be read: " in refusal(bare, *ARGUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": None}, "model or generator holds something else than tensors"),
+        ({"model": [torch.ones(2)]}, "model or generator holds something else than tensors"),
+        ({"model": {0: torch.ones(2)}}, "model or generator holds something else than tensors"),
+        ({"generator": [1]}, "model or generator holds something else than tensors"),
+        ({"generator": {0: torch.ones(2)}}, "model or generator holds something else than tensors"),
+        ({"vocab": ["a"]}, "vocab is no object with the vocabularies"),
+    ],
+)
+def test_entries_of_other_types_are_refused(content, message, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x", content=content)
+    assert f"model.pt: {message}" in refusal(source, "--tokenizer", "characters", *ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\x80\x02cargparse\nNamespace\n)\x81K\x01b.",  # an object whose state is a number
+        b"\x80\x02a.",  # a list that is not there
+        b"\x80\x02K\x01Q.",  # a tensor whose storage is a number
+    ],
+)
+def test_damaged_pickles_are_refused(damaged, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    (source / "model.pt").write_bytes(damaged)
+    assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)
+
+
 def test_an_object_that_would_run_code_is_refused(tmp_path, refusal):
     class Runs:
         def __reduce__(self):

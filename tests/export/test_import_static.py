@@ -183,6 +183,12 @@ def test_broken_tables_are_refused(tensors, message, tmp_path, refusal):
     assert message in refusal(source)
 
 
+def test_a_tokenizer_that_cannot_read_a_text_is_refused(tmp_path, refusal):
+    tokenizer = Tokenizer(models.WordLevel({"the": 0}, unk_token="[UNK]"))
+    source = write_model2vec(tmp_path / "x", tokenizer, {"embeddings": random_table(1)})
+    assert "the tokenizer cannot read the text 'The " in refusal(source)
+
+
 def test_a_missing_tokenizer_is_named(tmp_path, refusal):
     source = write_static_transformer(tmp_path / "source", words())
     (source / "0_StaticEmbedding" / "tokenizer.json").unlink()

@@ -86,11 +86,15 @@ def source_token_ids(
 ) -> list[int]:
     """The ids that a model reads: those after its vocabulary stand for the unknown token.
 
-    ``pair`` is the second text of a pair.
+    ``pair`` is the second text of a pair. Raises ValueError if the tokenizer cannot read them.
     """
     vocab_size = manifest.architecture.source_embeddings.vocab_size
     unk_id = manifest.special_tokens.unk_id
-    return [i if i < vocab_size else unk_id for i in tokenizer.encode(text, pair).ids]
+    try:
+        encoding = tokenizer.encode(text, pair)
+    except Exception as error:  # The library raises no narrower class.
+        raise ValueError(f"the tokenizer cannot read the text {text!r}: {error}") from error
+    return [i if i < vocab_size else unk_id for i in encoding.ids]
 
 
 def checked_token_ids(

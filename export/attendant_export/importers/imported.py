@@ -24,7 +24,11 @@ from attendant_export.importers.classification import (
     read_head,
 )
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
-from attendant_export.importers.tokenizer_checks import check_tokenizer, stated_max_tokens
+from attendant_export.importers.tokenizer_checks import (
+    check_token_types,
+    check_tokenizer,
+    stated_max_tokens,
+)
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import max_text_tokens
@@ -90,6 +94,7 @@ def load_encoder(
         weights = replace(weights, names={**weights.names, **head_weights(family)})
     tokens = tokens or encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
+    check_token_types(checkpoint, architecture)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
         model = Encoder(architecture, tokens).eval()
     weights.load(model, checkpoint.weights)

@@ -20,6 +20,11 @@ from torch import Tensor
 from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
 
 SUFFIX = ".pt"
+DAMAGES = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError),
+    *(LookupError, TypeError, AttributeError, AssertionError),
+)
+"""What `torch.load` raises for damaged files."""
 GENERATOR = "generator."
 """Prefix of the names of the output layer's tensors."""
 START, DEFAULT_START = "decoder_start_token", "<s>"
@@ -40,6 +45,8 @@ class OpenNMTFile:
             raise CheckpointError(f"{self.path}: opt is a {type(options).__name__}, want options")
         self.config = Config(self.path, fields)
         self._vocabularies = content["vocab"]
+        if not isinstance(self._vocabularies, dict):
+            raise CheckpointError(f"{self.path}: vocab is no object with the vocabularies")
         self.tensors = _tensors(checkpoint, self.path, content)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
@@ -54,13 +61,12 @@ class OpenNMTFile:
 
     def tokens(self, side: str) -> Sequence[str]:
         """The tokens of "src" or "tgt" by id; raises CheckpointError."""
-        vocabularies = self._vocabularies
-        tokens = vocabularies.get(side) if isinstance(vocabularies, dict) else None
+        tokens = self._vocabularies.get(side)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise CheckpointError(f"{self.path}: the vocabulary {side} is not a list of tokens")
         if len(set(tokens)) < len(tokens):
             raise CheckpointError(f"{self.path}: a token is twice in the vocabulary {side}")
-        if vocabularies.get("src_feats"):
+        if self._vocabularies.get("src_feats"):
             raise CheckpointError(f"{self.path}: source features (src_feats) are not supported")
         return tokens
 
@@ -99,7 +105,7 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except DAMAGES as error:
         found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
         if found is None:
             reason = str(error).strip().partition("\n")[0]
@@ -120,15 +126,18 @@ def _load(path: Path) -> Any:
 def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors by name, of the file itself or of files of safetensors beside it."""
     if "model" in content:
-        generator = content.get("generator") or {}
-        tensors = dict(content["model"]) | {
+        parts = content["model"], content.get("generator") or {}
+        if not all(isinstance(part, dict) and all(map(_is_name, part)) for part in parts):
+            raise CheckpointError(f"{path}: model or generator holds something else than tensors")
+        model, generator = parts
+        tensors = dict(model) | {
             GENERATOR + name.removeprefix("0."): tensor for name, tensor in generator.items()
         }
     else:
         tensors = {}
         begin, end = f"{path.stem}.", ".safetensors"
-        parts = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
-        for name in parts:
+        names = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
+        for name in names:
             try:
                 tensors |= load_file(checkpoint.path(name))
             except SafetensorError as error:
@@ -140,3 +149,7 @@ def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dic
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path}: model or generator holds something else than tensors")
     return tensors
+
+
+def _is_name(key: object) -> bool:
+    return isinstance(key, str)

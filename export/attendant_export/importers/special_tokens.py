@@ -54,6 +54,8 @@ def surrounding_tokens(checkpoint: Checkpoint) -> EncoderTokens:
     """
     encoding = read_tokenizer(checkpoint).encode("a")
     inner = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
+    if not inner:
+        raise CheckpointError(f"{checkpoint.folder / TOKENIZER} makes no token of the text a")
     before, after = encoding.ids[: inner[0]], encoding.ids[inner[-1] + 1 :]
     if len(before) > 1 or len(after) > 1:
         raise CheckpointError(

@@ -8,7 +8,7 @@ from attendant_export.importers.classification import has_classification_head
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
 )
-HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear)\..+")
+HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear|score)\..+")
 """The tensors of such heads in the families of encoders."""
 
 

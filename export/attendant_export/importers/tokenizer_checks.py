@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from attendant.v1.architecture_pb2 import Architecture
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER
@@ -16,6 +17,8 @@ NORMALIZER_FIELDS = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 """Fields of BERT's normalizer in ``tokenizer.json``, by name in ``tokenizer_config.json``."""
+
+INPUT_NAMES, TOKEN_TYPES = "model_input_names", "token_type_ids"
 
 
 def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: int) -> None:
@@ -31,6 +34,27 @@ def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: i
             f"{path}: a text does not begin with the cls_token and end with the sep_token"
         )
     _check_normalizer(checkpoint, content.get("normalizer") or {})
+
+
+def check_token_types(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    """Raise CheckpointError if the original gives a model other types of tokens than the server.
+
+    These are 0, and 1 for the last tokens of a pair, which only models with a head read.
+    """
+    if architecture.source_embeddings.num_token_types < 2:
+        return
+    if any(read_tokenizer(checkpoint).encode("a").type_ids):
+        raise CheckpointError(
+            f"{checkpoint.folder / TOKENIZER}: a single text has tokens of another type than 0"
+        )
+    names = _config(checkpoint).get(INPUT_NAMES)
+    is_without_types = isinstance(names, list) and TOKEN_TYPES not in names
+    if is_without_types and architecture.HasField("classification_head"):
+        raise CheckpointError(
+            f"{checkpoint.folder / TOKENIZER_CONFIG}: {INPUT_NAMES} lacks {TOKEN_TYPES}: a model "
+            "that does not tell the texts of a pair apart by types, but has them, is not "
+            "supported; the embedding part alone can be imported with --without-head"
+        )
 
 
 def stated_max_tokens(checkpoint: Checkpoint) -> int | None:
