@@ -196,5 +196,5 @@ def test_the_option_is_for_these_folders_only(tmp_path, capsys):
     folder = tmp_path / "bert"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG | {"model_type": "bert"}))
-    with pytest.raises(ValueError, match="--tokenizer is for CTranslate2 folders"):
+    with pytest.raises(ValueError, match="--tokenizer is for models of CTranslate2"):
         read_folder(folder)

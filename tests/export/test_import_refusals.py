@@ -150,9 +150,19 @@ def test_a_pickle_without_named_tensors_is_refused(source, refusal):
     assert "holds something else than named tensors" in refusal(source)
 
 
-def test_weights_that_are_not_numbers_are_refused(source, refusal):
+def test_weights_that_are_not_numbers_are_refused_even_where_no_text_needs_them(source, refusal):
     def change(tensors):
+        tensors["embeddings.word_embeddings.weight"][-1, 0] = float("nan")
         tensors["embeddings.LayerNorm.weight"][0] = float("nan")
+
+    change_weights(source, change)
+    names = "embeddings.word_embeddings.weight, embeddings.LayerNorm.weight"
+    assert f"weights are NaN: {names}" in refusal(source)
+
+
+def test_infinite_results_are_refused(source, refusal):
+    def change(tensors):
+        tensors["embeddings.LayerNorm.weight"][0] = float("inf")
 
     change_weights(source, change)
     assert "not finite" in refusal(source, code=1)

@@ -49,7 +49,8 @@ class WeightTable:
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Make the weights those of a model, whose parameters need no memory (device "meta").
 
-        Raises CheckpointError that lists every missing, unexpected and misshapen tensor.
+        Raises CheckpointError that lists every missing, unexpected and misshapen tensor, or every
+        tensor with NaN.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         theirs = {name: self._theirs(name, weights.shapes) for name in wanted}
@@ -69,6 +70,8 @@ class WeightTable:
         tensors = {
             name: _joined(names, weights).reshape(wanted[name]) for name, names in theirs.items()
         }
+        if broken := [", ".join(theirs[name]) for name in tensors if _has_nan(tensors[name])]:
+            raise CheckpointError(f"weights are NaN: {', '.join(broken)}")
         model.load_state_dict(tensors, assign=True)
 
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
@@ -102,6 +105,11 @@ def _shape_problems(
         if shapes[name] not in fitting:
             problems.append(f"{name} is {shapes[name]}, not {part}")
     return problems
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    """Whether a value is NaN. A sum without NaN saves the memory of a mask."""
+    return bool(tensor.sum().isnan()) and bool(tensor.isnan().any())
 
 
 def _joined(names: Sequence[str], weights: Weights) -> Tensor:
