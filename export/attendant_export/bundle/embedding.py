@@ -53,6 +53,7 @@ from attendant_export.verify.embedding import (
 )
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.quality import measure_embeddings
+from attendant_export.verify.token_vectors import verify_token_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,10 @@ class EmbeddingExport:
         _warn_of_distance(verified.parity)
         if self._labels is not None:
             self._labels.verify(graphs, verified.parity)
+        if self._model.architecture.HasField("token_vectors"):
+            texts, hidden = list(self._texts.values()), self._verifier.last_hidden
+            found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
+            verified.parity.token_vectors.CopyFrom(found)
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:

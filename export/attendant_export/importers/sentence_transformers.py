@@ -5,6 +5,7 @@ encoder only, and the defaults are those that sentence-transformers then uses: m
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -88,6 +89,14 @@ STATIC = "StaticEmbedding"
 SEQUENCE = re.compile(f"(Transformer Pooling|{STATIC})( Dense)*( Normalize)?")
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module that a text passes: the name of its class, and its folder, "" for the root."""
+
+    name: str
+    path: str
+
+
 def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint lists the modules of sentence-transformers."""
     return checkpoint.has(MODULES)
@@ -121,11 +130,21 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     Raises CheckpointError for layers that are not supported, and for weights of other shapes.
     """
     modules = read_modules(checkpoint) if is_sentence_transformer(checkpoint) else []
+    return load_dense_layers(checkpoint, modules, d_model, "sentence_embedding")
+
+
+def load_dense_layers(
+    checkpoint: Checkpoint, modules: Sequence[Module], d_model: int, vectors: str
+) -> DenseLayers:
+    """The dense layers among ``modules`` with their weights; ``vectors`` is what they read.
+
+    Raises CheckpointError for layers that are not supported, and for weights of other shapes.
+    """
     part, folders, width = TextVectors(), [], d_model
     for module in modules:
         if module.name == "Dense":
             folders.append(module.path)
-            part.dense_layers.append(_dense(_config(checkpoint, module), width))
+            part.dense_layers.append(_dense(_config(checkpoint, module), width, vectors))
             width = part.dense_layers[-1].d_output
     with torch.device("meta"):
         layers = DenseLayers(part, d_model)
@@ -135,14 +154,6 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.folder / folder}: {error}") from error
     return layers
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module that a text passes: the name of its class, and its folder, "" for the root."""
-
-    name: str
-    path: str
 
 
 def read_modules(checkpoint: Checkpoint) -> list[Module]:
@@ -190,7 +201,8 @@ def _config(checkpoint: Checkpoint, module: Module) -> Config:
     return Config(checkpoint.folder / name, checkpoint.json_object(name))
 
 
-def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
+def check_encoder_settings(checkpoint: Checkpoint) -> Config:
+    """The settings of the encoder; raises CheckpointError for those that are not supported."""
     settings = encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
     settings.require_empty("processing_kwargs")
@@ -201,7 +213,11 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
         )
     if modalities is not None:  # the original reads this name only then
         settings.require(module_output_name="token_embeddings")
-    return settings.integer("max_seq_length", default)
+    return settings
+
+
+def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
+    return check_encoder_settings(checkpoint).integer("max_seq_length", default)
 
 
 def encoder_settings(checkpoint: Checkpoint) -> Config:
@@ -232,8 +248,8 @@ def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:
     return POOLINGS[modes[0]]
 
 
-def _dense(config: Config, d_input: int) -> Dense:
-    config.require(**TEXT_VECTORS, use_residual=False)
+def _dense(config: Config, d_input: int, vectors: str) -> Dense:
+    config.require(module_input_name=vectors, module_output_name=vectors, use_residual=False)
     if config.integer("in_features") != d_input:
         raise CheckpointError(
             f"{config.path}: in_features is {config.get('in_features')}, but the vectors before it "
