@@ -79,7 +79,7 @@ def pool(
 
 
 class DenseLayers(nn.Sequential):
-    """Dense layers after a pooling, often none, or of tokens: (..., d_model) to (..., dimension)."""
+    """Dense layers of pooled vectors or of tokens: (..., d_model) to (..., dimension)."""
 
     def __init__(
         self, part: architecture_pb2.TextVectors | architecture_pb2.TokenVectors, d_model: int
