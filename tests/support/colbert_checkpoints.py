@@ -53,7 +53,10 @@ def write_pylate(folder: Path, family: str = "bert", seed: int = 0, **settings: 
         shapes: dict[str, tuple[int, ...]] = {"linear.weight": (outputs, inputs)}
         shapes |= {"linear.bias": (outputs,)} if number == 1 else {}
         _add_weights(folder / name / "model.safetensors", seed + number, **shapes)
-    write_json(folder / "modules.json", [{"idx": i, **each} for i, each in enumerate(entries)])
+    write_json(
+        folder / "modules.json",
+        [{"idx": i, "name": str(i), **each} for i, each in enumerate(entries)],
+    )
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 39, "do_lower_case": False})
     package = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "MaxSim"}
     package |= {f"{name}_prefix": marker for name, marker in PYLATE_MARKERS.items()}
