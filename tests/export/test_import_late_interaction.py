@@ -1,5 +1,9 @@
 """Models of late interaction are imported with their vectors of tokens."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
@@ -21,10 +25,10 @@ pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
-WRITERS = {
+WRITERS: dict[str, Callable[..., Path]] = {
     "colbert": write_colbert,
     "pylate-bert": write_pylate,
-    "pylate-modernbert": lambda folder, seed: write_pylate(folder, "modernbert", seed),
+    "pylate-modernbert": partial(write_pylate, family="modernbert"),
 }
 
 

@@ -40,14 +40,20 @@ def write_pylate(folder: Path, family: str = "bert", seed: int = 0, **settings: 
     tokenizer.add_tokens(list(PYLATE_MARKERS.values()))
     tokenizer.save(str(path))
     _widen_embeddings(folder, tokenizer.get_vocab_size())
-    entries = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    entries: list[dict[str, str]] = [
+        {"path": "", "type": "sentence_transformers.models.Transformer"}
+    ]
     widths = (WIDTH, 20, DIMENSION)
     for number in (1, 2):
         name = f"{number}_Dense"
         entries.append({"path": name, "type": "pylate.models.Dense.Dense"})
         (folder / name).mkdir()
         inputs, outputs = widths[number - 1 : number + 1]
-        fields = {"in_features": inputs, "out_features": outputs, "bias": number == 1}
+        fields: dict[str, Any] = {
+            "in_features": inputs,
+            "out_features": outputs,
+            "bias": number == 1,
+        }
         fields |= {"activation_function": "torch.nn.modules.linear.Identity"}
         write_json(folder / name / "config.json", fields | {"use_residual": False})
         shapes: dict[str, tuple[int, ...]] = {"linear.weight": (outputs, inputs)}
@@ -58,7 +64,11 @@ def write_pylate(folder: Path, family: str = "bert", seed: int = 0, **settings: 
         [{"idx": i, "name": str(i), **each} for i, each in enumerate(entries)],
     )
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 39, "do_lower_case": False})
-    package = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "MaxSim"}
+    package: dict[str, Any] = {
+        "prompts": {},
+        "default_prompt_name": None,
+        "similarity_fn_name": "MaxSim",
+    }
     package |= {f"{name}_prefix": marker for name, marker in PYLATE_MARKERS.items()}
     package |= {"query_length": 32, "document_length": 100, "attend_to_expansion_tokens": False}
     write_json(

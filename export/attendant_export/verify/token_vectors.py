@@ -57,13 +57,17 @@ def verify_token_vectors(
 
 def vectors_alone(graphs: EmbeddingGraphs, token_ids: Sequence[int]) -> FloatArray:
     """The vectors (tokens, dimension) of one text."""
-    return graphs.run([token_ids], [TOKEN_VECTORS])[0][0]
+    (vectors,) = graphs.run([token_ids], [TOKEN_VECTORS])
+    alone: FloatArray = vectors[0]
+    return alone
 
 
 @torch.inference_mode()
 def projected(dense: nn.Module, hidden: FloatArray) -> FloatArray:
     """The vectors (tokens, dimension) of last hidden states (1, tokens, d_model)."""
-    return np.asarray(token_vectors(dense, torch.from_numpy(hidden))[0].numpy(), np.float32)
+    vectors = token_vectors(dense, torch.from_numpy(hidden))
+    found: FloatArray = vectors[0].numpy()
+    return found
 
 
 def compare_token_vectors(

@@ -565,7 +565,9 @@ class PrecisionGraphs(google.protobuf.message.Message):
 
     @property
     def embedder(self) -> Global___Graph:
-        """Embedding: the encoder. Maps tokens to the hidden states of every layer and to pooled vectors."""
+        """Embedding: the encoder. Maps tokens to the hidden states of every layer, to pooled vectors and to the
+        outputs of heads.
+        """
 
     @property
     def mlm_head(self) -> Global___Graph:
@@ -1456,7 +1458,7 @@ Global___CorpusParity: typing_extensions.TypeAlias = CorpusParity
 
 @typing.final
 class EmbeddingParity(google.protobuf.message.Message):
-    """EmbeddingParity compares pooled vectors with those of the original model."""
+    """EmbeddingParity compares pooled vectors, or vectors of tokens, with those of the original model."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1466,9 +1468,9 @@ class EmbeddingParity(google.protobuf.message.Message):
     num_texts: builtins.int
     """Texts compared."""
     min_cosine: builtins.float
-    """Smallest cosine between the two vectors of a text."""
+    """Smallest cosine between the two vectors of a text or of a token."""
     mean_cosine: builtins.float
-    """Mean cosine between the two vectors of a text."""
+    """Mean cosine between the two vectors of a text or of a token."""
     def __init__(
         self,
         *,
