@@ -1,5 +1,6 @@
 """Models of late interaction are imported with their vectors of tokens."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -65,6 +66,8 @@ def test_a_bundle_is_verified_and_described_by_its_vectors_of_tokens(late, capsy
     lines = capsys.readouterr().out
     assert lines.count("fp32: cosine of vectors of tokens: mean 1.0") == 2
     assert f"d_output {DIMENSION}" in lines
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "without the expansion of queries" in card
 
 
 def test_the_graphs_can_be_rebuilt_from_the_weights(late, tmp_path):
@@ -154,6 +157,21 @@ def test_other_modules_than_dense_layers_of_pylate_are_named(tmp_path, refusal):
     ]
     write_json(source / "modules.json", entries)
     assert f"the modules {', '.join(types)} are not supported" in refusal(source)
+
+
+def test_a_dense_layer_outside_of_the_folder_is_named(tmp_path, refusal):
+    source = write_pylate(tmp_path / "source")
+    entries = json.loads((source / "modules.json").read_text(encoding="utf-8"))
+    entries[1]["path"] = "../1_Dense"
+    write_json(source / "modules.json", entries)
+    assert "the path of Dense is '../1_Dense', want a folder's name" in refusal(source)
+
+
+def test_a_dense_layer_of_pylate_has_no_activation_unless_it_states_one(tmp_path):
+    source = write_pylate(tmp_path / "source")
+    change_json(source / "1_Dense" / "config.json", activation_function=None)
+    first, _ = read_encoder(source).model.architecture.token_vectors.dense_layers
+    assert not first.activation
 
 
 def test_the_projection_of_colbert_can_be_left_out(tmp_path):

@@ -71,7 +71,13 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
 def describe_use(manifest: Manifest) -> str:
     """A sentence on languages and limits, for the model card."""
     languages = ", ".join(manifest.languages) or "languages that its source does not state"
-    return f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
+    use = f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
+    if manifest.architecture.HasField("token_vectors"):
+        use += (
+            " `EmbedTokens` returns vectors of tokens for late interaction, without the expansion "
+            "of queries and with the punctuation of documents."
+        )
+    return use
 
 
 class EmbeddingExport:

@@ -19,9 +19,11 @@ from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import SETTINGS, read_prompts
 from attendant_export.importers.sentence_transformers import (
+    IDENTITY,
     MODULES,
     Module,
     check_encoder_settings,
+    check_folders,
     class_name,
     load_dense_layers,
 )
@@ -73,9 +75,8 @@ def with_token_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> Impo
 def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     """The dense layers of tokens with their weights; raises CheckpointError."""
     if is_pylate(checkpoint):
-        return load_dense_layers(
-            checkpoint, _pylate_modules(checkpoint), d_model, "token_embeddings"
-        )
+        modules = _pylate_modules(checkpoint)
+        return load_dense_layers(checkpoint, modules, d_model, "token_embeddings", IDENTITY)
     rows, *_ = checkpoint.weights.shapes[f"{HF_PROJECTION}.weight"]
     part = TextVectors(dense_layers=[Dense(d_output=rows)])
     with torch.device("meta"):
@@ -162,4 +163,5 @@ def _pylate_modules(checkpoint: Checkpoint) -> list[Module]:
             f"{checkpoint.folder / MODULES}: the modules {names} are not supported; supported with "
             "PyLate: Transformer, then one or more Dense of PyLate"
         )
+    check_folders(checkpoint.folder / MODULES, modules)
     return modules

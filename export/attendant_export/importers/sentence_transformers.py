@@ -7,6 +7,7 @@ encoder only, and the defaults are those that sentence-transformers then uses: m
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,9 +74,10 @@ POOLING_NAMES = {
     "weightedmean": POOLING_WEIGHTED_MEAN,
     "mean_sqrt_len_tokens": POOLING_MEAN_SQRT_LENGTH,
 }
+IDENTITY = "torch.nn.modules.linear.Identity"
 TANH = "torch.nn.modules.activation.Tanh"
 DENSE_ACTIVATIONS: dict[str, architecture_pb2.Activation.ValueType] = {
-    "torch.nn.modules.linear.Identity": ACTIVATION_UNSPECIFIED,
+    IDENTITY: ACTIVATION_UNSPECIFIED,
     TANH: ACTIVATION_TANH,
     "torch.nn.modules.activation.ReLU": ACTIVATION_RELU,
     "torch.nn.modules.activation.GELU": ACTIVATION_GELU,
@@ -130,21 +132,27 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     Raises CheckpointError for layers that are not supported, and for weights of other shapes.
     """
     modules = read_modules(checkpoint) if is_sentence_transformer(checkpoint) else []
-    return load_dense_layers(checkpoint, modules, d_model, "sentence_embedding")
+    return load_dense_layers(checkpoint, modules, d_model, "sentence_embedding", TANH)
 
 
 def load_dense_layers(
-    checkpoint: Checkpoint, modules: Sequence[Module], d_model: int, vectors: str
+    checkpoint: Checkpoint,
+    modules: Sequence[Module],
+    d_model: int,
+    vectors: str,
+    default_activation: str,
 ) -> DenseLayers:
     """The dense layers among ``modules`` with their weights; ``vectors`` is what they read.
 
+    ``default_activation`` is that of layers which state none.
     Raises CheckpointError for layers that are not supported, and for weights of other shapes.
     """
     part, folders, width = TextVectors(), [], d_model
     for module in modules:
         if module.name == "Dense":
             folders.append(module.path)
-            part.dense_layers.append(_dense(_config(checkpoint, module), width, vectors))
+            config = _config(checkpoint, module)
+            part.dense_layers.append(_dense(config, width, vectors, default_activation))
             width = part.dense_layers[-1].d_output
     with torch.device("meta"):
         layers = DenseLayers(part, d_model)
@@ -173,14 +181,19 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     first = modules[0]
     if first.path != "" and first.name != STATIC:
         raise CheckpointError(f"{path}: the path of Transformer is {first.path!r}, want ''")
-    for module in modules[1:] if first.path == "" else modules:
+    check_folders(path, modules[1:] if first.path == "" else modules)
+    if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
+        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
+    return modules
+
+
+def check_folders(path: Path, modules: Sequence[Module]) -> None:
+    """Raise CheckpointError for a module elsewhere than in a folder of the checkpoint."""
+    for module in modules:
         if not is_plain_name(module.path):
             raise CheckpointError(
                 f"{path}: the path of {module.name} is {module.path!r}, want a folder's name"
             )
-    if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
-        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
-    return modules
 
 
 def class_name(type_: str) -> str:
@@ -248,7 +261,7 @@ def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:
     return POOLINGS[modes[0]]
 
 
-def _dense(config: Config, d_input: int, vectors: str) -> Dense:
+def _dense(config: Config, d_input: int, vectors: str, default_activation: str) -> Dense:
     config.require(module_input_name=vectors, module_output_name=vectors, use_residual=False)
     if config.integer("in_features") != d_input:
         raise CheckpointError(
@@ -258,5 +271,5 @@ def _dense(config: Config, d_input: int, vectors: str) -> Dense:
     return Dense(
         d_output=config.integer("out_features"),
         has_bias=config.flag("bias", default=True),
-        activation=config.choice("activation_function", DENSE_ACTIVATIONS, default=TANH),
+        activation=config.choice("activation_function", DENSE_ACTIVATIONS, default_activation),
     )
