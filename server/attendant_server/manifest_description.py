@@ -8,6 +8,7 @@ from attendant_manifest.sizes import (
     embedding_sizes,
     num_layers,
     text_dimension,
+    token_dimension,
     translation_sizes,
 )
 from google.protobuf import json_format
@@ -54,6 +55,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         forced_token_ids=tuple(decoding.forced_token_ids),
         d_model=architecture.d_model,
         text_dimension=text_dimension(architecture),
+        token_dimension=token_dimension(architecture),
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
         mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,

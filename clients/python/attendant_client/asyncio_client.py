@@ -203,6 +203,7 @@ class AsyncClient:
     ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
         """Return a float32 vector for every token, from the given layers or else from the last one.
 
+        Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
         Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
         the last layer.
         """

@@ -53,6 +53,7 @@ from attendant_export.verify.embedding import (
 )
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.quality import measure_embeddings
+from attendant_export.verify.token_vectors import verify_token_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,13 @@ def set_languages(manifest: Manifest, languages: Sequence[str]) -> None:
 def describe_use(manifest: Manifest) -> str:
     """A sentence on languages and limits, for the model card."""
     languages = ", ".join(manifest.languages) or "languages that its source does not state"
-    return f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
+    use = f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
+    if manifest.architecture.HasField("token_vectors"):
+        use += (
+            " `EmbedTokens` returns vectors of tokens for late interaction, without the expansion "
+            "of queries and with the punctuation of documents."
+        )
+    return use
 
 
 class EmbeddingExport:
@@ -120,6 +127,10 @@ class EmbeddingExport:
         _warn_of_distance(verified.parity)
         if self._labels is not None:
             self._labels.verify(graphs, verified.parity)
+        if self._model.architecture.HasField("token_vectors"):
+            texts, hidden = list(self._texts.values()), self._verifier.last_hidden
+            found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
+            verified.parity.token_vectors.CopyFrom(found)
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:

@@ -256,6 +256,11 @@ def describe_original(parity: OriginalParity) -> list[str]:
             for each in parity.vectors
         ),
         *(
+            f"{each.precision}: cosine of vectors of tokens: mean "
+            f"{each.embeddings.mean_cosine:.6f}, least {each.embeddings.min_cosine:.6f}"
+            for each in parity.token_vectors
+        ),
+        *(
             f"{each.precision}: scores of labels differ by at most {each.max_difference:.2g}; "
             f"the best label is the same for {each.num_same_best} of {each.num_texts} texts"
             for each in parity.label_scores
@@ -325,5 +330,11 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
             lines.append(
                 f"            cosine to the model: mean {vectors.mean_cosine:.5f}, "
                 f"least {vectors.min_cosine:.5f} of {vectors.num_texts} texts"
+            )
+        if parity.HasField("token_vectors"):
+            vectors = parity.token_vectors
+            lines.append(
+                f"            cosine of vectors of tokens: mean {vectors.mean_cosine:.5f}, "
+                f"least {vectors.min_cosine:.5f}"
             )
     return lines

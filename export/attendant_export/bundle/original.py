@@ -28,6 +28,7 @@ from attendant_export.bundle.reference_outputs import (
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_folder_tokens
 from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
+from attendant_export.importers.late_interaction import read_token_dense
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
@@ -60,6 +61,7 @@ from attendant_export.verify.static_original import (
     SentenceTransformersOriginal,
     compare_static,
 )
+from attendant_export.verify.token_vectors import compare_token_vectors
 
 
 def is_original_installed(checkpoint: Path) -> bool:
@@ -98,12 +100,19 @@ def compare_model(
             return compare_static(kind(checkpoint), texts, encoders, is_normalized)
         has_labels = manifest.HasField("classification")
         network = manifest.architecture
+        has_token_vectors = network.HasField("token_vectors")
+        is_pooled = not has_labels and not has_token_vectors
+        encoder = OriginalEncoder(checkpoint)
         parity = compare_with_original(
-            *(OriginalEncoder(checkpoint), texts, encoders),
+            *(encoder, texts, encoders),
             POOLINGS[manifest.embedding.pooling],
-            None if has_labels else read_dense_layers(Checkpoint(checkpoint), network.d_model),
+            read_dense_layers(files, network.d_model) if is_pooled else None,
             manifest.embedding.num_prompt_tokens,
         )
+        if has_token_vectors:
+            dense = read_token_dense(files, network.d_model)
+            found = compare_token_vectors(encoder, list(texts.values()), encoders, dense)
+            parity.token_vectors.extend(found)
         if has_labels:
             classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
             has_types = network.source_embeddings.num_token_types > 1

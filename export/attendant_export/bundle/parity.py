@@ -18,6 +18,7 @@ from attendant_export.models.special_tokens import EncoderTokens, TranslationTok
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.shortlists import check_shortlists
+from attendant_export.verify.token_vectors import verify_token_vectors
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
 
 
@@ -73,6 +74,10 @@ def measure_embedding_parity(
     verifier = EmbeddingVerifier(model, token_ids, manifest.embedding.num_prompt_tokens)
     opened = [EmbeddingGraphs(folder, graphs, manifest) for graphs in manifest.precisions]
     measured = [verifier.verify(graphs.precision, graphs).parity for graphs in opened]
+    if manifest.architecture.HasField("token_vectors"):
+        for graphs, parity in zip(opened, measured, strict=True):
+            found = verify_token_vectors(graphs, token_ids, model.token_dense, verifier.last_hidden)
+            parity.token_vectors.CopyFrom(found)
     if manifest.HasField("classification"):
         path = folder / manifest.reference_outputs
         labels = LabelExport(model, read_classified(path, reference, manifest))

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 from attendant.v1.architecture_pb2 import Architecture
-from attendant_manifest.sizes import text_dimension
+from attendant_manifest.sizes import text_dimension, token_dimension
 
 from attendant_export.graphs.attention import relative_bias
 from attendant_export.graphs.classification import LABEL_SCORES, label_scores, token_types
@@ -18,13 +18,15 @@ from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.text_vectors import text_vectors
+from attendant_export.graphs.token_vectors import TOKEN_VECTORS, token_vectors
 from attendant_export.models.embeddings import SOURCE, embedding_width
 
 
 def build_embedder(g: Layers, architecture: Architecture) -> None:
     """Token ids to the hidden states of every layer and to vectors pooled over real tokens.
 
-    With a classification head, also to the scores of labels.
+    With a classification head, also to the scores of labels; with vectors of tokens for late
+    interaction, also to these.
     """
     token_ids = g.input("token_ids", np.int64, "batch", "length")
     lengths = g.input("lengths", np.int64, "batch")
@@ -41,6 +43,10 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
         scores = label_scores(g, architecture, vectors)
         num_labels = architecture.classification_head.num_labels
         g.output(LABEL_SCORES, scores, np.float32, "batch", num_labels)
+    if architecture.HasField("token_vectors"):
+        vector = token_vectors(g, architecture, hidden[-1], batch)
+        width = token_dimension(architecture)
+        g.output(TOKEN_VECTORS, vector, np.float32, "batch", "length", width)
     for layer, state in enumerate(hidden):
         g.output(f"hidden_{layer}", state, np.float32, "batch", "length", architecture.d_model)
 

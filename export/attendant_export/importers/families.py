@@ -11,6 +11,7 @@ from attendant_export.importers.ctranslate2_folder import is_ctranslate2, read_c
 from attendant_export.importers.distilbert import read_distilbert
 from attendant_export.importers.gemma3 import read_gemma3
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+from attendant_export.importers.late_interaction import is_late_interaction, with_token_vectors
 from attendant_export.importers.m2m_100 import read_m2m_100
 from attendant_export.importers.marian import read_marian
 from attendant_export.importers.marian_folder import read_marian_folder
@@ -92,6 +93,8 @@ def read_model(
     imported = read(checkpoint)
     if read is read_static or not isinstance(imported, ImportedEncoder):
         return imported
+    if is_late_interaction(checkpoint):
+        return with_token_vectors(imported, checkpoint)
     if not is_sentence_transformer(checkpoint):
         return imported
     if imported.classification is not None:

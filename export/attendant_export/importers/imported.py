@@ -23,6 +23,7 @@ from attendant_export.importers.classification import (
     read_classification,
     read_head,
 )
+from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
 from attendant_export.importers.tokenizer_checks import (
     check_token_types,
@@ -92,6 +93,8 @@ def load_encoder(
         head = read_head(checkpoint.config, architecture.d_model)
         architecture.classification_head.CopyFrom(head)
         weights = replace(weights, names={**weights.names, **head_weights(family)})
+    if has_projection(checkpoint):  # read later, with its settings
+        weights = replace(weights, ignored=(*weights.ignored, rf"{HF_PROJECTION}\.weight"))
     tokens = tokens or encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     check_token_types(checkpoint, architecture)

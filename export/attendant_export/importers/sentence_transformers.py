@@ -5,7 +5,9 @@ encoder only, and the defaults are those that sentence-transformers then uses: m
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,9 +74,10 @@ POOLING_NAMES = {
     "weightedmean": POOLING_WEIGHTED_MEAN,
     "mean_sqrt_len_tokens": POOLING_MEAN_SQRT_LENGTH,
 }
+IDENTITY = "torch.nn.modules.linear.Identity"
 TANH = "torch.nn.modules.activation.Tanh"
 DENSE_ACTIVATIONS: dict[str, architecture_pb2.Activation.ValueType] = {
-    "torch.nn.modules.linear.Identity": ACTIVATION_UNSPECIFIED,
+    IDENTITY: ACTIVATION_UNSPECIFIED,
     TANH: ACTIVATION_TANH,
     "torch.nn.modules.activation.ReLU": ACTIVATION_RELU,
     "torch.nn.modules.activation.GELU": ACTIVATION_GELU,
@@ -86,6 +89,14 @@ TEXT_VECTORS = dict.fromkeys(("module_input_name", "module_output_name"), "sente
 STATIC = "StaticEmbedding"
 """The module of static embeddings, which also pools them."""
 SEQUENCE = re.compile(f"(Transformer Pooling|{STATIC})( Dense)*( Normalize)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A module that a text passes: the name of its class, and its folder, "" for the root."""
+
+    name: str
+    path: str
 
 
 def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
@@ -121,11 +132,27 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
     Raises CheckpointError for layers that are not supported, and for weights of other shapes.
     """
     modules = read_modules(checkpoint) if is_sentence_transformer(checkpoint) else []
+    return load_dense_layers(checkpoint, modules, d_model, "sentence_embedding", TANH)
+
+
+def load_dense_layers(
+    checkpoint: Checkpoint,
+    modules: Sequence[Module],
+    d_model: int,
+    vectors: str,
+    default_activation: str,
+) -> DenseLayers:
+    """The dense layers among ``modules`` with their weights; ``vectors`` is what they read.
+
+    ``default_activation`` is that of layers which state none.
+    Raises CheckpointError for layers that are not supported, and for weights of other shapes.
+    """
     part, folders, width = TextVectors(), [], d_model
     for module in modules:
         if module.name == "Dense":
             folders.append(module.path)
-            part.dense_layers.append(_dense(_config(checkpoint, module), width))
+            config = _config(checkpoint, module)
+            part.dense_layers.append(_dense(config, width, vectors, default_activation))
             width = part.dense_layers[-1].d_output
     with torch.device("meta"):
         layers = DenseLayers(part, d_model)
@@ -135,14 +162,6 @@ def read_dense_layers(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.folder / folder}: {error}") from error
     return layers
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """A module that a text passes: the name of its class, and its folder, "" for the root."""
-
-    name: str
-    path: str
 
 
 def read_modules(checkpoint: Checkpoint) -> list[Module]:
@@ -162,14 +181,19 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     first = modules[0]
     if first.path != "" and first.name != STATIC:
         raise CheckpointError(f"{path}: the path of Transformer is {first.path!r}, want ''")
-    for module in modules[1:] if first.path == "" else modules:
+    check_folders(path, modules[1:] if first.path == "" else modules)
+    if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
+        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
+    return modules
+
+
+def check_folders(path: Path, modules: Sequence[Module]) -> None:
+    """Raise CheckpointError for a module elsewhere than in a folder of the checkpoint."""
+    for module in modules:
         if not is_plain_name(module.path):
             raise CheckpointError(
                 f"{path}: the path of {module.name} is {module.path!r}, want a folder's name"
             )
-    if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
-        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
-    return modules
 
 
 def class_name(type_: str) -> str:
@@ -190,7 +214,8 @@ def _config(checkpoint: Checkpoint, module: Module) -> Config:
     return Config(checkpoint.folder / name, checkpoint.json_object(name))
 
 
-def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
+def check_encoder_settings(checkpoint: Checkpoint) -> Config:
+    """The settings of the encoder; raises CheckpointError for those that are not supported."""
     settings = encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
     settings.require_empty("processing_kwargs")
@@ -201,7 +226,11 @@ def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
         )
     if modalities is not None:  # the original reads this name only then
         settings.require(module_output_name="token_embeddings")
-    return settings.integer("max_seq_length", default)
+    return settings
+
+
+def _max_tokens(checkpoint: Checkpoint, default: int) -> int:
+    return check_encoder_settings(checkpoint).integer("max_seq_length", default)
 
 
 def encoder_settings(checkpoint: Checkpoint) -> Config:
@@ -232,8 +261,8 @@ def _pooling(config: Config) -> embedding_pb2.Pooling.ValueType:
     return POOLINGS[modes[0]]
 
 
-def _dense(config: Config, d_input: int) -> Dense:
-    config.require(**TEXT_VECTORS, use_residual=False)
+def _dense(config: Config, d_input: int, vectors: str, default_activation: str) -> Dense:
+    config.require(module_input_name=vectors, module_output_name=vectors, use_residual=False)
     if config.integer("in_features") != d_input:
         raise CheckpointError(
             f"{config.path}: in_features is {config.get('in_features')}, but the vectors before it "
@@ -242,5 +271,5 @@ def _dense(config: Config, d_input: int) -> Dense:
     return Dense(
         d_output=config.integer("out_features"),
         has_bias=config.flag("bias", default=True),
-        activation=config.choice("activation_function", DENSE_ACTIVATIONS, default=TANH),
+        activation=config.choice("activation_function", DENSE_ACTIVATIONS, default_activation),
     )

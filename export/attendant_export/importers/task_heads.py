@@ -1,9 +1,10 @@
-"""Heads of checkpoints for a task: those for classification are imported, others are not."""
+"""Heads of checkpoints for a task: those for classification and of ColBERT are imported."""
 
 import re
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.classification import has_classification_head
+from attendant_export.importers.colbert import has_projection
 
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
@@ -31,9 +32,9 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
         return
     if is_wanted:
         checkpoint.weights.leave_out(names)
-    elif not has_classification_head(checkpoint):
+    elif not has_classification_head(checkpoint) and not has_projection(checkpoint):
         raise CheckpointError(
             f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
-            "supported: heads for sequence classification; the embedding part alone can be "
-            "imported with --without-head"
+            "supported: heads for sequence classification and of ColBERT; the embedding part alone "
+            "can be imported with --without-head"
         )

@@ -18,6 +18,7 @@ from attendant_export.models.relative_positions import relative_positions
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.models.stack import Stack, check_attention_only
 from attendant_export.models.text_vectors import DenseLayers, Pooling, pool, poolings_of
+from attendant_export.models.token_vectors import token_dense, token_vectors
 from attendant_export.models.unsupported import check_at_least_one
 
 
@@ -52,6 +53,8 @@ class Encoder(nn.Module):
             self.mask_head = Head(architecture.head, width, scored, part)
         if architecture.HasField("classification_head"):
             self.classifier = ClassificationHead(architecture.classification_head, architecture)
+        if architecture.HasField("token_vectors"):
+            self.token_dense = token_dense(architecture)
 
     def begin_as_averages(self) -> None:
         """Initialize every layer of a pre-norm model to the identity.
@@ -129,6 +132,10 @@ class Encoder(nn.Module):
         """Scores of the labels (batch, num_labels) of ``token_ids`` (batch, length)."""
         hidden = self(token_ids, token_types)
         return cast(Tensor, self.classifier(hidden, self.real_tokens(token_ids)))
+
+    def token_vectors(self, hidden: Tensor) -> Tensor:
+        """Vectors for late interaction (batch, length, dimension) of last hidden states."""
+        return token_vectors(self.token_dense, hidden)
 
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
         """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""

@@ -79,9 +79,11 @@ def pool(
 
 
 class DenseLayers(nn.Sequential):
-    """The dense layers after a pooling, often none: (batch, d_model) to (batch, dimension)."""
+    """Dense layers of pooled vectors or of tokens: (..., d_model) to (..., dimension)."""
 
-    def __init__(self, part: architecture_pb2.TextVectors, d_model: int) -> None:
+    def __init__(
+        self, part: architecture_pb2.TextVectors | architecture_pb2.TokenVectors, d_model: int
+    ) -> None:
         widths = [d_model, *(dense.d_output for dense in part.dense_layers)]
         super().__init__(*map(dense_layer, part.dense_layers, widths))
         self.part = part

@@ -141,6 +141,11 @@ class EmbeddingVerifier:
         pooled = [self._pool(ids, h[-1]) for ids, h in zip(texts, self._hidden, strict=True)]
         self._pooled = np.stack(pooled, axis=1)
 
+    @property
+    def last_hidden(self) -> list[FloatArray]:
+        """The model's last hidden states (1, length, d_model) of each text."""
+        return [states[-1] for states in self._hidden]
+
     @torch.inference_mode()
     def _hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
         return [h.numpy() for h in self._model.hidden_states(torch.tensor([list(token_ids)]))]

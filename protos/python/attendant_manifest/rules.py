@@ -176,6 +176,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         *(*_POOLED_OUTPUTS, *(_ADDITIONAL_OUTPUTS.get(pooling, "") for pooling in additional)),
         *(f"hidden_{layer}" for layer in layers),
         *(["label_scores"] if manifest.HasField("classification") else []),
+        *(["token_vectors"] if manifest.architecture.HasField("token_vectors") else []),
     }
     for precision in manifest.precisions:
         if different := sorted(outputs ^ set(precision.embedder.outputs)):
@@ -197,8 +198,12 @@ def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "embedding.pooling is not among architecture.text_vectors.additional_poolings"
     if part.excluded_token_id >= manifest.architecture.source_embeddings.vocab_size:
         yield "architecture.text_vectors.excluded_token_id is outside the vocabulary"
-    if not all(1 <= dense.d_output <= MAX_DIMENSION for dense in part.dense_layers):
-        yield f"architecture.text_vectors: d_output must be between 1 and {MAX_DIMENSION}"
+    tokens = manifest.architecture.token_vectors
+    if manifest.architecture.HasField("token_vectors") and not tokens.dense_layers:
+        yield "architecture.token_vectors.dense_layers must have one or more"
+    for name, layers in (("text", part.dense_layers), ("token", tokens.dense_layers)):
+        if not all(1 <= dense.d_output <= MAX_DIMENSION for dense in layers):
+            yield f"architecture.{name}_vectors: d_output must be between 1 and {MAX_DIMENSION}"
     if defaults.num_prompt_tokens:
         if not part.excludes_prompt or not defaults.default_prompt:
             yield "embedding.num_prompt_tokens is set without excludes_prompt and a default prompt"

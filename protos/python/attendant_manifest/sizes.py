@@ -34,6 +34,7 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
         text_dimension=dimension if dimension != architecture.d_model else None,
+        token_dimension=token_dimension(architecture) or None,
     )
 
 
@@ -41,6 +42,12 @@ def text_dimension(architecture: Architecture) -> int:
     """Dimension of the vectors of whole texts."""
     widths = [dense.d_output for dense in architecture.text_vectors.dense_layers]
     return [architecture.d_model, *widths][-1]
+
+
+def token_dimension(architecture: Architecture) -> int:
+    """Dimension of the vectors of tokens for late interaction; 0 without such vectors."""
+    widths = [dense.d_output for dense in architecture.token_vectors.dense_layers]
+    return [0, *widths][-1]
 
 
 def num_layers(stack: Stack) -> int:

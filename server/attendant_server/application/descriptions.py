@@ -103,9 +103,11 @@ class ModelDescription:
     max_tokens: int = 0
     """Maximum number of tokens of a text to embed."""
     d_model: int = 0
-    """Dimension of the vector of a token."""
+    """Width of the hidden states."""
     text_dimension: int = 0
     """Dimension of the vector of a text."""
+    token_dimension: int = 0
+    """Dimension of the vector of a token for late interaction. 0 without such vectors."""
     num_layers: int = 0
     """Number of layers of an embedding model."""
     vocab_size: int = 0

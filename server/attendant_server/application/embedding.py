@@ -34,7 +34,7 @@ from attendant_server.application.validation import (
     check_range,
     known_value,
 )
-from attendant_server.engine.calls import EmbedCall
+from attendant_server.engine.calls import TOKEN_VECTORS, EmbedCall
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TokenizedText
 
@@ -95,7 +95,7 @@ class TokenEmbeddings:
 
     tokens: TokenizedText
     layers: Sequence[NDArray[np.float32]]
-    """One array per requested layer: (tokens, d)."""
+    """One array per requested layer, or one for late interaction: (tokens, d)."""
     truncation: TruncationReport | None
 
 
@@ -157,20 +157,19 @@ class Embedder:
     async def embed_tokens(
         self, request: TokenEmbeddingRequest, seconds_left: float | None
     ) -> TokenEmbeddingAnswer:
-        """One vector for each token of each text, from any layers."""
+        """One vector for each token of each text, from any layers or for late interaction."""
         model = self._checked_model(request)
         description = model.description
-        layers = chosen_layers(request.layers, description.num_layers)
+        outputs, dimension = _token_outputs(request.layers, description)
         tokenization = tokenization_options(
             model.source_tokenizer, description.max_tokens, request.truncation
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
-        token_bytes = TOKEN_BYTES + len(layers) * description.d_model * FLOAT_BYTES
+        token_bytes = TOKEN_BYTES + len(outputs) * dimension * FLOAT_BYTES
         size = num_tokens(texts)
         self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
-        outputs = tuple(f"hidden_{layer}" for layer in layers)
         call = EmbedCall([text.token_ids for text in good(texts)], outputs, deadline)
         results = await model.answer(call)
 
@@ -191,6 +190,16 @@ class Embedder:
     def _checked_model(self, request: AnyRequest) -> ServedModel:
         self._limits.check_texts(request.texts)
         return self._catalog.serving(request.model, ModelKind.EMBEDDING)
+
+
+def _token_outputs(
+    layers: Sequence[int], description: ModelDescription
+) -> tuple[tuple[str, ...], int]:
+    """The outputs with the vectors of tokens, and their dimension; raises InvalidRequest."""
+    if description.token_dimension and not layers:
+        return (TOKEN_VECTORS,), description.token_dimension
+    chosen = chosen_layers(layers, description.num_layers)
+    return tuple(f"hidden_{layer}" for layer in chosen), description.d_model
 
 
 def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:

@@ -26,6 +26,10 @@ def is_cancelled_by_deadline(seconds_left: float | None) -> bool:
     return seconds_left is not None and seconds_left <= EARLY_SECONDS
 
 
+TOKEN_VECTORS = "token_vectors"
+"""The output of an embedding model with vectors for late interaction."""
+
+
 @dataclass(slots=True)
 class CallTimings:
     """Times of a call's events on the engine's clock, in seconds; None before the event."""
@@ -224,9 +228,9 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     """Embed texts (token ids with their special tokens).
 
     ``outputs`` names the outputs to return: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each
-    (d,), ``hidden_<layer>``, each (length, d), or ``label_scores`` (labels,). A text's result maps
-    these names to arrays. ``first_lengths`` are the numbers of tokens of type 0, which come first,
-    of texts that have tokens of both types; empty if no text has.
+    (d,), ``hidden_<layer>`` and ``token_vectors``, each (length, d), or ``label_scores`` (labels,).
+    A text's result maps these names to arrays. ``first_lengths`` are the numbers of tokens of type
+    0, which come first, of texts that have tokens of both types; empty if no text has.
     """
 
     def __init__(

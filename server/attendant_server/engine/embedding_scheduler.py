@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server.engine.admission import AdmissionQueue, QueuedText
-from attendant_server.engine.calls import Call, EmbedCall, FillMaskCall, MaskCandidates
+from attendant_server.engine.calls import (
+    TOKEN_VECTORS,
+    Call,
+    EmbedCall,
+    FillMaskCall,
+    MaskCandidates,
+)
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
@@ -30,6 +36,8 @@ class EmbeddingLimits:
     max_queued_texts: int
 
 
+OF_TOKENS = "hidden_", TOKEN_VECTORS
+"""Beginnings of the names of outputs with a vector for each token."""
 EncoderCall: TypeAlias = EmbedCall | FillMaskCall
 """The calls that an embedding model can run."""
 
@@ -123,7 +131,7 @@ class EmbeddingScheduler(Scheduler):
                 # Copies do not keep the memory of the whole batch alive.
                 result = {
                     name: outputs[name][row, : text.num_tokens].copy()
-                    if name.startswith("hidden_")
+                    if name.startswith(OF_TOKENS)
                     else outputs[name][row].copy()
                     for name in call.outputs
                 }

@@ -171,6 +171,7 @@ class Architecture(google.protobuf.message.Message):
     HEAD_FIELD_NUMBER: builtins.int
     TEXT_VECTORS_FIELD_NUMBER: builtins.int
     CLASSIFICATION_HEAD_FIELD_NUMBER: builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states between layers."""
     shares_embeddings: builtins.bool
@@ -205,6 +206,10 @@ class Architecture(google.protobuf.message.Message):
     def classification_head(self) -> Global___ClassificationHead:
         """Scores of labels for whole texts, of an encoder. Absent for a model without labels."""
 
+    @property
+    def token_vectors(self) -> Global___TokenVectors:
+        """Vectors of tokens for late interaction, of an encoder. Absent for a model without such vectors."""
+
     def __init__(
         self,
         *,
@@ -217,9 +222,10 @@ class Architecture(google.protobuf.message.Message):
         head: Global___Head | None = ...,
         text_vectors: Global___TextVectors | None = ...,
         classification_head: Global___ClassificationHead | None = ...,
+        token_vectors: Global___TokenVectors | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["classification_head", b"classification_head", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classification_head", b"classification_head", "d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["classification_head", b"classification_head", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["classification_head", b"classification_head", "d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> None: ...
 
 Global___Architecture: typing_extensions.TypeAlias = Architecture
 
@@ -617,6 +623,28 @@ class TextVectors(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_excluded_token_id", b"_excluded_token_id"]) -> typing.Literal["excluded_token_id"] | None: ...
 
 Global___TextVectors: typing_extensions.TypeAlias = TextVectors
+
+@typing.final
+class TokenVectors(google.protobuf.message.Message):
+    """TokenVectors describes the vectors of single tokens that models of late interaction, such as ColBERT, compare: the
+    last hidden state of each token passes dense layers and is then scaled to Euclidean length 1.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DENSE_LAYERS_FIELD_NUMBER: builtins.int
+    @property
+    def dense_layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Dense]:
+        """The layers, in order. At least one. The last one decides the dimension of the vectors."""
+
+    def __init__(
+        self,
+        *,
+        dense_layers: collections.abc.Iterable[Global___Dense] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dense_layers", b"dense_layers"]) -> None: ...
+
+Global___TokenVectors: typing_extensions.TypeAlias = TokenVectors
 
 @typing.final
 class Dense(google.protobuf.message.Message):

@@ -565,7 +565,9 @@ class PrecisionGraphs(google.protobuf.message.Message):
 
     @property
     def embedder(self) -> Global___Graph:
-        """Embedding: the encoder. Maps tokens to the hidden states of every layer and to pooled vectors."""
+        """Embedding: the encoder. Maps tokens to the hidden states of every layer, to pooled vectors and to the
+        outputs of heads.
+        """
 
     @property
     def mlm_head(self) -> Global___Graph:
@@ -1127,6 +1129,7 @@ class OriginalParity(google.protobuf.message.Message):
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     TRANSLATIONS_FIELD_NUMBER: builtins.int
     LABEL_SCORES_FIELD_NUMBER: builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: builtins.int
     implementation: builtins.str
     """Name of the implementation, such as "transformers"."""
     implementation_version: builtins.str
@@ -1155,6 +1158,10 @@ class OriginalParity(google.protobuf.message.Message):
     def label_scores(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalLabelScores]:
         """Classification: agreement of the scores of labels of each precision."""
 
+    @property
+    def token_vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalVectors]:
+        """Late interaction: agreement of the vectors of tokens of each precision."""
+
     def __init__(
         self,
         *,
@@ -1168,9 +1175,10 @@ class OriginalParity(google.protobuf.message.Message):
         is_carried_over: builtins.bool = ...,
         translations: collections.abc.Iterable[Global___OriginalTranslations] | None = ...,
         label_scores: collections.abc.Iterable[Global___OriginalLabelScores] | None = ...,
+        token_vectors: collections.abc.Iterable[Global___OriginalVectors] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "max_difference", b"max_difference", "min_cosine", b"min_cosine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "label_scores", b"label_scores", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "label_scores", b"label_scores", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "token_vectors", b"token_vectors", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_difference", b"_max_difference"]) -> typing.Literal["max_difference"] | None: ...
     @typing.overload
@@ -1212,7 +1220,7 @@ Global___OriginalLabelScores: typing_extensions.TypeAlias = OriginalLabelScores
 
 @typing.final
 class OriginalVectors(google.protobuf.message.Message):
-    """OriginalVectors compares the pooled vectors of one precision with those of the original implementation."""
+    """OriginalVectors compares the vectors of texts or of tokens of one precision with those of the original implementation."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1289,6 +1297,7 @@ class PrecisionParity(google.protobuf.message.Message):
     IS_CARRIED_OVER_FIELD_NUMBER: builtins.int
     REFERENCE_PRECISION_FIELD_NUMBER: builtins.int
     MAX_LABEL_SCORE_DIFFERENCE_FIELD_NUMBER: builtins.int
+    TOKEN_VECTORS_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1321,6 +1330,10 @@ class PrecisionParity(google.protobuf.message.Message):
     def shortlist_corpus(self) -> Global___CorpusParity:
         """Corpus level, translation with shortlists."""
 
+    @property
+    def token_vectors(self) -> Global___EmbeddingParity:
+        """Late interaction: agreement of the vectors of tokens. Absent without such vectors."""
+
     def __init__(
         self,
         *,
@@ -1334,9 +1347,10 @@ class PrecisionParity(google.protobuf.message.Message):
         is_carried_over: builtins.bool = ...,
         reference_precision: builtins.str = ...,
         max_label_score_difference: builtins.float | None = ...,
+        token_vectors: Global___EmbeddingParity | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
     @typing.overload
@@ -1444,7 +1458,7 @@ Global___CorpusParity: typing_extensions.TypeAlias = CorpusParity
 
 @typing.final
 class EmbeddingParity(google.protobuf.message.Message):
-    """EmbeddingParity compares pooled vectors with those of the original model."""
+    """EmbeddingParity compares pooled vectors, or vectors of tokens, with those of the original model."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1454,9 +1468,9 @@ class EmbeddingParity(google.protobuf.message.Message):
     num_texts: builtins.int
     """Texts compared."""
     min_cosine: builtins.float
-    """Smallest cosine between the two vectors of a text."""
+    """Smallest cosine between the two vectors of a text or of a token."""
     mean_cosine: builtins.float
-    """Mean cosine between the two vectors of a text."""
+    """Mean cosine between the two vectors of a text or of a token."""
     def __init__(
         self,
         *,

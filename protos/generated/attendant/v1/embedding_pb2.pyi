@@ -286,7 +286,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     @property
     def layers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Layers to return, in this order. 0 is the output of the input embeddings, n the output of the n-th layer; negative
-        numbers count from the end, -1 is the last layer. Empty: the last layer. A layer outside -(num_layers + 1) ..
+        numbers count from the end, -1 is the last layer. Empty: the vectors for late interaction of a model that has them
+        (EmbeddingSizes.token_dimension), of length 1; else the last layer. A layer outside -(num_layers + 1) ..
         num_layers, or a layer given twice, is INVALID_ARGUMENT.
         """
 

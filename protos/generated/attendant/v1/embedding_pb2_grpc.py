@@ -89,7 +89,8 @@ class EmbeddingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EmbedTokens(self, request, context):
-        """EmbedTokens returns one contextual vector for each token of each text, from any layers of the model.
+        """EmbedTokens returns one contextual vector for each token of each text: from any layers of the model, or the vectors
+        for late interaction of a model such as ColBERT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

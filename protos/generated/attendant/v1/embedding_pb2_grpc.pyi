@@ -150,7 +150,9 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
-    """EmbedTokens returns one contextual vector for each token of each text, from any layers of the model."""
+    """EmbedTokens returns one contextual vector for each token of each text: from any layers of the model, or the vectors
+    for late interaction of a model such as ColBERT.
+    """
 
     FillMask: _EmbeddingServiceFillMaskType
     """FillMask returns the likeliest tokens for every "[MASK]" in the texts.
@@ -216,7 +218,9 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         request: attendant.v1.embedding_pb2.EmbedTokensRequest,
         context: _ServicerContext,
     ) -> typing.Union[attendant.v1.embedding_pb2.EmbedTokensResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.EmbedTokensResponse]]:
-        """EmbedTokens returns one contextual vector for each token of each text, from any layers of the model."""
+        """EmbedTokens returns one contextual vector for each token of each text: from any layers of the model, or the vectors
+        for late interaction of a model such as ColBERT.
+        """
 
     @abc.abstractmethod
     def FillMask(

@@ -505,9 +505,10 @@ class EmbeddingSizes(google.protobuf.message.Message):
     NUM_LAYERS_FIELD_NUMBER: builtins.int
     VOCAB_SIZE_FIELD_NUMBER: builtins.int
     TEXT_DIMENSION_FIELD_NUMBER: builtins.int
+    TOKEN_DIMENSION_FIELD_NUMBER: builtins.int
     d_model: builtins.int
-    """Width of the hidden states. The dimension of the vectors of tokens, and of those of texts unless text_dimension is
-    present.
+    """Width of the hidden states. The dimension of the vectors of tokens unless token_dimension is present, and of those
+    of texts unless text_dimension is present.
     """
     num_heads: builtins.int
     """Attention heads of every layer."""
@@ -521,6 +522,10 @@ class EmbeddingSizes(google.protobuf.message.Message):
     """Number of tokens in the vocabulary."""
     text_dimension: builtins.int
     """Dimension of the vectors of Embed. Absent if it is d_model."""
+    token_dimension: builtins.int
+    """Dimension of the vectors of tokens for late interaction, which EmbedTokens returns unless a request names layers.
+    Absent for a model without such vectors.
+    """
     def __init__(
         self,
         *,
@@ -531,9 +536,13 @@ class EmbeddingSizes(google.protobuf.message.Message):
         num_layers: builtins.int = ...,
         vocab_size: builtins.int = ...,
         text_dimension: builtins.int | None = ...,
+        token_dimension: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "text_dimension", b"text_dimension"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "text_dimension", b"text_dimension", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension", "vocab_size", b"vocab_size"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_text_dimension", b"_text_dimension"]) -> typing.Literal["text_dimension"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_token_dimension", b"_token_dimension"]) -> typing.Literal["token_dimension"] | None: ...
 
 Global___EmbeddingSizes: typing_extensions.TypeAlias = EmbeddingSizes

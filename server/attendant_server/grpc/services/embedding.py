@@ -59,7 +59,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
-        """One vector for each token of each text, from any layers."""
+        """One vector for each token of each text, from any layers or for late interaction."""
         answer = await self._embedder.embed_tokens(
             TokenEmbeddingRequest(
                 texts=list(request.texts),

@@ -1,0 +1,181 @@
+"""Models of late interaction are imported with their vectors of tokens."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from attendant_export.__main__ import main
+from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.rebuild import _compare as compare_rebuilt
+from attendant_export.bundle.rebuild import _write_graphs as write_rebuilt
+
+from tests.support.checkpoints import change_json, write_json
+from tests.support.colbert_checkpoints import (
+    DIMENSION,
+    MARKERS,
+    PYLATE_MARKERS,
+    write_colbert,
+    write_pylate,
+)
+from tests.support.drawn_seeds import seeds
+from tests.support.imports import import_, read_encoder
+
+pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.usefixtures("quiet_threads")
+
+WRITERS: dict[str, Callable[..., Path]] = {
+    "colbert": write_colbert,
+    "pylate-bert": write_pylate,
+    "pylate-modernbert": partial(write_pylate, family="modernbert"),
+}
+
+
+@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("name", WRITERS)
+def test_vectors_of_tokens_follow_the_original_in_every_precision(name, seed, tmp_path):
+    source = WRITERS[name](tmp_path / "source", seed=seed)
+    bundle = import_(source, tmp_path / "bundles", "--precisions", "fp32,fp16,int8")
+    manifest = read_manifest(bundle)
+    assert manifest.architecture.token_vectors.dense_layers[-1].d_output == DIMENSION
+    assert manifest.parity.original.num_different_token_ids == 0
+    assert manifest.parity.original.min_cosine >= 0.99999
+    for found in (manifest.parity.original.token_vectors, manifest.parity.precisions):
+        assert [each.precision for each in found] == ["fp32", "fp16", "int8"]
+    cosines = [each.embeddings for each in manifest.parity.original.token_vectors]
+    assert cosines[0].min_cosine >= 0.99999
+    assert cosines[1].min_cosine >= 0.999
+    assert cosines[2].mean_cosine >= 0.99
+    assert manifest.parity.precisions[0].token_vectors.min_cosine >= 0.99999
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory):
+    """A folder of PyLate and its bundle."""
+    folder = tmp_path_factory.mktemp("late")
+    source = write_pylate(folder / "source")
+    return source, import_(source, folder / "bundles")
+
+
+def test_a_bundle_is_verified_and_described_by_its_vectors_of_tokens(late, capsys):
+    source, bundle = late
+    main(["verify", str(bundle), "--against", str(source)])
+    main(["inspect", str(bundle)])
+    lines = capsys.readouterr().out
+    assert lines.count("fp32: cosine of vectors of tokens: mean 1.0") == 2
+    assert f"d_output {DIMENSION}" in lines
+    card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "without the expansion of queries" in card
+
+
+def test_the_graphs_can_be_rebuilt_from_the_weights(late, tmp_path):
+    _, bundle = late
+    manifest, rebuilt = read_manifest(bundle), tmp_path / "rebuilt"
+    rebuilt.mkdir()
+    for path in bundle.iterdir():
+        (rebuilt / path.name).write_bytes(path.read_bytes())
+    reference, parameters, _ = write_rebuilt(bundle, manifest, rebuilt)
+    for graph in bundle.glob("*.onnx"):
+        assert (rebuilt / graph.name).read_bytes() == graph.read_bytes()
+    manifest.parity.ClearField("precisions")
+    compare_rebuilt(rebuilt, manifest, reference, parameters)
+    assert manifest.parity.precisions[0].token_vectors.min_cosine >= 0.99999
+
+
+@pytest.mark.parametrize(
+    ("metadata", "markers", "max_tokens"),
+    [
+        ({}, MARKERS, 130),  # that of the positions, below the 220 of ColBERT
+        ({"doc_maxlen": 70, "dim": DIMENSION, "mask_punctuation": True}, MARKERS, 70),
+        ({"query_token_id": "a", "doc_token_id": "b"}, {"query": "a", "document": "b"}, 130),
+    ],
+)
+def test_markers_and_the_limit_are_those_of_the_metadata(metadata, markers, max_tokens, tmp_path):
+    encoder = read_encoder(write_colbert(tmp_path / "source", **metadata))
+    assert dict(encoder.defaults.prompts) == markers
+    assert encoder.max_tokens == max_tokens
+    for marker in markers.values():
+        first, *rest = encoder.tokenizer.encode("She saw it.").ids
+        marker_id = encoder.tokenizer.token_to_id(marker)
+        assert encoder.tokenizer.encode(f"{marker} She saw it.").ids == [first, marker_id, *rest]
+
+
+def test_settings_of_pylate_are_read(tmp_path):
+    source = write_pylate(tmp_path / "source", document_length=50, query_prefix="")
+    encoder = read_encoder(source)
+    assert dict(encoder.defaults.prompts) == {"document": PYLATE_MARKERS["document"]}
+    assert encoder.max_tokens == 50
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"attend_to_mask_tokens": True}, "attend_to_mask_tokens is True, which is not supported"),
+        ({"dim": 128}, f"dim is 128, which is not supported; supported: {DIMENSION}"),
+        ({"doc_token_id": "[unused9]"}, "tokenizer.json has no token '[unused9]'"),
+        ({"query_token_id": 1}, "query_token_id is 1, want a token"),
+    ],
+)
+def test_metadata_that_are_not_supported_are_named(metadata, problem, tmp_path, refusal):
+    assert problem in refusal(write_colbert(tmp_path / "source", **metadata))
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"attend_to_expansion_tokens": True}, "attend_to_expansion_tokens is True, which is not"),
+        ({"prompts": {"query": "query: "}}, "prompts of a model of PyLate are not supported"),
+        ({"query_prefix": "[A] "}, "tokenizer.json has no token '[A] '"),
+        ({"query_prefix": "[SEP]"}, "does not read the marker '[SEP]' before a text as one token"),
+    ],
+)
+def test_settings_of_pylate_that_are_not_supported_are_named(settings, problem, tmp_path, refusal):
+    assert problem in refusal(write_pylate(tmp_path / "source", **settings))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("use_residual", True, "use_residual is True, which is not supported"),
+        ("module_input_name", "sentence_embedding", "module_input_name is 'sentence_embedding'"),
+        ("out_features", 7, "in_features is 20, but the vectors before it have 7 dimensions"),
+    ],
+)
+def test_dense_layers_that_are_not_supported_are_named(field, value, problem, tmp_path, refusal):
+    source = write_pylate(tmp_path / "source")
+    change_json(source / "1_Dense" / "config.json", **{field: value})
+    assert problem in refusal(source)
+
+
+def test_other_modules_than_dense_layers_of_pylate_are_named(tmp_path, refusal):
+    source = write_pylate(tmp_path / "source")
+    types = ["sentence_transformers.models.Transformer", "pylate.models.Other"]
+    entries = [
+        {"type": name, "path": path} for name, path in zip(types, ("", "1_Dense"), strict=True)
+    ]
+    write_json(source / "modules.json", entries)
+    assert f"the modules {', '.join(types)} are not supported" in refusal(source)
+
+
+def test_a_dense_layer_outside_of_the_folder_is_named(tmp_path, refusal):
+    source = write_pylate(tmp_path / "source")
+    entries = json.loads((source / "modules.json").read_text(encoding="utf-8"))
+    entries[1]["path"] = "../1_Dense"
+    write_json(source / "modules.json", entries)
+    assert "the path of Dense is '../1_Dense', want a folder's name" in refusal(source)
+
+
+def test_a_dense_layer_of_pylate_has_no_activation_unless_it_states_one(tmp_path):
+    source = write_pylate(tmp_path / "source")
+    change_json(source / "1_Dense" / "config.json", activation_function=None)
+    first, _ = read_encoder(source).model.architecture.token_vectors.dense_layers
+    assert not first.activation
+
+
+def test_the_projection_of_colbert_can_be_left_out(tmp_path):
+    bundle = import_(write_colbert(tmp_path / "source"), tmp_path / "bundles", "--without-head")
+    manifest = read_manifest(bundle)
+    assert not manifest.architecture.HasField("token_vectors")
+    assert not manifest.embedding.prompts
