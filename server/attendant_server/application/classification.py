@@ -81,7 +81,7 @@ class Classifier:
         description = model.description
         function = ScoreFunction.IDENTITY if request.raw_scores else description.score_function
         size = len(request.texts) * top_k
-        self._limits.check_response("texts", size * TOKEN_BYTES)
+        self._limits.check_response("texts", size * (TOKEN_BYTES + description.max_label_bytes))
         tokenization = tokenization_options(
             model.source_tokenizer, description.max_tokens, request.truncation
         )

@@ -133,3 +133,8 @@ class ModelDescription:
     def key(self) -> str:
         """The full name of the model: ``name/version``."""
         return f"{self.name}/{self.version}"
+
+    @cached_property
+    def max_label_bytes(self) -> int:
+        """Size of the longest label in UTF-8."""
+        return max((len(label.encode()) for label in self.labels), default=0)
