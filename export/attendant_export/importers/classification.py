@@ -69,6 +69,9 @@ _HEADS: Mapping[str, _Names] = {
     "xlm-roberta": _ROBERTA,
 }
 
+FAMILIES_WITH_HEADS = tuple(_HEADS)
+"""The values of ``model_type`` whose heads for classification are supported."""
+
 
 def has_classification_head(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint is of a model for classification and has the head's weights."""

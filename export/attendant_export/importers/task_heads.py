@@ -3,13 +3,13 @@
 import re
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
-from attendant_export.importers.classification import has_classification_head
+from attendant_export.importers.classification import FAMILIES_WITH_HEADS, has_classification_head
 
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
 )
-HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear)\..+")
-"""The tensors of such heads in the families of encoders."""
+HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear|score)\..+")
+"""The tensors of such heads in all families of embedding models."""
 
 
 def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
@@ -34,6 +34,6 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     elif not has_classification_head(checkpoint):
         raise CheckpointError(
             f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
-            "supported: heads for sequence classification; the embedding part alone can be "
-            "imported with --without-head"
+            f"supported: heads for sequence classification of {', '.join(FAMILIES_WITH_HEADS)}; the "
+            "embedding part alone can be imported with --without-head"
         )
