@@ -7,6 +7,7 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    MODEL_KIND_TRANSLATION,
     ImportSource,
     Manifest,
     OriginalParity,
@@ -89,28 +90,47 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    if manifest.kind == MODEL_KIND_EMBEDDING:
-        encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
-        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-        if is_static(files := Checkpoint(checkpoint)):
-            kind = _static_original(files)
-            is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
-            return compare_static(kind(checkpoint), texts, encoders, is_normalized)
-        has_labels = manifest.HasField("classification")
-        network = manifest.architecture
-        parity = compare_with_original(
-            *(OriginalEncoder(checkpoint), texts, encoders),
-            POOLINGS[manifest.embedding.pooling],
-            None if has_labels else read_dense_layers(Checkpoint(checkpoint), network.d_model),
-            manifest.embedding.num_prompt_tokens,
+    if manifest.kind == MODEL_KIND_TRANSLATION:
+        return _compare_translation(checkpoint, manifest, outputs, folders)
+    encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
+    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+    if is_static(files := Checkpoint(checkpoint)):
+        kind = _static_original(files)
+        is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
+        return compare_static(kind(checkpoint), texts, encoders, is_normalized)
+    parity = _compare_vectors(checkpoint, manifest, texts, encoders)
+    if manifest.HasField("classification"):
+        classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
+        has_types = manifest.architecture.source_embeddings.num_token_types > 1
+        parity.label_scores.extend(
+            compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
         )
-        if has_labels:
-            classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
-            has_types = network.source_embeddings.num_token_types > 1
-            parity.label_scores.extend(
-                compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
-            )
-        return parity
+    return parity
+
+
+def _compare_vectors(
+    checkpoint: Path,
+    manifest: Manifest,
+    texts: Mapping[str, Sequence[int]],
+    graphs: Mapping[str, EmbeddingGraphs],
+) -> OriginalParity:
+    has_labels, d_model = manifest.HasField("classification"), manifest.architecture.d_model
+    return compare_with_original(
+        OriginalEncoder(checkpoint),
+        texts,
+        graphs,
+        POOLINGS[manifest.embedding.pooling],
+        None if has_labels else read_dense_layers(Checkpoint(checkpoint), d_model),
+        manifest.embedding.num_prompt_tokens,
+    )
+
+
+def _compare_translation(
+    checkpoint: Path,
+    manifest: Manifest,
+    outputs: Mapping[str, Any],
+    folders: Sequence[tuple[Path, PrecisionGraphs]],
+) -> OriginalParity:
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
         graphs.close()
@@ -121,9 +141,8 @@ def compare_model(
         translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
-    is_marian_file = is_marian(files)
     return compare_translations(
-        _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
+        _marian(checkpoint, manifest) if is_marian(files) else OriginalTranslator(checkpoint),
         language_samples(manifest, outputs["texts"]),
         translators,
         manifest.decoding,
