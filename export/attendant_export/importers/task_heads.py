@@ -32,8 +32,9 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     if is_wanted:
         checkpoint.weights.leave_out(names)
     elif not has_classification_head(checkpoint):
+        families = ", ".join(FAMILIES_WITH_HEADS)
         raise CheckpointError(
             f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
-            f"supported: heads for sequence classification of {', '.join(FAMILIES_WITH_HEADS)}; the "
-            "embedding part alone can be imported with --without-head"
+            f"supported: heads for sequence classification of {families}; the embedding part alone "
+            "can be imported with --without-head"
         )
