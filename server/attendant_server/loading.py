@@ -229,6 +229,12 @@ def _check_room(bundle: Bundle, tokenizer: TextTokenizer) -> None:
     prompt = defaults.prompts.get(defaults.default_prompt, "")
     if manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION:
         field, limit = "max_source_tokens", manifest.limits.max_source_tokens
+    is_pair = manifest.HasField("classification")
+    if is_pair and (num_tokens := len(tokenizer.encode("", ""))) + 2 > limit:
+        raise BundleError(
+            f"{bundle.directory / MANIFEST_NAME}: limits.{field} is {limit}, but special tokens of "
+            f"a pair take {num_tokens}: no room for two texts"
+        )
     num_tokens = len(tokenizer.encode(prompt)) + sum(
         max(len(each.source_prefix_ids) + len(each.source_suffix_ids) for each in languages)
         for languages in (manifest.source_languages, manifest.target_languages)

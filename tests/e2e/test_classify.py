@@ -18,10 +18,14 @@ from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_RIGHT
 from attendant_client import Client
 from attendant_export.bundle.importing import ImportOptions, import_bundle
-from attendant_server.bundles import read_bundle
+from attendant_server.bundles import BundleError, read_bundle
+from attendant_server.loading import ModelLoader, read_bundles
+from attendant_server.observability.metrics import Metrics
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.model_graphs import RunCounter
+from attendant_server.settings import Settings
 
+from tests.support.altered import with_manifest
 from tests.support.bundles import one_thread
 from tests.support.checkpoints import write_checkpoint
 from tests.support.classifiers import write_classifier
@@ -37,7 +41,7 @@ FUNCTIONS = {"bert": SCORE_FUNCTION_SOFTMAX, "xlm-roberta": SCORE_FUNCTION_SIGMO
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, translation_bundle):
     """A classifier of three labels, a cross-encoder of one label, and an encoder without labels."""
     root = tmp_path_factory.mktemp("classifiers")
     names = {0: "bad", 1: "fair", 2: "good"}
@@ -49,6 +53,8 @@ def folder(tmp_path_factory):
     with one_thread():
         for source in sources:
             import_bundle(source, root / "bundles", ImportOptions(max_tokens=MAX_TOKENS))
+    # A call of this model holds the engine.
+    shutil.copytree(translation_bundle, root / "bundles" / translation_bundle.parent.name / "1")
     return root
 
 
@@ -98,17 +104,30 @@ def test_scores_are_those_of_the_original_for_texts_and_pairs(server, folder, na
             assert found == pytest.approx(scores[order].tolist(), abs=1e-4)
 
 
+def batches_and_texts(server):
+    """The numbers of batches and of texts that the classifier of texts has run."""
+    names = [f"attendant_encode_batch_texts_{part}" for part in ("count", "sum")]
+    return np.array([server.metric(name, model="bert/1") for name in names])
+
+
 def test_pairs_texts_and_vectors_share_a_batch_without_mixing(server):
     alone = [classify(server, [a], [b], model="bert") for a, b in zip(TEXTS, SECOND, strict=True)]
     single = [classify(server, [a], model="bert") for a in TEXTS]
-    together = [
-        server.embedding.Classify.future(
-            ClassifyRequest(texts=TEXTS, text_pairs=pairs, model="bert")
-        )
-        for pairs in (SECOND, ())
-    ]
-    embedded = server.embedding.Embed.future(EmbedRequest(texts=TEXTS, model="bert"))
-    assert len(embedded.result().results) == len(TEXTS)
+    vectors = server.embedding.Embed(EmbedRequest(texts=TEXTS, model="bert"))
+    before = batches_and_texts(server)
+    with server.held_engine():
+        together = [
+            server.embedding.Classify.future(
+                ClassifyRequest(texts=TEXTS, text_pairs=pairs, model="bert")
+            )
+            for pairs in (SECOND, ())
+        ]
+        embedded = server.embedding.Embed.future(EmbedRequest(texts=TEXTS, model="bert"))
+        server.wait_for_queued(3 * len(TEXTS), model="bert/1")
+    found, expected = (
+        np.frombuffer(each.embeddings.data, np.float32) for each in (embedded.result(), vectors)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     for separate, call in zip((alone, single), together, strict=True):
         for one, result in zip(separate, call.result().results, strict=True):
             assert [each.label for each in one.results[0].labels] == [
@@ -116,6 +135,7 @@ def test_pairs_texts_and_vectors_share_a_batch_without_mixing(server):
             ]
             scores = [each.score for each in result.labels]
             assert [each.score for each in one.results[0].labels] == pytest.approx(scores, abs=1e-5)
+    assert tuple(batches_and_texts(server) - before) == (1, 3 * len(TEXTS))
 
 
 def test_a_model_is_described_with_its_labels_and_function(server):
@@ -209,6 +229,36 @@ def test_an_answer_that_long_labels_make_too_large_is_refused(tmp_path, loop, se
 
 def test_raw_scores_are_not_changed(server):
     assert classify(server, model="bert", raw_scores=True).score_function == SCORE_FUNCTION_IDENTITY
+
+
+def test_a_limit_without_room_for_two_texts_is_refused(folder, tmp_path):
+    def load(max_tokens):
+        root = with_manifest(
+            folder / "bundles/bert/1",
+            tmp_path / str(max_tokens),
+            lambda manifest: manifest["limits"].update(max_tokens=max_tokens),
+        )
+        metrics, settings = Metrics(), Settings(bundles=root, num_threads=1)
+        metrics.add_model("bert/1", "embedding", "fp32", [])
+        ModelLoader(settings, 1, metrics).load(read_bundles(settings)[0])
+
+    load(5)
+    with pytest.raises(BundleError, match="max_tokens is 4, but special tokens of a pair take 3"):
+        load(4)
+
+
+def test_names_of_labels_count_for_the_size_of_an_answer(folder, tmp_path, loop, settings):
+    names = [letter * 500 for letter in "abc"]
+    root = with_manifest(
+        folder / "bundles/bert/1",
+        tmp_path,
+        lambda manifest: manifest["classification"].update(labels=names),
+    )
+    with running_server(loop, settings(bundles=root, max_response_bytes=2000)) as running:
+        assert len(classify(running, ["a"]).results[0].labels) == 3
+        request = ClassifyRequest(texts=["a", "b"])
+        failure = failure_of(running.embedding.Classify, request)
+    assert failure.details().startswith("texts: the answer could take 3192 bytes, at most 2000")
 
 
 def test_a_bundle_with_other_labels_than_its_graph_is_not_loaded(folder, tmp_path):

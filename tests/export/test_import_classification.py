@@ -104,6 +104,7 @@ ONE, THREE = {"id2label": {"0": "yes"}}, {"id2label": {"0": "a", "1": "b", "2": 
         (THREE | {"problem_type": "single_label_classification"}, SCORE_FUNCTION_SOFTMAX),
         (THREE | {"problem_type": "multi_label_classification"}, SCORE_FUNCTION_SIGMOID),
         (ONE, SCORE_FUNCTION_SIGMOID),
+        (ONE | {"problem_type": "single_label_classification"}, SCORE_FUNCTION_SIGMOID),
         (ONE | {"problem_type": "regression"}, SCORE_FUNCTION_IDENTITY),
         (ONE | {"sbert_ce_default_activation_function": IDENTITY}, SCORE_FUNCTION_IDENTITY),
         (ONE | {"sentence_transformers": {"activation_fn": IDENTITY}}, SCORE_FUNCTION_IDENTITY),
@@ -125,6 +126,7 @@ def test_labels_without_names_are_numbered(tmp_path):
     ("fields", "problem"),
     [
         ({"id2label": {"0": "a", "2": "b"}}, "id2label does not name the labels 0, 1 and so on"),
+        ({"num_labels": 2_000_000_000}, "num_labels is 2000000000, want at most 1048576"),
         ({"id2label": ["a"]}, "id2label does not name the labels 0, 1 and so on"),
         ({"id2label": {"0": "a", "1": "a"}}, "id2label has a name twice"),
         (THREE | {"problem_type": "ranking"}, "problem_type is 'ranking', which is not supported"),

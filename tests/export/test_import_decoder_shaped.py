@@ -261,3 +261,13 @@ def test_configurations_of_qwen3_that_are_not_supported_are_named(fields, messag
 def test_configurations_of_gemma_that_are_not_supported_are_named(fields, message, gemma3):
     with pytest.raises(CheckpointError, match=message):
         read(gemma3, **fields)
+
+
+@pytest.mark.parametrize("write", [write_qwen3, write_gemma3])
+def test_a_head_for_classification_is_refused_but_can_be_left_out(write, tmp_path, refusal):
+    name = "AnyForSequenceClassification"
+    source = write(tmp_path / "source", architectures=[name])
+    tensors = load_file(source / "model.safetensors")
+    save_file(tensors | {"score.weight": torch.zeros(1, 32)}, source / "model.safetensors")
+    assert f"architectures is {name}, whose head is not supported" in refusal(source)
+    assert import_(source, tmp_path / "bundles", "--without-head")

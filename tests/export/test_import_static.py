@@ -122,6 +122,14 @@ def test_the_longest_text_is_that_of_the_configuration(fields, max_tokens, tmp_p
     assert read_encoder(source).max_tokens == max_tokens
 
 
+def test_the_longest_text_is_that_of_the_truncation_of_sentence_transformers(tmp_path):
+    tokenizer = words()
+    tokenizer.enable_truncation(9)
+    source = write_static_transformer(tmp_path / "source", tokenizer)
+    assert read_encoder(source).max_tokens == 9
+    assert read_manifest(import_(source, tmp_path / "bundles")).limits.max_tokens == 9
+
+
 @pytest.mark.parametrize("has_modules", [False, True])
 def test_a_configuration_may_lack_its_type(has_modules, tmp_path):
     source = write_model2vec(tmp_path / "source", words(), has_modules=has_modules)
@@ -167,6 +175,10 @@ BROKEN = {
     "a flat table": ({"embeddings": TABLE[0].clone()}, "embeddings is (24,), want (tokens, dim"),
     "rows outside the table": (
         {"embeddings": TABLE, "mapping": torch.full((200,), 200)},
+        "mapping (200,) has other numbers than those of rows",
+    ),
+    "a row between two rows": (
+        {"embeddings": TABLE, "mapping": torch.full((200,), 0.5)},
         "mapping (200,) has other numbers than those of rows",
     ),
     "too few weights": (

@@ -3,9 +3,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from attendant_export.data.tokenizer import train_bert_tokenizer
 from attendant_server.application.jobs import MAX_INLINE_TOKENS, JobRunner
 from attendant_server.application.tokenization import (
     MAX_JOB_CHARACTERS,
+    TextPair,
     TokenizationOptions,
     Truncation,
     tokenize,
@@ -48,3 +50,20 @@ def test_a_text_without_room_between_the_tokens_around_it_is_refused(truncation:
         (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", ["aaa"]))
     assert isinstance(found, InvalidRequest)
     assert "texts[0]: at most 3 tokens, got " in str(found)
+
+
+@pytest.mark.parametrize("truncation", [Truncation.RIGHT, Truncation.LEFT])
+@pytest.mark.parametrize(("max_tokens", "is_cut"), [(2, False), (3, False), (4, False), (5, True)])
+def test_truncation_keeps_text_of_both_texts_of_a_pair(
+    truncation: Truncation, max_tokens: int, is_cut: bool
+):
+    tokenizer = TextTokenizer(train_bert_tokenizer(["The dog"], 150).to_str())
+    options = TokenizationOptions(tokenizer, max_tokens, truncation)
+    pair = TextPair("The dog", "The dog The")
+    with ThreadPoolExecutor(1) as pool:
+        (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", [pair]))
+    if is_cut:
+        assert not isinstance(found, InvalidRequest)
+        assert len(found) == max_tokens
+    else:
+        assert str(found) == f"texts[0]: at most {max_tokens} tokens, got 8"

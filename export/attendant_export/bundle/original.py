@@ -7,6 +7,7 @@ from typing import Any
 
 from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
+    MODEL_KIND_TRANSLATION,
     ImportSource,
     Manifest,
     OriginalParity,
@@ -91,35 +92,52 @@ def compare_model(
     The texts and their token ids are those of the reference outputs. Raises OriginalError if the
     original cannot load the checkpoint, and ParityError if the graphs differ.
     """
-    if manifest.kind == MODEL_KIND_EMBEDDING:
-        encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
-        texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-        if is_static(files := Checkpoint(checkpoint)):
-            kind = _static_original(files)
-            is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
-            return compare_static(kind(checkpoint), texts, encoders, is_normalized)
-        has_labels = manifest.HasField("classification")
-        network = manifest.architecture
-        has_token_vectors = network.HasField("token_vectors")
-        is_pooled = not has_labels and not has_token_vectors
-        encoder = OriginalEncoder(checkpoint)
-        parity = compare_with_original(
-            *(encoder, texts, encoders),
-            POOLINGS[manifest.embedding.pooling],
-            read_dense_layers(files, network.d_model) if is_pooled else None,
-            manifest.embedding.num_prompt_tokens,
+    if manifest.kind == MODEL_KIND_TRANSLATION:
+        return _compare_translation(checkpoint, manifest, outputs, folders)
+    encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
+    texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
+    if is_static(files := Checkpoint(checkpoint)):
+        kind = _static_original(files)
+        is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
+        return compare_static(kind(checkpoint), texts, encoders, is_normalized)
+    parity = _compare_vectors(files, manifest, texts, encoders)
+    if manifest.HasField("classification"):
+        classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
+        has_types = manifest.architecture.source_embeddings.num_token_types > 1
+        parity.label_scores.extend(
+            compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
         )
-        if has_token_vectors:
-            dense = read_token_dense(files, network.d_model)
-            found = compare_token_vectors(encoder, list(texts.values()), encoders, dense)
-            parity.token_vectors.extend(found)
-        if has_labels:
-            classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
-            has_types = network.source_embeddings.num_token_types > 1
-            parity.label_scores.extend(
-                compare_labels(OriginalClassifier(checkpoint), classified, encoders, has_types)
-            )
-        return parity
+    return parity
+
+
+def _compare_vectors(
+    checkpoint: Checkpoint,
+    manifest: Manifest,
+    texts: Mapping[str, Sequence[int]],
+    graphs: Mapping[str, EmbeddingGraphs],
+) -> OriginalParity:
+    encoder, network = OriginalEncoder(checkpoint.folder), manifest.architecture
+    has_token_vectors = network.HasField("token_vectors")
+    is_pooled = not manifest.HasField("classification") and not has_token_vectors
+    parity = compare_with_original(
+        *(encoder, texts, graphs),
+        POOLINGS[manifest.embedding.pooling],
+        read_dense_layers(checkpoint, network.d_model) if is_pooled else None,
+        manifest.embedding.num_prompt_tokens,
+    )
+    if has_token_vectors:
+        dense = read_token_dense(checkpoint, network.d_model)
+        found = compare_token_vectors(encoder, list(texts.values()), graphs, dense)
+        parity.token_vectors.extend(found)
+    return parity
+
+
+def _compare_translation(
+    checkpoint: Path,
+    manifest: Manifest,
+    outputs: Mapping[str, Any],
+    folders: Sequence[tuple[Path, PrecisionGraphs]],
+) -> OriginalParity:
     translators = {p.name: TranslationGraphs(folder, p, manifest) for folder, p in folders}
     for graphs in translators.values():
         graphs.close()
@@ -130,9 +148,8 @@ def compare_model(
         translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
-    is_marian_file = is_marian(files)
     return compare_translations(
-        _marian(checkpoint, manifest) if is_marian_file else OriginalTranslator(checkpoint),
+        _marian(checkpoint, manifest) if is_marian(files) else OriginalTranslator(checkpoint),
         language_samples(manifest, outputs["texts"]),
         translators,
         manifest.decoding,

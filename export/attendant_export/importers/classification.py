@@ -22,6 +22,7 @@ from attendant.v1.embedding_pb2 import (
     SCORE_FUNCTION_SIGMOID,
     SCORE_FUNCTION_SOFTMAX,
 )
+from attendant_manifest.rules import MAX_DIMENSION
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.post_norm_encoder import (
@@ -67,6 +68,9 @@ _HEADS: Mapping[str, _Names] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
 }
+
+FAMILIES_WITH_HEADS = tuple(_HEADS)
+"""The values of ``model_type`` whose heads for classification are supported."""
 
 
 def has_classification_head(checkpoint: Checkpoint) -> bool:
@@ -114,7 +118,12 @@ def _labels(config: Config) -> Sequence[str]:
     """The names in ``id2label``, or LABEL_0 and so on for ``num_labels``, which is 2 by default."""
     by_id = config.get("id2label")
     if by_id is None:
-        return [f"LABEL_{i}" for i in range(config.integer("num_labels", default=2))]
+        num_labels = config.integer("num_labels", default=2)
+        if num_labels > MAX_DIMENSION:
+            raise CheckpointError(
+                f"{config.path}: num_labels is {num_labels}, want at most {MAX_DIMENSION}"
+            )
+        return [f"LABEL_{i}" for i in range(num_labels)]
     try:
         labels = [by_id[str(i)] for i in range(len(by_id))]
     except (TypeError, KeyError):
@@ -142,4 +151,7 @@ def _score_function(config: Config, num_labels: int) -> embedding_pb2.ScoreFunct
             found = Config(config.path, {name: function})
             return found.choice(name, FUNCTIONS)  # type: ignore[no-any-return]
     default = "multi_label_classification" if num_labels == 1 else "single_label_classification"
-    return config.choice("problem_type", PROBLEM_TYPES, default=default)  # type: ignore[no-any-return]
+    function = config.choice("problem_type", PROBLEM_TYPES, default=default)
+    if num_labels == 1 and function == SCORE_FUNCTION_SOFTMAX:
+        return SCORE_FUNCTION_SIGMOID  # The softmax of one score is always 1.
+    return function  # type: ignore[no-any-return]

@@ -1,7 +1,5 @@
 """Gemma 3 checkpoints of text (Gemma Team, 2025) as embedding models, such as EmbeddingGemma."""
 
-from collections.abc import Sequence
-
 from attendant.v1.architecture_pb2 import NORM_POSITION_SANDWICH, Attention
 from torch import nn
 
@@ -16,7 +14,7 @@ from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.layer_types import (
     GLOBAL,
     LOCAL,
-    read_layer_types,
+    read_spaced_layer_types,
     read_theta_of_type,
 )
 from attendant_export.importers.post_norm_encoder import FieldNames
@@ -36,7 +34,9 @@ def read_gemma3(checkpoint: Checkpoint) -> ImportedEncoder:
     config = checkpoint.config
     config.require(rope_scaling=None, attn_logit_softcapping=None, is_causal=True)
     attentions = {each: _attention(config, each) for each in THETAS}
-    architecture = read_architecture(config, _layer_types(config), attentions, FIELDS)
+    num_layers = config.integer(FIELDS.num_layers)
+    types = read_spaced_layer_types(config, num_layers, "sliding_window_pattern", 6, -1)
+    architecture = read_architecture(config, types, attentions, FIELDS)
     architecture.source_embeddings.scale = architecture.d_model**0.5
     architecture.encoder.norm_position = NORM_POSITION_SANDWICH
     encoder = load_decoder_shaped("gemma3_text", architecture, checkpoint, NORMS)
@@ -57,13 +57,3 @@ def _attention(config: Config, layer_type: str) -> Attention:
         width = config.integer("sliding_window", default=4096, minimum=2)
         attention.window = width // 2 if is_bidirectional else width - 1
     return attention
-
-
-def _layer_types(config: Config) -> Sequence[str]:
-    """``layer_types``, or the types by ``sliding_window_pattern``."""
-    num_layers = config.integer(FIELDS.num_layers)
-    types = read_layer_types(config, num_layers)
-    if types is not None:
-        return types
-    every = config.integer("sliding_window_pattern", default=6)
-    return [LOCAL if (i + 1) % every else GLOBAL for i in range(num_layers)]

@@ -23,6 +23,21 @@ def read_layer_types(config: Config, num_layers: int) -> Sequence[str] | None:
     return types
 
 
+def read_spaced_layer_types(
+    config: Config, num_layers: int, old_field: str, default: int, first_global: int
+) -> Sequence[str]:
+    """``layer_types``, or the types by an older field with the distance of global layers.
+
+    ``first_global`` is the number of the first global layer, from the end of the first distance if
+    it is negative. Raises CheckpointError.
+    """
+    types = read_layer_types(config, num_layers)
+    if types is not None:
+        return types
+    every = config.integer(old_field, default)
+    return [LOCAL if (i - first_global) % every else GLOBAL for i in range(num_layers)]
+
+
 def read_theta(config: Config, old_field: str, default: float) -> float:
     """The base of the rotary positions of all layers, in ``rope_parameters`` or an older field.
 

@@ -1,6 +1,5 @@
 """ModernBERT checkpoints (Warner et al., 2024), such as those of Granite embeddings."""
 
-from collections.abc import Sequence
 from itertools import groupby
 
 from attendant.v1.architecture_pb2 import (
@@ -22,7 +21,7 @@ from attendant_export.importers.imported import ImportedEncoder, load_encoder
 from attendant_export.importers.layer_types import (
     GLOBAL,
     LOCAL,
-    read_layer_types,
+    read_spaced_layer_types,
     read_theta_of_type,
 )
 from attendant_export.importers.post_norm_encoder import (
@@ -89,7 +88,8 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
 
 def _groups(config: Config) -> list[LayerGroup]:
     """Layers with local and with global attention. The first attention follows no norm."""
-    types = _layer_types(config)
+    num_layers = config.integer(FIELDS.num_layers)
+    types = read_spaced_layer_types(config, num_layers, "global_attn_every_n_layers", 3, 0)
     parts = {each: _layers(config, each) for each in set(types)}
     runs = [(types[0], 1), *((each, len(list(run))) for each, run in groupby(types[1:]))]
     groups = [LayerGroup(num_layers=count) for _, count in runs]
@@ -97,16 +97,6 @@ def _groups(config: Config) -> list[LayerGroup]:
         group.MergeFrom(parts[layer_type])
     groups[0].lacks_mixer_norm = True
     return groups
-
-
-def _layer_types(config: Config) -> Sequence[str]:
-    """``layer_types``, or the types by the older ``global_attn_every_n_layers``."""
-    num_layers = config.integer(FIELDS.num_layers)
-    types = read_layer_types(config, num_layers)
-    if types is not None:
-        return types
-    every = config.integer("global_attn_every_n_layers", default=3)
-    return [LOCAL if i % every else GLOBAL for i in range(num_layers)]
 
 
 def _layers(config: Config, layer_type: str) -> LayerGroup:

@@ -14,7 +14,7 @@ from attendant_manifest.rules import MAX_TOKENS
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from attendant_export.data.tokenizer import TOKENIZER, unknown_token_id
+from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer, unknown_token_id
 from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Weights
 from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import read_prompts
@@ -77,7 +77,8 @@ def read_static(checkpoint: Checkpoint) -> ImportedEncoder:
         prompts=prompts.texts,
         default_prompt=prompts.default,
     )
-    return ImportedEncoder(SENTENCE_TRANSFORMERS, model, tokenizer, MAX_TOKENS, defaults)
+    max_tokens = _max_tokens(checkpoint, modules[0].path)
+    return ImportedEncoder(SENTENCE_TRANSFORMERS, model, tokenizer, max_tokens, defaults)
 
 
 def _read_model2vec(checkpoint: Checkpoint) -> ImportedEncoder:
@@ -96,7 +97,7 @@ def _read_model2vec(checkpoint: Checkpoint) -> ImportedEncoder:
 
 def _read_model(checkpoint: Checkpoint, folder: str) -> tuple[Encoder, Tokenizer]:
     """The model and the tokenizer in a folder of the checkpoint, "" for its own."""
-    file = f"{folder}/{TOKENIZER}" if folder else TOKENIZER
+    file = _tokenizer_file(folder)
     checkpoint.path(file)
     tokenizer = read_tokenizer(checkpoint, file)
     if tokenizer.num_special_tokens_to_add(is_pair=False):
@@ -118,6 +119,16 @@ def _read_model(checkpoint: Checkpoint, folder: str) -> tuple[Encoder, Tokenizer
         model = Encoder(architecture, EncoderTokens(pad_id, None, None, None)).eval()
     model.load_state_dict({TABLE: table}, assign=True)
     return model, tokenizer
+
+
+def _tokenizer_file(folder: str) -> str:
+    return f"{folder}/{TOKENIZER}" if folder else TOKENIZER
+
+
+def _max_tokens(checkpoint: Checkpoint, folder: str) -> int:
+    """The length to which the tokenizer in a folder truncates, as sentence-transformers does."""
+    truncation = load_tokenizer(checkpoint.path(_tokenizer_file(folder))).truncation
+    return min(truncation["max_length"], MAX_TOKENS) if truncation else MAX_TOKENS
 
 
 def _read_table(checkpoint: Checkpoint, folder: str) -> Tensor:
@@ -142,12 +153,13 @@ def _folded_table(weights: Weights) -> Tensor:
         raise CheckpointError(f"{name} is {shapes[name]}, want (tokens, dimension)")
     table = weights.read(name)
     if ROWS in shapes:
-        rows = weights.read(ROWS).long()
-        if rows.ndim != 1 or not ((rows >= 0) & (rows < len(table))).all():
+        rows = weights.read(ROWS)
+        is_row = (rows >= 0) & (rows < len(table)) & (rows == rows.trunc())
+        if rows.ndim != 1 or not is_row.all():
             raise CheckpointError(
                 f"{ROWS} {tuple(rows.shape)} has other numbers than those of rows"
             )
-        table = table[rows]
+        table = table[rows.long()]
     if TOKEN_WEIGHTS in shapes:
         if shapes[TOKEN_WEIGHTS] != (len(table),):
             raise CheckpointError(

@@ -3,14 +3,14 @@
 import re
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
-from attendant_export.importers.classification import has_classification_head
+from attendant_export.importers.classification import FAMILIES_WITH_HEADS, has_classification_head
 from attendant_export.importers.colbert import has_projection
 
 TASKS = re.compile(
     r".+For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice)|HF_ColBERT"
 )
 HEAD_WEIGHTS = re.compile(r"((pre_)?classifier|qa_outputs|head|linear|score)\..+")
-"""The tensors of such heads in the families of encoders."""
+"""The tensors of such heads in all families of embedding models."""
 
 
 def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
@@ -33,8 +33,10 @@ def leave_out_task_head(checkpoint: Checkpoint, is_wanted: bool) -> None:
     if is_wanted:
         checkpoint.weights.leave_out(names)
     elif not has_classification_head(checkpoint) and not has_projection(checkpoint):
+        families = ", ".join(FAMILIES_WITH_HEADS)
         raise CheckpointError(
             f"{config.path}: architectures is {', '.join(classes)}, whose head is not supported; "
-            "supported: heads for sequence classification and of ColBERT; the embedding part alone "
+            f"supported: heads of ColBERT, and for sequence classification of {families}; the "
+            "embedding part alone "
             "can be imported with --without-head"
         )

@@ -3,7 +3,8 @@
 Nothing from a checkpoint is executed: the packages run their own code only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ class StaticOriginal(Protocol):
     implementation: str
     version: str
 
-    def token_ids(self, text: str) -> list[int] | None:
+    def token_ids(self, text: str) -> list[int]:
         """The token ids of a text, unknown tokens included."""
 
     def vectors(self, texts: Sequence[str]) -> FloatArray:
@@ -45,18 +46,11 @@ class Model2VecOriginal:
 
     def __init__(self, folder: Path) -> None:
         """Raises OriginalError."""
-        _check_installed(self.implementation)
-        import model2vec
+        self.version, self._model = _load(
+            self.implementation, folder, lambda library: library.StaticModel.from_pretrained(folder)
+        )
 
-        self.version = str(model2vec.__version__)
-        try:
-            self._model: Any = model2vec.StaticModel.from_pretrained(folder)
-        except Exception as error:  # The library raises no narrower class.
-            raise OriginalError(
-                f"model2vec {self.version} cannot load {folder}: {error}"
-            ) from error
-
-    def token_ids(self, text: str) -> list[int] | None:
+    def token_ids(self, text: str) -> list[int]:
         """The token ids of a text, unknown tokens included."""
         return list(self._model.tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -74,21 +68,16 @@ class SentenceTransformersOriginal:
 
     def __init__(self, folder: Path) -> None:
         """Raises OriginalError."""
-        _check_installed(self.implementation)
-        import sentence_transformers
-
-        self.version = str(sentence_transformers.__version__)
-        try:
-            self._model: Any = sentence_transformers.SentenceTransformer(
+        self.version, self._model = _load(
+            self.implementation,
+            folder,
+            lambda library: library.SentenceTransformer(
                 str(folder), device="cpu", local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # The library raises no narrower class.
-            raise OriginalError(
-                f"sentence_transformers {self.version} cannot load {folder}: {error}"
-            ) from error
+            ),
+        )
         self._model.default_prompt_name = None
 
-    def token_ids(self, text: str) -> list[int] | None:
+    def token_ids(self, text: str) -> list[int]:
         """The token ids of a text, unknown tokens included."""
         return list(self._model[0].tokenizer.encode(text, add_special_tokens=False).ids)
 
@@ -151,9 +140,16 @@ def _check_fp32(
         )
 
 
-def _check_installed(implementation: str) -> None:
+def _load(implementation: str, folder: Path, load: Callable[[Any], Any]) -> tuple[str, Any]:
+    """The version of a library and the model that it loads; raises OriginalError."""
     if not is_installed(implementation):
         raise OriginalError(f"a comparison with the original needs {implementation}: install it")
+    library = import_module(implementation)
+    version = str(library.__version__)
+    try:
+        return version, load(library)
+    except Exception as error:  # The library raises no narrower class.
+        raise OriginalError(f"{implementation} {version} cannot load {folder}: {error}") from error
 
 
 def is_installed(implementation: str) -> bool:

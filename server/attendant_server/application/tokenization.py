@@ -239,9 +239,9 @@ def _tokenize_pair(
     if max_tokens is None or len(tokens) <= max_tokens:
         return tokens
     if truncation is not Truncation.REFUSE:
-        tokens = tokens.cut_pair(max_tokens, keeps_end=truncation is Truncation.LEFT)
-    if len(tokens) <= max_tokens:
-        return tokens
+        cut = tokens.cut_pair(max_tokens, keeps_end=truncation is Truncation.LEFT)
+        if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
+            return cut
     return _too_long(options, field, number, tokens)
 
 

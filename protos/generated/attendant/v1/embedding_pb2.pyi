@@ -28,7 +28,7 @@ class _ScoreFunction:
 class _ScoreFunctionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ScoreFunction.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     SCORE_FUNCTION_UNSPECIFIED: _ScoreFunction.ValueType  # 0
-    """Never sent."""
+    """Only in GetModelResponse, of models without a classification head."""
     SCORE_FUNCTION_IDENTITY: _ScoreFunction.ValueType  # 1
     """None: any number. For regression and for models whose scores only rank texts."""
     SCORE_FUNCTION_SIGMOID: _ScoreFunction.ValueType  # 2
@@ -40,7 +40,7 @@ class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
     """ScoreFunction turns the scores of a classification head into the scores of Classify."""
 
 SCORE_FUNCTION_UNSPECIFIED: ScoreFunction.ValueType  # 0
-"""Never sent."""
+"""Only in GetModelResponse, of models without a classification head."""
 SCORE_FUNCTION_IDENTITY: ScoreFunction.ValueType  # 1
 """None: any number. For regression and for models whose scores only rank texts."""
 SCORE_FUNCTION_SIGMOID: ScoreFunction.ValueType  # 2
@@ -569,7 +569,9 @@ class ClassifyRequest(google.protobuf.message.Message):
 
     @property
     def text_pairs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The second texts of pairs, in the order of texts. Either none, or one for each of texts; the limits are the same."""
+        """The second texts of pairs, in the order of texts. Either none, or one for each of texts; the limits are the same.
+        Another number of them fails the call with INVALID_ARGUMENT.
+        """
 
     def __init__(
         self,
@@ -637,7 +639,7 @@ class ClassifyResult(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     @property
     def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
-        """The labels with the highest scores, highest first; top_k of them. Empty when there is an error."""
+        """The labels with the highest scores, highest first; at most top_k. Empty when there is an error."""
 
     @property
     def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
