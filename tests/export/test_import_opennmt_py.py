@@ -24,6 +24,7 @@ from attendant_export.verify.original import OriginalError
 from tokenizers import Tokenizer
 
 from tests.support.marian_checkpoints import tiny_pieces
+from tests.support.marian_files import write_marian_folder
 from tests.support.opennmt_py_files import SPECIAL, WIDTH, write_checkpoint
 from tests.support.sentencepiece_files import write_sentencepiece
 
@@ -254,6 +255,28 @@ def test_an_object_that_would_run_code_is_refused(tmp_path, refusal):
     source = write_checkpoint(tmp_path / "x", content={"optim": Runs()})
     assert "model.pt has objects of " in refusal(source, *ARGUMENTS)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x", is_split=True)
+    content = (source / "model.safetensors").read_bytes()
+    (source / "model.old.safetensors").write_bytes(content)
+    message = refusal(source, *ARGUMENTS)
+    assert " is in several of model.old.safetensors, model.safetensors" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.enfr.npz"])
+def test_a_named_checkpoint_beside_another_model_is_refused(name, tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    (source / name).write_text('{"model_type": "bert"}')
+    message = refusal(source / "model.pt", *ARGUMENTS)
+    assert f"{source / 'model.pt'} lies beside files of another model" in message
+
+
+def test_a_folder_of_another_family_may_have_a_pickle_of_its_training(tmp_path):
+    folder = write_marian_folder(tmp_path / "enfr-student")
+    torch.save({"step": 3}, folder / "optimizer.pt")
+    assert read_model(Checkpoint(folder)).family == "marian-nmt"
 
 
 def test_a_folder_needs_one_checkpoint_and_one_tokenizer(tmp_path, refusal):

@@ -72,7 +72,7 @@ def read_model(
     another checkpoint.
     """
     is_converted = is_ctranslate2(checkpoint)
-    is_opennmt = not is_converted and is_opennmt_py(checkpoint)
+    is_opennmt = is_opennmt_py(checkpoint)
     is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")

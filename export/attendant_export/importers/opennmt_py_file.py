@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2
+from attendant_export.importers.marian_options import is_marian
+from attendant_export.importers.static_embedding import is_static
 
 SUFFIX = ".pt"
 DAMAGES = (
@@ -83,8 +86,10 @@ class OpenNMTFile:
 
 
 def is_opennmt_py(checkpoint: Checkpoint) -> bool:
-    """Whether a folder has a ``.pt`` file and no configuration of another family."""
-    return not checkpoint.has(CONFIG) and bool(_files(checkpoint))
+    """Whether a folder has a ``.pt`` file and no model of another family."""
+    others = (is_ctranslate2, is_marian, is_static)
+    is_other = checkpoint.has(CONFIG) or any(is_kind(checkpoint) for is_kind in others)
+    return not is_other and bool(_files(checkpoint))
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
@@ -138,10 +143,10 @@ def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dic
         begin, end = f"{path.stem}.", ".safetensors"
         names = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
         for name in names:
-            try:
-                tensors |= load_file(checkpoint.path(name))
-            except SafetensorError as error:
-                raise CheckpointError(f"{checkpoint.folder / name}: {error}") from error
+            part = _part(checkpoint.path(name))
+            if twice := sorted(part.keys() & tensors.keys()):
+                raise CheckpointError(f"{path}: {twice[0]} is in several of {', '.join(names)}")
+            tensors |= part
     if not tensors:
         raise CheckpointError(
             f"{path} has no tensors (model), and there is no {path.stem}.safetensors beside it"
@@ -149,6 +154,13 @@ def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dic
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path}: model or generator holds something else than tensors")
     return tensors
+
+
+def _part(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _is_name(key: object) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.firefox import PREFIX, open_firefox
-from attendant_export.importers.opennmt_py_file import SUFFIX
+from attendant_export.importers.opennmt_py_file import SUFFIX, is_opennmt_py
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
@@ -24,7 +24,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
     if path.suffix == SUFFIX and path.is_file():
-        return _folder(path.absolute().parent, revision)
+        return _folder_of(path.absolute(), revision)
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
     if HUB_NAME.fullmatch(source):
@@ -39,6 +39,17 @@ def _folder(path: Path, revision: str | None) -> Checkpoint:
     if revision is not None:
         raise ValueError(f"--revision is for models on the hub, but {path} is a folder")
     return Checkpoint(path)
+
+
+def _folder_of(path: Path, revision: str | None) -> Checkpoint:
+    """The folder of a ``.pt`` file, which must be its only model."""
+    checkpoint = _folder(path.parent, revision)
+    if not is_opennmt_py(checkpoint):
+        raise CheckpointError(
+            f"{path} lies beside files of another model: put it and its tokenizer into a folder of "
+            "their own"
+        )
+    return checkpoint
 
 
 def _hub_model(name: str, revision: str | None) -> Checkpoint:

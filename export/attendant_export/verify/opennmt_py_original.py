@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attendant_export.importers.opennmt_py_file import GENERATOR
 from attendant_export.verify.ctranslate2_original import (
     CTranslate2Translator,
     FolderTokens,
     is_installed,
 )
 from attendant_export.verify.original import OriginalError
-
-GENERATOR = "generator."
 
 
 def converted_translator(
@@ -41,9 +40,11 @@ def converted_translator(
         raise OriginalError("a comparison with the original needs ctranslate2: install it with pip")
     from ctranslate2.converters import OpenNMTPyConverter
 
-    generator = {n.removeprefix(GENERATOR): t for n, t in tensors.items() if GENERATOR in n}
+    generator = {
+        n.removeprefix(GENERATOR): t for n, t in tensors.items() if n.startswith(GENERATOR)
+    }
     content = {
-        "model": {name: t for name, t in tensors.items() if GENERATOR not in name},
+        "model": {name: t for name, t in tensors.items() if not name.startswith(GENERATOR)},
         "generator": generator,
         "vocab": {"src": list(tokens.source), "tgt": list(tokens.target)},
         "opt": argparse.Namespace(
