@@ -258,7 +258,7 @@ def test_names_of_labels_count_for_the_size_of_an_answer(folder, tmp_path, loop,
         assert len(classify(running, ["a"]).results[0].labels) == 3
         request = ClassifyRequest(texts=["a", "b"])
         failure = failure_of(running.embedding.Classify, request)
-    assert failure.details().startswith("texts: the answer could take 3192 bytes, at most 2000")
+    assert failure.details().startswith("texts: the answer could take 3096 bytes, at most 2000")
 
 
 def test_a_bundle_with_other_labels_than_its_graph_is_not_loaded(folder, tmp_path):
