@@ -17,6 +17,7 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
+from attendant_export.importers.sources import open_checkpoint
 from attendant_export.verify import ctranslate2_original
 from attendant_export.verify.ctranslate2_original import FolderTokens
 from attendant_export.verify.opennmt_py_original import converted_translator
@@ -231,5 +232,23 @@ def test_a_folder_needs_one_checkpoint_and_one_tokenizer(tmp_path, refusal):
     message = refusal(source, *ARGUMENTS)
     assert f"{source} has no tokenizer of text: give --tokenizer with characters" in message
     (source / "later.pt").write_bytes((source / "model.pt").read_bytes())
-    message = refusal(source / "model.pt", *ARGUMENTS)
-    assert f"{source} has several checkpoints: later.pt, model.pt; put one and" in message
+    message = refusal(source, *ARGUMENTS)
+    assert f"{source} has several checkpoints: later.pt, model.pt; give the path of" in message
+
+
+def test_a_file_that_is_named_is_read_whatever_lies_beside_it(tmp_path):
+    folder = write_checkpoint(tmp_path / "x")
+    other = write_checkpoint(tmp_path / "y", seed=1)
+    (folder / "later.pt").write_bytes((other / "model.pt").read_bytes())
+    for name, content in (
+        ("config.json", '{"model_type": "bert"}'),
+        ("model.bin", "model of CTranslate2"),
+        ("shared_vocabulary.txt", "a"),
+        ("modules.json", "[]"),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+    checkpoint = open_checkpoint(str(folder / "later.pt"))
+    found = read_model(checkpoint, "characters").model.state_dict()
+    wanted = read(other).model.state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert [file.path for file in checkpoint.used_files()] == ["later.pt"]

@@ -70,8 +70,8 @@ def read_model(
     embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
-    is_converted = is_ctranslate2(checkpoint)
-    is_opennmt = not is_converted and is_opennmt_py(checkpoint)
+    is_opennmt = is_opennmt_py(checkpoint)
+    is_converted = not is_opennmt and is_ctranslate2(checkpoint)
     is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")

@@ -77,8 +77,8 @@ class OpenNMTFile:
 
 
 def is_opennmt_py(checkpoint: Checkpoint) -> bool:
-    """Whether a folder has a ``.pt`` file and no configuration of another family."""
-    return not checkpoint.has(CONFIG) and bool(_files(checkpoint))
+    """Whether the user named a file, or a folder has a ``.pt`` file and no configuration."""
+    return bool(checkpoint.file or (not checkpoint.has(CONFIG) and _files(checkpoint)))
 
 
 def _files(checkpoint: Checkpoint) -> list[str]:
@@ -86,11 +86,13 @@ def _files(checkpoint: Checkpoint) -> list[str]:
 
 
 def _only(checkpoint: Checkpoint) -> str:
+    if checkpoint.file:
+        return checkpoint.file
     first, *others = _files(checkpoint)
     if others:
         raise CheckpointError(
-            f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; put one "
-            "and its tokenizer into a folder of their own"
+            f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; give "
+            "the path of one of them"
         )
     return first
 

@@ -14,7 +14,7 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
-    A ``.pt`` file stands for its folder.
+    A ``.pt`` file is read as it is, with the tokenizer in its folder.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
@@ -24,7 +24,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
     if path.suffix == SUFFIX and path.is_file():
-        return _folder(path.absolute().parent, revision)
+        return _folder(path.absolute().parent, revision, path.name)
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
     if HUB_NAME.fullmatch(source):
@@ -35,10 +35,14 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     )
 
 
-def _folder(path: Path, revision: str | None) -> Checkpoint:
+def _folder(path: Path, revision: str | None, file: str = "") -> Checkpoint:
+    checkpoint = Checkpoint(path, file=file)
     if revision is not None:
-        raise ValueError(f"--revision is for models on the hub, but {path} is a folder")
-    return Checkpoint(path)
+        kind = "file" if file else "folder"
+        raise ValueError(
+            f"--revision is for models on the hub, but {checkpoint.location} is a {kind}"
+        )
+    return checkpoint
 
 
 def _hub_model(name: str, revision: str | None) -> Checkpoint:
