@@ -25,8 +25,10 @@ from attendant_export.verify.original import OriginalError
 from tokenizers import Tokenizer
 
 from tests.support.marian_checkpoints import tiny_pieces
+from tests.support.marian_files import write_marian_folder
 from tests.support.opennmt_py_files import SPECIAL, WIDTH, write_checkpoint
 from tests.support.sentencepiece_files import write_sentencepiece
+from tests.support.static_checkpoints import word_piece, write_static_transformer
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
@@ -252,3 +254,11 @@ def test_a_file_that_is_named_is_read_whatever_lies_beside_it(tmp_path):
     wanted = read(other).model.state_dict()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert [file.path for file in checkpoint.used_files()] == ["later.pt"]
+
+
+def test_a_stray_file_does_not_change_the_format_of_a_folder(tmp_path):
+    marian = write_marian_folder(tmp_path / "marian")
+    static = write_static_transformer(tmp_path / "static", word_piece())
+    for folder, family in ((marian, "marian-nmt"), (static, "static-embedding")):
+        (folder / "optimizer.pt").write_bytes(b"")
+        assert read(folder, None).family == family

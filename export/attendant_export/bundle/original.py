@@ -31,8 +31,8 @@ from attendant_export.importers.ctranslate2_vocabulary import Vocabularies
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
-from attendant_export.importers.opennmt_py import opennmt_vocabularies
-from attendant_export.importers.opennmt_py_file import OpenNMTFile, is_opennmt_py
+from attendant_export.importers.opennmt_py import is_opennmt_py, opennmt_vocabularies
+from attendant_export.importers.opennmt_py_file import OpenNMTFile
 from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static

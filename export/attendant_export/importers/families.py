@@ -18,8 +18,7 @@ from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
-from attendant_export.importers.opennmt_py import read_opennmt_py
-from attendant_export.importers.opennmt_py_file import is_opennmt_py
+from attendant_export.importers.opennmt_py import is_opennmt_py, read_opennmt_py
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults

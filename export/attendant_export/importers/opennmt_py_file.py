@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
 SUFFIX = ".pt"
 GENERATOR = "generator."
@@ -76,19 +76,15 @@ class OpenNMTFile:
         return {name: self.config.get(name) for name in self.config}
 
 
-def is_opennmt_py(checkpoint: Checkpoint) -> bool:
-    """Whether the user named a file, or a folder has a ``.pt`` file and no configuration."""
-    return bool(checkpoint.file or (not checkpoint.has(CONFIG) and _files(checkpoint)))
-
-
-def _files(checkpoint: Checkpoint) -> list[str]:
+def checkpoint_files(checkpoint: Checkpoint) -> list[str]:
+    """The names of the ``.pt`` files in a folder."""
     return [name for name in checkpoint.names() if name.endswith(SUFFIX)]
 
 
 def _only(checkpoint: Checkpoint) -> str:
     if checkpoint.file:
         return checkpoint.file
-    first, *others = _files(checkpoint)
+    first, *others = checkpoint_files(checkpoint)
     if others:
         raise CheckpointError(
             f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; give "
