@@ -1,7 +1,9 @@
 """Checkpoints of OpenNMT-py become translation bundles, or are refused by name and value."""
 
 import collections
+import io
 import sys
+import zipfile
 from types import ModuleType
 
 import pytest
@@ -262,3 +264,18 @@ def test_a_stray_file_does_not_change_the_format_of_a_folder(tmp_path):
     for folder, family in ((marian, "marian-nmt"), (static, "static-embedding")):
         (folder / "optimizer.pt").write_bytes(b"")
         assert read(folder, None).family == family
+
+
+def test_a_damaged_file_is_refused_with_the_reason(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    zipped = io.BytesIO((source / "model.pt").read_bytes())
+    with zipfile.ZipFile(zipped) as archive:
+        whole = {name: archive.read(name) for name in archive.namelist()}
+    for content in (b"\x80\x02abc", b"\x80\x02.", b"\x80\x02J\x00", b"\x80\x02NQ."):
+        (source / "model.pt").write_bytes(content)
+        assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)
+        changed = {n: content if n.endswith("data.pkl") else part for n, part in whole.items()}
+        with zipfile.ZipFile(source / "model.pt", "w") as archive:
+            for name, part in changed.items():
+                archive.writestr(name, part)
+        assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)

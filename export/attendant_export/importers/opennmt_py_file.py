@@ -5,7 +5,6 @@ the options, are allowed, so that nothing from the file runs.
 """
 
 import argparse
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -97,10 +96,10 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # Damaged pickles raise errors of many kinds.
         found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
         if found is None:
-            reason = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CheckpointError(f"{path} cannot be read: {reason}") from error
         name = found[1]
         advice = ""
