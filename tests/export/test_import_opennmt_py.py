@@ -279,3 +279,22 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path, refusal):
             for name, part in changed.items():
                 archive.writestr(name, part)
         assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)
+
+
+def test_entries_of_other_types_are_refused(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    content = torch.load(source / "model.pt", weights_only=False)
+    table = torch.zeros(2, 2)
+    for name in ("opt", "vocab", "model", "generator"):
+        wrong = [["a"], "a", table, *([] if name == "generator" else [None])]
+        for value in wrong:
+            torch.save(content | {name: value}, source / "model.pt")
+            wanted = f"model.pt: {name} is of the type {type(value).__name__}, want a dictionary"
+            assert wanted in refusal(source, *ARGUMENTS)
+        torch.save(content | {name: {1: table}}, source / "model.pt")
+        wanted = f"model.pt: {name} has the key 1, want strings as keys"
+        assert wanted in refusal(source, *ARGUMENTS)
+    for name in ("model", "generator"):
+        torch.save(content | {name: {"a": [1]}}, source / "model.pt")
+        message = refusal(source, *ARGUMENTS)
+        assert "model or generator holds something else than tensors" in message

@@ -35,10 +35,8 @@ class OpenNMTFile:
             raise CheckpointError(f"{self.path} is no checkpoint of OpenNMT-py: no opt or no vocab")
         options = content["opt"]
         fields = vars(options) if isinstance(options, argparse.Namespace) else options
-        if not isinstance(fields, dict):
-            raise CheckpointError(f"{self.path}: opt is a {type(options).__name__}, want options")
-        self.config = Config(self.path, fields)
-        self._vocabularies = content["vocab"]
+        self.config = Config(self.path, _dictionary(self.path, "opt", fields))
+        self._vocabularies = _dictionary(self.path, "vocab", content["vocab"])
         self.tensors = _tensors(checkpoint, self.path, content)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
@@ -53,13 +51,12 @@ class OpenNMTFile:
 
     def tokens(self, side: str) -> Sequence[str]:
         """The tokens of "src" or "tgt" by id; raises CheckpointError."""
-        vocabularies = self._vocabularies
-        tokens = vocabularies.get(side) if isinstance(vocabularies, dict) else None
+        tokens = self._vocabularies.get(side)
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise CheckpointError(f"{self.path}: the vocabulary {side} is not a list of tokens")
         if len(set(tokens)) < len(tokens):
             raise CheckpointError(f"{self.path}: a token is twice in the vocabulary {side}")
-        if vocabularies.get("src_feats"):
+        if self._vocabularies.get("src_feats"):
             raise CheckpointError(f"{self.path}: source features (src_feats) are not supported")
         return tokens
 
@@ -114,13 +111,25 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+def _dictionary(path: Path, name: str, value: object) -> dict[str, Any]:
+    """An entry of the file; raises CheckpointError if it is no dictionary with names."""
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise CheckpointError(f"{path}: {name} is of the type {kind}, want a dictionary")
+    for key in value:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path}: {name} has the key {key!r}, want strings as keys")
+    return value
+
+
 def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors by name, of the file itself or of files of safetensors beside it."""
     if "model" in content:
-        generator = content.get("generator") or {}
-        tensors = dict(content["model"]) | {
-            GENERATOR + name.removeprefix("0."): tensor for name, tensor in generator.items()
-        }
+        model, generator = content["model"], content.get("generator")
+        tensors = dict(_dictionary(path, "model", model))
+        if generator is not None:
+            head = _dictionary(path, "generator", generator)
+            tensors |= {GENERATOR + name.removeprefix("0."): part for name, part in head.items()}
     else:
         tensors = {}
         begin, end = f"{path.stem}.", ".safetensors"
