@@ -24,6 +24,7 @@ from attendant_export.verify import ctranslate2_original
 from attendant_export.verify.ctranslate2_original import FolderTokens
 from attendant_export.verify.opennmt_py_original import converted_translator
 from attendant_export.verify.original import OriginalError
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from tests.support.marian_checkpoints import tiny_pieces
@@ -298,3 +299,14 @@ def test_entries_of_other_types_are_refused(tmp_path, refusal):
         torch.save(content | {name: {"a": [1]}}, source / "model.pt")
         message = refusal(source, *ARGUMENTS)
         assert "model or generator holds something else than tensors" in message
+
+
+def test_a_tensor_that_is_stored_twice_is_refused(tmp_path, refusal):
+    split = write_checkpoint(tmp_path / "a", is_split=True)
+    save_file({"generator.bias": torch.zeros(2)}, split / "model.00.safetensors")
+    message = refusal(split, *ARGUMENTS)
+    assert "model.safetensors: the checkpoint has the tensor generator.bias twice" in message
+    generator = {"bias": torch.zeros(2), "0.bias": torch.zeros(2)}
+    whole = write_checkpoint(tmp_path / "b", content={"generator": generator})
+    message = refusal(whole, *ARGUMENTS)
+    assert "model.pt: the checkpoint has the tensor generator.bias twice" in message

@@ -7,7 +7,7 @@ the options, are allowed, so that nothing from the file runs.
 import argparse
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,25 +124,38 @@ def _dictionary(path: Path, name: str, value: object) -> dict[str, Any]:
 
 def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors by name, of the file itself or of files of safetensors beside it."""
-    if "model" in content:
-        model, generator = content["model"], content.get("generator")
-        tensors = dict(_dictionary(path, "model", model))
-        if generator is not None:
-            head = _dictionary(path, "generator", generator)
-            tensors |= {GENERATOR + name.removeprefix("0."): part for name, part in head.items()}
-    else:
-        tensors = {}
-        begin, end = f"{path.stem}.", ".safetensors"
-        parts = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
-        for name in parts:
-            try:
-                tensors |= load_file(checkpoint.path(name))
-            except SafetensorError as error:
-                raise CheckpointError(f"{checkpoint.folder / name}: {error}") from error
+    is_whole = "model" in content
+    stored = _own_tensors(path, content) if is_whole else _tensors_beside(checkpoint, path)
+    tensors: dict[str, Tensor] = {}
+    for file, name, tensor in stored:
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: model or generator holds something else than tensors")
+        if name in tensors:
+            raise CheckpointError(f"{file}: the checkpoint has the tensor {name} twice")
+        tensors[name] = tensor
     if not tensors:
         raise CheckpointError(
             f"{path} has no tensors (model), and there is no {path.stem}.safetensors beside it"
         )
-    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: model or generator holds something else than tensors")
     return tensors
+
+
+def _own_tensors(path: Path, content: dict[str, Any]) -> Iterator[tuple[Path, str, object]]:
+    for name, tensor in _dictionary(path, "model", content["model"]).items():
+        yield path, name, tensor
+    if (generator := content.get("generator")) is not None:
+        for name, tensor in _dictionary(path, "generator", generator).items():
+            yield path, GENERATOR + name.removeprefix("0."), tensor
+
+
+def _tensors_beside(checkpoint: Checkpoint, path: Path) -> Iterator[tuple[Path, str, object]]:
+    begin, end = f"{path.stem}.", ".safetensors"
+    for file in checkpoint.names():
+        if file.startswith(begin) and file.endswith(end):
+            part = checkpoint.path(file)
+            try:
+                tensors = load_file(part)
+            except SafetensorError as error:
+                raise CheckpointError(f"{part}: {error}") from error
+            for name, tensor in tensors.items():
+                yield part, name, tensor
