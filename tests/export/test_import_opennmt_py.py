@@ -22,7 +22,7 @@ from attendant_export.importers.families import read_model
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.verify import ctranslate2_original
 from attendant_export.verify.ctranslate2_original import FolderTokens
-from attendant_export.verify.opennmt_py_original import converted_translator
+from attendant_export.verify.opennmt_py_original import converted_translator, file_content
 from attendant_export.verify.original import OriginalError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -109,6 +109,13 @@ def test_a_gated_network_is_not_compared_without_its_gates():
     tokens = FolderTokens((), (), "</s>", False, False)
     with pytest.raises(OriginalError, match=r"leaves out the gates .*pos_ffn_activation_fn silu"):
         converted_translator(tensors, options, tokens, "<s>", 1e-6)
+
+
+def test_only_the_beginning_of_a_name_makes_a_tensor_one_of_the_generator():
+    tensors = dict.fromkeys(("generator.bias", "decoder.generator.bias"), torch.zeros(1))
+    content = file_content(tensors, {}, FolderTokens((), (), "</s>", False, False), "<s>")
+    assert list(content["model"]) == ["decoder.generator.bias"]
+    assert list(content["generator"]) == ["bias"]
 
 
 def test_tensors_of_safetensors_and_of_a_sequential_generator_are_the_same(tmp_path):
