@@ -10,15 +10,14 @@ from attendant.v1.translation_pb2 import (
     TranslateRequest,
     TranslationPair,
 )
-from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.verify.reference_search import beam, greedy, score
 
-from tests.support.bundles import one_thread
 from tests.support.ctranslate2_folders import (
     TARGET_TOKENS,
     read_folder,
     write_folder,
 )
+from tests.support.imports import import_characters
 from tests.support.serving import running_server
 
 TEXTS = ["abc", "a cab", "ponml", "zz", "d"]
@@ -35,15 +34,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(folder, tmp_path_factory, loop, settings):
     bundles = tmp_path_factory.mktemp("imported")
-    options = ImportOptions(
-        max_tokens=16,
-        license="cc0-1.0",
-        source_languages=("en",),
-        target_languages=("de",),
-        tokenizer="characters",
-    )
-    with one_thread():
-        import_bundle(folder, bundles, options)
+    import_characters(folder, bundles)
     with running_server(loop, settings(bundles=bundles)) as running:
         yield running
 

@@ -3,12 +3,11 @@
 import pytest
 from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
-from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.opennmt_py import read_opennmt_py
 from attendant_export.verify.reference_search import beam, greedy
 
-from tests.support.bundles import one_thread
+from tests.support.imports import import_characters
 from tests.support.opennmt_py_files import TARGET_TOKENS, write_checkpoint
 from tests.support.serving import running_server
 
@@ -24,15 +23,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(checkpoint, tmp_path_factory, loop, settings):
     bundles = tmp_path_factory.mktemp("imported")
-    options = ImportOptions(
-        max_tokens=16,
-        license="cc0-1.0",
-        source_languages=("en",),
-        target_languages=("de",),
-        tokenizer="characters",
-    )
-    with one_thread():
-        import_bundle(checkpoint, bundles, options)
+    import_characters(checkpoint, bundles)
     with running_server(loop, settings(bundles=bundles)) as running:
         yield running
 

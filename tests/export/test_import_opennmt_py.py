@@ -1,7 +1,9 @@
 """Checkpoints of OpenNMT-py become translation bundles, or are refused by name and value."""
 
 import collections
+import io
 import sys
+import zipfile
 from types import ModuleType
 
 import pytest
@@ -17,16 +19,19 @@ from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
+from attendant_export.importers.sources import open_checkpoint
 from attendant_export.verify import ctranslate2_original
 from attendant_export.verify.ctranslate2_original import FolderTokens
-from attendant_export.verify.opennmt_py_original import converted_translator
+from attendant_export.verify.opennmt_py_original import converted_translator, file_content
 from attendant_export.verify.original import OriginalError
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from tests.support.marian_checkpoints import tiny_pieces
 from tests.support.marian_files import write_marian_folder
 from tests.support.opennmt_py_files import SPECIAL, WIDTH, write_checkpoint
 from tests.support.sentencepiece_files import write_sentencepiece
+from tests.support.static_checkpoints import word_piece, write_static_transformer
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
 
@@ -104,6 +109,13 @@ def test_a_gated_network_is_not_compared_without_its_gates():
     tokens = FolderTokens((), (), "</s>", False, False)
     with pytest.raises(OriginalError, match=r"leaves out the gates .*pos_ffn_activation_fn silu"):
         converted_translator(tensors, options, tokens, "<s>", 1e-6)
+
+
+def test_only_the_beginning_of_a_name_makes_a_tensor_one_of_the_generator():
+    tensors = dict.fromkeys(("generator.bias", "decoder.generator.bias"), torch.zeros(1))
+    content = file_content(tensors, {}, FolderTokens((), (), "</s>", False, False), "<s>")
+    assert list(content["model"]) == ["decoder.generator.bias"]
+    assert list(content["generator"]) == ["bias"]
 
 
 def test_tensors_of_safetensors_and_of_a_sequential_generator_are_the_same(tmp_path):
@@ -218,22 +230,6 @@ def test_files_that_are_no_checkpoints_of_version_3_are_refused(tmp_path, refusa
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"model": None}, "model or generator holds something else than tensors"),
-        ({"model": [torch.ones(2)]}, "model or generator holds something else than tensors"),
-        ({"model": {0: torch.ones(2)}}, "model or generator holds something else than tensors"),
-        ({"generator": [1]}, "model or generator holds something else than tensors"),
-        ({"generator": {0: torch.ones(2)}}, "model or generator holds something else than tensors"),
-        ({"vocab": ["a"]}, "vocab is no object with the vocabularies"),
-    ],
-)
-def test_entries_of_other_types_are_refused(content, message, tmp_path, refusal):
-    source = write_checkpoint(tmp_path / "x", content=content)
-    assert f"model.pt: {message}" in refusal(source, "--tokenizer", "characters", *ARGUMENTS)
-
-
-@pytest.mark.parametrize(
     "damaged",
     [
         b"\x80\x02cargparse\nNamespace\n)\x81K\x01b.",  # an object whose state is a number
@@ -262,15 +258,7 @@ def test_a_tensor_in_two_files_is_refused(tmp_path, refusal):
     content = (source / "model.safetensors").read_bytes()
     (source / "model.old.safetensors").write_bytes(content)
     message = refusal(source, *ARGUMENTS)
-    assert " is in several of model.old.safetensors, model.safetensors" in message
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.enfr.npz"])
-def test_a_named_checkpoint_beside_another_model_is_refused(name, tmp_path, refusal):
-    source = write_checkpoint(tmp_path / "x")
-    (source / name).write_text('{"model_type": "bert"}')
-    message = refusal(source / "model.pt", *ARGUMENTS)
-    assert f"{source / 'model.pt'} lies beside files of another model" in message
+    assert "the checkpoint has the tensor " in message
 
 
 def test_a_folder_of_another_family_may_have_a_pickle_of_its_training(tmp_path):
@@ -284,5 +272,76 @@ def test_a_folder_needs_one_checkpoint_and_one_tokenizer(tmp_path, refusal):
     message = refusal(source, *ARGUMENTS)
     assert f"{source} has no tokenizer of text: give --tokenizer with characters" in message
     (source / "later.pt").write_bytes((source / "model.pt").read_bytes())
-    message = refusal(source / "model.pt", *ARGUMENTS)
-    assert f"{source} has several checkpoints: later.pt, model.pt; put one and" in message
+    message = refusal(source, *ARGUMENTS)
+    assert f"{source} has several checkpoints: later.pt, model.pt; give the path of" in message
+
+
+def test_a_file_that_is_named_is_read_whatever_lies_beside_it(tmp_path):
+    folder = write_checkpoint(tmp_path / "x")
+    other = write_checkpoint(tmp_path / "y", seed=1)
+    (folder / "later.pt").write_bytes((other / "model.pt").read_bytes())
+    for name, content in (
+        ("config.json", '{"model_type": "bert"}'),
+        ("model.bin", "model of CTranslate2"),
+        ("shared_vocabulary.txt", "a"),
+        ("modules.json", "[]"),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+    checkpoint = open_checkpoint(str(folder / "later.pt"))
+    found = read_model(checkpoint, "characters").model.state_dict()
+    wanted = read(other).model.state_dict()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert [file.path for file in checkpoint.used_files()] == ["later.pt"]
+
+
+def test_a_stray_file_does_not_change_the_format_of_a_folder(tmp_path):
+    marian = write_marian_folder(tmp_path / "marian")
+    static = write_static_transformer(tmp_path / "static", word_piece())
+    for folder, family in ((marian, "marian-nmt"), (static, "static-embedding")):
+        (folder / "optimizer.pt").write_bytes(b"")
+        assert read(folder, None).family == family
+
+
+def test_a_damaged_file_is_refused_with_the_reason(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    zipped = io.BytesIO((source / "model.pt").read_bytes())
+    with zipfile.ZipFile(zipped) as archive:
+        whole = {name: archive.read(name) for name in archive.namelist()}
+    for content in (b"\x80\x02abc", b"\x80\x02.", b"\x80\x02J\x00", b"\x80\x02NQ."):
+        (source / "model.pt").write_bytes(content)
+        assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)
+        changed = {n: content if n.endswith("data.pkl") else part for n, part in whole.items()}
+        with zipfile.ZipFile(source / "model.pt", "w") as archive:
+            for name, part in changed.items():
+                archive.writestr(name, part)
+        assert "model.pt cannot be read: " in refusal(source, *ARGUMENTS)
+
+
+def test_entries_of_other_types_are_refused(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "x")
+    content = torch.load(source / "model.pt", weights_only=False)
+    table = torch.zeros(2, 2)
+    for name in ("opt", "vocab", "model", "generator"):
+        wrong = [["a"], "a", table, *([] if name == "generator" else [None])]
+        for value in wrong:
+            torch.save(content | {name: value}, source / "model.pt")
+            wanted = f"model.pt: {name} is of the type {type(value).__name__}, want a dictionary"
+            assert wanted in refusal(source, *ARGUMENTS)
+        torch.save(content | {name: {1: table}}, source / "model.pt")
+        wanted = f"model.pt: {name} has the key 1, want strings as keys"
+        assert wanted in refusal(source, *ARGUMENTS)
+    for name in ("model", "generator"):
+        torch.save(content | {name: {"a": [1]}}, source / "model.pt")
+        message = refusal(source, *ARGUMENTS)
+        assert "model or generator holds something else than tensors" in message
+
+
+def test_a_tensor_that_is_stored_twice_is_refused(tmp_path, refusal):
+    split = write_checkpoint(tmp_path / "a", is_split=True)
+    save_file({"generator.bias": torch.zeros(2)}, split / "model.00.safetensors")
+    message = refusal(split, *ARGUMENTS)
+    assert "model.safetensors: the checkpoint has the tensor generator.bias twice" in message
+    generator = {"bias": torch.zeros(2), "0.bias": torch.zeros(2)}
+    whole = write_checkpoint(tmp_path / "b", content={"generator": generator})
+    message = refusal(whole, *ARGUMENTS)
+    assert "model.pt: the checkpoint has the tensor generator.bias twice" in message

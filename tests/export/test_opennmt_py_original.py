@@ -57,6 +57,10 @@ def test_verify_repeats_the_comparison_and_refuses_another_model(tmp_path, capsy
     main(["verify", bundle, "--against", str(source / "model.pt")])
     assert "fp32 beam4 ragged: 0 of " in capsys.readouterr().out
     other = write_checkpoint(tmp_path / "other", seed=2)
+    (source / "config.json").write_text("{}", encoding="utf-8")
+    (source / "other.pt").write_bytes((other / "model.pt").read_bytes())
+    main(["verify", bundle, "--against", str(source / "model.pt")])
+    capsys.readouterr()
     with pytest.raises(SystemExit, match="1"):
         main(["verify", bundle, "--against", str(other)])
     assert "fp32 does not follow ctranslate2" in capsys.readouterr().err

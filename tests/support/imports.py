@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from attendant_export.__main__ import main
+from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.families import read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
+
+from tests.support.bundles import one_thread
 
 
 def read_encoder(folder: Path) -> ImportedEncoder:
@@ -26,3 +29,16 @@ def import_(source: Path, bundles: Path, *options: str) -> Path:
     """Import a checkpoint by the command; returns the folder of the bundle."""
     main(["import", str(source), "--bundles-dir", str(bundles), *options])
     return bundles / source.name / "1"
+
+
+def import_characters(source: Path, bundles: Path) -> None:
+    """Import a translation model whose tokens are characters, from English to German."""
+    options = ImportOptions(
+        max_tokens=16,
+        license="cc0-1.0",
+        source_languages=("en",),
+        target_languages=("de",),
+        tokenizer="characters",
+    )
+    with one_thread():
+        import_bundle(source, bundles, options)

@@ -231,13 +231,13 @@ def _compare_with_original(
     outputs: Mapping[str, Any],
 ) -> None:
     """Compare with the original implementation, if it is installed and can load the checkpoint."""
-    if not is_original_installed(checkpoint.folder):
+    if not is_original_installed(checkpoint.location):
         return
     manifest = draft.manifest
     logger.info("comparing with the original implementation")
     folders = [(draft.folder_of(name), precision) for name, precision in written.items()]
     try:
-        found = compare_model(checkpoint.folder, manifest, outputs, folders)
+        found = compare_model(checkpoint.location, manifest, outputs, folders)
     except OriginalError as error:
         logger.warning("not compared with the original implementation: %s", error)
         return

@@ -33,8 +33,8 @@ from attendant_export.importers.late_interaction import read_token_dense
 from attendant_export.importers.marian_file import read_marian_file
 from attendant_export.importers.marian_network import LOGITS_BIAS, QUANTIZATION_SUFFIX
 from attendant_export.importers.marian_options import is_marian, read_options
-from attendant_export.importers.opennmt_py import opennmt_vocabularies
-from attendant_export.importers.opennmt_py_file import OpenNMTFile, is_opennmt_py
+from attendant_export.importers.opennmt_py import is_opennmt_py, opennmt_vocabularies
+from attendant_export.importers.opennmt_py_file import OpenNMTFile
 from attendant_export.importers.sentence_transformers import read_dense_layers
 from attendant_export.importers.sources import open_checkpoint
 from attendant_export.importers.static_embedding import is_model2vec, is_static
@@ -67,8 +67,8 @@ from attendant_export.verify.token_vectors import compare_token_vectors
 
 def is_original_installed(checkpoint: Path) -> bool:
     """Whether there is an implementation to compare a checkpoint's model with."""
-    files = Checkpoint(checkpoint)
-    if is_ctranslate2(files) or is_opennmt_py(files):
+    files = open_checkpoint(str(checkpoint))
+    if is_opennmt_py(files) or is_ctranslate2(files):
         return ctranslate2_original.is_installed()
     if is_static(files):
         return static_original.is_installed(_static_original(files).implementation)
@@ -96,7 +96,7 @@ def compare_model(
         return _compare_translation(checkpoint, manifest, outputs, folders)
     encoders = {p.name: EmbeddingGraphs(folder, p, manifest) for folder, p in folders}
     texts = {text["text"]: text["token_ids"] for text in outputs["texts"]}
-    if is_static(files := Checkpoint(checkpoint)):
+    if is_static(files := open_checkpoint(str(checkpoint))):
         kind = _static_original(files)
         is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
         return compare_static(kind(checkpoint), texts, encoders, is_normalized)
@@ -143,8 +143,8 @@ def _compare_translation(
         graphs.close()
     bounds = {p.precision: p.log_probability_bound for p in manifest.parity.precisions}
     max_tokens = manifest.limits.max_target_tokens
-    files = Checkpoint(checkpoint)
-    if is_ctranslate2(files) or is_opennmt_py(files):
+    files = open_checkpoint(str(checkpoint))
+    if is_opennmt_py(files) or is_ctranslate2(files):
         translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
@@ -160,7 +160,7 @@ def _compare_translation(
 
 def _ctranslate2(checkpoint: Checkpoint, manifest: Manifest) -> CTranslate2Translator:
     """The model of a folder of CTranslate2, or of OpenNMT-py after a conversion."""
-    if is_ctranslate2(checkpoint):
+    if not is_opennmt_py(checkpoint):
         vocabularies, options = read_folder_tokens(checkpoint)
         tokens = _tokens(checkpoint, vocabularies, manifest)
         tokens = replace(tokens, adds_bos=options.adds_bos, adds_eos=options.adds_eos)
@@ -227,7 +227,7 @@ def verify_against(folder: Path, source: str) -> list[str]:
     is_embedding = manifest.kind == MODEL_KIND_EMBEDDING
     read_outputs = read_embedding_outputs if is_embedding else read_translation_outputs
     parity = compare_model(
-        _checkpoint_folder(source, manifest.provenance.imported_from),
+        _checkpoint_path(source, manifest.provenance.imported_from),
         manifest,
         read_outputs(folder, manifest),
         [(folder, precision) for precision in manifest.precisions],
@@ -237,10 +237,10 @@ def verify_against(folder: Path, source: str) -> list[str]:
     return describe_original(parity)
 
 
-def _checkpoint_folder(source: str, imported: ImportSource) -> Path:
-    """The folder of a checkpoint, which has the files that the import read."""
+def _checkpoint_path(source: str, imported: ImportSource) -> Path:
+    """The local path of a checkpoint, which has the files that the import read."""
     has_revision = source == imported.source and not Path(source).is_dir()
     checkpoint = open_checkpoint(source, imported.revision if has_revision else None)
     for file in imported.files:
         checkpoint.find(file.path)
-    return checkpoint.folder
+    return checkpoint.location

@@ -48,16 +48,21 @@ class Checkpoint:
         source: str = "",
         revision: str = "",
         statements: Statements = Statements(),
+        file: str = "",
     ) -> None:
         """Raises CheckpointError if ``folder`` does not exist.
 
         ``source`` is the location for manifests, and ``revision`` its revision; by default, the
-        folder's name and none.
+        folder's name and none. ``file`` is the one file of the folder that is the checkpoint, if
+        the user named a file.
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder")
         self.folder = folder
-        self.title = source or str(folder)
+        self.file = file
+        self.location = folder / file
+        """The path that `open_checkpoint` takes for the same local files."""
+        self.title = source or str(self.location)
         """The checkpoint in messages."""
         self.source = source or folder.resolve().name
         self.revision = revision

@@ -19,8 +19,7 @@ from attendant_export.importers.marian_options import is_marian
 from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
-from attendant_export.importers.opennmt_py import read_opennmt_py
-from attendant_export.importers.opennmt_py_file import is_opennmt_py
+from attendant_export.importers.opennmt_py import is_opennmt_py, read_opennmt_py
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -71,8 +70,8 @@ def read_model(
     embedding part of a model for a task. Raises ValueError if one of them is given for
     another checkpoint.
     """
-    is_converted = is_ctranslate2(checkpoint)
     is_opennmt = is_opennmt_py(checkpoint)
+    is_converted = not is_opennmt and is_ctranslate2(checkpoint)
     is_own_format = is_converted or is_opennmt or is_marian(checkpoint)
     if without_head and (is_own_format or _importer(checkpoint) not in ENCODERS):
         raise ValueError("--without-head is for embedding models")

@@ -21,13 +21,16 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant.v1.bundle_pb2 import DecodingDefaults
 
-from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
+from attendant_export.importers.ctranslate2_folder import is_ctranslate2
 from attendant_export.importers.ctranslate2_options import TokenOptions
 from attendant_export.importers.ctranslate2_tokenizers import read_tokenizers
 from attendant_export.importers.ctranslate2_vocabulary import Side, Vocabularies
 from attendant_export.importers.head_width import with_supported_heads
 from attendant_export.importers.imported import ImportedTranslator
-from attendant_export.importers.opennmt_py_file import GENERATOR, OpenNMTFile
+from attendant_export.importers.marian_options import is_marian
+from attendant_export.importers.opennmt_py_file import GENERATOR, OpenNMTFile, checkpoint_files
+from attendant_export.importers.sentence_transformers import is_sentence_transformer
 from attendant_export.importers.weight_names import WeightTable
 from attendant_export.models.embeddings import sinusoids
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -50,6 +53,19 @@ ACTIVATIONS = {
 """Activations by name, with whether the feed-forward network is gated."""
 MAX_POSITION_DIFFERENCE = 1e-3
 """Difference of a sine that rounding in fp32 explains at the last of the compared positions."""
+
+
+def is_opennmt_py(checkpoint: Checkpoint) -> bool:
+    """Whether the user named a ``.pt`` file, or a folder has one and is of no other format."""
+    if checkpoint.file:
+        return True
+    is_other = (
+        checkpoint.has(CONFIG)
+        or is_ctranslate2(checkpoint)
+        or is_marian(checkpoint)
+        or is_sentence_transformer(checkpoint)
+    )
+    return not is_other and bool(checkpoint_files(checkpoint))
 
 
 def read_opennmt_py(checkpoint: Checkpoint, tokenizer: str | None = None) -> ImportedTranslator:

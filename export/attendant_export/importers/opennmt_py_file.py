@@ -5,10 +5,9 @@ the options, are allowed, so that nothing from the file runs.
 """
 
 import argparse
-import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError, Config
-from attendant_export.importers.ctranslate2_folder import is_ctranslate2
-from attendant_export.importers.marian_options import is_marian
-from attendant_export.importers.static_embedding import is_static
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
 SUFFIX = ".pt"
-DAMAGES = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError),
-    *(LookupError, TypeError, AttributeError, AssertionError),
-)
-"""What `torch.load` raises for damaged files."""
 GENERATOR = "generator."
 """Prefix of the names of the output layer's tensors."""
 START, DEFAULT_START = "decoder_start_token", "<s>"
@@ -44,12 +35,8 @@ class OpenNMTFile:
             raise CheckpointError(f"{self.path} is no checkpoint of OpenNMT-py: no opt or no vocab")
         options = content["opt"]
         fields = vars(options) if isinstance(options, argparse.Namespace) else options
-        if not isinstance(fields, dict):
-            raise CheckpointError(f"{self.path}: opt is a {type(options).__name__}, want options")
-        self.config = Config(self.path, fields)
-        self._vocabularies = content["vocab"]
-        if not isinstance(self._vocabularies, dict):
-            raise CheckpointError(f"{self.path}: vocab is no object with the vocabularies")
+        self.config = Config(self.path, _dictionary(self.path, "opt", fields))
+        self._vocabularies = _dictionary(self.path, "vocab", content["vocab"])
         self.tensors = _tensors(checkpoint, self.path, content)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
@@ -85,23 +72,19 @@ class OpenNMTFile:
         return {name: self.config.get(name) for name in self.config}
 
 
-def is_opennmt_py(checkpoint: Checkpoint) -> bool:
-    """Whether a folder has a ``.pt`` file and no model of another family."""
-    others = (is_ctranslate2, is_marian, is_static)
-    is_other = checkpoint.has(CONFIG) or any(is_kind(checkpoint) for is_kind in others)
-    return not is_other and bool(_files(checkpoint))
-
-
-def _files(checkpoint: Checkpoint) -> list[str]:
+def checkpoint_files(checkpoint: Checkpoint) -> list[str]:
+    """The names of the ``.pt`` files in a folder."""
     return [name for name in checkpoint.names() if name.endswith(SUFFIX)]
 
 
 def _only(checkpoint: Checkpoint) -> str:
-    first, *others = _files(checkpoint)
+    if checkpoint.file:
+        return checkpoint.file
+    first, *others = checkpoint_files(checkpoint)
     if others:
         raise CheckpointError(
-            f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; put one "
-            "and its tokenizer into a folder of their own"
+            f"{checkpoint.folder} has several checkpoints: {', '.join([first, *others])}; give "
+            "the path of one of them"
         )
     return first
 
@@ -110,10 +93,10 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except DAMAGES as error:
+    except Exception as error:  # Damaged pickles raise errors of many kinds.
         found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
         if found is None:
-            reason = str(error).strip().partition("\n")[0]
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CheckpointError(f"{path} cannot be read: {reason}") from error
         name = found[1]
         advice = ""
@@ -128,40 +111,51 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+def _dictionary(path: Path, name: str, value: object) -> dict[str, Any]:
+    """An entry of the file; raises CheckpointError if it is no dictionary with names."""
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        raise CheckpointError(f"{path}: {name} is of the type {kind}, want a dictionary")
+    for key in value:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path}: {name} has the key {key!r}, want strings as keys")
+    return value
+
+
 def _tensors(checkpoint: Checkpoint, path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors by name, of the file itself or of files of safetensors beside it."""
-    if "model" in content:
-        parts = content["model"], content.get("generator") or {}
-        if not all(isinstance(part, dict) and all(map(_is_name, part)) for part in parts):
+    is_whole = "model" in content
+    stored = _own_tensors(path, content) if is_whole else _tensors_beside(checkpoint, path)
+    tensors: dict[str, Tensor] = {}
+    for file, name, tensor in stored:
+        if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: model or generator holds something else than tensors")
-        model, generator = parts
-        tensors = dict(model) | {
-            GENERATOR + name.removeprefix("0."): tensor for name, tensor in generator.items()
-        }
-    else:
-        tensors = {}
-        begin, end = f"{path.stem}.", ".safetensors"
-        names = [n for n in checkpoint.names() if n.startswith(begin) and n.endswith(end)]
-        for name in names:
-            part = _part(checkpoint.path(name))
-            if twice := sorted(part.keys() & tensors.keys()):
-                raise CheckpointError(f"{path}: {twice[0]} is in several of {', '.join(names)}")
-            tensors |= part
+        if name in tensors:
+            raise CheckpointError(f"{file}: the checkpoint has the tensor {name} twice")
+        tensors[name] = tensor
     if not tensors:
         raise CheckpointError(
             f"{path} has no tensors (model), and there is no {path.stem}.safetensors beside it"
         )
-    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{path}: model or generator holds something else than tensors")
     return tensors
 
 
-def _part(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+def _own_tensors(path: Path, content: dict[str, Any]) -> Iterator[tuple[Path, str, object]]:
+    for name, tensor in _dictionary(path, "model", content["model"]).items():
+        yield path, name, tensor
+    if (generator := content.get("generator")) is not None:
+        for name, tensor in _dictionary(path, "generator", generator).items():
+            yield path, GENERATOR + name.removeprefix("0."), tensor
 
 
-def _is_name(key: object) -> bool:
-    return isinstance(key, str)
+def _tensors_beside(checkpoint: Checkpoint, path: Path) -> Iterator[tuple[Path, str, object]]:
+    begin, end = f"{path.stem}.", ".safetensors"
+    for file in checkpoint.names():
+        if file.startswith(begin) and file.endswith(end):
+            part = checkpoint.path(file)
+            try:
+                tensors = load_file(part)
+            except SafetensorError as error:
+                raise CheckpointError(f"{part}: {error}") from error
+            for name, tensor in tensors.items():
+                yield part, name, tensor

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.firefox import PREFIX, open_firefox
-from attendant_export.importers.opennmt_py_file import SUFFIX, is_opennmt_py
+from attendant_export.importers.opennmt_py_file import SUFFIX
 
 HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 """``OWNER/NAME``, or the name alone of an old model, such as ``bert-base-uncased``."""
@@ -14,7 +14,7 @@ HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     """The checkpoint in a folder or, if there is no such folder, of a model of Firefox or the hub.
 
-    A ``.pt`` file stands for its folder.
+    A ``.pt`` file is read as it is, with the tokenizer in its folder.
 
     Raises CheckpointError, and ValueError for a revision of a folder.
     """
@@ -24,7 +24,7 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     if source.startswith(PREFIX):
         return open_firefox(source, revision)
     if path.suffix == SUFFIX and path.is_file():
-        return _folder_of(path.absolute(), revision)
+        return _folder(path.absolute().parent, revision, path.name)
     if path.exists():
         raise CheckpointError(f"{source} is not a folder")
     if HUB_NAME.fullmatch(source):
@@ -35,19 +35,12 @@ def open_checkpoint(source: str, revision: str | None = None) -> Checkpoint:
     )
 
 
-def _folder(path: Path, revision: str | None) -> Checkpoint:
+def _folder(path: Path, revision: str | None, file: str = "") -> Checkpoint:
+    checkpoint = Checkpoint(path, file=file)
     if revision is not None:
-        raise ValueError(f"--revision is for models on the hub, but {path} is a folder")
-    return Checkpoint(path)
-
-
-def _folder_of(path: Path, revision: str | None) -> Checkpoint:
-    """The folder of a ``.pt`` file, which must be its only model."""
-    checkpoint = _folder(path.parent, revision)
-    if not is_opennmt_py(checkpoint):
-        raise CheckpointError(
-            f"{path} lies beside files of another model: put it and its tokenizer into a folder of "
-            "their own"
+        kind = "file" if file else "folder"
+        raise ValueError(
+            f"--revision is for models on the hub, but {checkpoint.location} is a {kind}"
         )
     return checkpoint
 

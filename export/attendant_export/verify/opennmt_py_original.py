@@ -38,30 +38,40 @@ def converted_translator(
         )
     if not is_installed():
         raise OriginalError("a comparison with the original needs ctranslate2: install it with pip")
-    from ctranslate2.converters import OpenNMTPyConverter
-
-    generator = {
-        n.removeprefix(GENERATOR): t for n, t in tensors.items() if n.startswith(GENERATOR)
-    }
-    content = {
-        "model": {name: t for name, t in tensors.items() if not name.startswith(GENERATOR)},
-        "generator": generator,
-        "vocab": {"src": list(tokens.source), "tgt": list(tokens.target)},
-        "opt": argparse.Namespace(
-            **{**options, "decoder_start_token": start, "self_attn_type": "scaled-dot"}
-        ),
-    }
+    content = file_content(tensors, {**options, "self_attn_type": "scaled-dot"}, tokens, start)
     with TemporaryDirectory() as folder:
-        whole, converted = Path(folder) / "model.pt", Path(folder) / "converted"
-        torch.save(content, whole)
-        try:
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                OpenNMTPyConverter(str(whole)).convert(str(converted))
-        except (KeyError, ValueError, RuntimeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise OriginalError(f"ctranslate2 cannot convert the checkpoint: {reason}") from error
+        converted = _converted(content, Path(folder))
         config = converted / "config.json"
         fields = json.loads(config.read_text(encoding="utf-8"))
         fields["layer_norm_epsilon"] = norm_epsilon
         config.write_text(json.dumps(fields), encoding="utf-8")
         return CTranslate2Translator(converted, tokens)
+
+
+def file_content(
+    tensors: Mapping[str, Tensor], options: Mapping[str, Any], tokens: FolderTokens, start: str
+) -> dict[str, Any]:
+    """The content of one file of OpenNMT-py with all tensors."""
+    model = {name: t for name, t in tensors.items() if not name.startswith(GENERATOR)}
+    generator = {n.removeprefix(GENERATOR): t for n, t in tensors.items() if n not in model}
+    return {
+        "model": model,
+        "generator": generator,
+        "vocab": {"src": list(tokens.source), "tgt": list(tokens.target)},
+        "opt": argparse.Namespace(**{**options, "decoder_start_token": start}),
+    }
+
+
+def _converted(content: Mapping[str, Any], folder: Path) -> Path:
+    """The folder in ``folder`` that the converter writes; raises OriginalError."""
+    from ctranslate2.converters import OpenNMTPyConverter
+
+    whole, converted = folder / "model.pt", folder / "converted"
+    torch.save(content, whole)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            OpenNMTPyConverter(str(whole)).convert(str(converted))
+    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise OriginalError(f"ctranslate2 cannot convert the checkpoint: {reason}") from error
+    return converted
