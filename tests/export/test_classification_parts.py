@@ -33,12 +33,7 @@ HEADS = st.builds(
     ClassificationHead,
     num_labels=st.integers(1, 5),
     pooling=st.sampled_from([POOLING_CLS, POOLING_MEAN]),
-    transform=st.builds(
-        Dense,
-        d_output=st.sampled_from([3, 16]),
-        has_bias=st.booleans(),
-        activation=st.sampled_from([0, *some.ACTIVATIONS]),
-    ),
+    transform=some.DENSE_LAYERS,
     has_norm=st.booleans(),
 )
 

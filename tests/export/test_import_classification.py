@@ -11,8 +11,6 @@ from attendant.v1.embedding_pb2 import (
 )
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
-from attendant_export.bundle.rebuild import _compare as compare_rebuilt
-from attendant_export.bundle.rebuild import _write_graphs as write_rebuilt
 from attendant_export.importers.checkpoint import CheckpointError, Config
 from attendant_export.importers.classification import read_classification
 from tokenizers import Tokenizer, processors
@@ -21,6 +19,7 @@ from tests.support.checkpoints import FAMILIES, change_json, write_json
 from tests.support.classifiers import write_classifier
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import import_
+from tests.support.rebuilds import rebuilt_alike
 
 transformers = pytest.importorskip("transformers")
 
@@ -71,16 +70,7 @@ def test_a_bundle_is_verified_by_its_scores(classifier, capsys):
 
 
 def test_the_graphs_of_a_classifier_can_be_rebuilt_from_its_weights(classifier, tmp_path):
-    _, bundle = classifier
-    manifest, rebuilt = read_manifest(bundle), tmp_path / "rebuilt"
-    rebuilt.mkdir()
-    for path in bundle.iterdir():
-        (rebuilt / path.name).write_bytes(path.read_bytes())
-    reference, parameters, _ = write_rebuilt(bundle, manifest, rebuilt)
-    for graph in bundle.glob("*.onnx"):
-        assert (rebuilt / graph.name).read_bytes() == graph.read_bytes()
-    manifest.parity.ClearField("precisions")
-    compare_rebuilt(rebuilt, manifest, reference, parameters)
+    manifest = rebuilt_alike(classifier[1], tmp_path)
     assert manifest.parity.precisions[0].max_label_score_difference < 1e-4
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
-from attendant_export.bundle.rebuild import _compare as compare_rebuilt
-from attendant_export.bundle.rebuild import _write_graphs as write_rebuilt
 
 from tests.support.checkpoints import change_json, write_json
 from tests.support.colbert_checkpoints import (
@@ -21,6 +19,7 @@ from tests.support.colbert_checkpoints import (
 )
 from tests.support.drawn_seeds import seeds
 from tests.support.imports import import_, read_encoder
+from tests.support.rebuilds import rebuilt_alike
 
 pytest.importorskip("transformers")
 
@@ -71,16 +70,7 @@ def test_a_bundle_is_verified_and_described_by_its_vectors_of_tokens(late, capsy
 
 
 def test_the_graphs_can_be_rebuilt_from_the_weights(late, tmp_path):
-    _, bundle = late
-    manifest, rebuilt = read_manifest(bundle), tmp_path / "rebuilt"
-    rebuilt.mkdir()
-    for path in bundle.iterdir():
-        (rebuilt / path.name).write_bytes(path.read_bytes())
-    reference, parameters, _ = write_rebuilt(bundle, manifest, rebuilt)
-    for graph in bundle.glob("*.onnx"):
-        assert (rebuilt / graph.name).read_bytes() == graph.read_bytes()
-    manifest.parity.ClearField("precisions")
-    compare_rebuilt(rebuilt, manifest, reference, parameters)
+    manifest = rebuilt_alike(late[1], tmp_path)
     assert manifest.parity.precisions[0].token_vectors.min_cosine >= 0.99999
 
 

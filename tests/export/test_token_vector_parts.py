@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from attendant.v1.architecture_pb2 import Architecture, Dense, TokenVectors
+from attendant.v1.architecture_pb2 import Architecture, TokenVectors
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.token_vectors import token_vectors
 from attendant_export.models import token_vectors as module
@@ -21,13 +21,7 @@ from tests.support.parts import (
     run_graph,
 )
 
-DENSE = st.builds(
-    Dense,
-    d_output=st.sampled_from([3, 16]),
-    has_bias=st.booleans(),
-    activation=st.sampled_from([0, *some.ACTIVATIONS]),
-)
-PARTS = st.builds(TokenVectors, dense_layers=st.lists(DENSE, min_size=1, max_size=2))
+PARTS = st.builds(TokenVectors, dense_layers=st.lists(some.DENSE_LAYERS, min_size=1, max_size=2))
 
 
 @some.random_parts

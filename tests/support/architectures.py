@@ -197,6 +197,14 @@ def heads(needs_transform: bool = False) -> st.SearchStrategy[Head]:
     )
 
 
+DENSE_LAYERS = st.builds(
+    Dense,
+    d_output=st.sampled_from([3, 16]),
+    has_bias=st.booleans(),
+    activation=st.sampled_from([0, *ACTIVATIONS]),
+)
+
+
 def text_vectors() -> st.SearchStrategy[TextVectors]:
     dense = st.builds(
         Dense,

@@ -89,7 +89,7 @@ class Layers(GraphBuilder):
 
     def vocabulary_bias(self, name: str, listed: str) -> str:
         """The fp32 parameter ``name`` (vocab), or its values of the token ids ``listed``."""
-        return self.chosen(self.weight(name, lambda: self.parameters[name]), listed)
+        return self.chosen(self.fp32_parameter(name), listed)
 
     def chosen(self, values: str, listed: str) -> str:
         """``values`` at the indices ``listed`` of the first dimension; all if ``listed`` is ""."""

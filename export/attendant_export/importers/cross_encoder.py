@@ -5,7 +5,6 @@ versions write no list of modules; the function is then in ``config.json``.
 """
 
 from dataclasses import replace
-from typing import Any
 
 from attendant.v1.bundle_pb2 import Classification
 
@@ -15,8 +14,9 @@ from attendant_export.importers.imported import ImportedEncoder
 from attendant_export.importers.prompts import SETTINGS, read_prompts
 from attendant_export.importers.sentence_transformers import (
     MODULES,
-    class_name,
+    Module,
     encoder_settings,
+    listed_modules,
 )
 
 ENCODER_SETTINGS = {
@@ -53,13 +53,9 @@ def with_cross_encoder_defaults(
 
 
 def _check_modules(checkpoint: Checkpoint) -> None:
-    entries: Any = checkpoint.json(MODULES)
-    try:
-        modules = [(class_name(entry["type"]), entry["path"]) for entry in entries]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{checkpoint.folder / MODULES} is no list of modules") from error
-    if modules != [("Transformer", "")]:
-        names = ", ".join(name for name, _ in modules)
+    modules = listed_modules(checkpoint)
+    if modules != [Module("Transformer", "")]:
+        names = ", ".join(module.name for module in modules)
         raise CheckpointError(
             f"{checkpoint.folder / MODULES}: the modules {names} are not supported for a "
             "classification head; supported: Transformer alone"
@@ -68,9 +64,7 @@ def _check_modules(checkpoint: Checkpoint) -> None:
 
 def _classification(found: Classification | None, checkpoint: Checkpoint) -> Classification | None:
     """The labels, with the function of scores that the settings state."""
-    if not checkpoint.has(SETTINGS):
-        return found
-    config = Config(checkpoint.folder / SETTINGS, checkpoint.json_object(SETTINGS))
+    config = checkpoint.options(SETTINGS)
     if "activation_fn" not in config:
         return found
     function = config.choice("activation_fn", FUNCTIONS)

@@ -22,9 +22,7 @@ class Prompts:
 
 def read_prompts(checkpoint: Checkpoint, tokenizer: Tokenizer) -> Prompts:
     """The prompts of a checkpoint; none if all are empty. Raises CheckpointError."""
-    if not checkpoint.has(SETTINGS):
-        return Prompts({})
-    config = Config(checkpoint.folder / SETTINGS, checkpoint.json_object(SETTINGS))
+    config = checkpoint.options(SETTINGS)
     texts, default = config.get("prompts", {}), config.get("default_prompt_name", "")
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise CheckpointError(f"{config.path}: prompts is {texts!r}, want texts by name")

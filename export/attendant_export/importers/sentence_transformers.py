@@ -166,12 +166,8 @@ def load_dense_layers(
 
 def read_modules(checkpoint: Checkpoint) -> list[Module]:
     """The modules, which are of a supported sequence. Raises CheckpointError."""
-    entries: Any = checkpoint.json(MODULES)
     path = checkpoint.folder / MODULES
-    try:
-        modules = [Module(class_name(entry["type"]), _path(entry["path"])) for entry in entries]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no list of modules") from error
+    modules = [Module(each.name, _path(each.path)) for each in listed_modules(checkpoint)]
     if not SEQUENCE.fullmatch(" ".join(module.name for module in modules)):
         names = ", ".join(module.name for module in modules)
         raise CheckpointError(
@@ -185,6 +181,15 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
     if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
         _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
     return modules
+
+
+def listed_modules(checkpoint: Checkpoint) -> list[Module]:
+    """The modules as the checkpoint lists them. Raises CheckpointError for another form."""
+    entries: Any = checkpoint.json(MODULES)
+    try:
+        return [Module(class_name(entry["type"]), entry["path"]) for entry in entries]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.folder / MODULES} is no list of modules") from error
 
 
 def check_folders(path: Path, modules: Sequence[Module]) -> None:

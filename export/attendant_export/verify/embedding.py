@@ -180,11 +180,7 @@ class EmbeddingVerifier:
             self._check_fp32(graphs, float(similar.min()), difference)
         parity = PrecisionParity(
             precision=precision,
-            embeddings=EmbeddingParity(
-                num_texts=len(self._texts),
-                min_cosine=float(similar[0].min()),
-                mean_cosine=float(similar[0].mean()),
-            ),
+            embeddings=agreement(similar[0], len(self._texts)),
         )
         if masked:
             parity.max_log_probability_difference = difference
@@ -255,6 +251,13 @@ def batched_difference(graphs: EmbeddingGraphs, masked: Sequence[MaskedText]) ->
         for found in (row[text.candidate_ids], best[: len(text.candidate_ids)]):
             differences.append(float(np.abs(np.log(found) - text.log_probabilities).max()))
     return largest(differences)
+
+
+def agreement(similar: FloatArray, num_texts: int) -> EmbeddingParity:
+    """The least and the mean of cosines."""
+    return EmbeddingParity(
+        num_texts=num_texts, min_cosine=float(similar.min()), mean_cosine=float(similar.mean())
+    )
 
 
 def cosines(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+from attendant.v1.bundle_pb2 import OriginalParity
 from torch import nn
 
 from attendant_export.models.text_vectors import Pooling, pool
@@ -20,6 +20,7 @@ from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
     FloatArray,
+    agreement,
     cosines,
 )
 from attendant_export.verify.graph_sessions import ParityError
@@ -167,7 +168,9 @@ def compare_with_original(
         names = [f"{pooling}_pooled"]
         found = np.concatenate([opened.run([ids], names)[0] for ids in texts.values()])
         similar = _cosines("vectors", found, vectors)
-        parity.vectors.add(precision=precision).embeddings.CopyFrom(_agreement(similar))
+        parity.vectors.add(precision=precision).embeddings.CopyFrom(
+            agreement(similar, len(similar))
+        )
     if (fp32 := graphs.get("fp32")) is None:
         check_vectors(parity)
         return parity
@@ -216,12 +219,6 @@ def _cosines(name: str, ours: FloatArray, theirs: FloatArray) -> FloatArray:
     if ours.shape != theirs.shape:
         raise ParityError(f"{name} of {IMPLEMENTATION} are {theirs.shape}, not {ours.shape}")
     return cosines(ours, theirs)
-
-
-def _agreement(similar: FloatArray) -> EmbeddingParity:
-    return EmbeddingParity(
-        num_texts=len(similar), min_cosine=float(similar.min()), mean_cosine=float(similar.mean())
-    )
 
 
 def check_vectors(parity: OriginalParity) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from attendant.v1.bundle_pb2 import EmbeddingParity, OriginalParity
+from attendant.v1.bundle_pb2 import OriginalParity
 
 from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
     FloatArray,
+    agreement,
     cosines,
 )
 from attendant_export.verify.graph_sessions import ParityError
@@ -116,13 +117,7 @@ def compare_static(
                 f"vectors of {original.implementation} are {expected.shape}, not {found.shape}"
             )
         similar = cosines(found, expected)
-        parity.vectors.add(precision=precision).embeddings.CopyFrom(
-            EmbeddingParity(
-                num_texts=len(texts),
-                min_cosine=float(similar.min()),
-                mean_cosine=float(similar.mean()),
-            )
-        )
+        parity.vectors.add(precision=precision).embeddings.CopyFrom(agreement(similar, len(texts)))
         if precision == "fp32":
             _check_fp32(original, similar, found, expected)
     check_vectors(parity)

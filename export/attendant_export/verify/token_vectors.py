@@ -13,6 +13,7 @@ from attendant_export.verify.embedding import (
     MIN_FP32_COSINE,
     EmbeddingGraphs,
     FloatArray,
+    agreement,
     cosines,
 )
 from attendant_export.verify.graph_sessions import ParityError
@@ -97,6 +98,4 @@ def compare_token_vectors(
 def _agreement(found: Sequence[FloatArray], expected: Sequence[FloatArray]) -> EmbeddingParity:
     """Cosines over all tokens of all texts."""
     similar = np.concatenate([cosines(*pair) for pair in zip(found, expected, strict=True)])
-    return EmbeddingParity(
-        num_texts=len(found), min_cosine=float(similar.min()), mean_cosine=float(similar.mean())
-    )
+    return agreement(similar, len(found))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import nlargest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +22,9 @@ from attendant_server.application.tokenization import (
     tokenize,
 )
 from attendant_server.application.validation import TEXTS, RequestLimits, check_range
-from attendant_server.engine.calls import EmbedCall
+from attendant_server.engine.calls import LABEL_SCORES, EmbedCall
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
 
-LABEL_SCORES = "label_scores"
 SCORE_BYTES = 16
 """Size of one label in an answer without its name, at most."""
 
@@ -84,8 +82,8 @@ class Classifier:
         description = model.description
         function = ScoreFunction.IDENTITY if request.raw_scores else description.score_function
         size = len(request.texts) * top_k
-        num_bytes = len(request.texts) * _most_bytes(description.labels, top_k)
-        self._limits.check_response("texts", num_bytes)
+        label_bytes = SCORE_BYTES * top_k + sum(description.label_bytes[:top_k])
+        self._limits.check_response("texts", len(request.texts) * label_bytes)
         tokenization = tokenization_options(
             model.source_tokenizer, description.max_tokens, request.truncation
         )
@@ -135,11 +133,6 @@ class Classifier:
             raise ModelWithoutHead(f"{description.key} has no classification head")
         num_labels = len(description.labels)
         return model, num_labels if request.top_k is None else min(request.top_k, num_labels)
-
-
-def _most_bytes(labels: Sequence[str], top_k: int) -> int:
-    """Approximate size of the ``top_k`` longest labels with their scores in an answer."""
-    return sum(nlargest(top_k, (SCORE_BYTES + len(label.encode()) for label in labels)))
 
 
 def _texts_to_read(request: ClassificationRequest) -> Sequence[str | TextPair]:

@@ -135,3 +135,8 @@ class ModelDescription:
     def key(self) -> str:
         """The full name of the model: ``name/version``."""
         return f"{self.name}/{self.version}"
+
+    @cached_property
+    def label_bytes(self) -> list[int]:
+        """The sizes of the labels in UTF-8, largest first."""
+        return sorted((len(label.encode()) for label in self.labels), reverse=True)

@@ -28,6 +28,8 @@ def is_cancelled_by_deadline(seconds_left: float | None) -> bool:
 
 TOKEN_VECTORS = "token_vectors"
 """The output of an embedding model with vectors for late interaction."""
+LABEL_SCORES = "label_scores"
+"""The output of an embedding model with the scores of labels."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from attendant_manifest.sizes import num_layers
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
-from attendant_server.engine.calls import MaskCandidates, TokenIds
+from attendant_server.engine.calls import LABEL_SCORES, MaskCandidates, TokenIds
 from attendant_server.runtime.model_graphs import (
     MAX_TRIAL_TOKENS,
     NUM_TRIAL_TOKENS,
@@ -70,7 +70,7 @@ class OnnxEmbeddingModel:
         """Run each graph, also with the longest text; raises ValueError if one cannot run."""
         with trial_run("embedder"):
             found = self.embed([[self._pad_id]], outputs)
-            hidden, scores = found[self._last_hidden], found.get("label_scores")
+            hidden, scores = found[self._last_hidden], found.get(LABEL_SCORES)
         with trial_run("embedder", "classification.labels"):
             if scores is not None and scores.shape[1] != self._num_labels:
                 raise ValueError(f"it scores {scores.shape[1]} labels, not {self._num_labels}")

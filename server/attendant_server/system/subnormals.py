@@ -29,12 +29,10 @@ _REGISTERS = {
 
 def flush_subnormals() -> None:
     """Flush subnormal floats of the calling thread to zero, if the system can set that."""
-    register = _REGISTERS.get(platform.machine())
-    library = _library()
+    register, library = _REGISTERS.get(platform.machine()), _library()
     if register is None or library is None:
         return
-    environment = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
-    library.fegetenv(environment)
+    environment = _environment(library)
     flags = ctypes.c_uint32.from_buffer(environment, register.offset_bytes)
     flags.value |= register.flush
     library.fesetenv(environment)
@@ -47,12 +45,18 @@ def kept_float_environment() -> Iterator[None]:
     if library is None:
         yield
         return
-    environment = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
-    library.fegetenv(environment)
+    environment = _environment(library)
     try:
         yield
     finally:
         library.fesetenv(environment)
+
+
+def _environment(library: ctypes.CDLL) -> "ctypes.Array[ctypes.c_char]":
+    """The floating-point environment of the calling thread."""
+    environment = ctypes.create_string_buffer(ENVIRONMENT_BYTES)
+    library.fegetenv(environment)
+    return environment
 
 
 def _library() -> ctypes.CDLL | None:
