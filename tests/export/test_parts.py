@@ -146,8 +146,14 @@ def test_head(data, d_model, epsilon, has_list, seed):
 
     def build(g: Layers) -> None:
         inputs = g.input("x", np.float32, "rows", d_model)
-        chosen = g.constant(listed) if has_list else ""
-        found = graph_head.vocabulary_scores(g, part, "h", inputs, "table", epsilon, chosen)
+        arguments = (g, part, "h", inputs, "table", epsilon)
+        if has_list:
+            chosen = g.constant(listed)
+            found = graph_head.listed_scores(*arguments, chosen)
+            bias = graph_head.listed_bias(g, part, "h", chosen)
+            found = g.op("Add", found, bias) if bias else found
+        else:
+            found = graph_head.vocabulary_scores(*arguments)
         g.output("found", found, np.float32, "rows", len(listed))
 
     parameters = named(module, "h") | {"table": table.numpy()}

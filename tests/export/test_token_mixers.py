@@ -8,7 +8,7 @@ from attendant_export.graphs import attention as graph_attention
 from attendant_export.graphs import ssru as graph_ssru
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
-from attendant_export.models.attention import MultiHeadAttention
+from attendant_export.models.attention import MultiHeadAttention, projection_widths
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.relative_positions import RelativePositions, relative_positions
 from attendant_export.models.shapes import transformer
@@ -45,8 +45,9 @@ def test_attention_of_whole_texts(d_model, part, seed):
         lengths = g.input("lengths", np.int64, 3)
         batch = g.integers(*SHAPE)
         positions = TextPositions(g, batch)
+        projected = g.split_into(fused, projection_widths(part), axis=1)
         weighted = graph_attention.attend_sequence(
-            g, part, fused, batch, lengths, positions=positions
+            g, part, projected, batch, lengths, positions=positions
         )
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
 
@@ -71,7 +72,8 @@ def test_local_attention_of_texts_of_one_and_of_several_blocks(window, is_causal
         fused = g.linear(g.input("x", np.float32, "rows", 8), "a.query_key_value")
         batch = g.input("batch", np.int64, 2)
         inputs = (g.input("lengths", np.int64, 4), "", TextPositions(g, batch))
-        weighted = graph_attention.attend_sequence(g, part, fused, batch, *inputs)
+        projected = g.split_into(fused, projection_widths(part), axis=1)
+        weighted = graph_attention.attend_sequence(g, part, projected, batch, *inputs)
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", 8)
 
     with torch.inference_mode():
@@ -95,7 +97,9 @@ def test_attention_with_relative_positions(d_model, part, relative, seed):
         lengths, batch = g.input("lengths", np.int64, 3), g.integers(*SHAPE)
         bias = graph_attention.relative_bias(g, stack, "r", batch)
         positions = TextPositions(g, batch)
-        weighted = graph_attention.attend_sequence(g, part, fused, batch, lengths, bias, positions)
+        projected = g.split_into(fused, projection_widths(part), axis=1)
+        inputs = (projected, batch, lengths, bias, positions)
+        weighted = graph_attention.attend_sequence(g, part, *inputs)
         g.output("found", g.linear(weighted, "a.output"), np.float32, "rows", d_model)
 
     mask = torch.from_numpy(IS_REAL)[:, None, None, :]

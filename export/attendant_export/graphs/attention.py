@@ -3,6 +3,7 @@
 The counterpart of `models.attention`. `stack` adds the linear layers before and after it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,22 +60,21 @@ def inner_width(part: Attention) -> int:
 def attend_sequence(
     g: Layers,
     part: Attention,
-    query_key_value: str,
+    query_key_value: Sequence[str],
     batch: str,
     lengths: str = "",
     bias: str = "",
     positions: TextPositions | None = None,
 ) -> str:
-    """Self-attention of whole texts: (rows, fused) to (rows, inner).
+    """Self-attention of whole texts: queries, keys and values (rows, width) to (rows, inner).
 
-    The fused width is that of the heads of queries, keys and values. ``batch`` holds the shape
-    (batch, length) of the texts. ``lengths`` (batch) masks the padding; causal attention needs no
-    mask. ``bias`` (1, heads, length, length) is added to the scores. ``positions`` are needed for
-    rotary positions, local attention, and causal attention of long texts in little memory.
+    ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
+    causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
+    ``positions`` are needed for rotary positions, local attention, and causal attention of long
+    texts in little memory.
     """
     assert positions or not (part.window or part.HasField("rotary_positions"))
-    fused = g.by_text(query_key_value, batch)  # (batch, length, fused)
-    query, keys, values = g.split_into(fused, projection_widths(part), axis=2)
+    query, keys, values = (g.by_text(x, batch) for x in query_key_value)  # (batch, length, width)
     key_heads = num_key_value_heads(part)
     if positions is not None:
         query = positions.rotate(part, query, part.num_heads)

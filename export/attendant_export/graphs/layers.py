@@ -77,23 +77,21 @@ class Layers(GraphBuilder):
         vectors = self.op("Gather", self.parameter(table), token_ids)
         return vectors if factor == 1 else self.op("Mul", vectors, self.scalar(factor))
 
-    def vocabulary_products(self, x: str, table: str, listed: str = "", bias: str = "") -> str:
+    def vocabulary_products(self, x: str, table: str, bias: str = "") -> str:
         """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
-        ``bias`` names a parameter (vocab) to add. With ``listed``, only products with the rows of
-        these token ids: (rows, listed).
+        ``bias`` names a parameter (vocab) to add.
         """
-        embeddings = self.chosen(self.parameter(table), listed)
-        products = self.fp32(self.op("Gemm", x, embeddings, transB=1))
-        return self.op("Add", products, self.vocabulary_bias(bias, listed)) if bias else products
+        products = self.fp32(self.op("Gemm", x, self.parameter(table), transB=1))
+        return self.op("Add", products, self.fp32_parameter(bias)) if bias else products
 
-    def vocabulary_bias(self, name: str, listed: str) -> str:
-        """The fp32 parameter ``name`` (vocab), or its values of the token ids ``listed``."""
-        return self.chosen(self.fp32_parameter(name), listed)
+    def listed_products(self, x: str, table: str, listed: str) -> str:
+        """Products of ``x`` (rows, d_model) with some rows of a table: fp32 (rows, listed).
 
-    def chosen(self, values: str, listed: str) -> str:
-        """``values`` at the indices ``listed`` of the first dimension; all if ``listed`` is ""."""
-        return self.op("Gather", values, listed) if listed else values
+        ``listed`` holds the numbers of these rows.
+        """
+        embeddings = self.op("Gather", self.parameter(table), listed)
+        return self.fp32(self.op("Gemm", x, embeddings, transB=1))
 
     def top_k(self, x: str, k: str, width: int) -> tuple[str, str]:
         """Values and indices (rows, k) of the ``k`` largest of each row of ``x`` (rows, width).

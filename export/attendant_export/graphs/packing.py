@@ -6,6 +6,7 @@ from attendant.v1.architecture_pb2 import Attention
 from attendant_export.graphs.attention import attend_sequence
 from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.text_positions import TextPositions
+from attendant_export.models.attention import projection_widths
 
 
 class Packing:
@@ -24,6 +25,7 @@ class Packing:
         counts = g.op("CumSum", g.cast(is_real, np.int64), g.integer(0))  # (padded)
         # Each text has at least one real token first, so no index is -1.
         self._origins = g.op("Sub", counts, g.integer(1))
+        self._thirds: list[str] = []
 
     def pack(self, x: str) -> str:
         """The real tokens of ``x`` (padded, ...): (packed, ...)."""
@@ -44,7 +46,24 @@ class Packing:
 
         ``bias`` is that of `attend_sequence`.
         """
-        padded = self.pad(query_key_value)
+        padded = self._pad_projections(part, query_key_value)
         inputs = (padded, self._batch, self._lengths, bias, self._positions)
         weighted = attend_sequence(self._g, part, *inputs)
         return self.pack(weighted)
+
+    def _pad_projections(self, part: Attention, query_key_value: str) -> list[str]:
+        """Queries, keys and values (padded, width) of (packed, fused)."""
+        g, widths = self._g, projection_widths(part)
+        if len(set(widths)) > 1:
+            return g.split_into(self.pad(query_key_value), widths, axis=1)
+        # One copy instead of two: the parts of a row are neighbouring rows of a third of the width.
+        thirds = g.rows(query_key_value, widths[0])
+        return [g.op("Gather", thirds, rows) for rows in self._rows_of_thirds()]
+
+    def _rows_of_thirds(self) -> list[str]:
+        """Of each padded row, the numbers of its thirds in (3 packed) rows."""
+        if not self._thirds:
+            g = self._g
+            first = g.op("Mul", self._origins, g.integer(3))
+            self._thirds = [first, *(g.op("Add", first, g.integer(i)) for i in (1, 2))]
+        return self._thirds

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
+from onnx import TensorProto
 
 from attendant_export.graphs.builder import (
     MICROSOFT,
@@ -144,25 +145,46 @@ class Int8Layers(Layers):
         scale = self.op("Mul", self.op("Gather", scales, token_ids), self.scalar(factor))
         return self.op("DequantizeLinear", self.op("Gather", values, token_ids), scale, axis=0)
 
-    def vocabulary_products(self, x: str, table: str, listed: str = "", bias: str = "") -> str:
+    def vocabulary_products(self, x: str, table: str, bias: str = "") -> str:
         """Products of ``x`` (rows, d_model) with all rows of a table: fp32 (rows, vocab).
 
-        ``bias`` names a parameter (vocab) to add. With ``listed``, only products with the rows of
-        these token ids: (rows, listed).
+        ``bias`` names a parameter (vocab) to add.
         """
-        values, scales = (self.chosen(each, listed) for each in self._weight(table))
-        fixed = table.removesuffix(".weight") + INPUT_SCALE
-        if fixed in self.parameters:
-            added = self.vocabulary_bias(bias, listed) if bias else ""
-            return self._fixed_product(x, fixed, self.op("Transpose", values), scales, added)
-        rows = self._quantize_rows(x)
+        values, scales = self._weight(table)
         # ONNX Runtime transposes constants at load time, so the file needs only one table.
         columns = self.op("Transpose", values)
+        fixed = _fixed_input_scale(table)
+        if fixed in self.parameters:
+            added = self.fp32_parameter(bias) if bias else ""
+            return self._fixed_product(x, fixed, columns, scales, added)
+        rows = self._quantize_rows(x)
         # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
         # few rows, a separate multiplication is faster.
         scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
         products = self.op("Mul", scaled_columns, rows.scales)
-        return self.op("Add", products, self.vocabulary_bias(bias, listed)) if bias else products
+        return self.op("Add", products, self.fp32_parameter(bias)) if bias else products
+
+    def listed_products(self, x: str, table: str, listed: str) -> str:
+        """Products of ``x`` (rows, d_model) with some rows of a table: fp32 (rows, listed).
+
+        ``listed`` holds the numbers of these rows.
+        """
+        # The kernel reorders its right factor in each run, and takes only unsigned left factors.
+        # So the table, which is larger, is on the left. It becomes unsigned at load time.
+        values, scales = self._weight(table)
+        flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
+        unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
+        fixed = _fixed_input_scale(table)
+        row_scales = (
+            self.parameter(fixed) if fixed in self.parameters else self._row_scales(x)[1]
+        )  # scalar, or (rows)
+        signed = self.op("QuantizeLinear", x, row_scales, axis=0, output_dtype=TensorProto.INT8)
+        sums = self.op(
+            *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
+            *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),
+            domain=MICROSOFT,
+        )  # (listed, rows)
+        return self.op("Mul", self.op("Transpose", sums), self.op("Gather", scales, listed))
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
@@ -231,14 +253,18 @@ class Int8Layers(Layers):
 
     def _quantize(self, x: str) -> _Rows:
         # A row of zeros has scale 0, so its products are 0 for any bytes.
-        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
-        flat = self.op("Squeeze", scales, self.integers(1))
+        scales, flat = self._row_scales(x)
         if not self._zero_points:
             # All quantized values of a graph have the same number of rows.
             zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
             self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
+
+    def _row_scales(self, x: str) -> tuple[str, str]:
+        """The scale of each row of ``x``, which may be negative: (rows, 1), and (rows)."""
+        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
+        return scales, self.op("Squeeze", scales, self.integers(1))
 
     def _rectify(self, x: str) -> _Rows:
         """Quantize the rows of ``x`` with negative values replaced by 0."""
@@ -250,3 +276,8 @@ class Int8Layers(Layers):
     def _largest(self, x: str) -> str:
         """The largest value of each row of ``x``: (rows, 1)."""
         return self.op("ReduceMax", x, self.integers(-1))
+
+
+def _fixed_input_scale(table: str) -> str:
+    """The name of the fixed scale of what is multiplied with a table of embeddings."""
+    return table.removesuffix(".weight") + INPUT_SCALE

@@ -15,7 +15,11 @@ from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import WIDTH_UNIT, Layers
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import RowState, StepInterface
-from attendant_export.graphs.translation import target_scores
+from attendant_export.graphs.translation import (
+    listed_target_bias,
+    listed_target_scores,
+    target_scores,
+)
 from attendant_export.models.stack import each_layer
 
 NUM_GREEDY_TOKENS = 2
@@ -158,6 +162,9 @@ class _Choice:
         self._g, self._architecture, self._listed, self._mask = g, architecture, "", ""
         if has_shortlist:
             self._listed, self._mask = self._padded(*interface.shortlist())
+            bias = listed_target_bias(g, architecture, self._listed)
+            # Added once in a run, not for each of its tokens.
+            self._mask = g.op("Add", self._mask, bias) if bias else self._mask
 
     def _padded(self, listed: str, may_use: str) -> tuple[str, str]:
         """The shortlist (listed), and an fp32 mask (rows, listed) of 0 and minus infinity.
@@ -178,9 +185,11 @@ class _Choice:
         ``x`` is (rows, d_model). ``bias`` holds the indices and values of token biases.
         """
         g = self._g
-        scores = target_scores(g, self._architecture, x, self._listed)  # (rows, vocab or listed)
         if self._listed:
-            scores = g.op("Add", scores, self._mask)
+            scores = listed_target_scores(g, self._architecture, x, self._listed)
+            scores = g.op("Add", scores, self._mask)  # (rows, listed)
+        else:
+            scores = target_scores(g, self._architecture, x)  # (rows, vocab)
         # Added after the softmax, so that the other tokens keep their probabilities.
         log_p = g.op("ScatterND", g.op("LogSoftmax", scores), *bias, reduction="add")
         if not self._listed:

@@ -26,6 +26,7 @@ from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.parameters import KEYS_VALUES, SHORTLIST_TABLES
 from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.step_interface import SHORTLIST, source_names
+from attendant_export.models.attention import projection_widths
 from attendant_export.models.stack import each_layer
 
 
@@ -94,7 +95,8 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
 
     def attend(_: int, part: Attention, query_key_value: str) -> str:
         # Padding is on the right, so causal attention ignores it.
-        return attend_sequence(g, part, query_key_value, batch, bias=bias)
+        projected = g.split_into(query_key_value, projection_widths(part), axis=1)
+        return attend_sequence(g, part, projected, batch, bias=bias)
 
     def attend_source(layer: int, part: Attention, query: str) -> str:
         keys, values = (
@@ -117,11 +119,22 @@ def build_scorer(g: Layers, architecture: Architecture) -> None:
     g.output("log_probabilities", result, np.float32, "batch", "target")
 
 
-def target_scores(g: Layers, architecture: Architecture, x: str, listed: str = "") -> str:
-    """Last hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab).
+def target_scores(g: Layers, architecture: Architecture, x: str) -> str:
+    """Last hidden states (rows, d_model) to fp32 scores of the vocabulary (rows, vocab)."""
+    return head.vocabulary_scores(g, architecture.head, "head", x, *_table(architecture))
 
-    With ``listed``, only the scores of these token ids: (rows, listed).
-    """
+
+def listed_target_scores(g: Layers, architecture: Architecture, x: str, listed: str) -> str:
+    """`target_scores` of the token ids ``listed`` alone, without the bias: (rows, listed)."""
+    return head.listed_scores(g, architecture.head, "head", x, *_table(architecture), listed)
+
+
+def listed_target_bias(g: Layers, architecture: Architecture, listed: str) -> str:
+    """The bias (listed) of the scores of the token ids ``listed``, or ""."""
+    return head.listed_bias(g, architecture.head, "head", listed)
+
+
+def _table(architecture: Architecture) -> tuple[str, float]:
+    """The parameter of target embeddings, and the epsilon of norms."""
     table = f"{target_embeddings(architecture).names.tokens}.weight"
-    epsilon = architecture.decoder.norm_epsilon
-    return head.vocabulary_scores(g, architecture.head, "head", x, table, epsilon, listed)
+    return table, architecture.decoder.norm_epsilon
