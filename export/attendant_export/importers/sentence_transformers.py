@@ -172,7 +172,8 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
         names = ", ".join(module.name for module in modules)
         raise CheckpointError(
             f"{path}: the modules {names} are not supported; supported: Transformer, Pooling "
-            f"or {STATIC}, then any number of Dense, and Normalize or no more"
+            f"or {STATIC}, then any number of Dense, and Normalize or no more; or MLMTransformer, "
+            "SpladePooling"
         )
     first = modules[0]
     if first.path != "" and first.name != STATIC:
