@@ -39,8 +39,8 @@ def draw_checkpoint(folder: Path, family: str, seed: int, has_head: bool | None 
         kinds = ("full_attention", "sliding_attention")
         config.layer_types = [draw.choice(kinds) for _ in range(config.num_hidden_layers)]
         config.local_attention = draw.choice((8, 16, 40))
-    kinds = transformers.AutoModel, transformers.AutoModelForMaskedLM
-    kind = draw.choice(kinds) if has_head is None else kinds[has_head]
+    classes = transformers.AutoModel, transformers.AutoModelForMaskedLM
+    kind = draw.choice(classes) if has_head is None else classes[has_head]
     torch.manual_seed(seed)
     model = kind.from_config(config)
     with torch.no_grad():
