@@ -138,7 +138,14 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "no_repeat_ngram_size",
             "min_output_tokens",
         },
-        "embedding": {"pooling", "normalize", "prompts", "default_prompt", "num_prompt_tokens"},
+        "embedding": {
+            "pooling",
+            "normalize",
+            "prompts",
+            "default_prompt",
+            "num_prompt_tokens",
+            "max_active_dims",
+        },
         "text_normalization": set[str](),
     }
     for name, fields in applied.items():

@@ -7,6 +7,7 @@ from attendant.v1 import bundle_pb2
 from attendant_manifest.sizes import (
     embedding_sizes,
     num_layers,
+    sparse_dimension,
     text_dimension,
     token_dimension,
     translation_sizes,
@@ -56,6 +57,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         d_model=architecture.d_model,
         text_dimension=text_dimension(architecture),
         token_dimension=token_dimension(architecture),
+        sparse_dimension=sparse_dimension(architecture),
+        default_max_active_dims=manifest.embedding.max_active_dims,
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
         mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,

@@ -275,6 +275,23 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
         response = embedding_pb2.ClassifyResponse(results=results, model="vectors/1")
         return self._script.answer(request, response, context)
 
+    def EmbedSparse(self, request, context):
+        """Weighs the letters "a" (token 0) to "c" of a text by their number."""
+        results = []
+        for text in request.texts:
+            counts = {i: text.count(letter) for i, letter in enumerate("abc")}
+            ids = [i for i in counts if counts[i]][: request.max_active_dims or 3]
+            result = embedding_pb2.EmbedSparseResult(
+                token_ids=ids,
+                weights=[counts[i] for i in ids],
+                tokens=["abc"[i] for i in ids if request.include_tokens],
+                num_tokens=len(text),
+            )
+            failed = embedding_pb2.EmbedSparseResult(error=EMPTY)
+            results.append(result if text.strip() else failed)
+        response = embedding_pb2.EmbedSparseResponse(results=results, model="vectors/1")
+        return self._script.answer(request, response, context)
+
 
 class Librarian(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, script: Script) -> None:

@@ -152,6 +152,16 @@ def test_classify_reads_pairs(attendant):
     assert '"labels": [{"label": "a", "score": 2.0}, {"label": "b", "score": 1.0}]' in out
 
 
+def test_embed_sparse_prints_the_greatest_weights_first(attendant):
+    code, out, _ = attendant("embed-sparse", "abb", "c")
+    assert (code, out) == (0, "2.0000\tb\n1.0000\ta\n\n1.0000\tc\n")
+    code, out, _ = attendant("embed-sparse", "--max-active-dims", "1", "--json", "abb")
+    assert out.startswith('{"token_ids": [0], "weights": [1.0], "tokens": ["a"], "num_tokens": 3')
+    code, out, err = attendant("embed-sparse", "a", " ")
+    assert (code, out) == (1, "1.0000\ta\n\n\n")
+    assert "text 2: " in err
+
+
 def test_fill_prints_candidates_with_a_blank_line_between_masks(attendant):
     code, out, _ = attendant("fill", "[MASK] [MASK]", "--top-k", "2")
     block = "0.5000\tword1\n0.2500\tword2\n"

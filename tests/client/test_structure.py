@@ -22,6 +22,7 @@ from attendant_client import (
     TranslationStream,
     errors,
     messages,
+    sparse_vectors,
 )
 from attendant_client.connection import channel_options
 from grpc_health.v1 import health_pb2
@@ -29,6 +30,7 @@ from grpc_health.v1 import health_pb2
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
 MODULES |= {"messages", "options", "parsing", "results", "retries", "streams"}
+MODULES |= {"asyncio_embedding", "embedding", "sparse_vectors"}
 
 
 def public_methods(cls):
@@ -56,7 +58,9 @@ def described_methods(cls):
 
 def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
-    assert visible - MODULES - {"__main__", "commands", "model_page"} == set(PUBLIC_NAMES)
+    assert visible - MODULES - {"__main__", "commands", "model_page", "printing"} == set(
+        PUBLIC_NAMES
+    )
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)
@@ -111,6 +115,7 @@ def test_every_rpc_of_the_contract_has_a_call():
         messages.embed_tokens([]),
         messages.fill_mask([]),
         messages.classify([]),
+        sparse_vectors.embed_sparse([]),
         messages.tokenize([]),
         messages.list_models(),
         messages.get_model(""),

@@ -87,6 +87,12 @@ def classify(name: str, texts: Iterable[str], model: str = "", **fields: Any) ->
     return Call(f"Classify: {name}", "attendant.v1.EmbeddingService/Classify", request)
 
 
+def embed_sparse(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """An EmbedSparse call."""
+    request = embedding_pb2.EmbedSparseRequest(model=model, texts=texts, **fields)
+    return Call(f"EmbedSparse: {name}", "attendant.v1.EmbeddingService/EmbedSparse", request)
+
+
 def list_models() -> Call:
     """The ListModels call."""
     method = "attendant.v1.ModelService/ListModels"

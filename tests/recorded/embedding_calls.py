@@ -10,7 +10,7 @@ from attendant.v1.embedding_pb2 import (
 )
 from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_RIGHT
 
-from tests.recorded.call import Call, classify, embed, embed_tokens, fill_mask
+from tests.recorded.call import Call, classify, embed, embed_sparse, embed_tokens, fill_mask
 from tests.recorded.texts import BLANK, LONG, ODD, UNCUT_WORD
 from tests.recorded.translation_calls import TRUNCATIONS
 
@@ -126,3 +126,15 @@ def classify_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     for top_k in (0, 101):
         yield classify(f"top {top_k}", first, model, top_k=top_k)
     yield classify("no texts", [], model)
+
+
+def embed_sparse_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Vectors with all options, and bad requests."""
+    long = " ".join([*texts, *texts])
+    few = {"max_active_dims": 8, "include_tokens": True}
+    yield embed_sparse("all weights of a text", texts[:1], model)
+    yield embed_sparse("the greatest weights of several texts", [*texts, ""], **few)
+    for name, truncation in TRUNCATIONS.items():
+        yield embed_sparse(f"truncation {name}", [long], model, truncation=truncation, **few)
+    yield embed_sparse("no weights", texts, model, max_active_dims=0)
+    yield embed_sparse("no texts", [], model)

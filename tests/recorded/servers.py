@@ -11,6 +11,7 @@ from tests.recorded.call import Call, embed, embed_tokens, fill_mask, get_model,
 from tests.recorded.embedding_calls import (
     classify_calls,
     embed_calls,
+    embed_sparse_calls,
     embed_tokens_calls,
     fill_mask_calls,
 )
@@ -47,6 +48,7 @@ ROOT = Path(__file__).parents[2]
 BUILT_IN_BUNDLES = ROOT / "bundles"
 TINY_BUNDLES = ROOT / "tests/data/manifest-1"
 CLASSIFIER_BUNDLES = ROOT / "tests/recorded/classifiers"
+SPLADE_BUNDLES = ROOT / "tests/recorded/splade"
 FP32_BUNDLES = ROOT / "tests/recorded/bundles"
 """Tiny bundles in fp32 and with shortlists, which the other bundles lack."""
 BOUNDS = {"int8": 0.02, "fp16": 0.01, "fp32": 1e-4}
@@ -206,6 +208,16 @@ SERVERS = (
             *classify_calls("tiny-classifier", TINY_ENGLISH),
             get_model("tiny-classifier", "tiny-classifier"),
             embed("several texts", TINY_ENGLISH, "tiny-classifier"),
+        ),
+        precision="fp32",
+    ),
+    RecordedServer(
+        "tiny-splade",
+        lambda _: SPLADE_BUNDLES,
+        (
+            *embed_sparse_calls("tiny-splade", TINY_ENGLISH),
+            get_model("tiny-splade", "tiny-splade"),
+            fill_mask("a model without this head", [TINY_MASK], "tiny-splade"),
         ),
         precision="fp32",
     ),

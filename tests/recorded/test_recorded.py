@@ -22,7 +22,9 @@ HERE = {"processor": {"name": "one"}, "packages": {"onnxruntime": "1", "numpy": 
 ELSEWHERE = {**HERE, "processor": {"name": "another"}}
 BOUND = 0.01
 WITH_VERSION_1 = [
-    server for server in SERVERS if not server.name.startswith(("built-in", "tiny-classifier"))
+    server
+    for server in SERVERS
+    if not server.name.startswith(("built-in", "tiny-classifier", "tiny-splade"))
 ]
 """The servers of bundles with manifests of version 1."""
 CALLS = [call for server in SERVERS for call in server.calls]

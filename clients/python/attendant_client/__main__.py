@@ -127,6 +127,13 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
         "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
     )
 
+    sparse = _add(subparsers, "embed-sparse", commands.embed_sparse, "print weights of tokens")
+    _add_texts(sparse)
+    _add_truncation(sparse)
+    sparse.add_argument(
+        "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
+    )
+
 
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     tokenize = _add(subparsers, "tokenize", commands.tokenize, "show the tokens of texts")

@@ -5,11 +5,12 @@ Sends calls and waits for their answers; `messages` builds the requests and pars
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar, Unpack, overload
+from typing import Self, TypeVar, Unpack, overload
 
 import grpc
 
 from attendant_client import messages, results
+from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import (
@@ -22,12 +23,8 @@ from attendant_client.connection import (
 from attendant_client.errors import call_error
 from attendant_client.messages import Call
 from attendant_client.options import (
-    ClassifyOptions,
-    EmbedOptions,
-    Errors,
     ScoreOptions,
     StreamOptions,
-    TextOptions,
     TokenizeOptions,
     TranslateOptions,
 )
@@ -36,7 +33,7 @@ from attendant_client.retries import RetryPolicy
 Result = TypeVar("Result")
 
 
-class AsyncClient:
+class AsyncClient(AsyncEmbeddingCalls):
     """A connection to one server for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:
@@ -140,146 +137,6 @@ class AsyncClient:
         """Return the model's log-probabilities of (source, translation) pairs."""
         call = messages.score(pairs, length_penalty=length_penalty, **options)
         return await self._call(call, timeout_seconds)
-
-    @overload
-    async def embed(
-        self,
-        texts: str | Sequence[str],
-        *,
-        errors: Literal["raise"] = "raise",
-        timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> results.FloatArray: ...
-    @overload
-    async def embed(
-        self,
-        texts: str | Sequence[str],
-        *,
-        errors: Literal["return"],
-        timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> results.Embeddings: ...
-    async def embed(
-        self,
-        texts: str | Sequence[str],
-        *,
-        errors: Errors = "raise",
-        timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> results.FloatArray | results.Embeddings:
-        """Return float32 vectors, shape (texts, dimension), or (dimension,) for one string.
-
-        With `errors="return"` the result is an Embeddings, which has one EmbedResult for each text.
-        The other options are those of EmbedOptions.
-        """
-        call = messages.embed(texts, errors=errors, **options)
-        return messages.vectors_of(texts, errors, await self._call(call, timeout_seconds))
-
-    @overload
-    async def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        layers: Sequence[int] = (),
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> results.TokenEmbeddings: ...
-    @overload
-    async def embed_tokens(
-        self,
-        texts: Sequence[str],
-        layers: Sequence[int] = (),
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> list[results.TokenEmbeddings]: ...
-    async def embed_tokens(
-        self,
-        texts: str | Sequence[str],
-        layers: Sequence[int] = (),
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
-        """Return a float32 vector for every token, from the given layers or else from the last one.
-
-        Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
-        Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
-        the last layer.
-        """
-        call = messages.embed_tokens(texts, layers, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
-
-    @overload
-    async def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        top_k: int = 5,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> results.FilledText: ...
-    @overload
-    async def fill_mask(
-        self,
-        texts: Sequence[str],
-        top_k: int = 5,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> list[results.FilledText]: ...
-    async def fill_mask(
-        self,
-        texts: str | Sequence[str],
-        top_k: int = 5,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> results.FilledText | list[results.FilledText]:
-        """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = messages.fill_mask(texts, top_k, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
-
-    @overload
-    async def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        text_pairs: str | None = None,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
-    ) -> results.ClassifiedText: ...
-    @overload
-    async def classify(
-        self,
-        texts: Sequence[str],
-        text_pairs: Sequence[str] | None = None,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
-    ) -> list[results.ClassifiedText]: ...
-    async def classify(
-        self,
-        texts: str | Sequence[str],
-        text_pairs: str | Sequence[str] | None = None,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
-    ) -> results.ClassifiedText | list[results.ClassifiedText]:
-        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs."""
-        call = messages.classify(texts, text_pairs, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
-
-    async def similarity(
-        self,
-        a: str,
-        b: str,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> float:
-        """Return the cosine between the embeddings of two texts, -1 to 1."""
-        return messages.cosine(await self.embed([a, b], timeout_seconds=timeout_seconds, **options))
 
     @overload
     async def tokenize(  # type: ignore[overload-overlap]  # a str is a Sequence too

@@ -5,12 +5,11 @@ A subcommand takes the parsed arguments and returns the exit code, 0 or 1.
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,7 +17,14 @@ from attendant_client.client import Client
 from attendant_client.errors import TextError
 from attendant_client.model_page import languages, model_page
 from attendant_client.options import Languages, SearchOptions, TextOptions
-from attendant_client.results import FloatArray, MaskFill, ModelInfo, Translation
+from attendant_client.printing import (
+    greatest_first,
+    json_text,
+    print_scores,
+    print_table,
+    print_vectors,
+)
+from attendant_client.results import FloatArray, ModelInfo, Translation
 
 Item = TypeVar("Item")
 
@@ -70,7 +76,7 @@ def score(client: Client, arguments: argparse.Namespace) -> int:
         all_good &= _are_good(start, [result.error for result in scores])
         for result in scores:
             line = f"{result.score:.4f}" if result.error is None else ""
-            print(_json(asdict(result)) if arguments.json else line)
+            print(json_text(asdict(result)) if arguments.json else line)
     return 0 if all_good else 1
 
 
@@ -90,7 +96,7 @@ def embed(client: Client, arguments: argparse.Namespace) -> int:
         if not _are_good(start, faults):
             return 1
         if arguments.output is None:
-            _print_vectors(embeddings.vectors, arguments)
+            print_vectors(embeddings.vectors, arguments)
         else:
             blocks.append(embeddings.vectors)
     if arguments.output is not None:
@@ -102,7 +108,7 @@ def similarity(client: Client, arguments: argparse.Namespace) -> int:
     """Print the cosine between the embeddings of two texts."""
     a, b = arguments.texts
     cosine = client.similarity(a, b, model=arguments.model, truncation=arguments.truncation)
-    print(_json({"similarity": cosine}) if arguments.json else f"{cosine:.4f}")
+    print(json_text({"similarity": cosine}) if arguments.json else f"{cosine:.4f}")
     return 0
 
 
@@ -114,11 +120,15 @@ def fill(client: Client, arguments: argparse.Namespace) -> int:
         all_good &= _are_good(start, [result.error for result in filled])
         if arguments.json:
             for result in filled:
-                print(_json(asdict(result)))
+                print(json_text(asdict(result)))
             continue
-        for mask in (mask for result in filled for mask in result.masks):
-            print(separator, _mask_lines(mask), sep="")
-            separator = "\n"
+        masks = (mask for result in filled for mask in result.masks)
+        separator = print_scores(
+            arguments,
+            separator,
+            masks,
+            lambda mask: [(each.probability, each.text) for each in mask.candidates],
+        )
     return 0 if all_good else 1
 
 
@@ -138,13 +148,27 @@ def classify(client: Client, arguments: argparse.Namespace) -> int:
             **_text_options(arguments),
         )
         all_good &= _are_good(start, [result.error for result in classified])
-        for result in classified:
-            if arguments.json:
-                print(_json(asdict(result)))
-                continue
-            lines = [f"{each.score:.4f}\t{each.label}" for each in result.labels]
-            print(separator + "\n".join(lines))
-            separator = "\n"
+        separator = print_scores(
+            arguments,
+            separator,
+            classified,
+            lambda result: [(each.score, each.label) for each in result.labels],
+        )
+    return 0 if all_good else 1
+
+
+def embed_sparse(client: Client, arguments: argparse.Namespace) -> int:
+    """Print weights of tokens, greatest first, with a blank line between texts."""
+    all_good, separator = True, ""
+    for start, texts in _batches(_lines(arguments), arguments):
+        embedded = client.embed_sparse(
+            texts,
+            max_active_dims=arguments.max_active_dims,
+            include_tokens=True,
+            **_text_options(arguments),
+        )
+        all_good &= _are_good(start, [result.error for result in embedded])
+        separator = print_scores(arguments, separator, embedded, greatest_first)
     return 0 if all_good else 1
 
 
@@ -158,7 +182,7 @@ def tokenize(client: Client, arguments: argparse.Namespace) -> int:
         all_good &= _are_good(start, [result.error for result in tokenized])
         for result in tokenized:
             shown = [str(token.id) if arguments.ids else token.text for token in result.tokens]
-            print(_json(asdict(result)) if arguments.json else " ".join(shown))
+            print(json_text(asdict(result)) if arguments.json else " ".join(shown))
     return 0 if all_good else 1
 
 
@@ -166,20 +190,20 @@ def models(client: Client, arguments: argparse.Namespace) -> int:
     """Print one line for each model, or a page about one model."""
     if arguments.name is not None:
         model = client.model(arguments.name)
-        print(_json(asdict(model)) if arguments.json else model_page(model))
+        print(json_text(asdict(model)) if arguments.json else model_page(model))
         return 0
     infos = client.models()
     if arguments.json:
-        print(_json([asdict(info) for info in infos]))
+        print(json_text([asdict(info) for info in infos]))
     else:
-        _print_table([_model_row(info) for info in infos])
+        print_table([_model_row(info) for info in infos])
     return 0
 
 
 def health(client: Client, arguments: argparse.Namespace) -> int:
     """Print the health of a service or of the whole server; return 0 only if it is serving."""
     status = client.health(arguments.service)
-    print(_json({"status": status}) if arguments.json else status)
+    print(json_text({"status": status}) if arguments.json else status)
     return 0 if status == "serving" else 1
 
 
@@ -279,7 +303,7 @@ def _print_translation(
 ) -> None:
     if arguments.json:
         fields = {"hypotheses": []} if translation is None else asdict(translation)
-        print(_json({"source": text} | fields))
+        print(json_text({"source": text} | fields))
         return
     hypotheses = () if translation is None else translation.hypotheses
     for hypothesis in hypotheses:
@@ -289,12 +313,6 @@ def _print_translation(
         print()
 
 
-def _print_vectors(vectors: FloatArray, arguments: argparse.Namespace) -> None:
-    for vector in vectors:  # (dimension,)
-        numbers = vector.tolist()
-        print(_json(numbers) if arguments.json else " ".join(f"{x:.6g}" for x in numbers))
-
-
 def _save(blocks: list[FloatArray], path: str) -> None:
     if not blocks:
         raise ValueError("there is no text to embed")
@@ -302,30 +320,7 @@ def _save(blocks: list[FloatArray], path: str) -> None:
         np.save(file, np.concatenate(blocks))
 
 
-def _mask_lines(mask: MaskFill) -> str:
-    return "\n".join(
-        f"{candidate.probability:.4f}\t{candidate.text}" for candidate in mask.candidates
-    )
-
-
 def _model_row(info: ModelInfo) -> list[str]:
     name = f"{info.name}/{info.version}"
     default = "default" if info.is_default else ""
     return [name, info.kind, languages(info), info.precision, info.state, default]
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=_plain)
-
-
-def _plain(value: Any) -> object:
-    if isinstance(value, TextError):
-        return {"index": value.index, "code": value.code.name, "message": value.message}
-    raise TypeError(f"{type(value).__name__} has no JSON")

@@ -62,13 +62,13 @@ def translate(
     """Build a Translate call."""
     request = translation_pb2.TranslateRequest(
         model=model,
-        texts=_text_list(texts),
+        texts=text_list(texts),
         options=_search_options(**search),
         source_language=source_language,
         target_language=target_language,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.translations, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.translations, num_texts=len(request.texts), errors=checked(errors))
     return Call(
         "/attendant.v1.TranslationService/Translate",
         request,
@@ -93,7 +93,7 @@ def stream_translate(
         options=_search_options(**search),
         source_language=source_language,
         target_language=target_language,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return Call(
         "/attendant.v1.TranslationService/StreamTranslate",
@@ -121,11 +121,11 @@ def score(
             for source, target in pairs
         ],
         length_penalty=length_penalty,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
         target_language=target_language,
     )
-    parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=_checked(errors))
+    parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=checked(errors))
     return Call(
         "/attendant.v1.TranslationService/Score", request, translation_pb2.ScoreResponse, parse
     )
@@ -143,12 +143,12 @@ def embed(
     """Build an Embed call."""
     request = embedding_pb2.EmbedRequest(
         model=model,
-        texts=_text_list(texts),
-        pooling=_chosen(POOLINGS, "pooling", pooling),
+        texts=text_list(texts),
+        pooling=chosen(POOLINGS, "pooling", pooling),
         normalize=normalize,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.embeddings, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.embeddings, num_texts=len(request.texts), errors=checked(errors))
     return Call("/attendant.v1.EmbeddingService/Embed", request, embedding_pb2.EmbedResponse, parse)
 
 
@@ -163,11 +163,11 @@ def embed_tokens(
     """Build an EmbedTokens call."""
     request = embedding_pb2.EmbedTokensRequest(
         model=model,
-        texts=_text_list(texts),
+        texts=text_list(texts),
         layers=layers,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.token_embeddings, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.token_embeddings, num_texts=len(request.texts), errors=checked(errors))
     return Call(
         "/attendant.v1.EmbeddingService/EmbedTokens",
         request,
@@ -187,11 +187,11 @@ def fill_mask(
     """Build a FillMask call."""
     request = embedding_pb2.FillMaskRequest(
         model=model,
-        texts=_text_list(texts),
+        texts=text_list(texts),
         top_k=top_k,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.filled_texts, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.filled_texts, num_texts=len(request.texts), errors=checked(errors))
     return Call(
         "/attendant.v1.EmbeddingService/FillMask", request, embedding_pb2.FillMaskResponse, parse
     )
@@ -210,13 +210,13 @@ def classify(
     """Build a Classify call."""
     request = embedding_pb2.ClassifyRequest(
         model=model,
-        texts=_text_list(texts),
-        text_pairs=None if text_pairs is None else _text_list(text_pairs),
+        texts=text_list(texts),
+        text_pairs=None if text_pairs is None else text_list(text_pairs),
         top_k=top_k,
         raw_scores=raw_scores,
-        truncation=_chosen(TRUNCATIONS, "truncation", truncation),
+        truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.classified_texts, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.classified_texts, num_texts=len(request.texts), errors=checked(errors))
     return Call(
         "/attendant.v1.EmbeddingService/Classify", request, embedding_pb2.ClassifyResponse, parse
     )
@@ -231,9 +231,9 @@ def tokenize(
 ) -> Call[list[results.Tokenization]]:
     """Build a Tokenize call."""
     request = model_pb2.TokenizeRequest(
-        model=model, texts=_text_list(texts), side=_chosen(SIDES, "side", side)
+        model=model, texts=text_list(texts), side=chosen(SIDES, "side", side)
     )
-    parse = partial(parsing.tokenizations, num_texts=len(request.texts), errors=_checked(errors))
+    parse = partial(parsing.tokenizations, num_texts=len(request.texts), errors=checked(errors))
     return Call("/attendant.v1.ModelService/Tokenize", request, model_pb2.TokenizeResponse, parse)
 
 
@@ -311,17 +311,20 @@ def _search_options(
     )
 
 
-def _text_list(texts: str | Sequence[str]) -> list[str]:
+def text_list(texts: str | Sequence[str]) -> list[str]:
+    """Return the texts as a list; one string is one text."""
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def _chosen(choices: dict[Any, Result], name: str, value: object) -> Result:
+def chosen(choices: dict[Any, Result], name: str, value: object) -> Result:
+    """Return what an option stands for. Raises ValueError for an unknown value."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, not {value!r}")
     return choices[value]
 
 
-def _checked(errors: Errors) -> Errors:
+def checked(errors: Errors) -> Errors:
+    """Return the treatment of errors. Raises ValueError for an unknown one."""
     if errors not in ERRORS:
         raise ValueError(f"errors must be one of {list(ERRORS)}, not {errors!r}")
     return errors

@@ -84,6 +84,19 @@ class ClassifyOptions(TextOptions, total=False):
     raw_scores: bool
 
 
+class SparseOptions(TextOptions, total=False):
+    """Options of `embed_sparse`.
+
+    `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's
+    choice if absent, mostly all.
+    `include_tokens`: whether results have the tokens in addition to their ids.
+    `model`, `truncation`, `errors`: as for `translate`.
+    """
+
+    max_active_dims: int | None
+    include_tokens: bool
+
+
 class ScoreOptions(TextOptions, Languages, total=False):
     """Options of `score`: those of the calls that take texts, and languages."""
 

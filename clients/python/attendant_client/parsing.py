@@ -25,12 +25,12 @@ def translations(
     response: translation_pb2.TranslateResponse, num_texts: int, errors: Errors
 ) -> list[results.Translation]:
     """Parse the answer to Translate."""
-    call = _call_report(response)
+    call = call_report(response)
 
     def parse(item: translation_pb2.Translation, error: TextError | None) -> results.Translation:
         return translation(item, call, error)
 
-    return _parse_all(response.translations, num_texts, errors, parse)
+    return parse_all(response.translations, num_texts, errors, parse)
 
 
 def translation(
@@ -40,7 +40,7 @@ def translation(
     if error is None and not item.hypotheses:
         raise bad_answer("a translation has neither hypotheses nor an error")
     hypotheses = tuple(_hypothesis(hypothesis) for hypothesis in item.hypotheses)
-    return results.Translation(hypotheses, item.num_source_tokens, _truncation(item), error, call)
+    return results.Translation(hypotheses, item.num_source_tokens, truncation(item), error, call)
 
 
 def stream_end(
@@ -49,14 +49,14 @@ def stream_end(
     """Return the translation that the last message of a stream holds, None for other messages."""
     if not response.HasField("translation"):
         return None
-    return translation(response.translation, _call_report(response), None)
+    return translation(response.translation, call_report(response), None)
 
 
 def scores(
     response: translation_pb2.ScoreResponse, num_pairs: int, errors: Errors
 ) -> list[results.TranslationScore]:
     """Parse the answer to Score."""
-    call = _call_report(response)
+    call = call_report(response)
 
     def parse(
         item: translation_pb2.TranslationScore, error: TextError | None
@@ -67,12 +67,12 @@ def scores(
             log_probabilities=tuple(item.log_probabilities),
             tokens=_tokens(item.tokens),
             num_source_tokens=item.num_source_tokens,
-            truncation=_truncation(item),
+            truncation=truncation(item),
             error=error,
             call=call,
         )
 
-    return _parse_all(response.scores, num_pairs, errors, parse)
+    return parse_all(response.scores, num_pairs, errors, parse)
 
 
 def embeddings(
@@ -81,63 +81,61 @@ def embeddings(
     """Parse the answer to Embed."""
 
     def parse(item: embedding_pb2.EmbedResult, error: TextError | None) -> results.EmbedResult:
-        return results.EmbedResult(item.num_tokens, _truncation(item), error)
+        return results.EmbedResult(item.num_tokens, truncation(item), error)
 
-    rows = _parse_all(response.results, num_texts, errors, parse)
+    rows = parse_all(response.results, num_texts, errors, parse)
     vectors = array(response.embeddings)  # (texts, dimension)
     if vectors.ndim != 2 or len(vectors) != num_texts:
         raise bad_answer(f"embeddings of shape {vectors.shape} for {num_texts} texts")
-    return results.Embeddings(vectors, tuple(rows), _call_report(response))
+    return results.Embeddings(vectors, tuple(rows), call_report(response))
 
 
 def token_embeddings(
     response: embedding_pb2.EmbedTokensResponse, num_texts: int, errors: Errors
 ) -> list[results.TokenEmbeddings]:
     """Parse the answer to EmbedTokens."""
-    call = _call_report(response)
+    call = call_report(response)
 
     def parse(
         item: embedding_pb2.EmbedTokensResult, error: TextError | None
     ) -> results.TokenEmbeddings:
         if error is not None:
             nothing = np.zeros((0, 0), dtype=np.float32)
-            return results.TokenEmbeddings((), nothing, _truncation(item), error, call)
+            return results.TokenEmbeddings((), nothing, truncation(item), error, call)
         vectors = array(item.embeddings)  # (tokens, dimension) or (layers, tokens, dimension)
         if vectors.ndim not in (2, 3) or vectors.shape[-2] != len(item.tokens):
             raise bad_answer(f"embeddings of shape {vectors.shape} for {len(item.tokens)} tokens")
-        return results.TokenEmbeddings(
-            _tokens(item.tokens), vectors, _truncation(item), error, call
-        )
+        return results.TokenEmbeddings(_tokens(item.tokens), vectors, truncation(item), error, call)
 
-    return _parse_all(response.results, num_texts, errors, parse)
+    return parse_all(response.results, num_texts, errors, parse)
 
 
 def filled_texts(
     response: embedding_pb2.FillMaskResponse, num_texts: int, errors: Errors
 ) -> list[results.FilledText]:
     """Parse the answer to FillMask."""
-    call = _call_report(response)
+    call = call_report(response)
 
     def parse(item: embedding_pb2.FillMaskResult, error: TextError | None) -> results.FilledText:
         masks = tuple(_mask_fill(mask) for mask in item.masks)
-        return results.FilledText(masks, _truncation(item), error, call)
+        return results.FilledText(masks, truncation(item), error, call)
 
-    return _parse_all(response.results, num_texts, errors, parse)
+    return parse_all(response.results, num_texts, errors, parse)
 
 
 def classified_texts(
     response: embedding_pb2.ClassifyResponse, num_texts: int, errors: Errors
 ) -> list[results.ClassifiedText]:
     """Parse the answer to Classify."""
-    call = _call_report(response)
+    call = call_report(response)
 
     def parse(
         item: embedding_pb2.ClassifyResult, error: TextError | None
     ) -> results.ClassifiedText:
         labels = tuple(results.LabelScore(each.label, each.score) for each in item.labels)
-        return results.ClassifiedText(labels, _truncation(item), error, call)
+        return results.ClassifiedText(labels, truncation(item), error, call)
 
-    return _parse_all(response.results, num_texts, errors, parse)
+    return parse_all(response.results, num_texts, errors, parse)
 
 
 def tokenizations(
@@ -148,7 +146,7 @@ def tokenizations(
     def parse(item: model_pb2.TokenizeResult, error: TextError | None) -> results.Tokenization:
         return results.Tokenization(_tokens(item.tokens), error, response.model)
 
-    return _parse_all(response.results, num_texts, errors, parse)
+    return parse_all(response.results, num_texts, errors, parse)
 
 
 def model_infos(response: model_pb2.ListModelsResponse) -> list[results.ModelInfo]:
@@ -181,6 +179,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         default_prompt=response.default_prompt,
         labels=tuple(response.labels),
         score_function=_choice(embedding_pb2.ScoreFunction, response.score_function),
+        default_max_active_dims=response.default_max_active_dims or None,
         license=response.license,
         credits=tuple(response.credits),
         provenance=_plain(response.provenance),
@@ -207,7 +206,7 @@ def array(tensor: embedding_pb2.Tensor) -> results.FloatArray:
     return np.frombuffer(tensor.data, dtype="<f4").astype(np.float32).reshape(shape)
 
 
-def _parse_all(
+def parse_all(
     items: Sequence[Any],
     num_texts: int,
     errors: Errors,
@@ -225,7 +224,8 @@ def _parse_all(
     return parsed
 
 
-def _call_report(response: Any) -> results.CallReport:
+def call_report(response: Any) -> results.CallReport:
+    """Parse the report on a whole call."""
     timings = response.timings
 
     def seconds(phase: str) -> float | None:
@@ -243,7 +243,8 @@ def _call_report(response: Any) -> results.CallReport:
     )
 
 
-def _truncation(item: Any) -> results.TruncationReport | None:
+def truncation(item: Any) -> results.TruncationReport | None:
+    """Parse the report on the truncation of a text."""
     if not item.HasField("truncation"):
         return None
     report: text_pb2.TruncationReport = item.truncation

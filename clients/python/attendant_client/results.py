@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from attendant_client.errors import TextError
 
 FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,23 @@ class ClassifiedText:
         return self.labels[0].score
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseEmbedding:
+    """The tokens of the vocabulary that have a weight in one text, in ascending order of their ids.
+
+    `token_ids` and `weights` have the same length, 0 if the text failed; so has `tokens` with
+    `include_tokens`, and is empty otherwise.
+    """
+
+    token_ids: IntArray
+    weights: FloatArray
+    tokens: tuple[str, ...]
+    num_tokens: int
+    truncation: TruncationReport | None
+    error: TextError | None
+    call: CallReport
+
+
 @dataclass(frozen=True, slots=True)
 class Tokenization:
     """The tokens that `model` would read for one text, special tokens included."""
@@ -271,9 +289,9 @@ class Model:
     `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
     mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `labels` are
     those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are empty
-    for a model without a classification head. `sizes`,
-    `provenance` and `parity` have the fields of the messages of the same names in
-    `attendant/v1/bundle.proto`.
+    for a model without a classification head. `default_max_active_dims` is that of `embed_sparse`,
+    None for no limit. `sizes`, `provenance` and `parity` have the fields of the messages of the
+    same names in the contract.
     """
 
     info: ModelInfo
@@ -288,6 +306,7 @@ class Model:
     default_prompt: str
     labels: tuple[str, ...]
     score_function: str
+    default_max_active_dims: int | None
     license: str
     credits: tuple[str, ...]
     provenance: Mapping[str, object]

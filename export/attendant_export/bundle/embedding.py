@@ -35,6 +35,12 @@ from attendant_export.bundle.reference_outputs import (
     log_probability_bounds,
     read_embedding_outputs,
 )
+from attendant_export.bundle.sparse_vectors import FIELD as SPARSE
+from attendant_export.bundle.sparse_vectors import (
+    SparseExport,
+    check_sparse_form,
+    check_sparse_vectors,
+)
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.graphs.writer import write_embedding_graphs
@@ -77,6 +83,8 @@ def describe_use(manifest: Manifest) -> str:
             " `EmbedTokens` returns vectors of tokens for late interaction, without the expansion "
             "of queries and with the punctuation of documents."
         )
+    if manifest.architecture.HasField("sparse_vectors"):
+        use += " `EmbedSparse` returns weights of the tokens of the vocabulary."
     return use
 
 
@@ -106,6 +114,8 @@ class EmbeddingExport:
             model, list(self._texts.values()), draft.manifest.embedding.num_prompt_tokens
         )
         self._verified: dict[str, VerifiedEmbeddings] = {}
+        has_sparse = model.architecture.HasField("sparse_vectors")
+        self._sparse = SparseExport(model, list(self._texts.values())) if has_sparse else None
         self._labels: LabelExport | None = None
         if classification is not None:
             draft.manifest.classification.CopyFrom(classification)
@@ -127,6 +137,8 @@ class EmbeddingExport:
         _warn_of_distance(verified.parity)
         if self._labels is not None:
             self._labels.verify(graphs, verified.parity)
+        if self._sparse is not None:
+            self._sparse.verify(graphs, verified.parity)
         if self._model.architecture.HasField("token_vectors"):
             texts, hidden = list(self._texts.values()), self._verifier.last_hidden
             found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
@@ -145,6 +157,8 @@ class EmbeddingExport:
         outputs = _reference_outputs(self._texts, found)
         if self._labels is not None:
             self._labels.add_reference_outputs(outputs)
+        if self._sparse is not None:
+            self._sparse.add_reference_outputs(outputs)
         return outputs
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
@@ -254,6 +268,9 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
         if manifest.HasField("classification"):
             texts = read_classified(folder / manifest.reference_outputs, reference, manifest)
             checked[-1] += ", " + check_label_scores(graphs, texts, stored[SCORES])
+        if manifest.architecture.HasField("sparse_vectors"):
+            check_sparse_form(folder / manifest.reference_outputs, reference, manifest)
+            checked[-1] += ", " + check_sparse_vectors(graphs, token_ids, stored[SPARSE])
         if masked:
             checked[-1] += (
                 f", log-probabilities of candidates for {len(masked)} masks within {bound:.2g}"

@@ -22,6 +22,7 @@ from attendant.v1.bundle_pb2 import (
     PrecisionParity,
     Provenance,
     QualityFigure,
+    SparseParity,
 )
 from attendant.v1.embedding_pb2 import ScoreFunction
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
@@ -251,15 +252,15 @@ def describe_original(parity: OriginalParity) -> list[str]:
     return [
         first + _carried_over(parity),
         *(
-            f"{each.precision}: cosine of vectors: mean {each.embeddings.mean_cosine:.6f}, "
+            f"{each.precision}: cosine of {kind}: mean {each.embeddings.mean_cosine:.6f}, "
             f"least {each.embeddings.min_cosine:.6f}"
-            for each in parity.vectors
+            for kind, found in (
+                ("vectors", parity.vectors),
+                ("vectors of tokens", parity.token_vectors),
+            )
+            for each in found
         ),
-        *(
-            f"{each.precision}: cosine of vectors of tokens: mean "
-            f"{each.embeddings.mean_cosine:.6f}, least {each.embeddings.min_cosine:.6f}"
-            for each in parity.token_vectors
-        ),
+        *(f"{each.precision}: {_sparse_line(each.vectors)}" for each in parity.sparse_vectors),
         *(
             f"{each.precision}: scores of labels differ by at most {each.max_difference:.2g}; "
             f"the best label is the same for {each.num_same_best} of {each.num_texts} texts"
@@ -267,6 +268,13 @@ def describe_original(parity: OriginalParity) -> list[str]:
         ),
         *(line for each in parity.translations for line in _translation_lines(each)),
     ]
+
+
+def _sparse_line(parity: SparseParity) -> str:
+    return (
+        f"cosine of sparse vectors: mean {parity.mean_cosine:.6f}, least {parity.min_cosine:.6f}; "
+        f"{parity.same_top_share:.1%} of the greatest weights have the same tokens"
+    )
 
 
 def _translation_lines(parity: OriginalTranslations) -> Iterator[str]:
@@ -337,4 +345,6 @@ def _parity_lines(manifest: Manifest) -> Sequence[str]:
                 f"            cosine of vectors of tokens: mean {vectors.mean_cosine:.5f}, "
                 f"least {vectors.min_cosine:.5f}"
             )
+        if parity.HasField("sparse_vectors"):
+            lines.append(f"            {_sparse_line(parity.sparse_vectors)}")
     return lines

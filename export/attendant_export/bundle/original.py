@@ -57,6 +57,7 @@ from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
+from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
 from attendant_export.verify.static_original import (
     Model2VecOriginal,
     SentenceTransformersOriginal,
@@ -101,6 +102,10 @@ def compare_model(
         is_normalized = kind is SentenceTransformersOriginal and manifest.embedding.normalize
         return compare_static(kind(checkpoint), texts, encoders, is_normalized)
     parity = _compare_vectors(files, manifest, texts, encoders)
+    if manifest.architecture.HasField("sparse_vectors"):
+        original_lm, part = OriginalMaskedLM(checkpoint), manifest.architecture.sparse_vectors
+        found = compare_sparse_vectors(original_lm, list(texts.values()), encoders, part)
+        parity.sparse_vectors.extend(found)
     if manifest.HasField("classification"):
         classified = [ClassifiedText(**text) for text in outputs[TEXTS]]
         has_types = manifest.architecture.source_embeddings.num_token_types > 1
@@ -118,7 +123,8 @@ def _compare_vectors(
 ) -> OriginalParity:
     encoder, network = OriginalEncoder(checkpoint.folder), manifest.architecture
     has_token_vectors = network.HasField("token_vectors")
-    is_pooled = not manifest.HasField("classification") and not has_token_vectors
+    has_head = manifest.HasField("classification") or network.HasField("sparse_vectors")
+    is_pooled = not has_head and not has_token_vectors
     parity = compare_with_original(
         *(encoder, texts, graphs),
         POOLINGS[manifest.embedding.pooling],

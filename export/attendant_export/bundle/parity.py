@@ -12,6 +12,7 @@ from attendant_export.bundle.reference_outputs import (
     read_embedding_outputs,
     read_translation_outputs,
 )
+from attendant_export.bundle.sparse_vectors import SparseExport
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.special_tokens import EncoderTokens, TranslationTokens
@@ -78,6 +79,10 @@ def measure_embedding_parity(
         for graphs, parity in zip(opened, measured, strict=True):
             found = verify_token_vectors(graphs, token_ids, model.token_dense, verifier.last_hidden)
             parity.token_vectors.CopyFrom(found)
+    if manifest.architecture.HasField("sparse_vectors"):
+        sparse = SparseExport(model, token_ids)
+        for graphs, parity in zip(opened, measured, strict=True):
+            sparse.verify(graphs, parity)
     if manifest.HasField("classification"):
         path = folder / manifest.reference_outputs
         labels = LabelExport(model, read_classified(path, reference, manifest))

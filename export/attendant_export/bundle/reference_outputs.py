@@ -62,7 +62,8 @@ def read_embedding_outputs(folder: Path, manifest: Manifest) -> dict[str, Any]:
     token_ids = ListOf(range(manifest.architecture.source_embeddings.vocab_size))
     texts = ListOf({"text": str, "token_ids": token_ids})
     masked: Form = ListOf({"token_ids": token_ids})
-    if not manifest.architecture.HasField("head"):
+    network = manifest.architecture
+    if not network.HasField("head") or network.HasField("sparse_vectors"):  # no mlm_head
         masked = []
     check_form(path, content, {"texts": texts, "masked": masked})
     positions: list[Form] = [

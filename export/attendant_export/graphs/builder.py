@@ -3,10 +3,12 @@
 The only module that creates ONNX. Does not depend on networks or precisions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import onnx
@@ -118,7 +120,24 @@ class GraphBuilder:
         self._graph = onnx.GraphProto(name=name)
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._exposed: dict[str, str] = {}
-        self._num_values = 0
+        self._numbers = count()
+
+    def body(self, name: str) -> Self:
+        """A builder of the body of a loop of this graph.
+
+        The body shares the weights of this graph and may use its values. Names of its inputs and
+        outputs must differ from those of the graph.
+        """
+        body = copy(self)
+        body.name, body._graph = name, onnx.GraphProto(name=name)
+        return body
+
+    def last_state(self, body: "GraphBuilder", first: str, sequence: str) -> str:
+        """The state after a loop over the elements of ``sequence``, along its first dimension.
+
+        ``body`` is complete. It maps a state and an element to the next state.
+        """
+        return self.op("Scan", first, sequence, body=body._graph, num_scan_inputs=1)
 
     def input(self, name: str, dtype: DTypeLike, *shape: Dimension) -> str:
         """Declare an input of the graph and return its name."""
@@ -138,9 +157,7 @@ class GraphBuilder:
         self, op_type: str, *inputs: str, num_results: int, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Add a node with ``num_results`` outputs and return them."""
-        first = self._num_values
-        self._num_values += num_results
-        outputs = [f"{op_type}_{first + i}" for i in range(num_results)]
+        outputs = [f"{op_type}_{number}" for number in islice(self._numbers, num_results)]
         node = helper.make_node(
             op_type, inputs, outputs, name=outputs[0], domain=domain, **attributes
         )
@@ -184,9 +201,7 @@ class GraphBuilder:
 
     def write(self, path: Path) -> bundle_pb2.Graph:
         """Write the graph next to its weights and return its description."""
-        for node in self._graph.node:
-            node.input[:] = [self._exposed.get(value, value) for value in node.input]
-            node.output[:] = [self._exposed.get(value, value) for value in node.output]
+        self._expose(self._graph.node)
         self._graph.initializer.extend(self._initializers.values())
         model = helper.make_model(
             self._graph,
@@ -200,6 +215,14 @@ class GraphBuilder:
             inputs=[value.name for value in self._graph.input],
             outputs=[value.name for value in self._graph.output],
         )
+
+    def _expose(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Give outputs of the graph, and of bodies of loops, their names."""
+        for node in nodes:
+            node.input[:] = [self._exposed.get(value, value) for value in node.input]
+            node.output[:] = [self._exposed.get(value, value) for value in node.output]
+            for attribute in node.attribute:
+                self._expose(attribute.g.node)
 
 
 def subgraph(

@@ -1,4 +1,4 @@
-"""The two graphs of an encoder: embedder and mlm_head.
+"""Two graphs of an encoder: embedder and mlm_head.
 
 Defines their inputs and outputs. The layers that it is given determine the precision.
 """

@@ -8,7 +8,7 @@ docs/decisions/0002-per-row-int8.md and 0036-fixed-input-scales.md give the reas
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
@@ -121,6 +121,12 @@ class Int8Layers(Layers):
         self._quantized: dict[str, _Rows] = {}
         self._rectified: set[str] = set()
         self._zero_points = ""
+
+    def body(self, name: str) -> Self:
+        """A builder of the body of a loop of this graph, which has other rows."""
+        body = super().body(name)
+        body._quantized, body._zero_points = {}, ""
+        return body
 
     def linear(self, x: str, name: str) -> str:
         """`nn.Linear`, with or without a bias: (rows, inputs) to (rows, outputs)."""

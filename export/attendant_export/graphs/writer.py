@@ -23,6 +23,7 @@ from attendant_export.graphs.parameters import (
 )
 from attendant_export.graphs.quantization import INPUT_SCALE, Int8Layers, QuantizedWeight
 from attendant_export.graphs.smoothing import input_ranges, smoothing_factors
+from attendant_export.graphs.sparse_head import build_sparse_head
 from attendant_export.graphs.step_interface import SHORTLIST
 from attendant_export.graphs.steps import (
     build_decoder_step,
@@ -71,7 +72,7 @@ def write_embedding_graphs(
     max_positions: int | None = None,
     texts: Iterable[list[int]] = (),
 ) -> PrecisionGraphs:
-    """Write the embedder and, for a model with a head, mlm_head.
+    """Write the embedder and, for a model with a head, sparse_head or mlm_head.
 
     ``texts`` are token ids by which the inputs of int8 products are smoothed. The other parameters
     are those of `write_translation_graphs`.
@@ -138,7 +139,9 @@ def _translation_builders(
 
 def _embedding_builders(network: Architecture) -> dict[str, Builder]:
     builders: dict[str, Builder] = {"embedder": lambda g: build_embedder(g, network)}
-    if network.HasField("head"):
+    if network.HasField("sparse_vectors"):
+        builders["sparse_head"] = lambda g: build_sparse_head(g, network)
+    elif network.HasField("head"):
         builders["mlm_head"] = lambda g: build_mlm_head(g, network)
     return builders
 

@@ -23,6 +23,7 @@ from attendant_export.importers.opennmt_py import is_opennmt_py, read_opennmt_py
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
+from attendant_export.importers.sparse_encoder import is_splade, with_sparse_vectors
 from attendant_export.importers.static_embedding import is_static, read_static
 from attendant_export.importers.t5 import read_t5
 from attendant_export.importers.task_heads import leave_out_task_head
@@ -94,6 +95,8 @@ def read_model(
         return imported
     if is_late_interaction(checkpoint):
         return with_token_vectors(imported, checkpoint)
+    if is_splade(checkpoint):
+        return with_sparse_vectors(imported, checkpoint)
     if not is_sentence_transformer(checkpoint):
         return imported
     if imported.classification is not None:

@@ -5,7 +5,7 @@ encoder only, and the defaults are those that sentence-transformers then uses: m
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ ENCODER_SETTINGS = tuple(
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Names of the settings of the encoder. The first one that is there is read."""
+TASK = "feature-extraction"
 ENCODER_DEFAULTS = {
     "do_lower_case": False,
-    "transformer_task": "feature-extraction",
     "query_length": None,
     "document_length": None,
     "query_expansion": None,
@@ -107,7 +107,7 @@ def is_sentence_transformer(checkpoint: Checkpoint) -> bool:
 def with_defaults(encoder: ImportedEncoder, checkpoint: Checkpoint) -> ImportedEncoder:
     """``encoder`` with the defaults of its folder. Raises CheckpointError for other modules."""
     modules = read_modules(checkpoint)
-    pooling = _config(checkpoint, modules[1])
+    pooling = module_config(checkpoint, modules[1])
     model, prompts = encoder.model, read_prompts(checkpoint, encoder.tokenizer)
     vectors = model.architecture.text_vectors
     vectors.excludes_prompt = not pooling.flag("include_prompt", default=True)
@@ -151,7 +151,7 @@ def load_dense_layers(
     for module in modules:
         if module.name == "Dense":
             folders.append(module.path)
-            config = _config(checkpoint, module)
+            config = module_config(checkpoint, module)
             part.dense_layers.append(_dense(config, width, vectors, default_activation))
             width = part.dense_layers[-1].d_output
     with torch.device("meta"):
@@ -172,14 +172,15 @@ def read_modules(checkpoint: Checkpoint) -> list[Module]:
         names = ", ".join(module.name for module in modules)
         raise CheckpointError(
             f"{path}: the modules {names} are not supported; supported: Transformer, Pooling "
-            f"or {STATIC}, then any number of Dense, and Normalize or no more"
+            f"or {STATIC}, then any number of Dense, and Normalize or no more; or MLMTransformer, "
+            "SpladePooling"
         )
     first = modules[0]
     if first.path != "" and first.name != STATIC:
         raise CheckpointError(f"{path}: the path of Transformer is {first.path!r}, want ''")
     check_folders(path, modules[1:] if first.path == "" else modules)
     if modules[-1].name == "Normalize" and checkpoint.has(_config_name(modules[-1])):
-        _config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
+        module_config(checkpoint, modules[-1]).require(**TEXT_VECTORS)
     return modules
 
 
@@ -214,20 +215,31 @@ def _config_name(module: Module) -> str:
     return f"{module.path}/config.json"
 
 
-def _config(checkpoint: Checkpoint, module: Module) -> Config:
+def module_config(checkpoint: Checkpoint, module: Module) -> Config:
+    """The settings of a module in a folder of its own. Raises CheckpointError without any."""
     name = _config_name(module)
     return Config(checkpoint.folder / name, checkpoint.json_object(name))
 
 
-def check_encoder_settings(checkpoint: Checkpoint) -> Config:
-    """The settings of the encoder; raises CheckpointError for those that are not supported."""
+def check_encoder_settings(
+    checkpoint: Checkpoint,
+    task: str = TASK,
+    wanted: Mapping[str, Any] = MODALITIES,
+    default_task: str = TASK,
+) -> Config:
+    """The settings of the encoder; raises CheckpointError for those that are not supported.
+
+    ``task`` and ``wanted``, the modalities, are those that are supported; ``default_task`` is that
+    of settings which state none.
+    """
     settings = encoder_settings(checkpoint)
     settings.require(**ENCODER_DEFAULTS)
+    settings.choice("transformer_task", {task: task}, default_task)
     settings.require_empty("processing_kwargs")
     modalities = settings.get("modality_config")
-    if modalities is not None and modalities != MODALITIES:
+    if modalities is not None and modalities != wanted:
         raise CheckpointError(
-            f"{settings.path}: modality_config is {modalities!r}, want {MODALITIES!r}"
+            f"{settings.path}: modality_config is {modalities!r}, want {wanted!r}"
         )
     if modalities is not None:  # the original reads this name only then
         settings.require(module_output_name="token_embeddings")

@@ -15,6 +15,7 @@ from attendant_export.models.embeddings import SOURCE, Embeddings
 from attendant_export.models.head import Head
 from attendant_export.models.norm import final_norm
 from attendant_export.models.relative_positions import relative_positions
+from attendant_export.models.sparse_vectors import check_sparse_vectors, sparse_vectors
 from attendant_export.models.special_tokens import EncoderTokens
 from attendant_export.models.stack import Stack, check_attention_only
 from attendant_export.models.text_vectors import DenseLayers, Pooling, pool, poolings_of
@@ -137,8 +138,13 @@ class Encoder(nn.Module):
         """Vectors for late interaction (batch, length, dimension) of last hidden states."""
         return token_vectors(self.token_dense, hidden)
 
+    def sparse_vectors(self, token_ids: Tensor) -> Tensor:
+        """Weights of the tokens of the vocabulary (batch, vocab) of ``token_ids``."""
+        scores, mask = self.mask_logits(self(token_ids)), self.real_tokens(token_ids)
+        return sparse_vectors(self.architecture.sparse_vectors, scores, mask)
+
     def mask_logits(self, hidden_rows: Tensor) -> Tensor:
-        """Vocabulary scores of last hidden states: (rows, d_model) to (rows, vocab_size)."""
+        """Vocabulary scores of last hidden states: (..., d_model) to (..., vocab_size)."""
         return cast(Tensor, self.mask_head(hidden_rows, self.embedding.weight))
 
 
@@ -151,6 +157,7 @@ def _check(architecture: Architecture) -> None:
         raise ValueError("Architecture.decoder: is not for an encoder")
     check_attention_only(architecture.encoder)
     check_classification(architecture)
+    check_sparse_vectors(architecture)
     for group in architecture.encoder.groups:
         if group.HasField("cross_attention"):
             raise ValueError("LayerGroup.cross_attention: is not for an encoder")

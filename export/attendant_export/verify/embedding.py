@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attendant_export.data.batches import pad
 from attendant_export.graphs.classification import FIRST_LENGTHS, LABEL_SCORES
+from attendant_export.graphs.sparse_head import SPARSE_VECTORS
 from attendant_export.graphs.text_vectors import NUM_PROMPT_TOKENS
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.text_vectors import poolings_of
@@ -75,6 +76,8 @@ class EmbeddingGraphs:
         )
         has_head = graphs.HasField("mlm_head")
         self.mlm_head = GraphSession(folder, graphs.mlm_head) if has_head else None
+        has_sparse = graphs.HasField("sparse_head")
+        self._sparse_head = GraphSession(folder, graphs.sparse_head) if has_sparse else None
         self._reads_pairs = FIRST_LENGTHS in self.embedder.input_names
         names = self.embedder.output_names
         self.hidden_names = sorted(
@@ -107,6 +110,16 @@ class EmbeddingGraphs:
     ) -> FloatArray:
         """Scores of labels (texts, labels), computed in one padded batch."""
         return self.run(texts, [LABEL_SCORES], first_lengths)[0]
+
+    def sparse_vectors(self, texts: Sequence[Sequence[int]]) -> FloatArray:
+        """Weights of tokens (texts, vocab), computed in one padded batch."""
+        assert self._sparse_head is not None
+        (hidden,) = self.run(texts, self.hidden_names[-1:])
+        inputs = {"hidden": hidden, "lengths": np.array([len(ids) for ids in texts])}
+        (vectors,) = self._sparse_head.run([SPARSE_VECTORS], inputs)
+        check_finite("sparse_head", vectors)
+        found: FloatArray = vectors
+        return found
 
     def pooled(self, texts: Sequence[Sequence[int]]) -> FloatArray:
         """Vectors (poolings, texts, dimension) of all poolings, computed in one padded batch."""

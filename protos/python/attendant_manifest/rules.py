@@ -169,6 +169,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "embedding.default_prompt is not among embedding.prompts"
     yield from _text_vector_problems(manifest)
     yield from _classification_problems(manifest)
+    yield from _sparse_problems(manifest)
     yield from _graph_problems(manifest, ("embedder",))
     layers = range(num_layers(manifest.architecture.encoder) + 1)
     additional = manifest.architecture.text_vectors.additional_poolings
@@ -225,6 +226,17 @@ def _classification_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         function = manifest.classification.score_function
         if not function or function not in embedding_pb2.ScoreFunction.values():
             yield f"classification.score_function has no value {function}"
+
+
+def _sparse_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    network = manifest.architecture
+    if not network.HasField("sparse_vectors"):
+        if manifest.embedding.max_active_dims:
+            yield "embedding.max_active_dims is set without architecture.sparse_vectors"
+    elif not network.HasField("head"):
+        yield "architecture.head is missing, but there are sparse_vectors"
+    else:
+        yield from _graph_problems(manifest, ("sparse_head",))
 
 
 def _limit_problems(manifest: bundle_pb2.Manifest, sides: Mapping[str, str]) -> Iterator[str]:

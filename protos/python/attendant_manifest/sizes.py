@@ -35,6 +35,7 @@ def embedding_sizes(architecture: Architecture) -> EmbeddingSizes:
         vocab_size=architecture.source_embeddings.vocab_size,
         text_dimension=dimension if dimension != architecture.d_model else None,
         token_dimension=token_dimension(architecture) or None,
+        sparse_dimension=sparse_dimension(architecture) or None,
     )
 
 
@@ -48,6 +49,12 @@ def token_dimension(architecture: Architecture) -> int:
     """Dimension of the vectors of tokens for late interaction; 0 without such vectors."""
     widths = [dense.d_output for dense in architecture.token_vectors.dense_layers]
     return [0, *widths][-1]
+
+
+def sparse_dimension(architecture: Architecture) -> int:
+    """Dimension of the sparse vectors of whole texts; 0 without such vectors."""
+    has_vectors = architecture.HasField("sparse_vectors")
+    return architecture.source_embeddings.vocab_size if has_vectors else 0
 
 
 def num_layers(stack: Stack) -> int:

@@ -11,6 +11,7 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.models import ModelInspector
 from attendant_server.application.scoring import Scorer
+from attendant_server.application.sparse_embedding import SparseEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
 
@@ -27,6 +28,7 @@ class Application:
     embedder: Embedder
     mask_filler: MaskFiller
     classifier: Classifier
+    sparse_embedder: SparseEmbedder
     models: ModelInspector
 
 
@@ -43,5 +45,6 @@ def new_application(
         embedder=Embedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),
+        sparse_embedder=SparseEmbedder(catalog, jobs, limits),
         models=ModelInspector(catalog, jobs, limits),
     )

@@ -108,6 +108,10 @@ class ModelDescription:
     """Dimension of the vector of a text."""
     token_dimension: int = 0
     """Dimension of the vector of a token for late interaction. 0 without such vectors."""
+    sparse_dimension: int = 0
+    """Dimension of the sparse vector of a text. 0 without such vectors."""
+    default_max_active_dims: int = 0
+    """Tokens with a weight that a sparse vector keeps by default. 0 for all."""
     num_layers: int = 0
     """Number of layers of an embedding model."""
     vocab_size: int = 0

@@ -28,6 +28,11 @@ def is_cancelled_by_deadline(seconds_left: float | None) -> bool:
 
 TOKEN_VECTORS = "token_vectors"
 """The output of an embedding model with vectors for late interaction."""
+SPARSE_VECTORS = "sparse_vectors"
+"""The output of an embedding model with weights of tokens of the vocabulary. A result has only the
+weights that are not 0."""
+SPARSE_TOKEN_IDS = "sparse_token_ids"
+"""The ids of the tokens of these weights, ascending, in a result."""
 LABEL_SCORES = "label_scores"
 """The output of an embedding model with the scores of labels."""
 
@@ -230,8 +235,9 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     """Embed texts (token ids with their special tokens).
 
     ``outputs`` names the outputs to return: ``mean_pooled``, ``cls_pooled``, ``max_pooled``, each
-    (d,), ``hidden_<layer>`` and ``token_vectors``, each (length, d), or ``label_scores`` (labels,).
-    A text's result maps these names to arrays. ``first_lengths`` are the numbers of tokens of type
+    (d,), ``hidden_<layer>`` and ``token_vectors``, each (length, d), ``label_scores`` (labels,), or
+    ``sparse_vectors`` (weights,). A text's result maps these names to arrays, and
+    ``sparse_token_ids`` to the ids of weights. ``first_lengths`` are the numbers of tokens of type
     0, which come first, of texts that have tokens of both types; empty if no text has.
     """
 

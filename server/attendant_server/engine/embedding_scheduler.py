@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.admission import AdmissionQueue, QueuedText
 from attendant_server.engine.calls import (
+    SPARSE_TOKEN_IDS,
+    SPARSE_VECTORS,
     TOKEN_VECTORS,
     Call,
     EmbedCall,
@@ -135,6 +137,8 @@ class EmbeddingScheduler(Scheduler):
                     else outputs[name][row].copy()
                     for name in call.outputs
                 }
+                if SPARSE_VECTORS in result:
+                    result |= _sparse(result[SPARSE_VECTORS])
                 self._put(call, text.index, result)
             else:
                 hidden = outputs[f"hidden_{self._model.num_layers}"][row]
@@ -196,6 +200,12 @@ def _first_length(text: QueuedText[EncoderCall]) -> int:
     if isinstance(call, EmbedCall) and call.first_lengths:
         return call.first_lengths[text.index]
     return text.num_tokens
+
+
+def _sparse(vector: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """The weights of ``vector`` (vocab,) that are not 0, and the ids of their tokens."""
+    token_ids = np.flatnonzero(vector)
+    return {SPARSE_VECTORS: vector[token_ids], SPARSE_TOKEN_IDS: token_ids}
 
 
 def _is_finite(result: dict[str, NDArray[np.float32]] | MaskCandidates) -> bool:

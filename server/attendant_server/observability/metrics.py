@@ -15,7 +15,7 @@ REFUSALS = ("queue_full", "unavailable", "concurrency")
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
     "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),
-    "embedding": ("Embed", "EmbedTokens", "FillMask", "Classify", "Tokenize"),
+    "embedding": ("Embed", "EmbedTokens", "FillMask", "Classify", "EmbedSparse", "Tokenize"),
 }
 TRANSLATING = ("Translate", "StreamTranslate")
 WITHOUT_ENGINE = ("Tokenize",)

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
-from attendant_manifest.sizes import num_layers
+from attendant_manifest.sizes import num_layers, sparse_dimension
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
-from attendant_server.engine.calls import LABEL_SCORES, MaskCandidates, TokenIds
+from attendant_server.engine.calls import (
+    LABEL_SCORES,
+    SPARSE_VECTORS,
+    MaskCandidates,
+    TokenIds,
+)
 from attendant_server.runtime.model_graphs import (
     MAX_TRIAL_TOKENS,
     NUM_TRIAL_TOKENS,
@@ -52,7 +57,15 @@ class OnnxEmbeddingModel:
             if bundle.has_graph("mlm_head")
             else None
         )
+        self._sparse_dimension = sparse_dimension(manifest.architecture)
+        self._sparse_head = (
+            ThreadedGraph(bundle.graph_path("sparse_head"), num_threads, device, run_counter)
+            if self._sparse_dimension
+            else None
+        )
         check_interface(self._embedder.shared, bundle.graphs.embedder)
+        if self._sparse_head is not None:
+            check_interface(self._sparse_head.shared, bundle.graphs.sparse_head)
         if self.mlm_head is not None:
             check_interface(self.mlm_head.shared, bundle.graphs.mlm_head)
         # Do not compute hidden layers that no text needs.
@@ -65,6 +78,12 @@ class OnnxEmbeddingModel:
         self._embedder.keep_what_pays(
             lambda session: session.run(["mean_pooled"], feeds, self._run_options)
         )
+        if self._sparse_head is not None:
+            (hidden,) = self._embedder.shared.run([self._last_hidden], feeds)
+            sparse_feeds = {"hidden": hidden, "lengths": feeds["lengths"]}
+            self._sparse_head.keep_what_pays(
+                lambda session: session.run([SPARSE_VECTORS], sparse_feeds)
+            )
 
     def _try_graphs(self, outputs: Sequence[str], max_tokens: int) -> None:
         """Run each graph, also with the longest text; raises ValueError if one cannot run."""
@@ -74,6 +93,11 @@ class OnnxEmbeddingModel:
         with trial_run("embedder", "classification.labels"):
             if scores is not None and scores.shape[1] != self._num_labels:
                 raise ValueError(f"it scores {scores.shape[1]} labels, not {self._num_labels}")
+        if self._sparse_head is not None:
+            with trial_run("sparse_head", "architecture.source_embeddings.vocab_size"):
+                size = self._sparse_vectors(hidden, np.ones(1, np.int64)).shape[1]
+                if size != self._sparse_dimension:
+                    raise ValueError(f"it weighs {size} tokens, not {self._sparse_dimension}")
         with trial_run("embedder", "limits.max_tokens"):
             self._run_embedder_and_shrink(min(max_tokens, MAX_TRIAL_TOKENS))
         if self.mlm_head is not None:
@@ -91,9 +115,27 @@ class OnnxEmbeddingModel:
         ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
         """
         feeds = self._feeds(texts, first_lengths)
+        names = list(outputs)
+        if is_sparse := SPARSE_VECTORS in names:
+            names.remove(SPARSE_VECTORS)
+            names.append(self._last_hidden)
         with self._embedder.session() as session:
-            arrays = session.run(list(outputs), feeds, self._run_options)
-        return dict(zip(outputs, arrays, strict=True))
+            arrays = session.run(names, feeds, self._run_options)
+        found = dict(zip(names, arrays, strict=True))
+        if is_sparse:
+            vectors = self._sparse_vectors(found[self._last_hidden], feeds["lengths"])
+            found[SPARSE_VECTORS] = vectors
+        return found
+
+    def _sparse_vectors(
+        self, hidden: NDArray[np.float32], lengths: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Weights of tokens (batch, vocab) for last hidden states (batch, length, d)."""
+        assert self._sparse_head is not None
+        with self._sparse_head.session() as session:
+            (vectors,) = session.run([SPARSE_VECTORS], {"hidden": hidden, "lengths": lengths})
+        found: NDArray[np.float32] = vectors
+        return found
 
     def _feeds(
         self, texts: Sequence[TokenIds], first_lengths: Sequence[int] | None = None
@@ -122,10 +164,15 @@ class OnnxEmbeddingModel:
         if not self._embedder.can_shrink:
             return
         self._run_embedder_and_shrink(num_tokens=1)
+        if self.mlm_head is None and self._sparse_head is None:
+            return
+        (hidden,) = self.embed([[self._pad_id]], [self._last_hidden]).values()
         if self.mlm_head is not None:
-            (hidden,) = self.embed([[self._pad_id]], [self._last_hidden]).values()
             head_feeds = {"hidden": hidden[0], "top_k": np.array([1], dtype=np.int64)}
             self.mlm_head.shrink(lambda session: session.run(["candidate_ids"], head_feeds))
+        if self._sparse_head is not None:
+            sparse_feeds = {"hidden": hidden, "lengths": np.ones(1, np.int64)}
+            self._sparse_head.shrink(lambda session: session.run([SPARSE_VECTORS], sparse_feeds))
 
     def _run_embedder_and_shrink(self, num_tokens: int) -> None:
         """Run one text of this many tokens and release the working memory."""

@@ -172,6 +172,7 @@ class Architecture(google.protobuf.message.Message):
     TEXT_VECTORS_FIELD_NUMBER: builtins.int
     CLASSIFICATION_HEAD_FIELD_NUMBER: builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: builtins.int
+    SPARSE_VECTORS_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states between layers."""
     shares_embeddings: builtins.bool
@@ -210,6 +211,10 @@ class Architecture(google.protobuf.message.Message):
     def token_vectors(self) -> Global___TokenVectors:
         """Vectors of tokens for late interaction, of an encoder. Absent for a model without such vectors."""
 
+    @property
+    def sparse_vectors(self) -> Global___SparseVectors:
+        """Sparse vectors of whole texts, of an encoder with a head. Absent for a model without such vectors."""
+
     def __init__(
         self,
         *,
@@ -223,9 +228,10 @@ class Architecture(google.protobuf.message.Message):
         text_vectors: Global___TextVectors | None = ...,
         classification_head: Global___ClassificationHead | None = ...,
         token_vectors: Global___TokenVectors | None = ...,
+        sparse_vectors: Global___SparseVectors | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["classification_head", b"classification_head", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classification_head", b"classification_head", "d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["classification_head", b"classification_head", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "source_embeddings", b"source_embeddings", "sparse_vectors", b"sparse_vectors", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["classification_head", b"classification_head", "d_model", b"d_model", "decoder", b"decoder", "encoder", b"encoder", "head", b"head", "shares_embeddings", b"shares_embeddings", "source_embeddings", b"source_embeddings", "sparse_vectors", b"sparse_vectors", "target_embeddings", b"target_embeddings", "text_vectors", b"text_vectors", "token_vectors", b"token_vectors"]) -> None: ...
 
 Global___Architecture: typing_extensions.TypeAlias = Architecture
 
@@ -645,6 +651,31 @@ class TokenVectors(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["dense_layers", b"dense_layers"]) -> None: ...
 
 Global___TokenVectors: typing_extensions.TypeAlias = TokenVectors
+
+@typing.final
+class SparseVectors(google.protobuf.message.Message):
+    """SparseVectors describes sparse vectors of whole texts, as in SPLADE: a weight for each token of the vocabulary, made
+    from the scores of the head at all positions of the text. A weight is log(1 + x) of a positive score x and 0 for any
+    other score.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IS_SUM_FIELD_NUMBER: builtins.int
+    NUM_LOGARITHMS_FIELD_NUMBER: builtins.int
+    is_sum: builtins.bool
+    """Whether a weight is the sum over all positions. Otherwise it is the largest one."""
+    num_logarithms: builtins.int
+    """How often the logarithm is applied: 1, or 2 for log(1 + log(1 + x)). At least 1."""
+    def __init__(
+        self,
+        *,
+        is_sum: builtins.bool = ...,
+        num_logarithms: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_sum", b"is_sum", "num_logarithms", b"num_logarithms"]) -> None: ...
+
+Global___SparseVectors: typing_extensions.TypeAlias = SparseVectors
 
 @typing.final
 class Dense(google.protobuf.message.Message):

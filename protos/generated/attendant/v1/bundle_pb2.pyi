@@ -446,6 +446,7 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     PROMPTS_FIELD_NUMBER: builtins.int
     DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
     NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
     pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Pooling of a request that chooses none. Must be set."""
     normalize: builtins.bool
@@ -455,6 +456,10 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     num_prompt_tokens: builtins.int
     """Number of first tokens of a text with the default prompt that poolings leave out: those of the prompt, with the
     special tokens before it. 0 if poolings include the prompt. Needs TextVectors.excludes_prompt.
+    """
+    max_active_dims: builtins.int
+    """Tokens with a weight that a sparse vector keeps, of a request that does not choose. 0: all. Needs
+    Architecture.sparse_vectors.
     """
     @property
     def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
@@ -468,8 +473,9 @@ class EmbeddingDefaults(google.protobuf.message.Message):
         prompts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         default_prompt: builtins.str = ...,
         num_prompt_tokens: builtins.int = ...,
+        max_active_dims: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
 
@@ -537,6 +543,7 @@ class PrecisionGraphs(google.protobuf.message.Message):
     EMBEDDER_FIELD_NUMBER: builtins.int
     MLM_HEAD_FIELD_NUMBER: builtins.int
     SHORTLIST_OUTPUT_FIELD_NUMBER: builtins.int
+    SPARSE_HEAD_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"fp32", "int8" or "fp16"."""
     shortlist_output: builtins.str
@@ -575,6 +582,12 @@ class PrecisionGraphs(google.protobuf.message.Message):
         without this head.
         """
 
+    @property
+    def sparse_head(self) -> Global___Graph:
+        """Embedding: the head of sparse vectors. Maps the last hidden states of texts to their vectors. Absent for a model
+        without such vectors.
+        """
+
     def __init__(
         self,
         *,
@@ -586,9 +599,10 @@ class PrecisionGraphs(google.protobuf.message.Message):
         embedder: Global___Graph | None = ...,
         mlm_head: Global___Graph | None = ...,
         shortlist_output: builtins.str = ...,
+        sparse_head: Global___Graph | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "steps", b"steps", "weights", b"weights"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "scorer", b"scorer", "sparse_head", b"sparse_head"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["embedder", b"embedder", "encoder", b"encoder", "mlm_head", b"mlm_head", "name", b"name", "scorer", b"scorer", "shortlist_output", b"shortlist_output", "sparse_head", b"sparse_head", "steps", b"steps", "weights", b"weights"]) -> None: ...
 
 Global___PrecisionGraphs: typing_extensions.TypeAlias = PrecisionGraphs
 
@@ -1130,6 +1144,7 @@ class OriginalParity(google.protobuf.message.Message):
     TRANSLATIONS_FIELD_NUMBER: builtins.int
     LABEL_SCORES_FIELD_NUMBER: builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: builtins.int
+    SPARSE_VECTORS_FIELD_NUMBER: builtins.int
     implementation: builtins.str
     """Name of the implementation, such as "transformers"."""
     implementation_version: builtins.str
@@ -1162,6 +1177,10 @@ class OriginalParity(google.protobuf.message.Message):
     def token_vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalVectors]:
         """Late interaction: agreement of the vectors of tokens of each precision."""
 
+    @property
+    def sparse_vectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OriginalSparseVectors]:
+        """Sparse vectors: agreement of each precision."""
+
     def __init__(
         self,
         *,
@@ -1176,9 +1195,10 @@ class OriginalParity(google.protobuf.message.Message):
         translations: collections.abc.Iterable[Global___OriginalTranslations] | None = ...,
         label_scores: collections.abc.Iterable[Global___OriginalLabelScores] | None = ...,
         token_vectors: collections.abc.Iterable[Global___OriginalVectors] | None = ...,
+        sparse_vectors: collections.abc.Iterable[Global___OriginalSparseVectors] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "max_difference", b"max_difference", "min_cosine", b"min_cosine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "label_scores", b"label_scores", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "token_vectors", b"token_vectors", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_difference", b"_max_difference", "_min_cosine", b"_min_cosine", "implementation", b"implementation", "implementation_version", b"implementation_version", "is_carried_over", b"is_carried_over", "label_scores", b"label_scores", "max_difference", b"max_difference", "min_cosine", b"min_cosine", "num_different_token_ids", b"num_different_token_ids", "num_texts", b"num_texts", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "translations", b"translations", "vectors", b"vectors"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_difference", b"_max_difference"]) -> typing.Literal["max_difference"] | None: ...
     @typing.overload
@@ -1244,6 +1264,31 @@ class OriginalVectors(google.protobuf.message.Message):
 Global___OriginalVectors: typing_extensions.TypeAlias = OriginalVectors
 
 @typing.final
+class OriginalSparseVectors(google.protobuf.message.Message):
+    """OriginalSparseVectors compares the sparse vectors of one precision with those of the original implementation."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRECISION_FIELD_NUMBER: builtins.int
+    VECTORS_FIELD_NUMBER: builtins.int
+    precision: builtins.str
+    """The precision compared: "fp32", "int8" or "fp16"."""
+    @property
+    def vectors(self) -> Global___SparseParity:
+        """The agreement."""
+
+    def __init__(
+        self,
+        *,
+        precision: builtins.str = ...,
+        vectors: Global___SparseParity | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["vectors", b"vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["precision", b"precision", "vectors", b"vectors"]) -> None: ...
+
+Global___OriginalSparseVectors: typing_extensions.TypeAlias = OriginalSparseVectors
+
+@typing.final
 class OriginalTranslations(google.protobuf.message.Message):
     """OriginalTranslations compares one precision of a translation model with the original implementation."""
 
@@ -1298,6 +1343,7 @@ class PrecisionParity(google.protobuf.message.Message):
     REFERENCE_PRECISION_FIELD_NUMBER: builtins.int
     MAX_LABEL_SCORE_DIFFERENCE_FIELD_NUMBER: builtins.int
     TOKEN_VECTORS_FIELD_NUMBER: builtins.int
+    SPARSE_VECTORS_FIELD_NUMBER: builtins.int
     precision: builtins.str
     """The precision compared: "fp32", "int8" or "fp16"."""
     max_log_probability_difference: builtins.float
@@ -1334,6 +1380,10 @@ class PrecisionParity(google.protobuf.message.Message):
     def token_vectors(self) -> Global___EmbeddingParity:
         """Late interaction: agreement of the vectors of tokens. Absent without such vectors."""
 
+    @property
+    def sparse_vectors(self) -> Global___SparseParity:
+        """Sparse vectors: their agreement. Absent without such vectors."""
+
     def __init__(
         self,
         *,
@@ -1348,9 +1398,10 @@ class PrecisionParity(google.protobuf.message.Message):
         reference_precision: builtins.str = ...,
         max_label_score_difference: builtins.float | None = ...,
         token_vectors: Global___EmbeddingParity | None = ...,
+        sparse_vectors: Global___SparseParity | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_log_probability_bound", b"_log_probability_bound", "_max_label_score_difference", b"_max_label_score_difference", "_max_log_probability_difference", b"_max_log_probability_difference", "corpus", b"corpus", "embeddings", b"embeddings", "is_carried_over", b"is_carried_over", "log_probability_bound", b"log_probability_bound", "max_label_score_difference", b"max_label_score_difference", "max_log_probability_difference", b"max_log_probability_difference", "precision", b"precision", "reference_precision", b"reference_precision", "shortlist_corpus", b"shortlist_corpus", "sparse_vectors", b"sparse_vectors", "token_vectors", b"token_vectors", "tokens", b"tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_log_probability_bound", b"_log_probability_bound"]) -> typing.Literal["log_probability_bound"] | None: ...
     @typing.overload
@@ -1481,3 +1532,39 @@ class EmbeddingParity(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["mean_cosine", b"mean_cosine", "min_cosine", b"min_cosine", "num_texts", b"num_texts"]) -> None: ...
 
 Global___EmbeddingParity: typing_extensions.TypeAlias = EmbeddingParity
+
+@typing.final
+class SparseParity(google.protobuf.message.Message):
+    """SparseParity compares sparse vectors with those of the original model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_TEXTS_FIELD_NUMBER: builtins.int
+    MIN_COSINE_FIELD_NUMBER: builtins.int
+    MEAN_COSINE_FIELD_NUMBER: builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: builtins.int
+    SAME_TOP_SHARE_FIELD_NUMBER: builtins.int
+    num_texts: builtins.int
+    """Texts compared."""
+    min_cosine: builtins.float
+    """Smallest cosine between the two vectors of a text."""
+    mean_cosine: builtins.float
+    """Mean cosine between the two vectors of a text."""
+    max_difference: builtins.float
+    """Largest difference between weights."""
+    same_top_share: builtins.float
+    """Share of the 32 tokens with the greatest weights that both vectors of a text have in common, 0 to 1, mean over all
+    texts. Of a text with fewer tokens, all count.
+    """
+    def __init__(
+        self,
+        *,
+        num_texts: builtins.int = ...,
+        min_cosine: builtins.float = ...,
+        mean_cosine: builtins.float = ...,
+        max_difference: builtins.float = ...,
+        same_top_share: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_difference", b"max_difference", "mean_cosine", b"mean_cosine", "min_cosine", b"min_cosine", "num_texts", b"num_texts", "same_top_share", b"same_top_share"]) -> None: ...
+
+Global___SparseParity: typing_extensions.TypeAlias = SparseParity

@@ -63,6 +63,11 @@ class EmbeddingServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.EmbedSparse = channel.unary_unary(
+                '/attendant.v1.EmbeddingService/EmbedSparse',
+                request_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer(object):
@@ -116,6 +121,18 @@ class EmbeddingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedSparse(self, request, context):
+        """EmbedSparse returns one sparse vector for each text: weights of tokens of the vocabulary, as SPLADE models give them
+        for lexical search. Two texts are compared by the dot product of their vectors.
+
+        A default prompt of the model is applied as for Embed. A model without sparse vectors
+        (EmbeddingSizes.sparse_dimension) fails the call with FAILED_PRECONDITION. A request that names no model chooses
+        among the models with sparse vectors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -138,6 +155,11 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'EmbedSparse': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedSparse,
+                    request_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -257,6 +279,33 @@ class EmbeddingService(object):
             '/attendant.v1.EmbeddingService/Classify',
             attendant_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
             attendant_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedSparse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/attendant.v1.EmbeddingService/EmbedSparse',
+            attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.SerializeToString,
+            attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.FromString,
             options,
             channel_credentials,
             insecure,

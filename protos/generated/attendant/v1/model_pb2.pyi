@@ -232,6 +232,7 @@ class GetModelResponse(google.protobuf.message.Message):
     DEFAULT_MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     EARLY_STOPPING_FIELD_NUMBER: builtins.int
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
+    DEFAULT_MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -252,6 +253,8 @@ class GetModelResponse(google.protobuf.message.Message):
     """Whether a beam search ends as soon as beam_size hypotheses have finished."""
     no_repeat_ngram_size: builtins.int
     """Size of the n-grams that never repeat within a translation. 0: no such rule."""
+    default_max_active_dims: builtins.int
+    """max_active_dims of requests of EmbedSparse that state none. Absent: no limit."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -330,13 +333,16 @@ class GetModelResponse(google.protobuf.message.Message):
         default_min_output_tokens: builtins.int = ...,
         early_stopping: builtins.bool = ...,
         no_repeat_ngram_size: builtins.int = ...,
+        default_max_active_dims: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_length_penalty", b"_default_length_penalty"]) -> typing.Literal["default_length_penalty"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_default_max_active_dims", b"_default_max_active_dims"]) -> typing.Literal["default_max_active_dims"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes"] | None: ...
 
@@ -506,6 +512,7 @@ class EmbeddingSizes(google.protobuf.message.Message):
     VOCAB_SIZE_FIELD_NUMBER: builtins.int
     TEXT_DIMENSION_FIELD_NUMBER: builtins.int
     TOKEN_DIMENSION_FIELD_NUMBER: builtins.int
+    SPARSE_DIMENSION_FIELD_NUMBER: builtins.int
     d_model: builtins.int
     """Width of the hidden states. The dimension of the vectors of tokens unless token_dimension is present, and of those
     of texts unless text_dimension is present.
@@ -526,6 +533,10 @@ class EmbeddingSizes(google.protobuf.message.Message):
     """Dimension of the vectors of tokens for late interaction, which EmbedTokens returns unless a request names layers.
     Absent for a model without such vectors.
     """
+    sparse_dimension: builtins.int
+    """Dimension of the vectors of EmbedSparse: the number of tokens in the vocabulary. Absent for a model without sparse
+    vectors.
+    """
     def __init__(
         self,
         *,
@@ -537,9 +548,12 @@ class EmbeddingSizes(google.protobuf.message.Message):
         vocab_size: builtins.int = ...,
         text_dimension: builtins.int | None = ...,
         token_dimension: builtins.int | None = ...,
+        sparse_dimension: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_sparse_dimension", b"_sparse_dimension", "_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "sparse_dimension", b"sparse_dimension", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_sparse_dimension", b"_sparse_dimension", "_text_dimension", b"_text_dimension", "_token_dimension", b"_token_dimension", "d_feed_forward", b"d_feed_forward", "d_model", b"d_model", "head_dim", b"head_dim", "num_heads", b"num_heads", "num_layers", b"num_layers", "sparse_dimension", b"sparse_dimension", "text_dimension", b"text_dimension", "token_dimension", b"token_dimension", "vocab_size", b"vocab_size"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sparse_dimension", b"_sparse_dimension"]) -> typing.Literal["sparse_dimension"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_text_dimension", b"_text_dimension"]) -> typing.Literal["text_dimension"] | None: ...
     @typing.overload

@@ -1,4 +1,4 @@
-"""EmbeddingService: Embed, EmbedTokens, FillMask and Classify."""
+"""EmbeddingService: Embed, EmbedTokens, FillMask, Classify and EmbedSparse."""
 
 from typing import Any, cast
 
@@ -27,6 +27,11 @@ from attendant_server.application.mask_filling import (
     MaskFillingAnswer,
     MaskFillingRequest,
 )
+from attendant_server.application.sparse_embedding import (
+    SparseEmbeddingAnswer,
+    SparseEmbeddingRequest,
+    SparseVector,
+)
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
@@ -38,6 +43,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self, application: Application) -> None:
         self._embedder, self._mask_filler = application.embedder, application.mask_filler
         self._classifier = application.classifier
+        self._sparse_embedder = application.sparse_embedder
         self._jobs = application.jobs
 
     async def Embed(
@@ -102,6 +108,22 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             context.time_remaining(),
         )
         return await self._jobs.run_for(answer.size, lambda: _classify_response(answer))
+
+    async def EmbedSparse(
+        self, request: embedding_pb2.EmbedSparseRequest, context: Context
+    ) -> embedding_pb2.EmbedSparseResponse:
+        """One sparse vector for each text."""
+        answer = await self._sparse_embedder.embed(
+            SparseEmbeddingRequest(
+                texts=list(request.texts),
+                model=request.model,
+                max_active_dims=given(request, "max_active_dims"),
+                include_tokens=request.include_tokens,
+                truncation=request.truncation,
+            ),
+            context.time_remaining(),
+        )
+        return await self._jobs.run_for(answer.size, lambda: _embed_sparse_response(answer))
 
 
 def _counts(answer: Answer) -> text_pb2.TokenCounts:
@@ -202,5 +224,26 @@ def _classify_result(text: ClassifiedText | InvalidRequest) -> embedding_pb2.Cla
             embedding_pb2.LabelScore(label=label, score=score)
             for label, score in zip(text.labels, text.scores, strict=True)
         ],
+        truncation=truncation(text.truncation),
+    )
+
+
+def _embed_sparse_response(answer: SparseEmbeddingAnswer) -> embedding_pb2.EmbedSparseResponse:
+    return embedding_pb2.EmbedSparseResponse(
+        results=map(_embed_sparse_result, answer.texts),
+        model=answer.model,
+        token_counts=_counts(answer),
+        timings=timings(answer.phases),
+    )
+
+
+def _embed_sparse_result(text: SparseVector | InvalidRequest) -> embedding_pb2.EmbedSparseResult:
+    if isinstance(text, InvalidRequest):
+        return embedding_pb2.EmbedSparseResult(error=fault(text))
+    return embedding_pb2.EmbedSparseResult(
+        token_ids=text.token_ids.tolist(),
+        weights=text.weights.tolist(),
+        tokens=text.tokens,
+        num_tokens=text.num_tokens,
         truncation=truncation(text.truncation),
     )

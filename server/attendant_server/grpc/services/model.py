@@ -64,6 +64,8 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         response.score_function = cast(
             "embedding_pb2.ScoreFunction.ValueType", description.score_function.value
         )
+    if description.default_max_active_dims:
+        response.default_max_active_dims = description.default_max_active_dims
     if description.default_beam_size != 1:
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
     if description.default_length_penalty != 1:
