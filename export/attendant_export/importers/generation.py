@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
+from attendant_manifest.rules import REPETITION_PENALTIES
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
@@ -21,6 +22,7 @@ class Generation:
     length_penalty: float
     early_stopping: bool
     no_repeat_ngram_size: int
+    repetition_penalty: float
     min_output_tokens: int
     """The least number of tokens of a target before EOS, without the start token."""
     forced_token_ids: tuple[int, ...]
@@ -39,6 +41,7 @@ class Generation:
             length_penalty=None if self.length_penalty == 1 else self.length_penalty,
             early_stopping=self.early_stopping,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
+            repetition_penalty=0 if self.repetition_penalty == 1 else self.repetition_penalty,
             min_output_tokens=self.min_output_tokens,
         )
 
@@ -59,7 +62,6 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         num_beam_groups=1,
         diversity_penalty=0.0,
         penalty_alpha=0.0,
-        repetition_penalty=1.0,
         encoder_repetition_penalty=1.0,
         encoder_no_repeat_ngram_size=0,
     )
@@ -78,10 +80,12 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
             )
     renormalizes = config.flag("renormalize_logits", default=False)
     ngram_size = config.integer("no_repeat_ngram_size", default=0, minimum=0)
+    penalty = _repetition_penalty(config)
     min_name, min_output_tokens = _min_output_tokens(config)
     for name, has_rule in (
         ("no_repeat_ngram_size", ngram_size),
         (min_name, min_output_tokens),
+        ("repetition_penalty", penalty != 1),
     ):
         if renormalizes and has_rule:
             raise CheckpointError(
@@ -97,11 +101,22 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
         length_penalty=config.number("length_penalty", default=1.0),
         early_stopping=config.flag("early_stopping", default=False),
         no_repeat_ngram_size=ngram_size,
+        repetition_penalty=penalty,
         min_output_tokens=min_output_tokens,
         forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),
         renormalizes=renormalizes,
     )
+
+
+def _repetition_penalty(config: Config) -> float:
+    penalty = config.number("repetition_penalty", default=1.0)
+    low, high = REPETITION_PENALTIES
+    if not low <= penalty <= high:
+        raise CheckpointError(
+            f"{config.path}: repetition_penalty is {penalty:g}, want a number from {low} to {high}"
+        )
+    return penalty
 
 
 def _min_output_tokens(config: Config) -> tuple[str, int]:

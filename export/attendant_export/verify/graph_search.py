@@ -30,6 +30,7 @@ class SentenceSearch:
     no_repeat_ngram_size: int = 0
     min_tokens: int = 0
     """The least number of tokens before EOS."""
+    repetition_penalty: float = 1.0
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
@@ -106,6 +107,7 @@ def search_all(
     early_stopping: bool = False,
     no_repeat_ngram_size: int = 0,
     min_tokens: int = 0,
+    repetition_penalty: float = 1.0,
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
@@ -115,8 +117,9 @@ def search_all(
     vocabulary as its list. Suppressed tokens are never chosen. ``forced_token_ids`` holds the
     tokens that each output begins with, with a log-probability of 0. With ``early_stopping``, a
     search is over when ``beam_size`` hypotheses have finished. N-grams of ``no_repeat_ngram_size``
-    never repeat in an output, and EOS comes after at least ``min_tokens`` tokens; with either
-    option, ``step`` must decode one token in a run. Returns the searches in the order of
+    never repeat in an output, EOS comes after at least ``min_tokens`` tokens, and
+    ``repetition_penalty`` applies to the tokens of an output and the start token; with any of these
+    options, ``step`` must decode one token in a run. Returns the searches in the order of
     ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
@@ -126,6 +129,7 @@ def search_all(
             early_stopping=early_stopping,
             no_repeat_ngram_size=no_repeat_ngram_size,
             min_tokens=min_tokens,
+            repetition_penalty=repetition_penalty,
         )
         for i, limit in enumerate(max_tokens)
     )
@@ -166,11 +170,14 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: 
         lengths += [len(search.steps)] * beam_size
         banned += [search.banned(tokens) for tokens in begun]
     assert not any(banned) or cache.num_step_tokens == 1
+    penalty = running[0].repetition_penalty
     ids, log_p = cache.step(
         *([row[-1] for row in rows], lengths, 2 * beam_size if beam_size > 1 else 1),
         # Only later tokens of a run depend on those that the graph chooses itself.
         [search.next_forced(cache.num_step_tokens) for search in running] if beam_size == 1 else (),
         banned,
+        rows if penalty != 1 else (),
+        penalty,
     )
     for slot, search in enumerate(running):
         if beam_size > 1:
