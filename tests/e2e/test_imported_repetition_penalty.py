@@ -9,6 +9,7 @@ from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest
 from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
 from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.rebuild import rebuild_bundle
 
 from tests.support.bundles import one_thread
 from tests.support.drawn_translators import MAX_TOKENS, draw_checkpoint, until_end
@@ -48,7 +49,7 @@ def languages(bundle):
     return manifest.source_languages[0], manifest.target_languages[-1]
 
 
-def translate(server, bundle, texts, beam_size, **options):
+def translate(server, bundle, texts, beam_size):
     source, target = languages(bundle)
     request = TranslateRequest(
         texts=texts,
@@ -117,6 +118,10 @@ def test_the_penalty_is_described(server, imported):
     assert described.repetition_penalty == imported[2]
 
 
+def test_a_rebuild_writes_the_same_graphs(imported):
+    assert rebuild_bundle(imported[1])[0].endswith("are those of this version already")
+
+
 def test_the_import_compares_searches_with_the_penalty(imported):
     parity = read_manifest(imported[1]).parity.original
     for entry in parity.translations[0].tokens:
@@ -133,9 +138,7 @@ def test_translations_are_those_of_transformers(beam_size, server, imported, ori
 
 
 @pytest.mark.parametrize("beam_size", BEAM_SIZES)
-def test_log_probabilities_and_scores_are_those_of_the_model(
-    beam_size, server, imported, original
-):
+def test_log_probabilities_and_scores_are_those_of_the_model(beam_size, server, imported, original):
     for text, translation in enumerate(translate(server, imported[1], TEXTS, beam_size)):
         for hypothesis in translation.hypotheses:
             values = [token.log_probability for token in hypothesis.tokens]

@@ -89,15 +89,14 @@ def _step_problems(
 
 def _penalty_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
     inputs = step.inputs
-    if inputs.HasField("repetition_penalty") != bool(step.outputs.candidate_scores):
-        yield "repetition_penalty and candidate_scores belong together"
-    if not inputs.HasField("repetition_penalty"):
-        return
-    for name in _PENALTY_INPUTS:
+    takes_penalty = inputs.HasField("repetition_penalty")
+    for name in _PENALTY_INPUTS if takes_penalty else ():
         if not getattr(inputs.repetition_penalty, name):
             yield f"repetition_penalty.{name} is missing"
-    if step.num_tokens > 1 or inputs.shortlist:
+    if takes_penalty and (step.num_tokens > 1 or inputs.shortlist):
         yield "repetition_penalty is for steps of one token without a shortlist"
+    if takes_penalty != bool(step.outputs.candidate_scores):
+        yield "repetition_penalty and candidate_scores belong together"
 
 
 def _interface_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
