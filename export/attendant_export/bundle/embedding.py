@@ -35,8 +35,10 @@ from attendant_export.bundle.reference_outputs import (
     log_probability_bounds,
     read_embedding_outputs,
 )
+from attendant_export.bundle.token_vectors import check_token_vectors, mean_vectors
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import unknown_token_id
+from attendant_export.graphs.token_vectors import TOKEN_VECTORS
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
@@ -106,6 +108,7 @@ class EmbeddingExport:
             model, list(self._texts.values()), draft.manifest.embedding.num_prompt_tokens
         )
         self._verified: dict[str, VerifiedEmbeddings] = {}
+        self._token_vectors: dict[str, list[list[float]]] = {}
         self._labels: LabelExport | None = None
         if classification is not None:
             draft.manifest.classification.CopyFrom(classification)
@@ -131,6 +134,7 @@ class EmbeddingExport:
             texts, hidden = list(self._texts.values()), self._verifier.last_hidden
             found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
             verified.parity.token_vectors.CopyFrom(found)
+            self._token_vectors[written.name] = mean_vectors(graphs, texts)
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
@@ -145,6 +149,9 @@ class EmbeddingExport:
         outputs = _reference_outputs(self._texts, found)
         if self._labels is not None:
             self._labels.add_reference_outputs(outputs)
+        if self._token_vectors:
+            for precision, content in outputs["outputs"].items():
+                content[TOKEN_VECTORS] = self._token_vectors[precision]
         return outputs
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
@@ -254,6 +261,9 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
         if manifest.HasField("classification"):
             texts = read_classified(folder / manifest.reference_outputs, reference, manifest)
             checked[-1] += ", " + check_label_scores(graphs, texts, stored[SCORES])
+        if manifest.architecture.HasField("token_vectors"):
+            path = folder / manifest.reference_outputs
+            checked[-1] += ", " + check_token_vectors(path, reference, manifest, graphs, token_ids)
         if masked:
             checked[-1] += (
                 f", log-probabilities of candidates for {len(masked)} masks within {bound:.2g}"
