@@ -8,7 +8,7 @@ from attendant_export.bundle.manifest import describe_original, read_manifest
 from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.reference_outputs import read_translation_outputs
 from attendant_export.verify import original, original_translation, original_translator
-from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import (
     ReferenceHypothesis,
@@ -190,8 +190,7 @@ def test_suppressed_tokens_are_never_found_and_the_length_penalty_ranks(imported
                 *(graphs, sources, limits),
                 beam_size=beam_size,
                 step=step,
-                length_penalty=0.0,
-                suppressed_token_ids=[often],
+                rules=SearchRules(length_penalty=0.0, suppressed_token_ids=[often]),
             )
             assert all(often not in h.token_ids for trace in found for h in trace.hypotheses)
             for trace in found:

@@ -13,7 +13,7 @@ from attendant.v1.bundle_pb2 import (
 
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.embedding import FloatArray
-from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.language_samples import Sample, batches
 from attendant_export.verify.original import Implementation, count_other_token_ids
@@ -108,7 +108,15 @@ class _Comparison:
     ) -> None:
         self._original, self._samples = original, samples
         self._sources = [sample.token_ids for sample in samples]
-        self._decoding, self._max_tokens = decoding, min(max_tokens, MAX_COMPARED_TOKENS)
+        self._max_tokens = min(max_tokens, MAX_COMPARED_TOKENS)
+        self._rules = SearchRules(
+            length_penalty=original.length_penalty,
+            early_stopping=decoding.early_stopping,
+            suppressed_token_ids=decoding.suppressed_token_ids,
+            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+            min_tokens=decoding.min_output_tokens,
+            repetition_penalty=decoding.repetition_penalty or 1.0,
+        )
         default = original.default_beam_size
         self._searches = SEARCHES if default == 1 else {**SEARCHES, f"beam{default}": default}
         self._expected = {size: self._translate(size) for size in self._searches.values()}
@@ -166,11 +174,10 @@ class _Comparison:
         self, graphs: TranslationGraphs, name: str, batching: str, bound: float
     ) -> TokenParity:
         beam_size, (max_running, max_joining) = self._searches[name], BATCHINGS[batching]
-        step, decoding = graphs.steps_for(beam_size)[0], self._decoding
-        penalty = decoding.repetition_penalty or 1.0
-        if penalty != 1:
+        step = graphs.steps_for(beam_size)[0]
+        if self._rules.repetition_penalty != 1:
             step = next(s for s in graphs.steps_for(beam_size) if graphs.takes_penalties(s))
-        elif decoding.no_repeat_ngram_size or decoding.min_output_tokens:
+        elif self._rules.no_repeat_ngram_size or self._rules.min_tokens:
             step = next(s for s in graphs.steps_for(beam_size) if graphs.num_step_tokens(s) == 1)
         found = search_all(
             *(graphs, self._sources, [self._max_tokens] * len(self._sources)),
@@ -178,13 +185,8 @@ class _Comparison:
             step=step,
             max_running=max_running,
             max_joining=max_joining,
-            length_penalty=self._original.length_penalty,
-            suppressed_token_ids=decoding.suppressed_token_ids,
             forced_token_ids=[sample.forced_ids for sample in self._samples],
-            early_stopping=decoding.early_stopping,
-            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
-            min_tokens=decoding.min_output_tokens,
-            repetition_penalty=penalty,
+            rules=self._rules,
         )
         expected = self._expected[beam_size][batching]
         different = [
