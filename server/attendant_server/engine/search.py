@@ -42,8 +42,8 @@ class Search(Protocol):
         """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
         ``scores`` rank them, by default their log-probabilities. A hypothesis whose scores are all
-        minus infinity is dropped. The search is finished when
-        the last hypothesis is dropped. Returns the copies between rows that the next step requires.
+        minus infinity is dropped. The search is finished when the last hypothesis is dropped.
+        Returns the copies between rows that the next step requires.
         """
 
     @property
