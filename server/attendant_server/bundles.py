@@ -136,6 +136,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "length_penalty",
             "early_stopping",
             "no_repeat_ngram_size",
+            "repetition_penalty",
             "min_output_tokens",
         },
         "embedding": {

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import pytest
 from attendant_client import (
@@ -41,6 +42,16 @@ def attempts(policy=POLICY, throttle=None, timeout_seconds=1000.0, clock=None, c
     return Attempts(
         policy, throttle or RetryThrottle(), timeout_seconds, clock or Clock(), lambda: chance
     )
+
+
+def test_the_back_off_neither_reads_nor_changes_the_random_numbers_of_the_application():
+    random.seed(5)
+    state, waits = random.getstate(), []
+    for _ in range(2):
+        random.seed(5)
+        waits.append(Attempts(POLICY, RetryThrottle(), 1000.0).wait_seconds_after(failure()))
+    assert waits[0] != waits[1]
+    assert random.getstate() == state
 
 
 def test_back_off_doubles_up_to_its_limit():

@@ -268,5 +268,5 @@ def test_a_bundle_with_other_labels_than_its_graph_is_not_loaded(folder, tmp_pat
     manifest["architecture"]["classification_head"]["num_labels"] = 2
     manifest["classification"]["labels"].pop()
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(ValueError, match="it scores 3 labels, not 2; check classification.labels"):
+    with pytest.raises(ValueError, match="label_scores has 3 values, not 2; check classification"):
         OnnxEmbeddingModel(read_bundle(bundle, "auto", "cpu"), 1, "cpu", RunCounter(1))

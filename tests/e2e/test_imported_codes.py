@@ -1,5 +1,7 @@
 """A served MarianMT model of several target languages: by ``target_language`` or codes in texts."""
 
+from operator import methodcaller
+
 import grpc
 import pytest
 from attendant.v1.model_pb2 import GetModelRequest
@@ -14,6 +16,7 @@ from attendant.v1.translation_pb2 import (
 from attendant_export.bundle.importing import ImportOptions, import_bundle, sample_texts
 from attendant_export.bundle.manifest import read_manifest
 
+from tests.support.altered import with_manifest
 from tests.support.bundles import one_thread
 from tests.support.marian_checkpoints import tiny_vocabulary, write_marian
 from tests.support.serving import running_server
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.usefixtures("few_texts")
 TEXTS = ["The train is late.", "She is here", "\U0001f633\U0001f633 a", "No.", "a e i o u"]
 CODES = {"fr": ">>fra<<", "de": ">>deu<<"}
 VOCABULARY = tiny_vocabulary()
+FRENCH = {"tag": "fr", "source_prefix_ids": [VOCABULARY[">>fra<<"]]}
 MAX_TOKENS = 12
 
 
@@ -99,8 +103,33 @@ def test_a_text_without_a_language_is_refused_and_the_others_are_translated(serv
 
 def test_a_text_with_the_code_of_another_language_is_refused(server):
     (refused,) = translate(server, [f">>deu<< {TEXTS[0]}"], "fr")
-    message = "texts[0]: begins with >>deu<<, but target_language has the code >>fra<<"
+    message = "texts[0]: begins with >>deu<<, but the target language has the code >>fra<<"
     assert message in refused.error.message
+
+
+@pytest.fixture(scope="module")
+def narrow(bundle, loop, settings, tmp_path_factory):
+    """A server with two bundles of the same model, for French only and for codes in texts."""
+    root = tmp_path_factory.mktemp("narrow")
+    for name, language in (("french", FRENCH), ("codes", {"tag": "und"})):
+        changed = {"name": name, "target_languages": [language]}
+        with_manifest(bundle, root / "marian", methodcaller("update", changed))
+        (root / "marian" / bundle.parent.name).rename(root / name)
+    with running_server(loop, settings(bundles=root)) as running:
+        yield running
+
+
+def test_the_code_of_a_language_that_a_bundle_leaves_out_is_refused(narrow, server):
+    found = translate(narrow, [TEXTS[0], f">>deu<< {TEXTS[0]}"], model="french")
+    assert found[0] == translate(server, TEXTS[:1], "fr")[0]
+    message = "texts[1]: begins with >>deu<<, but the target language has the code >>fra<<"
+    assert message in found[1].error.message
+
+
+def test_codes_are_read_in_texts_of_a_bundle_for_an_undetermined_language(narrow, server):
+    for code in CODES.values():
+        found = translate(narrow, with_code(code), model="codes")
+        assert found == translate(server, with_code(code))
 
 
 @pytest.mark.parametrize("text", [">>deu<<", "", " "])

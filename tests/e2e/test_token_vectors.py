@@ -1,5 +1,8 @@
 """Imported models of late interaction behind a real server give the vectors of their originals."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from attendant.v1.model_pb2 import GetModelRequest
 from attendant.v1.text_pb2 import TRUNCATION_RIGHT
 from attendant_client import Client
 from attendant_export.bundle.importing import ImportOptions, import_bundle
+from attendant_server.bundles import read_bundle
 from safetensors.torch import load_file
 
 from tests.support.bundles import one_thread
@@ -19,6 +23,7 @@ from tests.support.colbert_checkpoints import (
     write_colbert,
     write_pylate,
 )
+from tests.support.models import embedding_model
 from tests.support.serving import running_server
 
 transformers = pytest.importorskip("transformers")
@@ -104,6 +109,18 @@ def test_a_truncated_document_keeps_its_marker(server):
     (cut,) = embed_tokens(server, [text], model="colbert", truncation=TRUNCATION_RIGHT)
     assert (len(cut.tokens), cut.tokens[1].text) == (60, "[unused1]")
     assert list(cut.embeddings.shape) == [60, DIMENSION]
+
+
+@pytest.mark.parametrize("part", ["token_vectors", "text_vectors"])
+def test_a_bundle_with_another_dimension_than_its_graph_is_not_loaded(folder, tmp_path, part):
+    bundle = shutil.copytree(folder / "bundles/colbert/1", tmp_path / "colbert/1")
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    dense = manifest["architecture"]["token_vectors"]["dense_layers"][-1] | {"d_output": 24}
+    manifest["architecture"].setdefault(part, {})["dense_layers"] = [dense]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"values, not 24; check architecture.{part}"):
+        embedding_model(read_bundle(bundle, "fp32", "cpu"))
 
 
 def test_the_client_returns_vectors_of_length_1(server):

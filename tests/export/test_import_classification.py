@@ -137,12 +137,30 @@ def test_another_number_of_labels_than_that_of_the_weights_is_named(tmp_path, re
     assert "classifier.weight is (3, " in refusal(source)
 
 
-def test_a_model_whose_tokenizer_gives_no_types_of_its_pairs_is_refused(tmp_path, refusal):
+@pytest.mark.parametrize(
+    ("fields", "has_types"),
+    [
+        ({"model_input_names": ["input_ids", "attention_mask"]}, False),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, False),
+        (
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+            },
+            True,
+        ),
+    ],
+)
+def test_pairs_have_types_of_tokens_if_the_original_gives_them_any(fields, has_types, tmp_path):
     source = write_classifier(tmp_path / "source", "bert")
-    names = ["input_ids", "attention_mask"]
-    change_json(source / "tokenizer_config.json", model_input_names=names)
-    assert "model_input_names lacks token_type_ids: a model that does not" in refusal(source)
-    import_(source, tmp_path / "bundles", "--without-head")
+    change_json(source / "tokenizer_config.json", **fields)
+    original = transformers.AutoTokenizer.from_pretrained(source)("a", "b")
+    assert ("token_type_ids" in original) == has_types
+    manifest = read_manifest(import_(source, tmp_path / "bundles"))
+    assert manifest.architecture.source_embeddings.num_token_types == 1 + has_types
+    assert ("first_lengths" in manifest.precisions[0].embedder.inputs) == has_types
+    (scores,) = manifest.parity.original.label_scores
+    assert scores.max_difference < 1e-4
 
 
 def test_a_single_text_with_tokens_of_another_type_is_refused(tmp_path, refusal):

@@ -20,7 +20,7 @@ from attendant_export.models.embeddings import sinusoids
 from attendant_export.models.encoder_decoder import EncoderDecoder
 from attendant_export.models.shapes import transformer
 from attendant_export.verify import ctranslate2_original
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from tests.support.ctranslate2_folders import (
     EMBEDDINGS,
@@ -238,6 +238,24 @@ def test_sentencepiece_models_of_the_folder_are_used(tmp_path):
     (folder / "target.spm").unlink()
     alone = read_folder(folder, "source.spm").tokenizers
     assert alone.target.encode("on").ids == alone.source.encode("on").ids
+
+
+@pytest.mark.parametrize("begin", ["", "<s> "])
+def test_codes_are_no_languages_if_a_tokenizer_json_puts_a_token_before_each_text(begin, tmp_path):
+    tokens = [*SHARED[:2], "<s>", *SHARED[2:], ">>deu<<"]
+    folder = write_folder(
+        tmp_path / "x",
+        tensors=random_weights(sizes=(len(tokens),) * 2),
+        shared=tokens,
+        decoder_start_token="</s>",
+    )
+    tokenizer = read_folder(folder).tokenizers.source
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin}$A </s>", special_tokens=[("<s>", 2), ("</s>", 0)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    found = read_folder(folder, "tokenizer.json").tokenizers.target_languages
+    assert [each.tag for each in found] == ([] if begin else ["de"])
 
 
 def test_a_tokenizer_json_must_have_the_ids_of_the_vocabulary(tmp_path):

@@ -1,14 +1,19 @@
 """Models of late interaction are imported with their vectors of tokens."""
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from attendant_export.__main__ import main
-from attendant_export.bundle.manifest import read_manifest
+from attendant_export.bundle.manifest import BundleError, read_manifest
+from attendant_export.bundle.verify import verify_bundle
+from attendant_export.verify.graph_sessions import ParityError
 
+from tests.support.altered import replace_file
 from tests.support.checkpoints import change_json, write_json
 from tests.support.colbert_checkpoints import (
     DIMENSION,
@@ -67,6 +72,23 @@ def test_a_bundle_is_verified_and_described_by_its_vectors_of_tokens(late, capsy
     assert f"d_output {DIMENSION}" in lines
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "without the expansion of queries" in card
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda vector: vector.__setitem__(2, vector[2] + 0.1), "vectors of tokens differ by 0.1;"),
+        (lambda vector: vector.pop(), "outputs.fp32.token_vectors[0] must have"),
+    ],
+)
+def test_other_vectors_of_tokens_in_reference_outputs_are_found(change, problem, late, tmp_path):
+    bundle = shutil.copytree(late[1], tmp_path / late[1].parent.name / "1")
+    name = read_manifest(bundle).reference_outputs
+    content = json.loads((bundle / name).read_text())
+    change(content["outputs"]["fp32"]["token_vectors"][0])
+    replace_file(bundle, name, json.dumps(content).encode())
+    with pytest.raises((ParityError, BundleError), match=re.escape(problem)):
+        verify_bundle(bundle)
 
 
 def test_the_graphs_can_be_rebuilt_from_the_weights(late, tmp_path):

@@ -266,7 +266,7 @@ def test_the_languages_of_the_tokenizer_go_before_those_of_the_name(tmp_path):
         ("num_beams", 0, "num_beams is 0, want an integer"),
         ("no_repeat_ngram_size", -1, "no_repeat_ngram_size is -1, want an integer"),
         ("encoder_no_repeat_ngram_size", 3, "encoder_no_repeat_ngram_size is 3, which is not sup"),
-        ("repetition_penalty", 1.2, "repetition_penalty is 1.2"),
+        ("repetition_penalty", 200, "repetition_penalty is 200, want a number from 0.01 to 100"),
         ("early_stopping", "never", "early_stopping is 'never'"),
         ("do_sample", True, "do_sample is True"),
         ("forced_bos_token_id", 4000, "token id 4000 is not in the "),

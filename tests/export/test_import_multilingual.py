@@ -254,7 +254,7 @@ def test_languages_can_be_chosen_from_those_of_the_checkpoint(tmp_path, capsys):
         ("bart", {"add_final_layer_norm": True}, "add_final_layer_norm is True"),
         ("bart", {"static_position_embeddings": True}, "static_position_embeddings is True"),
         ("bart", {"extra_pos_embeddings": 3}, "extra_pos_embeddings is 3"),
-        ("bart", {"repetition_penalty": 1.2}, "repetition_penalty is 1.2, which is not supported"),
+        ("bart", {"repetition_penalty": 0.001}, "repetition_penalty is 0.001, want a number from"),
         ("bart", {"min_length": -1}, "min_length is -1, want an integer from 0 to"),
         ("bart", {"forced_bos_token_id": 9000}, "token id 9000 is not in the "),
         ("bart", {"vocab_size": 20}, "exceeds the vocab_size 20"),

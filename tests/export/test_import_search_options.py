@@ -16,6 +16,12 @@ def test_early_stopping_and_the_size_of_ngrams_are_read(stops, ngram_size, tmp_p
     assert (decoding.early_stopping, decoding.no_repeat_ngram_size) == (bool(stops), ngram_size)
 
 
+@pytest.mark.parametrize(("penalty", "expected"), [(1.2, 1.2), (0.9, 0.9), (1.0, 0), (None, 0)])
+def test_the_repetition_penalty_is_read(penalty, expected, tmp_path):
+    source = write_generation(write_marian(tmp_path / "source"), repetition_penalty=penalty)
+    assert read_translator(source).decoding.repetition_penalty == expected
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -34,7 +40,13 @@ def test_the_minimum_length_counts_the_start_token(given, expected, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("no_repeat_ngram_size", 3), ("min_length", 3), ("min_new_tokens", 3)]
+    ("name", "value"),
+    [
+        ("no_repeat_ngram_size", 3),
+        ("min_length", 3),
+        ("min_new_tokens", 3),
+        ("repetition_penalty", 1.2),
+    ],
 )
 def test_tokens_are_not_left_out_of_renormalized_probabilities(name, value, tmp_path):
     source = write_marian(tmp_path / "source", renormalize_logits=True, **{name: value})

@@ -248,7 +248,7 @@ def test_embeddings_may_have_any_of_their_names(name, tmp_path):
         ("decoder_start_token_id", None, "decoder_start_token_id is None, want an integer"),
         ("bad_words_ids", [[4000]], "token id 4000 is not in vocab_size"),
         ("renormalize_logits", True, "renormalize_logits is True, which is not supported with"),
-        ("repetition_penalty", 1.2, "repetition_penalty is 1.2, which is not supported"),
+        ("repetition_penalty", -1, "repetition_penalty is -1, want a positive number"),
     ],
 )
 def test_a_field_that_is_not_supported_is_named(field, value, message, tmp_path, refusal):

@@ -59,6 +59,11 @@ def refusal(tmp_path, capsys):
         ("ulr", True, "ulr is True"),
         ("some_new_field", 7, "some-new-field is 7, which is not supported"),
         ("dim_vocabs", [SIZE], f"dim-vocabs is [{SIZE}], want two numbers"),
+        (
+            "dim_vocabs",
+            [SIZE, SIZE + 1],
+            f"dim-vocabs is [{SIZE}, {SIZE + 1}], want equal numbers with tied-embeddings-all",
+        ),
         ("dim_vocabs", [SIZE - 1] * 2, f"has {SIZE} pieces, but dim-vocabs in"),
     ],
 )

@@ -7,8 +7,8 @@ import torch
 from attendant_export.bundle.manifest import describe_original, read_manifest
 from attendant_export.bundle.original import compare_model
 from attendant_export.bundle.reference_outputs import read_translation_outputs
-from attendant_export.verify import original, original_translation
-from attendant_export.verify.graph_search import search_all
+from attendant_export.verify import original, original_translation, original_translator
+from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.reference_search import (
     ReferenceHypothesis,
@@ -62,14 +62,14 @@ class ModelAsOriginal:
         found = [self.trace(s, beam_size, max_tokens).hypotheses[0].token_ids for s in samples]
         return [(*ids, 5) for ids in found] if len(samples) > 1 and self.alters_batches else found
 
-    def score(self, sources, targets):
+    def score(self, sources, targets, beam_size):
         return score(self.model, sources, targets)
 
     @torch.inference_mode()
     def run(self, source, target):
         memory, _ = self.model.encode(torch.tensor([list(source)]))
         states = [state.numpy() for layer in memory for state in layer]
-        return states, self.score([source], [target])[0]
+        return states, score(self.model, [source], [target])[0]
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +190,7 @@ def test_suppressed_tokens_are_never_found_and_the_length_penalty_ranks(imported
                 *(graphs, sources, limits),
                 beam_size=beam_size,
                 step=step,
-                length_penalty=0.0,
-                suppressed_token_ids=[often],
+                rules=SearchRules(length_penalty=0.0, suppressed_token_ids=[often]),
             )
             assert all(often not in h.token_ids for trace in found for h in trace.hypotheses)
             for trace in found:
@@ -230,4 +229,4 @@ def test_forced_tokens_begin_every_output_and_cost_nothing(imported, texts):
 def test_the_original_needs_transformers(monkeypatch, tmp_path):
     monkeypatch.setattr(original, "find_spec", lambda name: None)
     with pytest.raises(original.OriginalError, match="needs transformers"):
-        original_translation.OriginalTranslator(tmp_path)
+        original_translator.OriginalTranslator(tmp_path)

@@ -40,6 +40,25 @@ RULES: dict[str, tuple[Change, str]] = {
         set_part("decoding", forced_token_ids=[100]),
         "a token id in decoding is outside the vocabulary",
     ),
+    "a small repetition penalty": (
+        set_part("decoding", repetition_penalty=0.001),
+        "decoding.repetition_penalty must be between 0.01 and 100",
+    ),
+    "a repetition penalty that is no number": (
+        set_part("decoding", repetition_penalty="NaN"),
+        "decoding.repetition_penalty must be between 0.01 and 100",
+    ),
+    "a repetition penalty without inputs": (
+        set_part("decoding", repetition_penalty=1.2),
+        "the int8 precision: a step has no inputs for repetition penalties",
+    ),
+    "a repetition penalty with shortlists": (
+        lambda m: (
+            m["decoding"].update(repetition_penalty=1.2),
+            m["precisions"][0].update(shortlist_output="shortlist"),
+        ),
+        "the int8 precision: shortlists have no repetition penalty",
+    ),
     "more tokens than learned positions": (
         set_part(
             "architecture",

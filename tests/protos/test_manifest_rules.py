@@ -190,6 +190,22 @@ RULES: dict[str, tuple[Change, str]] = {
         add_shortlist("cross_key_0"),
         "shortlist_output must be an output of the encoder",
     ),
+    "penalties without scores": (
+        set_inputs(repetition_penalty={"indices": "a", "values": "b", "penalizes_logits": "c"}),
+        "repetition_penalty and candidate_scores belong together",
+    ),
+    "penalties without values": (
+        set_inputs(repetition_penalty={"indices": "a", "penalizes_logits": "c"}),
+        "repetition_penalty.values is missing",
+    ),
+    "penalties in a step with a shortlist": (
+        set_inputs(
+            repetition_penalty={"indices": "a", "values": "b", "penalizes_logits": "c"},
+            shortlist="shortlist",
+            shortlist_mask="mask",
+        ),
+        "repetition_penalty is for steps of one token without a shortlist",
+    ),
     "log-probabilities of the vocabulary": (
         lambda m: first_step(m)["outputs"].update(log_probabilities="all"),
         "outputs other than candidates are not supported",

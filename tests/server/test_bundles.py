@@ -78,9 +78,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a broken rule": (lambda m: m.pop("kind"), "kind is missing"),
     "another name": (lambda m: m.update(name="de-en"), "must be those of the folder, en-de/1"),
     "another version": (lambda m: m.update(version="2"), "must be those of the folder, en-de/1"),
-    "a default repetition penalty": (
-        lambda m: m["decoding"].update(repetition_penalty=1.2),
-        "decoding.repetition_penalty is set, which this server does not apply",
+    "a forced end token": (
+        lambda m: m["decoding"].update(forces_eos_at_limit=True),
+        "decoding.forces_eos_at_limit is set, which this server does not apply",
     ),
     "a normalization of texts": (
         lambda m: m.update(text_normalization={"removes_invisible": True}),

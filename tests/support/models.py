@@ -12,10 +12,18 @@ from attendant_server.runtime.translation_model import OnnxTranslationModel
 from tests.support.graphs import manifest_of, tiny_transformer
 
 
-def random_bundle(folder: Path, max_tokens: int, precision: str, vocab_size: int = 50) -> Bundle:
+def random_bundle(
+    folder: Path,
+    max_tokens: int,
+    precision: str,
+    vocab_size: int = 50,
+    penalizes_repetition: bool = False,
+) -> Bundle:
     """A bundle of a model with random weights for texts of at most ``max_tokens``."""
     model = tiny_transformer(norm_first=True, vocab_size=vocab_size)
-    graphs = write_translation_graphs(model, precision, folder, max_positions=max_tokens)
+    graphs = write_translation_graphs(
+        *(model, precision, folder, max_tokens), penalizes_repetition=penalizes_repetition
+    )
     manifest = manifest_of(model)
     manifest.limits.CopyFrom(Limits(max_source_tokens=max_tokens, max_target_tokens=max_tokens))
     manifest.precisions.add().CopyFrom(graphs)

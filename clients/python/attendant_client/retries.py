@@ -81,6 +81,11 @@ class RetryThrottle:
             return self._tokens > self._max_tokens / 2
 
 
+_generator = random.Random()
+"""The client's own, so that its waits neither change the numbers of a seeded application nor depend
+on them: processes with the same seed would retry at the same moments."""
+
+
 class Attempts:
     """The attempts of one call: how much time is left, and how long to wait after a failure."""
 
@@ -90,7 +95,7 @@ class Attempts:
         throttle: RetryThrottle,
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = _generator.random,
         is_closed: Callable[[], bool] = lambda: False,
     ) -> None:
         self._policy = policy

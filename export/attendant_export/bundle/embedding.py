@@ -41,8 +41,10 @@ from attendant_export.bundle.sparse_vectors import (
     check_sparse_form,
     check_sparse_vectors,
 )
+from attendant_export.bundle.token_vectors import check_token_vectors, mean_vectors
 from attendant_export.data.corpus import Corpus
 from attendant_export.data.tokenizer import unknown_token_id
+from attendant_export.graphs.token_vectors import TOKEN_VECTORS
 from attendant_export.graphs.writer import write_embedding_graphs
 from attendant_export.models.embeddings import longest_text
 from attendant_export.models.encoder import Encoder
@@ -116,6 +118,7 @@ class EmbeddingExport:
         self._verified: dict[str, VerifiedEmbeddings] = {}
         has_sparse = model.architecture.HasField("sparse_vectors")
         self._sparse = SparseExport(model, list(self._texts.values())) if has_sparse else None
+        self._token_vectors: dict[str, list[list[float]]] = {}
         self._labels: LabelExport | None = None
         if classification is not None:
             draft.manifest.classification.CopyFrom(classification)
@@ -143,6 +146,7 @@ class EmbeddingExport:
             texts, hidden = list(self._texts.values()), self._verifier.last_hidden
             found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
             verified.parity.token_vectors.CopyFrom(found)
+            self._token_vectors[written.name] = mean_vectors(graphs, texts)
         return verified.parity
 
     def measure(self, written: PrecisionGraphs, corpus: Corpus) -> list[QualityFigure]:
@@ -159,6 +163,9 @@ class EmbeddingExport:
             self._labels.add_reference_outputs(outputs)
         if self._sparse is not None:
             self._sparse.add_reference_outputs(outputs)
+        if self._token_vectors:
+            for precision, content in outputs["outputs"].items():
+                content[TOKEN_VECTORS] = self._token_vectors[precision]
         return outputs
 
     def example_outputs(self, texts: Sequence[str]) -> list[str]:
@@ -271,6 +278,9 @@ def check_embedding_outputs(folder: Path, manifest: Manifest, tokenizer: Tokeniz
         if manifest.architecture.HasField("sparse_vectors"):
             check_sparse_form(folder / manifest.reference_outputs, reference, manifest)
             checked[-1] += ", " + check_sparse_vectors(graphs, token_ids, stored[SPARSE])
+        if manifest.architecture.HasField("token_vectors"):
+            path = folder / manifest.reference_outputs
+            checked[-1] += ", " + check_token_vectors(path, reference, manifest, graphs, token_ids)
         if masked:
             checked[-1] += (
                 f", log-probabilities of candidates for {len(masked)} masks within {bound:.2g}"

@@ -216,6 +216,7 @@ def _new_translator(imported: ImportedTranslator, draft: Draft) -> TranslationEx
     export = TranslationExport(
         *(imported.model, tokenizers.source, draft, own),
         *(imported.shortlists, imported.input_scales),
+        penalizes_repetition=bool(imported.decoding.repetition_penalty),
     )
     manifest.decoding.CopyFrom(imported.decoding)
     manifest.special_tokens.CopyFrom(tokenizers.source_tokens)

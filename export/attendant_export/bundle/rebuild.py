@@ -111,7 +111,10 @@ def _write_graphs(
     written = []
     for old in manifest.precisions:
         try:
-            graphs = write_graphs_of(weights[old.name], architecture, old.name, new)
+            graphs = write_graphs_of(
+                *(weights[old.name], architecture, old.name, new),
+                penalizes_repetition=bool(manifest.decoding.repetition_penalty),
+            )
         except LayoutError as error:
             raise BundleError(
                 f"the {old.name} weights do not fit the graphs of this version: {error}"

@@ -96,13 +96,14 @@ class TranslationExport:
         target_tokenizer: Tokenizer | None = None,
         shortlists: Shortlists | None = None,
         input_scales: Mapping[str, float] = MappingProxyType({}),
+        penalizes_repetition: bool = False,
     ) -> None:
         """Complete the draft's manifest and translate the reference texts with the PyTorch model.
 
         ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
-        ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` are
-        those of `write_translation_graphs`. Raises ValueError for pairs that shortlists cannot be
-        learned from.
+        ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` and
+        ``penalizes_repetition`` are those of `write_translation_graphs`. Raises ValueError for
+        pairs that shortlists cannot be learned from.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
@@ -116,7 +117,7 @@ class TranslationExport:
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
-        self._input_scales = input_scales
+        self._input_scales, self._penalizes_repetition = input_scales, penalizes_repetition
         self._verifier = TranslationVerifier(model, self._sample)
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
@@ -126,7 +127,7 @@ class TranslationExport:
         folder = self._draft.folder_of(precision)
         return write_translation_graphs(
             *(self._model, precision, folder, self._max_tokens),
-            *(self._shortlists, self._input_scales),
+            *(self._shortlists, self._input_scales, self._penalizes_repetition),
         )
 
     def verify(self, written: PrecisionGraphs) -> PrecisionParity:

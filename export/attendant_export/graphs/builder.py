@@ -31,6 +31,11 @@ class LayoutError(ValueError):
     """Stored weights differ from the weights that graphs of this version need."""
 
 
+def element_type(dtype: DTypeLike) -> int:
+    """ONNX's number for the type of a tensor's elements, as attributes of operators state it."""
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
 class Weights(Protocol):
     """The source of the named initializers of graphs."""
 
@@ -179,7 +184,7 @@ class GraphBuilder:
 
     def cast(self, x: str, dtype: DTypeLike) -> str:
         """``x`` converted to ``dtype``."""
-        return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        return self.op("Cast", x, to=element_type(dtype))
 
     def split(self, x: str, num_parts: int, axis: int) -> list[str]:
         """``x`` split into equal parts along ``axis``."""

@@ -12,7 +12,6 @@ from typing import Self, TypeAlias
 
 import numpy as np
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
-from onnx import TensorProto
 
 from attendant_export.graphs.builder import (
     MICROSOFT,
@@ -20,6 +19,7 @@ from attendant_export.graphs.builder import (
     LayoutError,
     Weights,
     describe_array,
+    element_type,
 )
 from attendant_export.graphs.layers import Activation, Layers
 
@@ -184,7 +184,9 @@ class Int8Layers(Layers):
         row_scales = (
             self.parameter(fixed) if fixed in self.parameters else self._row_scales(x)[1]
         )  # scalar, or (rows)
-        signed = self.op("QuantizeLinear", x, row_scales, axis=0, output_dtype=TensorProto.INT8)
+        signed = self.op(
+            "QuantizeLinear", x, row_scales, axis=0, output_dtype=element_type(np.int8)
+        )
         sums = self.op(
             *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
             *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),

@@ -98,6 +98,17 @@ class StepInterface:
             self._g.input(names.values, np.float32, f"biased{suffix}"),
         )
 
+    def repetition_penalty(self) -> tuple[str, str, str]:
+        """Indices (penalized, 2), penalties (penalized), and whether they change logits (1)."""
+        names = self.signature.inputs.repetition_penalty
+        names.indices, names.values = "penalty_indices", "penalty_values"
+        names.penalizes_logits = "penalizes_logits"
+        return (
+            self._g.input(names.indices, np.int64, "penalized", 2),
+            self._g.input(names.values, np.float32, "penalized"),
+            self._g.input(names.penalizes_logits, np.bool_, 1),
+        )
+
     def past(self, layer: int, part: Attention) -> tuple[str, str]:
         """Self-attention keys and values of a layer, each (rows, heads, max_length, head_dim)."""
         names = [f"past_{name}_{layer}" for name in KINDS]
@@ -178,6 +189,11 @@ class StepInterface:
         self._g.output(outputs.candidate_ids, ids, np.int64, "rows", columns)
         name = outputs.candidate_log_probabilities
         self._g.output(name, log_probabilities, np.float32, "rows", columns)
+
+    def give_scores(self, scores: str) -> None:
+        """Declare the scores that rank the candidates of each row."""
+        self.signature.outputs.candidate_scores = "candidate_scores"
+        self._g.output("candidate_scores", scores, np.float32, "rows", "candidates")
 
 
 def _suffix(token: int) -> str:

@@ -13,6 +13,7 @@ from attendant_export.graphs.attention import (
 )
 from attendant_export.graphs.embeddings import target_embeddings
 from attendant_export.graphs.layers import WIDTH_UNIT, Layers
+from attendant_export.graphs.repetition import give_penalized_candidates
 from attendant_export.graphs.stack import Attend, final_norm, run_stack
 from attendant_export.graphs.step_interface import RowState, StepInterface
 from attendant_export.graphs.translation import (
@@ -29,13 +30,17 @@ NUM_LISTED_GREEDY_TOKENS = 4
 
 
 def build_decoder_step(
-    g: Layers, architecture: Architecture, has_shortlist: bool = False
+    g: Layers,
+    architecture: Architecture,
+    has_shortlist: bool = False,
+    penalizes_repetition: bool = False,
 ) -> StepGraph:
     """A step of one token for rows with pasts of any lengths. It extends the caches in place.
 
     The rows of one sentence share its source. With a shortlist, candidates come from the sorted
     token ids ``shortlist`` (listed) as far as ``shortlist_mask`` (rows, listed) allows, and token
-    biases refer to columns of the shortlist.
+    biases refer to columns of the shortlist. A step that penalizes repetition takes penalties of
+    tokens and returns scores beside log-probabilities; it has no shortlist.
     """
     interface = StepInterface(g)
     source_lengths = interface.source_lengths()
@@ -47,7 +52,9 @@ def build_decoder_step(
     def attend_source(layer: int, part: Attention, query: str) -> str:
         return attend_memory(g, part, query, *sources[layer], source_lengths)
 
-    return _build_step(interface, g, architecture, attend_source, has_shortlist)
+    return _build_step(
+        interface, g, architecture, attend_source, has_shortlist, penalizes_repetition
+    )
 
 
 def build_greedy_step(g: Layers, architecture: Architecture) -> StepGraph:
@@ -69,6 +76,7 @@ def _build_step(
     architecture: Architecture,
     attend_source: Attend,
     has_shortlist: bool = False,
+    penalizes_repetition: bool = False,
 ) -> StepGraph:
     """A step of one token that returns the requested number of candidates."""
     choice = _Choice(g, architecture, interface, has_shortlist)
@@ -78,8 +86,13 @@ def _build_step(
     states = _row_states(interface, architecture)
     x, presents = _decode(g, architecture, *rows, states, attend_source)
     _give_states(interface, presents, is_last=True)
-    best, ids = choice.best(x, bias, num_candidates)
-    interface.give_candidates(ids, best)
+    if penalizes_repetition:
+        scores = target_scores(g, architecture, x)
+        vocab_size = architecture.target_embeddings.vocab_size
+        give_penalized_candidates(g, interface, scores, bias, num_candidates, vocab_size)
+    else:
+        best, ids = choice.best(x, bias, num_candidates)
+        interface.give_candidates(ids, best)
     return interface.signature
 
 

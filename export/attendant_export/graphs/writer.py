@@ -49,16 +49,18 @@ def write_translation_graphs(
     max_positions: int | None = None,
     shortlists: Shortlists | None = None,
     input_scales: Mapping[str, float] = MappingProxyType({}),
+    penalizes_repetition: bool = False,
 ) -> PrecisionGraphs:
     """Write the graphs of ``model`` for texts of at most ``max_positions`` tokens.
 
     ``precision`` is one of `PRECISIONS`. By default, the limit is `MAX_POSITIONS` tokens or the
     number of the model's positions, if that is smaller. With ``shortlists``, also writes steps that
     use them. ``input_scales`` are fixed scales of the inputs of int8 products, by the names of
-    linear layers and vocabulary tables. The paths in the result are relative to ``folder``. Raises
+    linear layers and vocabulary tables. With ``penalizes_repetition``, the step for any number of
+    rows takes repetition penalties. The paths in the result are relative to ``folder``. Raises
     ValueError that names a field of the architecture that graphs do not support.
     """
-    builders = _translation_builders(model.architecture, shortlists)
+    builders = _translation_builders(model.architecture, shortlists, penalizes_repetition)
     fixed = partial(_fixed, input_scales)
     return _write_model(
         model, model.architecture, builders, precision, folder, max_positions, fixed
@@ -86,17 +88,23 @@ def write_embedding_graphs(
 
 
 def write_graphs_of(
-    stored: StoredWeights, architecture: Architecture, precision: str, folder: Path
+    stored: StoredWeights,
+    architecture: Architecture,
+    precision: str,
+    folder: Path,
+    penalizes_repetition: bool = False,
 ) -> PrecisionGraphs:
     """Write the graphs of ``architecture`` for ``stored`` weights, which stay as they are.
 
     ``folder`` is that of the weight files, whose paths the result lacks. Weights with shortlists
-    get the steps that use them. Raises LayoutError for weights that graphs of this version store in
+    get the steps that use them. With ``penalizes_repetition``, the step for any number of rows
+    takes repetition penalties. Raises LayoutError for weights that graphs of this version store in
     another way.
     """
     parameters, quantized = stored_parameters(stored.arrays, architecture)
     if architecture.HasField("decoder"):
-        builders = _translation_builders(architecture, _stored_shortlists(stored.arrays))
+        shortlists = _stored_shortlists(stored.arrays)
+        builders = _translation_builders(architecture, shortlists, penalizes_repetition)
     else:
         builders = _embedding_builders(architecture)
     new_layers = partial(_layers, precision, stored, parameters, quantized)
@@ -119,11 +127,13 @@ def _stored_shortlists(arrays: Mapping[str, Array]) -> Shortlists | None:
 
 
 def _translation_builders(
-    network: Architecture, shortlists: Shortlists | None
+    network: Architecture, shortlists: Shortlists | None, penalizes_repetition: bool
 ) -> dict[str, Builder]:
     builders: dict[str, Builder] = {
         "encoder": lambda g: build_encoder(g, network, shortlists),
-        "decoder_step": lambda g: build_decoder_step(g, network),
+        "decoder_step": lambda g: build_decoder_step(
+            g, network, penalizes_repetition=penalizes_repetition
+        ),
         "greedy_step": lambda g: build_greedy_step(g, network),
         "greedy_steps": lambda g: build_greedy_steps(g, network),
         "scorer": lambda g: build_scorer(g, network),

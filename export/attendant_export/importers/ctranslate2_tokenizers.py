@@ -66,8 +66,13 @@ def read_tokenizers(
         max_tokens=MAX_TOKENS,
         source_languages=(),
         # A code would be after BOS, and tokens of languages are before it.
-        target_languages=[] if options.adds_bos else coded_languages(_vocabulary(source_side)),
+        target_languages=[] if _adds_bos(source) else coded_languages(_vocabulary(source_side)),
     )
+
+
+def _adds_bos(tokenizer: Tokenizer) -> bool:
+    """Whether a special token is before every text."""
+    return tokenizer.encode("a").special_tokens_mask[:1] == [1]
 
 
 def _files(checkpoint: Checkpoint, choice: str | None) -> tuple[str, str]:

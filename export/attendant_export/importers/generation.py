@@ -3,10 +3,30 @@
 from dataclasses import dataclass
 
 from attendant.v1.bundle_pb2 import DecodingDefaults
+from attendant_manifest.rules import REPETITION_PENALTIES
 
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 
 GENERATION_CONFIG = "generation_config.json"
+DEFAULTS = {
+    "do_sample": False,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0.0,
+    "penalty_alpha": 0.0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+}
+"""The only supported values of fields."""
+UNSUPPORTED = (
+    "forced_decoder_ids",
+    "force_words_ids",
+    "constraints",
+    "begin_suppress_tokens",
+    "sequence_bias",
+    "exponential_decay_length_penalty",
+    "guidance_scale",
+)
+"""Fields without a supported value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +41,7 @@ class Generation:
     length_penalty: float
     early_stopping: bool
     no_repeat_ngram_size: int
+    repetition_penalty: float
     min_output_tokens: int
     """The least number of tokens of a target before EOS, without the start token."""
     forced_token_ids: tuple[int, ...]
@@ -39,6 +60,7 @@ class Generation:
             length_penalty=None if self.length_penalty == 1 else self.length_penalty,
             early_stopping=self.early_stopping,
             no_repeat_ngram_size=self.no_repeat_ngram_size,
+            repetition_penalty=0 if self.repetition_penalty == 1 else self.repetition_penalty,
             min_output_tokens=self.min_output_tokens,
         )
 
@@ -54,54 +76,55 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     if checkpoint.has(GENERATION_CONFIG):
         fields = checkpoint.json_object(GENERATION_CONFIG)
         config = Config(checkpoint.folder / GENERATION_CONFIG, fields)
-    config.require(
-        do_sample=False,
-        num_beam_groups=1,
-        diversity_penalty=0.0,
-        penalty_alpha=0.0,
-        repetition_penalty=1.0,
-        encoder_repetition_penalty=1.0,
-        encoder_no_repeat_ngram_size=0,
-    )
-    for name in (
-        "forced_decoder_ids",
-        "force_words_ids",
-        "constraints",
-        "begin_suppress_tokens",
-        "sequence_bias",
-        "exponential_decay_length_penalty",
-        "guidance_scale",
-    ):
+    config.require(**DEFAULTS)
+    for name in UNSUPPORTED:
         if name in config:
             raise CheckpointError(
                 f"{config.path}: {name} is {config.get(name)!r}, which is not supported"
             )
-    renormalizes = config.flag("renormalize_logits", default=False)
-    ngram_size = config.integer("no_repeat_ngram_size", default=0, minimum=0)
-    min_name, min_output_tokens = _min_output_tokens(config)
-    for name, has_rule in (
-        ("no_repeat_ngram_size", ngram_size),
-        (min_name, min_output_tokens),
-    ):
-        if renormalizes and has_rule:
-            raise CheckpointError(
-                f"{config.path}: {name} is {config.get(name)}, which is not supported with "
-                "renormalize_logits"
-            )
     start = config if "decoder_start_token_id" in config else stated
+    min_name, min_output_tokens = _min_output_tokens(config)
     forced = "forced_bos_token_id"
-    return Generation(
+    found = Generation(
         config=config,
         start_token_id=start.integer("decoder_start_token_id", minimum=0),
         beam_size=config.integer("num_beams", default=1),
         length_penalty=config.number("length_penalty", default=1.0),
         early_stopping=config.flag("early_stopping", default=False),
-        no_repeat_ngram_size=ngram_size,
+        no_repeat_ngram_size=config.integer("no_repeat_ngram_size", default=0, minimum=0),
+        repetition_penalty=_repetition_penalty(config),
         min_output_tokens=min_output_tokens,
         forced_token_ids=(config.integer(forced, minimum=0),) if forced in config else (),
         suppressed_token_ids=_suppressed(config),
-        renormalizes=renormalizes,
+        renormalizes=config.flag("renormalize_logits", default=False),
     )
+    if found.renormalizes:
+        _check_renormalized(found, min_name)
+    return found
+
+
+def _check_renormalized(found: Generation, min_name: str) -> None:
+    """Raise CheckpointError for a rule that would also change normalized probabilities."""
+    for name, has_rule in (
+        ("no_repeat_ngram_size", found.no_repeat_ngram_size),
+        (min_name, found.min_output_tokens),
+        ("repetition_penalty", found.repetition_penalty != 1),
+    ):
+        if has_rule:
+            raise CheckpointError(
+                f"{found.config.path}: {name} is {found.config.get(name)}, which is not supported "
+                "with renormalize_logits"
+            )
+
+
+def _repetition_penalty(config: Config) -> float:
+    penalty = config.number("repetition_penalty", default=1.0)
+    low, high = REPETITION_PENALTIES
+    if not low <= penalty <= high:
+        raise CheckpointError(
+            f"{config.path}: repetition_penalty is {penalty:g}, want a number from {low} to {high}"
+        )
+    return penalty
 
 
 def _min_output_tokens(config: Config) -> tuple[str, int]:

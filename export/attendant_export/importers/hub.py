@@ -36,13 +36,14 @@ from huggingface_hub.utils import logging as hub_logging
 from huggingface_hub.utils.tqdm import tqdm
 
 from attendant_export.importers.checkpoint import CONFIG, Checkpoint, CheckpointError
+from attendant_export.importers.opennmt_py_file import SUFFIX as OPENNMT_PY
 
 HTTP_LOGGERS = ("httpx", "httpx2")
 """Loggers of the HTTP libraries of different versions."""
 DISK_WARNING = "Not enough free disk space"
 OTHER_FILES = (".spm", "_vocabulary.txt", "_vocabulary.json", "modules.json")
 """Ends of names of files in formats without a configuration: vocabularies of Marian and of
-CTranslate2, modules of static embeddings."""
+CTranslate2, modules of static embeddings. OpenNMT-py has a checkpoint only."""
 LISTINGS = ".attendant"
 """The folder of listings in that of a model in the cache."""
 URL = re.compile(r"\W*(https?://|\(…\)).*")
@@ -102,8 +103,15 @@ def _find_config(name: str, revision: str | None) -> Path | None:
 
 def _find_other(name: str, listing: Listing) -> Path:
     """The path of a file that models of formats without a configuration have at the top."""
-    files = [file for file in listing.names if file.endswith(OTHER_FILES) and "/" not in file]
-    path = _download(name, min(files), listing.commit) if files else None
+    at_top = sorted(file for file in listing.names if "/" not in file)
+    checkpoints = [file for file in at_top if file.endswith(OPENNMT_PY)]
+    files = [file for file in at_top if file.endswith(OTHER_FILES)] or checkpoints
+    if files == checkpoints and len(files) > 1:  # Each may be large.
+        raise CheckpointError(
+            f"{name} has several checkpoints: {', '.join(files)}; download one of them and its "
+            "tokenizer, and give its path"
+        )
+    path = _download(name, files[0], listing.commit) if files else None
     if path is None:
         raise CheckpointError(f"{name}: {CONFIG} is missing")
     return path

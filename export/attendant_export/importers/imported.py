@@ -25,13 +25,15 @@ from attendant_export.importers.classification import (
 )
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
+from attendant_export.importers.token_types import without_token_types
 from attendant_export.importers.tokenizer_checks import (
     check_token_types,
     check_tokenizer,
+    gives_token_types,
     stated_max_tokens,
 )
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
-from attendant_export.importers.weight_names import WeightTable
+from attendant_export.importers.weight_names import Weights, WeightTable
 from attendant_export.models.embeddings import max_text_tokens
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.encoder_decoder import EncoderDecoder
@@ -98,9 +100,12 @@ def load_encoder(
     tokens = tokens or encoder_tokens(checkpoint)
     check_tokenizer(checkpoint, tokens, architecture.source_embeddings.vocab_size)
     check_token_types(checkpoint, architecture)
+    source: Weights = checkpoint.weights
+    if classification is not None and not gives_token_types(checkpoint):
+        source = without_token_types(source, architecture)
     with torch.device("meta"):  # no memory for sizes that the weights may not have
         model = Encoder(architecture, tokens).eval()
-    weights.load(model, checkpoint.weights)
+    weights.load(model, source)
     positions = max_text_tokens(architecture.source_embeddings.positions)
     limits = (positions, longest, stated_max_tokens(checkpoint), rules.MAX_TOKENS)
     limit = min(each for each in limits if each is not None)

@@ -88,6 +88,11 @@ def _vocabulary_sizes(config: Config) -> tuple[int, int]:
     sizes = config.get("dim-vocabs")
     if not isinstance(sizes, list) or [type(each) for each in sizes] != [int, int]:
         raise CheckpointError(f"{config.path}: dim-vocabs is {sizes!r}, want two numbers")
+    for name in ("tied-embeddings-all", "tied-embeddings-src"):
+        if config.flag(name, default=False) and sizes[0] != sizes[1]:
+            raise CheckpointError(
+                f"{config.path}: dim-vocabs is {sizes!r}, want equal numbers with {name}"
+            )
     return sizes[0], sizes[1]
 
 

@@ -18,7 +18,8 @@ NORMALIZER_FIELDS = {
 }
 """Fields of BERT's normalizer in ``tokenizer.json``, by name in ``tokenizer_config.json``."""
 
-INPUT_NAMES, TOKEN_TYPES = "model_input_names", "token_type_ids"
+GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Tokenizers that give no types of tokens unless the configuration states them."""
 
 
 def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: int) -> None:
@@ -37,24 +38,22 @@ def check_tokenizer(checkpoint: Checkpoint, tokens: EncoderTokens, vocab_size: i
 
 
 def check_token_types(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Raise CheckpointError if the original gives a model other types of tokens than the server.
-
-    These are 0, and 1 for the last tokens of a pair, which only models with a head read.
-    """
+    """Raise CheckpointError if the tokenizer gives tokens of a single text another type than 0."""
     if architecture.source_embeddings.num_token_types < 2:
         return
     if any(read_tokenizer(checkpoint).encode("a").type_ids):
         raise CheckpointError(
             f"{checkpoint.folder / TOKENIZER}: a single text has tokens of another type than 0"
         )
-    names = _config(checkpoint).get(INPUT_NAMES)
-    is_without_types = isinstance(names, list) and TOKEN_TYPES not in names
-    if is_without_types and architecture.HasField("classification_head"):
-        raise CheckpointError(
-            f"{checkpoint.folder / TOKENIZER_CONFIG}: {INPUT_NAMES} lacks {TOKEN_TYPES}: a model "
-            "that does not tell the texts of a pair apart by types, but has them, is not "
-            "supported; the embedding part alone can be imported with --without-head"
-        )
+
+
+def gives_token_types(checkpoint: Checkpoint) -> bool:
+    """Whether the original gives the second text of a pair tokens of another type."""
+    config = _config(checkpoint)
+    names = config.get("model_input_names")
+    if isinstance(names, list):
+        return "token_type_ids" in names
+    return config.get("tokenizer_class") not in GENERIC_CLASSES
 
 
 def stated_max_tokens(checkpoint: Checkpoint) -> int | None:

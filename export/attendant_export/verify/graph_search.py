@@ -5,7 +5,7 @@ any step. Works on token ids.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,26 @@ import numpy as np
 from attendant_export.verify.graph_sessions import Array, TranslationGraphs, check_finite
 from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRules:
+    """Rules for all outputs of a search.
+
+    With one of the last three, a step must decode one token in a run.
+    """
+
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+    """Whether a search is over when as many hypotheses as the beam size have finished."""
+    suppressed_token_ids: Sequence[int] = ()
+    """Tokens that are never chosen."""
+    no_repeat_ngram_size: int = 0
+    """Size of the n-grams that never repeat."""
+    min_tokens: int = 0
+    """The least number of tokens before EOS."""
+    repetition_penalty: float = 1.0
+    """Penalty of the tokens of an output and of the start token."""
 
 
 @dataclass(slots=True)
@@ -23,13 +43,9 @@ class SentenceSearch:
     beam_size: int
     max_tokens: int
     eos_id: int
-    length_penalty: float = 1.0
     forced: Sequence[int] = ()
     """Tokens that every hypothesis begins with."""
-    early_stopping: bool = False
-    no_repeat_ngram_size: int = 0
-    min_tokens: int = 0
-    """The least number of tokens before EOS."""
+    rules: SearchRules = SearchRules()
     running: list[ReferenceHypothesis] = field(default_factory=list)
     finished: list[ReferenceHypothesis] = field(default_factory=list)
     steps: list[SearchStep] = field(default_factory=list)
@@ -61,13 +77,13 @@ class SentenceSearch:
     def banned(self, token_ids: Sequence[int]) -> set[int]:
         """The tokens that must not follow ``token_ids``, which begin with the start token."""
         banned = set[int]()
-        if size := self.no_repeat_ngram_size:
+        if size := self.rules.no_repeat_ngram_size:
             banned = _repeating(token_ids, size)
-        return banned | {self.eos_id} if len(self.steps) < self.min_tokens else banned
+        return banned | {self.eos_id} if len(self.steps) < self.rules.min_tokens else banned
 
     def _finish(self, hypotheses: list[ReferenceHypothesis]) -> None:
         self.finished += hypotheses
-        self.finished.sort(key=lambda h: -h.score(self.length_penalty))
+        self.finished.sort(key=lambda h: -h.score(self.rules.length_penalty))
         del self.finished[self.beam_size :]
 
     def is_over(self) -> bool:
@@ -76,11 +92,12 @@ class SentenceSearch:
             return True
         if not self.running:  # before the first step, or if all hypotheses have ended
             return bool(self.steps)
-        best = max(h.score(self.length_penalty) for h in self.running)
         is_full = len(self.finished) == self.beam_size
-        if self.early_stopping:
+        if self.rules.early_stopping:
             return is_full
-        return is_full and best <= self.finished[-1].score(self.length_penalty)
+        penalty = self.rules.length_penalty
+        best = max(h.score(penalty) for h in self.running)
+        return is_full and best <= self.finished[-1].score(penalty)
 
 
 def _repeating(token_ids: Sequence[int], size: int) -> set[int]:
@@ -100,40 +117,27 @@ def search_all(
     max_running: int = 64,
     max_joining: int = 64,
     uses_shortlists: bool = False,
-    length_penalty: float = 1.0,
-    suppressed_token_ids: Sequence[int] = (),
     forced_token_ids: Sequence[Sequence[int]] = (),
-    early_stopping: bool = False,
-    no_repeat_ngram_size: int = 0,
-    min_tokens: int = 0,
+    rules: SearchRules = SearchRules(),
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
     At most ``max_joining`` sentences join between two steps. A sentence leaves when its search is
     over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
     default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
-    vocabulary as its list. Suppressed tokens are never chosen. ``forced_token_ids`` holds the
-    tokens that each output begins with, with a log-probability of 0. With ``early_stopping``, a
-    search is over when ``beam_size`` hypotheses have finished. N-grams of ``no_repeat_ngram_size``
-    never repeat in an output, and EOS comes after at least ``min_tokens`` tokens; with either
-    option, ``step`` must decode one token in a run. Returns the searches in the order of
-    ``sources``.
+    vocabulary as its list. ``forced_token_ids`` holds the tokens that each output begins with, with
+    a log-probability of 0. Returns the searches in the order of ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
-        SentenceSearch(
-            *(i, beam_size, limit, graphs.special_tokens.eos_id, length_penalty, forced[i]),
-            early_stopping=early_stopping,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            min_tokens=min_tokens,
-        )
+        SentenceSearch(i, beam_size, limit, graphs.special_tokens.eos_id, forced[i], rules)
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
     cache = ReferenceCache(
         *(graphs, step, beam_size, max_running, max(map(len, sources)), max(max_tokens)),
         uses_shortlists=uses_shortlists,
-        suppressed_token_ids=suppressed_token_ids,
+        suppressed_token_ids=rules.suppressed_token_ids,
     )
     running: list[SentenceSearch] = []
     traces: dict[int, SearchTrace] = {}
@@ -144,14 +148,20 @@ def search_all(
             cache.join([sources[search.number] for search in joining])
         running += joining
         _step(cache, running, graphs.start_token_id)
-        for slot in reversed(range(len(running))):
-            search = running[slot]
-            if search.is_over():
-                traces[search.number] = SearchTrace(search.finished, search.steps)
-                cache.leave(slot)
-                running[slot] = running[-1]
-                running.pop()
+        for search in _leaving(cache, running):
+            traces[search.number] = SearchTrace(search.finished, search.steps)
     return [traces[i] for i in range(len(sources))]
+
+
+def _leaving(cache: ReferenceCache, running: list[SentenceSearch]) -> Iterator[SentenceSearch]:
+    """The searches that are over, whose slots become free."""
+    for slot in reversed(range(len(running))):
+        search = running[slot]
+        if search.is_over():
+            cache.leave(slot)
+            running[slot] = running[-1]
+            running.pop()
+            yield search
 
 
 def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: int) -> None:
@@ -166,11 +176,14 @@ def _step(cache: ReferenceCache, running: list[SentenceSearch], start_token_id: 
         lengths += [len(search.steps)] * beam_size
         banned += [search.banned(tokens) for tokens in begun]
     assert not any(banned) or cache.num_step_tokens == 1
+    penalty = running[0].rules.repetition_penalty
     ids, log_p = cache.step(
         *([row[-1] for row in rows], lengths, 2 * beam_size if beam_size > 1 else 1),
         # Only later tokens of a run depend on those that the graph chooses itself.
         [search.next_forced(cache.num_step_tokens) for search in running] if beam_size == 1 else (),
         banned,
+        rows if penalty != 1 else (),
+        penalty,
     )
     for slot, search in enumerate(running):
         if beam_size > 1:

@@ -193,6 +193,10 @@ class TranslationGraphs:
         """Number of tokens that one run of the graph ``step`` decodes for each row."""
         return self.steps[step].signature.num_tokens
 
+    def takes_penalties(self, step: str) -> bool:
+        """Whether the graph ``step`` takes repetition penalties."""
+        return self.steps[step].signature.inputs.HasField("repetition_penalty")
+
     def encode_states(self, sources: Sequence[Sequence[int]]) -> dict[str, Array]:
         """The states that steps read for each source, by the name of the encoder's output."""
         encoded = self.encode(sources)

@@ -86,7 +86,7 @@ class MarianOriginal:
         return self._traces[key]
 
     def score(
-        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], beam_size: int
     ) -> list[list[float]]:
         """The log-probability of every token of the targets. Raises OriginalError."""
         pairs = zip(sources, targets, strict=True)

@@ -1,11 +1,9 @@
 """Compares an imported translation model with the original implementation."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from attendant.v1.bundle_pb2 import (
     DecodingDefaults,
     OriginalParity,
@@ -13,22 +11,14 @@ from attendant.v1.bundle_pb2 import (
     TokenParity,
 )
 
-from attendant_export.data.batches import pad
 from attendant_export.verify.bounds import FP32_BOUND, largest
 from attendant_export.verify.embedding import FloatArray
-from attendant_export.verify.graph_search import search_all
+from attendant_export.verify.graph_search import SearchRules, search_all
 from attendant_export.verify.graph_sessions import ParityError, TranslationGraphs
 from attendant_export.verify.language_samples import Sample, batches
-from attendant_export.verify.original import (
-    IMPLEMENTATION,
-    Implementation,
-    Original,
-    OriginalError,
-    count_other_token_ids,
-)
-from attendant_export.verify.recorded_search import BeamRecorder
-from attendant_export.verify.reference_search import ReferenceHypothesis, SearchTrace
-from attendant_export.verify.translation import SEARCHES, TokenIds, gap, trace_of
+from attendant_export.verify.original import Implementation, count_other_token_ids
+from attendant_export.verify.reference_search import SearchTrace
+from attendant_export.verify.translation import SEARCHES, TokenIds, gap
 
 MAX_COMPARED_TOKENS = 100
 BATCH_SIZE = 16
@@ -57,122 +47,17 @@ class Translator(Implementation, Protocol):
         """The search for one sample with the candidates of each step."""
 
     def score(
-        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], beam_size: int
     ) -> list[list[float]]:
-        """The log-probability of every token of the targets."""
+        """The value by which a search ranks each token of the targets.
+
+        That is its log-probability, after a repetition penalty if the checkpoint has one.
+        """
 
     def run(
         self, source: Sequence[int], target: Sequence[int]
     ) -> tuple[list[FloatArray], list[float]]:
-        """Cross-attention keys and values of each layer, and `score`."""
-
-
-class OriginalTranslator(Original):
-    """A translation model in the original implementation, with the options of its checkpoint."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises OriginalError."""
-        super().__init__(folder, "AutoModelForSeq2SeqLM")
-        if self._missing:
-            raise OriginalError(
-                f"{IMPLEMENTATION} {self.version} finds no weights for {self._missing[0]} in "
-                f"{folder}"
-            )
-        options = self._model.generation_config
-        # The server reports such a translation as truncated instead.
-        options.forced_eos_token_id = None
-        options.max_length = None
-        self.default_beam_size: int = options.num_beams or 1
-        self.length_penalty: float = (
-            1.0 if options.length_penalty is None else options.length_penalty
-        )
-        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
-            if getattr(options, name) is None:  # The network's configuration may state it instead.
-                setattr(options, name, getattr(self._model.config, name))
-        self._start_id, self._eos_id = options.decoder_start_token_id, options.eos_token_id
-        self._pad_id = options.pad_token_id
-        self._left_out: list[int] = []
-        if options.renormalize_logits:
-            words = [token for word in options.bad_words_ids or () for token in word]
-            self._left_out = [*words, *(options.suppress_tokens or ())]
-
-    def sample_ids(self, sample: Sample) -> list[int]:
-        """The token ids of a text in its language, special tokens included.
-
-        Raises OriginalError if the tokenizer of the original lacks the language.
-        """
-        if sample.language_id is not None:
-            token = self._tokenizer.convert_ids_to_tokens(sample.language_id)
-            if token is None:
-                raise OriginalError(
-                    f"the tokenizer of {IMPLEMENTATION} {self.version} has no token with the id "
-                    f"{sample.language_id}, which selects a language"
-                )
-            self._tokenizer.src_lang = token.strip("_")
-        if sample.code_id is not None:
-            texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
-            return self.token_ids(f"{texts[sample.code_id]} {sample.text}")
-        return self.token_ids(sample.text)
-
-    def translate(
-        self,
-        samples: Sequence[Sample],
-        beam_size: int,
-        max_tokens: int,
-        processors: Sequence[Any] = (),
-    ) -> list[TokenIds]:
-        """The best translation of each sample, in one batch. Raises OriginalError.
-
-        The samples have the same forced tokens, at most one.
-        """
-        token_ids = pad([sample.token_ids for sample in samples], self._pad_id)
-        lengths = torch.tensor([len(sample.token_ids) for sample in samples])
-        forced = samples[0].forced_ids
-        with self.running(token_ids.shape[1]):
-            found = self._model.generate(
-                input_ids=token_ids,
-                attention_mask=(torch.arange(token_ids.shape[1]) < lengths[:, None]).long(),
-                num_beams=beam_size,
-                max_new_tokens=max_tokens,
-                forced_bos_token_id=forced[0] if forced else None,
-                logits_processor=list(processors),
-            )
-        return [self._until_end(ids[1:]) for ids in found.tolist()]
-
-    def trace(self, sample: Sample, beam_size: int, max_tokens: int) -> SearchTrace:
-        """The search for one sample with the candidates of each step. Raises OriginalError."""
-        recorder = BeamRecorder(beam_size, self._eos_id, normalizes=bool(self._left_out))
-        (ids,) = self.translate([sample], beam_size, max_tokens, [recorder])
-        best = ReferenceHypothesis(ids, ())
-        return trace_of(best) if beam_size == 1 else SearchTrace([best], recorder.steps)
-
-    def score(
-        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-    ) -> list[list[float]]:
-        """The log-probability of every token of the targets. Raises OriginalError."""
-        return [self.run(*pair)[1] for pair in zip(sources, targets, strict=True)]
-
-    def run(
-        self, source: Sequence[int], target: Sequence[int]
-    ) -> tuple[list[FloatArray], list[float]]:
-        """Cross-attention keys and values of each layer, and `score`. Raises OriginalError."""
-        with self.running(len(source)):
-            output = self._model(
-                input_ids=torch.tensor([list(source)]),
-                decoder_input_ids=torch.tensor([[self._start_id, *target[:-1]]]),
-                use_cache=True,
-            )
-            logits = output.logits[0]
-            logits[:, self._left_out] = -torch.inf
-            chosen = logits.log_softmax(-1).gather(1, torch.tensor([list(target)]).T)[:, 0]
-        # The name of the field depends on the version.
-        cache = output["cache"] if "cache" in output else output["past_key_values"]
-        layers = cache.cross_attention_cache.layers
-        states = [state.numpy() for layer in layers for state in (layer.keys, layer.values)]
-        return states, chosen.tolist()
-
-    def _until_end(self, ids: list[int]) -> TokenIds:
-        return tuple(ids[: ids.index(self._eos_id) + 1] if self._eos_id in ids else ids)
+        """Cross-attention keys and values of each layer, and each token's log-probability."""
 
 
 def compare_translations(
@@ -223,7 +108,15 @@ class _Comparison:
     ) -> None:
         self._original, self._samples = original, samples
         self._sources = [sample.token_ids for sample in samples]
-        self._decoding, self._max_tokens = decoding, min(max_tokens, MAX_COMPARED_TOKENS)
+        self._max_tokens = min(max_tokens, MAX_COMPARED_TOKENS)
+        self._rules = SearchRules(
+            length_penalty=original.length_penalty,
+            early_stopping=decoding.early_stopping,
+            suppressed_token_ids=decoding.suppressed_token_ids,
+            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
+            min_tokens=decoding.min_output_tokens,
+            repetition_penalty=decoding.repetition_penalty or 1.0,
+        )
         default = original.default_beam_size
         self._searches = SEARCHES if default == 1 else {**SEARCHES, f"beam{default}": default}
         self._expected = {size: self._translate(size) for size in self._searches.values()}
@@ -281,8 +174,10 @@ class _Comparison:
         self, graphs: TranslationGraphs, name: str, batching: str, bound: float
     ) -> TokenParity:
         beam_size, (max_running, max_joining) = self._searches[name], BATCHINGS[batching]
-        step, decoding = graphs.steps_for(beam_size)[0], self._decoding
-        if decoding.no_repeat_ngram_size or decoding.min_output_tokens:
+        step = graphs.steps_for(beam_size)[0]
+        if self._rules.repetition_penalty != 1:
+            step = next(s for s in graphs.steps_for(beam_size) if graphs.takes_penalties(s))
+        elif self._rules.no_repeat_ngram_size or self._rules.min_tokens:
             step = next(s for s in graphs.steps_for(beam_size) if graphs.num_step_tokens(s) == 1)
         found = search_all(
             *(graphs, self._sources, [self._max_tokens] * len(self._sources)),
@@ -290,12 +185,8 @@ class _Comparison:
             step=step,
             max_running=max_running,
             max_joining=max_joining,
-            length_penalty=self._original.length_penalty,
-            suppressed_token_ids=decoding.suppressed_token_ids,
             forced_token_ids=[sample.forced_ids for sample in self._samples],
-            early_stopping=decoding.early_stopping,
-            no_repeat_ngram_size=decoding.no_repeat_ngram_size,
-            min_tokens=decoding.min_output_tokens,
+            rules=self._rules,
         )
         expected = self._expected[beam_size][batching]
         different = [
@@ -323,7 +214,7 @@ class _Comparison:
             sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
         ) -> list[list[float]]:
             num_forced = len(sample.forced_ids)
-            scored = self._original.score(sources, targets)
+            scored = self._original.score(sources, targets, beam_size)
             return [[0.0] * num_forced + values[num_forced:] for values in scored]
 
         return gap(sample.token_ids, expected, found, score, penalty) < 2 * bound

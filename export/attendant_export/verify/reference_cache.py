@@ -96,21 +96,26 @@ class ReferenceCache:
         num_candidates: int,
         forced: Sequence[Sequence[int]] = (),
         banned: Sequence[Collection[int]] = (),
+        penalized: Sequence[Collection[int]] = (),
+        penalty: float = 1.0,
     ) -> tuple[Array, Array]:
         """Decode one token for every row, whose cache already holds ``lengths`` tokens.
 
         Returns ids and log-probabilities of the best candidates, each (slots, width, candidates).
         A graph of several tokens returns the best token of each step instead. ``forced`` holds the
         first tokens that each row must choose, and ``banned`` those that it must not choose next,
-        in a search without shortlists.
+        in a search without shortlists. ``penalized`` holds the tokens of each row to which
+        ``penalty`` applies; a graph that takes penalties returns scores for log-probabilities.
         """
         outputs = self._step.signature.outputs
         session = self._graphs.use(self._step.session)
         inputs = self._inputs(tokens, lengths, num_candidates, forced, banned)
+        inputs |= self._penalties(penalized, penalty)
         with session.naming_errors():
             binding = session.io_binding()
             binding.bind_output(outputs.candidate_ids)
-            binding.bind_output(outputs.candidate_log_probabilities)
+            # Without penalties and token biases, the scores are the log-probabilities.
+            binding.bind_output(outputs.candidate_scores or outputs.candidate_log_probabilities)
             for name, array in inputs.items():
                 binding.bind_cpu_input(name, array)
             replaced = []
@@ -167,6 +172,20 @@ class ReferenceCache:
             arrays[bias.values] = np.array(values, np.float32)
         arrays.pop("", None)  # inputs that this graph does not have
         return arrays
+
+    def _penalties(self, tokens: Sequence[Collection[int]], penalty: float) -> dict[str, Array]:
+        """The inputs of a graph that takes repetition penalties."""
+        step = self._step.signature
+        if not step.inputs.HasField("repetition_penalty"):
+            assert not any(tokens)
+            return {}
+        names = step.inputs.repetition_penalty
+        indices = [(row, token) for row, ids in enumerate(tokens) for token in ids]
+        return {
+            names.indices: np.array(indices, np.int64).reshape(-1, 2),
+            names.values: np.full(len(indices), penalty, np.float32),
+            names.penalizes_logits: np.array([self._width == 1]),
+        }
 
 
 def _memory(

@@ -26,6 +26,8 @@ MAX_DIMENSION = 2**20
 """Largest dimension of the vectors of texts."""
 MAX_LENGTH_PENALTY = 10
 """As for requests."""
+REPETITION_PENALTIES = 0.01, 100
+"""The smallest and the largest repetition penalty."""
 PRECISIONS = ("fp32", "int8", "fp16")
 MAX_LOG_PROBABILITY_BOUNDS = {"fp32": 1e-4, "fp16": 0.1, "int8": 0.5}
 """Largest bound by precision. A larger difference between batches is not a rounding error."""
@@ -103,6 +105,7 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield "a token id in decoding is outside the vocabulary"
     if not 0 <= decoding.length_penalty <= MAX_LENGTH_PENALTY:  # NaN is no number in a range
         yield f"decoding.length_penalty must be between 0 and {MAX_LENGTH_PENALTY}"
+    yield from _repetition_problems(manifest)
     yield from _limit_problems(
         manifest, {"max_source_tokens": "source", "max_target_tokens": "target"}
     )
@@ -113,6 +116,24 @@ def _translation_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     for precision in manifest.precisions:
         for problem in steps_problems(precision):
             yield f"the {precision.name} precision: {problem}"
+
+
+def _repetition_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    penalty = manifest.decoding.repetition_penalty
+    if not penalty:  # NaN is true
+        return
+    low, high = REPETITION_PENALTIES
+    if not low <= penalty <= high:
+        yield f"decoding.repetition_penalty must be between {low} and {high}"
+    for precision in manifest.precisions:
+        if precision.shortlist_output:
+            yield f"the {precision.name} precision: shortlists have no repetition penalty"
+        elif not all(
+            step.inputs.HasField("repetition_penalty")
+            for step in precision.steps
+            if not step.rows_per_sentence
+        ):
+            yield f"the {precision.name} precision: a step has no inputs for repetition penalties"
 
 
 def _language_problems(

@@ -13,6 +13,7 @@ MAX_DIMENSION = 65_536
 MAX_STEP_TOKENS = 16
 """Maximum number of tokens that one run of a step may decode."""
 _INPUTS = ("tokens", "past_lengths", "total_length", "source_lengths")
+_PENALTY_INPUTS = ("indices", "values", "penalizes_logits")
 _OUTPUTS = ("candidate_ids", "candidate_log_probabilities")
 _UPDATES = {
     bundle_pb2.STATE_OWNER_ROW: (bundle_pb2.STATE_UPDATE_GROWS, bundle_pb2.STATE_UPDATE_REPLACED),
@@ -74,6 +75,7 @@ def _step_problems(
         for name in names:
             if not getattr(part, name):
                 yield f"{name} is missing"
+    yield from _penalty_problems(step)
     if step.outputs.log_probabilities or step.outputs.attention:
         yield "outputs other than candidates are not supported"
     for state in step.states:
@@ -83,6 +85,18 @@ def _step_problems(
     if len(set(encoder_outputs)) != len(encoder_outputs):
         yield "two states have the same encoder_output"
     yield from _interface_problems(step)
+
+
+def _penalty_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
+    inputs = step.inputs
+    takes_penalty = inputs.HasField("repetition_penalty")
+    for name in _PENALTY_INPUTS if takes_penalty else ():
+        if not getattr(inputs.repetition_penalty, name):
+            yield f"repetition_penalty.{name} is missing"
+    if takes_penalty and (step.num_tokens > 1 or inputs.shortlist):
+        yield "repetition_penalty is for steps of one token without a shortlist"
+    if takes_penalty != bool(step.outputs.candidate_scores):
+        yield "repetition_penalty and candidate_scores belong together"
 
 
 def _interface_problems(step: bundle_pb2.StepGraph) -> Iterator[str]:
@@ -104,6 +118,7 @@ def input_names(step: bundle_pb2.StepGraph) -> list[str]:
     """Names of all inputs that the signature gives a role."""
     names = [value for _, value in step.inputs.ListFields() if isinstance(value, str)]
     names += [name for bias in step.inputs.token_biases for name in (bias.indices, bias.values)]
+    names += [name for _, name in step.inputs.repetition_penalty.ListFields()]
     return names + [state.input for state in step.states]
 
 

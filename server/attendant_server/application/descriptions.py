@@ -94,6 +94,8 @@ class ModelDescription:
     """Whether a beam search ends as soon as as many hypotheses as its beam size have finished."""
     no_repeat_ngram_size: int = 0
     """Size of the n-grams that must not repeat within a translation. 0 for no such rule."""
+    repetition_penalty: float = 1.0
+    """Penalty of the tokens that a translation has already. 1 for none."""
     default_min_output_tokens: int = 0
     """The least number of tokens before the end token. It may exceed the limit of a request."""
     suppressed_token_ids: Sequence[int] = ()

@@ -1,5 +1,6 @@
 """Tokenization of a call's texts, within limits; long texts off the event loop."""
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ SECOND_TEXTS = "text_pairs[{}]"
 """The name of the second text of a pair, for messages; ``{}`` stands for its number."""
 
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
+LANGUAGE_CODE = re.compile(r">>[^<]+<<")
+"""A token before a text that chooses the target language."""
 EMPTY = "is empty, or has nothing that the model can read"
 Text = TypeVar("Text")
 Result = TypeVar("Result")
@@ -256,13 +259,14 @@ def _code_problem(options: TokenizationOptions, first_id: int) -> str | None:
     """The problem of a text with this first token, if it does not choose one target language."""
     codes = options.text_codes
     chosen = [token for token in options.before[-1:] if token.id in codes]
-    if first_id not in codes:
+    if first_id not in codes and not chosen:
         (example,) = options.tokenizer.tokens([min(codes)])
         problem = f"must begin with the code of a language, such as {example}, unless "
-        return None if chosen else f"{problem}target_language names a language with a code"
+        return f"{problem}target_language names a language with a code"
     if chosen and chosen[0].id != first_id:
         (found,) = options.tokenizer.tokens([first_id])
-        return f"begins with {found}, but target_language has the code {chosen[0].text}"
+        if LANGUAGE_CODE.fullmatch(found):  # also one that the bundle leaves out
+            return f"begins with {found}, but the target language has the code {chosen[0].text}"
     return None
 
 

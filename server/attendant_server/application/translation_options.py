@@ -62,6 +62,7 @@ def search_options(
         forced_token_ids=forced_token_ids,
         early_stopping=model.early_stopping,
         no_repeat_ngram_size=model.no_repeat_ngram_size,
+        repetition_penalty=model.repetition_penalty,
     )
 
 

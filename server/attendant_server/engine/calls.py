@@ -154,6 +154,8 @@ class SearchOptions(NamedTuple):
     """Whether a beam search ends as soon as ``beam_size`` hypotheses have finished."""
     no_repeat_ngram_size: int = 0
     """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
+    repetition_penalty: float = 1.0
+    """Penalty of the tokens that a hypothesis has already. 1 for none."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""

@@ -26,6 +26,20 @@ class TokenBias(NamedTuple):
 NO_TOKEN_BIAS = TokenBias(np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
+class TokenPenalties(NamedTuple):
+    """Repetition penalties of tokens, which change the scores that rank candidates.
+
+    A value, the logit in greedy search and the log-probability in beam search, is multiplied by the
+    penalty if it is negative, and divided otherwise. Log-probabilities stay those of the model.
+    """
+
+    positions: NDArray[np.int64]  # (penalized, 2) row and token id, each position once
+    values: NDArray[np.float32]  # (penalized)
+
+
+NO_PENALTIES = TokenPenalties(*NO_TOKEN_BIAS)
+
+
 @dataclass(frozen=True, slots=True)
 class StepInput:
     """The inputs of one decoding step. Rows of a sentence are adjacent."""
@@ -37,6 +51,8 @@ class StepInput:
     tokens always returns the likeliest candidate of each."""
     token_biases: Sequence[TokenBias]
     """One bias for each token that the step decodes, in order."""
+    penalties: TokenPenalties = NO_PENALTIES
+    """The penalties for a step that takes any."""
 
 
 class CacheCopy(NamedTuple):
@@ -56,12 +72,14 @@ class Candidates:
     """The likeliest next tokens of each row, best first.
 
     For a step that decodes several tokens: the likeliest token of each decoding position, in order.
-    Entries with a log-probability of minus infinity are padding, used if too few tokens are
-    allowed.
+    Entries with a score of minus infinity are padding, used if too few tokens are allowed.
     """
 
     token_ids: NDArray[np.int64]  # (rows, candidates) or (rows, num_step_tokens)
     log_probabilities: NDArray[np.float32]  # the same
+    scores: NDArray[np.float32] | None = None  # the same
+    """The scores that rank the candidates, from a step that takes penalties. Otherwise the
+    log-probabilities rank them."""
 
 
 class DecoderCache(Protocol):
@@ -75,6 +93,8 @@ class DecoderCache(Protocol):
     """Tokens that one step decodes for each row, without the engine in between. If there are
     several, the width is 1, each token follows the likeliest token before it, and tokens after EOS
     are undefined."""
+    takes_penalties: bool
+    """Whether a step takes `TokenPenalties`."""
 
     def load(self, slot: int, source: EncodedSource) -> None:
         """Put an encoded source into a slot; its rows are empty."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from attendant_server.engine.calls import TranslateCall
 from attendant_server.engine.models import (
+    NO_PENALTIES,
     NO_TOKEN_BIAS,
     CacheCopy,
     Candidates,
@@ -19,7 +20,9 @@ from attendant_server.engine.models import (
     EncodedSource,
     StepInput,
     TokenBias,
+    TokenPenalties,
 )
+from attendant_server.engine.repetition_penalty import token_penalties
 from attendant_server.engine.search import Search, num_candidates
 from attendant_server.engine.token_rules import TokenRule, token_biases
 
@@ -34,6 +37,7 @@ class Sentence:
     num_source_tokens: int
     max_output_tokens: int
     rules: Sequence[TokenRule] = ()
+    repetition_penalty: float = 1.0
     num_settled: int = field(default=0)
     """Tokens of the settled prefix that were reported to the caller."""
 
@@ -44,8 +48,10 @@ class Sentence:
 
     @property
     def one_token_steps(self) -> bool:
-        """Whether a rule forbids steps of several tokens, which greedy search otherwise allows."""
-        return self.width == 1 and any(rule.needs_tokens for rule in self.rules)
+        """Whether its options forbid steps of several tokens, which greedy search allows."""
+        return self.width == 1 and (
+            self.repetition_penalty != 1 or any(rule.needs_tokens for rule in self.rules)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,7 @@ class RunningBatch:
                 self._lengths[:num_rows],
                 self._num_candidates,
                 self._token_biases(),
+                self._penalties() if self._cache.takes_penalties else NO_PENALTIES,
             ),
         )
         self._lengths[:num_rows] += num_tokens
@@ -137,6 +144,7 @@ class RunningBatch:
         self._advance(
             candidates.token_ids.tolist(),
             candidates.log_probabilities.tolist(),
+            None if candidates.scores is None else candidates.scores.tolist(),
             set(without_result),
         )
         finished = [s for s in self.sentences if s.search.is_finished]
@@ -160,6 +168,7 @@ class RunningBatch:
         self,
         token_ids: list[list[int]],
         log_probabilities: list[list[float]],
+        scores: list[list[float]] | None,
         without_result: set[Sentence],
     ) -> None:
         """Let every search choose, then copy the caches of beams that continue in several rows."""
@@ -168,7 +177,10 @@ class RunningBatch:
             if sentence in without_result:
                 continue
             rows, search = self._rows[slot], sentence.search
-            own_copies = search.advance(token_ids[rows], log_probabilities[rows])
+            if scores is None:
+                own_copies = search.advance(token_ids[rows], log_probabilities[rows])
+            else:
+                own_copies = search.advance(token_ids[rows], log_probabilities[rows], scores[rows])
             if search.is_finished:
                 continue
             self._tokens[rows] = search.next_tokens
@@ -188,6 +200,15 @@ class RunningBatch:
         if not ruled:
             return [NO_TOKEN_BIAS] * num_tokens
         return token_biases(ruled, self.width, num_tokens)
+
+    def _penalties(self) -> TokenPenalties:
+        """The repetition penalties of all sentences."""
+        penalized = [
+            (slot * self.width, sentence.search, sentence.repetition_penalty)
+            for slot, sentence in enumerate(self.sentences)
+            if sentence.repetition_penalty != 1
+        ]
+        return token_penalties(penalized, self._start_token_id)
 
     def _release_if_empty(self) -> None:
         if not self.sentences:

@@ -4,11 +4,13 @@ There is one search object per sentence. Every step gives it the best candidates
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import reduce
 from math import inf
+from operator import add
 from types import MappingProxyType
 from typing import Protocol
 
+from attendant_server.engine.beams import Beam
 from attendant_server.engine.calls import Hypothesis, SearchOptions
 from attendant_server.engine.models import CacheCopy
 
@@ -32,12 +34,16 @@ class Search(Protocol):
         """Number of leading `Candidates` of each row that `advance` would use."""
 
     def advance(
-        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+        self,
+        token_ids: Sequence[Sequence[int]],
+        log_probabilities: Sequence[Sequence[float]],
+        scores: Sequence[Sequence[float]] | None = None,
     ) -> Sequence[CacheCopy]:
         """Take the `Candidates`, each (width, candidates), of the step after ``next_tokens``.
 
-        A hypothesis whose candidates are all minus infinity is dropped. The search is finished when
-        the last hypothesis is dropped. Returns the copies between rows that the next step requires.
+        ``scores`` rank them, by default their log-probabilities. A hypothesis whose scores are all
+        minus infinity is dropped. The search is finished when the last hypothesis is dropped.
+        Returns the copies between rows that the next step requires.
         """
 
     @property
@@ -105,7 +111,10 @@ class GreedySearch:
         return tokens.index(self._eos_id) + 1 if self._eos_id in tokens else len(tokens)
 
     def advance(
-        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+        self,
+        token_ids: Sequence[Sequence[int]],
+        log_probabilities: Sequence[Sequence[float]],
+        scores: Sequence[Sequence[float]] | None = None,
     ) -> Sequence[CacheCopy]:
         """Append the best candidate of each token that the step decoded, up to the end token."""
         if self._forced:
@@ -113,9 +122,10 @@ class GreedySearch:
             self._forced = self._forced[len(forced) :]
             token_ids = [[*forced, *token_ids[0][len(forced) :]]]
             log_probabilities = [[0.0] * len(forced) + [*log_probabilities[0][len(forced) :]]]
+            scores = None
         num_taken = self.num_taken(token_ids)
         taken = log_probabilities[0][:num_taken]
-        if -inf in taken:
+        if -inf in (taken if scores is None else scores[0]):
             self.is_finished = self._is_dropped = True
             return ()
         self._token_ids += token_ids[0][:num_taken]
@@ -146,57 +156,10 @@ class GreedySearch:
         ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Beam:
-    """A running or finished hypothesis of a beam search: one token more than its ``parent``."""
-
-    parent: "Beam | None" = None
-    token: int = -1
-    token_log_probability: float = 0.0
-    log_probability: float = 0.0
-    """Sum over all its tokens."""
-    num_tokens: int = 0
-
-    def extended(self, token: int, log_probability: float) -> "Beam":
-        """This beam and one token more."""
-        total = self.log_probability + log_probability
-        return Beam(self, token, log_probability, total, self.num_tokens + 1)
-
-    def lineage(self) -> list["Beam"]:
-        """The beams of its first token, of its first two, and so on up to itself."""
-        beams: list[Beam] = []
-        beam = self
-        while beam.parent is not None:
-            beams.append(beam)
-            beam = beam.parent
-        return beams[::-1]
-
-    def token_ids(self) -> tuple[int, ...]:
-        """All its tokens."""
-        return tuple(beam.token for beam in self.lineage())
-
-    def beginning(self, num_tokens: int) -> "Beam":
-        """The beam of its first ``num_tokens`` tokens."""
-        beam = self
-        while beam.num_tokens > num_tokens and beam.parent is not None:
-            beam = beam.parent
-        return beam
-
-    def num_shared_tokens(self, other: "Beam") -> int:
-        """Length of the common prefix of this beam and ``other``, which must be equally long."""
-        one: Beam | None = self
-        two: Beam | None = other
-        while one is not two:
-            assert one is not None
-            assert two is not None
-            one, two = one.parent, two.parent
-        return one.num_tokens if one is not None else 0
-
-
 class BeamSearch:
     """Keeps the ``beam_size`` likeliest hypotheses at every step.
 
-    The 2 x ``beam_size`` best continuations of all beams are ranked by log-probability. End tokens
+    The 2 x ``beam_size`` best continuations of all beams are ranked by their total. End tokens
     among the first ``beam_size`` finish their beams. The best ``beam_size`` other continuations run
     on. The search ends when ``beam_size`` beams have finished and the best running beam, if it
     ended now, would not beat the worst of them; with ``early_stopping``, the running beams do not
@@ -237,17 +200,24 @@ class BeamSearch:
         return len(token_ids[0])
 
     def advance(
-        self, token_ids: Sequence[Sequence[int]], log_probabilities: Sequence[Sequence[float]]
+        self,
+        token_ids: Sequence[Sequence[int]],
+        log_probabilities: Sequence[Sequence[float]],
+        scores: Sequence[Sequence[float]] | None = None,
     ) -> list[CacheCopy]:
         """Extend the beams by the best candidates of all of them, or by a forced token."""
         if self.num_tokens < len(self._options.forced_token_ids):
             token_ids = [[self._options.forced_token_ids[self.num_tokens]]] * self.width
-            log_probabilities = [[0.0]] * self.width
+            log_probabilities = scores = [[0.0]] * self.width
+        elif scores is None:
+            scores = log_probabilities
         survivors: list[tuple[int, Beam]] = []  # (row of the parent, beam), best first
         num_finished = len(self._finished)
-        for rank, (_, row, candidate) in enumerate(self._best_continuations(log_probabilities)):
+        for rank, (_, row, candidate) in enumerate(self._best_continuations(scores)):
             token = token_ids[row][candidate]
-            beam = self._running[row].extended(token, log_probabilities[row][candidate])
+            beam = self._running[row].extended(
+                token, log_probabilities[row][candidate], scores[row][candidate]
+            )
             if token != self._eos_id:
                 survivors.append((row, beam))
                 if len(survivors) == self.width:
@@ -262,7 +232,7 @@ class BeamSearch:
         return copies
 
     def _best_continuations(
-        self, log_probabilities: Sequence[Sequence[float]]
+        self, scores: Sequence[Sequence[float]]
     ) -> list[tuple[float, int, int]]:
         """(negated total, row, candidate) of the best continuations, best first.
 
@@ -270,9 +240,9 @@ class BeamSearch:
         """
         beams = self._running if self.num_tokens else self._running[:1]  # at first all are equal
         ranked = sorted(
-            (-(beam.log_probability + log_p), row, candidate)
+            (-(beam.total + score), row, candidate)
             for row, beam in enumerate(beams)
-            for candidate, log_p in enumerate(log_probabilities[row])
+            for candidate, score in enumerate(scores[row])
         )
         best = ranked[: 2 * self.width]
         while best and best[-1][0] == inf:
@@ -286,7 +256,7 @@ class BeamSearch:
         free = [row for row in range(self.width) if row not in rows]
         copies: list[CacheCopy] = []
         for row in free[len(moving) :]:  # no survivor for this row: it keeps its own cache
-            rows[row] = before[row].extended(self._eos_id, -inf)
+            rows[row] = before[row].extended(self._eos_id, -inf, -inf)
         for row, (parent, beam) in zip(free, moving, strict=False):
             rows[row] = beam
             # A beam's row holds the keys of the begin token and of all tokens before its last one.
@@ -306,7 +276,7 @@ class BeamSearch:
         return self._score(best) <= self._score(self._finished[-1])
 
     def _score(self, beam: Beam) -> float:
-        return length_penalized(beam.log_probability, beam.num_tokens, self._options.length_penalty)
+        return length_penalized(beam.total, beam.num_tokens, self._options.length_penalty)
 
     @property
     def num_settled(self) -> int:
@@ -333,12 +303,15 @@ class BeamSearch:
 
     def _possible(self) -> list[Beam]:
         """The running beams without the beams of probability zero."""
-        return [beam for beam in self._running if beam.log_probability > -inf]
+        return [beam for beam in self._running if beam.total > -inf]
 
     def _hypothesis(self, beam: Beam) -> Hypothesis:
+        log_probabilities = tuple(b.token_log_probability for b in beam.lineage())
+        # Not `sum`, which rounds in another way than the search does.
+        total = reduce(add, log_probabilities, 0.0)
         return Hypothesis(
             beam.token_ids(),
-            tuple(b.token_log_probability for b in beam.lineage()),
-            self._score(beam),
+            log_probabilities,
+            length_penalized(total, beam.num_tokens, self._options.length_penalty),
             is_complete=beam.token == self._eos_id,
         )

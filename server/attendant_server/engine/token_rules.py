@@ -31,11 +31,8 @@ class TokenRule(Protocol):
     probabilities of other tokens do not change. A search drops a hypothesis if every next token is
     forbidden.
 
-    Values must be known before the step. A rule that depends on the model's log-probabilities, such
-    as a repetition penalty that multiplies them, needs a graph that outputs the log-probabilities
-    of all tokens. Such a rule would have a property ``needs_log_probabilities``, which selects the
-    graph as `Sentence.one_token_steps` does. `RunningBatch.step` would call the rule's method
-    between the graph and the searches, to choose the candidates of its rows.
+    Values must be known before the step. An option that depends on the model's log-probabilities,
+    such as the repetition penalty, is applied by the step graph (`repetition_penalty`).
     """
 
     needs_tokens: ClassVar[bool]

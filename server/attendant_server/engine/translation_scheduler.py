@@ -198,7 +198,8 @@ class TranslationScheduler(Scheduler):
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
         rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
         return Sentence(
-            text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules
+            *(text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules),
+            options.repetition_penalty,
         )
 
     def _admit(self) -> None:

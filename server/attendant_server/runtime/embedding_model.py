@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnxruntime
-from attendant_manifest.sizes import num_layers, sparse_dimension
+from attendant_manifest.sizes import num_layers, sparse_dimension, text_dimension, token_dimension
 from numpy.typing import NDArray
 
 from attendant_server.bundles import Bundle
 from attendant_server.engine.calls import (
     LABEL_SCORES,
     SPARSE_VECTORS,
+    TOKEN_VECTORS,
     MaskCandidates,
     TokenIds,
 )
@@ -47,7 +48,13 @@ class OnnxEmbeddingModel:
             if manifest.architecture.text_vectors.excludes_prompt
             else None
         )
-        self._num_labels = len(manifest.classification.labels)
+        architecture = manifest.architecture
+        self._widths = {
+            "mean_pooled": ("architecture.text_vectors", text_dimension(architecture)),
+            TOKEN_VECTORS: ("architecture.token_vectors", token_dimension(architecture)),
+            LABEL_SCORES: ("classification.labels", len(manifest.classification.labels)),
+        }
+        """The field that states the width of an output, and that width."""
         self.reads_token_types = "first_lengths" in bundle.graphs.embedder.inputs
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
@@ -89,10 +96,11 @@ class OnnxEmbeddingModel:
         """Run each graph, also with the longest text; raises ValueError if one cannot run."""
         with trial_run("embedder"):
             found = self.embed([[self._pad_id]], outputs)
-            hidden, scores = found[self._last_hidden], found.get(LABEL_SCORES)
-        with trial_run("embedder", "classification.labels"):
-            if scores is not None and scores.shape[1] != self._num_labels:
-                raise ValueError(f"it scores {scores.shape[1]} labels, not {self._num_labels}")
+            hidden = found[self._last_hidden]
+        for name, (field, width) in self._widths.items():
+            with trial_run("embedder", field):
+                if name in found and found[name].shape[-1] != width:
+                    raise ValueError(f"{name} has {found[name].shape[-1]} values, not {width}")
         if self._sparse_head is not None:
             with trial_run("sparse_head", "architecture.source_embeddings.vocab_size"):
                 size = self._sparse_vectors(hidden, np.ones(1, np.int64)).shape[1]

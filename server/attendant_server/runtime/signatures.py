@@ -33,6 +33,11 @@ class StepSignature:
         return bool(self.step.inputs.num_candidates)
 
     @cached_property
+    def takes_penalties(self) -> bool:
+        """Whether the graph takes repetition penalties."""
+        return self.step.inputs.HasField("repetition_penalty")
+
+    @cached_property
     def takes_shortlist(self) -> bool:
         """Whether the graph scores only the tokens of a shortlist."""
         return bool(self.step.inputs.shortlist)

@@ -69,7 +69,7 @@ class BoundStep:
     """A decoder step that is bound to the first rows of the caches and can run repeatedly.
 
     ONNX Runtime reads and writes bound memory during a run. So inputs that change at every step are
-    written in place. Only shortlists and token biases, which are rare, are bound again.
+    written in place. Only shortlists, token biases and penalties, which are rare, are bound again.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class BoundStep:
         self._num_candidates = np.array([num_candidates], dtype=np.int64)
         self._token_ids = np.zeros((num_rows, num_found), dtype=np.int64)
         self._log_probabilities = np.zeros((num_rows, num_found), dtype=np.float32)
+        self._scores: NDArray[np.float32] | None = None
         names, outputs = signature.step.inputs, signature.step.outputs
         self._input_names, self._is_biased = names, [True] * signature.num_tokens
         self._read(names.tokens, inputs.tensor(inputs.tokens[:num_rows]))
@@ -98,6 +99,12 @@ class BoundStep:
             self._read(names.num_candidates, Tensor.of(self._num_candidates))
         self._write(outputs.candidate_ids, Tensor.of(self._token_ids))
         self._write(outputs.candidate_log_probabilities, Tensor.of(self._log_probabilities))
+        if signature.takes_penalties:
+            # Greedy search penalizes logits. It has one row for each sentence.
+            self._penalizes_logits = np.array([num_rows == num_slots])
+            self._scores = np.zeros_like(self._log_probabilities)
+            self._read(names.repetition_penalty.penalizes_logits, Tensor.of(self._penalizes_logits))
+            self._write(outputs.candidate_scores, Tensor.of(self._scores))
 
     def bind_states(
         self,
@@ -131,8 +138,12 @@ class BoundStep:
                 self._read(names.indices, Tensor.of(positions))
                 self._read(names.values, Tensor.of(values))
                 self._is_biased[i] = has_any
+        if self._scores is not None:
+            penalties, penalty = step_input.penalties, self._input_names.repetition_penalty
+            self._read(penalty.indices, Tensor.of(penalties.positions))
+            self._read(penalty.values, Tensor.of(penalties.values))
         self._session.run_with_iobinding(self._binding)
-        return Candidates(self._token_ids, self._log_probabilities)
+        return Candidates(self._token_ids, self._log_probabilities, self._scores)
 
     def _read(self, name: str, tensor: Tensor) -> None:
         tensor.bind_input(self._binding, name)

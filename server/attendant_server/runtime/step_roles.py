@@ -100,6 +100,11 @@ def _input_roles(step: bundle_pb2.StepGraph) -> Iterator[Role]:
         field = f"inputs.token_biases[{i}]"
         yield Role(f"{field}.indices", bias.indices, INT64, (f"biases {i}", 2))
         yield Role(f"{field}.values", bias.values, FLOAT, (f"biases {i}",))
+    if inputs.HasField("repetition_penalty"):
+        penalty, field = inputs.repetition_penalty, "inputs.repetition_penalty"
+        yield Role(f"{field}.indices", penalty.indices, INT64, ("penalized", 2))
+        yield Role(f"{field}.values", penalty.values, FLOAT, ("penalized",))
+        yield Role(f"{field}.penalizes_logits", penalty.penalizes_logits, BOOL, (1,))
 
 
 def _output_roles(step: bundle_pb2.StepGraph) -> Iterator[Role]:
@@ -108,6 +113,8 @@ def _output_roles(step: bundle_pb2.StepGraph) -> Iterator[Role]:
     yield Role("outputs.candidate_ids", outputs.candidate_ids, INT64, shape)
     name = outputs.candidate_log_probabilities
     yield Role("outputs.candidate_log_probabilities", name, FLOAT, shape)
+    if name := outputs.candidate_scores:
+        yield Role("outputs.candidate_scores", name, FLOAT, shape)
     for state in step.states:
         for output in state.outputs:
             yield Role(f"output {output} of state {state.input}", output, *_of_state(state))

@@ -97,10 +97,11 @@ class StepTrial:
             lengths = np.full(len(rows), num_past, dtype=np.int32)
             step_input = StepInput(tokens, lengths, width, biases)
             found = cache.step_with(step.shared, len(self.sources), step_input)
+            ranked = found.log_probabilities if found.scores is None else found.scores
             for i, value in enumerate(added):
                 columns = rows % width if signature.takes_num_candidates else i
                 token_ids.append(found.token_ids[rows, columns])
-                log_probabilities.append(found.log_probabilities[rows, columns] - value)
+                log_probabilities.append(ranked[rows, columns] - value)
             tokens = token_ids[-1]
         kept = slice(num_tokens)
         return np.stack(token_ids[kept], axis=1), np.stack(log_probabilities[kept], axis=1)

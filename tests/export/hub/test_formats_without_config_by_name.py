@@ -12,9 +12,11 @@ from tests.support.ctranslate2_folders import write_folder
 from tests.support.imports import read_translator
 from tests.support.marian_files import write_marian_folder, write_options
 from tests.support.model_hub import COMMIT, FILE_LIST, NAME
+from tests.support.opennmt_py_files import write_checkpoint
 from tests.support.static_checkpoints import word_piece, write_static_transformer
 
 STUDENT, CONVERTED, STATIC = "acme/student", "acme/converted", "acme/static"
+OPENNMT_PY = "acme/opennmt-py"
 
 
 @pytest.fixture
@@ -100,6 +102,23 @@ def test_the_tokenizer_of_a_folder_of_ctranslate2_is_found_by_its_ending(hub, tm
     message = refusal(CONVERTED, "--license", "MIT")
     assert "has several: a.spm, b.model: give --tokenizer" in message
     assert "a.spm" not in hub.downloads()
+
+
+def test_a_checkpoint_of_opennmt_py_is_imported_by_its_name(hub, tmp_path):
+    hub.folders[OPENNMT_PY] = folder = write_checkpoint(tmp_path / "opennmt-py")
+    (folder / "train.log").write_text("not needed")
+    checkpoint = open_checkpoint(OPENNMT_PY)
+    assert read_model(checkpoint, "characters").family == "opennmt-py"
+    assert [file.path for file in checkpoint.used_files()] == ["model.pt"]
+    assert set(hub.downloads()) == {FILE_LIST, "model.pt"}
+
+
+def test_several_checkpoints_of_opennmt_py_are_refused_before_a_download(hub, tmp_path, refusal):
+    hub.folders[OPENNMT_PY] = folder = write_checkpoint(tmp_path / "opennmt-py")
+    shutil.copy(folder / "model.pt", folder / "model_step_2.pt")
+    message = refusal(OPENNMT_PY, "--license", "MIT")
+    assert f"{OPENNMT_PY} has several checkpoints: model.pt, model_step_2.pt; download" in message
+    assert "model.pt" not in hub.downloads()
 
 
 def test_the_list_of_files_is_asked_for_only_if_it_is_needed(hub, import_):

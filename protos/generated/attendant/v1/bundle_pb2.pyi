@@ -380,7 +380,10 @@ class DecodingDefaults(google.protobuf.message.Message):
     no_repeat_ngram_size: builtins.int
     """Default size of the n-grams that must not repeat within a target. 0: no n-gram rule."""
     repetition_penalty: builtins.float
-    """Default repetition penalty. 0 means 1, no penalty."""
+    """Default repetition penalty, between 0.01 and 100. 0 means 1, no penalty. The value of a token that a hypothesis has
+    already, its start token included, is multiplied by the penalty if it is negative, and divided otherwise. Values are
+    logits in greedy search and log-probabilities in beam search. Needs StepInputs.repetition_penalty.
+    """
     forces_eos_at_limit: builtins.bool
     """Whether EOS is forced at the output limit."""
     early_stopping: builtins.bool
@@ -681,6 +684,7 @@ class StepInputs(google.protobuf.message.Message):
     SHORTLIST_MASK_FIELD_NUMBER: builtins.int
     TOKEN_BIASES_FIELD_NUMBER: builtins.int
     NUM_PREFILL_TOKENS_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     tokens: builtins.str
     """The last token of each row: (rows), int64. With num_prefill_tokens, the next tokens of each row, right-padded:
     (rows, prefill).
@@ -709,6 +713,10 @@ class StepInputs(google.protobuf.message.Message):
     def token_biases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenBiasInputs]:
         """Inputs for token biases: one entry for each token that a run decodes, in order."""
 
+    @property
+    def repetition_penalty(self) -> Global___RepetitionPenaltyInputs:
+        """Inputs for repetition penalties. Absent in a graph that applies none."""
+
     def __init__(
         self,
         *,
@@ -722,10 +730,42 @@ class StepInputs(google.protobuf.message.Message):
         shortlist_mask: builtins.str = ...,
         token_biases: collections.abc.Iterable[Global___TokenBiasInputs] | None = ...,
         num_prefill_tokens: builtins.str = ...,
+        repetition_penalty: Global___RepetitionPenaltyInputs | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_candidates", b"num_candidates", "num_prefill_tokens", b"num_prefill_tokens", "past_lengths", b"past_lengths", "shortlist", b"shortlist", "shortlist_mask", b"shortlist_mask", "source_lengths", b"source_lengths", "token_biases", b"token_biases", "tokens", b"tokens", "total_length", b"total_length", "total_source_length", b"total_source_length"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["num_candidates", b"num_candidates", "num_prefill_tokens", b"num_prefill_tokens", "past_lengths", b"past_lengths", "repetition_penalty", b"repetition_penalty", "shortlist", b"shortlist", "shortlist_mask", b"shortlist_mask", "source_lengths", b"source_lengths", "token_biases", b"token_biases", "tokens", b"tokens", "total_length", b"total_length", "total_source_length", b"total_source_length"]) -> None: ...
 
 Global___StepInputs: typing_extensions.TypeAlias = StepInputs
+
+@typing.final
+class RepetitionPenaltyInputs(google.protobuf.message.Message):
+    """RepetitionPenaltyInputs holds the names of the inputs for repetition penalties. Penalties are applied before
+    token_biases are added.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    PENALIZES_LOGITS_FIELD_NUMBER: builtins.int
+    indices: builtins.str
+    """Row and token id of each penalized token: (penalized, 2), int64."""
+    values: builtins.str
+    """Penalties: (penalized), float32."""
+    penalizes_logits: builtins.str
+    """Whether penalties change logits, as in greedy search, or log-probabilities, as in beam search: (1), bool. The change
+    of a logit is added to the log-probability.
+    """
+    def __init__(
+        self,
+        *,
+        indices: builtins.str = ...,
+        values: builtins.str = ...,
+        penalizes_logits: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["indices", b"indices", "penalizes_logits", b"penalizes_logits", "values", b"values"]) -> None: ...
+
+Global___RepetitionPenaltyInputs: typing_extensions.TypeAlias = RepetitionPenaltyInputs
 
 @typing.final
 class TokenBiasInputs(google.protobuf.message.Message):
@@ -761,6 +801,7 @@ class StepOutputs(google.protobuf.message.Message):
     CANDIDATE_LOG_PROBABILITIES_FIELD_NUMBER: builtins.int
     LOG_PROBABILITIES_FIELD_NUMBER: builtins.int
     ATTENTION_FIELD_NUMBER: builtins.int
+    CANDIDATE_SCORES_FIELD_NUMBER: builtins.int
     candidate_ids: builtins.str
     """Token ids of each row's candidates, likeliest first: (rows, candidates), int64. If a run decodes several tokens:
     the likeliest token of each decoding position, in order.
@@ -771,6 +812,11 @@ class StepOutputs(google.protobuf.message.Message):
     """Log-probabilities of the whole vocabulary: (rows, vocabulary), float32."""
     attention: builtins.str
     """Cross-attention weights of one layer, averaged over its heads: (rows, source), float32."""
+    candidate_scores: builtins.str
+    """Scores of candidate_ids, which rank them: log-probabilities with repetition penalties and token biases, (rows,
+    candidates), float32. candidate_log_probabilities then have neither. Without this output, candidates are ranked by
+    candidate_log_probabilities, to which token biases are added.
+    """
     def __init__(
         self,
         *,
@@ -778,8 +824,9 @@ class StepOutputs(google.protobuf.message.Message):
         candidate_log_probabilities: builtins.str = ...,
         log_probabilities: builtins.str = ...,
         attention: builtins.str = ...,
+        candidate_scores: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attention", b"attention", "candidate_ids", b"candidate_ids", "candidate_log_probabilities", b"candidate_log_probabilities", "log_probabilities", b"log_probabilities"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attention", b"attention", "candidate_ids", b"candidate_ids", "candidate_log_probabilities", b"candidate_log_probabilities", "candidate_scores", b"candidate_scores", "log_probabilities", b"log_probabilities"]) -> None: ...
 
 Global___StepOutputs: typing_extensions.TypeAlias = StepOutputs
 

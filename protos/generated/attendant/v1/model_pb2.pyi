@@ -233,6 +233,7 @@ class GetModelResponse(google.protobuf.message.Message):
     EARLY_STOPPING_FIELD_NUMBER: builtins.int
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
     DEFAULT_MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -255,6 +256,8 @@ class GetModelResponse(google.protobuf.message.Message):
     """Size of the n-grams that never repeat within a translation. 0: no such rule."""
     default_max_active_dims: builtins.int
     """max_active_dims of requests of EmbedSparse that state none. Absent: no limit."""
+    repetition_penalty: builtins.float
+    """Penalty of the tokens that a translation has already: more than 1 makes them less likely. Absent means 1, no penalty."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -334,15 +337,18 @@ class GetModelResponse(google.protobuf.message.Message):
         early_stopping: builtins.bool = ...,
         no_repeat_ngram_size: builtins.int = ...,
         default_max_active_dims: builtins.int | None = ...,
+        repetition_penalty: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_length_penalty", b"_default_length_penalty"]) -> typing.Literal["default_length_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_max_active_dims", b"_default_max_active_dims"]) -> typing.Literal["default_max_active_dims"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["sizes", b"sizes"]) -> typing.Literal["translation_sizes", "embedding_sizes"] | None: ...
 

@@ -201,7 +201,9 @@ class Translation(google.protobuf.message.Message):
     """Tokens of the source that the model read, after truncation, special tokens included. 0 when there is an error."""
     @property
     def hypotheses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The best hypotheses, highest score first: num_hypotheses of them. Empty when there is an error."""
+        """The best hypotheses, best first: num_hypotheses of them. Empty when there is an error. The best one has the highest
+        score, unless the model has a repetition penalty, which counts in the ranking and not in the score.
+        """
 
     @property
     def error(self) -> google.rpc.status_pb2.Status:

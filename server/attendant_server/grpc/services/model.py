@@ -70,6 +70,8 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
     if description.default_length_penalty != 1:
         response.default_length_penalty = description.default_length_penalty
+    if description.repetition_penalty != 1:
+        response.repetition_penalty = description.repetition_penalty
     return json_format.ParseDict(description.published, response)
 
 
