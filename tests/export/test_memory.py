@@ -1,5 +1,7 @@
 """The exporter needs little memory beyond the weights of a model."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -8,11 +10,12 @@ import torch
 from attendant_export.graphs import quantization
 from attendant_export.graphs.quantization import quantize_columns
 from attendant_export.graphs.writer import write_translation_graphs
+from attendant_export.verify import graph_search, reference_cache, translation
 from attendant_export.verify import reference_search as search
 from attendant_export.verify import score_batches as batching
-from attendant_export.verify import translation
 from attendant_export.verify.graph_search import search_all
 from attendant_export.verify.graph_sessions import GraphSession, ParityError, TranslationGraphs
+from attendant_export.verify.reference_cache import ReferenceCache
 from attendant_export.verify.reference_search import ReferenceHypothesis
 from attendant_export.verify.score_batches import score_batches
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
@@ -74,6 +77,63 @@ def test_scores_in_small_batches_are_those_of_one_batch(model, graphs, monkeypat
         assert [len(row) for row in found] == [len(ids) for ids in targets]
         for row, values in zip(found, expected, strict=True):
             assert row == pytest.approx(values, abs=1e-5)
+
+
+def test_searches_run_fewer_sentences_together_if_their_caches_are_large(graphs, monkeypatch):
+    monkeypatch.setattr(graph_search, "ALWAYS_RUNNING", 2)
+    limits = [MAX_TOKENS] * len(SOURCES)
+    together = search_all(graphs, SOURCES, limits, beam_size=4)
+    assert largest_batch(graphs, limits, monkeypatch) == 4 * len(SOURCES)
+    monkeypatch.setattr(reference_cache, "MAX_CACHE_BYTES", 1)
+    assert largest_batch(graphs, limits, monkeypatch) == 4 * 2
+    for found, expected in zip(
+        search_all(graphs, SOURCES, limits, beam_size=4), together, strict=True
+    ):
+        assert found.hypotheses[0].token_ids == expected.hypotheses[0].token_ids
+
+
+def largest_batch(graphs, limits, monkeypatch):
+    """The largest number of rows in a step of beam search."""
+    sizes = []
+
+    def recorded(cache, tokens, *others):
+        sizes.append(len(tokens))
+        return step(cache, tokens, *others)
+
+    with monkeypatch.context() as patched:
+        step = ReferenceCache.step
+        patched.setattr(ReferenceCache, "step", recorded)
+        search_all(graphs, SOURCES, limits, beam_size=4)
+    return max(sizes)
+
+
+def test_a_search_leaves_the_unused_memory_of_its_caches_alone(graphs):
+    cache = ReferenceCache(graphs, graphs.steps_for(4)[0], 4, 2, 8, max_target_tokens=1000)
+    cache.join(SOURCES[:2])
+    for _, memory in cache._past:
+        memory[0, 1], memory[0, 0] = 7.0, 5.0
+        memory[1] = 3.0
+    cache.step([5] * 8, [0] * 8, 4)
+    cache.reorder(0, [1, 1, 1, 1])
+    cache.leave(0)
+    for _, memory in cache._past:
+        assert (memory[0, 0, :, :1] != 5.0).all()
+        assert (memory[0, 0, :, 1:] == 5.0).all()
+
+
+def test_the_check_of_a_character_map_takes_little_memory():
+    code = """
+import resource
+from attendant_export.importers.character_map import map_normalizers
+from tests.support.sentencepiece_files import RULES, precompiled
+
+content = precompiled(RULES)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+map_normalizers(content)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 100 * 1024  # KiB
 
 
 def test_at_most_the_encoder_and_one_other_graph_are_open(graphs):

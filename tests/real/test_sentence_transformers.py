@@ -21,6 +21,7 @@ from attendant_export.bundle.importing import sample_texts
 from attendant_export.bundle.manifest import read_manifest
 from attendant_export.importers.checkpoint import Checkpoint
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.verify.original import OriginalEncoder
 from attendant_server.settings import Settings
 
 from tests.real.downloads import MINI_LM, MPNET, RealModel
@@ -31,8 +32,13 @@ pytestmark = pytest.mark.real
 
 EXPECTED = "REAL_EXPECTED_VECTORS"
 """The environment variable that names a file of published vectors, by name of the model."""
+STS = "REAL_STS"
+"""The environment variable that names a gzipped file of pairs of sentences with human scores: a
+header, then score, first and second sentence in columns."""
 NAME = "imported"
 MAX_TOKENS = {MINI_LM.name: 256, MPNET.name: 384}
+MAX_SPEARMAN_LOSS = {"fp32": 1e-4, "int8": 0.005}
+"""Of the rank correlation with human scores, against the original."""
 
 
 @pytest.fixture(scope="module", params=[MINI_LM, MPNET], ids=lambda model: model.name)
@@ -78,6 +84,39 @@ def published(model) -> dict[str, Any]:
     with gzip.open(path, "rt", encoding="utf-8") as content:
         vectors: dict[str, Any] = json.load(content)[f"sentence-transformers/{model.name}"]
     return vectors
+
+
+@pytest.fixture(scope="module")
+def scored_pairs() -> tuple[np.ndarray, list[str], list[str]]:
+    if not (path := os.environ.get(STS)):
+        pytest.skip(f"NOT CHECKED: {STS} names no file of sentences with scores")
+    with gzip.open(path, "rt", encoding="utf-8") as content:
+        rows = [line.rstrip("\n").split("\t")[:3] for line in content][1:]
+    scores, first, second = zip(*rows, strict=True)
+    return np.array(scores, float), list(first), list(second)
+
+
+@pytest.fixture(scope="module")
+def original_spearman(source, scored_pairs) -> float:
+    scores, *sides = scored_pairs
+    original, tokenizer = OriginalEncoder(source), read_tokenizer(Checkpoint(source))
+    tokenizer.no_padding()
+    first, second = (
+        np.concatenate(
+            [original.hidden_states(tokenizer.encode(text).ids)[-1].mean(1) for text in texts]
+        )
+        for texts in sides
+    )
+    return spearman(cosines(first, second), scores)
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """The rank correlation; equal values share the mean of their ranks."""
+    ranks = []
+    for values in (a, b):
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def vectors_of(server: Running, texts: list[str], **options: Any) -> np.ndarray:
@@ -129,6 +168,18 @@ def test_similar_sentences_are_more_similar_than_others(servers):
     texts = ["The dog is barking.", "A dog barks.", "Shares fell sharply on Monday."]
     first, second, third = vectors_of(servers["fp32"], texts)
     assert first @ second > 0.8 > 0.3 > first @ third
+
+
+@pytest.mark.skipif(not find_spec("transformers"), reason="NOT CHECKED: needs transformers")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_similarities_rank_pairs_as_those_of_the_original_do(
+    precision, servers, scored_pairs, original_spearman
+):
+    scores, *sides = scored_pairs
+    first, second = (vectors_of(servers[precision], texts) for texts in sides)
+    found = spearman(cosines(first, second), scores)
+    print(f"Spearman: {found:.4f} in {precision}, {original_spearman:.4f} of the original")
+    assert found == pytest.approx(original_spearman, abs=MAX_SPEARMAN_LOSS[precision])
 
 
 @pytest.mark.skipif(not find_spec("transformers"), reason="NOT CHECKED: needs transformers")

@@ -24,6 +24,8 @@ JAMO = "\\x{1161}-\\x{1175}\\x{11a8}-\\x{11c2}"
 """Vowels and final consonants of Korean, which NFC joins to a syllable."""
 _SEPARATOR = "\ufdd0"
 """A noncharacter between texts that are normalized together."""
+_BLOCK_TEXTS = 4096
+"""Number of characters that are checked together: each one takes the library much memory."""
 _IS_LEAF, _HAS_LEAF = 1 << 31, 1 << 8
 
 Trie = dict[str, Any]
@@ -169,8 +171,15 @@ def _differences(
 
 def _check(rules: Mapping[str, str], normalizer: Normalizer) -> None:
     """Raise ValueError unless the normalizer maps the string of every rule and all characters."""
-    characters = {chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000}
-    texts = sorted((characters | rules.keys()) - {BETWEEN_MATCHES, WITHIN_MATCH, _SEPARATOR})
+    reserved = {BETWEEN_MATCHES, WITHIN_MATCH, _SEPARATOR}
+    for first in range(0, sys.maxunicode + 1, _BLOCK_TEXTS):
+        codes = range(first, first + _BLOCK_TEXTS)
+        block = [chr(code) for code in codes if not 0xD800 <= code < 0xE000]
+        _check_texts([text for text in block if text not in reserved], rules, normalizer)
+    _check_texts(sorted(key for key in rules if len(key) > 1), rules, normalizer)
+
+
+def _check_texts(texts: Sequence[str], rules: Mapping[str, str], normalizer: Normalizer) -> None:
     for text in _differences(texts, rules, normalizer):
         raise ValueError(
             f"its character map makes {rules.get(text, text)!a} of {text!a}, other than Unicode "

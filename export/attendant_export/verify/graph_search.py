@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attendant_export.verify.graph_sessions import Array, TranslationGraphs, check_finite
-from attendant_export.verify.reference_cache import ReferenceCache
+from attendant_export.verify.reference_cache import ReferenceCache, sentences_in_memory
 from attendant_export.verify.reference_search import ReferenceHypothesis, SearchStep, SearchTrace
+
+ALWAYS_RUNNING = 8
+"""Number of sentences that run together whatever memory their caches take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,12 @@ def search_all(
 ) -> list[SearchTrace]:
     """Search all ``sources`` in order, at most ``max_running`` at a time.
 
-    At most ``max_joining`` sentences join between two steps. A sentence leaves when its search is
-    over. ``max_tokens`` limits each output. ``step`` is one of `TranslationGraphs.steps_for`, by
-    default the first one. Without ``uses_shortlists``, a step with shortlists gets the whole
-    vocabulary as its list. ``forced_token_ids`` holds the tokens that each output begins with, with
-    a log-probability of 0. Returns the searches in the order of ``sources``.
+    Fewer run if their caches would take too much memory. At most ``max_joining`` sentences join
+    between two steps. A sentence leaves when its search is over. ``max_tokens`` limits each output.
+    ``step`` is one of `TranslationGraphs.steps_for`, by default the first one. Without
+    ``uses_shortlists``, a step with shortlists gets the whole vocabulary as its list.
+    ``forced_token_ids`` holds the tokens that each output begins with, with a log-probability of 0.
+    Returns the searches in the order of ``sources``.
     """
     forced = forced_token_ids or [()] * len(sources)
     waiting = deque(
@@ -134,8 +138,11 @@ def search_all(
         for i, limit in enumerate(max_tokens)
     )
     step = step or graphs.steps_for(beam_size, uses_shortlists)[0]
+    longest = max(map(len, sources)), max(max_tokens)
+    fitting = sentences_in_memory(graphs.steps[step], beam_size, *longest)
+    max_running = min(max_running, max(fitting, ALWAYS_RUNNING))
     cache = ReferenceCache(
-        *(graphs, step, beam_size, max_running, max(map(len, sources)), max(max_tokens)),
+        *(graphs, step, beam_size, max_running, *longest),
         uses_shortlists=uses_shortlists,
         suppressed_token_ids=rules.suppressed_token_ids,
     )

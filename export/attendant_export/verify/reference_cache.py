@@ -4,6 +4,7 @@ Binds inputs and outputs by the signature of a step. Works on token ids and does
 search.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ from attendant.v1.bundle_pb2 import (
 )
 
 from attendant_export.graphs.step_interface import TYPES
-from attendant_export.verify.graph_sessions import Array, TranslationGraphs
+from attendant_export.verify.graph_sessions import Array, StepSession, TranslationGraphs
 
+MAX_CACHE_BYTES = 2**27
+"""Memory of the caches of sentences that are searched together."""
 FORCED = 1e4
 """Added to the log-probability of a forced token."""
 
@@ -48,6 +51,8 @@ class ReferenceCache:
         self._sources = _memory(
             self._step.states(STATE_OWNER_SOURCE), (max_sentences,), max_source_tokens
         )
+        self._num_positions = 0
+        """Number of positions that a row can have written."""
         self._source_lengths = np.zeros(max_sentences, np.int64)
         self._uses_shortlists = uses_shortlists
         self._suppressed = np.array(sorted(suppressed_token_ids), np.int64)
@@ -75,14 +80,25 @@ class ReferenceCache:
     def leave(self, slot: int) -> None:
         """Free ``slot`` and move the last slot into the gap."""
         self._count -= 1
-        states = [memory for _, memory in (*self._past, *self._sources)]
-        for memory in (*states, self._source_lengths, self._may_use):
+        if slot == self._count:
+            return
+        for state, memory in self._past:
+            used = _first_positions(state, self._num_positions)
+            memory[slot][:, *used] = memory[self._count][:, *used]
+        for state, memory in self._sources:
+            used = _first_positions(state, int(self._source_lengths[self._count]))
+            memory[slot][used] = memory[self._count][used]
+        for memory in (self._source_lengths, self._may_use):
             memory[slot] = memory[self._count]
 
     def reorder(self, slot: int, parents: Sequence[int]) -> None:
         """Copy row ``parents[i]`` of ``slot`` to its row i, for all i at once."""
-        for _, memory in self._past:
-            memory[slot] = memory[slot, parents]
+        if list(parents) == list(range(self._width)):
+            return
+        for state, memory in self._past:
+            # Memory takes room only once it is written, so the other positions are left alone.
+            used = _first_positions(state, self._num_positions)
+            memory[slot][:, *used] = memory[slot][list(parents), *used]
 
     @property
     def num_step_tokens(self) -> int:
@@ -107,6 +123,7 @@ class ReferenceCache:
         in a search without shortlists. ``penalized`` holds the tokens of each row to which
         ``penalty`` applies; a graph that takes penalties returns scores for log-probabilities.
         """
+        self._num_positions = max(self._num_positions, max(lengths) + self.num_step_tokens)
         outputs = self._step.signature.outputs
         session = self._graphs.use(self._step.session)
         inputs = self._inputs(tokens, lengths, num_candidates, forced, banned)
@@ -186,6 +203,20 @@ class ReferenceCache:
             names.values: np.full(len(indices), penalty, np.float32),
             names.penalizes_logits: np.array([self._width == 1]),
         }
+
+
+def sentences_in_memory(
+    step: StepSession, width: int, max_source_tokens: int, max_target_tokens: int
+) -> int:
+    """Number of sentences of ``width`` rows whose caches take at most `MAX_CACHE_BYTES`."""
+    row = sum(_bytes(state, max_target_tokens) for state in step.states(STATE_OWNER_ROW))
+    source = sum(_bytes(state, max_source_tokens) for state in step.states(STATE_OWNER_SOURCE))
+    return MAX_CACHE_BYTES // (width * row + source)
+
+
+def _bytes(state: StateTensor, num_positions: int) -> int:
+    sizes = (size or num_positions for size in state.shape)
+    return math.prod(sizes) * np.dtype(TYPES[state.data_type]).itemsize
 
 
 def _memory(

@@ -6,7 +6,7 @@ import numpy as np
 
 from attendant_export.data.batches import group_by_tokens
 
-MAX_SCORES = 2**24
+MAX_SCORES = 2**23
 """Number of scores, positions times vocabulary, that are computed at once."""
 
 

@@ -24,7 +24,7 @@ SEARCHES = {"greedy": 1, "beam4": 4}
 """Beam size of each compared search."""
 NUM_UNCACHED = 16
 """Number of sentences that are also decoded without caches, if their outputs are short."""
-MAX_UNCACHED_RUNS = 4000
+MAX_UNCACHED_RUNS = 1000
 """Number of runs of a graph for these. An output of n tokens takes n * (n + 1) / 2."""
 
 TokenIds = tuple[int, ...]
