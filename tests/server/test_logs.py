@@ -95,6 +95,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "model": "en-de/1",
         "code": "UNAVAILABLE",
         "peer": "192.0.2.7:4711",
+        "caller": "anonymous",
         "request_id": "order-17",
         "trace_id": "",
         "texts": 2,
