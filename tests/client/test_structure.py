@@ -57,7 +57,9 @@ def described_methods(cls):
 
 def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
-    assert visible - MODULES - {"__main__", "commands", "connection_flags", "model_page"} == set(PUBLIC_NAMES)
+    assert visible - MODULES - {"__main__", "commands", "connection_flags", "model_page"} == set(
+        PUBLIC_NAMES
+    )
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)

@@ -62,7 +62,7 @@ class KeySetUrl:
                 self.value, self._content = parse_key_set(content), content
                 logger.info("event=token_keys_fetched")
         except (OSError, ValueError) as error:
-            logger.error("event=token_keys_not_fetched error=%s", type(error).__name__)
+            logger.error("event=token_keys_not_fetched %s", error)
         finally:
             self._fetched, self._fetching = self._clock(), None
 
@@ -76,12 +76,20 @@ def fetch_bounded(url: str) -> bytes:
     """The content of a URL, within limits of size and time. Raises OSError."""
     give_up = time.monotonic() + FETCH_SECONDS
     content = b""
-    opener = urllib.request.build_opener(_NoRedirects)
-    with opener.open(url, timeout=FETCH_SECONDS) as response:
+    with _open(url) as response:
         while part := response.read1(65536):
             content += part
             if len(content) > MAX_BYTES:
                 raise OSError("the key set is too large")
             if time.monotonic() > give_up:
-                raise TimeoutError
+                raise TimeoutError(f"the key set took more than {FETCH_SECONDS:g} seconds")
     return content
+
+
+def _open(url: str) -> Any:
+    opener = urllib.request.build_opener(_NoRedirects)
+    try:
+        return opener.open(url, timeout=FETCH_SECONDS)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise OSError(f"the key set's URL answers with status {error.code}") from None

@@ -102,7 +102,7 @@ class TokenVerifier:
         """The keys that may have signed a token, each with the algorithm."""
         try:
             header = jwt.get_unverified_header(token)
-            algorithm, key_id = header["alg"], header.get("kid")
+            algorithm, key_id = header.get("alg"), header.get("kid")
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise Unauthenticated("malformed") from None
         if algorithm not in self._rules.algorithms or "crit" in header:

@@ -1,0 +1,382 @@
+"""JSON Web Tokens of real calls, with keys from files and from a URL."""
+
+import asyncio
+import base64
+import copy
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from attendant_client import PermissionDeniedError, UnauthenticatedError, UnavailableError
+from attendant_server.app import StartError
+from attendant_server.security import key_set_url
+from attendant_server.security.key_set_url import KeySetUrl, fetch_bounded
+from attendant_server.security.token_keys import TokenKeys, parse_key_set, read_public_keys
+from attendant_server.security.tokens import MAX_CACHED_TOKENS, TokenRules, TokenVerifier
+from attendant_server.security.watching import FileFault
+
+from tests.support.credentials import AUDIENCE, ISSUER, Signer, key_set, private_pem_of
+from tests.support.serving import metrics_page, sum_of_metric, wait_until
+
+SIGNER, OTHER = Signer("first"), Signer("second")
+ELLIPTIC = Signer("curve", "EC")
+
+
+def jwt_settings(**values: Any) -> dict[str, Any]:
+    return {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE} | values
+
+
+def is_accepted(client: Any) -> bool:
+    try:
+        client.models()
+    except UnauthenticatedError:
+        return False
+    return True
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A file with the key set of SIGNER and ELLIPTIC."""
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(SIGNER, ELLIPTIC))
+    return path
+
+
+@pytest.fixture
+def refused(start, client_of, keys, caplog) -> Callable[..., None]:
+    """Checks that one server refuses a token, and why."""
+    server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=30))
+    caplog.set_level("INFO")
+
+    def refused(token: str, reason: str) -> None:
+        with pytest.raises(UnauthenticatedError, match="send valid credentials"):
+            client_of(server, token=token).models()
+        page = metrics_page(server)
+        assert sum_of_metric(page, "attendant_authentication_total", result=reason) == 1
+        wait_until(lambda: f"reason={reason}" in caplog.text)
+        assert token not in caplog.text
+
+    return refused
+
+
+@pytest.mark.parametrize("signer", [SIGNER, ELLIPTIC])
+def test_a_valid_token_is_served_and_its_subject_logged(start, client_of, keys, caplog, signer):
+    caplog.set_level("INFO")
+    server = start(**jwt_settings(jwt_keys=str(keys)))
+    assert is_accepted(client_of(server, token=signer.token(sub="alice@example.org")))
+    wait_until(lambda: "caller=jwt:alice@example.org" in caplog.text)
+
+
+def test_a_subject_that_is_unfit_for_the_log_is_logged_as_its_hash(start, client_of, keys, caplog):
+    caplog.set_level("INFO")
+    server = start(**jwt_settings(jwt_keys=str(keys)))
+    assert is_accepted(client_of(server, token=SIGNER.token(sub="a\nevent=forged")))
+    wait_until(lambda: "caller=jwt:sha256-" in caplog.text)
+    assert "forged" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"exp": 1_000_000}, "expired"),
+        ({"exp": time.time() - 60}, "expired"),
+        ({"iss": "https://other.example"}, "wrong_issuer"),
+        ({"aud": "another"}, "wrong_audience"),
+        ({"nbf": time.time() + 300}, "not_yet_valid"),
+        ({"without": ["exp"]}, "missing_claim"),
+        ({"without": ["iss"]}, "missing_claim"),
+        ({"without": ["aud"]}, "missing_claim"),
+        ({"without": ["sub"]}, "missing_claim"),
+        ({"exp": "soon"}, "malformed"),
+        ({"exp": float("inf")}, "malformed"),
+        ({"sub": 5}, "malformed"),
+        ({"attendant": "all"}, "bad_permissions"),
+        ({"attendant": {"models": "tiny-bert"}}, "bad_permissions"),
+        ({"attendant": {"methods": [1]}}, "bad_permissions"),
+    ],
+)
+def test_a_token_with_a_wrong_claim_is_refused(refused, changes, reason):
+    refused(SIGNER.token(**changes), reason)
+
+
+def test_clocks_may_differ_by_the_skew(start, client_of, keys):
+    server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=60))
+    for times in ({"exp": time.time() - 20}, {"nbf": time.time() + 20}):
+        assert is_accepted(client_of(server, token=SIGNER.token(**times)))
+
+
+def encoded(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def with_header(**fields: Any) -> str:
+    """A valid token but for its header."""
+    return ".".join([encoded(json.dumps(fields).encode()), *SIGNER.token().split(".")[1:]])
+
+
+def signed_with_public_key() -> str:
+    """A token whose HS256 signature was made with the public key as a shared secret."""
+    header = encoded(json.dumps({"alg": "HS256", "kid": "first"}).encode())
+    signed = f"{header}.{SIGNER.token().split('.')[1]}"
+    mac = hmac.new(SIGNER.public_pem, signed.encode(), hashlib.sha256)
+    return f"{signed}.{encoded(mac.digest())}"
+
+
+def signed_by(signer: Signer, key_id: str) -> str:
+    changed = copy.copy(signer)
+    changed.key_id = key_id
+    return changed.token()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: with_header(alg="none", kid="first"), "wrong_algorithm"),
+        (lambda: with_header(alg="none").rpartition(".")[0] + ".", "wrong_algorithm"),
+        (signed_with_public_key, "wrong_algorithm"),
+        (lambda: with_header(alg="RS512", kid="first"), "wrong_algorithm"),
+        (lambda: with_header(alg=["RS256"], kid="first"), "wrong_algorithm"),
+        (lambda: with_header(alg="RS256", crit=["b64"], b64=True), "wrong_algorithm"),
+        (lambda: with_header(alg="RS256", crit=["other"], other=1), "malformed"),
+        (lambda: with_header(alg="ES256", kid="first"), "unknown_key_id"),
+        (lambda: with_header(alg="RS256", kid=1), "malformed"),
+        (lambda: with_header(kid="first"), "wrong_algorithm"),
+        (lambda: signed_by(OTHER, "second"), "unknown_key_id"),
+        (lambda: signed_by(OTHER, "first"), "bad_signature"),
+        (lambda: signed_by(Signer(None), ""), "bad_signature"),
+        (lambda: SIGNER.token() + "A", "bad_signature"),
+        (lambda: "no.token.atall", "malformed"),
+        (lambda: "notoken", "malformed"),
+        (lambda: encoded(b"[" * 3000) + ".e30.", "malformed"),
+    ],
+)
+def test_a_token_that_no_known_key_has_signed_is_refused(refused, make, reason):
+    refused(make(), reason)
+
+
+def test_permissions_are_those_of_the_claim(start, client_of, keys):
+    server = start(**jwt_settings(jwt_keys=str(keys), jwt_permissions_claim="urn:attendant"))
+    allowed = {"methods": ["Embed", "ListModels"], "models": ["tiny-bert"]}
+    client = client_of(server, token=SIGNER.token(**{"urn:attendant": allowed}))
+    assert [model.name for model in client.models()] == ["tiny-bert"]
+    assert client.embed("The dog.").shape
+    with pytest.raises(PermissionDeniedError, match="may not call Translate"):
+        client.translate("The dog.")
+
+
+@pytest.mark.parametrize("signer", [Signer(None), Signer(None, "EC")])
+def test_keys_may_be_pem_files_and_change_without_a_restart(start, client_of, tmp_path, signer):
+    path = tmp_path / "keys.pem"
+    path.write_bytes(signer.public_pem)
+    server = start(**jwt_settings(jwt_keys=str(path)))
+    client = client_of(server, token=signer.token())
+    assert is_accepted(client)
+    path.write_bytes(OTHER.public_pem)
+    wait_until(lambda: is_accepted(client_of(server, token=OTHER.token())))
+    assert not is_accepted(client)  # although its token was verified before
+
+
+def test_a_shared_secret_verifies_tokens_if_it_is_asked_for(start, client_of, tmp_path):
+    path, secret = tmp_path / "secret", "s" * 32
+    path.write_text(secret + "\n")
+    settings = jwt_settings(jwt_secret=str(path), jwt_algorithms=("HS256",))
+    server = start(**settings)
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": time.time() + 60}
+    for key, accepted in ((secret, True), ("t" * 32, False)):
+        token = jwt.encode(claims, key, "HS256")
+        assert is_accepted(client_of(server, token=token)) is accepted
+    path.write_text("short")
+    with pytest.raises(StartError, match="at least 32 bytes"):
+        start(**settings)
+    path.write_bytes(SIGNER.public_pem)
+    with pytest.raises(StartError, match="not a PEM key"):
+        start(**settings)
+
+
+def test_api_keys_and_tokens_work_side_by_side(start, client_of, keys, key_file):
+    key = key_file.add("search")
+    server = start(**jwt_settings(jwt_keys=str(keys), api_keys=str(key_file.path)))
+    for token, accepted in (
+        (key, True),
+        (SIGNER.token(), True),
+        ("wrong", False),
+        ("a.b.c", False),
+    ):
+        assert is_accepted(client_of(server, token=token)) is accepted
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is not a JWK Set"),
+        (b"[" * 100_000, "is not a JWK Set"),
+        (b'{"keys": 1}', "is not a JWK Set"),
+        (b'{"keys": []}', "has no public RSA, EC or OKP key"),
+        (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, 1, {"kty": "RSA"}]}', "has no public RSA"),
+        (private_pem_of(SIGNER.key), "holds a private key"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "cannot be read"),
+        (b"-----BEGIN PUBLIC KEY-----", "must have 1 to 32 keys"),
+    ],
+)
+def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: bytes, problem: str):
+    path = tmp_path / "keys"
+    path.write_bytes(content)
+    with pytest.raises(FileFault, match=problem):
+        read_public_keys(path)
+
+
+def test_keys_for_other_uses_and_private_keys_of_a_set_are_left_out():
+    entry = SIGNER.jwk
+    for unusable in (entry | {"use": "enc"}, entry | {"d": "AAAA"}):
+        with pytest.raises(ValueError, match="has no public"):
+            parse_key_set(json.dumps({"keys": [unusable]}).encode())
+    keys = parse_key_set(json.dumps({"keys": [entry | {"alg": "PS256"}]}).encode())
+    assert keys.candidates("first", "PS256")
+    assert not keys.candidates("first", "RS256")
+
+
+class Provider:
+    """An identity provider with a JWK Set at a URL."""
+
+    def __init__(self) -> None:
+        self.content, self.status, self.num_fetches = key_set(SIGNER), 200, 0
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.num_fetches += 1
+                self.send_response(provider.status)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+                self.wfile.write(provider.content)
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def provider() -> Iterator[Provider]:
+    provider = Provider()
+    yield provider
+    provider.close()
+
+
+def test_a_new_key_of_the_provider_is_fetched_when_a_token_needs_it(
+    start, client_of, provider, monkeypatch
+):
+    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 0.0)
+    server = start(**jwt_settings(jwt_keys=provider.url))
+    assert is_accepted(client_of(server, token=SIGNER.token()))
+    provider.content = key_set(OTHER)
+    assert is_accepted(client_of(server, token=OTHER.token()))
+    assert not is_accepted(client_of(server, token=SIGNER.token()))  # it was withdrawn
+
+
+def test_the_former_keys_stay_while_the_provider_is_out(
+    start, client_of, provider, monkeypatch, caplog
+):
+    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 0.0)
+    server = start(**jwt_settings(jwt_keys=provider.url))
+    assert is_accepted(client_of(server, token=SIGNER.token()))
+    provider.status = 500
+    assert not is_accepted(client_of(server, token=OTHER.token()))
+    assert "event=token_keys_not_fetched the key set's URL answers with status 500" in caplog.text
+    assert is_accepted(client_of(server, token=SIGNER.token(jti="another")))
+    provider.status, provider.content = 200, b"<html>"
+    assert not is_accepted(client_of(server, token=OTHER.token()))
+    assert is_accepted(client_of(server, token=SIGNER.token(jti="a third")))
+
+
+def test_unknown_key_ids_cause_no_flood_of_fetches(start, client_of, provider, monkeypatch):
+    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 600.0)
+    server = start(**jwt_settings(jwt_keys=provider.url))
+    assert is_accepted(client_of(server, token=SIGNER.token()))
+    for _ in range(5):
+        assert not is_accepted(client_of(server, token=OTHER.token()))
+    assert provider.num_fetches == 1
+
+
+def test_calls_are_unavailable_until_keys_are_loaded(start, client_of, provider):
+    provider.status = 503
+    server = start(**jwt_settings(jwt_keys=provider.url))
+    with pytest.raises(UnavailableError, match="the keys of tokens are not loaded"):
+        client_of(server, token=SIGNER.token()).models()
+    page = metrics_page(server)
+    name = "attendant_authentication_total"
+    assert sum_of_metric(page, name, result="keys_unavailable") == 1
+
+
+def test_a_fetch_follows_no_redirect_and_reads_no_large_answer(provider):
+    provider.status = 302
+    with pytest.raises(OSError, match="302"):
+        fetch_bounded(provider.url)
+    assert provider.num_fetches == 1
+    provider.status, provider.content = 200, bytes(300_000)
+    with pytest.raises(OSError, match="too large"):
+        fetch_bounded(provider.url)
+
+
+def test_calls_that_need_a_fetch_at_the_same_time_share_it():
+    fetched = []
+
+    def fetch(url: str) -> bytes:
+        fetched.append(url)
+        return key_set(SIGNER)
+
+    async def refresh_at_once() -> TokenKeys:
+        source = KeySetUrl("https://identity.example/keys", fetch, clock=lambda: 100.0)
+        await asyncio.gather(*(source.refresh_keys() for _ in range(20)))
+        return source.value
+
+    assert asyncio.run(refresh_at_once())
+    assert len(fetched) == 1
+
+
+def test_the_memory_of_verified_tokens_is_bounded(monkeypatch):
+    rules = TokenRules(
+        issuer=ISSUER,
+        audience=AUDIENCE,
+        algorithms=("ES256",),
+        clock_skew_seconds=0,
+        permissions_claim="attendant",
+    )
+
+    class Keys:
+        value = parse_key_set(key_set(ELLIPTIC))
+
+        async def refresh_keys(self) -> None:
+            pass
+
+    verifier = TokenVerifier(Keys(), rules)
+
+    async def verify_many() -> None:
+        for number in range(MAX_CACHED_TOKENS + 20):
+            await verifier.caller(ELLIPTIC.token(jti=str(number)))
+
+    asyncio.run(verify_many())
+    assert len(verifier._verified) == MAX_CACHED_TOKENS
+
+
+def test_a_verified_token_is_refused_once_it_has_expired(start, client_of, keys):
+    server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=0))
+    client = client_of(server, token=SIGNER.token(exp=int(time.time()) + 2))
+    assert is_accepted(client)
+    wait_until(lambda: not is_accepted(client))
