@@ -141,6 +141,15 @@ def test_every_rpc_of_the_contract_has_a_call():
         ("dns:///localhost:50051", 0),
         ("unix:/run/attendant.sock", 0),
         ("translate.example.com:443", 1),
+        ("ipv4:127.0.0.1", 0),
+        ("ipv4:127.0.0.2:50051,127.0.0.1:50052", 0),
+        ("ipv4:127.0.0.1:50051,192.0.2.7:50051", 1),
+        ("ipv6:[::1]:50051", 0),
+        ("LOCALHOST:50051", 0),
+        ("dns:localhost", 0),
+        ("dns://192.0.2.7/localhost:50051", 0),
+        ("localhost.example.com:50051", 1),
+        ("127.0.0.1.example.com", 1),
     ],
 )
 def test_no_proxy_is_asked_for_this_machine(target, proxy):
