@@ -34,8 +34,6 @@ Command = Callable[[Client, argparse.Namespace], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, or the process's if None; return the exit code."""
-    # gRPC would write a line of its own for every failed handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     parser = build_parser()
     arguments = parser.parse_args(argv)
     _check_together(parser, arguments)
