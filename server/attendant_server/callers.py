@@ -1,7 +1,6 @@
 """The caller of a call: its name, and the methods and models that it may use."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +14,6 @@ class Caller:
     """Names of methods that it may call, such as ``Translate``; None for all."""
     models: frozenset[str] | None = None
     """Models that it may use, ``name`` or ``name/version``; None for all."""
-    expires: datetime | None = None
-    """When its credentials end; None for never."""
 
     def may_call(self, method: str) -> bool:
         """Whether it may call a method of the package attendant."""

@@ -41,6 +41,11 @@ def test_a_bad_token_is_refused_without_being_repeated(connect, token):
         client.translate("a")
 
 
+def test_a_token_is_given_only_once(connect):
+    with pytest.raises(ValueError, match="either as token or in the metadata"):
+        connect(token="secret", metadata=[("authorization", "Bearer other")])
+
+
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_a_token_for_another_machine_needs_tls_or_permission(client):
     with pytest.raises(ValueError, match="use a target with grpcs://"):

@@ -93,8 +93,14 @@ class KeyFile:
         self.write()
 
     def write(self) -> None:
-        self.path.write_text("\n".join(self._entries.values()))
-        self.path.chmod(0o600)
+        self.replace("\n".join(self._entries.values()))
+
+    def replace(self, content: str) -> None:
+        """Put a new file in the place of the old one."""
+        new = self.path.with_suffix(".new")
+        new.write_text(content)
+        new.chmod(0o600)
+        new.replace(self.path)
 
 
 @pytest.fixture

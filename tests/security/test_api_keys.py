@@ -8,11 +8,12 @@ import grpc
 import pytest
 from attendant_client import PermissionDeniedError, UnauthenticatedError
 from attendant_server.app import StartError
+from attendant_server.callers import Caller
 from attendant_server.errors import Unauthenticated
-from attendant_server.security.api_keys import ApiKeys, new_api_key, watched_api_keys
+from attendant_server.security.api_keys import ApiKey, ApiKeys, new_api_key, watched_api_keys
 from attendant_server.security.watching import FileFault
 
-from tests.support.serving import metrics_page, sum_of_metric, wait_until
+from tests.support.serving import failure_of, metrics_page, sum_of_metric, wait_until
 
 REFUSAL = 'not authenticated: send valid credentials as "authorization: Bearer ..."'
 
@@ -86,10 +87,9 @@ def test_the_scheme_may_be_in_any_case(start, client_of, key_file):
 def test_refused_calls_are_not_decoded(start, key_file):
     server = start(api_keys=str(key_file.path))
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        translate = channel.unary_unary("/attendant.v1.TranslationService/Translate")
-        with pytest.raises(grpc.RpcError) as failure:
-            translate(b"\xff" * 100)
-    assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED  # not INVALID_ARGUMENT
+        translate: Any = channel.unary_unary("/attendant.v1.TranslationService/Translate")
+        failure = failure_of(translate, b"\xff" * 100)
+    assert failure.code() is grpc.StatusCode.UNAUTHENTICATED  # not INVALID_ARGUMENT
 
 
 def test_keys_are_added_and_removed_without_a_restart(start, client_of, key_file):
@@ -108,16 +108,31 @@ def test_a_broken_file_keeps_the_former_keys_and_says_where_without_secrets(
 ):
     key = key_file.add("first")
     server = start(api_keys=str(key_file.path))
-    key_file.path.write_text(f'[[keys]]\nname = "first"\nsha256 = "{key}"\n')
+    key_file.replace(f'[[keys]]\nname = "first"\nsha256 = "{key}"\n')
     wait_until(lambda: "[[keys]] number 1: sha256 must have 64 digits 0-9a-f" in caplog.text)
     assert is_known(client_of(server, token=key))
-    key_file.path.write_text(f'[[keys]]\nname = {key}"\n')
+    key_file.replace(f'[[keys]]\nname = {key}"\n')
     wait_until(lambda: "is not TOML" in caplog.text)
     assert "at line 2" in caplog.text
     key_file.path.unlink()
     wait_until(lambda: "No such file" in caplog.text)
     assert is_known(client_of(server, token=key))
     assert key not in caplog.text
+
+
+def test_a_file_is_read_only_after_its_writing_has_ended(key_file):
+    key = key_file.add("first")
+    files = watched_api_keys(key_file.path, [])
+    whole = key_file.path.read_text()
+    for part in ("", whole[:5], whole + ENTRY):
+        key_file.path.write_text(part)
+        files.refresh()
+        assert files.value.caller(key).name == "key:first"
+    key_file.path.write_text(ENTRY)
+    files.refresh()
+    files.refresh()
+    with pytest.raises(Unauthenticated):
+        files.value.caller(key)
 
 
 def test_an_expired_key_is_refused(start, client_of, key_file):
@@ -187,7 +202,7 @@ def test_a_server_does_not_start_with_a_faulty_file(start, tmp_path):
 def test_two_keys_whose_hashes_begin_alike_are_told_apart():
     key, _ = new_api_key("a")
     digest = hashlib.sha256(key.encode()).digest()
-    keys = ApiKeys({digest[:8] + bytes(24): None})  # type: ignore[dict-item]
+    keys = ApiKeys([ApiKey(digest[:8] + bytes(24), Caller("key:b"), None)])
     with pytest.raises(Unauthenticated):
         keys.caller(key)
 

@@ -217,8 +217,8 @@ def test_a_key_that_all_users_can_read_is_warned_of(start, authority, caplog):
 def test_the_port_for_health_needs_no_tls_and_serves_nothing_else(start, authority):
     server = start(**tls_settings(authority.issue("server")), health_port=0)
     with grpc.insecure_channel(f"127.0.0.1:{server.health_port}") as channel:
-        check: Any = health_pb2_grpc.HealthStub(channel).Check
-        answer = check(health_pb2.HealthCheckRequest())
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         list_models: Any = model_pb2_grpc.ModelServiceStub(channel).ListModels
         failure = failure_of(list_models, model_pb2.ListModelsRequest())

@@ -164,7 +164,7 @@ def test_a_token_that_no_known_key_has_signed_is_refused(refused, make, reason):
 
 def test_permissions_are_those_of_the_claim(start, client_of, keys):
     server = start(**jwt_settings(jwt_keys=str(keys), jwt_permissions_claim="urn:attendant"))
-    allowed = {"methods": ["Embed", "ListModels"], "models": ["tiny-bert"]}
+    allowed: Any = {"methods": ["Embed", "ListModels"], "models": ["tiny-bert"]}
     client = client_of(server, token=SIGNER.token(**{"urn:attendant": allowed}))
     assert [model.name for model in client.models()] == ["tiny-bert"]
     assert client.embed("The dog.").shape
@@ -194,7 +194,7 @@ def test_a_shared_secret_verifies_tokens_if_it_is_asked_for(start, client_of, tm
         token = jwt.encode(claims, key, "HS256")
         assert is_accepted(client_of(server, token=token)) is accepted
     path.write_text("short")
-    with pytest.raises(StartError, match="at least 32 bytes"):
+    with pytest.raises(StartError, match="at least 32 bytes, got 5"):
         start(**settings)
     path.write_bytes(SIGNER.public_pem)
     with pytest.raises(StartError, match="not a PEM key"):

@@ -107,6 +107,8 @@ class CallDefaults:
 
     def __post_init__(self) -> None:
         _check_timeout(self.timeout_seconds)
+        if self.token is not None and any(key == AUTHORIZATION for key, _ in self.metadata):
+            raise ValueError("give the token either as token or in the metadata")
         if isinstance(self.token, str):
             _check_token(self.token)
 

@@ -9,7 +9,8 @@ import hmac
 import re
 import secrets
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,23 +32,32 @@ _FIELDS = {"name", "sha256", "methods", "models", "expires"}
 _NUM_INDEX_BYTES = 8
 
 
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the file."""
+
+    sha256: bytes
+    caller: Caller
+    expires: datetime | None
+    """None for never."""
+
+
 class ApiKeys:
     """The keys of one file."""
 
-    def __init__(self, callers: Mapping[bytes, Caller]) -> None:
-        """``callers`` has the callers by the digests of their keys."""
-        # Digests are found by their first bytes and compared in constant time.
-        self._callers = {digest[:_NUM_INDEX_BYTES]: (digest, callers[digest]) for digest in callers}
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        # Keys are found by the first bytes of their hash and compared in constant time.
+        self._keys = {key.sha256[:_NUM_INDEX_BYTES]: key for key in keys}
 
     def caller(self, token: str) -> Caller:
         """The caller with this key; raises Unauthenticated."""
         digest = hashlib.sha256(token.encode()).digest()
-        known, caller = self._callers.get(digest[:_NUM_INDEX_BYTES], (b"", None))
-        if caller is None or not hmac.compare_digest(digest, known):
+        key = self._keys.get(digest[:_NUM_INDEX_BYTES])
+        if key is None or not hmac.compare_digest(digest, key.sha256):
             raise Unauthenticated("unknown_key")
-        if caller.expires is not None and caller.expires <= datetime.now(UTC):
+        if key.expires is not None and key.expires <= datetime.now(UTC):
             raise Unauthenticated("expired")
-        return caller
+        return key.caller
 
 
 def watched_api_keys(path: Path, methods: Collection[str]) -> WatchedFiles[ApiKeys]:
@@ -76,17 +86,16 @@ def _read(path: Path, methods: Collection[str]) -> ApiKeys:
     entries = document.get("keys", [])
     if document.keys() - {"keys"} or not isinstance(entries, list):
         raise FileFault(f"{path}: must have tables [[keys]] only")
-    callers: dict[bytes, Caller] = {}
+    keys: dict[bytes, ApiKey] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}: [[keys]] number {number}"
-        digest, caller = _entry(where, entry, methods)
-        if digest[:_NUM_INDEX_BYTES] in {known[:_NUM_INDEX_BYTES] for known in callers}:
+        key = _entry(where, entry, methods)
+        if keys.setdefault(key.sha256, key) is not key:
             raise FileFault(f"{where}: sha256 is in the file twice")
-        callers[digest] = caller
-    return ApiKeys(callers)
+    return ApiKeys(keys.values())
 
 
-def _entry(where: str, entry: Any, methods: Collection[str]) -> tuple[bytes, Caller]:
+def _entry(where: str, entry: Any, methods: Collection[str]) -> ApiKey:
     if not isinstance(entry, dict) or entry.keys() - _FIELDS:
         raise FileFault(f"{where}: the fields are {', '.join(sorted(_FIELDS))}")
     if not _matches(_NAME, entry.get("name")):
@@ -99,8 +108,8 @@ def _entry(where: str, entry: Any, methods: Collection[str]) -> tuple[bytes, Cal
     expires = entry.get("expires")
     if expires is not None and not (isinstance(expires, datetime) and expires.tzinfo):
         raise FileFault(f"{where}: expires must be a time with a zone, as 2027-01-31T00:00:00Z")
-    caller = Caller(f"key:{entry['name']}", **allowed, expires=expires)
-    return bytes.fromhex(entry["sha256"]), caller
+    caller = Caller(f"key:{entry['name']}", **allowed)
+    return ApiKey(bytes.fromhex(entry["sha256"]), caller, expires)
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:

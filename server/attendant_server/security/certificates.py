@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
@@ -72,7 +73,7 @@ def _check_key(path: Path, pem: bytes, chain: Path, certificate: x509.Certificat
         raise FileFault(f"{path}: the private key is encrypted; give it without a password") from (
             error
         )
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise FileFault(f"{path}: holds no PEM private key that can be read") from error
     if _public(key.public_key()) != _public(certificate.public_key()):
         raise FileFault(f"{path}: is not the key of the first certificate in {chain}")

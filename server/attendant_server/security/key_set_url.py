@@ -6,6 +6,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attendant_server.security.token_keys import TokenKeys, parse_key_set
@@ -30,7 +31,7 @@ class KeySetUrl:
         fetch: Callable[[str], bytes] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``fetch`` runs on another thread; it raises OSError or ValueError."""
+        """``fetch`` runs on another thread; it may raise anything."""
         self._url, self._fetch, self._clock = url, fetch or fetch_bounded, clock
         self._content = b""
         self._fetched = -MIN_SECONDS
@@ -45,9 +46,11 @@ class KeySetUrl:
             await asyncio.sleep(PERIOD_SECONDS if self.value else MIN_SECONDS)
 
     async def refresh_keys(self) -> None:
-        """Fetch the set again, unless that was done a short time ago."""
+        """Fetch the set again, unless that was done a short time ago; waits for a limited time."""
         if self._fetching is not None or self._clock() - self._fetched >= MIN_SECONDS:
-            await self._shared_fetch()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FETCH_SECONDS):
+                    await self._shared_fetch()
 
     async def _shared_fetch(self) -> None:
         """Fetch, or wait for the fetch that is running."""
@@ -61,7 +64,7 @@ class KeySetUrl:
             if content != self._content:
                 self.value, self._content = parse_key_set(content), content
                 logger.info("event=token_keys_fetched")
-        except (OSError, ValueError) as error:
+        except Exception as error:  # libraries raise many kinds; the keys are public
             logger.error("event=token_keys_not_fetched %s", error)
         finally:
             self._fetched, self._fetching = self._clock(), None

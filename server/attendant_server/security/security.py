@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from typing import Any
@@ -31,7 +32,7 @@ class Security:
         ``on_result`` receives the result of each authentication.
         """
         self._files: list[WatchedFiles[Any]] = []
-        self._watches: list[Coroutine[Any, Any, None]] = []
+        self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.certificate = self._certificate(settings)
         """None without TLS."""
@@ -42,11 +43,11 @@ class Security:
         self.needs_certificates = bool(settings.tls_client_ca)
         """Whether callers need a certificate."""
         if self._files:
-            self._watches.append(watch(self._files))
+            self._watches.append(partial(watch, self._files))
 
     def start(self) -> None:
         """Watch the files, and fetch keys from their URL, on the running event loop."""
-        self._tasks = [asyncio.ensure_future(each) for each in self._watches]
+        self._tasks = [asyncio.ensure_future(each()) for each in self._watches]
 
     def stop(self) -> None:
         """End the watching."""
@@ -59,15 +60,16 @@ class Security:
             return
         if self.authenticator is None and not self.needs_certificates:
             logger.warning(
-                "event=open_to_all host=%s Anyone who reaches this address can use the server. "
-                "Set api_keys, jwt_keys or tls_client_ca, or listen on 127.0.0.1.",
+                "event=open_to_all host=%s %s",
                 settings.host,
+                "ANYONE WHO REACHES THIS ADDRESS CAN USE THE SERVER: set api_keys, jwt_keys or "
+                "tls_client_ca, or listen on 127.0.0.1",
             )
         elif self.certificate is None:
             logger.warning(
-                "event=tokens_without_tls host=%s Anyone on the network can read the callers' "
-                "tokens. Set tls_cert and tls_key.",
+                "event=tokens_without_tls host=%s %s",
                 settings.host,
+                "ANYONE ON THE NETWORK CAN READ THE CALLERS' TOKENS: set tls_cert and tls_key",
             )
 
     def _certificate(self, settings: Settings) -> WatchedFiles[Certificate] | None:
@@ -104,11 +106,15 @@ class Security:
     def _token_keys(self, settings: Settings) -> KeySource:
         if "://" in settings.jwt_keys:
             source = KeySetUrl(settings.jwt_keys)
-            self._watches.append(source.watch())
+            self._watches.append(source.watch)
             return source
-        path = Path(settings.jwt_keys or settings.jwt_secret)
-        read = read_public_keys if settings.jwt_keys else read_secret
-        return KeyFiles(self._watched(WatchedFiles([path], lambda: read(path))))
+        if settings.jwt_keys:
+            path = Path(settings.jwt_keys)
+            read = partial(read_public_keys, path)
+        else:
+            path = Path(settings.jwt_secret)
+            read = partial(read_secret, path, settings.jwt_algorithms)
+        return KeyFiles(self._watched(WatchedFiles([path], read)))
 
     def _watched(self, files: WatchedFiles[Any]) -> WatchedFiles[Any]:
         self._files.append(files)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jwt
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -22,7 +23,6 @@ from attendant_server.setting_rules import SYMMETRIC_ALGORITHMS
 MAX_KEYS = 32
 """A token without a key id is compared with all keys."""
 MIN_RSA_BITS = 2048
-MIN_SECRET_BYTES = 32
 _CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 
@@ -78,11 +78,13 @@ def read_public_keys(path: Path) -> TokenKeys:
         raise FileFault(f"{path}: {error}") from None
 
 
-def read_secret(path: Path) -> TokenKeys:
+def read_secret(path: Path, algorithms: Sequence[str]) -> TokenKeys:
     """The shared secret in a file, without white space around it; raises FileFault."""
     secret = read_file(path).strip()
-    if len(secret) < MIN_SECRET_BYTES:
-        raise FileFault(f"{path}: a secret has at least {MIN_SECRET_BYTES} bytes")
+    # As long as the longest hash (RFC 7518, section 3.2).
+    min_bytes = max(int(algorithm.removeprefix("HS")) // 8 for algorithm in algorithms)
+    if len(secret) < min_bytes:
+        raise FileFault(f"{path}: must have at least {min_bytes} bytes, got {len(secret)}")
     if b"-----BEGIN " in secret:
         raise FileFault(f"{path}: must be a secret, not a PEM key")
     warn_if_readable_by_others(path)
@@ -112,7 +114,7 @@ def _jwk(entry: Any) -> Iterator[TokenKey]:
         return
     try:
         key = jwt.PyJWK(entry).key
-    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
         return
     if _is_strong(key):
         key_id, algorithm = entry.get("kid"), entry.get("alg")
@@ -129,7 +131,7 @@ def _pem_keys(content: bytes) -> TokenKeys:
                 key: Any = x509.load_pem_x509_certificate(found[0]).public_key()
             else:
                 key = load_pem_public_key(found[0])
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise ValueError("holds a PEM key that cannot be read") from None
         if not _is_strong(key):
             raise ValueError(f"holds an RSA key of less than {MIN_RSA_BITS} bits")

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -29,22 +30,21 @@ class WatchedFiles(Generic[Value]):
     Kubernetes does.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        read: Callable[[], Value],
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], read: Callable[[], Value]) -> None:
         """``read`` raises FileFault; the first reading passes it on."""
-        self._paths, self._read, self._on_change = paths, read, on_change
+        self._paths, self._read = paths, read
         # Taken before reading: a change in between is seen by the next check.
-        self._seen = self._fingerprint()
+        self._seen = self._changing = self._fingerprint()
         self.value = read()
 
     def refresh(self) -> None:
-        """Read the files again if one has changed. Keeps the value if they are faulty."""
-        found = self._fingerprint()
-        if found == self._seen:
+        """Read the files again if one has changed and nothing has changed since the last refresh.
+
+        A half-written file may look like a whole one. Keeps the value if the files are faulty.
+        """
+        found, before = self._fingerprint(), self._changing
+        self._changing = found
+        if found == self._seen or found != before:
             return
         self._seen = found
         names = ",".join(map(str, self._paths))
@@ -52,8 +52,10 @@ class WatchedFiles(Generic[Value]):
             self.value = self._read()
         except FileFault as error:
             logger.error("event=security_files_not_reloaded files=%s %s", names, error)
+        except Exception as error:  # its message might hold a part of the file
+            kind = type(error).__name__
+            logger.error("event=security_files_not_reloaded files=%s error=%s", names, kind)
         else:
-            self._on_change()
             logger.info("event=security_files_reloaded files=%s", names)
 
     def _fingerprint(self) -> tuple[Fingerprint | None, ...]:
@@ -81,8 +83,9 @@ def read_file(path: Path) -> bytes:
 
 def warn_if_readable_by_others(path: Path) -> None:
     """Log a warning if every user of the machine may read a file with secrets."""
-    if path.stat().st_mode & 0o004:
-        logger.warning("event=secret_readable_by_others file=%s", path)
+    with suppress(OSError):  # it may just have been replaced
+        if path.stat().st_mode & 0o004:
+            logger.warning("event=secret_readable_by_others file=%s", path)
 
 
 def _refresh_all(files: Sequence[WatchedFiles[Any]]) -> None:
