@@ -109,7 +109,8 @@ def test_a_token_with_a_wrong_claim_is_refused(refused, changes, reason):
 
 def test_clocks_may_differ_by_the_skew(start, client_of, keys):
     server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=60))
-    for times in ({"exp": time.time() - 20}, {"nbf": time.time() + 20}):
+    late_or_early: list[Any] = [{"exp": time.time() - 20}, {"nbf": time.time() + 20}]
+    for times in late_or_early:
         assert is_accepted(client_of(server, token=SIGNER.token(**times)))
 
 
