@@ -89,7 +89,7 @@ class Server:
         """Runs the models; None until they are loaded."""
         self.engine_has_died = asyncio.Event()
         """Set after an engine's death, once all calls are answered and health says NOT_SERVING."""
-        self._end_health_port: Callable[[], Awaitable[None]] = partial(asyncio.sleep, 0)
+        self._stop_health_server: Callable[[], Awaitable[None]] | None = None
         self.port = self.metrics_port = self.health_port = 0
         """0 until the ports are open, and always for a unix socket or without the port."""
         self.address = self.metrics_address = ""
@@ -191,7 +191,8 @@ class Server:
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
             await asyncio.to_thread(self.engine.drain, seconds_left)
-        await self._end_health_port()
+        if self._stop_health_server is not None:
+            await self._stop_health_server()
         self._security.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for close in self._closers:
@@ -263,7 +264,7 @@ class Server:
         server = new_health_server(self._health)
         self.health_port, _ = open_port(server, None, settings.metrics_host, settings.health_port)
         await server.start()
-        self._end_health_port = partial(server.stop, 0)
+        self._stop_health_server = partial(server.stop, 0)
 
     async def _watch_device_memory(self) -> None:
         try:

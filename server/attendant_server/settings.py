@@ -94,7 +94,8 @@ class Settings:
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
     )
     tls_cert: str = _setting(
-        "", "PEM file with the server's certificate and its chain; with it, all ports speak TLS"
+        "",
+        "PEM file with the server's certificate and its chain; switches TLS on, also for metrics",
     )
     tls_key: str = _setting("", "PEM file with the private key of `--tls-cert`")
     tls_client_ca: str = _setting(

@@ -231,6 +231,6 @@ def test_a_client_that_sends_no_handshake_does_not_hold_up_the_metrics(start, au
         assert "attendant_serving 1.0" in metrics_over_tls(server, authority)
 
 
-def test_paths_are_those_of_the_settings(tmp_path: Path, start):
+def test_a_missing_certificate_is_named(start, tmp_path: Path):
     with pytest.raises(StartError, match="nowhere.crt: No such file"):
         start(tls_cert=str(tmp_path / "nowhere.crt"), tls_key=str(tmp_path / "nowhere.key"))

@@ -6,9 +6,11 @@ import copy
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -244,11 +246,17 @@ def test_keys_for_other_uses_and_private_keys_of_a_set_are_left_out():
     assert not keys.candidates("first", "RS256")
 
 
+class Quiet(HTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Do not print the errors of connections that end early."""
+
+
 class Provider:
     """An identity provider with a JWK Set at a URL."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.content, self.status, self.num_fetches = key_set(SIGNER), 200, 0
+        self.drips = False
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -257,17 +265,25 @@ class Provider:
                 self.send_response(provider.status)
                 self.send_header("Location", "/elsewhere")
                 self.end_headers()
+                with suppress(OSError):
+                    while provider.drips:
+                        self.wfile.write(b" ")
+                        time.sleep(0.01)
                 self.wfile.write(provider.content)
 
             def log_message(self, format: str, *arguments: Any) -> None:
                 pass
 
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+        self._server = Quiet(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        scheme = "https" if context else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/keys"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
     def close(self) -> None:
+        self.drips = False
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -333,6 +349,27 @@ def test_a_fetch_follows_no_redirect_and_reads_no_large_answer(provider):
     provider.status, provider.content = 200, bytes(300_000)
     with pytest.raises(OSError, match="too large"):
         fetch_bounded(provider.url)
+
+
+def test_a_fetch_ends_although_the_provider_sends_on(provider, monkeypatch):
+    monkeypatch.setattr(key_set_url, "FETCH_SECONDS", 0.2)
+    provider.drips = True
+    with pytest.raises(TimeoutError, match="more than 0.2 seconds"):
+        fetch_bounded(provider.url)
+
+
+def test_a_provider_with_a_private_authority_is_trusted_through_a_variable(authority, monkeypatch):
+    files = authority.issue("provider")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    provider = Provider(context)
+    try:
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetch_bounded(provider.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        assert fetch_bounded(provider.url) == provider.content
+    finally:
+        provider.close()
 
 
 def test_calls_that_need_a_fetch_at_the_same_time_share_it():

@@ -15,7 +15,7 @@ from attendant_server.security.certificates import Certificate, watched_certific
 from attendant_server.security.key_set_url import KeySetUrl
 from attendant_server.security.token_keys import read_public_keys, read_secret
 from attendant_server.security.tokens import KeyFiles, KeySource, TokenRules, TokenVerifier
-from attendant_server.security.watching import WatchedFiles, watch
+from attendant_server.security.watching import Value, WatchedFiles, watch
 from attendant_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -116,6 +116,6 @@ class Security:
             read = partial(read_secret, path, settings.jwt_algorithms)
         return KeyFiles(self._watched(WatchedFiles([path], read)))
 
-    def _watched(self, files: WatchedFiles[Any]) -> WatchedFiles[Any]:
+    def _watched(self, files: WatchedFiles[Value]) -> WatchedFiles[Value]:
         self._files.append(files)
         return files
