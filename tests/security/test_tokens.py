@@ -19,11 +19,19 @@ import jwt
 import pytest
 from attendant_client import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from attendant_server.app import StartError
+from attendant_server.errors import Unauthenticated
 from attendant_server.security import key_set_url
 from attendant_server.security.key_set_url import KeySetUrl, fetch_bounded
-from attendant_server.security.token_keys import TokenKeys, parse_key_set, read_public_keys
+from attendant_server.security.token_keys import (
+    TokenKey,
+    TokenKeys,
+    parse_key_set,
+    read_public_keys,
+)
 from attendant_server.security.tokens import MAX_CACHED_TOKENS, TokenRules, TokenVerifier
 from attendant_server.security.watching import FileFault
+from attendant_server.setting_rules import ASYMMETRIC_ALGORITHMS
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from tests.support.credentials import AUDIENCE, ISSUER, Signer, key_set, private_pem_of
 from tests.support.serving import metrics_page, sum_of_metric, wait_until
@@ -388,22 +396,51 @@ def test_calls_that_need_a_fetch_at_the_same_time_share_it():
     assert len(fetched) == 1
 
 
-def test_the_memory_of_verified_tokens_is_bounded(monkeypatch):
+class FixedKeys:
+    def __init__(self, value: TokenKeys) -> None:
+        self.value = value
+
+    async def refresh_keys(self) -> None:
+        """There are no others."""
+
+
+def verifier_of(keys: TokenKeys, *algorithms: str) -> TokenVerifier:
     rules = TokenRules(
         issuer=ISSUER,
         audience=AUDIENCE,
-        algorithms=("ES256",),
+        algorithms=algorithms,
         clock_skew_seconds=0,
         permissions_claim="attendant",
     )
+    return TokenVerifier(FixedKeys(keys), rules)
 
-    class Keys:
-        value = parse_key_set(key_set(ELLIPTIC))
 
-        async def refresh_keys(self) -> None:
-            pass
+PRIVATE_KEYS: dict[str, Any] = {
+    "RS": SIGNER.key,
+    "PS": SIGNER.key,
+    "ES256": ELLIPTIC.key,
+    "ES384": ec.generate_private_key(ec.SECP384R1()),
+    "ES512": ec.generate_private_key(ec.SECP521R1()),
+    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+}
 
-    verifier = TokenVerifier(Keys(), rules)
+
+@pytest.mark.parametrize("algorithm", ASYMMETRIC_ALGORITHMS)
+def test_every_algorithm_verifies_with_its_kind_of_key_only(algorithm: str):
+    private = PRIVATE_KEYS.get(algorithm) or PRIVATE_KEYS[algorithm[:2]]
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": time.time() + 60}
+    token = jwt.encode(claims, private, algorithm)
+    verifier = verifier_of(TokenKeys([TokenKey(private.public_key())]), algorithm)
+    assert asyncio.run(verifier.caller(token)).name == "jwt:alice"
+    others = [key for key in PRIVATE_KEYS.values() if type(key) is not type(private)]
+    keys = TokenKeys([TokenKey(key.public_key()) for key in others])
+    with pytest.raises(Unauthenticated) as failure:
+        asyncio.run(verifier_of(keys, algorithm).caller(token))
+    assert failure.value.reason == "unknown_key_id"
+
+
+def test_the_memory_of_verified_tokens_is_bounded():
+    verifier = verifier_of(parse_key_set(key_set(ELLIPTIC)), "ES256")
 
     async def verify_many() -> None:
         for number in range(MAX_CACHED_TOKENS + 20):
