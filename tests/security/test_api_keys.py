@@ -13,6 +13,7 @@ from attendant_server.errors import Unauthenticated
 from attendant_server.security.api_keys import ApiKey, ApiKeys, new_api_key, watched_api_keys
 from attendant_server.security.watching import FileFault
 
+from tests.support.credentials import is_known
 from tests.support.serving import failure_of, metrics_page, sum_of_metric, wait_until
 
 REFUSAL = 'not authenticated: send valid credentials as "authorization: Bearer ..."'
@@ -21,14 +22,6 @@ REFUSAL = 'not authenticated: send valid credentials as "authorization: Bearer .
 def num_results(server: Any, result: str) -> float:
     page = metrics_page(server)
     return sum_of_metric(page, "attendant_authentication_total", result=result)
-
-
-def is_known(client: Any) -> bool:
-    try:
-        client.models()
-    except UnauthenticatedError:
-        return False
-    return True
 
 
 def test_a_known_key_is_served_and_its_name_logged(start, client_of, key_file, caplog):

@@ -6,50 +6,30 @@ import copy
 import hashlib
 import hmac
 import json
-import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from attendant_client import PermissionDeniedError, UnauthenticatedError, UnavailableError
+from attendant_client import PermissionDeniedError, UnauthenticatedError
 from attendant_server.app import StartError
 from attendant_server.errors import Unauthenticated
-from attendant_server.security import key_set_url
-from attendant_server.security.key_set_url import KeySetUrl, fetch_bounded
 from attendant_server.security.token_keys import (
     TokenKey,
     TokenKeys,
     parse_key_set,
-    read_public_keys,
 )
 from attendant_server.security.tokens import MAX_CACHED_TOKENS, TokenRules, TokenVerifier
-from attendant_server.security.watching import FileFault
 from attendant_server.setting_rules import ASYMMETRIC_ALGORITHMS
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from tests.support.credentials import AUDIENCE, ISSUER, Signer, key_set, private_pem_of
+from tests.support.credentials import AUDIENCE, ISSUER, Signer, is_known, jwt_settings, key_set
 from tests.support.serving import metrics_page, sum_of_metric, wait_until
 
 SIGNER, OTHER = Signer("first"), Signer("second")
 ELLIPTIC = Signer("curve", "EC")
-
-
-def jwt_settings(**values: Any) -> dict[str, Any]:
-    return {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE} | values
-
-
-def is_accepted(client: Any) -> bool:
-    try:
-        client.models()
-    except UnauthenticatedError:
-        return False
-    return True
 
 
 @pytest.fixture
@@ -81,14 +61,14 @@ def refused(start, client_of, keys, caplog) -> Callable[..., None]:
 def test_a_valid_token_is_served_and_its_subject_logged(start, client_of, keys, caplog, signer):
     caplog.set_level("INFO")
     server = start(**jwt_settings(jwt_keys=str(keys)))
-    assert is_accepted(client_of(server, token=signer.token(sub="alice@example.org")))
+    assert is_known(client_of(server, token=signer.token(sub="alice@example.org")))
     wait_until(lambda: "caller=jwt:alice@example.org" in caplog.text)
 
 
 def test_a_subject_that_is_unfit_for_the_log_is_logged_as_its_hash(start, client_of, keys, caplog):
     caplog.set_level("INFO")
     server = start(**jwt_settings(jwt_keys=str(keys)))
-    assert is_accepted(client_of(server, token=SIGNER.token(sub="a\nevent=forged")))
+    assert is_known(client_of(server, token=SIGNER.token(sub="a\nevent=forged")))
     wait_until(lambda: "caller=jwt:sha256-" in caplog.text)
     assert "forged" not in caplog.text
 
@@ -121,7 +101,7 @@ def test_clocks_may_differ_by_the_skew(start, client_of, keys):
     server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=60))
     late_or_early: list[Any] = [{"exp": time.time() - 20}, {"nbf": time.time() + 20}]
     for times in late_or_early:
-        assert is_accepted(client_of(server, token=SIGNER.token(**times)))
+        assert is_known(client_of(server, token=SIGNER.token(**times)))
 
 
 def encoded(content: bytes) -> str:
@@ -189,10 +169,10 @@ def test_keys_may_be_pem_files_and_change_without_a_restart(start, client_of, tm
     path.write_bytes(signer.public_pem)
     server = start(**jwt_settings(jwt_keys=str(path)))
     client = client_of(server, token=signer.token())
-    assert is_accepted(client)
+    assert is_known(client)
     path.write_bytes(OTHER.public_pem)
-    wait_until(lambda: is_accepted(client_of(server, token=OTHER.token())))
-    assert not is_accepted(client)  # although its token was verified before
+    wait_until(lambda: is_known(client_of(server, token=OTHER.token())))
+    assert not is_known(client)  # although its token was verified before
 
 
 def test_a_shared_secret_verifies_tokens_if_it_is_asked_for(start, client_of, tmp_path):
@@ -203,7 +183,7 @@ def test_a_shared_secret_verifies_tokens_if_it_is_asked_for(start, client_of, tm
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": time.time() + 60}
     for key, accepted in ((secret, True), ("t" * 32, False)):
         token = jwt.encode(claims, key, "HS256")
-        assert is_accepted(client_of(server, token=token)) is accepted
+        assert is_known(client_of(server, token=token)) is accepted
     path.write_text("short")
     with pytest.raises(StartError, match="at least 32 bytes, got 5"):
         start(**settings)
@@ -221,179 +201,7 @@ def test_api_keys_and_tokens_work_side_by_side(start, client_of, keys, key_file)
         ("wrong", False),
         ("a.b.c", False),
     ):
-        assert is_accepted(client_of(server, token=token)) is accepted
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"", "is not a JWK Set"),
-        (b"[" * 100_000, "is not a JWK Set"),
-        (b'{"keys": 1}', "is not a JWK Set"),
-        (b'{"keys": []}', "has no public RSA, EC or OKP key"),
-        (b'{"keys": [{"kty": "oct", "k": "c2VjcmV0"}, 1, {"kty": "RSA"}]}', "has no public RSA"),
-        (private_pem_of(SIGNER.key), "holds a private key"),
-        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "cannot be read"),
-        (b"-----BEGIN PUBLIC KEY-----", "must have 1 to 32 keys"),
-    ],
-)
-def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: bytes, problem: str):
-    path = tmp_path / "keys"
-    path.write_bytes(content)
-    with pytest.raises(FileFault, match=problem):
-        read_public_keys(path)
-
-
-def test_keys_for_other_uses_and_private_keys_of_a_set_are_left_out():
-    entry = SIGNER.jwk
-    for unusable in (entry | {"use": "enc"}, entry | {"d": "AAAA"}):
-        with pytest.raises(ValueError, match="has no public"):
-            parse_key_set(json.dumps({"keys": [unusable]}).encode())
-    keys = parse_key_set(json.dumps({"keys": [entry | {"alg": "PS256"}]}).encode())
-    assert keys.candidates("first", "PS256")
-    assert not keys.candidates("first", "RS256")
-
-
-class Quiet(HTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Do not print the errors of connections that end early."""
-
-
-class Provider:
-    """An identity provider with a JWK Set at a URL."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self.content, self.status, self.num_fetches = key_set(SIGNER), 200, 0
-        self.drips = False
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.num_fetches += 1
-                self.send_response(provider.status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                with suppress(OSError):
-                    while provider.drips:
-                        self.wfile.write(b" ")
-                        time.sleep(0.01)
-                self.wfile.write(provider.content)
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                pass
-
-        self._server = Quiet(("127.0.0.1", 0), Handler)
-        if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        scheme = "https" if context else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/keys"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self.drips = False
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def provider() -> Iterator[Provider]:
-    provider = Provider()
-    yield provider
-    provider.close()
-
-
-def test_a_new_key_of_the_provider_is_fetched_when_a_token_needs_it(
-    start, client_of, provider, monkeypatch
-):
-    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 0.0)
-    server = start(**jwt_settings(jwt_keys=provider.url))
-    assert is_accepted(client_of(server, token=SIGNER.token()))
-    provider.content = key_set(OTHER)
-    assert is_accepted(client_of(server, token=OTHER.token()))
-    assert not is_accepted(client_of(server, token=SIGNER.token()))  # it was withdrawn
-
-
-def test_the_former_keys_stay_while_the_provider_is_out(
-    start, client_of, provider, monkeypatch, caplog
-):
-    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 0.0)
-    server = start(**jwt_settings(jwt_keys=provider.url))
-    assert is_accepted(client_of(server, token=SIGNER.token()))
-    provider.status = 500
-    assert not is_accepted(client_of(server, token=OTHER.token()))
-    assert "event=token_keys_not_fetched the key set's URL answers with status 500" in caplog.text
-    assert is_accepted(client_of(server, token=SIGNER.token(jti="another")))
-    provider.status, provider.content = 200, b"<html>"
-    assert not is_accepted(client_of(server, token=OTHER.token()))
-    assert is_accepted(client_of(server, token=SIGNER.token(jti="a third")))
-
-
-def test_unknown_key_ids_cause_no_flood_of_fetches(start, client_of, provider, monkeypatch):
-    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 600.0)
-    server = start(**jwt_settings(jwt_keys=provider.url))
-    assert is_accepted(client_of(server, token=SIGNER.token()))
-    for _ in range(5):
-        assert not is_accepted(client_of(server, token=OTHER.token()))
-    assert provider.num_fetches == 1
-
-
-def test_calls_are_unavailable_until_keys_are_loaded(start, client_of, provider):
-    provider.status = 503
-    server = start(**jwt_settings(jwt_keys=provider.url))
-    with pytest.raises(UnavailableError, match="the keys of tokens are not loaded"):
-        client_of(server, token=SIGNER.token()).models()
-    page = metrics_page(server)
-    name = "attendant_authentication_total"
-    assert sum_of_metric(page, name, result="keys_unavailable") == 1
-
-
-def test_a_fetch_follows_no_redirect_and_reads_no_large_answer(provider):
-    provider.status = 302
-    with pytest.raises(OSError, match="302"):
-        fetch_bounded(provider.url)
-    assert provider.num_fetches == 1
-    provider.status, provider.content = 200, bytes(300_000)
-    with pytest.raises(OSError, match="too large"):
-        fetch_bounded(provider.url)
-
-
-def test_a_fetch_ends_although_the_provider_sends_on(provider, monkeypatch):
-    monkeypatch.setattr(key_set_url, "FETCH_SECONDS", 0.2)
-    provider.drips = True
-    with pytest.raises(TimeoutError, match="more than 0.2 seconds"):
-        fetch_bounded(provider.url)
-
-
-def test_a_provider_with_a_private_authority_is_trusted_through_a_variable(authority, monkeypatch):
-    files = authority.issue("provider")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.cert, files.key)
-    provider = Provider(context)
-    try:
-        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-            fetch_bounded(provider.url)
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-        assert fetch_bounded(provider.url) == provider.content
-    finally:
-        provider.close()
-
-
-def test_calls_that_need_a_fetch_at_the_same_time_share_it():
-    fetched = []
-
-    def fetch(url: str) -> bytes:
-        fetched.append(url)
-        return key_set(SIGNER)
-
-    async def refresh_at_once() -> TokenKeys:
-        source = KeySetUrl("https://identity.example/keys", fetch, clock=lambda: 100.0)
-        await asyncio.gather(*(source.refresh_keys() for _ in range(20)))
-        return source.value
-
-    assert asyncio.run(refresh_at_once())
-    assert len(fetched) == 1
+        assert is_known(client_of(server, token=token)) is accepted
 
 
 class FixedKeys:
@@ -453,5 +261,5 @@ def test_the_memory_of_verified_tokens_is_bounded():
 def test_a_verified_token_is_refused_once_it_has_expired(start, client_of, keys):
     server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=0))
     client = client_of(server, token=SIGNER.token(exp=int(time.time()) + 2))
-    assert is_accepted(client)
-    wait_until(lambda: not is_accepted(client))
+    assert is_known(client)
+    wait_until(lambda: not is_known(client))

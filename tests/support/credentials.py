@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from attendant_client import UnauthenticatedError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -94,6 +95,20 @@ class Signer:
 def key_set(*signers: Signer) -> bytes:
     """The JWK Set of the signers' public keys."""
     return json.dumps({"keys": [signer.jwk for signer in signers]}).encode()
+
+
+def jwt_settings(**values: Any) -> dict[str, Any]:
+    """Settings of a server for the tokens of signers, with further values."""
+    return {"jwt_issuer": ISSUER, "jwt_audience": AUDIENCE} | values
+
+
+def is_known(client: Any) -> bool:
+    """Whether a server accepts the token of a client."""
+    try:
+        client.models()
+    except UnauthenticatedError:
+        return False
+    return True
 
 
 def pem_of(certificate: x509.Certificate) -> bytes:
