@@ -24,20 +24,11 @@ def loop() -> Iterator[LoopThread]:
     thread.close()
 
 
-@pytest.fixture(autouse=True)
-def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Changed files are noticed at once."""
-    monkeypatch.setattr(security, "watch", lambda files: watching.watch(files, 0.01))
+@pytest.fixture(scope="session")
+def settings() -> Callable[..., Settings]:
+    """Settings of a server on free ports with tiny models; keyword arguments override them."""
 
-
-@pytest.fixture
-def start(loop: LoopThread) -> Iterator[Callable[..., Server]]:
-    """Starts a server of this process with the given settings, and stops it after the test."""
-
-    def stop(server: Server) -> None:
-        loop.run(server.stop())
-
-    def start(**values: Any) -> Server:
+    def changed(**values: Any) -> Settings:
         defaults: dict[str, Any] = {
             "bundles": TINY_BUNDLES,
             "host": "127.0.0.1",
@@ -48,7 +39,26 @@ def start(loop: LoopThread) -> Iterator[Callable[..., Server]]:
             "num_threads": 1,
             "precision": "fp32",
         }
-        server = Server(Settings(**(defaults | values)))
+        return Settings(**(defaults | values))
+
+    return changed
+
+
+@pytest.fixture(autouse=True)
+def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed files are noticed at once."""
+    monkeypatch.setattr(security, "watch", lambda files: watching.watch(files, 0.01))
+
+
+@pytest.fixture
+def start(loop: LoopThread, settings: Callable[..., Settings]) -> Iterator[Callable[..., Server]]:
+    """Starts a server of this process with the given settings, and stops it after the test."""
+
+    def stop(server: Server) -> None:
+        loop.run(server.stop())
+
+    def start(**values: Any) -> Server:
+        server = Server(settings(**values))
         loop.run(server.__aenter__())
         stack.callback(stop, server)
         return server

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from attendant_server.setting_rules import ASYMMETRIC_ALGORITHMS
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from tests.support.credentials import AUDIENCE, ISSUER, Signer, is_known, jwt_settings, key_set
-from tests.support.serving import metrics_page, sum_of_metric, wait_until
+from tests.support.serving import metrics_page, running_server, sum_of_metric, wait_until
 
 SIGNER, OTHER = Signer("first"), Signer("second")
 ELLIPTIC = Signer("curve", "EC")
@@ -40,17 +40,29 @@ def keys(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shared_server(loop, settings, tmp_path_factory) -> Iterator[Any]:
+    """A server for the tokens of SIGNER and ELLIPTIC."""
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    path.write_bytes(key_set(SIGNER, ELLIPTIC))
+    with running_server(loop, settings(**jwt_settings(jwt_keys=str(path)))) as running:
+        yield running.server
+
+
 @pytest.fixture
-def refused(start, client_of, keys, caplog) -> Callable[..., None]:
-    """Checks that one server refuses a token, and why."""
-    server = start(**jwt_settings(jwt_keys=str(keys), jwt_clock_skew_seconds=30))
+def refused(shared_server, client_of, caplog) -> Callable[[str, str], None]:
+    """Checks that a server refuses a token, and why."""
     caplog.set_level("INFO")
 
+    def num_refused(reason: str) -> float:
+        page = metrics_page(shared_server)
+        return sum_of_metric(page, "attendant_authentication_total", result=reason)
+
     def refused(token: str, reason: str) -> None:
+        before = num_refused(reason)
         with pytest.raises(UnauthenticatedError, match="send valid credentials"):
-            client_of(server, token=token).models()
-        page = metrics_page(server)
-        assert sum_of_metric(page, "attendant_authentication_total", result=reason) == 1
+            client_of(shared_server, token=token).models()
+        assert num_refused(reason) == before + 1
         wait_until(lambda: f"reason={reason}" in caplog.text)
         assert token not in caplog.text
 
