@@ -17,13 +17,19 @@ LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}
 
 
 def address_of(environment: Mapping[str, str]) -> str:
-    """The address to probe, from the server's environment variables."""
+    """The address to probe, from the server's environment variables.
+
+    With TLS, the server needs a port for health checks (ATTENDANT_HEALTH_PORT).
+    """
     host = environment.get("ATTENDANT_HOST", "0.0.0.0")
-    if host.startswith("unix:"):
+    # Kubernetes sets such variables to tcp://... beside services named attendant and the like.
+    ports = (environment.get(f"ATTENDANT_{name}", "") for name in ("HEALTH_PORT", "PORT"))
+    health_port, port = ("" if "://" in port else port for port in ports)
+    if health_port not in ("", "-1"):
+        host, port = environment.get("ATTENDANT_METRICS_HOST", "0.0.0.0"), health_port
+    elif host.startswith("unix:"):
         return host
-    # Kubernetes sets ATTENDANT_PORT to tcp://... beside a service named attendant.
-    port = environment.get("ATTENDANT_PORT", DEFAULT_PORT)
-    port = DEFAULT_PORT if "://" in port else port
+    port = port or DEFAULT_PORT
     host = LOOPBACKS.get(host, host)
     return f"[{host}]:{port}" if ":" in host and host[0] != "[" else f"{host}:{port}"
 

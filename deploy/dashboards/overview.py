@@ -156,6 +156,19 @@ def _calls() -> list[Panel]:
             rate("attendant_dropped_texts_total", MODEL, "reason"),
             soft_max=1,
         ),
+        graph(
+            "Failed authentications",
+            "Calls without valid credentials, by fault. expired: a caller's key or token needs "
+            "renewal. unknown_key or bad_signature at a high rate: somebody guesses, or a key was "
+            "removed that is still in use.",
+            "reqps",
+            Query(
+                "sum by (result) (rate(attendant_authentication_total"
+                f'{{{SERVER}, result!="authenticated"}}[$__rate_interval]))',
+                "{{result}}",
+            ),
+            soft_max=1,
+        ),
     ]
 
 

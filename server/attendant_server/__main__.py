@@ -27,23 +27,42 @@ def serve() -> int:
 
     0 after a clean stop, 1 for a failed start or a dead engine, 2 for bad settings.
 
-    ``--settings-table`` prints the README's table instead.
+    ``--settings-table`` prints the README's table instead, ``--new-api-key NAME`` a new key.
     """
-    if sys.argv[1:] == ["--settings-table"]:
-        say(settings_table())
-        return 0
+    match sys.argv[1:]:
+        case ["--settings-table"]:
+            say(settings_table())
+            return 0
+        case ["--new-api-key", name]:
+            return _say_new_api_key(name)
     try:
         settings = load_settings(sys.argv[1:], os.environ)
     except SettingsError as error:
         with suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         return 2
+    # gRPC would write a line of its own for every failed handshake.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     set_up_logs(settings.log_level, settings.log_format)
     import uvloop  # imported late, so that --help is quick
 
     from attendant_server.process import run
 
     return uvloop.run(run(settings))
+
+
+def _say_new_api_key(name: str) -> int:
+    from attendant_server.security.api_keys import new_api_key
+
+    try:
+        key, entry = new_api_key(name)
+    except ValueError as error:
+        with suppress(OSError):
+            print(error, file=sys.stderr, flush=True)
+        return 2
+    say(f"# The key for the caller. It is not stored and not shown again:\n{key}\n")
+    say(f"# The entry for the file of --api-keys:\n{entry}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 UNIX = "unix:"
 
@@ -26,6 +26,16 @@ def host_problem(host: str) -> str | None:
 def bare_host(host: str) -> str:
     """The host without brackets, as sockets expect it."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host: a loopback address or a unix socket."""
+    if host.startswith(UNIX) or host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(bare_host(host)).is_loopback
+    except ValueError:
+        return False
 
 
 def joined(host: str, port: int) -> str:

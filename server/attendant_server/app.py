@@ -4,14 +4,14 @@ import asyncio
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from attendant_server import __version__
-from attendant_server.addresses import joined, listen
+from attendant_server.addresses import joined
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog, ServedModel
@@ -25,6 +25,9 @@ from attendant_server.grpc.server import (
     STATUS_NAMES,
     all_methods,
     new_grpc_server,
+    new_health_server,
+    open_port,
+    own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
 from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
@@ -36,6 +39,8 @@ from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.observability.scheduler_gauges import watch_schedulers
 from attendant_server.observability.start_log import log_start
 from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
+from attendant_server.security.security import Security
+from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.memory import host_memory, return_freed_memory
@@ -52,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 class StartError(Exception):
-    """The server cannot start: a port is taken, or the device cannot be used."""
+    """The server cannot start: a port is taken, the device or a security file cannot be used."""
 
 
 class Server:
@@ -84,8 +89,9 @@ class Server:
         """Runs the models; None until they are loaded."""
         self.engine_has_died = asyncio.Event()
         """Set after an engine's death, once all calls are answered and health says NOT_SERVING."""
-        self.port = self.metrics_port = 0
-        """0 until the ports are open, and always for a unix socket or without metrics."""
+        self._stop_health_server: Callable[[], Awaitable[None]] | None = None
+        self.port = self.metrics_port = self.health_port = 0
+        """0 until the ports are open, and always for a unix socket or without the port."""
         self.address = self.metrics_address = ""
         self._start_series()
 
@@ -116,17 +122,26 @@ class Server:
             raise StartError(f"device {settings.device}: {error}") from error
         if settings.device == "cuda":
             await self._watch_device_memory()
+        self._security = await run_blocking(self._new_security)
         self._start_call_reporter()
         self._grpc = new_grpc_server(
-            self._application, self._health, self._drain, self._call_reporter, settings
+            self._application,
+            self._health,
+            self._drain,
+            self._call_reporter,
+            self._security,
+            settings,
         )
         try:
-            self.port, self.address = listen(
-                self._grpc.add_insecure_port, settings.host, settings.port
+            self.port, self.address = open_port(
+                self._grpc, self._security.certificate, settings.host, settings.port
             )
+            await self._open_health_port()
         except OSError as error:
             raise StartError(f"cannot listen on {error}") from error
         self._show_metrics()
+        self._security.start()
+        self._security.warn_of_exposure(settings)
         await self._grpc.start()
         logger.info("event=loading address=%s models=%s", self.address, self.models())
 
@@ -176,6 +191,9 @@ class Server:
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
             await asyncio.to_thread(self.engine.drain, seconds_left)
+        if self._stop_health_server is not None:
+            await self._stop_health_server()
+        self._security.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for close in self._closers:
             await asyncio.to_thread(close)
@@ -230,6 +248,24 @@ class Server:
         service = SERVICES_OF_KINDS[model.kind]
         return self._catalog.is_ready(model) and self._health.is_serving(service)
 
+    def _new_security(self) -> Security:
+        try:
+            security = Security(self._settings, own_method_names(), self._metrics.on_authentication)
+        except FileFault as error:
+            raise StartError(str(error)) from error
+        if certificate := security.certificate:
+            self._metrics.watch_certificate(lambda: certificate.value.expires.timestamp())
+        return security
+
+    async def _open_health_port(self) -> None:
+        settings = self._settings
+        if settings.health_port < 0:
+            return
+        server = new_health_server(self._health)
+        self.health_port, _ = open_port(server, None, settings.metrics_host, settings.health_port)
+        await server.start()
+        self._stop_health_server = partial(server.stop, 0)
+
     async def _watch_device_memory(self) -> None:
         try:
             await run_blocking(gpu_memory)
@@ -261,6 +297,7 @@ class Server:
                 settings.metrics_host,
                 settings.metrics_port,
                 self._call_reporter.catch_up,
+                self._security.metrics_context,
             )
         except OSError as error:
             address = joined(settings.metrics_host, settings.metrics_port)

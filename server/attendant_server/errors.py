@@ -20,6 +20,31 @@ class AttendantError(Exception):
     of the request.
     """
 
+    @property
+    def reason(self) -> str:
+        """The reason for the log."""
+        return str(self)
+
+
+class Unauthenticated(AttendantError):
+    """The caller sent no valid credentials.
+
+    The message is always the same, so that it does not help to guess; ``reason`` is for the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__('not authenticated: send valid credentials as "authorization: Bearer ..."')
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        """The fault of the credentials, without any part of them."""
+        return self._reason
+
+
+class PermissionDenied(AttendantError):
+    """The caller is known, but may not use this method or model."""
+
 
 class InvalidRequest(AttendantError):
     """A value of the request is bad; ``field`` is its name in the request."""

@@ -1,7 +1,8 @@
 """The record of a call.
 
 The front door makes the record, the application fills it in, and observers read it when the call
-has ended. It holds counts, names, times and the caller's address, and never any text of the caller.
+has ended. It holds counts, names, times, the caller's name and address, and never any text of the
+caller.
 """
 
 import time
@@ -10,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from attendant_server.callers import ANONYMOUS, Caller
 from attendant_server.engine.calls import CallTimings
 
 OWN_PACKAGE = "attendant."
@@ -60,6 +62,8 @@ class CallRecord:
     """The caller's id, or an id made by the server."""
     peer: str = ""
     """The address of the caller or of its proxy, ``host:port``."""
+    caller: Caller = ANONYMOUS
+    """The authenticated caller."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     code: str = "OK"

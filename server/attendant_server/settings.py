@@ -6,17 +6,19 @@ has precedence. Does not know how settings are used.
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from attendant_server import __version__
-from attendant_server.addresses import UNIX, host_problem
 from attendant_server.service_links import is_service_link
+from attendant_server.setting_rules import contradictions
 
 PREFIX = "ATTENDANT_"
-FOREIGN_VARIABLES = ("ATTENDANT_TARGET",)
+FOREIGN_VARIABLES = tuple(
+    f"ATTENDANT_{name}" for name in ("TARGET", "TOKEN", "CA", "CLIENT_CERT", "CLIENT_KEY")
+)
 """Variables of the client, which may be set in the shell that starts a server."""
 MIB = 1024 * 1024
 
@@ -91,6 +93,43 @@ class Settings:
     metrics_port: int = _setting(
         9464, "Port of `/metrics`; 0 for any free one, -1 for no metrics at all", min=-1, max=65535
     )
+    tls_cert: str = _setting(
+        "",
+        "PEM file with the server's certificate and its chain; switches TLS on, also for metrics",
+    )
+    tls_key: str = _setting("", "PEM file with the private key of `--tls-cert`")
+    tls_client_ca: str = _setting(
+        "", "PEM file of authorities; callers must have a certificate of one of them (mTLS)"
+    )
+    metrics_tls: str = _setting(
+        "auto", "TLS of the metrics: `auto` as for gRPC, or `never`", choices="auto never"
+    )
+    api_keys: str = _setting("", "TOML file with the API keys that callers may use")
+    jwt_keys: str = _setting(
+        "", "Public keys of JSON Web Tokens: a file with a JWK Set or PEM, or the URL of a JWK Set"
+    )
+    jwt_secret: str = _setting(
+        "", "File with the shared secret of tokens with HS256, HS384 or HS512, for `--jwt-keys`"
+    )
+    jwt_issuer: str = _setting("", "Issuer (`iss`) that a token must have")
+    jwt_audience: str = _setting("", "Audience (`aud`) that a token must have")
+    jwt_algorithms: tuple[str, ...] = _setting(
+        ("RS256", "ES256", "EdDSA"), "Algorithms that a token may be signed with"
+    )
+    jwt_clock_skew_seconds: float = _setting(
+        30.0, "Tolerance for the times in a token", min=0, max=600
+    )
+    jwt_permissions_claim: str = _setting(
+        "attendant", "Claim with the `methods` and `models` that a caller may use"
+    )
+    health: str = _setting("on", "Health checks on the port of gRPC", choices="on off")
+    health_port: int = _setting(
+        -1,
+        "Port on `--metrics-host` for health checks without TLS; 0 for any free one, -1 for none",
+        min=-1,
+        max=65535,
+    )
+    reflection: str = _setting("on", "gRPC reflection", choices="on off")
     trace_endpoint: str = _setting(
         "", "Collector that gets spans over OTLP, such as `http://host:4317`; empty: no tracing"
     )
@@ -163,26 +202,9 @@ class Settings:
         """Check all bounds; raises SettingsError with every problem."""
         found = (_problem(setting, getattr(self, setting.name)) for setting in fields(self))
         problems = [problem for problem in found if problem is not None]
-        if self.max_beam_size > self.max_rows:
-            problems.append("max_beam_size: must not be more than max_rows")
-        elif self.max_beam_size * self.num_workers > self.max_rows:
-            problems.append("max_beam_size: must not be more than max_rows divided by num_workers")
-        if self.max_texts > self.max_queued_texts:
-            problems.append("max_texts: must not be more than max_queued_texts")
-        if self.trace_endpoint and not self.trace_endpoint.startswith(("http://", "https://")):
-            problems.append("trace_endpoint: must begin with http:// or https://")
-        problems += self._host_problems()
+        problems += contradictions(self)
         if problems:
             raise SettingsError(problems)
-
-    def _host_problems(self) -> Iterator[str]:
-        is_unix = self.host.startswith(UNIX)
-        if is_unix and not self.host.removeprefix(UNIX).strip("/"):
-            yield f"host: must be {UNIX} with the path of a socket, got {self.host}"
-        hosts = {"metrics_host": self.metrics_host} | ({} if is_unix else {"host": self.host})
-        for name, host in hosts.items():
-            if problem := host_problem(host):
-                yield f"{name}: {problem}"
 
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -246,7 +268,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attendant-server",
         description="Serves translation and embedding models over gRPC.",
-        epilog="Set a flag or the environment variable in brackets; the flag has precedence.",
+        epilog="Set a flag or the environment variable in brackets; the flag has precedence. "
+        "attendant-server --new-api-key NAME makes a key for the file of --api-keys.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

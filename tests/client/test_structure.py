@@ -31,6 +31,7 @@ PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
 MODULES |= {"messages", "options", "parsing", "results", "retries", "streams"}
 MODULES |= {"asyncio_embedding", "embedding", "sparse_vectors"}
+MODULES |= {"connection_hints", "targets"}
 
 
 def public_methods(cls):
@@ -58,9 +59,8 @@ def described_methods(cls):
 
 def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
-    assert visible - MODULES - {"__main__", "commands", "model_page", "printing"} == set(
-        PUBLIC_NAMES
-    )
+    of_command = {"__main__", "commands", "connection_flags", "model_page", "printing"}
+    assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)
@@ -143,6 +143,15 @@ def test_every_rpc_of_the_contract_has_a_call():
         ("dns:///localhost:50051", 0),
         ("unix:/run/attendant.sock", 0),
         ("translate.example.com:443", 1),
+        ("ipv4:127.0.0.1", 0),
+        ("ipv4:127.0.0.2:50051,127.0.0.1:50052", 0),
+        ("ipv4:127.0.0.1:50051,192.0.2.7:50051", 1),
+        ("ipv6:[::1]:50051", 0),
+        ("LOCALHOST:50051", 0),
+        ("dns:localhost", 0),
+        ("dns://192.0.2.7/localhost:50051", 0),
+        ("localhost.example.com:50051", 1),
+        ("127.0.0.1.example.com", 1),
     ],
 )
 def test_no_proxy_is_asked_for_this_machine(target, proxy):

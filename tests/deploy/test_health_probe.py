@@ -23,6 +23,11 @@ from tests.support.serving import TIMEOUT_SECONDS
         ({"ATTENDANT_HOST": "fd00::7", "ATTENDANT_PORT": "8"}, "[fd00::7]:8"),
         ({"ATTENDANT_HOST": "[fd00::7]"}, "[fd00::7]:50051"),
         ({"ATTENDANT_HOST": "unix:/run/a.sock", "ATTENDANT_PORT": "8"}, "unix:/run/a.sock"),
+        ({"ATTENDANT_PORT": "7", "ATTENDANT_HEALTH_PORT": "9"}, "127.0.0.1:9"),
+        ({"ATTENDANT_HOST": "unix:/run/a.sock", "ATTENDANT_HEALTH_PORT": "9"}, "127.0.0.1:9"),
+        ({"ATTENDANT_METRICS_HOST": "::", "ATTENDANT_HEALTH_PORT": "9"}, "[::1]:9"),
+        ({"ATTENDANT_HEALTH_PORT": "-1"}, "127.0.0.1:50051"),
+        ({"ATTENDANT_HEALTH_PORT": "tcp://10.0.0.1:7"}, "127.0.0.1:50051"),
     ],
 )
 def test_the_probe_asks_where_the_variables_let_the_server_listen(variables, expected):

@@ -88,21 +88,26 @@ def other_kinds_of_calls() -> list[Callable[[Running], Any]]:
     ]
 
 
+OF_SOME_SERVERS = ("attendant_device_memory", "attendant_tls_certificate")
+"""Beginnings of the names of metrics that servers with a GPU or with TLS have."""
+
+
 def test_the_tables_of_metrics_are_what_a_server_shows(start):
-    gpu = {name for name in documented() if name.startswith("attendant_device_memory")}
-    assert len(gpu) == 2
-    expected = {name: facts for name, facts in documented().items() if name not in gpu}
+    special = {name for name in documented() if name.startswith(OF_SOME_SERVERS)}
+    assert len(special) == 3
+    expected = {name: facts for name, facts in documented().items() if name not in special}
     assert shown(metrics_page(start().server)) == expected
 
 
-def test_the_tables_have_what_a_server_with_a_gpu_shows_more():
+def test_the_tables_have_what_a_server_with_a_gpu_and_tls_shows_more():
     metrics = Metrics()
     metrics.watch_device_memory(lambda: (1, 2))
-    of_gpu = {m.name for m in metrics.registry.collect()} - {
+    metrics.watch_certificate(lambda: 1.0)
+    special = {m.name for m in metrics.registry.collect()} - {
         m.name for m in Metrics().registry.collect()
     }
-    assert of_gpu == {name for name in documented() if name.startswith("attendant_device_memory")}
-    for name in of_gpu:
+    assert special == {name for name in documented() if name.startswith(OF_SOME_SERVERS)}
+    for name in special:
         assert documented()[name] == ("gauge", frozenset())
 
 

@@ -73,8 +73,9 @@ def watched(start, tmp_path) -> Iterator[Prometheus]:
     """Prometheus that scrapes a server under load."""
     running = start(max_rows=2, max_beam_size=2)
     call_every_method(running)
-    # Test machines need not have a GPU.
+    # Test machines need not have a GPU, and this server has no certificate.
     running.server._metrics.watch_device_memory(lambda: (1_000, 2_000))
+    running.server._metrics.watch_certificate(lambda: 2e9)
     with (
         running_prometheus(tmp_path, f"127.0.0.1:{running.server.metrics_port}") as prometheus,
         load(running),

@@ -11,6 +11,7 @@ import pytest
 from attendant_server import errors
 from attendant_server.application.admission import CallAdmission
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
 from attendant_server.records import CallRecord, Method
@@ -119,6 +120,7 @@ def channel(loop: LoopThread, calls: Calls, admission: CallAdmission) -> Iterato
                 RecordInterceptor(calls),
                 StatusInterceptor(),
                 AdmissionInterceptor(admission),
+                DecodingInterceptor(),
             ]
         )
         for service in ("attendant.Test", "other.Test"):

@@ -95,6 +95,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
         "model": "en-de/1",
         "code": "UNAVAILABLE",
         "peer": "192.0.2.7:4711",
+        "caller": "anonymous",
         "request_id": "order-17",
         "trace_id": "",
         "texts": 2,
@@ -109,7 +110,7 @@ def test_every_message_of_the_server_can_be_written_as_json(caplog: pytest.LogCa
     }
     line = ConsoleFormatter().format(record)
     assert " INFO attendant_server.calls event=call method=attendant.v1.T" in line
-    assert " code=UNAVAILABLE peer=192.0.2.7:4711 request_id=order-17 trace_id= texts=2 " in line
+    assert " code=UNAVAILABLE peer=192.0.2.7:4711 caller=anonymous request_id=order-17 " in line
     assert line.endswith(" reason=" + "x" * 300)
 
 

@@ -34,8 +34,12 @@ def test_a_flag_wins_over_a_variable():
     assert load_settings(["--models="], {"ATTENDANT_MODELS": "en-de"}).models == ()
 
 
-def test_the_variable_of_the_client_is_none_of_the_servers():
-    assert load_settings([], {"ATTENDANT_TARGET": "elsewhere:50051"}) == Settings()
+@pytest.mark.parametrize("name", ["TARGET", "TOKEN", "CA", "CLIENT_CERT", "CLIENT_KEY"])
+def test_a_variable_of_the_client_is_none_of_the_servers(name: str):
+    assert load_settings([], {f"ATTENDANT_{name}": "anything"}) == Settings()
+
+
+def test_a_variable_of_nobody_is_unknown():
     assert problems_of([], {"ATTENDANT_TARGETS": "x"}) == ("ATTENDANT_TARGETS: unknown variable",)
 
 
@@ -100,6 +104,42 @@ def test_an_empty_variable_is_not_taken_for_no_variable():
 def test_limits_that_contradict_each_other_are_refused():
     assert problems_of(["--max-rows", "4", "--max-beam-size", "8"], {})
     assert problems_of(["--max-queued-texts", "4", "--max-texts", "8"], {})
+
+
+TOKENS = ("--jwt-keys=keys.json", "--jwt-issuer=https://a.example", "--jwt-audience=b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--tls-cert=a.crt"], "tls_key: must be set, because tls_cert is"),
+        (["--tls-key=a.key"], "tls_cert: must be set, because tls_key is"),
+        (["--tls-client-ca=ca.pem"], "tls_client_ca: needs tls_cert and tls_key"),
+        (["--jwt-issuer=a"], "jwt_issuer: needs jwt_keys or jwt_secret"),
+        (["--jwt-audience=a"], "jwt_audience: needs jwt_keys or jwt_secret"),
+        (TOKENS[:2], "jwt_audience: must be set, because jwt_keys is"),
+        (TOKENS[::2], "jwt_issuer: must be set, because jwt_keys is"),
+        ([*TOKENS, "--jwt-permissions-claim="], "jwt_permissions_claim: must be set"),
+        ([*TOKENS, "--jwt-secret=a"], "jwt_secret: must not be set together with jwt_keys"),
+        ([*TOKENS, "--jwt-algorithms=RS256,HS256"], "jwt_algorithms: must be among RS256"),
+        ([*TOKENS, "--jwt-algorithms=none"], "jwt_algorithms: must be among RS256"),
+        ([*TOKENS, "--jwt-algorithms="], "jwt_algorithms: must be among RS256"),
+        (["--jwt-secret=a", *TOKENS[1:]], "jwt_algorithms: must be among HS256"),
+        ([*TOKENS, "--jwt-keys=http://a.example/keys"], "jwt_keys: a URL must begin with https"),
+        ([*TOKENS, "--jwt-keys=ftp://a.example/keys"], "jwt_keys: a URL must begin with https"),
+        ([*TOKENS, "--jwt-keys=https://[x/keys"], "jwt_keys: a URL must begin with https"),
+        ([*TOKENS, "--jwt-keys=https://a:b@c.example/"], "jwt_keys: the URL must not hold"),
+        (["--health-port=-2"], "health_port: must be at least -1"),
+        (["--reflection=yes"], "reflection: must be one of on, off"),
+    ],
+)
+def test_settings_of_security_that_do_not_fit_together_are_named(arguments, problem: str):
+    assert [each for each in problems_of(list(arguments), {}) if each.startswith(problem)]
+
+
+@pytest.mark.parametrize("url", ["https://a.example/keys", "http://127.0.0.1:8/keys"])
+def test_keys_of_tokens_may_come_from_a_safe_url(url: str):
+    assert load_settings([*TOKENS, f"--jwt-keys={url}"], {}).jwt_keys == url
 
 
 def test_the_table_has_a_row_for_every_setting():

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import get_args
 
-from attendant_client import __version__, commands
+from attendant_client import __version__, commands, connection_flags
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_RETRY, DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
 from attendant_client.errors import AttendantError, DeadlineExceededError, UnavailableError
@@ -19,10 +19,10 @@ from attendant_client.retries import RetryPolicy
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
 
-ENVIRONMENT = """\
+ENVIRONMENT = f"""\
 environment variables:
   ATTENDANT_TARGET    the server, HOST:PORT, if --target is not given
-  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
+{connection_flags.ENVIRONMENT}  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
                       the proxy to servers on other machines, as gRPC reads them
 
 attendant COMMAND --help lists the options of a command.
@@ -166,7 +166,8 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
         "--target",
         default=target,
         metavar="HOST:PORT",
-        help=f"the server; default $ATTENDANT_TARGET, or {DEFAULT_TARGET}",
+        help="the server, or grpcs://HOST:PORT for TLS; default $ATTENDANT_TARGET, or "
+        f"{DEFAULT_TARGET}",
     )
     parser.add_argument(
         "--timeout",
@@ -176,6 +177,7 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
         help=f"time limit of one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
         f"for health {HEALTH_TIMEOUT_SECONDS:g}",
     )
+    connection_flags.add_connection_flags(parser, suppress=target is argparse.SUPPRESS)
 
 
 def _add_texts(parser: Parser, about: str = "default: the lines of the standard input") -> None:
@@ -237,7 +239,10 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.timeout = HEALTH_TIMEOUT_SECONDS if is_health else DEFAULT_TIMEOUT_SECONDS
     # A health check reports the present state, so it is not retried.
     retry = RetryPolicy(max_attempts=1) if is_health else DEFAULT_RETRY
-    with Client(arguments.target, timeout_seconds=arguments.timeout, retry=retry) as client:
+    options = connection_flags.connection_options(arguments)
+    with Client(
+        arguments.target, timeout_seconds=arguments.timeout, retry=retry, **options
+    ) as client:
         code: int = arguments.run(client, arguments)
         return code
 

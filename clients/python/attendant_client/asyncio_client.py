@@ -18,11 +18,12 @@ from attendant_client.connection import (
     DEFAULT_TARGET,
     DEFAULT_TIMEOUT_SECONDS,
     CallDefaults,
-    channel_options,
+    connect,
 )
 from attendant_client.errors import call_error
 from attendant_client.messages import Call
 from attendant_client.options import (
+    ConnectionOptions,
     ScoreOptions,
     StreamOptions,
     TokenizeOptions,
@@ -40,9 +41,10 @@ class AsyncClient(AsyncEmbeddingCalls):
             translation = await client.translate("The dog is barking.", model="en-de")
             print(translation.text)
 
-    `target` is the server's "host:port". `timeout_seconds` is the default time limit of a call,
-    over all its attempts. `retry` decides which failures are retried. `metadata` is sent with every
-    call. A call is cancelled with its task.
+    `target` is the server's "host:port", or "grpcs://host:port" for TLS. `timeout_seconds` is the
+    default time limit of a call, over all its attempts. `retry` decides which failures are retried.
+    `metadata` is sent with every call. A call is cancelled with its task. TLS and the token are the
+    options of ConnectionOptions.
 
     A method that takes texts returns one result for a string. For a sequence of strings it returns
     a list of results in the same order. All methods raise CallError when the call fails, TextError
@@ -56,12 +58,14 @@ class AsyncClient(AsyncEmbeddingCalls):
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy = DEFAULT_RETRY,
         metadata: Sequence[tuple[str, str | bytes]] = (),
+        **connection: Unpack[ConnectionOptions],
     ) -> None:
         self._closing = AsyncClosing()
+        token = connection.get("token")
         self._defaults = CallDefaults(
-            timeout_seconds, retry, tuple(metadata), self._closing.is_closed
+            timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        self._channel = grpc.aio.insecure_channel(target, options=channel_options(target))
+        self._channel = connect(target, **connection).open(grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self
@@ -190,7 +194,7 @@ class AsyncClient(AsyncEmbeddingCalls):
                     response = await send(
                         call.request,
                         timeout=attempts.remaining_seconds(),
-                        metadata=self._defaults.metadata,
+                        metadata=self._defaults.call_metadata(),
                     )
             except grpc.RpcError as error:
                 await self._closing.wait(attempts.wait_seconds_after(call_error(error)))

@@ -88,7 +88,7 @@ class AsyncTranslationStream(AsyncIterator[str]):
         return self._send(
             self._call.request,
             timeout=attempts.remaining_seconds(),
-            metadata=self._defaults.metadata,
+            metadata=self._defaults.call_metadata(),
         )
 
     def _take(self, response: Any) -> str:

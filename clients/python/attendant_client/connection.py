@@ -1,13 +1,19 @@
 """Connection defaults of both clients: target, timeout, retries and channel options.
 
-Opens no channel, so the synchronous and the asyncio client share it.
+The synchronous and the asyncio client share it.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import grpc
+
+from attendant_client.options import FilePath, Token
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
+from attendant_client.targets import is_local, split_target
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -25,14 +31,66 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+AUTHORIZATION = "authorization"
 
 
-def channel_options(target: str) -> list[tuple[str, int]]:
-    """Return the options of a channel to `target`. Connections to this machine use no proxy."""
-    host = target.removeprefix("dns:///").rpartition(":")[0]
-    local = host in LOOPBACK_HOSTS or target.startswith("unix:")
-    return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if local else 1)]
+def channel_options(address: str) -> list[tuple[str, int]]:
+    """Return the options of a channel to `address`. Connections to this machine use no proxy."""
+    return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if is_local(address) else 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A server's address and how to connect to it."""
+
+    address: str
+    credentials: grpc.ChannelCredentials | None
+    """None for a connection without TLS."""
+
+    def open(self, channels: Any) -> Any:
+        """Return a new channel; `channels` is the module `grpc` or `grpc.aio`."""
+        options = channel_options(self.address)
+        if self.credentials is None:
+            return channels.insecure_channel(self.address, options=options)
+        return channels.secure_channel(self.address, self.credentials, options=options)
+
+
+def connect(
+    target: str,
+    *,
+    tls: bool | None = None,
+    tls_ca: FilePath | None = None,
+    tls_cert: FilePath | None = None,
+    tls_key: FilePath | None = None,
+    token: Token | None = None,
+    allow_plain_token: bool = False,
+) -> Connection:
+    """Check the options, those of ConnectionOptions.
+
+    Raises ValueError, and OSError for a file that cannot be read.
+    """
+    address, scheme_tls = split_target(target)
+    has_files = bool(tls_ca or tls_cert or tls_key)
+    is_tls = bool(scheme_tls or has_files) if tls is None else tls
+    if scheme_tls not in (None, is_tls) or (has_files and not is_tls):
+        raise ValueError("the target and the options disagree about TLS")
+    if bool(tls_cert) != bool(tls_key):
+        raise ValueError("tls_cert and tls_key must be given together")
+    if is_tls:
+        return Connection(
+            address,
+            grpc.ssl_channel_credentials(_content(tls_ca), _content(tls_key), _content(tls_cert)),
+        )
+    if token is not None and not (allow_plain_token or is_local(address)):
+        raise ValueError(
+            "without TLS, anyone on the network could read the token: use a target with grpcs://, "
+            "or allow_plain_token"
+        )
+    return Connection(address, None)
+
+
+def _content(path: FilePath | None) -> bytes | None:
+    return Path(path).read_bytes() if path else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +99,28 @@ class CallDefaults:
 
     timeout_seconds: float
     retry: RetryPolicy
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     is_closed: Callable[[], bool]
     """Whether the client was closed. Closing cancels its calls, which must then not be retried."""
+    token: Token | None = field(default=None, repr=False)
     throttle: RetryThrottle = field(default_factory=RetryThrottle)
 
     def __post_init__(self) -> None:
         _check_timeout(self.timeout_seconds)
+        if self.token is not None and any(key == AUTHORIZATION for key, _ in self.metadata):
+            raise ValueError("give the token either as token or in the metadata")
+        if isinstance(self.token, str):
+            _check_token(self.token)
+
+    def call_metadata(self) -> Metadata:
+        """Return the metadata of an attempt; raises ValueError for a bad token."""
+        if self.token is None:
+            return self.metadata
+        token = self.token
+        if not isinstance(token, str):
+            token = token()
+            _check_token(token)
+        return (*self.metadata, (AUTHORIZATION, f"Bearer {token}"))
 
     def attempts(self, timeout_seconds: float | None) -> Attempts:
         """Begin a call, whose deadline counts from now; raises ValueError for a bad timeout."""
@@ -60,3 +133,8 @@ class CallDefaults:
 def _check_timeout(timeout_seconds: float) -> None:
     if not 0 < timeout_seconds < math.inf:
         raise ValueError(f"timeout_seconds must be positive and finite, not {timeout_seconds}")
+
+
+def _check_token(token: str) -> None:
+    if not (token and token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("a token must be printable ASCII without spaces")

@@ -6,6 +6,7 @@ AttendantError                  anything that went wrong between the client and 
     ├── InvalidRequestError     a value of the request is bad; trying again will not help
     ├── NotFoundError           there is no such model or service
     ├── UnsupportedError        this model or this server cannot do it
+    ├── UnauthenticatedError    the server does not know the caller: no token, or a bad one
     ├── PermissionDeniedError   the caller may not do it
     ├── OverloadedError         the server has no room now
     ├── UnavailableError        no server answers, it is draining, or the model is still loading
@@ -22,6 +23,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
+from attendant_client.connection_hints import connection_hint
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
@@ -83,8 +86,12 @@ class UnsupportedError(CallError):
     """The model or the server cannot do what was asked."""
 
 
+class UnauthenticatedError(CallError):
+    """The server does not know the caller: the token is missing, wrong or expired."""
+
+
 class PermissionDeniedError(CallError):
-    """The caller is not known or not allowed to do this."""
+    """The server knows the caller, but does not allow it this method or model."""
 
 
 class OverloadedError(CallError):
@@ -123,7 +130,7 @@ ERROR_BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.INTERNAL: ServerError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DATA_LOSS: ServerError,
-    grpc.StatusCode.UNAUTHENTICATED: PermissionDeniedError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
 }
 
 CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
@@ -133,6 +140,8 @@ def call_error(error: grpc.RpcError) -> CallError:
     """Turn the gRPC error of a failed call, synchronous or asyncio, into a CallError."""
     code = error.code()
     message = error.details() or f"the call failed with {code.name}"
+    if code is grpc.StatusCode.UNAVAILABLE and (hint := connection_hint(message)):
+        message = f"{hint} ({message})"
     return ERROR_BY_CODE[code](message, code, _retry_after_seconds(error))
 
 

@@ -3,12 +3,38 @@
 This module documents each option once; `messages` writes the options into requests.
 """
 
+import os
+from collections.abc import Callable
 from typing import Literal, TypedDict
 
+FilePath = str | os.PathLike[str]
+Token = str | Callable[[], str]
 Truncation = Literal["refuse", "right", "left"]
 Pooling = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_length"]
 Side = Literal["source", "target"]
 Errors = Literal["raise", "return"]
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """Options of a connection: TLS and authentication.
+
+    `tls`: whether the connection has TLS; if absent, it has if the target begins with "grpcs://"
+    or one of the files is given.
+    `tls_ca`: PEM file of the authorities that may issue the server's certificate; if absent,
+    those that gRPC brings along.
+    `tls_cert`, `tls_key`: PEM files of the client's own certificate and key, for servers that ask
+    for one.
+    `token`: an API key or a JSON Web Token, or a function that returns the current one. It is
+    called before each attempt of a call and must not block.
+    `allow_plain_token`: send the token to another machine even without TLS.
+    """
+
+    tls: bool | None
+    tls_ca: FilePath | None
+    tls_cert: FilePath | None
+    tls_key: FilePath | None
+    token: Token | None
+    allow_plain_token: bool
 
 
 class SearchOptions(TypedDict, total=False):

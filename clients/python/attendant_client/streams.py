@@ -89,7 +89,7 @@ class TranslationStream(Iterator[str]):
         return self._send(
             self._call.request,
             timeout=attempts.remaining_seconds(),
-            metadata=self._defaults.metadata,
+            metadata=self._defaults.call_metadata(),
         )
 
     def _take(self, response: Any) -> str:

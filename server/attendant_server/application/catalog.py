@@ -13,7 +13,13 @@ from typing import Any, Protocol
 from attendant_server import records
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.engine.calls import Call, Result
-from attendant_server.errors import InvalidRequest, ModelNotFound, QueueFull, Unavailable
+from attendant_server.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    PermissionDenied,
+    QueueFull,
+    Unavailable,
+)
 from attendant_server.tokenizer import TextTokenizer
 
 
@@ -81,9 +87,6 @@ class Catalog:
         self._on_refused = on_refused
         self.descriptions = sorted(descriptions, key=lambda d: (d.name, version_order(d.version)))
         """All models, sorted by name and then by version."""
-        self._of_kind = {
-            kind: [d for d in self.descriptions if d.kind is kind] for kind in ModelKind
-        }
         self._ready: dict[str, ServedModel] = {}
 
     def open(self, models: Mapping[str, ServedModel]) -> None:
@@ -94,9 +97,16 @@ class Catalog:
         """Whether the model can answer."""
         return description.key in self._ready
 
+    def permitted(self) -> Sequence[ModelDescription]:
+        """The models that the caller of the running call may use, in the same order."""
+        caller = records.current().caller
+        if caller.models is None:
+            return self.descriptions
+        return [d for d in self.descriptions if caller.may_use(d.name, d.version)]
+
     def is_default(self, description: ModelDescription) -> bool:
-        """Whether this is the default version of its name: the highest."""
-        return description is [d for d in self.descriptions if d.name == description.name][-1]
+        """Whether the caller gets this version by its name alone: the highest permitted one."""
+        return description is [d for d in self.permitted() if d.name == description.name][-1]
 
     def find(
         self,
@@ -105,20 +115,25 @@ class Catalog:
         fits: Callable[[ModelDescription], bool] | None = None,
         wanted: str = "",
     ) -> ModelDescription:
-        """The model that a request names; raises ModelNotFound or InvalidRequest.
+        """The model that a request names.
 
+        Raises ModelNotFound, InvalidRequest, or PermissionDenied if the caller may not use every
+        model and none of its models has the name. Models that it may not use are no candidates.
         Without ``model``, only models of ``kind`` that ``fits`` accepts are candidates. ``wanted``
         says what it accepts.
         """
-        candidates = self.descriptions if model or kind is None else self._of_kind[kind]
+        permitted = self.permitted()
         if model:
-            candidates = [d for d in candidates if model in (d.key, d.name)]
-        elif fits is not None:
-            candidates = [d for d in candidates if fits(d)]
+            candidates = [d for d in permitted if model in (d.key, d.name)]
+            if not candidates and permitted is not self.descriptions:
+                raise PermissionDenied(f"model: this caller may use {_keys(permitted)} only")
+        else:
+            of_kind = (d for d in permitted if kind is None or d.kind is kind)
+            candidates = [d for d in of_kind if fits is None or fits(d)]
         if not candidates:
             missing = "such model" if model or kind is None else f"{kind.label} model"
             missing += f" for {wanted}" if wanted and not model else ""
-            raise ModelNotFound(f"model: no {missing}; there are {_keys(self.descriptions)}")
+            raise ModelNotFound(f"model: no {missing}; there are {_keys(permitted)}")
         if len({d.name for d in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
         found = candidates[-1]
@@ -133,7 +148,7 @@ class Catalog:
         fits: Callable[[ModelDescription], bool] | None = None,
         wanted: str = "",
     ) -> ServedModel:
-        """The loaded model that a request names; raises like `find`, or Unavailable if loading."""
+        """The loaded model that a request means; raises like `find`, or Unavailable if loading."""
         key = self.find(model, kind, fits, wanted).key
         records.current().model = key
         if key not in self._ready:

@@ -62,11 +62,11 @@ class ModelInspector:
         """The limits of requests to any model."""
 
     def list(self) -> Sequence[ListedModel]:
-        """All models, loading models included."""
-        return [self._listed(description) for description in self._catalog.descriptions]
+        """All models that the caller may use, loading models included."""
+        return [self._listed(description) for description in self._catalog.permitted()]
 
     def get(self, model: str) -> ListedModel:
-        """One model; raises ModelNotFound or InvalidRequest."""
+        """One model; raises like `Catalog.find`."""
         return self._listed(self._catalog.find(model))
 
     async def tokenize(self, request: TokenizationRequest) -> TokenizationAnswer:

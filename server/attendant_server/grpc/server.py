@@ -13,9 +13,13 @@ from attendant.v1 import (
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from attendant_server.addresses import listen
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind
+from attendant_server.grpc.credentials import server_credentials
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
+from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
+from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
@@ -25,6 +29,9 @@ from attendant_server.grpc.services.model import ModelService
 from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
 from attendant_server.grpc.services.translation import TranslationService
 from attendant_server.records import CallObserver, Method
+from attendant_server.security.certificates import Certificate
+from attendant_server.security.security import Security
+from attendant_server.security.watching import WatchedFiles
 from attendant_server.settings import Settings
 
 MODEL_SERVICE = "attendant.v1.ModelService"
@@ -48,6 +55,7 @@ def new_grpc_server(
     health: HealthService,
     drain: DrainInterceptor,
     observer: CallObserver,
+    security: Security,
     settings: Settings,
 ) -> grpc.aio.Server:
     """A gRPC server for the application, without ports; ``observer`` receives every call."""
@@ -56,7 +64,9 @@ def new_grpc_server(
             RecordInterceptor(observer),
             StatusInterceptor(),
             drain,
+            *_authentication(security),
             AdmissionInterceptor(application.admission),
+            DecodingInterceptor(),
         ],
         options=_options(settings),
     )
@@ -65,9 +75,43 @@ def new_grpc_server(
     )
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_reflection(DESCRIPTORS, server)
+    if settings.health == "on":
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflection == "on":
+        has_health = settings.health == "on"
+        add_reflection(
+            [file for file in DESCRIPTORS if has_health or file is not health_pb2.DESCRIPTOR],
+            server,
+        )
     return server
+
+
+def new_health_server(health: HealthService) -> grpc.aio.Server:
+    """A gRPC server that answers health checks only, for probes that know no TLS."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 8)])
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    return server
+
+
+def open_port(
+    server: grpc.aio.Server, certificate: WatchedFiles[Certificate] | None, host: str, port: int
+) -> tuple[int, str]:
+    """Let a server listen, with TLS if there is a certificate; returns like `listen`."""
+    if certificate is None:
+        return listen(server.add_insecure_port, host, port)
+    credentials = server_credentials(certificate)
+    return listen(lambda address: server.add_secure_port(address, credentials), host, port)
+
+
+def _authentication(security: Security) -> list[AuthenticationInterceptor]:
+    if security.authenticator is None and not security.needs_certificates:
+        return []
+    return [AuthenticationInterceptor(security.authenticator)]
+
+
+def own_method_names() -> set[str]:
+    """The names of the methods that a caller may be permitted."""
+    return {method.name for method in all_methods() if method.is_own}
 
 
 def all_methods() -> Iterator[Method]:

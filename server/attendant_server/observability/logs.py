@@ -27,7 +27,7 @@ GATHER_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
 
 _CALL = (
-    "event=call method=%s model=%s code=%s peer=%s request_id=%s trace_id=%s texts=%d "
+    "event=call method=%s model=%s code=%s peer=%s caller=%s request_id=%s trace_id=%s texts=%d "
     "input_tokens=%d output_tokens=%d seconds=%.6f tokenize_seconds=%.6f queue_seconds=%.6f "
     "encode_seconds=%.6f decode_seconds=%.6f reason=%s"
 )
@@ -200,6 +200,7 @@ class CallLog:
             record.model,
             record.code,
             record.peer,
+            record.caller.name,
             record.request_id,
             record.trace_id,
             record.num_texts,

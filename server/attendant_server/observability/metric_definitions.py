@@ -114,6 +114,9 @@ class MetricDefinitions:
         self.refused_calls = self._new(
             Counter, "attendant_refused_calls_total", "Calls refused at once", ("reason",)
         )
+        self.authentications = self._new(
+            Counter, "attendant_authentication_total", "Authentications of calls", ("result",)
+        )
 
     def _texts(self) -> None:
         self.input_tokens = self._new(

@@ -10,6 +10,7 @@ from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metric_definitions import MetricDefinitions
 from attendant_server.records import CallRecord, Method
+from attendant_server.security.authentication import RESULTS
 
 REFUSALS = ("queue_full", "unavailable", "concurrency")
 DROPS = ("cancelled", "expired", "failed")
@@ -30,6 +31,8 @@ class Metrics:
         self._labels: dict[str, tuple[str, str]] = {}
         for reason in REFUSALS:
             self._definitions.refused_calls.labels(reason)
+        for result in RESULTS:
+            self._definitions.authentications.labels(result)
 
     def describe_server(self, **facts: str) -> None:
         """Set the labels of the metric ``attendant_build``."""
@@ -84,6 +87,13 @@ class Metrics:
         for i, (name, text) in enumerate(texts.items()):
             self._definitions.gauge(name, text).set_function(lambda i=i: read()[i])
 
+    def watch_certificate(self, read: Callable[[], float]) -> None:
+        """Add the gauge of the certificate's expiry; ``read`` returns it in Unix time."""
+        self._definitions.gauge(
+            "attendant_tls_certificate_expiry_timestamp_seconds",
+            "When the server's certificate expires",
+        ).set_function(read)
+
     def on_call_started(self, record: CallRecord) -> None:
         """A call has started."""
         self._definitions.rpcs_started.labels(*record.method).inc()
@@ -111,6 +121,10 @@ class Metrics:
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""
         self._definitions.refused_calls.labels(reason).inc()
+
+    def on_authentication(self, result: str) -> None:
+        """A call was authenticated, or not; ``result`` is one of `RESULTS`."""
+        self._definitions.authentications.labels(result).inc()
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""
@@ -196,6 +210,9 @@ class NoMetrics(Metrics):
 
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""
+
+    def on_authentication(self, result: str) -> None:
+        """A call was authenticated, or not."""
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""

@@ -1,6 +1,8 @@
 """The HTTP server of the metrics. It answers ``/metrics`` only."""
 
+import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -12,12 +14,31 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from attendant_server.addresses import bare_host
 
 PATH = "/metrics"
+IDLE_SECONDS = 30.0
+"""A connection is closed that sends and takes nothing for this long."""
+
+logger = logging.getLogger(__name__)
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     """One thread per connection, so that a slow reader does not block others."""
 
     daemon_threads = True
+    tls: Callable[[], ssl.SSLContext] | None = None
+    """Returns the newest context; None for no TLS."""
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection. The thread of the connection does the handshake, as it reads."""
+        connection, address = super().get_request()
+        if self.tls is not None:
+            connection = self.tls().wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Do not print the errors of connections, such as failed handshakes."""
+        logger.debug("event=metrics_not_sent", exc_info=True)
 
 
 class _ServerV6(_Server):
@@ -25,16 +46,22 @@ class _ServerV6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = IDLE_SECONDS
+
     def log_message(self, format: str, *arguments: Any) -> None:
         """Do not log scrapes."""
 
 
 def serve_metrics(
-    registry: CollectorRegistry, host: str, port: int, catch_up: Callable[[], None]
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    catch_up: Callable[[], None],
+    tls: Callable[[], ssl.SSLContext] | None = None,
 ) -> tuple[int, Callable[[], None]]:
     """Serve the metrics over HTTP; returns the port and a function that ends the server.
 
-    Raises OSError. ``catch_up`` is called before every scrape.
+    Raises OSError. ``catch_up`` is called before every scrape, ``tls`` for every connection.
     """
     show = make_wsgi_app(registry)
 
@@ -49,6 +76,7 @@ def serve_metrics(
     address = bare_host(host)
     kind = _ServerV6 if ":" in address else _Server
     server = make_server(address, port, page, kind, _Handler)
+    server.tls = tls
     thread = threading.Thread(target=server.serve_forever, name="attendant-metrics", daemon=True)
     thread.start()
 

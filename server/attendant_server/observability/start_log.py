@@ -48,7 +48,7 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, int | float):
         return value
     text = ",".join(value) if isinstance(value, tuple) else str(value)
-    if name == "trace_endpoint":
+    if name in ("trace_endpoint", "jwt_keys"):
         text = _without_credentials(text)
     # A space would begin another field, a line break another line.
     is_plain = text.isprintable() and not any(character in ' "' for character in text)

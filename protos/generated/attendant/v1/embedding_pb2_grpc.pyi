@@ -113,7 +113,9 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
     model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
     draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
-    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
+    with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
 
     A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
     is reported in that text's result and does not affect the other texts.
@@ -232,7 +234,9 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
     model of another kind, NOT_FOUND for an unknown model, UNAVAILABLE while the model is loading or the server is
     draining, RESOURCE_EXHAUSTED with google.rpc.RetryInfo when the queue is full, DEADLINE_EXCEEDED when the caller's
-    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none.
+    deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
+    with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
 
     A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
     is reported in that text's result and does not affect the other texts.

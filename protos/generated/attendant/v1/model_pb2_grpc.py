@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class ModelServiceStub(object):
     """ModelService describes the models of the server and tokenizes texts.
+
+    A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
     """
 
     def __init__(self, channel):
@@ -54,10 +57,13 @@ class ModelServiceStub(object):
 
 class ModelServiceServicer(object):
     """ModelService describes the models of the server and tokenizes texts.
+
+    A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
     """
 
     def ListModels(self, request, context):
-        """ListModels returns all models of the server, including models that are still loading.
+        """ListModels returns all models of the server that the caller may use, including models that are still loading.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,6 +117,9 @@ def add_ModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
     """ModelService describes the models of the server and tokenizes texts.
+
+    A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
     """
 
     @staticmethod

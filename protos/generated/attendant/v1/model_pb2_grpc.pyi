@@ -74,7 +74,11 @@ _ModelServiceTokenizeType = typing_extensions.TypeVar(
 )
 
 class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelServiceGetModelType, _ModelServiceTokenizeType]):
-    """ModelService describes the models of the server and tokenizes texts."""
+    """ModelService describes the models of the server and tokenizes texts.
+
+    A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
+    """
 
     @typing.overload
     def __init__(self: ModelServiceStub[
@@ -109,7 +113,7 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelsType, _ModelService
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListModels: _ModelServiceListModelsType
-    """ListModels returns all models of the server, including models that are still loading."""
+    """ListModels returns all models of the server that the caller may use, including models that are still loading."""
 
     GetModel: _ModelServiceGetModelType
     """GetModel returns everything the server knows about one model.
@@ -141,7 +145,11 @@ ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
 ]
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """ModelService describes the models of the server and tokenizes texts."""
+    """ModelService describes the models of the server and tokenizes texts.
+
+    A server with authentication answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
+    method or a model that the caller may not use.
+    """
 
     @abc.abstractmethod
     def ListModels(
@@ -149,7 +157,7 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: attendant.v1.model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> typing.Union[attendant.v1.model_pb2.ListModelsResponse, collections.abc.Awaitable[attendant.v1.model_pb2.ListModelsResponse]]:
-        """ListModels returns all models of the server, including models that are still loading."""
+        """ListModels returns all models of the server that the caller may use, including models that are still loading."""
 
     @abc.abstractmethod
     def GetModel(

@@ -54,12 +54,8 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         return with_behaviour(handler, surrounded)
 
 
-def with_behaviour(
-    handler: Handler,
-    behaviour: Behaviour,
-    deserialize: Callable[[bytes], Any] | None = None,
-) -> Handler:
-    """``handler`` with another behaviour and, if given, another deserializer."""
+def with_behaviour(handler: Handler, behaviour: Behaviour, decodes: bool = True) -> Handler:
+    """``handler`` with another behaviour; unless ``decodes``, that one gets requests as bytes."""
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -68,7 +64,7 @@ def with_behaviour(
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
     wrapped: Handler = make(
         behaviour,
-        request_deserializer=deserialize or handler.request_deserializer,
+        request_deserializer=handler.request_deserializer if decodes else None,
         response_serializer=handler.response_serializer,
     )
     return wrapped

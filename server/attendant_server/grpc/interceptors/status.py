@@ -6,23 +6,16 @@ Only messages of AttendantErrors reach the caller. For any other error the calle
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from google.protobuf import duration_pb2, message
+from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from attendant_server import errors, records
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.interceptors.around import (
-    AroundInterceptor,
-    Behaviour,
-    Handler,
-    behaviour_of,
-    with_behaviour,
-)
+from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.grpc.interceptors.record import REQUEST_ID
 from attendant_server.records import Method
 
@@ -34,21 +27,15 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 logger = logging.getLogger(__name__)
 
 
-class Undecodable:
-    """Stands for a request that cannot be decoded as the expected message."""
-
-
 class StatusInterceptor(AroundInterceptor):
     """Turns every exception of a call into a status."""
-
-    def wrap(self, method: Method, handler: Handler) -> Handler:
-        """Wrap the handler so that undecodable requests also fail in `around`."""
-        return super().wrap(method, _refusing_undecodable(handler))
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
@@ -80,46 +67,11 @@ class StatusInterceptor(AroundInterceptor):
             await _end(context, grpc.StatusCode.INTERNAL, message)
 
 
-def _refusing_undecodable(handler: Handler) -> Handler:
-    deserialize = handler.request_deserializer
-    if deserialize is None:
-        return handler
-    inner = behaviour_of(handler)
-
-    async def behaviour(request: Any, context: Context) -> Any:
-        if handler.request_streaming:
-            return await inner(_decodable(request), context)
-        return await inner(_check(request), context)
-
-    return with_behaviour(handler, behaviour, _tolerant(deserialize))
-
-
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def tolerant(content: bytes) -> Any:
-        try:
-            return deserialize(content)
-        except (message.DecodeError, ValueError):  # some deserializers are not protobuf's
-            return Undecodable()
-
-    return tolerant
-
-
-def _check(request: Any) -> Any:
-    if isinstance(request, Undecodable):
-        raise errors.InvalidRequest("request", "cannot be decoded")
-    return request
-
-
-async def _decodable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _check(request)
-
-
 async def _abort(context: Context, error: errors.AttendantError) -> None:
     code = next(STATUS_CODES[c] for c in type(error).__mro__ if c in STATUS_CODES)
     status = status_pb2.Status(code=code.value[0], message=str(error))
     record = records.current()
-    record.reason = str(error)
+    record.reason = error.reason
     metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID, record.request_id)]
     if isinstance(error, errors.InvalidRequest):
         violation = error_details_pb2.BadRequest.FieldViolation(

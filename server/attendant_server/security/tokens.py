@@ -1,0 +1,162 @@
+"""JSON Web Tokens of an identity provider: who sends one, and what it may use."""
+
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jwt
+
+from attendant_server.callers import Caller
+from attendant_server.errors import Unauthenticated, Unavailable
+from attendant_server.security.token_keys import TokenKey, TokenKeys
+from attendant_server.security.watching import WatchedFiles
+
+CLAIMS = ("exp", "iss", "aud", "sub")
+"""Claims that every token must have."""
+MAX_CACHED_TOKENS = 1024
+_FIT_SUBJECT = re.compile(r"[\w.:@|/+=-]{1,128}", re.ASCII)
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (jwt.ExpiredSignatureError, "expired"),
+    (jwt.InvalidSignatureError, "bad_signature"),
+    (jwt.InvalidIssuerError, "wrong_issuer"),
+    (jwt.InvalidAudienceError, "wrong_audience"),
+    (jwt.ImmatureSignatureError, "not_yet_valid"),
+    (jwt.MissingRequiredClaimError, "missing_claim"),
+)
+
+
+class KeySource(Protocol):
+    """Where keys come from."""
+
+    @property
+    def value(self) -> TokenKeys:
+        """The current keys; another object after every change."""
+
+    async def refresh_keys(self) -> None:
+        """Look for newer keys, if that was not done a short time ago."""
+
+
+class KeyFiles:
+    """Keys in files, which are watched anyway."""
+
+    def __init__(self, files: WatchedFiles[TokenKeys]) -> None:
+        self._files = files
+
+    @property
+    def value(self) -> TokenKeys:
+        """The current keys."""
+        return self._files.value
+
+    async def refresh_keys(self) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """The demands on a token."""
+
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...]
+    clock_skew_seconds: float
+    permissions_claim: str
+    """The claim whose ``methods`` and ``models`` limit the caller; without it, it may use all."""
+
+
+class TokenVerifier:
+    """Verifies tokens, and remembers those that it has verified until they expire."""
+
+    def __init__(self, keys: KeySource, rules: TokenRules) -> None:
+        self._keys, self._rules = keys, rules
+        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._verified_with = keys.value
+
+    async def caller(self, token: str) -> Caller:
+        """The caller with this token; raises Unauthenticated, or Unavailable without any keys."""
+        digest = hashlib.sha256(token.encode()).digest()
+        keys = self._keys.value
+        if keys is not self._verified_with:  # a withdrawn key must not live on
+            self._verified.clear()
+            self._verified_with = keys
+        if digest in self._verified:
+            caller, expires = self._verified[digest]
+            if time.time() < expires:
+                return caller
+            del self._verified[digest]
+        claims = _verified_claims(token, await self._candidates(token), self._rules)
+        caller = self._caller_of(claims)
+        if self._keys.value is self._verified_with:
+            self._remember(digest, caller, int(claims["exp"]) + self._rules.clock_skew_seconds)
+        return caller
+
+    def _remember(self, digest: bytes, caller: Caller, expires: float) -> None:
+        self._verified[digest] = (caller, expires)
+        if len(self._verified) > MAX_CACHED_TOKENS:
+            self._verified.popitem(last=False)
+
+    async def _candidates(self, token: str) -> list[tuple[TokenKey, str]]:
+        """The keys that may have signed a token, each with the algorithm."""
+        try:
+            header = jwt.get_unverified_header(token)
+            algorithm, key_id = header.get("alg"), header.get("kid")
+        except (jwt.PyJWTError, ValueError, RecursionError):
+            raise Unauthenticated("malformed") from None
+        if algorithm not in self._rules.algorithms or "crit" in header:
+            raise Unauthenticated("wrong_algorithm")
+        found = self._keys.value.candidates(key_id, algorithm)
+        if not found:
+            await self._keys.refresh_keys()
+            found = self._keys.value.candidates(key_id, algorithm)
+        if not self._keys.value:
+            raise Unavailable("the keys of tokens are not loaded")
+        if not found:
+            raise Unauthenticated("unknown_key_id")
+        return [(key, algorithm) for key in found]
+
+    def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
+        allowed = claims.get(self._rules.permissions_claim, {})
+        if not isinstance(allowed, dict):
+            raise Unauthenticated("bad_permissions")
+        methods, models = (_names(allowed.get(name)) for name in ("methods", "models"))
+        return Caller(_name(claims["sub"]), methods, models)
+
+
+def _verified_claims(
+    token: str, candidates: list[tuple[TokenKey, str]], rules: TokenRules
+) -> dict[str, Any]:
+    failure = Unauthenticated("bad_signature")
+    for key, algorithm in candidates:
+        try:
+            return jwt.decode(
+                token,
+                key.key,
+                algorithms=[algorithm],
+                issuer=rules.issuer,
+                audience=rules.audience,
+                leeway=rules.clock_skew_seconds,
+                options={"require": list(CLAIMS)},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            reasons = (reason for kind, reason in _REASONS if isinstance(error, kind))
+            failure = Unauthenticated(next(reasons, "malformed"))
+            if not isinstance(error, jwt.InvalidSignatureError):
+                break  # signed by this key, or by none
+    raise failure from None
+
+
+def _name(subject: str) -> str:
+    if _FIT_SUBJECT.fullmatch(subject):
+        return f"jwt:{subject}"
+    return f"jwt:sha256-{hashlib.sha256(subject.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def _names(values: Any) -> frozenset[str] | None:
+    if values is None:
+        return None
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise Unauthenticated("bad_permissions")
+    return frozenset(values)

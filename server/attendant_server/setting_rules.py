@@ -1,0 +1,89 @@
+"""Rules between settings, and rules of single ones that a bound or a choice does not state."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from attendant_server.addresses import UNIX, host_problem, is_loopback
+
+if TYPE_CHECKING:
+    from attendant_server.settings import Settings
+
+SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
+ASYMMETRIC_ALGORITHMS = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+)  # fmt: skip
+
+
+def contradictions(settings: "Settings") -> Iterator[str]:
+    """A line for each broken rule; it begins with the name of a setting."""
+    yield from _limit_problems(settings)
+    if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
+        yield "trace_endpoint: must begin with http:// or https://"
+    yield from _host_problems(settings)
+    yield from _tls_problems(settings)
+    yield from _token_problems(settings)
+
+
+def _limit_problems(settings: "Settings") -> Iterator[str]:
+    if settings.max_beam_size > settings.max_rows:
+        yield "max_beam_size: must not be more than max_rows"
+    elif settings.max_beam_size * settings.num_workers > settings.max_rows:
+        yield "max_beam_size: must not be more than max_rows divided by num_workers"
+    if settings.max_texts > settings.max_queued_texts:
+        yield "max_texts: must not be more than max_queued_texts"
+
+
+def _host_problems(settings: "Settings") -> Iterator[str]:
+    is_unix = settings.host.startswith(UNIX)
+    if is_unix and not settings.host.removeprefix(UNIX).strip("/"):
+        yield f"host: must be {UNIX} with the path of a socket, got {settings.host}"
+    hosts = {"metrics_host": settings.metrics_host} | ({} if is_unix else {"host": settings.host})
+    for name, host in hosts.items():
+        if problem := host_problem(host):
+            yield f"{name}: {problem}"
+
+
+def _tls_problems(settings: "Settings") -> Iterator[str]:
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        missing, given = ("tls_key", "tls_cert") if settings.tls_cert else ("tls_cert", "tls_key")
+        yield f"{missing}: must be set, because {given} is"
+    if settings.tls_client_ca and not settings.tls_cert:
+        yield "tls_client_ca: needs tls_cert and tls_key"
+
+
+def _token_problems(settings: "Settings") -> Iterator[str]:
+    keys, secret = settings.jwt_keys, settings.jwt_secret
+    if keys and secret:
+        yield "jwt_secret: must not be set together with jwt_keys"
+    if not (keys or secret):
+        for name in ("jwt_issuer", "jwt_audience"):
+            if getattr(settings, name):
+                yield f"{name}: needs jwt_keys or jwt_secret"
+        return
+    for name in ("jwt_issuer", "jwt_audience", "jwt_permissions_claim"):
+        if not getattr(settings, name):
+            yield f"{name}: must be set, because jwt_{'keys' if keys else 'secret'} is"
+    # Never both kinds: a public key must not serve as a shared secret.
+    allowed = ASYMMETRIC_ALGORITHMS if keys else SYMMETRIC_ALGORITHMS
+    if not settings.jwt_algorithms or set(settings.jwt_algorithms) - set(allowed):
+        source = "jwt_keys" if keys else "jwt_secret"
+        yield f"jwt_algorithms: must be among {', '.join(allowed)} with {source}"
+    yield from _key_url_problems(keys)
+
+
+def _key_url_problems(keys: str) -> Iterator[str]:
+    if "://" not in keys:
+        return
+    try:
+        url = urlsplit(keys)
+        is_secure = url.scheme == "https" or (
+            url.scheme == "http" and is_loopback(url.hostname or "")
+        )
+        has_password = "@" in url.netloc
+    except ValueError:
+        is_secure = has_password = False
+    if not is_secure:
+        yield "jwt_keys: a URL must begin with https://, or with http:// on this machine"
+    if has_password:
+        yield "jwt_keys: the URL must not hold a password"

@@ -1,0 +1,97 @@
+"""Permissions by model: named, chosen by default or by language, and in the lists of models."""
+
+from pathlib import Path
+
+import pytest
+from attendant_client import InvalidRequestError, NotFoundError, PermissionDeniedError
+
+from tests.support.application import TINY_BUNDLES
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    """The bundle of translation under two names and in two versions, and the one of embedding."""
+    root = tmp_path / "bundles"
+    source = TINY_BUNDLES / "tiny-en-de" / "1"
+    (root / "tiny-en-de").mkdir(parents=True)
+    for version in ("1", "2"):
+        folder = root / "tiny-en-de" / version
+        folder.mkdir()
+        for file in source.iterdir():
+            content = file.read_bytes()
+            if file.name == "manifest.json":
+                content = content.replace(b'"version": "1"', b'"version": "%s"' % version.encode())
+            (folder / file.name).write_bytes(content)
+    (root / "tiny-bert").symlink_to(TINY_BUNDLES / "tiny-bert")
+    return root
+
+
+@pytest.fixture
+def client(start, client_of, key_file, bundles):
+    """Makes a client whose key permits some models."""
+
+    def client(*models: str):
+        key = key_file.add("limited", f"models = {list(models)}\n")
+        return client_of(start(bundles=bundles, api_keys=str(key_file.path)), token=key)
+
+    return client
+
+
+def test_lists_and_descriptions_show_permitted_models_only(client):
+    limited = client("tiny-en-de/1")
+    [model] = limited.models()
+    assert (model.name, model.version, model.is_default) == ("tiny-en-de", "1", True)
+    assert limited.model("tiny-en-de").info.version == "1"
+    assert limited.model().info.version == "1"
+    for name in ("tiny-en-de/2", "tiny-bert", "no-such-model"):
+        with pytest.raises(PermissionDeniedError) as failure:
+            limited.model(name)
+        assert str(failure.value) == "model: this caller may use tiny-en-de/1 only"
+
+
+def test_a_name_stands_for_the_highest_permitted_version(client):
+    assert (
+        client("tiny-en-de/1").translate("The dog.", model="tiny-en-de").call.model
+        == "tiny-en-de/1"
+    )
+
+
+def test_the_default_model_is_one_that_the_caller_may_use(client):
+    limited = client("tiny-en-de/1")
+    assert limited.translate("The dog.").call.model == "tiny-en-de/1"
+    with pytest.raises(NotFoundError, match=r"no embedding model; there are tiny-en-de/1$"):
+        limited.embed("The dog.")
+
+
+def test_languages_choose_among_permitted_models(client):
+    limited = client("tiny-bert")
+    with pytest.raises(NotFoundError, match=r"target_language de; there are tiny-bert/1$"):
+        limited.translate("The dog.", target_language="de")
+
+
+def test_every_method_checks_the_named_model(client):
+    limited = client("tiny-bert")
+    calls = [
+        lambda: limited.translate("The dog.", model="tiny-en-de"),
+        lambda: list(limited.stream_translate("The dog.", model="tiny-en-de")),
+        lambda: limited.score([("The dog.", "Der Hund.")], model="tiny-en-de"),
+        lambda: limited.tokenize("The dog.", model="tiny-en-de/2"),
+        lambda: limited.embed("The dog.", model="tiny-en-de"),
+    ]
+    for call in calls:
+        with pytest.raises(PermissionDeniedError, match="this caller may use tiny-bert/1 only"):
+            call()
+    assert limited.embed("The dog.").shape
+    with pytest.raises(InvalidRequestError):
+        limited.translate("The dog.", model="tiny-bert")
+
+
+def test_a_key_with_a_name_may_use_all_its_versions(client):
+    assert [model.version for model in client("tiny-en-de").models()] == ["1", "2"]
+
+
+def test_a_key_without_models_may_use_none(client):
+    limited = client()
+    assert limited.models() == []
+    with pytest.raises(PermissionDeniedError, match="this caller may use none only"):
+        limited.translate("The dog.", model="tiny-en-de")
