@@ -109,7 +109,7 @@ class Settings:
         "", "Public keys of JSON Web Tokens: a file with a JWK Set or PEM, or the URL of a JWK Set"
     )
     jwt_secret: str = _setting(
-        "", "File with the shared secret of tokens with HS256, HS384 or HS512, for `--jwt-keys`"
+        "", "File with the shared secret of HS256, HS384 or HS512, instead of `--jwt-keys`"
     )
     jwt_issuer: str = _setting("", "Issuer (`iss`) that a token must have")
     jwt_audience: str = _setting("", "Audience (`aud`) that a token must have")

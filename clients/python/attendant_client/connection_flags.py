@@ -18,7 +18,8 @@ FLAGS = {
     "default with TLS: $ATTENDANT_CA, or those that gRPC brings along",
     "cert": "PEM file of your certificate; default with TLS: $ATTENDANT_CLIENT_CERT",
     "key": "PEM file of its key; default with TLS: $ATTENDANT_CLIENT_KEY",
-    "token": "file with the API key or token; default: the token in $ATTENDANT_TOKEN",
+    "token": "file with the API key or token, since every user of this machine can see the "
+    "arguments of its processes; default: the token in $ATTENDANT_TOKEN",
     "allow_plain_token": "send the token to other machines even without TLS",
 }
 SWITCHES = ("tls", "allow_plain_token")
