@@ -37,6 +37,8 @@ STS = "REAL_STS"
 header, then score, first and second sentence in columns."""
 NAME = "imported"
 MAX_TOKENS = {MINI_LM.name: 256, MPNET.name: 384}
+MAX_TEXTS = 256
+"""Limit of texts of a call."""
 MAX_SPEARMAN_LOSS = {"fp32": 1e-4, "int8": 0.005}
 """Of the rank correlation with human scores, against the original."""
 
@@ -177,7 +179,15 @@ def test_similarities_rank_pairs_as_those_of_the_original_do(
     precision, servers, scored_pairs, original_spearman
 ):
     scores, *sides = scored_pairs
-    first, second = (vectors_of(servers[precision], texts) for texts in sides)
+    first, second = (
+        np.concatenate(
+            [
+                vectors_of(servers[precision], texts[i : i + MAX_TEXTS])
+                for i in range(0, len(texts), MAX_TEXTS)
+            ]
+        )
+        for texts in sides
+    )
     found = spearman(cosines(first, second), scores)
     print(f"Spearman: {found:.4f} in {precision}, {original_spearman:.4f} of the original")
     assert found == pytest.approx(original_spearman, abs=MAX_SPEARMAN_LOSS[precision])
