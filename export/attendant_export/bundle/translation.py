@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -97,7 +98,7 @@ class TranslationExport:
         shortlists: Shortlists | None = None,
         input_scales: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        """Complete the draft's manifest and translate the reference texts with the PyTorch model.
+        """Complete the draft's manifest.
 
         ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
         ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` are
@@ -117,9 +118,13 @@ class TranslationExport:
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
         self._input_scales = input_scales
-        self._verifier = TranslationVerifier(model, self._sample)
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
+
+    @cached_property
+    def _verifier(self) -> TranslationVerifier:
+        """Searches with the model after the graphs are written, which leaves them more memory."""
+        return TranslationVerifier(self._model, self._sample)
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
