@@ -117,7 +117,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     ranks = []
     for values in (a, b):
         _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
+        mean_ranks = np.asarray(np.cumsum(counts) - (counts - 1) / 2)
+        ranks.append(mean_ranks[places])
     return float(np.corrcoef(ranks)[0, 1])
 
 

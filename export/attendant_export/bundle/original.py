@@ -55,7 +55,11 @@ from attendant_export.verify.graph_sessions import ParityError, TranslationGraph
 from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
-from attendant_export.verify.original import OriginalEncoder, compare_with_original
+from attendant_export.verify.original import (
+    OriginalEncoder,
+    OriginalError,
+    compare_with_original,
+)
 from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
 from attendant_export.verify.static_original import (
     Model2VecOriginal,
@@ -148,9 +152,15 @@ def _compare_translation(
         translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
+    samples = language_samples(manifest, outputs["texts"])
+    if not samples:
+        raise OriginalError(
+            "with the tokens of its languages, every reference text has more than "
+            f"{manifest.limits.max_source_tokens} tokens, the limit of sources"
+        )
     return compare_translations(
         _marian(checkpoint, manifest) if is_marian(files) else OriginalTranslator(checkpoint),
-        language_samples(manifest, outputs["texts"]),
+        samples,
         translators,
         manifest.decoding,
         bounds,
