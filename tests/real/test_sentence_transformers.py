@@ -117,9 +117,8 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     ranks = []
     for values in (a, b):
         _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        mean_ranks = np.asarray(np.cumsum(counts) - (counts - 1) / 2)
-        ranks.append(mean_ranks[places])
-    return float(np.corrcoef(ranks)[0, 1])
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def vectors_of(server: Running, texts: list[str], **options: Any) -> np.ndarray:
