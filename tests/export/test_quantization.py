@@ -3,9 +3,9 @@ import onnx
 import pytest
 from attendant.v1.architecture_pb2 import ACTIVATION_RELU
 from attendant_export.graphs.builder import WeightFile
-from attendant_export.graphs.quantization import Int8Layers, quantize_columns
+from attendant_export.graphs.quantization import MAX_SIGNED, Int8Layers, quantize_columns
 
-from tests.support.graphs import open_session, run
+from tests.support.graphs import open_onnx, open_session, run
 
 INPUTS, OUTPUTS = 512, 48
 
@@ -161,23 +161,51 @@ def test_scores_of_a_vocabulary_include_the_bias(tmp_path, parameters, rows, has
 
 
 @pytest.mark.parametrize("has_fixed_scale", [False, True])
-def test_listed_scores_are_those_of_the_whole_vocabulary(
+def test_listed_scores_are_products_of_activations_of_seven_bits(
     tmp_path, parameters, rows, has_fixed_scale
 ):
+    largest = np.abs(rows).max(axis=1, keepdims=True)
     if has_fixed_scale:
-        parameters["layer.input_scale"] = np.array(4 / 127, np.float32)
+        parameters["layer.input_scale"] = np.array(1.5 / 127, np.float32)  # cuts many values off
+        largest = np.float32(1.5)
     listed = np.array([4, 0, 40])
-    of_all = scores_of(
-        tmp_path, parameters, rows, lambda g, x: g.vocabulary_products(x, "layer.weight")
-    )
-    of_listed = scores_of(
+    found = scores_of(
         tmp_path,
         parameters,
         rows,
         lambda g, x: g.listed_products(x, "layer.weight", g.constant(listed)),
     )
-    # The integer products are equal; the scales are multiplied in another order.
-    np.testing.assert_allclose(of_listed, of_all[:, listed], rtol=1e-6)
+    activations = np.rint(np.clip(rows, -largest, largest) / (largest / MAX_SIGNED))
+    values, scales = quantize_columns(parameters["layer.weight"])
+    expected = activations @ values[listed].T * scales[listed] * (largest / MAX_SIGNED)
+    steps = np.abs(values[listed]).max() * scales[listed] * largest / MAX_SIGNED
+    assert (np.abs(found - expected) <= steps + 1e-4).all()  # one value on an edge of rounding
+
+
+def test_no_sum_of_two_products_with_listed_rows_exceeds_sixteen_bits():
+    unsigned, signed = np.iinfo(np.uint8).max, MAX_SIGNED
+    assert unsigned * 2 * signed <= np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize("has_fixed_scale", [False, True])
+def test_activations_beside_listed_rows_are_at_most_the_limit(
+    tmp_path, parameters, rows, has_fixed_scale
+):
+    if has_fixed_scale:
+        parameters["layer.input_scale"] = np.array(1.5 / 127, np.float32)
+    listed = np.array([4, 0, 40])
+    scores_of(
+        tmp_path,
+        parameters,
+        rows,
+        lambda g, x: g.listed_products(x, "layer.weight", g.constant(listed)),
+    )
+    model = onnx.load(tmp_path / "scores.onnx")
+    (quantized,) = (n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear")
+    model.graph.output.append(onnx.ValueInfoProto(name=quantized))
+    onnx.save(model, tmp_path / "with_activations.onnx")
+    activations = run(open_onnx(tmp_path / "with_activations.onnx"), x=100 * rows)[quantized]
+    assert np.abs(activations.astype(int)).max() == MAX_SIGNED
 
 
 def scores_of(tmp_path, parameters, rows, products):

@@ -158,3 +158,12 @@ def test_buckets_are_those_of_the_original(is_unidirectional):
             distances, not is_unidirectional, num_buckets, max_distance
         )
         assert torch.equal(buckets(part, distances), expected)
+
+
+def test_an_import_without_room_for_the_tokens_of_languages_is_not_compared(tmp_path, caplog):
+    tasks = {"translation_en_to_de": {"prefix": "translate English to German: "}}
+    source = write_t5(tmp_path / "source", task_specific_params=tasks)
+    options = ["--bundles-dir", str(tmp_path / "bundles"), "--name", "tiny", "--max-tokens", "8"]
+    main(["import", str(source), *options])
+    assert not read_manifest(tmp_path / "bundles" / "tiny" / "1").parity.HasField("original")
+    assert "every reference text has more than 8 tokens, the limit of sources" in caplog.text

@@ -118,8 +118,7 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     for values in (a, b):
         _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
-    matrix: np.ndarray = np.asarray(np.corrcoef(ranks))
-    return float(matrix[0, 1])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
 def vectors_of(server: Running, texts: list[str], **options: Any) -> np.ndarray:

@@ -55,10 +55,19 @@ from attendant_export.verify.graph_sessions import ParityError, TranslationGraph
 from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
+<<<<<<< HEAD
 from attendant_export.verify.original import OriginalEncoder, compare_with_original
 from attendant_export.verify.original_translation import compare_translations
 from attendant_export.verify.original_translator import OriginalTranslator
 from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
+=======
+from attendant_export.verify.original import (
+    OriginalEncoder,
+    OriginalError,
+    compare_with_original,
+)
+from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
+>>>>>>> 83d30358c5dae3336063a8359bfd66fd13c4bb1e
 from attendant_export.verify.static_original import (
     Model2VecOriginal,
     SentenceTransformersOriginal,
@@ -155,9 +164,15 @@ def _compare_translation(
         translator = _ctranslate2(files, manifest)
         sources = [text["token_ids"] for text in outputs["texts"]]
         return compare_with_ctranslate2(translator, sources, translators, bounds, max_tokens)
+    samples = language_samples(manifest, outputs["texts"])
+    if not samples:
+        raise OriginalError(
+            "with the tokens of its languages, every reference text has more than "
+            f"{manifest.limits.max_source_tokens} tokens, the limit of sources"
+        )
     return compare_translations(
         _marian(checkpoint, manifest) if is_marian(files) else OriginalTranslator(checkpoint),
-        language_samples(manifest, outputs["texts"]),
+        samples,
         translators,
         manifest.decoding,
         bounds,

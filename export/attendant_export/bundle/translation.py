@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -98,7 +99,7 @@ class TranslationExport:
         input_scales: Mapping[str, float] = MappingProxyType({}),
         penalizes_repetition: bool = False,
     ) -> None:
-        """Complete the draft's manifest and translate the reference texts with the PyTorch model.
+        """Complete the draft's manifest.
 
         ``tokenizer`` is that of the sources, and of the targets unless they have their own. Without
         ``shortlists``, they are learned from the draft's pairs, if it has any. ``input_scales`` and
@@ -117,10 +118,19 @@ class TranslationExport:
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
+<<<<<<< HEAD
         self._input_scales, self._penalizes_repetition = input_scales, penalizes_repetition
         self._verifier = TranslationVerifier(model, self._sample)
+=======
+        self._input_scales = input_scales
+>>>>>>> 83d30358c5dae3336063a8359bfd66fd13c4bb1e
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
+
+    @cached_property
+    def _verifier(self) -> TranslationVerifier:
+        """Searches with the model after the graphs are written, which leaves them more memory."""
+        return TranslationVerifier(self._model, self._sample)
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""

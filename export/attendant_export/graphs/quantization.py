@@ -28,6 +28,9 @@ ZERO_POINT = 128
 MAX_PAIR = 128
 """Limit of the summed sizes of two neighbouring bytes in a column of a weight. Processors without
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
+MAX_SIGNED = 63
+"""Limit of activations in products whose left factor is a table, any two of whose bytes may be 255:
+255 * (63 + 63) fits 16 bits as well."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
 BLOCK_ROWS = 1024
@@ -176,17 +179,12 @@ class Int8Layers(Layers):
         ``listed`` holds the numbers of these rows.
         """
         # The kernel reorders its right factor in each run, and takes only unsigned left factors.
-        # So the table, which is larger, is on the left. It becomes unsigned at load time.
+        # So the table, which is larger, is on the left, and becomes unsigned at load time. Two of
+        # its bytes may be 255, which leaves fewer levels for activations.
         values, scales = self._weight(table)
         flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
         unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
-        fixed = _fixed_input_scale(table)
-        row_scales = (
-            self.parameter(fixed) if fixed in self.parameters else self._row_scales(x)[1]
-        )  # scalar, or (rows)
-        signed = self.op(
-            "QuantizeLinear", x, row_scales, axis=0, output_dtype=element_type(np.int8)
-        )
+        signed, row_scales = self._quantize_signed(x, _fixed_input_scale(table))
         sums = self.op(
             *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
             *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),
@@ -268,6 +266,21 @@ class Int8Layers(Layers):
             self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
+
+    def _quantize_signed(self, x: str, fixed: str) -> tuple[str, str]:
+        """``x`` as int8 of at most `MAX_SIGNED`, and its scales: a scalar or (rows).
+
+        ``fixed`` names the parameter with a fixed scale, which need not exist.
+        """
+        if fixed in self.parameters:
+            limit = self.parameters[fixed] * np.float32(127)
+            bounds = [self.constant(np.array(each, np.float32)) for each in (-limit, limit)]
+            x, scales = self.op("Clip", x, *bounds), self.parameter(fixed)
+        else:
+            _, scales = self._row_scales(x)
+        scales = self.op("Mul", scales, self.scalar(127 / MAX_SIGNED))
+        int8 = element_type(np.int8)
+        return self.op("QuantizeLinear", x, scales, axis=0, output_dtype=int8), scales
 
     def _row_scales(self, x: str) -> tuple[str, str]:
         """The scale of each row of ``x``, which may be negative: (rows, 1), and (rows)."""
