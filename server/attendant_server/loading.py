@@ -132,6 +132,7 @@ class ModelLoader:
             max_encode_tokens=settings.max_encode_tokens,
             max_cache_bytes=max_cache_bytes // self.num_workers,
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
+            max_run_seconds=settings.max_batch_seconds,
         )
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)

@@ -3,8 +3,9 @@
 import threading
 
 import pytest
-from attendant_server.engine.admission import Admission, AdmissionQueue
-from attendant_server.engine.calls import EmbedCall, ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.admission import Admission
+from attendant_server.engine.admission_queue import AdmissionQueue
+from attendant_server.engine.calls import Caller, EmbedCall, ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
@@ -39,10 +40,12 @@ def new_schedulers(num_workers=1, **limits):
 
 
 def num_admitted(scheduler, new_call):
-    """Number of calls of one text that are admitted until the queue is full."""
+    """Number of calls of one text, each of another caller, that are admitted until it is full."""
     for n in range(1000):
+        call = new_call()
+        call.caller = Caller(f"caller {n}")
         try:
-            scheduler.submit(new_call())
+            scheduler.submit(call)
         except QueueFull:
             return n
     raise AssertionError("the queue has no limit")

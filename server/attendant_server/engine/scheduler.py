@@ -11,7 +11,8 @@ from functools import partial
 from math import ceil
 from typing import Any, Self, TypeVar
 
-from attendant_server.engine.admission import Admission, AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.admission import Admission
+from attendant_server.engine.admission_queue import AdmissionQueue, AnyCall, QueuedText
 from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.engine.reports import BatchReport, Observer
 from attendant_server.errors import DeadlineExceeded, ModelFailed
@@ -145,12 +146,16 @@ class Scheduler(ABC):
         return ceil(len(queue) / len(self._siblings))
 
     def _take_similar(
-        self, queue: AdmissionQueue[AnyCall], max_tokens: int, max_texts: int
+        self,
+        queue: AdmissionQueue[AnyCall],
+        max_tokens: int,
+        max_texts: int,
+        is_light: bool | None = None,
     ) -> Sequence[QueuedText[AnyCall]]:
-        """Take the oldest text and texts of similar length: at most ``max_texts``.
+        """Take the text whose turn it is and texts of similar length: at most ``max_texts``.
 
         Padded to the same length, they have at most ``max_tokens`` tokens. A single text may have
-        more.
+        more. With ``is_light``, only the texts of light or of heavy callers are taken.
         """
 
         def choose(texts: Iterator[QueuedText[AnyCall]]) -> Sequence[QueuedText[AnyCall]]:
@@ -161,7 +166,7 @@ class Scheduler(ABC):
             by_distance = sorted(window[1:], key=lambda text: abs(text.num_tokens - head))
             return _fitting([window[0], *by_distance[: max_texts - 1]], max_tokens)
 
-        chosen, expired = queue.take(self._clock(), choose)
+        chosen, expired = queue.take(self._clock(), choose, is_light)
         self._in_flight = chosen
         self._expire(text.call for text in expired)
         return chosen
