@@ -10,9 +10,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from attendant_server.engine.calls import CallTimings
+from attendant_server.engine.calls import Caller, CallTimings
 
 OWN_PACKAGE = "attendant."
+BULK_WEIGHT = 0.25
+"""The share of a caller of bulk calls among heavy callers, relative to a caller of interactive
+ones."""
 _NO_TIMINGS = CallTimings()
 
 
@@ -60,6 +63,8 @@ class CallRecord:
     """The caller's id, or an id made by the server."""
     peer: str = ""
     """The address of the caller or of its proxy, ``host:port``."""
+    is_bulk: bool = False
+    """Whether the caller asked for the class bulk."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     code: str = "OK"
@@ -87,6 +92,11 @@ class CallRecord:
     trace_id: str = ""
     """32 hexadecimal digits if the call is traced; set once the call has ended."""
     _phases: tuple[Phase, ...] = ()
+
+    @property
+    def caller(self) -> Caller:
+        """The caller for the engine: a connection, with its bulk calls apart."""
+        return Caller(self.peer, self.is_bulk, BULK_WEIGHT if self.is_bulk else 1.0)
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the call, in order.
