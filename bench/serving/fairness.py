@@ -27,7 +27,7 @@ from bench.reporting import Figure, figures_of, ratios_table, report
 from bench.servers import ONE_OF_EACH_KIND, RunningServer, running_server
 from bench.texts import paragraphs, sample_texts
 
-NUM_FLOODS, TEXTS_PER_CALL, QUIET_TEXTS = 4, 256, 100
+NUM_FLOODS, TEXTS_PER_CALL = 4, 256
 GAP_SECONDS = 0.02
 """Time between two texts of the quiet caller."""
 BACK_OFF_SECONDS = 0.1
@@ -106,9 +106,7 @@ async def measure(
 
     async def flooded() -> LoadResult:
         async with AsyncExitStack() as stack:
-            channels = [
-                await stack.enter_async_context(connect(server)) for _ in range(NUM_FLOODS)
-            ]
+            channels = [await stack.enter_async_context(connect(server)) for _ in range(NUM_FLOODS)]
             floods = [
                 asyncio.create_task(flood(channel, flood_calls[i:] + flood_calls[:i]))
                 for i, channel in enumerate(channels)
@@ -126,7 +124,7 @@ async def measure(
 
 async def run(arguments: argparse.Namespace) -> None:
     """Run the measurements and report them."""
-    short = sample_texts(arguments.data_dir, "short", QUIET_TEXTS)
+    short = sample_texts(arguments.data_dir, "short", arguments.quiet_texts)
     many = in_calls(sample_texts(arguments.data_dir, "mixed", 4 * TEXTS_PER_CALL), TEXTS_PER_CALL)
     heavy = in_calls(paragraphs(arguments.data_dir, 4 * TEXTS_PER_CALL), TEXTS_PER_CALL)
     translations = [translating([text]) for text in short]
@@ -151,6 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--floods", nargs="+", choices=["Translate", "Score", "FillMask", "Embed"], default=[]
     )
+    parser.add_argument("--quiet-texts", type=int, default=100, help="texts of the quiet caller")
     add_server_flags(parser)
     return parser
 

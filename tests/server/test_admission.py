@@ -5,6 +5,7 @@ import threading
 import pytest
 from attendant_server.engine.admission import Admission
 from attendant_server.engine.admission_queue import AdmissionQueue
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Caller, EmbedCall, ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
@@ -117,7 +118,7 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
 
 
 def queue_of(*lengths, deadline=None):
-    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100))
+    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100, CallerActivity()))
     queue.put(EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline), lengths, 0.0)
     return queue
 

@@ -3,12 +3,12 @@
 Both are state that callers' threads and workers share.
 """
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Call, Caller, CallFuture
 from attendant_server.errors import QueueFull
 
@@ -18,8 +18,6 @@ SHARE_OF_FREE_PLACES = 0.75
 take. Several such callers together never fill the queue (Choudhury and Hahne, 1998)."""
 LEAST_HEAVY_TEXTS = 16
 """A caller with no more texts than this in the model is never heavy, unless its class is bulk."""
-LANE_SECONDS = 10.0
-"""Seconds for which another caller, or lanes, are remembered."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,35 +48,23 @@ class Admission:
     otherwise.
     """
 
-    def __init__(self, max_texts: int) -> None:
-        self.max_texts = max_texts
+    def __init__(self, max_texts: int, activity: CallerActivity) -> None:
+        """``activity`` is that of the callers of all models of the engine."""
+        self.max_texts, self.activity = max_texts, activity
         self.num_slots = 0
         """Sentences that all workers together can decode; 0 for models that do not decode."""
-        self.lock = threading.Lock()
+        self.lock = activity.lock
         """Guards these counts and all queues of the model."""
-        self._lanes_until = -inf
         # Keyed by future: a reference to the call would keep its results in memory.
         self._calls: dict[CallFuture[Any], _WaitingCall] = {}  # oldest first
         self._num_waiting = 0
         self._loads: dict[Caller, CallerLoad] = {}
         """The callers with unfinished calls."""
-        self._num_heavy = 0
-        self._last_caller: Caller | None = None
-        self._last_seen = self._other_seen = self._light_seen = -inf
-        """Times of the last call, the last call of another caller, and the last light call."""
 
     @property
     def num_waiting(self) -> int:
         """Texts waiting."""
         return self._num_waiting
-
-    def has_lanes(self, now: float) -> bool:
-        """Whether light texts run apart from heavy ones, and before them.
-
-        This is so from the time when a heavy caller and a light one use the model, until ten
-        seconds after the last call beside a heavy caller.
-        """
-        return now < self._lanes_until
 
     def admit(self, call: Call[Any], now: float) -> CallerLoad:
         """Count all texts of ``call``; raises QueueFull. The caller holds the lock."""
@@ -86,15 +72,14 @@ class Admission:
         self._check_room(call.num_texts, load, now)
         if not load.num_texts:
             self._loads[call.caller] = load
-            self._num_heavy += load.is_heavy
+            self.activity.count(load.is_heavy, 1)
         load.num_texts += call.num_texts
         load.num_waiting += call.num_texts
         self._num_waiting += call.num_texts
         self._calls[call.future] = _WaitingCall(now, call.num_texts, load)
         if not load.is_heavy and load.num_texts > self._most_light_texts:
-            load.is_heavy = True
-            self._num_heavy += 1
-        self._note(call.caller, load, now)
+            self._set_heavy(load, True)
+        self.activity.note(call.caller, load.is_heavy, now)
         return load
 
     def start(self, calls: Iterable[Call[Any]]) -> None:
@@ -118,14 +103,16 @@ class Admission:
             self._num_waiting -= waiting.num_texts
             load.num_waiting -= waiting.num_texts
         load.num_texts -= num_texts
-        is_still_heavy = load.num_texts and (
-            caller.is_bulk or load.num_texts > self._most_light_texts
-        )
-        if load.is_heavy and not is_still_heavy:
-            load.is_heavy = False
-            self._num_heavy -= 1
         if not load.num_texts:
             del self._loads[caller]
+            self.activity.count(load.is_heavy, -1)
+        elif load.is_heavy and not caller.is_bulk and load.num_texts <= self._most_light_texts:
+            self._set_heavy(load, False)
+
+    def _set_heavy(self, load: CallerLoad, is_heavy: bool) -> None:
+        load.is_heavy = is_heavy
+        self.activity.count(is_heavy, 1)
+        self.activity.count(not is_heavy, -1)
 
     @property
     def _most_light_texts(self) -> int:
@@ -149,19 +136,6 @@ class Admission:
                 f"callers leave free, of {self.max_texts}",
                 retry_after_seconds=self._oldest_age(now),
             )
-
-    def _note(self, caller: Caller, load: CallerLoad, now: float) -> None:
-        """Remember the callers of late, and begin or prolong lanes if these callers need them."""
-        if caller != self._last_caller:
-            self._last_caller, self._other_seen = caller, self._last_seen
-        self._last_seen = now
-        if not load.is_heavy:
-            self._light_seen = now
-        has_light = len(self._loads) > self._num_heavy
-        if self._num_heavy and (
-            has_light or min(self._other_seen, self._light_seen) > now - LANE_SECONDS
-        ):
-            self._lanes_until = now + LANE_SECONDS
 
     def _oldest_age(self, now: float) -> float:
         """Seconds that the oldest text has waited: the estimated wait of a new text."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
 from attendant_server.engine.batch_budget import BatchBudget
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import (
     TOKEN_VECTORS,
     Call,
@@ -21,7 +22,6 @@ from attendant_server.engine.calls import (
     FillMaskCall,
     MaskCandidates,
 )
-from attendant_server.engine.lanes import LaneTurns
 from attendant_server.engine.models import EmbeddingModel
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
@@ -65,11 +65,12 @@ class EmbeddingScheduler(Scheduler):
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None = None,
+        activity: CallerActivity | None = None,
     ) -> None:
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
+        runs = [self._run_lane]
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self._model = model
         self._budget = BatchBudget(limits.max_batch_tokens, limits.max_batch_seconds)
-        self._turns = LaneTurns([self._run_lane], clock)
 
     @property
     def has_work(self) -> bool:
@@ -92,12 +93,9 @@ class EmbeddingScheduler(Scheduler):
         self._model.release_memory()
 
     def _advance(self, is_alone: bool) -> None:
-        """Run one batch, or one of each lane."""
-        if self._admission.has_lanes(self._clock()):
-            self._turns.advance()
-        else:
-            budget = self._budget.max_tokens if is_alone else self._budget.timely
-            self._run_batch(budget, self._share_of(self._queue))
+        """Run one batch."""
+        budget = self._budget.max_tokens if is_alone else self._budget.timely
+        self._run_batch(budget, self._share_of(self._queue))
 
     def _run_lane(self, is_light: bool) -> bool:
         """Run one batch of a lane; returns whether there was one."""

@@ -13,13 +13,13 @@ Run: TypeAlias = Callable[[bool], bool]
 Returns whether there was anything to run.
 """
 
-HEAVY_PER_LIGHT_SECOND = 0.25
-"""Seconds of heavy runs for each second of light runs: a fifth of the time of both."""
+HEAVY_TIME_FACTOR = 4.0
+"""Seconds of light runs for each second of heavy runs, which thus take a fifth of the time."""
 
 
 def num_slots_of_lane(num_slots: int) -> int:
     """How many of these slots, or rows, one lane may take, so that some come free for the other."""
-    return num_slots - max(1, num_slots // 8)
+    return num_slots - max(1, num_slots // 8) if num_slots > 1 else num_slots
 
 
 class LaneTurns:
@@ -38,19 +38,22 @@ class LaneTurns:
         """Index of the next kind of heavy run."""
         self._credit = 0.0
 
-    def advance(self) -> None:
-        """Make one light run of each kind, then at most one heavy run."""
+    def advance(self) -> bool:
+        """Make one light run of each kind, then at most one heavy run.
+
+        Returns whether there was a light run.
+        """
         started = self._clock()
         has_run = False
         for run in self._runs:
             has_run |= run(True)
         if has_run:
-            earned = HEAVY_PER_LIGHT_SECOND * (self._clock() - started)
+            earned = (self._clock() - started) / HEAVY_TIME_FACTOR
             self._credit = min(self._credit + earned, max(self._seconds))
-            self._advance_heavy(is_beside_light=True)
         else:
             self._credit = 0.0
-            self._advance_heavy(is_beside_light=False)
+        self._advance_heavy(has_run)
+        return has_run
 
     def _advance_heavy(self, is_beside_light: bool) -> None:
         """Make the next heavy run; kinds of which there is nothing to run lose their turn."""

@@ -15,6 +15,9 @@ BatchKey: TypeAlias = tuple[str, int, bool]
 the light lane."""
 Encoded: TypeAlias = deque[tuple[Sentence, EncodedSource]]
 
+MAX_OVERTAKING = 8
+"""Light sentences, for each slot, that may join one after the other while a heavy one waits."""
+
 
 class Slots:
     """The sentences that a worker decodes, and the encoded sentences that wait for slots.
@@ -48,7 +51,7 @@ class Slots:
         self.encoded: tuple[Encoded, Encoded] = deque(), deque()
         """Encoded sentences that wait for rows: of heavy or all callers, and of light ones."""
         self._num_overtaking = 0
-        """Light sentences that have joined since a heavy one has waited for rows or memory."""
+        """Light sentences that have joined since the last heavy one, while another one waited."""
 
     @property
     def num_encoded(self) -> int:
@@ -114,13 +117,15 @@ class Slots:
         """Let sentences of both lanes join, light ones first.
 
         A light sentence that waits for rows or memory is not overtaken. A heavy one is overtaken by
-        at most about as many light ones as there are slots.
+        a limited number of light ones.
         """
         num_before = self.num_sentences
-        if self._num_overtaking < self.max_sentences and self.join(True):
+        if self._num_overtaking < MAX_OVERTAKING * self.max_sentences and self.join(True):
             return
-        num_joined = self.num_sentences - num_before
-        self._num_overtaking = self._num_overtaking + num_joined if self.join(False) else 0
+        num_light = self.num_sentences - num_before
+        self.join(False)
+        is_heavy_waiting = self.encoded[False] and self.num_sentences == num_before + num_light
+        self._num_overtaking = self._num_overtaking + num_light if is_heavy_waiting else 0
 
     def drop_abandoned(self, now: float, expire: Callable[[Iterable[Call[Any]]], None]) -> None:
         """Drop the sentences of abandoned calls, after ``expire`` has received these calls."""

@@ -17,8 +17,8 @@ import numpy as np
 from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.cache_budget import CacheBudget
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
-from attendant_server.engine.lanes import LaneTurns
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
@@ -63,8 +63,10 @@ class TranslationScheduler(Scheduler):
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None = None,
+        activity: CallerActivity | None = None,
     ) -> None:
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
+        runs = [self._encode, self._step_lane, self._score]
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._budget = CacheBudget(
@@ -92,7 +94,6 @@ class TranslationScheduler(Scheduler):
         self._encode_budget, self._score_budget = (
             BatchBudget(limits.max_encode_tokens, limits.max_run_seconds) for _ in range(2)
         )
-        self._turns = LaneTurns([self._encode, self._step_lane, self._score], clock)
 
     @property
     def num_active(self) -> int:
@@ -125,10 +126,7 @@ class TranslationScheduler(Scheduler):
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
 
     def _advance(self, is_alone: bool) -> None:
-        """Encode, admit, run one step of every batch, score; or the same for each lane in turn."""
-        if self._admission.has_lanes(self._clock()) and self.max_sentences > 1:
-            self._turns.advance()
-            return
+        """Encode, admit, run one step of every batch, score."""
         self._encode()
         self._drop_abandoned()  # after encoding, which takes time: calls may have ended
         self._slots.join(True)  # if lanes have just ended
