@@ -34,8 +34,7 @@ class _CallerQueue(Generic[AnyCall]):
     caller: Caller
     load: CallerLoad
     lead: float = 0.0
-    """Tokens, divided by the caller's weight, that workers have taken from this caller beyond what
-    they have taken from the caller whose turn it is."""
+    """Tokens that were taken from this caller beyond its fair share, divided by its weight."""
     calls: dict[CallFuture[Any], deque[QueuedText[AnyCall]]] = field(default_factory=dict)
     """The queued texts of each call, the call whose turn it is first."""
 
@@ -54,17 +53,17 @@ class _CallerQueue(Generic[AnyCall]):
 
     def charge(self, text: QueuedText[AnyCall]) -> None:
         """Count a text that was taken; its call's next turn comes after the other calls' turns."""
-        self.lead += _cost(text, self.caller)
+        self.lead += _cost(text) / self.caller.weight
         future = text.call.future
         if len(self.calls) > 1 and future in self.calls:
             self.calls[future] = self.calls.pop(future)
 
 
 class AdmissionQueue(Generic[AnyCall]):
-    """A queue of texts with start-time fair queueing over callers (Goyal, Vin and Cheng, 1996).
+    """A queue of texts with weighted fair queueing over callers (Parekh and Gallager, 1993).
 
-    Callers with queued texts get equal numbers of tokens, times their weights and counting each row
-    of a beam; a caller's calls take turns. Texts of a call are in order.
+    Equal numbers of tokens, times the caller's weight and counting each row of a beam, are taken
+    from all callers with queued texts. A caller's calls take turns. Texts of a call are in order.
 
     Either all texts of a call are admitted or none. Texts of ended calls leave at once.
     """
@@ -119,9 +118,7 @@ class AdmissionQueue(Generic[AnyCall]):
                 queues = [queue for queue in queues if queue.load.is_heavy is not is_light]
             expired: list[QueuedText[AnyCall]] = []
             chosen = choose(_unexpired(_in_fair_order(queues), now, expired))
-            self._pass_on(queues)
-            for text in chosen:
-                self._callers[text.call.caller].charge(text)
+            self._charge(chosen, queues)
             for text in [*chosen, *expired]:
                 self._remove(text)
         return chosen, expired
@@ -131,15 +128,22 @@ class AdmissionQueue(Generic[AnyCall]):
         chosen, expired = self.take(now, list)
         return [*chosen, *expired]
 
-    def _pass_on(self, queues: Sequence[_CallerQueue[AnyCall]]) -> None:
-        """It is the turn of the caller with the least lead: deduct its lead from every lead."""
-        passed = min([queue.lead for queue in queues], default=0.0)
-        if not passed:
+    def _charge(
+        self, texts: Sequence[QueuedText[AnyCall]], queues: Sequence[_CallerQueue[AnyCall]]
+    ) -> None:
+        """Count the texts that were taken; ``queues`` are those of the callers that had a chance.
+
+        Each caller's fair share of them is deducted from its lead.
+        """
+        for text in texts:
+            self._callers[text.call.caller].charge(text)
+        if not texts:
             return
+        share = sum(map(_cost, texts)) / sum(queue.caller.weight for queue in queues)
         for queue in queues:
-            queue.lead -= passed
+            queue.lead -= share
         for caller, queue in list(self._past_callers.items()):
-            queue.lead -= passed
+            queue.lead -= share
             if queue.lead <= 0:
                 del self._past_callers[caller]
 
@@ -173,8 +177,9 @@ class AdmissionQueue(Generic[AnyCall]):
                 self._rest(queue)
 
 
-def _cost(text: QueuedText[AnyCall], caller: Caller) -> float:
-    return max(1, text.num_tokens) * text.call.width / caller.weight
+def _cost(text: QueuedText[Any]) -> int:
+    """Tokens of a text, over all rows of its search."""
+    return max(1, text.num_tokens) * int(text.call.width)
 
 
 def _in_fair_order(queues: Sequence[_CallerQueue[AnyCall]]) -> Iterator[QueuedText[AnyCall]]:
@@ -192,7 +197,7 @@ def _in_fair_order(queues: Sequence[_CallerQueue[AnyCall]]) -> Iterator[QueuedTe
             heappop(heap)
             continue
         yield text
-        heapreplace(heap, (lead + _cost(text, queue.caller), i, queue, texts))
+        heapreplace(heap, (lead + _cost(text) / queue.caller.weight, i, queue, texts))
 
 
 def _unexpired(

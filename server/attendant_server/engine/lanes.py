@@ -48,8 +48,7 @@ class LaneTurns:
         for run in self._runs:
             has_run |= run(True)
         if has_run:
-            earned = (self._clock() - started) / HEAVY_TIME_FACTOR
-            self._credit = min(self._credit + earned, max(self._seconds))
+            self._credit += (self._clock() - started) / HEAVY_TIME_FACTOR
         else:
             self._credit = 0.0
         self._advance_heavy(has_run)
@@ -68,3 +67,4 @@ class LaneTurns:
                 if is_beside_light:
                     self._credit -= self._seconds[kind]
                 return
+        self._credit = 0.0  # nothing to run earns none
