@@ -1,5 +1,7 @@
 """Light callers beside heavy ones: who goes first, and what heavy callers still get."""
 
+from functools import partial
+
 import pytest
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Caller, EmbedCall, ScoreCall, SearchOptions, TranslateCall
@@ -350,7 +352,7 @@ def test_a_model_of_light_callers_gets_more_time_than_a_flooded_one(clock):
             embed(other, Caller(str(n)), 8)
         at_work = [flooded, other]
         scheduler = fair_share.next(at_work)
-        fair_share.take(scheduler, lambda each=scheduler: each.advance(is_alone=False))
+        fair_share.take(scheduler, partial(scheduler.advance, is_alone=False))
     assert spent["flooded"] / sum(spent.values()) == pytest.approx(0.2, abs=0.05)
 
 

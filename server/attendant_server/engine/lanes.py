@@ -48,7 +48,8 @@ class LaneTurns:
         for run in self._runs:
             has_run |= run(True)
         if has_run:
-            self._credit += (self._clock() - started) / HEAVY_TIME_FACTOR
+            if self._credit < max(self._seconds):  # which suffices for any run
+                self._credit += (self._clock() - started) / HEAVY_TIME_FACTOR
         else:
             self._credit = 0.0
         self._advance_heavy(has_run)
@@ -67,4 +68,3 @@ class LaneTurns:
                 if is_beside_light:
                     self._credit -= self._seconds[kind]
                 return
-        self._credit = 0.0  # nothing to run earns none
