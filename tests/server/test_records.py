@@ -1,4 +1,4 @@
-from attendant_server.engine.calls import CallTimings
+from attendant_server.engine.calls import Caller, CallTimings
 from attendant_server.records import CallRecord, Method, Phase
 
 METHOD = Method.of("attendant.v1.TranslationService", "Translate", False, False)
@@ -16,3 +16,10 @@ def test_a_running_call_has_no_phase_that_is_still_open():
     assert record.phases() == ended
     record.ended = 10.0
     assert record.phases() == (*ended, Phase("encode", 8.0, 10.0))
+
+
+def test_bulk_calls_of_a_connection_are_those_of_another_caller_with_less_weight():
+    interactive = CallRecord(METHOD, peer="192.0.2.7:40312").caller
+    bulk = CallRecord(METHOD, peer="192.0.2.7:40312", is_bulk=True).caller
+    assert interactive == Caller("192.0.2.7:40312")
+    assert bulk == Caller("192.0.2.7:40312", is_bulk=True, weight=0.25)
