@@ -14,6 +14,7 @@ from attendant_manifest.special_tokens import target_tokens
 
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
@@ -79,6 +80,7 @@ class ModelLoader:
         # Workers run the same sessions concurrently, each on its own thread.
         self._num_run_threads = max(1, self.num_threads // self.num_workers)
         self._run_counter = RunCounter(self.num_threads)
+        self._activity = CallerActivity()
 
     def open_device(self) -> None:
         """Prepare the device; raises RuntimeError if it cannot be used."""
@@ -132,6 +134,7 @@ class ModelLoader:
             max_encode_tokens=settings.max_encode_tokens,
             max_cache_bytes=max_cache_bytes // self.num_workers,
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
+            max_run_seconds=settings.max_batch_seconds,
         )
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)
@@ -189,11 +192,12 @@ class ModelLoader:
         )
 
     def _for_workers(
-        self, new_scheduler: Callable[[SchedulerKind | None], SchedulerKind]
+        self, new_scheduler: Callable[[SchedulerKind | None, CallerActivity], SchedulerKind]
     ) -> list[SchedulerKind]:
         """One scheduler per worker; each further scheduler is a sibling of the first."""
-        first = new_scheduler(None)
-        return [first, *(new_scheduler(first) for _ in range(1, self.num_workers))]
+        first = new_scheduler(None, self._activity)
+        others = range(1, self.num_workers)
+        return [first, *(new_scheduler(first, self._activity) for _ in others)]
 
     def _opened(
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle

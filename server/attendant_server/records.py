@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from attendant_server.callers import ANONYMOUS, Caller
+from attendant_server.engine import calls
 from attendant_server.engine.calls import CallTimings
 
 OWN_PACKAGE = "attendant."
+BULK_WEIGHT = 0.25
+"""The share of a caller of bulk calls among heavy callers, relative to a caller of interactive
+ones."""
 _NO_TIMINGS = CallTimings()
 
 
@@ -64,6 +68,8 @@ class CallRecord:
     """The address of the caller or of its proxy, ``host:port``."""
     caller: Caller = ANONYMOUS
     """The authenticated caller."""
+    is_bulk: bool = False
+    """Whether the caller asked for the class bulk."""
     started: float = field(default_factory=time.monotonic)
     ended: float | None = None
     code: str = "OK"
@@ -91,6 +97,15 @@ class CallRecord:
     trace_id: str = ""
     """32 hexadecimal digits if the call is traced; set once the call has ended."""
     _phases: tuple[Phase, ...] = ()
+
+    @property
+    def engine_caller(self) -> calls.Caller:
+        """The caller for the engine, with its bulk calls apart.
+
+        A caller without a name is its connection.
+        """
+        name = self.peer if self.caller is ANONYMOUS else self.caller.name
+        return calls.Caller(name, self.is_bulk, BULK_WEIGHT if self.is_bulk else 1.0)
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the call, in order.

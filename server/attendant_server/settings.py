@@ -159,10 +159,17 @@ class Settings:
         512, "Tokens, padding included, in one batch of an embedding model", min=1
     )
     max_batch_seconds: float = _setting(
-        0.01, "Time that a batch of an embedding model may delay decoding", min=0.001, max=10
+        0.01,
+        "Time that a batch of an embedding model may delay decoding, and that a run for a caller"
+        " with a flood of texts may delay other callers",
+        min=0.001,
+        max=10,
     )
     max_queued_texts: int = _setting(
-        1024, "Texts that may wait for one model; further calls are refused at once", min=1
+        1024,
+        "Texts that may wait for one model, those of one caller in at most three quarters of the"
+        " places that others leave; further calls are refused at once",
+        min=1,
     )
 
     max_concurrent_calls: int = _setting(

@@ -3,8 +3,10 @@
 import threading
 
 import pytest
-from attendant_server.engine.admission import Admission, AdmissionQueue
-from attendant_server.engine.calls import EmbedCall, ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.admission import Admission
+from attendant_server.engine.admission_queue import AdmissionQueue
+from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.calls import Caller, EmbedCall, ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
@@ -39,10 +41,12 @@ def new_schedulers(num_workers=1, **limits):
 
 
 def num_admitted(scheduler, new_call):
-    """Number of calls of one text that are admitted until the queue is full."""
+    """Number of calls of one text, each of another caller, that are admitted until it is full."""
     for n in range(1000):
+        call = new_call()
+        call.caller = Caller(f"caller {n}")
         try:
-            scheduler.submit(new_call())
+            scheduler.submit(call)
         except QueueFull:
             return n
     raise AssertionError("the queue has no limit")
@@ -114,7 +118,7 @@ def test_a_newcomer_is_told_how_long_the_oldest_text_waits_though_it_is_encoded(
 
 
 def queue_of(*lengths, deadline=None):
-    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100))
+    queue: AdmissionQueue[EmbedCall] = AdmissionQueue(Admission(100, CallerActivity()))
     queue.put(EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline), lengths, 0.0)
     return queue
 

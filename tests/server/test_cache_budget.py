@@ -45,7 +45,7 @@ def reserved(scheduler):
             batch.sentences[0].width * max(s.max_output_tokens for s in batch.sentences)
             + max(s.num_source_tokens for s in batch.sentences)
         )
-        for batch in scheduler._batches.values()
+        for batch in scheduler._slots.batches.values()
         if batch.sentences
     )
 
@@ -171,7 +171,7 @@ def test_all_widths_are_counted_together():
 
 
 def caches_of(scheduler):
-    return [batch._cache for batch in scheduler._batches.values()]
+    return [batch._cache for batch in scheduler._slots.batches.values()]
 
 
 def test_a_failed_step_gives_its_caches_back(model, caplog):

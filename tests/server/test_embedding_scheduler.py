@@ -287,4 +287,4 @@ def test_a_model_that_reads_pairs_gets_the_length_of_each_first_text(clock):
     scheduler.submit(FillMaskCall([[8, 9, 9]], [[1]], top_k=1))
     run(scheduler)
     assert model.batches == [[3, 3, 2, 2]]
-    assert model.first_lengths == [2, 3, 1, 2]
+    assert model.first_lengths == [2, 3, 2, 1]  # one text of each call in turn

@@ -7,7 +7,7 @@ import threading
 import weakref
 
 import pytest
-from attendant_server.engine.calls import EmbedCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
 from attendant_server.errors import ModelFailed, Unavailable
 
 from tests.support.engines import TIMEOUT, new_engine, translate
@@ -197,7 +197,8 @@ def test_many_calls_through_several_workers_are_all_answered():
     engine.start()
     calls = [TranslateCall([(5, i % 9 + 4)] * (i % 5 + 1), SearchOptions(9)) for i in range(300)]
     embeddings = [EmbedCall([[i]] * (i % 4 + 1), ("mean_pooled",)) for i in range(300)]
-    for call, embedding in zip(calls, embeddings, strict=True):
+    for i, (call, embedding) in enumerate(zip(calls, embeddings, strict=True)):
+        call.caller = embedding.caller = Caller(str(i % 7))
         engine.submit("mt", call)
         engine.submit("bert", embedding)
     for call in calls:

@@ -25,7 +25,7 @@ def model():
 
 @pytest.fixture
 def scheduler(model, observer):
-    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=60, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, lambda: 0.0)
 
 
@@ -123,8 +123,8 @@ def test_the_texts_of_a_failed_scheduler_are_counted_once(scheduler, observer):
 
 def test_a_refused_call_and_an_answered_one_count_no_dropped_texts(scheduler, observer):
     with pytest.raises(QueueFull):
-        scheduler.submit(TranslateCall([(5,)] * 51, SearchOptions(3)))
-    scheduler.submit(TranslateCall([(5,)] * 50, SearchOptions(3)))
+        scheduler.submit(TranslateCall([(5,)] * 61, SearchOptions(3)))
+    scheduler.submit(TranslateCall([(5,)] * 60, SearchOptions(3)))
     run(scheduler)
     assert observer.dropped == []
 
@@ -159,7 +159,7 @@ def test_the_counts_of_what_runs_are_right_whatever_ends_or_fails(scheduler, mod
             raise RuntimeError("broken weights")
 
     def look(_=None):
-        batches = list(scheduler._batches.values())
+        batches = list(scheduler._slots.batches.values())
         seen.append((scheduler.num_active, scheduler.num_active_sentences))
         expected.append(
             (sum(batch.num_rows for batch in batches), sum(len(b.sentences) for b in batches))

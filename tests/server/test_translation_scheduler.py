@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from attendant_server.engine.calls import ScoreCall, SearchOptions, TranslateCall
+from attendant_server.engine.calls import Caller, ScoreCall, SearchOptions, TranslateCall
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.errors import DeadlineExceeded, QueueFull
 
@@ -45,7 +45,7 @@ def model(request):
 
 @pytest.fixture
 def scheduler(model, observer, clock):
-    limits = translation_limits(max_rows=8, max_queued_texts=50, max_encode_tokens=12)
+    limits = translation_limits(max_rows=8, max_queued_texts=60, max_encode_tokens=12)
     return TranslationScheduler("fake", model, limits, observer, clock)
 
 
@@ -240,22 +240,24 @@ def test_a_call_that_expires_in_the_queue_is_never_encoded(scheduler, model, clo
 
 def test_a_full_queue_admits_none_of_a_call_and_says_when_to_return(scheduler, clock):
     options = SearchOptions(max_output_tokens=3)
-    scheduler.submit(TranslateCall([(5,)] * 49, options))
+    scheduler.submit(TranslateCall([(5,)] * 59, options))
     clock.now = 7.0
     with pytest.raises(QueueFull) as refusal:
         scheduler.submit(TranslateCall([(5,)] * 2, options))
     assert refusal.value.retry_after_seconds == 7.0
-    assert scheduler.num_waiting == 49
-    scheduler.submit(TranslateCall([(5,)], options))
+    assert scheduler.num_waiting == 59
+    last = TranslateCall([(5,)], options)
+    last.caller = Caller("another")
+    scheduler.submit(last)
 
 
 def test_cancelling_frees_places_in_the_queue_at_once(scheduler):
     options = SearchOptions(max_output_tokens=3)
-    call = TranslateCall([(5,)] * 50, options)
+    call = TranslateCall([(5,)] * 60, options)
     scheduler.submit(call)
     call.future.cancel()
     assert scheduler.num_waiting == 0
-    scheduler.submit(TranslateCall([(5,)] * 50, options))
+    scheduler.submit(TranslateCall([(5,)] * 60, options))
 
 
 @TOKENS_OF_A_STEP

@@ -15,6 +15,7 @@ def translation_limits(**chosen: Any) -> TranslationLimits:
         "max_encode_tokens": 256,
         "max_cache_bytes": 2**62,
         "spare_cache_bytes": 8_000_000,
+        "max_run_seconds": 0.01,
     }
     return TranslationLimits(**high | chosen)
 

@@ -55,19 +55,14 @@ from attendant_export.verify.graph_sessions import ParityError, TranslationGraph
 from attendant_export.verify.language_samples import language_samples
 from attendant_export.verify.marian_original import MarianOriginal
 from attendant_export.verify.opennmt_py_original import converted_translator
-<<<<<<< HEAD
-from attendant_export.verify.original import OriginalEncoder, compare_with_original
-from attendant_export.verify.original_translation import compare_translations
-from attendant_export.verify.original_translator import OriginalTranslator
-from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
-=======
 from attendant_export.verify.original import (
     OriginalEncoder,
     OriginalError,
     compare_with_original,
 )
-from attendant_export.verify.original_translation import OriginalTranslator, compare_translations
->>>>>>> 83d30358c5dae3336063a8359bfd66fd13c4bb1e
+from attendant_export.verify.original_translation import compare_translations
+from attendant_export.verify.original_translator import OriginalTranslator
+from attendant_export.verify.sparse_vectors import OriginalMaskedLM, compare_sparse_vectors
 from attendant_export.verify.static_original import (
     Model2VecOriginal,
     SentenceTransformersOriginal,

@@ -118,12 +118,7 @@ class TranslationExport:
         limits = [min(max_output_tokens(len(ids)), self._max_tokens) for ids in sources]
         self._sample = SampleSentences(sources, limits)
         self._shortlists = shortlists or _learn_shortlists(draft, tokenizer)
-<<<<<<< HEAD
         self._input_scales, self._penalizes_repetition = input_scales, penalizes_repetition
-        self._verifier = TranslationVerifier(model, self._sample)
-=======
-        self._input_scales = input_scales
->>>>>>> 83d30358c5dae3336063a8359bfd66fd13c4bb1e
         self._outputs: dict[str, dict[str, list[ReferenceHypothesis]]] = {}
         self._fp32_texts: list[str] = []
 

@@ -65,7 +65,8 @@ class ServedModel:
         """Let the engine answer a call; cancelling the coroutine abandons the call."""
         if not call.num_texts:
             return []
-        records.current().engine = call.timings
+        record = records.current()
+        record.engine, call.caller = call.timings, record.engine_caller
         try:
             self.engine.submit(self.description.key, call)
         except QueueFull:

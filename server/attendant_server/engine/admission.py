@@ -1,34 +1,41 @@
-"""The bounded queues of a model: the state that callers' threads and workers share."""
+"""The bound on the waiting texts of a model, and the load of its callers.
 
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+Both are state that callers' threads and workers share.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from math import ceil
+from typing import Any
 
-from attendant_server.engine.calls import Call, CallFuture
+from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.calls import Call, Caller, CallFuture
 from attendant_server.errors import QueueFull
 
 LEAST_RETRY_SECONDS = 0.05
+SHARE_OF_FREE_PLACES = 0.75
+"""Share of the places in the queue, as far as other callers leave them free, that a caller may
+take. Several such callers together never fill the queue (Choudhury and Hahne, 1998)."""
+LEAST_HEAVY_TEXTS = 16
+"""A caller with no more texts than this in the model is never heavy, unless its class is bulk."""
 
 
-AnyCall = TypeVar("AnyCall", bound=Call[Any])
+@dataclass(slots=True, eq=False)
+class CallerLoad:
+    """The texts that one caller has in the model."""
 
-
-@dataclass(slots=True, eq=False)  # not frozen, which would take longer for every text
-class QueuedText(Generic[AnyCall]):
-    """One text of a call, or one pair of a `ScoreCall`."""
-
-    call: AnyCall
-    index: int
-    num_tokens: int
-    """Tokens of the text, or of the longer text of the pair."""
+    num_texts: int = 0
+    """Texts of unfinished calls."""
+    num_waiting: int = 0
+    is_heavy: bool = False
+    """Whether light callers go first."""
 
 
 @dataclass(slots=True)
 class _WaitingCall:
     submitted: float
     num_texts: int
+    load: CallerLoad
 
 
 class Admission:
@@ -36,140 +43,101 @@ class Admission:
 
     A text waits from its admission until `start`: first in the queue, then while a worker encodes
     it or has no free rows for it. Texts of ended calls are not counted.
+
+    A caller is *heavy* if its class is bulk or if it has many texts in the model, and *light*
+    otherwise.
     """
 
-    def __init__(self, max_texts: int) -> None:
-        self.max_texts = max_texts
-        self._lock = threading.Lock()  # guards these counts and all queues of the model
+    def __init__(self, max_texts: int, activity: CallerActivity) -> None:
+        """``activity`` is that of the callers of all models of the engine."""
+        self.max_texts, self.activity = max_texts, activity
+        self.num_slots = 0
+        """Sentences that all workers together can decode; 0 for models that do not decode."""
+        self.lock = activity.lock
+        """Guards these counts and all queues of the model."""
         # Keyed by future: a reference to the call would keep its results in memory.
         self._calls: dict[CallFuture[Any], _WaitingCall] = {}  # oldest first
         self._num_waiting = 0
+        self._loads: dict[Caller, CallerLoad] = {}
+        """The callers with unfinished calls."""
 
     @property
     def num_waiting(self) -> int:
         """Texts waiting."""
         return self._num_waiting
 
-    def _admit(self, call: Call[Any], now: float) -> None:
+    def admit(self, call: Call[Any], now: float) -> CallerLoad:
         """Count all texts of ``call``; raises QueueFull. The caller holds the lock."""
-        if self._num_waiting + call.num_texts > self.max_texts:
-            raise QueueFull(
-                f"{self._num_waiting} texts are waiting and {call.num_texts} more would exceed the "
-                f"limit of {self.max_texts}",
-                retry_after_seconds=self._oldest_age(now),
-            )
-        self._calls[call.future] = _WaitingCall(now, call.num_texts)
+        load = self._loads.get(call.caller) or CallerLoad(is_heavy=call.caller.is_bulk)
+        self._check_room(call.num_texts, load, now)
+        if not load.num_texts:
+            self._loads[call.caller] = load
+            self.activity.count(load.is_heavy, 1)
+        load.num_texts += call.num_texts
+        load.num_waiting += call.num_texts
         self._num_waiting += call.num_texts
+        self._calls[call.future] = _WaitingCall(now, call.num_texts, load)
+        if not load.is_heavy and load.num_texts > self._most_light_texts:
+            self._set_heavy(load, True)
+        self.activity.note(call.caller, load.is_heavy, now)
+        return load
 
     def start(self, calls: Iterable[Call[Any]]) -> None:
         """Stop counting one text of each of ``calls`` as waiting: a model run includes it now."""
-        with self._lock:
+        with self.lock:
             for call in calls:
                 waiting = self._calls.get(call.future)
                 if waiting is None:  # the call is over
                     continue
                 waiting.num_texts -= 1
+                waiting.load.num_waiting -= 1
                 self._num_waiting -= 1
                 if not waiting.num_texts:
                     del self._calls[call.future]
 
-    def _forget(self, future: CallFuture[Any]) -> None:
+    def end(self, future: CallFuture[Any], caller: Caller, num_texts: int) -> None:
         """Stop counting the texts of an ended call. The caller holds the lock."""
+        load = self._loads[caller]
         waiting = self._calls.pop(future, None)
         if waiting is not None:
             self._num_waiting -= waiting.num_texts
+            load.num_waiting -= waiting.num_texts
+        load.num_texts -= num_texts
+        if not load.num_texts:
+            del self._loads[caller]
+            self.activity.count(load.is_heavy, -1)
+        elif load.is_heavy and not caller.is_bulk and load.num_texts <= self._most_light_texts:
+            self._set_heavy(load, False)
+
+    def _set_heavy(self, load: CallerLoad, is_heavy: bool) -> None:
+        load.is_heavy = is_heavy
+        self.activity.count(is_heavy, 1)
+        self.activity.count(not is_heavy, -1)
+
+    @property
+    def _most_light_texts(self) -> int:
+        return max(LEAST_HEAVY_TEXTS, self.num_slots // 2)
+
+    def _check_room(self, num_texts: int, load: CallerLoad, now: float) -> None:
+        """Raise QueueFull if the queue, or this caller's part of it, has no room for the texts."""
+        if self._num_waiting + num_texts > self.max_texts:
+            raise QueueFull(
+                f"{self._num_waiting} texts are waiting and {num_texts} more would exceed the "
+                f"limit of {self.max_texts}",
+                retry_after_seconds=self._oldest_age(now),
+            )
+        num_free = self.max_texts - (self._num_waiting - load.num_waiting)
+        limit = ceil(SHARE_OF_FREE_PLACES * num_free)
+        # A caller who is alone may send a call of any size.
+        if self._num_waiting and load.num_waiting + num_texts > limit:
+            raise QueueFull(
+                f"{load.num_waiting} texts of this caller are waiting and {num_texts} more would "
+                f"exceed its limit of {limit}: three quarters of the {num_free} places that other "
+                f"callers leave free, of {self.max_texts}",
+                retry_after_seconds=self._oldest_age(now),
+            )
 
     def _oldest_age(self, now: float) -> float:
         """Seconds that the oldest text has waited: the estimated wait of a new text."""
         oldest = next(iter(self._calls.values()), None)
         return max(LEAST_RETRY_SECONDS, now - oldest.submitted) if oldest else LEAST_RETRY_SECONDS
-
-
-class AdmissionQueue(Generic[AnyCall]):
-    """A first-in, first-out queue of texts that no worker has taken yet.
-
-    Either all texts of a call are admitted or none. Texts of ended calls are not counted, even
-    while they are still in the queue.
-    """
-
-    def __init__(self, admission: Admission) -> None:
-        """``admission`` bounds the queue, together with the other queues of the model."""
-        self._admission = admission
-        self._texts: deque[QueuedText[AnyCall]] = deque()
-        self._queued: Counter[CallFuture[Any]] = Counter()
-        self._num_queued = 0  # all of `_queued` together
-
-    def __len__(self) -> int:
-        """Texts that a worker may take. Consistent at any time: `take` is atomic."""
-        return self._num_queued
-
-    def put(self, call: AnyCall, lengths: Iterable[int], now: float) -> None:
-        """Queue all texts of ``call``, which have ``lengths`` tokens.
-
-        Raises QueueFull if they do not fit; ``lengths`` is then not iterated.
-        """
-        with self._admission._lock:
-            self._admission._admit(call, now)
-            call.timings.submitted = now
-            if len(self._texts) > 2 * self._admission.max_texts:  # mostly of calls that are over
-                self._texts = deque(t for t in self._texts if t.call.future in self._queued)
-            self._texts.extend(QueuedText(call, i, n) for i, n in enumerate(lengths))
-            self._queued[call.future] += call.num_texts
-            self._num_queued += call.num_texts
-        call.future.add_done_callback(self._forget)
-
-    def take(
-        self,
-        now: float,
-        choose: Callable[[Iterator[QueuedText[AnyCall]]], Sequence[QueuedText[AnyCall]]],
-    ) -> tuple[Sequence[QueuedText[AnyCall]], Sequence[QueuedText[AnyCall]]]:
-        """Remove the texts that ``choose`` picks from the queue; the other texts keep their order.
-
-        Atomic: other threads see the queue before or after the call. Returns the chosen texts and
-        the expired texts, which are removed too.
-        """
-        with self._admission._lock:
-            seen: list[QueuedText[AnyCall]] = []
-            expired: list[QueuedText[AnyCall]] = []
-
-            def in_line() -> Iterator[QueuedText[AnyCall]]:
-                for text in self._texts:
-                    seen.append(text)
-                    if text.call.is_expired(now):
-                        expired.append(text)
-                    elif not text.call.is_over():
-                        yield text
-
-            chosen = choose(in_line())
-            gone = set(map(id, [*chosen, *expired]))
-            for _ in seen:
-                self._texts.popleft()
-            self._texts.extendleft(
-                text
-                for text in reversed(seen)
-                if id(text) not in gone and text.call.future in self._queued
-            )
-            self._count_out(chosen)
-            self._count_out(expired)
-        return chosen, expired
-
-    def take_all(self, now: float) -> list[QueuedText[AnyCall]]:
-        """Empty the queue."""
-        chosen, expired = self.take(now, list)
-        return [*chosen, *expired]
-
-    def _count_out(self, texts: Iterable[QueuedText[AnyCall]]) -> None:
-        for text in texts:
-            future = text.call.future
-            if future in self._queued:
-                self._num_queued -= 1
-                self._queued[future] -= 1
-                if not self._queued[future]:
-                    del self._queued[future]
-
-    def _forget(self, future: Any) -> None:
-        with self._admission._lock:
-            self._admission._forget(future)
-            self._num_queued -= self._queued.pop(future, 0)
-            if not self._queued:
-                self._texts.clear()

@@ -88,6 +88,20 @@ class CallFuture(Future[list[Result]]):
         return self.deadline is not None and is_cancelled_by_deadline(self.deadline - now)
 
 
+class Caller(NamedTuple):
+    """The sender of calls, with whom other senders share a model fairly."""
+
+    name: str = ""
+    is_bulk: bool = False
+    """Whether nobody waits for the answers, so that other callers have priority at any load."""
+    weight: float = 1.0
+    """The caller's share of a busy model, relative to the shares of others."""
+
+
+ANY_CALLER = Caller()
+"""The sender of calls without a caller of their own."""
+
+
 class Call(Generic[Result]):
     """One request: several texts that are admitted and answered together.
 
@@ -95,6 +109,10 @@ class Call(Generic[Result]):
     no later model run includes its texts. A call is also abandoned once ``deadline``, a time in
     seconds on the engine's clock, has passed; the future then fails with `DeadlineExceeded`.
     """
+
+    caller = ANY_CALLER
+    width = 1
+    """Rows for each text."""
 
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
@@ -200,6 +218,7 @@ class TranslateCall(Call[list[Hypothesis]]):
         win. The callback runs on one of the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
+        self.width = options.beam_size
         self.sources = sources
         self.options = options
         self.on_prefix = on_prefix

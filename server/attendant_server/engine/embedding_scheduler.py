@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.batch_budget import BatchBudget
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import (
     SPARSE_TOKEN_IDS,
     SPARSE_VECTORS,
@@ -65,10 +67,12 @@ class EmbeddingScheduler(Scheduler):
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None = None,
+        activity: CallerActivity | None = None,
     ) -> None:
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
-        self._model, self._limits = model, limits
-        self._seconds_per_token = 0.0
+        runs = [self._run_lane]
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
+        self._model = model
+        self._budget = BatchBudget(limits.max_batch_tokens, limits.max_batch_seconds)
 
     @property
     def has_work(self) -> bool:
@@ -92,33 +96,28 @@ class EmbeddingScheduler(Scheduler):
 
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
-        budget = self._limits.max_batch_tokens if is_alone else self._timely_budget
-        batch = self._take_similar(self._queue, budget, self._share_of(self._queue))
+        budget = self._budget.max_tokens if is_alone else self._budget.timely
+        self._run_batch(budget, self._share_of(self._queue))
+
+    def _run_lane(self, is_light: bool) -> bool:
+        """Run one batch of a lane; returns whether there was one."""
+        return self._run_batch(self._budget.timely, len(self._queue), is_light)
+
+    def _run_batch(self, max_tokens: int, max_texts: int, is_light: bool | None = None) -> bool:
+        batch = self._take_similar(self._queue, max_tokens, max_texts, is_light)
         if not batch:
-            return
+            return False
         self._admission.start(text.call for text in batch)
         started = self._clock()
         lengths = [text.num_tokens for text in batch]
         for texts, outputs in self._run("embedder", batch, lengths, self._embed):
             # The time of a failed run is not representative.
             if self._answer(texts, outputs) and texts is batch:
-                self._measure(max(lengths) * len(lengths), self._clock() - started)
+                self._budget.measure(max(lengths) * len(lengths), self._clock() - started)
+        return True
 
     def _take_running(self) -> list[Call[Any]]:
         return []
-
-    @property
-    def _timely_budget(self) -> int:
-        """Budget of padded tokens while another scheduler waits."""
-        if not self._seconds_per_token:
-            return self._limits.max_batch_tokens
-        affordable = int(self._limits.max_batch_seconds / self._seconds_per_token)
-        return min(self._limits.max_batch_tokens, affordable)
-
-    def _measure(self, num_padded_tokens: int, seconds: float) -> None:
-        per_token = seconds / num_padded_tokens
-        old = self._seconds_per_token or per_token
-        self._seconds_per_token = 0.8 * old + 0.2 * per_token
 
     def _answer(
         self, batch: Sequence[QueuedText[EncoderCall]], outputs: dict[str, NDArray[np.float32]]

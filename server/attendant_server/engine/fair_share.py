@@ -30,9 +30,13 @@ class FairShare:
         return min(at_work, key=self._seconds.__getitem__)
 
     def take(self, scheduler: Scheduler, turn: Callable[[], None]) -> None:
-        """Run ``turn`` for ``scheduler`` and add its duration to the scheduler's time."""
+        """Run ``turn`` for ``scheduler`` and add its duration to the scheduler's time.
+
+        A turn for heavy callers only counts more while there are light callers, so that their
+        schedulers get more time.
+        """
         started = self._clock()
         try:
             turn()
         finally:
-            self._seconds[scheduler] += self._clock() - started
+            self._seconds[scheduler] += (self._clock() - started) * scheduler.time_factor

@@ -11,8 +11,11 @@ from functools import partial
 from math import ceil
 from typing import Any, Self, TypeVar
 
-from attendant_server.engine.admission import Admission, AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.admission import Admission
+from attendant_server.engine.admission_queue import AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Call, CallFuture
+from attendant_server.engine.lanes import HEAVY_TIME_FACTOR, LaneTurns, Run
 from attendant_server.engine.reports import BatchReport, Observer
 from attendant_server.errors import DeadlineExceeded, ModelFailed
 
@@ -27,6 +30,9 @@ LOOK_AHEAD = 4
 class Scheduler(ABC):
     """The work of one worker for one model."""
 
+    time_factor = 1.0
+    """By how much the time of the last turn counts, compared with turns for light callers."""
+
     def __init__(
         self,
         name: str,
@@ -34,19 +40,30 @@ class Scheduler(ABC):
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None,
+        activity: CallerActivity | None,
+        runs: Sequence[Run],
     ) -> None:
-        """``sibling`` is another worker's scheduler for the same model; both share its queues."""
+        """``sibling`` is another worker's scheduler for the same model; both share its queues.
+
+        ``activity`` is that of the callers of all models; None for a model on its own. ``runs`` are
+        the runs of one lane, see `LaneTurns`.
+        """
         self.name = name
         self._observer, self._clock = observer, clock
         self._in_flight: Sequence[QueuedText[Any]] = ()
         """Texts taken from a queue in this round."""
         self._admission: Admission
-        self._admission = sibling._admission if sibling else Admission(max_queued_texts)
+        self._admission = (
+            sibling._admission
+            if sibling
+            else Admission(max_queued_texts, activity or CallerActivity())
+        )
         self._queue: AdmissionQueue[Any]
         self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)
         self._siblings: list[Self] = sibling._siblings if sibling else []
         """All schedulers of the model, this one too."""
         self._siblings.append(self)
+        self._turns = LaneTurns(runs, clock)
 
     @property
     def num_waiting(self) -> int:
@@ -76,12 +93,16 @@ class Scheduler(ABC):
         ``is_alone`` says that no other scheduler has work. A model run that raises fails only the
         calls in it.
         """
-        self._advance(is_alone)
+        if self._admission.activity.has_lanes(self._clock()):
+            self.time_factor = 1.0 if self._turns.advance() else HEAVY_TIME_FACTOR
+        else:
+            self.time_factor = 1.0
+            self._advance(is_alone)
         self._in_flight = ()
 
     @abstractmethod
     def _advance(self, is_alone: bool) -> None:
-        """Do the round of this kind of scheduler."""
+        """Do the round of this kind of scheduler for all callers together."""
 
     @abstractmethod
     def release_memory(self) -> None:
@@ -145,12 +166,16 @@ class Scheduler(ABC):
         return ceil(len(queue) / len(self._siblings))
 
     def _take_similar(
-        self, queue: AdmissionQueue[AnyCall], max_tokens: int, max_texts: int
+        self,
+        queue: AdmissionQueue[AnyCall],
+        max_tokens: int,
+        max_texts: int,
+        is_light: bool | None = None,
     ) -> Sequence[QueuedText[AnyCall]]:
-        """Take the oldest text and texts of similar length: at most ``max_texts``.
+        """Take the text whose turn it is and texts of similar length: at most ``max_texts``.
 
         Padded to the same length, they have at most ``max_tokens`` tokens. A single text may have
-        more.
+        more. With ``is_light``, only the texts of light or of heavy callers are taken.
         """
 
         def choose(texts: Iterator[QueuedText[AnyCall]]) -> Sequence[QueuedText[AnyCall]]:
@@ -161,7 +186,7 @@ class Scheduler(ABC):
             by_distance = sorted(window[1:], key=lambda text: abs(text.num_tokens - head))
             return _fitting([window[0], *by_distance[: max_texts - 1]], max_tokens)
 
-        chosen, expired = queue.take(self._clock(), choose)
+        chosen, expired = queue.take(self._clock(), choose, is_light)
         self._in_flight = chosen
         self._expire(text.call for text in expired)
         return chosen

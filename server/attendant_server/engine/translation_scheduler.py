@@ -6,29 +6,29 @@ one token per row, or several in greedy search.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 
-from attendant_server.engine.admission import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.cache_budget import CacheBudget
+from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.search import new_search
+from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
 from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
-
-BatchKey: TypeAlias = tuple[str, int]
-"""Name of the step graph and width of the sentences of a `RunningBatch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,14 @@ class TranslationLimits:
     """Memory limit of one worker's caches."""
     spare_cache_bytes: int
     """Memory that one worker's caches may take beyond 1.5 times the need of its sentences."""
+    max_run_seconds: float
+    """Seconds that a run for heavy callers may take while light ones use the model."""
 
 
 class TranslationScheduler(Scheduler):
     """The running sentences and the caches of one worker, and the queues of the model."""
 
     _queue: AdmissionQueue[TranslateCall]
-    num_active = 0
-    """Rows in use by this scheduler. Any thread may read it."""
-    num_active_sentences = 0
-    """Sentences that this scheduler decodes. Any thread may read it."""
 
     def __init__(
         self,
@@ -65,12 +63,12 @@ class TranslationScheduler(Scheduler):
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None = None,
+        activity: CallerActivity | None = None,
     ) -> None:
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling)
+        runs = [self._encode, self._step_lane, self._score]
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
-        self._encoded: deque[tuple[Sentence, EncodedSource]] = deque()
-        self._batches: dict[BatchKey, RunningBatch] = {}
         self._budget = CacheBudget(
             limits.max_cache_bytes,
             limits.max_rows,
@@ -81,13 +79,36 @@ class TranslationScheduler(Scheduler):
             limits.max_cache_bytes, limits.spare_cache_bytes
         )
         """The memory pool of this worker's caches."""
+        self._slots = Slots(
+            model,
+            limits.max_rows,
+            limits.max_sentences,
+            self._budget,
+            self.pool,
+            on_joined=self._admission.start,
+            on_failed=partial(self._fail_run, "admission"),
+        )
         self._pairs: AdmissionQueue[ScoreCall]
         self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
+        self._admission.num_slots += limits.max_sentences
+        self._encode_budget, self._score_budget = (
+            BatchBudget(limits.max_encode_tokens, limits.max_run_seconds) for _ in range(2)
+        )
+
+    @property
+    def num_active(self) -> int:
+        """Rows in use by this scheduler. Any thread may read it."""
+        return self._slots.num_rows
+
+    @property
+    def num_active_sentences(self) -> int:
+        """Sentences that this scheduler decodes. Any thread may read it."""
+        return self._slots.num_sentences
 
     @property
     def has_work(self) -> bool:
         """Whether anything runs here or waits for any worker."""
-        return bool(self.num_active or self._encoded or len(self._queue) or len(self._pairs))
+        return bool(self._num_held or len(self._queue) or len(self._pairs))
 
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
@@ -108,9 +129,19 @@ class TranslationScheduler(Scheduler):
         """Encode, admit, run one step of every batch, score."""
         self._encode()
         self._drop_abandoned()  # after encoding, which takes time: calls may have ended
-        self._admit()
+        self._slots.join(True)  # if lanes have just ended
+        self._slots.join()
         self._step()
         self._score()
+
+    def _step_lane(self, is_light: bool) -> bool:
+        """Let sentences of both lanes join and run one step of one lane; returns whether it ran."""
+        self._drop_abandoned()
+        self._slots.join_lanes()
+        return self._step(is_light)
+
+    def _drop_abandoned(self) -> None:
+        self._slots.drop_abandoned(self._clock(), self._expire)
 
     def release_memory(self) -> None:
         """Release the memory of the caches and the working memory of the model's runs."""
@@ -118,80 +149,59 @@ class TranslationScheduler(Scheduler):
         self._model.release_memory()
 
     def _take_running(self) -> list[Call[Any]]:
-        calls: list[Call[Any]] = [
-            s.call for batch in self._batches.values() for s in batch.sentences
-        ]
-        calls += [sentence.call for sentence, _ in self._encoded]
-        self._encoded.clear()
-        for batch in self._batches.values():
-            batch.clear()
-        self._count_active()
-        return calls
+        return self._slots.clear()
 
     def _take_waiting(self) -> list[Call[Any]]:
         pairs = self._pairs.take_all(self._clock())
         return super()._take_waiting() + [pair.call for pair in pairs]
 
-    def _drop_abandoned(self) -> None:
-        now = self._clock()
-        for batch in self._batches.values():
-            unwanted = {s for s in batch.sentences if s.call.is_abandoned(now)}
-            if unwanted:
-                self._expire(sentence.call for sentence in unwanted)
-                batch.drop(unwanted)
-                self._count_active()
-        unwanted = {s for s, _ in self._encoded if s.call.is_abandoned(now)}
-        if unwanted:
-            self._expire(sentence.call for sentence in unwanted)
-            self._encoded = deque((s, e) for s, e in self._encoded if s not in unwanted)
+    def _encode(self, is_light: bool | None = None) -> bool:
+        """Encode waiting sources together once the encoded ones cannot fill the free slots.
 
-    def _count_active(self) -> None:
-        """Update the counts of what runs, after sentences have left their batches."""
-        batches = self._batches.values()
-        self.num_active = sum([batch.num_rows for batch in batches])
-        self.num_active_sentences = sum([len(batch.sentences) for batch in batches])
-
-    def _encode(self) -> None:
-        """Encode waiting sources together once the encoded ones cannot fill the free slots."""
+        Returns whether the encoder has run, for all callers or for a lane.
+        """
         if not len(self._queue):
-            return
-        wanted_rows = sum(sentence.width for sentence, _ in self._encoded)
-        if self.num_active + wanted_rows >= self.max_rows:
-            return
-        if self.num_active_sentences + len(self._encoded) >= self.max_sentences:
-            return
-        if self._encoded:
-            first, _ = self._encoded[0]
-            if not self._has_room(self._key_for(first), first):
-                return
-        share = self._share()
-        if not share:
-            return
-        batch = self._take_similar(self._queue, self._limits.max_encode_tokens, share)
-        if batch:
-            lengths = [text.num_tokens for text in batch]
-            for texts, encoded in self._run("encoder", batch, lengths, self._encoded_of):
-                self._join_encoded(texts, encoded)
+            return False
+        num_free = self._slots.can_encode(is_light)
+        share = min(num_free, len(self._queue)) if is_light else self._share()
+        if not num_free or not share:
+            return False
+        budget = self._encode_budget
+        max_tokens = budget.timely if is_light is False else budget.max_tokens
+        batch = self._take_similar(self._queue, max_tokens, share, is_light)
+        if not batch:
+            return False
+        lengths, started = [text.num_tokens for text in batch], self._clock()
+        for texts, sources in self._run("encoder", batch, lengths, self._encoded_of):
+            if texts is batch:
+                budget.measure(max(lengths) * len(lengths), self._clock() - started)
+            self._begin(texts, sources, is_light)
+        return True
 
     def _encoded_of(self, texts: Sequence[QueuedText[TranslateCall]]) -> list[EncodedSource]:
         return self._model.encode([text.call.sources[text.index] for text in texts])
 
     def _share(self) -> int:
         """Waiting sentences that this worker may take for an equal load on all workers."""
-        held = [
-            scheduler.num_active_sentences + len(scheduler._encoded) for scheduler in self._siblings
-        ]
-        own = self.num_active_sentences + len(self._encoded)
-        return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - own)
+        held = [scheduler._num_held for scheduler in self._siblings]
+        return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - self._num_held)
 
-    def _join_encoded(
-        self, texts: Sequence[QueuedText[TranslateCall]], sources: list[EncodedSource]
+    @property
+    def _num_held(self) -> int:
+        """Sentences that this worker decodes or will decode. Any thread."""
+        return self._slots.num_sentences + self._slots.num_encoded
+
+    def _begin(
+        self,
+        texts: Sequence[QueuedText[TranslateCall]],
+        sources: list[EncodedSource],
+        is_light: bool | None,
     ) -> None:
         """Begin the searches of texts that have just been encoded."""
-        now = self._clock()
+        now, encoded = self._clock(), self._slots.encoded[is_light is True]
         for text, source in zip(texts, sources, strict=True):
             text.call.timings.encoded = now
-            self._encoded.append((self._sentence(text), source))
+            encoded.append((self._sentence(text), source))
 
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
         options = text.call.options.for_source(text.num_tokens)
@@ -202,62 +212,27 @@ class TranslationScheduler(Scheduler):
             options.repetition_penalty,
         )
 
-    def _admit(self) -> None:
-        """Let encoded sentences join, in order, while slots, rows and cache memory suffice."""
-        while self._encoded and self.num_active_sentences < self.max_sentences:
-            sentence, source = self._encoded[0]
-            if self.num_active + sentence.width > self.max_rows:
-                break
-            key = self._key_for(sentence)
-            if not self._has_room(key, sentence):
-                break
-            try:
-                self._batch_for(key).join(sentence, source)
-                self.num_active += sentence.width
-                self.num_active_sentences += 1
-            except Exception:  # most likely out of memory for the caches of a new width
-                self._fail_run("admission", [sentence.call])
-            self._encoded.popleft()
-            self._admission.start([sentence.call])
-
-    def _has_room(self, key: BatchKey, sentence: Sentence) -> bool:
-        """Whether the caches have room for ``sentence`` in the batch ``key``."""
-        if self._budget.is_ample:
-            return True
-        running = {key: batch.sentences for key, batch in self._batches.items()}
-        return self._budget.has_room(running, key, sentence)
-
-    def _key_for(self, sentence: Sentence) -> BatchKey:
-        width = sentence.width
-        return self._model.step_for(width, sentence.one_token_steps), width
-
-    def _batch_for(self, key: BatchKey) -> RunningBatch:
-        if key not in self._batches:
-            step, width = key
-            max_slots = min(self.max_rows // width, self.max_sentences)
-            cache = self._model.new_cache(step, width, max_slots, self.pool)
-            self._batches[key] = RunningBatch(
-                width, max_slots, cache, self._model.start_token_id, self._model.vocab_size
-            )
-        return self._batches[key]
-
-    def _step(self) -> None:
-        """One step for every running row."""
-        num_rows = self.num_active
-        if not num_rows:
-            return
-        started, num_waiting = self._clock(), len(self._queue) + len(self._encoded)
-        is_full = self.num_active_sentences >= self.max_sentences
-        max_rows = num_rows if is_full else self.max_rows
-        num_output_tokens = 0
-        for batch in self._batches.values():
-            if batch.sentences:
+    def _step(self, is_light: bool | None = None) -> bool:
+        """One step for every running row, or for those of a lane; returns whether there are any."""
+        slots = self._slots
+        if not slots.num_sentences:
+            return False
+        started, num_waiting = self._clock(), len(self._queue) + slots.num_encoded
+        is_full = slots.num_sentences >= self.max_sentences
+        num_rows = num_output_tokens = 0
+        for key, batch in slots.batches.items():
+            if batch.sentences and (is_light is None or key[2] is is_light):
+                num_rows += batch.num_rows
                 num_output_tokens += self._step_batch(batch)
+        if not num_rows:
+            return False
+        max_rows = num_rows if is_full else self.max_rows
         seconds = self._clock() - started
         self._observer.on_step(
             self.name,
             StepReport(num_rows, max_rows, num_waiting, num_output_tokens, seconds),
         )
+        return True
 
     def _step_batch(self, batch: RunningBatch) -> int:
         """One step of one batch; returns the output tokens of the sentences that it finished."""
@@ -266,11 +241,11 @@ class TranslationScheduler(Scheduler):
             ended = batch.step()
         except Exception:
             batch.clear()
-            self._count_active()
+            self._slots.count()
             self._fail_run("step", [sentence.call for sentence in running])
             return 0
         if ended.finished or ended.without_result:
-            self._count_active()  # before calls are answered: callers may read the counts then
+            self._slots.count()  # before calls are answered: callers may read the counts then
         for sentence in ended.without_result:
             self._fail_result(sentence.call)
         self._tell_prefixes(running)
@@ -307,17 +282,25 @@ class TranslationScheduler(Scheduler):
         sentence.call.put(sentence.index, hypotheses, self._clock())
         return sum(len(h.token_ids) for h in hypotheses)
 
-    def _score(self) -> None:
-        """Score one batch of waiting pairs."""
+    def _score(self, is_light: bool | None = None) -> bool:
+        """Score one batch of waiting pairs, of all callers or of a lane; returns whether it ran."""
         if not len(self._pairs):
-            return
-        share = self._share_of(self._pairs)
-        batch = self._take_similar(self._pairs, self._limits.max_encode_tokens, share)
-        if batch:
-            self._admission.start(pair.call for pair in batch)
-            lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
-            for pairs, scores in self._run("scorer", batch, lengths, self._scores_of):
-                self._put_scores(pairs, scores)
+            return False
+        budget = self._score_budget
+        max_tokens = budget.timely if is_light is False else budget.max_tokens
+        share = len(self._pairs) if is_light else self._share_of(self._pairs)
+        batch = self._take_similar(self._pairs, max_tokens, share, is_light)
+        if not batch:
+            return False
+        self._admission.start(pair.call for pair in batch)
+        lengths = [len(pair.call.pairs[pair.index][1]) for pair in batch]
+        started = self._clock()
+        for pairs, scores in self._run("scorer", batch, lengths, self._scores_of):
+            if pairs is batch:
+                num_padded_tokens = max(pair.num_tokens for pair in batch) * len(batch)
+                self._score_budget.measure(num_padded_tokens, self._clock() - started)
+            self._put_scores(pairs, scores)
+        return True
 
     def _scores_of(self, pairs: Sequence[QueuedText[ScoreCall]]) -> list[TargetScore]:
         return self._model.score([pair.call.pairs[pair.index] for pair in pairs])
