@@ -160,52 +160,50 @@ def test_scores_of_a_vocabulary_include_the_bias(tmp_path, parameters, rows, has
     np.testing.assert_allclose(found, exact, atol=2)
 
 
-@pytest.mark.parametrize("has_fixed_scale", [False, True])
-def test_listed_scores_are_products_of_activations_of_seven_bits(
-    tmp_path, parameters, rows, has_fixed_scale
-):
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    if has_fixed_scale:
-        parameters["layer.input_scale"] = np.array(1.5 / 127, np.float32)  # cuts many values off
-        largest = np.float32(1.5)
-    listed = np.array([4, 0, 40])
-    found = scores_of(
+LISTED = np.array([4, 0, 40])
+
+
+def listed_scores(tmp_path, parameters, rows):
+    return scores_of(
         tmp_path,
         parameters,
         rows,
-        lambda g, x: g.listed_products(x, "layer.weight", g.constant(listed)),
+        lambda g, x: g.listed_products(x, "layer.weight", g.constant(LISTED)),
     )
-    activations = np.rint(np.clip(rows, -largest, largest) / (largest / MAX_SIGNED))
+
+
+def test_listed_scores_are_those_of_the_whole_vocabulary(tmp_path, parameters, rows):
+    of_all = scores_of(
+        tmp_path, parameters, rows, lambda g, x: g.vocabulary_products(x, "layer.weight")
+    )
+    np.testing.assert_array_equal(listed_scores(tmp_path, parameters, rows), of_all[:, LISTED])
+
+
+def test_listed_scores_with_a_fixed_scale_are_products_of_activations_of_seven_bits(
+    tmp_path, parameters, rows
+):
+    limit = np.float32(1.5)  # cuts many values off
+    parameters["layer.input_scale"] = limit / np.float32(127)
+    found = listed_scores(tmp_path, parameters, rows)
+    step = limit / MAX_SIGNED
+    activations = np.rint(np.clip(rows, -limit, limit) / step)
     values, scales = quantize_columns(parameters["layer.weight"])
-    expected = activations @ values[listed].T * scales[listed] * (largest / MAX_SIGNED)
-    steps = np.abs(values[listed]).max() * scales[listed] * largest / MAX_SIGNED
-    assert (np.abs(found - expected) <= steps + 1e-4).all()  # one value on an edge of rounding
+    expected = activations @ values[LISTED].T * scales[LISTED] * step
+    # One activation may be on the edge between two levels.
+    assert (np.abs(found - expected) <= 127 * scales[LISTED] * step + 1e-4).all()
 
 
-def test_no_sum_of_two_products_with_listed_rows_exceeds_sixteen_bits():
-    unsigned, signed = np.iinfo(np.uint8).max, MAX_SIGNED
-    assert unsigned * 2 * signed <= np.iinfo(np.int16).max
-
-
-@pytest.mark.parametrize("has_fixed_scale", [False, True])
-def test_activations_beside_listed_rows_are_at_most_the_limit(
-    tmp_path, parameters, rows, has_fixed_scale
-):
-    if has_fixed_scale:
-        parameters["layer.input_scale"] = np.array(1.5 / 127, np.float32)
-    listed = np.array([4, 0, 40])
-    scores_of(
-        tmp_path,
-        parameters,
-        rows,
-        lambda g, x: g.listed_products(x, "layer.weight", g.constant(listed)),
-    )
+def test_no_two_products_with_listed_rows_exceed_sixteen_bits(tmp_path, parameters, rows):
+    parameters["layer.input_scale"] = np.array(1.5 / 127, np.float32)
+    listed_scores(tmp_path, parameters, rows)
     model = onnx.load(tmp_path / "scores.onnx")
     (quantized,) = (n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear")
     model.graph.output.append(onnx.ValueInfoProto(name=quantized))
     onnx.save(model, tmp_path / "with_activations.onnx")
     activations = run(open_onnx(tmp_path / "with_activations.onnx"), x=100 * rows)[quantized]
-    assert np.abs(activations.astype(int)).max() == MAX_SIGNED
+    largest = np.abs(activations.astype(int)).max()
+    assert largest == MAX_SIGNED
+    assert np.iinfo(np.uint8).max * 2 * largest <= np.iinfo(np.int16).max
 
 
 def scores_of(tmp_path, parameters, rows, products):

@@ -160,17 +160,12 @@ class Int8Layers(Layers):
         ``bias`` names a parameter (vocab) to add.
         """
         values, scales = self._weight(table)
-        # ONNX Runtime transposes constants at load time, so the file needs only one table.
-        columns = self.op("Transpose", values)
         fixed = _fixed_input_scale(table)
         if fixed in self.parameters:
-            added = self.fp32_parameter(bias) if bias else ""
+            # ONNX Runtime transposes constants at load time, so the file needs only one table.
+            columns, added = self.op("Transpose", values), self.fp32_parameter(bias) if bias else ""
             return self._fixed_product(x, fixed, columns, scales, added)
-        rows = self._quantize_rows(x)
-        # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
-        # few rows, a separate multiplication is faster.
-        scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
-        products = self.op("Mul", scaled_columns, rows.scales)
+        products = self._table_products(x, values, scales)
         return self.op("Add", products, self.fp32_parameter(bias)) if bias else products
 
     def listed_products(self, x: str, table: str, listed: str) -> str:
@@ -178,19 +173,31 @@ class Int8Layers(Layers):
 
         ``listed`` holds the numbers of these rows.
         """
+        values, scales = self._weight(table)
+        chosen_scales = self.op("Gather", scales, listed)
+        fixed = _fixed_input_scale(table)
+        if fixed not in self.parameters:
+            return self._table_products(x, self.op("Gather", values, listed), chosen_scales)
         # The kernel reorders its right factor in each run, and takes only unsigned left factors.
         # So the table, which is larger, is on the left, and becomes unsigned at load time. Two of
         # its bytes may be 255, which leaves fewer levels for activations.
-        values, scales = self._weight(table)
         flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
         unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
-        signed, row_scales = self._quantize_signed(x, _fixed_input_scale(table))
+        signed, scale = self._quantize_signed(x, fixed)
         sums = self.op(
             *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
-            *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),
+            *(scale, self.constant(np.array(ZERO_POINT, np.uint8))),
             domain=MICROSOFT,
         )  # (listed, rows)
-        return self.op("Mul", self.op("Transpose", sums), self.op("Gather", scales, listed))
+        return self.op("Mul", self.op("Transpose", sums), chosen_scales)
+
+    def _table_products(self, x: str, values: str, scales: str) -> str:
+        """``x`` (rows, inputs) times quantized rows of a table: fp32 (rows, rows of the table)."""
+        rows = self._quantize_rows(x)
+        # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
+        # few rows, a separate multiplication is faster.
+        sums = self._sums(rows, self.op("Transpose", values), self.scalar(1))
+        return self.op("Mul", self.op("Mul", sums, scales), rows.scales)
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
@@ -259,7 +266,8 @@ class Int8Layers(Layers):
 
     def _quantize(self, x: str) -> _Rows:
         # A row of zeros has scale 0, so its products are 0 for any bytes.
-        scales, flat = self._row_scales(x)
+        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
+        flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:
             # All quantized values of a graph have the same number of rows.
             zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
@@ -268,24 +276,16 @@ class Int8Layers(Layers):
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
 
     def _quantize_signed(self, x: str, fixed: str) -> tuple[str, str]:
-        """``x`` as int8 of at most `MAX_SIGNED`, and its scales: a scalar or (rows).
+        """``x`` as int8 of at most `MAX_SIGNED`, and its scale.
 
-        ``fixed`` names the parameter with a fixed scale, which need not exist.
+        ``fixed`` names the parameter with the scale for 127 levels.
         """
-        if fixed in self.parameters:
-            limit = self.parameters[fixed] * np.float32(127)
-            bounds = [self.constant(np.array(each, np.float32)) for each in (-limit, limit)]
-            x, scales = self.op("Clip", x, *bounds), self.parameter(fixed)
-        else:
-            _, scales = self._row_scales(x)
-        scales = self.op("Mul", scales, self.scalar(127 / MAX_SIGNED))
+        limit = self.parameters[fixed] * np.float32(127)
+        bounds = [self.constant(np.array(each, np.float32)) for each in (-limit, limit)]
+        scale = self.op("Mul", self.parameter(fixed), self.scalar(127 / MAX_SIGNED))
         int8 = element_type(np.int8)
-        return self.op("QuantizeLinear", x, scales, axis=0, output_dtype=int8), scales
-
-    def _row_scales(self, x: str) -> tuple[str, str]:
-        """The scale of each row of ``x``, which may be negative: (rows, 1), and (rows)."""
-        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
-        return scales, self.op("Squeeze", scales, self.integers(1))
+        clipped = self.op("Clip", x, *bounds)
+        return self.op("QuantizeLinear", clipped, scale, output_dtype=int8), scale
 
     def _rectify(self, x: str) -> _Rows:
         """Quantize the rows of ``x`` with negative values replaced by 0."""
