@@ -1,6 +1,6 @@
 """int8 graphs: weights are quantized per column, activations at run time.
 
-Each row of activations has its own scale, or all rows of a layer have a fixed one, and the integer
+Each row of activations has its own scale, or all rows of a layer have a fixed one. The integer
 products are exact. So a row's result does not depend on its neighbours in the batch.
 docs/decisions/0002-per-row-int8.md and 0036-fixed-input-scales.md give the reasons.
 """
@@ -28,6 +28,10 @@ ZERO_POINT = 128
 MAX_PAIR = 128
 """Limit of the summed sizes of two neighbouring bytes in a column of a weight. Processors without
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
+MAX_SIGNED_PAIR = 127
+"""The same limit in a row of signed activations, for products with a table whose bytes are unsigned
+because 128 was added. The products of a pair then add up to at most 128 times the sum of the two
+activations, plus 128 times the larger one: 256 * 127."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
 BLOCK_ROWS = 1024
@@ -159,7 +163,7 @@ class Int8Layers(Layers):
         values, scales = self._weight(table)
         # ONNX Runtime transposes constants at load time, so the file needs only one table.
         columns = self.op("Transpose", values)
-        fixed = _fixed_input_scale(table)
+        fixed = table.removesuffix(".weight") + INPUT_SCALE
         if fixed in self.parameters:
             added = self.fp32_parameter(bias) if bias else ""
             return self._fixed_product(x, fixed, columns, scales, added)
@@ -180,10 +184,7 @@ class Int8Layers(Layers):
         values, scales = self._weight(table)
         flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
         unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
-        fixed = _fixed_input_scale(table)
-        row_scales = (
-            self.parameter(fixed) if fixed in self.parameters else self._row_scales(x)[1]
-        )  # scalar, or (rows)
+        row_scales = self._pair_scales(x, self._num_inputs(table))
         signed = self.op(
             "QuantizeLinear", x, row_scales, axis=0, output_dtype=element_type(np.int8)
         )
@@ -193,6 +194,21 @@ class Int8Layers(Layers):
             domain=MICROSOFT,
         )  # (listed, rows)
         return self.op("Mul", self.op("Transpose", sums), self.op("Gather", scales, listed))
+
+    def _pair_scales(self, x: str, width: int) -> str:
+        """A scale of each row of ``x`` (rows, width) that bounds pairs by `MAX_SIGNED_PAIR`."""
+        if width % 2:
+            x = self.op("Pad", x, self.integers(0, 0, 0, 1))
+        pairs = self.op("Reshape", x, self.integers(-1, (width + 1) // 2, 2))
+        sums = self.op("ReduceL1", pairs, self.integers(-1), keepdims=0)
+        largest = self.op("ReduceMax", sums, self.integers(-1), keepdims=0)
+        # Rounding may add half a step to each byte of a pair.
+        return self.op("Mul", largest, self.scalar(1 / (MAX_SIGNED_PAIR - 1)))
+
+    def _num_inputs(self, table: str) -> int:
+        """The number of values in a row of a table."""
+        values = self._stored[table][0] if table in self._stored else self.parameters[table]
+        return int(values.shape[1])
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
@@ -261,18 +277,14 @@ class Int8Layers(Layers):
 
     def _quantize(self, x: str) -> _Rows:
         # A row of zeros has scale 0, so its products are 0 for any bytes.
-        scales, flat = self._row_scales(x)
+        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
+        flat = self.op("Squeeze", scales, self.integers(1))
         if not self._zero_points:
             # All quantized values of a graph have the same number of rows.
             zero_point = self.constant(np.array(ZERO_POINT, np.uint8))
             self._zero_points = self.op("Expand", zero_point, self.op("Shape", flat))  # (rows)
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
-
-    def _row_scales(self, x: str) -> tuple[str, str]:
-        """The scale of each row of ``x``, which may be negative: (rows, 1), and (rows)."""
-        scales = self.op("Mul", self._largest(self.op("Abs", x)), self.scalar(1 / 127))
-        return scales, self.op("Squeeze", scales, self.integers(1))
 
     def _rectify(self, x: str) -> _Rows:
         """Quantize the rows of ``x`` with negative values replaced by 0."""
@@ -284,8 +296,3 @@ class Int8Layers(Layers):
     def _largest(self, x: str) -> str:
         """The largest value of each row of ``x``: (rows, 1)."""
         return self.op("ReduceMax", x, self.integers(-1))
-
-
-def _fixed_input_scale(table: str) -> str:
-    """The name of the fixed scale of what is multiplied with a table of embeddings."""
-    return table.removesuffix(".weight") + INPUT_SCALE
