@@ -1,6 +1,6 @@
 """int8 graphs: weights are quantized per column, activations at run time.
 
-Each row of activations has its own scale, or all rows of a layer have a fixed one, and the integer
+Each row of activations has its own scale, or all rows of a layer have a fixed one. The integer
 products are exact. So a row's result does not depend on its neighbours in the batch.
 docs/decisions/0002-per-row-int8.md and 0036-fixed-input-scales.md give the reasons.
 """
@@ -28,9 +28,10 @@ ZERO_POINT = 128
 MAX_PAIR = 128
 """Limit of the summed sizes of two neighbouring bytes in a column of a weight. Processors without
 VNNI add the products of such a pair in 16 bits: 255 * 128 fits, 255 * (127 + 127) does not."""
-MAX_SIGNED = 63
-"""Limit of activations in products whose left factor is a table, any two of whose bytes may be 255:
-255 * (63 + 63) fits 16 bits as well."""
+MAX_SIGNED_PAIR = 127
+"""The same limit in a row of signed activations, for products with a table whose bytes are unsigned
+because 128 was added. The products of a pair then add up to at most 128 times the sum of the two
+activations, plus 128 times the larger one: 256 * 127."""
 SMALLEST_SCALE = 1e-12
 """Lower bound of a scale, which avoids division by zero for a column of zeros."""
 BLOCK_ROWS = 1024
@@ -160,12 +161,17 @@ class Int8Layers(Layers):
         ``bias`` names a parameter (vocab) to add.
         """
         values, scales = self._weight(table)
-        fixed = _fixed_input_scale(table)
+        # ONNX Runtime transposes constants at load time, so the file needs only one table.
+        columns = self.op("Transpose", values)
+        fixed = table.removesuffix(".weight") + INPUT_SCALE
         if fixed in self.parameters:
-            # ONNX Runtime transposes constants at load time, so the file needs only one table.
-            columns, added = self.op("Transpose", values), self.fp32_parameter(bias) if bias else ""
+            added = self.fp32_parameter(bias) if bias else ""
             return self._fixed_product(x, fixed, columns, scales, added)
-        products = self._table_products(x, values, scales)
+        rows = self._quantize_rows(x)
+        # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
+        # few rows, a separate multiplication is faster.
+        scaled_columns = self.op("Mul", self._sums(rows, columns, self.scalar(1)), scales)
+        products = self.op("Mul", scaled_columns, rows.scales)
         return self.op("Add", products, self.fp32_parameter(bias)) if bias else products
 
     def listed_products(self, x: str, table: str, listed: str) -> str:
@@ -173,31 +179,36 @@ class Int8Layers(Layers):
 
         ``listed`` holds the numbers of these rows.
         """
-        values, scales = self._weight(table)
-        chosen_scales = self.op("Gather", scales, listed)
-        fixed = _fixed_input_scale(table)
-        if fixed not in self.parameters:
-            return self._table_products(x, self.op("Gather", values, listed), chosen_scales)
         # The kernel reorders its right factor in each run, and takes only unsigned left factors.
-        # So the table, which is larger, is on the left, and becomes unsigned at load time. Two of
-        # its bytes may be 255, which leaves fewer levels for activations.
+        # So the table, which is larger, is on the left. It becomes unsigned at load time.
+        values, scales = self._weight(table)
         flipped = self.op("BitwiseXor", values, self.constant(np.array(-ZERO_POINT, np.int8)))
         unsigned = self.op("Gather", self.cast(flipped, np.uint8), listed)
-        signed, scale = self._quantize_signed(x, fixed)
+        row_scales = self._pair_scales(x, self._num_inputs(table))
+        signed = self.op(
+            "QuantizeLinear", x, row_scales, axis=0, output_dtype=element_type(np.int8)
+        )
         sums = self.op(
             *("MatMulIntegerToFloat", unsigned, self.op("Transpose", signed), self.scalar(1)),
-            *(scale, self.constant(np.array(ZERO_POINT, np.uint8))),
+            *(row_scales, self.constant(np.array(ZERO_POINT, np.uint8))),
             domain=MICROSOFT,
         )  # (listed, rows)
-        return self.op("Mul", self.op("Transpose", sums), chosen_scales)
+        return self.op("Mul", self.op("Transpose", sums), self.op("Gather", scales, listed))
 
-    def _table_products(self, x: str, values: str, scales: str) -> str:
-        """``x`` (rows, inputs) times quantized rows of a table: fp32 (rows, rows of the table)."""
-        rows = self._quantize_rows(x)
-        # The kernel copies the columns' scales one by one in every run. For a whole vocabulary and
-        # few rows, a separate multiplication is faster.
-        sums = self._sums(rows, self.op("Transpose", values), self.scalar(1))
-        return self.op("Mul", self.op("Mul", sums, scales), rows.scales)
+    def _pair_scales(self, x: str, width: int) -> str:
+        """A scale of each row of ``x`` (rows, width) that bounds pairs by `MAX_SIGNED_PAIR`."""
+        if width % 2:
+            x = self.op("Pad", x, self.integers(0, 0, 0, 1))
+        pairs = self.op("Reshape", x, self.integers(-1, (width + 1) // 2, 2))
+        sums = self.op("ReduceL1", pairs, self.integers(-1), keepdims=0)
+        largest = self.op("ReduceMax", sums, self.integers(-1), keepdims=0)
+        # Rounding may add half a step to each byte of a pair.
+        return self.op("Mul", largest, self.scalar(1 / (MAX_SIGNED_PAIR - 1)))
+
+    def _num_inputs(self, table: str) -> int:
+        """The number of values in a row of a table."""
+        values = self._stored[table][0] if table in self._stored else self.parameters[table]
+        return int(values.shape[1])
 
     def _product(self, x: str, values: str, scales: str) -> str:
         """``x`` (rows, inputs) times a quantized weight (inputs, outputs) with ``scales``."""
@@ -275,18 +286,6 @@ class Int8Layers(Layers):
         values = self.op("QuantizeLinear", x, flat, self._zero_points, axis=0)
         return _Rows(values, self.constant(np.array(ZERO_POINT, np.uint8)), scales)
 
-    def _quantize_signed(self, x: str, fixed: str) -> tuple[str, str]:
-        """``x`` as int8 of at most `MAX_SIGNED`, and its scale.
-
-        ``fixed`` names the parameter with the scale for 127 levels.
-        """
-        limit = self.parameters[fixed] * np.float32(127)
-        bounds = [self.constant(np.array(each, np.float32)) for each in (-limit, limit)]
-        scale = self.op("Mul", self.parameter(fixed), self.scalar(127 / MAX_SIGNED))
-        int8 = element_type(np.int8)
-        clipped = self.op("Clip", x, *bounds)
-        return self.op("QuantizeLinear", clipped, scale, output_dtype=int8), scale
-
     def _rectify(self, x: str) -> _Rows:
         """Quantize the rows of ``x`` with negative values replaced by 0."""
         largest = self.op("Max", self._largest(x), self.scalar(0))
@@ -297,8 +296,3 @@ class Int8Layers(Layers):
     def _largest(self, x: str) -> str:
         """The largest value of each row of ``x``: (rows, 1)."""
         return self.op("ReduceMax", x, self.integers(-1))
-
-
-def _fixed_input_scale(table: str) -> str:
-    """The name of the fixed scale of what is multiplied with a table of embeddings."""
-    return table.removesuffix(".weight") + INPUT_SCALE
