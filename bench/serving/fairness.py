@@ -108,7 +108,7 @@ async def measure(
         async with AsyncExitStack() as stack:
             channels = [await stack.enter_async_context(connect(server)) for _ in range(NUM_FLOODS)]
             floods = [
-                asyncio.create_task(flood(channel, flood_calls[i:] + flood_calls[:i]))
+                asyncio.create_task(flood(channel, [*flood_calls[i:], *flood_calls[:i]]))
                 for i, channel in enumerate(channels)
             ]
             await asyncio.sleep(1.0)
