@@ -16,6 +16,7 @@ from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.quotas import CallerQuotas
 from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
@@ -76,7 +77,10 @@ class Server:
         num_translation = sum(d.kind is ModelKind.TRANSLATION for d in descriptions)
         self._loader = ModelLoader(settings, num_translation, self._metrics)
         self._admission = CallAdmission(
-            settings.max_concurrent_calls, settings.max_request_seconds, self._metrics.on_refused
+            settings.max_concurrent_calls,
+            settings.max_request_seconds,
+            self._metrics.on_refused,
+            CallerQuotas(settings.caller_quota),
         )
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
@@ -250,7 +254,12 @@ class Server:
 
     def _new_security(self) -> Security:
         try:
-            security = Security(self._settings, own_method_names(), self._metrics.on_authentication)
+            security = Security(
+                self._settings,
+                own_method_names(),
+                self._metrics.on_authentication,
+                self._metrics.add_callers,
+            )
         except FileFault as error:
             raise StartError(str(error)) from error
         if certificate := security.certificate:

@@ -1,6 +1,22 @@
-"""The caller of a call: its name, and the methods and models that it may use."""
+"""The caller of a call: its name, the methods and models that it may use, and its limits."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+KEY = "key:"
+"""Beginning of the names of callers with API keys."""
+
+
+class Quota(NamedTuple):
+    """Limits of one caller: 0 for no limit, None for the limit in the settings."""
+
+    max_concurrent_calls: int | None = None
+    max_texts_per_minute: int | None = None
+    max_tokens_per_minute: int | None = None
+    """Tokens of texts, not those of answers."""
+
+
+NO_LIMITS = Quota(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +30,11 @@ class Caller:
     """Names of methods that it may call, such as ``Translate``; None for all."""
     models: frozenset[str] | None = None
     """Models that it may use, ``name`` or ``name/version``; None for all."""
+    quota: Quota = Quota()
+    weight: float = 1.0
+    """Its share of a busy server, relative to the shares of other callers."""
+    is_bulk: bool = False
+    """Whether nobody waits for its answers, so that other callers have priority."""
 
     def may_call(self, method: str) -> bool:
         """Whether it may call a method of the package attendant."""

@@ -6,6 +6,7 @@ AttendantError
 ├── ModelWithoutHead      the model lacks the head that a call needs
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
+├── QuotaExceeded         a limit of the caller is used up; says when to retry
 ├── DeadlineExceeded      the deadline of the call has passed
 └── ModelFailed           the model raised, or returned NaN or infinity
 
@@ -71,6 +72,17 @@ class QueueFull(AttendantError):
     """Too many texts are waiting; try again after ``retry_after_seconds``."""
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceeded(AttendantError):
+    """The caller has used up one of its limits.
+
+    Try again after ``retry_after_seconds``; None if the call can never be taken.
+    """
+
+    def __init__(self, message: str, retry_after_seconds: float | None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 

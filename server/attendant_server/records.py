@@ -83,6 +83,11 @@ class CallRecord:
     num_truncated_texts: int = 0
     num_invalid_texts: int = 0
     """Number of texts with a fault."""
+    num_counted_texts: int = 0
+    """Texts that count for the caller's quota."""
+    num_counted_tokens: int = 0
+    exceeded_quota: str = ""
+    """The field of `Quota` that refused the call."""
     num_input_tokens: int = 0
     num_output_tokens: int = 0
     longest_output: int = 0

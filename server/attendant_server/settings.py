@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attendant_server import __version__
+from attendant_server.callers import Quota
 from attendant_server.service_links import is_service_link
 from attendant_server.setting_rules import contradictions
 
@@ -120,7 +121,7 @@ class Settings:
         30.0, "Tolerance for the times in a token", min=0, max=600
     )
     jwt_permissions_claim: str = _setting(
-        "attendant", "Claim with the `methods` and `models` that a caller may use"
+        "attendant", "Claim with the permissions and limits of a caller"
     )
     health: str = _setting("on", "Health checks on the port of gRPC", choices="on off")
     health_port: int = _setting(
@@ -175,6 +176,15 @@ class Settings:
     max_concurrent_calls: int = _setting(
         512, "Concurrent calls; further calls are refused at once", min=1, max=1_000_000
     )
+    caller_max_concurrent_calls: int = _setting(
+        0, "Concurrent calls of a caller without a limit of its own; 0 for no limit", min=0
+    )
+    caller_max_texts_per_minute: int = _setting(
+        0, "Texts, or pairs, per minute of a caller without a limit of its own", min=0
+    )
+    caller_max_tokens_per_minute: int = _setting(
+        0, "Tokens of texts per minute of a caller without a limit of its own", min=0
+    )
     max_request_seconds: float = _setting(
         60.0, "Time limit of a call, even if its deadline is later", min=0.001, max=86400
     )
@@ -212,6 +222,11 @@ class Settings:
         problems += contradictions(self)
         if problems:
             raise SettingsError(problems)
+
+    @property
+    def caller_quota(self) -> Quota:
+        """The limits of callers without their own."""
+        return Quota(*(getattr(self, f"caller_{field}") for field in Quota._fields))
 
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

@@ -161,7 +161,7 @@ ENTRY = '[[keys]]\nname = "a"\nsha256 = "' + "0" * 64 + '"\n'
         ("[[keys]]", "name must have"),
         ('[[keys]]\nname = "a b"', "name must have"),
         ('[[keys]]\nname = "a"', "sha256 must have"),
-        (ENTRY + "secret = 1", "the fields are expires, methods, models, name, sha256"),
+        (ENTRY + "secret = 1", "the fields are class, expires, max_concurrent_calls, max_texts_"),
         (ENTRY + 'methods = "Embed"', "methods must be a list"),
         (ENTRY + "models = [1]", "models must be a list"),
         (ENTRY + 'methods = ["Embedd"]', "methods must be among Embed, Translate"),

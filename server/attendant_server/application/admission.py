@@ -1,10 +1,11 @@
-"""Admission of calls: limits of concurrent calls and of a call's time."""
+"""Admission of calls: limits of concurrent calls, of each caller and of a call's time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from attendant_server.application.quotas import CallerQuotas
 from attendant_server.errors import DeadlineExceeded, QueueFull, Unavailable
 
 RETRY_AFTER_SECONDS = 0.1
@@ -14,15 +15,20 @@ Answer = TypeVar("Answer")
 
 
 class CallAdmission:
-    """Limits the concurrent calls over all front doors, and the time of each call."""
+    """Limits the concurrent calls over all front doors, the callers, and the time of each call."""
 
     def __init__(
         self,
         max_concurrent_calls: int,
         max_request_seconds: float,
         on_refused: Callable[[str], None],
+        quotas: CallerQuotas | None = None,
     ) -> None:
-        """``on_refused`` receives the reason of a refusal: ``concurrency`` or ``unavailable``."""
+        """``on_refused`` receives the reason of a refusal: ``concurrency`` or ``unavailable``.
+
+        Without ``quotas``, callers have those of their credentials only.
+        """
+        self._quotas = quotas or CallerQuotas()
         self._max_concurrent_calls = max_concurrent_calls
         self._max_request_seconds = max_request_seconds
         self._on_refused = on_refused
@@ -57,15 +63,16 @@ class CallAdmission:
     ) -> Answer:
         """Await a call and return its answer.
 
-        Raises QueueFull or Unavailable before the call begins, and DeadlineExceeded when the call
-        exceeds its time limit.
+        Raises QueueFull, QuotaExceeded or Unavailable before the call begins, and DeadlineExceeded
+        when the call exceeds its time limit.
         """
         await self._admit()
         self._num_calls += 1
         limit = asyncio.timeout(self._max_request_seconds)
         try:
-            async with limit:
-                return await call(*arguments, **options)
+            with self._quotas.call():
+                async with limit:
+                    return await call(*arguments, **options)
         except TimeoutError as error:
             if not limit.expired():
                 raise  # raised by the call itself

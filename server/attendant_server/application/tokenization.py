@@ -10,6 +10,7 @@ from typing import TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.quotas import current_usage
 from attendant_server.application.validation import known_value
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
@@ -119,12 +120,16 @@ def tokenization_options(
 async def tokenize(
     jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str | TextPair]
 ) -> list[TokenizedOrError]:
-    """The tokens, or the fault, of each text; raises InvalidRequest for too many tokens in total.
+    """The tokens, or the fault, of each text, counted for the quotas of the caller.
+
+    Raises InvalidRequest for too many tokens in total, or QuotaExceeded. A pair of texts that are
+    tokenized one after the other counts as one text.
 
     ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number.
     """
-    record = records.current()
+    record, usage = records.current(), current_usage()
     if record.tokenization_started is None:
+        usage.take_texts(len(texts))
         record.tokenization_started = time.monotonic()
     is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
     results: list[TokenizedOrError] = []
@@ -132,6 +137,7 @@ async def tokenize(
         run = partial(_tokenize_all, options, field, job, len(results))
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
+    usage.take_tokens(num_tokens(results))
     _add_to_record(record, results)
     return results
 

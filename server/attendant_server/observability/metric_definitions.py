@@ -69,6 +69,7 @@ class MetricDefinitions:
         self.registry = Registry()
         ProcessCollector(registry=self.registry)
         self._calls()
+        self._callers()
         self._texts()
         self._steps()
         self.encode_batches = self._batches("encode", "Runs of an encoder or embedding model")
@@ -116,6 +117,24 @@ class MetricDefinitions:
         )
         self.authentications = self._new(
             Counter, "attendant_authentication_total", "Authentications of calls", ("result",)
+        )
+
+    def _callers(self) -> None:
+        of_caller = ("caller",)
+        self.caller_calls = self._new(
+            Counter, "attendant_caller_calls_total", "Ended calls", (*of_caller, "result")
+        )
+        self.caller_texts = self._new(
+            Counter, "attendant_caller_texts_total", "Texts counted for quotas", of_caller
+        )
+        self.caller_tokens = self._new(
+            Counter, "attendant_caller_tokens_total", "Tokens counted for quotas", of_caller
+        )
+        self.caller_refused_calls = self._new(
+            Counter,
+            "attendant_caller_refused_calls_total",
+            "Calls refused by a quota",
+            (*of_caller, "quota"),
         )
 
     def _texts(self) -> None:

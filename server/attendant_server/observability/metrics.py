@@ -6,13 +6,14 @@ Every series exists from the start, so that rates are correct from the first eve
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from attendant_server.callers import ANONYMOUS, KEY, Quota
 from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metric_definitions import MetricDefinitions
 from attendant_server.records import CallRecord, Method
 from attendant_server.security.authentication import RESULTS
 
-REFUSALS = ("queue_full", "unavailable", "concurrency")
+REFUSALS = ("queue_full", "unavailable", "concurrency", "quota")
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
     "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),
@@ -20,6 +21,10 @@ METHODS = {
 }
 TRANSLATING = ("Translate", "StreamTranslate")
 WITHOUT_ENGINE = ("Tokenize",)
+OTHER = "other"
+"""The callers with tokens or certificates together: their names have no bound."""
+CALL_RESULTS = ("ok", "refused", "failed")
+REFUSING_CODES = ("RESOURCE_EXHAUSTED", "UNAVAILABLE")
 
 
 class Metrics:
@@ -33,6 +38,7 @@ class Metrics:
             self._definitions.refused_calls.labels(reason)
         for result in RESULTS:
             self._definitions.authentications.labels(result)
+        self.add_callers((ANONYMOUS.name, OTHER))
 
     def describe_server(self, **facts: str) -> None:
         """Set the labels of the metric ``attendant_build``."""
@@ -62,6 +68,17 @@ class Metrics:
                 metric.labels(*labels, method)
             for code in codes:
                 self._definitions.calls.labels(*labels, method, code)
+
+    def add_callers(self, names: Iterable[str]) -> None:
+        """Start the series of callers at zero. Any thread."""
+        metrics = self._definitions
+        for name in names:
+            metrics.caller_texts.labels(name)
+            metrics.caller_tokens.labels(name)
+            for result in CALL_RESULTS:
+                metrics.caller_calls.labels(name, result)
+            for quota in Quota._fields:
+                metrics.caller_refused_calls.labels(name, quota)
 
     def watch(self, gauges: Mapping[str, Callable[[], float]]) -> None:
         """Add gauges of the server by name; their functions are called at every scrape."""
@@ -105,6 +122,8 @@ class Metrics:
         exemplar = {"trace_id": record.trace_id} if record.trace_id else None
         metrics.rpcs_handled.labels(*record.method, record.code).inc()
         metrics.rpc_seconds.labels(*record.method).observe(seconds, exemplar)
+        if record.method.is_own:
+            self._count_for_caller(record)
         if not record.model:
             return
         model = self._labels[record.model]
@@ -155,6 +174,18 @@ class Metrics:
     def on_dropped(self, model: str, reason: str, num_texts: int) -> None:
         """Texts were left without an answer."""
         self._definitions.dropped_texts.labels(*self._labels[model], reason).inc(num_texts)
+
+    def _count_for_caller(self, record: CallRecord) -> None:
+        metrics, name = self._definitions, record.caller.name
+        caller = name if name == ANONYMOUS.name or name.startswith(KEY) else OTHER
+        is_refused = record.code in REFUSING_CODES
+        result = "ok" if record.code == "OK" else "refused" if is_refused else "failed"
+        metrics.caller_calls.labels(caller, result).inc()
+        metrics.caller_texts.labels(caller).inc(record.num_counted_texts)
+        metrics.caller_tokens.labels(caller).inc(record.num_counted_tokens)
+        if record.exceeded_quota:
+            metrics.refused_calls.labels("quota").inc()
+            metrics.caller_refused_calls.labels(caller, record.exceeded_quota).inc()
 
     def _time(
         self, record: CallRecord, call: tuple[str, str, str], exemplar: dict[str, str] | None

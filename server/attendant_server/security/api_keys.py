@@ -9,14 +9,15 @@ import hmac
 import re
 import secrets
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attendant_server.callers import Caller
+from attendant_server.callers import KEY, Caller, Quota
 from attendant_server.errors import Unauthenticated
+from attendant_server.security.caller_options import FIELDS, caller_options
 from attendant_server.security.watching import (
     FileFault,
     WatchedFiles,
@@ -28,7 +29,7 @@ PREFIX = "attendant_"
 """Scanners for leaked secrets can find keys by it."""
 _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_FIELDS = {"name", "sha256", "methods", "models", "expires"}
+_FIELDS = {"name", "sha256", "methods", "models", "expires", *FIELDS}
 _NUM_INDEX_BYTES = 8
 
 
@@ -60,9 +61,22 @@ class ApiKeys:
         return key.caller
 
 
-def watched_api_keys(path: Path, methods: Collection[str]) -> WatchedFiles[ApiKeys]:
-    """The keys in a TOML file; raises FileFault. ``methods`` are all names of methods."""
-    return WatchedFiles([path], lambda: _read(path, methods))
+def watched_api_keys(
+    path: Path,
+    methods: Collection[str],
+    on_callers: Callable[[Iterable[str]], None] = lambda _: None,
+) -> WatchedFiles[ApiKeys]:
+    """The keys in a TOML file; raises FileFault. ``methods`` are all names of methods.
+
+    ``on_callers`` receives the names of callers at every reading, on any thread.
+    """
+
+    def read() -> ApiKeys:
+        keys = _read(path, methods)
+        on_callers({key.caller.name for key in keys})
+        return ApiKeys(keys)
+
+    return WatchedFiles([path], read)
 
 
 def new_api_key(name: str) -> tuple[str, str]:
@@ -74,7 +88,7 @@ def new_api_key(name: str) -> tuple[str, str]:
     return key, f'[[keys]]\nname = "{name}"\nsha256 = "{digest}"\n'
 
 
-def _read(path: Path, methods: Collection[str]) -> ApiKeys:
+def _read(path: Path, methods: Collection[str]) -> list[ApiKey]:
     content = read_file(path)
     try:
         document = tomllib.loads(content.decode())
@@ -87,12 +101,20 @@ def _read(path: Path, methods: Collection[str]) -> ApiKeys:
     if document.keys() - {"keys"} or not isinstance(entries, list):
         raise FileFault(f"{path}: must have tables [[keys]] only")
     keys: dict[bytes, ApiKey] = {}
+    callers: dict[str, Caller] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}: [[keys]] number {number}"
         key = _entry(where, entry, methods)
         if keys.setdefault(key.sha256, key) is not key:
             raise FileFault(f"{where}: sha256 is in the file twice")
-    return ApiKeys(keys.values())
+        if _options(callers.setdefault(key.caller.name, key.caller)) != _options(key.caller):
+            options = ", ".join(sorted(FIELDS))
+            raise FileFault(f"{where}: {options} must be those of the other key of this name")
+    return list(keys.values())
+
+
+def _options(caller: Caller) -> tuple[Quota, float, bool]:
+    return caller.quota, caller.weight, caller.is_bulk
 
 
 def _entry(where: str, entry: Any, methods: Collection[str]) -> ApiKey:
@@ -102,13 +124,16 @@ def _entry(where: str, entry: Any, methods: Collection[str]) -> ApiKey:
         raise FileFault(f"{where}: name must have 1 to 64 letters, digits or _.-")
     if not _matches(_SHA256, entry.get("sha256")):
         raise FileFault(f"{where}: sha256 must have 64 digits 0-9a-f")
-    allowed = {field: _list(where, field, entry) for field in ("methods", "models")}
-    if not (allowed["methods"] or frozenset()) <= set(methods):
+    permitted, models = (_list(where, field, entry) for field in ("methods", "models"))
+    if not (permitted or frozenset()) <= set(methods):
         raise FileFault(f"{where}: methods must be among {', '.join(sorted(methods))}")
     expires = entry.get("expires")
     if expires is not None and not (isinstance(expires, datetime) and expires.tzinfo):
         raise FileFault(f"{where}: expires must be a time with a zone, as 2027-01-31T00:00:00Z")
-    caller = Caller(f"key:{entry['name']}", **allowed)
+    try:
+        caller = Caller(f"{KEY}{entry['name']}", permitted, models, **caller_options(entry))
+    except ValueError as error:
+        raise FileFault(f"{where}: {error}") from None
     return ApiKey(bytes.fromhex(entry["sha256"]), caller, expires)
 
 

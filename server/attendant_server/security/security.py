@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from functools import partial
 from pathlib import Path
 from ssl import SSLContext
@@ -25,12 +25,18 @@ class Security:
     """The security of one server. Files are read at once, and watched after `start`."""
 
     def __init__(
-        self, settings: Settings, methods: Collection[str], on_result: Callable[[str], None]
+        self,
+        settings: Settings,
+        methods: Collection[str],
+        on_result: Callable[[str], None],
+        on_callers: Callable[[Iterable[str]], None],
     ) -> None:
         """Raises FileFault. ``methods`` are all names of methods that keys may be limited to.
 
-        ``on_result`` receives the result of each authentication.
+        ``on_result`` receives the result of each authentication, ``on_callers`` the names of the
+        callers with keys at every reading of their file, on any thread.
         """
+        self._on_callers = on_callers
         self._files: list[WatchedFiles[Any]] = []
         self._watches: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,7 +97,9 @@ class Security:
     ) -> Authenticator | None:
         tokens = api_keys = None
         if settings.api_keys:
-            api_keys = self._watched(watched_api_keys(Path(settings.api_keys), methods))
+            api_keys = self._watched(
+                watched_api_keys(Path(settings.api_keys), methods, self._on_callers)
+            )
         if settings.jwt_keys or settings.jwt_secret:
             rules = TokenRules(
                 issuer=settings.jwt_issuer,

@@ -12,6 +12,7 @@ import jwt
 
 from attendant_server.callers import Caller
 from attendant_server.errors import Unauthenticated, Unavailable
+from attendant_server.security.caller_options import caller_options
 from attendant_server.security.token_keys import TokenKey, TokenKeys
 from attendant_server.security.watching import WatchedFiles
 
@@ -64,7 +65,7 @@ class TokenRules:
     algorithms: tuple[str, ...]
     clock_skew_seconds: float
     permissions_claim: str
-    """The claim whose ``methods`` and ``models`` limit the caller; without it, it may use all."""
+    """The claim with the permissions and limits of the caller; without it, it may use all."""
 
 
 class TokenVerifier:
@@ -122,7 +123,11 @@ class TokenVerifier:
         if not isinstance(allowed, dict):
             raise Unauthenticated("bad_permissions")
         methods, models = (_names(allowed.get(name)) for name in ("methods", "models"))
-        return Caller(_name(claims["sub"]), methods, models)
+        try:
+            options = caller_options(allowed)
+        except ValueError:
+            raise Unauthenticated("bad_permissions") from None
+        return Caller(_name(claims["sub"]), methods, models, **options)
 
 
 def _verified_claims(

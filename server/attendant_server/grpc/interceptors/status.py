@@ -25,6 +25,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -78,7 +79,9 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
             field=error.field, description=error.problem
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if isinstance(error, errors.QueueFull):
+    if isinstance(error, errors.QueueFull | errors.QuotaExceeded) and (
+        error.retry_after_seconds is not None
+    ):
         milliseconds = round(error.retry_after_seconds * 1000)
         delay = duration_pb2.Duration()
         delay.FromMilliseconds(milliseconds)
