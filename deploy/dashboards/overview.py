@@ -31,6 +31,7 @@ def overview() -> Dashboard:
         {
             "Now": _now(),
             "Calls and errors": _calls(),
+            "Callers": _callers(),
             "Latency": _latency(),
             "Saturation": _saturation(),
         },
@@ -166,6 +167,39 @@ def _calls() -> list[Panel]:
                 "sum by (result) (rate(attendant_authentication_total"
                 f'{{{SERVER}, result!="authenticated"}}[$__rate_interval]))',
                 "{{result}}",
+            ),
+            soft_max=1,
+        ),
+    ]
+
+
+def _callers() -> list[Panel]:
+    return [
+        graph(
+            "Calls by caller",
+            "Completed calls per second of each API key. other: callers with tokens or "
+            "certificates. anonymous: calls without valid credentials. One line far above the "
+            "others: consider a quota for it.",
+            "reqps",
+            rate("attendant_caller_calls_total", SERVER, "caller"),
+        ),
+        graph(
+            "Tokens by caller",
+            "Tokens of texts per second that count for each caller's quota. Compare it with "
+            "max_tokens_per_minute divided by 60.",
+            "cps",
+            rate("attendant_caller_tokens_total", SERVER, "caller"),
+        ),
+        graph(
+            "Calls refused by a quota",
+            "Calls per second over a limit of their caller. A steady line: the caller does not "
+            "wait as it is told, sends calls larger than its limit, or needs a higher one.",
+            "reqps",
+            rate(
+                "attendant_caller_refused_calls_total",
+                SERVER,
+                "caller, quota",
+                "{{caller}} {{quota}}",
             ),
             soft_max=1,
         ),

@@ -44,7 +44,7 @@ def test_texts_beyond_the_quota_are_refused_with_a_time_to_retry(limited):
     assert len(client.embed(TEXTS)) == 2
     with pytest.raises(OverloadedError, match=r"^max_texts_per_minute: at most 3 for") as failure:
         client.embed(TEXTS)
-    assert 15 < failure.value.retry_after_seconds <= 20
+    assert 15 < (failure.value.retry_after_seconds or 0) <= 20
     assert len(client.embed(TEXTS[:1])) == 1  # the refused call has taken nothing
 
 
@@ -68,7 +68,7 @@ def test_tokens_beyond_the_quota_are_refused_with_a_time_to_retry(limited):
     with pytest.raises(OverloadedError, match="^max_tokens_per_minute: at most 20 for") as failure:
         list(client.stream_translate(TEXTS[0], model=MODEL))
     assert failure.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert failure.value.retry_after_seconds > 0
+    assert failure.value.retry_after_seconds
     assert value(server, "tokens", caller="key:search") > num_tokens
     assert value(server, "refused_calls", quota="max_tokens_per_minute") == 1
 

@@ -1,6 +1,7 @@
 """Quotas of callers without a transport, on a clock of the tests."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from attendant_server import records
@@ -49,17 +50,18 @@ def test_no_interval_admits_more_than_the_burst_and_the_rate(per_minute, events)
 @example(10, [(0, 10, True), (MINUTE, 10, False), (0, 10, False), (0, 10, False)])
 @given(st.integers(1, 50), EVENTS)
 def test_amounts_that_are_given_back_later_admit_no_more_either(per_minute, events):
-    now, bucket, admitted, lent = 0, TokenBucket(per_minute, 0), [], []
+    now, bucket = 0, TokenBucket(per_minute, 0)
+    admitted: list[tuple[int, int]] = []
+    lent: list[tuple[int, int]] = []
     for pause, amount, is_refused_later in events:
         now += pause
         if amount > per_minute or bucket.wait(amount, now):
             while lent:
-                bucket.give_back(*lent.pop(), now)
+                taken, lent_amount = lent.pop()
+                bucket.give_back(lent_amount, taken, now)
             continue
         bucket.take(amount, now)
-        (lent if is_refused_later else admitted).append(
-            (amount, now) if is_refused_later else (now, amount)
-        )
+        (lent if is_refused_later else admitted).append((now, amount))
     assert largest_excess(per_minute, admitted) <= 0
 
 
@@ -117,7 +119,7 @@ class Quotas:
             current_usage().take_tokens(num_tokens)
         return record
 
-    def refusal(self, *counts: int, **options: Quota) -> QuotaExceeded:
+    def refusal(self, *counts: Any, **options: Any) -> QuotaExceeded:
         with pytest.raises(QuotaExceeded) as failure:
             self.call(*counts, **options)
         return failure.value
