@@ -40,6 +40,7 @@ from attendant_server.observability.metrics_server import serve_metrics
 from attendant_server.observability.scheduler_gauges import watch_schedulers
 from attendant_server.observability.start_log import log_start
 from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
+from attendant_server.security.caller_options import default_quota
 from attendant_server.security.security import Security
 from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
@@ -80,7 +81,7 @@ class Server:
             settings.max_concurrent_calls,
             settings.max_request_seconds,
             self._metrics.on_refused,
-            CallerQuotas(settings.caller_quota),
+            CallerQuotas(default_quota(settings)),
         )
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")

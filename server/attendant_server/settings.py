@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from attendant_server import __version__
-from attendant_server.callers import Quota
 from attendant_server.service_links import is_service_link
 from attendant_server.setting_rules import contradictions
 
@@ -222,11 +221,6 @@ class Settings:
         problems += contradictions(self)
         if problems:
             raise SettingsError(problems)
-
-    @property
-    def caller_quota(self) -> Quota:
-        """The limits of callers without their own."""
-        return Quota(*(getattr(self, f"caller_{field}") for field in Quota._fields))
 
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:

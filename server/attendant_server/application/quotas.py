@@ -120,7 +120,7 @@ class CallUsage:
     def take_texts(self, num_texts: int) -> None:
         """Count texts before any work on them; raises QuotaExceeded.
 
-        Each text will have a token, so that a caller without tokens is refused here.
+        A text has at least one token, so a caller with fewer tokens left is refused here already.
         """
         self._check("max_tokens_per_minute", self._account.tokens, num_texts)
         self._take("max_texts_per_minute", self._account.texts, num_texts)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attendant_server.callers import Quota
+from attendant_server.settings import Settings
 
 MAX_LIMIT = 10**12
 MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000
@@ -19,6 +20,15 @@ def caller_options(entry: Mapping[str, Any]) -> dict[str, Any]:
         "weight": _weight(entry.get("weight", 1)),
         "is_bulk": _class(entry.get("class", CLASSES[0])) == "bulk",
     }
+
+
+def default_quota(settings: Settings) -> Quota:
+    """The limits of callers without their own."""
+    return Quota(
+        settings.caller_max_concurrent_calls,
+        settings.caller_max_texts_per_minute,
+        settings.caller_max_tokens_per_minute,
+    )
 
 
 def _limit(field: str, entry: Mapping[str, Any]) -> int | None:
