@@ -36,7 +36,7 @@ from attendant_server.manifest_description import describe_model
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
-from attendant_server.observability.metrics_server import serve_metrics
+from attendant_server.observability.metrics_server import MetricsLimits, MetricsServer
 from attendant_server.observability.scheduler_gauges import watch_schedulers
 from attendant_server.observability.start_log import log_start
 from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
@@ -45,6 +45,7 @@ from attendant_server.security.security import Security
 from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
+from attendant_server.system.connections import num_connections
 from attendant_server.system.memory import host_memory, return_freed_memory
 from attendant_server.system.subnormals import flush_subnormals
 
@@ -233,6 +234,8 @@ class Server:
         self._metrics.watch(
             {
                 "attendant_serving": lambda: self._health.is_serving(WHOLE_SERVER),
+                "attendant_connections": lambda: num_connections(self.port),
+                "attendant_max_connections": lambda: self._settings.max_connections,
                 "attendant_concurrent_calls": lambda: self._admission.num_calls,
                 "attendant_max_concurrent_calls": lambda: self._settings.max_concurrent_calls,
                 "attendant_memory_used_bytes": lambda: host_memory().used,
@@ -301,19 +304,20 @@ class Server:
         settings = self._settings
         if settings.metrics_port < 0:
             return
+        server = MetricsServer(
+            self._metrics.registry,
+            self._call_reporter.catch_up,
+            MetricsLimits(settings.max_metrics_connections, settings.max_metrics_seconds),
+            self._security.metrics_context,
+            self._metrics.on_metrics_connection,
+        )
         try:
-            self.metrics_port, close = serve_metrics(
-                self._metrics.registry,
-                settings.metrics_host,
-                settings.metrics_port,
-                self._call_reporter.catch_up,
-                self._security.metrics_context,
-            )
+            self.metrics_port = server.start(settings.metrics_host, settings.metrics_port)
         except OSError as error:
             address = joined(settings.metrics_host, settings.metrics_port)
             raise StartError(f"cannot listen on {address} for metrics: {error}") from error
         self.metrics_address = joined(settings.metrics_host, self.metrics_port)
-        self._closers.append(close)
+        self._closers.append(server.close)
 
     def _served(self, model: LoadedModel, engine: Engine) -> ServedModel:
         return ServedModel(

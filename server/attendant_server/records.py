@@ -110,7 +110,9 @@ class CallRecord:
         A caller without a name is its connection.
         """
         name = self.peer if self.caller is ANONYMOUS else self.caller.name
-        return calls.Caller(name, self.is_bulk, BULK_WEIGHT if self.is_bulk else 1.0)
+        is_bulk = self.is_bulk or self.caller.is_bulk
+        weight = self.caller.weight * (BULK_WEIGHT if is_bulk else 1)
+        return calls.Caller(name, is_bulk, weight)
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the call, in order.

@@ -172,6 +172,41 @@ class Settings:
         min=1,
     )
 
+    max_connections: int = _setting(1000, "Open connections of gRPC", min=1, max=1_000_000)
+    max_streams_per_connection: int = _setting(
+        256, "Concurrent calls on one connection; clients hold further calls back", min=1, max=65536
+    )
+    handshake_seconds: float = _setting(
+        5.0, "Time for the handshakes of TLS and HTTP/2 of a new connection", min=0.1, max=600
+    )
+    max_connection_idle_seconds: float = _setting(
+        300.0, "Time after which a connection without calls is closed", min=0.1, max=86400
+    )
+    max_connection_age_seconds: float = _setting(
+        600.0, "Age at which a connection takes no new calls, to be renewed", min=0.1, max=86400
+    )
+    keepalive_seconds: float = _setting(
+        60.0, "Time after which a silent peer is sent a ping", min=1, max=86400
+    )
+    keepalive_timeout_seconds: float = _setting(
+        20.0, "Time that a peer has to answer a ping or to take sent bytes", min=0.1, max=600
+    )
+    min_ping_seconds: float = _setting(
+        10.0, "Shortest time between two pings of a client that has no calls", min=0, max=86400
+    )
+    max_ping_strikes: int = _setting(
+        2, "Earlier pings that are tolerated; 0 for any number", min=0, max=1000
+    )
+    max_metadata_bytes: int = _setting(
+        16 * 1024, "Metadata of a call, with 32 bytes more for each entry", min=1024, max=MIB
+    )
+    max_metrics_connections: int = _setting(
+        32, "Connections to the metrics; a further one ends the oldest", min=1, max=1024
+    )
+    max_metrics_seconds: float = _setting(
+        10.0, "Time limit of a connection to the metrics", min=0.1, max=600
+    )
+
     max_concurrent_calls: int = _setting(
         512, "Concurrent calls; further calls are refused at once", min=1, max=1_000_000
     )

@@ -9,7 +9,7 @@ from attendant_server.engine.calls import CallTimings
 from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metrics import DROPS, METHODS, REFUSALS, Metrics, NoMetrics
-from attendant_server.observability.metrics_server import serve_metrics
+from attendant_server.observability.metrics_server import MetricsLimits, MetricsServer
 from attendant_server.records import CallRecord, Method
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_metrics_families,
@@ -32,9 +32,13 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def url(metrics: Metrics) -> Iterator[str]:
-    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0, lambda: None)
-    yield f"http://127.0.0.1:{port}/metrics"
-    close()
+    server = new_server(metrics)
+    yield f"http://127.0.0.1:{server.start('127.0.0.1', 0)}/metrics"
+    server.close()
+
+
+def new_server(metrics: Metrics) -> MetricsServer:
+    return MetricsServer(metrics.registry, lambda: None, MetricsLimits(8, 60.0))
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
@@ -232,8 +236,9 @@ def test_metrics_are_shown_at_their_path_and_nowhere_else(metrics: Metrics, url:
 
 
 def test_metrics_are_shown_until_closed(metrics: Metrics):
-    port, close = serve_metrics(metrics.registry, "127.0.0.1", 0, lambda: None)
-    close()
+    server = new_server(metrics)
+    port = server.start("127.0.0.1", 0)
+    server.close()
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics")
 

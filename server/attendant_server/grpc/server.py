@@ -130,14 +130,23 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", settings.max_response_bytes),
-        ("grpc.max_metadata_size", 8192),
-        # Far above the limit of admitted calls, so that the interceptor refuses calls at once.
-        ("grpc.max_concurrent_streams", 2 * settings.max_concurrent_calls),
-        # Callers may send keepalive pings on idle connections every 10 seconds.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        # With different values, grpc refuses some of the calls in between by chance.
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_seconds)),
+        ("grpc.http2.max_ping_strikes", settings.max_ping_strikes),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.server_handshake_timeout_ms", 5_000),
+        ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", _milliseconds(settings.keepalive_timeout_seconds)),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(settings.handshake_seconds)),
+        ("grpc.max_connection_idle_ms", _milliseconds(settings.max_connection_idle_seconds)),
         # Reconnects distribute callers behind a load balancer to added servers.
-        ("grpc.max_connection_age_ms", 600_000),
+        ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age_seconds)),
         ("grpc.max_connection_age_grace_ms", 1000 * (int(settings.max_request_seconds) + 1)),
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

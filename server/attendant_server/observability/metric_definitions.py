@@ -118,6 +118,12 @@ class MetricDefinitions:
         self.authentications = self._new(
             Counter, "attendant_authentication_total", "Authentications of calls", ("result",)
         )
+        self.metrics_connections = self._new(
+            Counter,
+            "attendant_metrics_connections_total",
+            "Ended connections to the metrics",
+            ("result",),
+        )
 
     def _callers(self) -> None:
         of_caller = ("caller",)
@@ -190,6 +196,8 @@ class MetricDefinitions:
         self.model = self._new(Info, "attendant_model", "1 for each model", MODEL)
         of_server = {
             "attendant_serving": "Whether the server reports SERVING",
+            "attendant_connections": "Open TCP connections to the port of gRPC",
+            "attendant_max_connections": "Connections that may be open",
             "attendant_concurrent_calls": "Calls in progress",
             "attendant_max_concurrent_calls": "Calls that may be in progress",
             "attendant_memory_used_bytes": "Memory in use that counts against the limit",

@@ -10,6 +10,7 @@ from attendant_server.callers import ANONYMOUS, KEY, Quota
 from attendant_server.engine.models import CacheFigures
 from attendant_server.engine.reports import BatchReport, StepReport
 from attendant_server.observability.metric_definitions import MetricDefinitions
+from attendant_server.observability.metrics_server import RESULTS as CONNECTION_RESULTS
 from attendant_server.records import CallRecord, Method
 from attendant_server.security.authentication import RESULTS
 
@@ -38,6 +39,8 @@ class Metrics:
             self._definitions.refused_calls.labels(reason)
         for result in RESULTS:
             self._definitions.authentications.labels(result)
+        for result in CONNECTION_RESULTS:
+            self._definitions.metrics_connections.labels(result)
         self.add_callers((ANONYMOUS.name, OTHER))
 
     def describe_server(self, **facts: str) -> None:
@@ -144,6 +147,10 @@ class Metrics:
     def on_authentication(self, result: str) -> None:
         """A call was authenticated, or not; ``result`` is one of `RESULTS`."""
         self._definitions.authentications.labels(result).inc()
+
+    def on_metrics_connection(self, result: str) -> None:
+        """A connection to the metrics has ended."""
+        self._definitions.metrics_connections.labels(result).inc()
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""
