@@ -21,6 +21,7 @@ from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
 from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
+from attendant_server.grpc.interceptors.receiving import ReceivingInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
@@ -61,12 +62,13 @@ def new_grpc_server(
     """A gRPC server for the application, without ports; ``observer`` receives every call."""
     server = grpc.aio.server(
         interceptors=[
+            ReceivingInterceptor(),
             RecordInterceptor(observer),
             StatusInterceptor(),
             drain,
             *_authentication(security),
             AdmissionInterceptor(application.admission),
-            DecodingInterceptor(),
+            DecodingInterceptor(settings.max_receive_seconds),
         ],
         options=_options(settings),
     )
@@ -135,6 +137,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        # Otherwise calls above that number fail, instead of waiting in the client: the library
+        # counts streams that the client has ended and the server has not freed yet.
+        ("grpc.http.overload_protection", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_seconds)),
         ("grpc.http2.max_ping_strikes", settings.max_ping_strikes),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,8 +1,7 @@
 """Tracks the calls that a stopping server must wait for: calls with work in progress.
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
-as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
-are not tracked.
+as idle reflection, or an answer that the caller does not read, or a request that does not arrive.
 """
 
 import asyncio
@@ -86,6 +85,14 @@ class _Call:
             yield request
             self.is_receiving = True
         self.is_receiving = False
+
+    async def read(self) -> Any:
+        """The next request, as bytes."""
+        self.is_receiving = True
+        try:
+            return await self._context.read()
+        finally:
+            self.is_receiving = False
 
     async def write(self, message: Any) -> None:
         """Send a response of a streaming call."""

@@ -1,0 +1,209 @@
+"""Limits against floods: each client here breaks one limit, and a call beside it is answered."""
+
+import resource
+import struct
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from attendant.v1 import translation_pb2_grpc
+from attendant.v1.translation_pb2 import TranslateRequest
+
+from tests.support.http2 import (
+    CONTINUATION,
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEADERS,
+    PING,
+    PREFACE,
+    SETTINGS,
+    RawConnection,
+    frame,
+    literal,
+)
+from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
+
+TRANSLATE = "/attendant.v1.TranslationService/Translate"
+HEALTH = "/grpc.health.v1.Health/Watch"
+REQUEST = TranslateRequest(texts=["The dog."])
+MAX_CONCURRENT_STREAMS = 3
+"""The identifier of a setting."""
+
+
+def resident_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def assert_answers(running: Running) -> None:
+    [answer] = running.translation.Translate(REQUEST, timeout=TIMEOUT_SECONDS).translations
+    assert answer.hypotheses
+
+
+def test_connections_beyond_the_limit_are_closed(start: Callable[..., Running]):
+    running = start(max_connections=3)
+    assert_answers(running)  # the channel has one of the three
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(RawConnection(running.server.port)) for _ in range(2)]
+        for connection in open_ones:
+            connection.greet()
+        with RawConnection(running.server.port) as refused:
+            assert refused.is_closed_by_server()
+        assert_answers(running)
+        wait_until(lambda: running.metric("attendant_connections") == 3)
+        open_ones[0].socket.close()
+        wait_until(lambda: running.metric("attendant_connections") == 2)
+        with RawConnection(running.server.port) as next_one:
+            next_one.greet()
+    assert running.metric("attendant_max_connections") == 3
+
+
+def test_a_connection_tells_how_many_streams_it_takes(start: Callable[..., Running]):
+    running = start(max_streams_per_connection=2)
+    with RawConnection(running.server.port) as connection:
+        connection.socket.sendall(PREFACE + frame(SETTINGS))
+        content = connection.frames_until(SETTINGS)
+        entries = dict(struct.iter_unpack(">HI", content))
+        assert entries[MAX_CONCURRENT_STREAMS] == 2
+        connection.socket.sendall(frame(SETTINGS, flags=1))
+        for stream in (1, 3, 5):
+            connection.call(stream, TRANSLATE)
+        refused = connection.next_frame()
+        while refused[2] != 5:
+            refused = connection.next_frame()
+        assert_answers(running)
+
+
+def test_more_callers_than_streams_of_a_connection_wait_their_turn(start: Callable[..., Running]):
+    running = start(max_streams_per_connection=4)
+    calls = [running.translation.Translate.future(REQUEST, timeout=60) for _ in range(64)]
+    assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+
+
+def test_metadata_beyond_the_limit_is_refused(start: Callable[..., Running]):
+    running = start(max_metadata_bytes=4096)
+    fits, exceeds = [("x", "y" * 3000)], [("x", "y" * 5000)]
+    assert running.translation.Translate(REQUEST, metadata=fits).translations
+    for _ in range(10):
+        failure = failure_of(running.translation.Translate, REQUEST, metadata=exceeds)
+        assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert_answers(running)
+
+
+def test_an_endless_header_is_not_kept(running: Running):
+    before = resident_bytes()
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        part = literal(("x", "y" * 10_000))
+        content = frame(HEADERS, part, stream=1)
+        for _ in range(10_000):  # 100 MB
+            connection.socket.sendall(content)
+            content = frame(CONTINUATION, part, stream=1)
+        assert resident_bytes() - before < 50_000_000
+    assert_answers(running)
+
+
+@pytest.mark.parametrize("start_of_handshake", [b"", PREFACE])
+def test_a_handshake_that_is_not_finished_in_time_ends_its_connection(
+    start: Callable[..., Running], start_of_handshake: bytes
+):
+    running = start(handshake_seconds=0.3)
+    with RawConnection(running.server.port) as connection:
+        connection.socket.sendall(start_of_handshake)
+        assert connection.is_closed_by_server()
+    assert_answers(running)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_connection_idle_seconds": 0.2}, {"max_connection_age_seconds": 0.2}]
+)
+def test_an_idle_or_old_connection_is_told_to_go(start: Callable[..., Running], limit: Any):
+    running = start(**limit)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        connection.frames_until(GOAWAY)
+    assert_answers(running)
+
+
+def test_a_peer_that_answers_no_ping_is_disconnected(start: Callable[..., Running]):
+    running = start(keepalive_seconds=1.0, keepalive_timeout_seconds=0.2)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        connection.call(1, HEALTH)
+        assert connection.is_closed_by_server()
+    assert_answers(running)
+
+
+def test_pings_that_come_too_often_end_their_connection(start: Callable[..., Running]):
+    running = start(min_ping_seconds=60.0, max_ping_strikes=1)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        for _ in range(4):
+            connection.socket.sendall(frame(PING, bytes(8)))
+        assert b"too_many_pings" in connection.frames_until(GOAWAY)
+        assert connection.is_closed_by_server()
+    assert_answers(running)
+
+
+def test_streams_that_are_begun_and_reset_do_not_stop_calls(running: Running):
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        for stream in range(1, 4001, 2):
+            connection.call(stream, TRANSLATE)
+            connection.socket.sendall(frame(3, struct.pack(">I", 8), stream=stream))
+        assert_answers(running)
+
+
+def status_of(connection: RawConnection, stream: int) -> bytes:
+    """The trailers of a call, in HPACK."""
+    return connection.frames_until(HEADERS, stream)
+
+
+@pytest.mark.parametrize("part", [b"", b"\0\0\x10\0\0half"])
+def test_a_request_that_does_not_arrive_in_time_ends_its_call(
+    start: Callable[..., Running], part: bytes
+):
+    running = start(max_receive_seconds=0.3, max_concurrent_calls=2)
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        for stream in (1, 3):
+            connection.call(stream, TRANSLATE)
+            connection.socket.sendall(frame(DATA, part, stream=stream))
+        wait_until(lambda: running.metric("attendant_concurrent_calls") == 2)
+        trailers = status_of(connection, 1)
+        assert b"did not arrive within 0.3 seconds" in trailers
+        wait_until(lambda: running.metric("attendant_concurrent_calls") == 0)
+        assert_answers(running)
+    labels = {"grpc_method": "Translate", "grpc_code": "DEADLINE_EXCEEDED"}
+    wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 2)
+
+
+def test_a_call_without_a_message_is_invalid(running: Running):
+    with RawConnection(running.server.port) as connection:
+        connection.greet()
+        connection.call(1, TRANSLATE)
+        connection.socket.sendall(frame(DATA, b"", END_STREAM, 1))
+        assert b"request: is missing" in status_of(connection, 1)
+    assert_answers(running)
+
+
+def test_refused_calls_do_not_hold_their_requests(start: Callable[..., Running]):
+    running = start(max_concurrent_calls=1)
+    with RawConnection(running.server.port) as first, RawConnection(running.server.port) as second:
+        for connection in (first, second):
+            connection.greet()
+            connection.call(1, TRANSLATE)
+            wait_until(lambda: running.metric("attendant_concurrent_calls") == 1)
+        assert b"calls are in progress" in status_of(second, 1)
+
+
+def test_a_client_may_ping_every_ten_seconds_without_calls(start: Callable[..., Running]):
+    running = start(min_ping_seconds=0.0)
+    options = [("grpc.keepalive_time_ms", 100), ("grpc.keepalive_permit_without_calls", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{running.server.port}", options) as channel:
+        stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
+        assert stub.Translate(REQUEST, timeout=TIMEOUT_SECONDS).translations
