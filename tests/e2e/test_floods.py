@@ -18,16 +18,19 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     SETTINGS,
     RawConnection,
     frame,
     literal,
+    setting,
 )
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
 
 TRANSLATE = "/attendant.v1.TranslationService/Translate"
+STREAM_TRANSLATE = "/attendant.v1.TranslationService/StreamTranslate"
 HEALTH = "/grpc.health.v1.Health/Watch"
 REQUEST = TranslateRequest(texts=["The dog."])
 MAX_CONCURRENT_STREAMS = 3
@@ -199,6 +202,20 @@ def test_refused_calls_do_not_hold_their_requests(start: Callable[..., Running])
             connection.call(1, TRANSLATE)
             wait_until(lambda: running.metric("attendant_concurrent_calls") == 1)
         assert b"calls are in progress" in status_of(second, 1)
+
+
+def test_a_stream_whose_responses_are_not_taken_in_time_gives_its_slot_back(
+    start: Callable[..., Running],
+):
+    running = start(max_send_seconds=0.3, max_concurrent_calls=1)
+    with RawConnection(running.server.port) as connection:
+        connection.greet(setting(INITIAL_WINDOW_SIZE, 0))
+        connection.call(1, STREAM_TRANSLATE)
+        connection.send_message(1, REQUEST.SerializeToString())
+        labels = {"grpc_method": "StreamTranslate", "grpc_code": "DEADLINE_EXCEEDED"}
+        wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 1)
+        assert running.metric("attendant_concurrent_calls") == 0
+        assert_answers(running)
 
 
 def test_a_client_may_ping_every_ten_seconds_without_calls(start: Callable[..., Running]):

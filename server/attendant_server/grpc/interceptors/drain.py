@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+from attendant_server.errors import DeadlineExceeded
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
@@ -21,8 +22,12 @@ POLL_SECONDS = 0.02
 class DrainInterceptor(AroundInterceptor):
     """Tracks every call until its answer has been sent."""
 
-    def __init__(self, stalled_seconds: float = STALLED_SECONDS) -> None:
+    def __init__(
+        self, max_send_seconds: float | None = None, stalled_seconds: float = STALLED_SECONDS
+    ) -> None:
+        """A stream ends with DeadlineExceeded if sending a response takes ``max_send_seconds``."""
         super().__init__()
+        self._max_send_seconds = max_send_seconds
         self._stalled_seconds = stalled_seconds
         self._calls: set[_Call] = set()
 
@@ -49,7 +54,7 @@ class DrainInterceptor(AroundInterceptor):
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
         """Track the call until the library has sent its status."""
-        call = _Call(context)
+        call = _Call(context, self._max_send_seconds)
         self._calls.add(call)
         # The library sends the answer in the task that runs the handler. A callback of the context
         # would keep the call in memory until the next run of the garbage collector.
@@ -67,8 +72,8 @@ class DrainInterceptor(AroundInterceptor):
 class _Call:
     """The context of a call, which records when the call waits for its caller."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    def __init__(self, context: Context, max_send_seconds: float | None) -> None:
+        self._context, self._max_send_seconds = context, max_send_seconds
         self.is_receiving = False
         """Whether the call waits for the next request."""
         self.sending_since: float | None = None
@@ -97,7 +102,13 @@ class _Call:
     async def write(self, message: Any) -> None:
         """Send a response of a streaming call."""
         self.sending_since = time.monotonic()
+        limit = asyncio.timeout(self._max_send_seconds)
         try:
-            await self._context.write(message)
+            async with limit:
+                await self._context.write(message)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"a response was not taken within {self._max_send_seconds:g} seconds"
+            ) from error
         finally:
             self.sending_since = None

@@ -31,6 +31,8 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
+STATUS_SECONDS = 5.0
+"""A call does not wait longer for its caller to take the status."""
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +99,9 @@ async def _end(
     message: str,
     metadata: tuple[tuple[str, str | bytes], ...] = (),
 ) -> None:
-    """End the call with a status; ignores a caller that has gone."""
+    """End the call with a status; ignores a caller that has gone or does not read."""
     try:
-        await context.abort(code, message, trailing_metadata=metadata)
-    except grpc.aio.InternalError as error:
+        async with asyncio.timeout(STATUS_SECONDS):
+            await context.abort(code, message, trailing_metadata=metadata)
+    except (grpc.aio.InternalError, TimeoutError) as error:
         raise asyncio.CancelledError from error
