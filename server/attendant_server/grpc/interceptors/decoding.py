@@ -47,7 +47,7 @@ class DecodingInterceptor(AroundInterceptor):
         """Nothing: `wrap` does all."""
         return await behaviour(request, context)
 
-    async def _received(self, context: Context) -> bytes:
+    async def _received(self, context: Context) -> Any:
         limit = self._max_receive_seconds
         try:
             async with asyncio.timeout(limit):
