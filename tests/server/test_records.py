@@ -32,3 +32,9 @@ def test_all_connections_with_the_same_credentials_are_one_caller():
         for port in (40312, 40313)
     )
     assert first.engine_caller == second.engine_caller == Caller("key:search")
+
+
+def test_weight_and_class_of_credentials_reach_the_engine():
+    identity = Identity("key:batch", weight=2.0, is_bulk=True)
+    caller = CallRecord(METHOD, peer="192.0.2.7:40312", caller=identity).engine_caller
+    assert caller == Caller("key:batch", is_bulk=True, weight=0.5)
