@@ -17,7 +17,6 @@ from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.quotas import CallerQuotas
-from attendant_server.application.validation import RequestLimits
 from attendant_server.engine.engine import Engine
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.server import (
@@ -31,7 +30,7 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
+from attendant_server.loading import LoadedModel, ModelLoader, read_bundles, request_limits
 from attendant_server.manifest_description import describe_model
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
@@ -87,7 +86,7 @@ class Server:
         self._drain = DrainInterceptor(settings.max_send_seconds)
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
-            self._catalog, self._admission, _request_limits(settings), self._pool
+            self._catalog, self._admission, request_limits(settings), self._pool
         )
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []
@@ -339,14 +338,3 @@ class Server:
     def _services_with_models(self) -> list[str]:
         kinds = {description.kind for description in self._catalog.descriptions}
         return [WHOLE_SERVER, MODEL_SERVICE, *(SERVICES_OF_KINDS[kind] for kind in kinds)]
-
-
-def _request_limits(settings: Settings) -> RequestLimits:
-    return RequestLimits(
-        max_texts=settings.max_texts,
-        max_text_characters=settings.max_text_characters,
-        max_beam_size=settings.max_beam_size,
-        max_top_k=settings.max_top_k,
-        max_response_bytes=settings.max_response_bytes,
-        max_request_seconds=settings.max_request_seconds,
-    )

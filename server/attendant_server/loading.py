@@ -12,6 +12,7 @@ from attendant.v1 import bundle_pb2
 from attendant_manifest.rules import MANIFEST_NAME
 from attendant_manifest.special_tokens import target_tokens
 
+from attendant_server.application.validation import RequestLimits
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.caller_activity import CallerActivity
@@ -267,3 +268,15 @@ def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTok
         return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error
+
+
+def request_limits(settings: Settings) -> RequestLimits:
+    """The limits of requests in the settings."""
+    return RequestLimits(
+        max_texts=settings.max_texts,
+        max_text_characters=settings.max_text_characters,
+        max_beam_size=settings.max_beam_size,
+        max_top_k=settings.max_top_k,
+        max_response_bytes=settings.max_response_bytes,
+        max_request_seconds=settings.max_request_seconds,
+    )

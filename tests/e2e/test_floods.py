@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 import pytest
-from attendant.v1 import translation_pb2_grpc
 from attendant.v1.translation_pb2 import TranslateRequest
 
 from tests.support.http2 import (
@@ -216,11 +215,3 @@ def test_a_stream_whose_responses_are_not_taken_in_time_gives_its_slot_back(
         wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 1)
         assert running.metric("attendant_concurrent_calls") == 0
         assert_answers(running)
-
-
-def test_a_client_may_ping_every_ten_seconds_without_calls(start: Callable[..., Running]):
-    running = start(min_ping_seconds=0.0)
-    options = [("grpc.keepalive_time_ms", 100), ("grpc.keepalive_permit_without_calls", 1)]
-    with grpc.insecure_channel(f"127.0.0.1:{running.server.port}", options) as channel:
-        stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
-        assert stub.Translate(REQUEST, timeout=TIMEOUT_SECONDS).translations

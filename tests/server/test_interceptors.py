@@ -301,8 +301,8 @@ def test_a_cancelled_call_leaves_its_place_to_others(channel: Any, calls: Calls)
     stream = channel.unary_stream("/attendant.Test/Stream")(b"wait")
     assert next(stream) == b"first"
     stream.cancel()
-    unary_call = channel.unary_unary("/attendant.Test/Unary")
-    wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
+    unary = channel.unary_unary("/attendant.Test/Unary")
+    wait_until(lambda: unary.future(b"fine").code() == grpc.StatusCode.OK)
     codes = [code for method, code in calls.handled if method.name == "Stream"]
     assert codes == ["CANCELLED"]
 
@@ -347,6 +347,6 @@ def test_a_call_that_takes_too_long_ends_and_leaves_its_place_to_others(channel:
 def test_a_stream_whose_client_takes_nothing_gives_its_place_back_as_well(channel: Any):
     stream = channel.unary_stream("/attendant.Test/Stream")(b"endless")
     assert next(stream) == b"first"
-    unary_call = channel.unary_unary("/attendant.Test/Unary")
-    wait_until(lambda: unary_call.future(b"fine").code() == grpc.StatusCode.OK)
+    unary = channel.unary_unary("/attendant.Test/Unary")
+    wait_until(lambda: unary.future(b"fine").code() == grpc.StatusCode.OK)
     assert failure_of(list, stream).code() == grpc.StatusCode.DEADLINE_EXCEEDED
