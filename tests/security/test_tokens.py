@@ -103,10 +103,19 @@ def test_a_subject_that_is_unfit_for_the_log_is_logged_as_its_hash(start, client
         ({"attendant": "all"}, "bad_permissions"),
         ({"attendant": {"models": "tiny-bert"}}, "bad_permissions"),
         ({"attendant": {"methods": [1]}}, "bad_permissions"),
+        ({"attendant": None}, "bad_permissions"),
+        ({"attendant": {"models": None}}, "bad_permissions"),
+        ({"attendant": {"model": ["tiny-bert"]}}, "bad_permissions"),
     ],
 )
 def test_a_token_with_a_wrong_claim_is_refused(refused, changes, reason):
     refused(SIGNER.token(**changes), reason)
+
+
+def test_a_token_may_expire_later_than_a_float_can_say(shared_server, client_of):
+    client = client_of(shared_server, token=SIGNER.token(exp=10**400))
+    assert is_known(client)
+    assert is_known(client)  # remembered
 
 
 def test_clocks_may_differ_by_the_skew(start, client_of, keys):

@@ -17,6 +17,8 @@ from attendant_server.security.watching import WatchedFiles
 
 CLAIMS = ("exp", "iss", "aud", "sub")
 """Claims that every token must have."""
+PERMISSIONS = {"methods", "models"}
+"""Fields of the permissions claim; an absent one limits nothing."""
 MAX_CACHED_TOKENS = 1024
 _FIT_SUBJECT = re.compile(r"[\w.:@|/+=-]{1,128}", re.ASCII)
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
@@ -72,7 +74,7 @@ class TokenVerifier:
 
     def __init__(self, keys: KeySource, rules: TokenRules) -> None:
         self._keys, self._rules = keys, rules
-        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
         self._verified_with = keys.value
 
     async def caller(self, token: str) -> Caller:
@@ -84,16 +86,16 @@ class TokenVerifier:
             self._verified_with = keys
         if digest in self._verified:
             caller, expires = self._verified[digest]
-            if time.time() < expires:
+            if time.time() - self._rules.clock_skew_seconds < expires:
                 return caller
             del self._verified[digest]
         claims = _verified_claims(token, await self._candidates(token), self._rules)
         caller = self._caller_of(claims)
         if self._keys.value is self._verified_with:
-            self._remember(digest, caller, int(claims["exp"]) + self._rules.clock_skew_seconds)
+            self._remember(digest, caller, int(claims["exp"]))
         return caller
 
-    def _remember(self, digest: bytes, caller: Caller, expires: float) -> None:
+    def _remember(self, digest: bytes, caller: Caller, expires: int) -> None:
         self._verified[digest] = (caller, expires)
         if len(self._verified) > MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
@@ -119,10 +121,11 @@ class TokenVerifier:
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
         allowed = claims.get(self._rules.permissions_claim, {})
-        if not isinstance(allowed, dict):
+        # A misspelled field must not count as an absent one, which permits everything.
+        if not isinstance(allowed, dict) or allowed.keys() - PERMISSIONS:
             raise Unauthenticated("bad_permissions")
-        methods, models = (_names(allowed.get(name)) for name in ("methods", "models"))
-        return Caller(_name(claims["sub"]), methods, models)
+        limits = {field: _names(values) for field, values in allowed.items()}
+        return Caller(_name(claims["sub"]), **limits)
 
 
 def _verified_claims(
@@ -154,9 +157,7 @@ def _name(subject: str) -> str:
     return f"jwt:sha256-{hashlib.sha256(subject.encode(errors='replace')).hexdigest()[:16]}"
 
 
-def _names(values: Any) -> frozenset[str] | None:
-    if values is None:
-        return None
+def _names(values: Any) -> frozenset[str]:
     if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
         raise Unauthenticated("bad_permissions")
     return frozenset(values)
