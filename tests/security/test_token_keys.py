@@ -44,9 +44,12 @@ def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: bytes, p
         read_public_keys(path)
 
 
-def test_keys_for_other_uses_and_private_keys_of_a_set_are_left_out():
+def test_unusable_keys_of_a_set_are_left_out():
     entry = SIGNER.jwk
-    for unusable in (entry | {"use": "enc"}, entry | {"d": "AAAA"}):
+    for change in (
+        {"use": "enc"}, {"key_ops": ["encrypt"]}, {"key_ops": 1}, {"d": "AAAA"}, {"alg": "none"}
+    ):  # fmt: skip
+        unusable = entry | change
         with pytest.raises(ValueError, match="has no public"):
             parse_key_set(json.dumps({"keys": [unusable]}).encode())
     keys = parse_key_set(json.dumps({"keys": [entry | {"alg": "PS256"}]}).encode())
