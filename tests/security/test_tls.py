@@ -6,7 +6,6 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import grpc
