@@ -13,6 +13,7 @@ import pytest
 from attendant.v1 import model_pb2, model_pb2_grpc
 from attendant_client import UnavailableError
 from attendant_server.app import StartError
+from attendant_server.security.certificates import watched_certificate
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -211,6 +212,11 @@ def test_a_key_that_all_users_can_read_is_warned_of(start, authority, caplog):
     files.key.chmod(0o644)
     start(**tls_settings(files))
     assert f"event=secret_readable_by_others file={files.key}" in caplog.text
+
+
+def test_the_private_key_is_in_no_repr(authority):
+    files = authority.issue("server")
+    assert "PRIVATE" not in repr(watched_certificate(files.cert, files.key, None).value)
 
 
 def test_the_port_for_health_needs_no_tls_and_serves_nothing_else(start, authority):

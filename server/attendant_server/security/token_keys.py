@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 class TokenKey:
     """A key, with the id and the algorithm that its set states."""
 
-    key: Any
+    key: Any = field(repr=False)
     """A public key of ``cryptography``, or a secret."""
     key_id: str | None = None
     algorithm: str | None = None

@@ -20,7 +20,8 @@ CLAIMS = ("exp", "iss", "aud", "sub")
 PERMISSIONS = {"methods", "models"}
 """Fields of the permissions claim; an absent one limits nothing."""
 MAX_CACHED_TOKENS = 1024
-_FIT_SUBJECT = re.compile(r"[\w.:@|/+=-]{1,128}", re.ASCII)
+_FIT_SUBJECT = re.compile(r"(?!sha256-)[\w.:@|/+=-]{1,128}", re.ASCII)
+"""Subjects that are logged as they are. None looks like the hash of another."""
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ExpiredSignatureError, "expired"),
     (jwt.InvalidSignatureError, "bad_signature"),
