@@ -1,5 +1,6 @@
 """Rules between settings, and rules of single ones that a bound or a choice does not state."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ def contradictions(settings: "Settings") -> Iterator[str]:
     if settings.trace_endpoint and not settings.trace_endpoint.startswith(("http://", "https://")):
         yield "trace_endpoint: must begin with http:// or https://"
     yield from _host_problems(settings)
+    yield from _secret_file_problems(settings)
     yield from _tls_problems(settings)
     yield from _token_problems(settings)
 
@@ -42,6 +44,14 @@ def _host_problems(settings: "Settings") -> Iterator[str]:
     for name, host in hosts.items():
         if problem := host_problem(host):
             yield f"{name}: {problem}"
+
+
+def _secret_file_problems(settings: "Settings") -> Iterator[str]:
+    """Secrets given instead of the files that hold them; the log would show them as paths."""
+    for name in ("tls_key", "api_keys", "jwt_secret"):
+        path = getattr(settings, name)
+        if path and not os.path.exists(path):
+            yield f"{name}: must be the path of a file; there is none of this name"
 
 
 def _tls_problems(settings: "Settings") -> Iterator[str]:

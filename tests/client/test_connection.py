@@ -143,7 +143,8 @@ def test_the_command_says_in_one_line_what_is_wrong(
 ):
     monkeypatch.setattr(sys, "stdin", None)
     for flags, problem in (
-        (["--token", str(tmp_path / "nowhere")], "nowhere"),
+        (["--token", str(tmp_path / "nowhere")], "--token: no file with a token"),
+        (["--token", "long-secret" * 50], "--token: no file with a token"),
         (["--tls-ca", str(tmp_path / "nowhere")], "nowhere"),
         (["--tls", "--cert", "a.crt"], "tls_cert and tls_key must be given together"),
     ):
@@ -151,3 +152,4 @@ def test_the_command_says_in_one_line_what_is_wrong(
         error = capsys.readouterr().err
         assert problem in error
         assert error.count("\n") == 1
+        assert "long-secret" not in error

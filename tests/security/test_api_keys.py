@@ -1,5 +1,6 @@
 """API keys of real calls: known, unknown, missing, changed while a server runs, and their file."""
 
+import asyncio
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from attendant_server.app import StartError
 from attendant_server.callers import Caller
 from attendant_server.errors import Unauthenticated
 from attendant_server.security.api_keys import ApiKey, ApiKeys, new_api_key, watched_api_keys
-from attendant_server.security.watching import FileFault
+from attendant_server.security.watching import FileFault, WatchedFiles, watch
 
 from tests.support.credentials import is_known
 from tests.support.serving import failure_of, metrics_page, sum_of_metric, wait_until
@@ -29,8 +30,8 @@ def test_a_known_key_is_served_and_its_name_logged(start, client_of, key_file, c
     key = key_file.add("search")
     server = start(api_keys=str(key_file.path))
     client = client_of(server, token=key)
-    assert client.translate("The dog.", model="tiny-en-de").text is not None
-    assert list(client.stream_translate("The dog.", model="tiny-en-de")) is not None
+    client.translate("The dog.", model="tiny-en-de")
+    list(client.stream_translate("The dog.", model="tiny-en-de"))
     wait_until(lambda: "caller=key:search" in caplog.text)
     assert num_results(server, "authenticated") == 2
 
@@ -128,6 +129,37 @@ def test_a_file_is_read_only_after_its_writing_has_ended(key_file):
         files.value.caller(key)
 
 
+def test_files_are_watched_on_after_a_time_without_threads(key_file, monkeypatch, caplog):
+    key = key_file.add("first")
+    files = watched_api_keys(key_file.path, [])
+    key_file.remove("first")
+    failures = iter([RuntimeError("can't start new thread")])
+
+    async def run(function: Any, *arguments: Any) -> None:
+        for failure in failures:
+            raise failure
+        function(*arguments)
+
+    async def watch_until_removed() -> None:
+        watching = asyncio.create_task(watch([files], 0.001))
+        while is_in(files, key):
+            await asyncio.sleep(0.001)
+            assert not watching.done()
+        watching.cancel()
+
+    monkeypatch.setattr("attendant_server.security.watching.run_blocking", run)
+    asyncio.run(watch_until_removed())
+    assert "event=security_files_not_checked can't start new thread" in caplog.text
+
+
+def is_in(files: WatchedFiles[ApiKeys], key: str) -> bool:
+    try:
+        files.value.caller(key)
+    except Unauthenticated:
+        return False
+    return True
+
+
 def test_an_expired_key_is_refused(start, client_of, key_file):
     old = key_file.add("old", "expires = 2020-01-01T00:00:00Z\n")
     new = key_file.add("new", "expires = 2120-01-01T00:00:00Z\n")
@@ -168,6 +200,7 @@ ENTRY = '[[keys]]\nname = "a"\nsha256 = "' + "0" * 64 + '"\n'
         (ENTRY + "expires = 2027-01-01", "expires must be a time with a zone"),
         (ENTRY + "expires = 2027-01-01T00:00:00", "expires must be a time with a zone"),
         (ENTRY + ENTRY, "sha256 is in the file twice"),
+        ("keys = " + "[" * 10_000, "cannot be used: RecursionError"),
     ],
 )
 def test_a_faulty_file_is_refused_with_the_entry_and_the_field(
@@ -187,9 +220,10 @@ def test_a_file_that_is_no_text_or_too_large_is_refused(tmp_path: Path):
             watched_api_keys(path, [])
 
 
-def test_a_server_does_not_start_with_a_faulty_file(start, tmp_path):
-    with pytest.raises(StartError, match="No such file"):
-        start(api_keys=str(tmp_path / "nowhere.toml"))
+def test_a_server_does_not_start_with_a_faulty_file(start, key_file):
+    key_file.replace("[other]")
+    with pytest.raises(StartError, match="must have tables"):
+        start(api_keys=str(key_file.path))
 
 
 def test_two_keys_whose_hashes_begin_alike_are_told_apart():

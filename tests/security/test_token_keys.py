@@ -1,7 +1,9 @@
 """Keys of tokens: files that are refused, and the key set that a provider publishes at a URL."""
 
 import asyncio
+import itertools
 import json
+import socket
 import ssl
 import threading
 import time
@@ -44,9 +46,12 @@ def test_a_file_without_usable_keys_is_refused(tmp_path: Path, content: bytes, p
         read_public_keys(path)
 
 
-def test_keys_for_other_uses_and_private_keys_of_a_set_are_left_out():
+def test_unusable_keys_of_a_set_are_left_out():
     entry = SIGNER.jwk
-    for unusable in (entry | {"use": "enc"}, entry | {"d": "AAAA"}):
+    for change in (
+        {"use": "enc"}, {"key_ops": ["encrypt"]}, {"key_ops": 1}, {"d": "AAAA"}, {"alg": "none"}
+    ):  # fmt: skip
+        unusable = entry | change
         with pytest.raises(ValueError, match="has no public"):
             parse_key_set(json.dumps({"keys": [unusable]}).encode())
     keys = parse_key_set(json.dumps({"keys": [entry | {"alg": "PS256"}]}).encode())
@@ -164,6 +169,51 @@ def test_a_fetch_ends_although_the_provider_sends_on(provider, monkeypatch):
     provider.drips = True
     with pytest.raises(TimeoutError, match="more than 0.2 seconds"):
         fetch_bounded(provider.url)
+
+
+def test_a_fetch_from_this_machine_uses_no_proxy(provider, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert fetch_bounded(provider.url) == provider.content
+
+
+def test_an_answer_that_is_not_http_is_not_logged():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"greeting\r\nevent=forged\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(OSError, match="gives no HTTP answer: BadStatusLine$"):
+            fetch_bounded(f"http://127.0.0.1:{server.getsockname()[1]}/keys")
+        thread.join()
+
+
+def test_a_fetch_that_hangs_does_not_prevent_later_ones(monkeypatch, caplog):
+    monkeypatch.setattr(key_set_url, "FETCH_SECONDS", 0.05)
+    monkeypatch.setattr(key_set_url, "MIN_SECONDS", 0.0)
+    numbers, released = itertools.count(), threading.Event()
+
+    def fetch(url: str) -> bytes:
+        if next(numbers) == 0:
+            released.wait()
+        return key_set(SIGNER)
+
+    async def refresh_until_fetched() -> None:
+        source = KeySetUrl("https://identity.example/keys", fetch)
+        while not source.value:
+            await source.refresh_keys()
+
+    try:
+        asyncio.run(asyncio.wait_for(refresh_until_fetched(), timeout=60))
+    finally:
+        released.set()
+    assert "event=token_keys_not_fetched TimeoutError" in caplog.text
 
 
 def test_a_provider_with_a_private_authority_is_trusted_through_a_variable(authority, monkeypatch):

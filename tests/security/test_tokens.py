@@ -20,6 +20,7 @@ from attendant_server.security.token_keys import (
     TokenKey,
     TokenKeys,
     parse_key_set,
+    read_secret,
 )
 from attendant_server.security.tokens import MAX_CACHED_TOKENS, TokenRules, TokenVerifier
 from attendant_server.setting_rules import ASYMMETRIC_ALGORITHMS
@@ -85,6 +86,13 @@ def test_a_subject_that_is_unfit_for_the_log_is_logged_as_its_hash(start, client
     assert "forged" not in caplog.text
 
 
+def test_a_subject_cannot_take_the_logged_name_of_another():
+    verifier = verifier_of(parse_key_set(key_set(ELLIPTIC)), "ES256")
+    hashed = asyncio.run(verifier.caller(ELLIPTIC.token(sub="a b"))).name
+    copied = ELLIPTIC.token(sub=hashed.removeprefix("jwt:"))
+    assert asyncio.run(verifier.caller(copied)).name != hashed
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -103,10 +111,19 @@ def test_a_subject_that_is_unfit_for_the_log_is_logged_as_its_hash(start, client
         ({"attendant": "all"}, "bad_permissions"),
         ({"attendant": {"models": "tiny-bert"}}, "bad_permissions"),
         ({"attendant": {"methods": [1]}}, "bad_permissions"),
+        ({"attendant": None}, "bad_permissions"),
+        ({"attendant": {"models": None}}, "bad_permissions"),
+        ({"attendant": {"model": ["tiny-bert"]}}, "bad_permissions"),
     ],
 )
 def test_a_token_with_a_wrong_claim_is_refused(refused, changes, reason):
     refused(SIGNER.token(**changes), reason)
+
+
+def test_a_token_may_expire_later_than_a_float_can_say(shared_server, client_of):
+    client = client_of(shared_server, token=SIGNER.token(exp=10**400))
+    assert is_known(client)
+    assert is_known(client)  # remembered
 
 
 def test_clocks_may_differ_by_the_skew(start, client_of, keys):
@@ -202,6 +219,13 @@ def test_a_shared_secret_verifies_tokens_if_it_is_asked_for(start, client_of, tm
     path.write_bytes(SIGNER.public_pem)
     with pytest.raises(StartError, match="not a PEM key"):
         start(**settings)
+
+
+def test_a_shared_secret_is_in_no_repr(tmp_path):
+    path = tmp_path / "secret"
+    path.write_text("s" * 32)
+    path.chmod(0o600)
+    assert "ssss" not in repr(read_secret(path, ["HS256"]).candidates(None, "HS256"))
 
 
 def test_api_keys_and_tokens_work_side_by_side(start, client_of, keys, key_file):

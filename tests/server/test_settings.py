@@ -137,6 +137,13 @@ def test_settings_of_security_that_do_not_fit_together_are_named(arguments, prob
     assert [each for each in problems_of(list(arguments), {}) if each.startswith(problem)]
 
 
+@pytest.mark.parametrize("name", ["tls_key", "api_keys", "jwt_secret"])
+def test_a_secret_in_the_place_of_its_file_is_refused_without_being_repeated(name: str):
+    problems = problems_of([], {variable(name): "the-secret-itself"})
+    assert f"{name}: must be the path of a file; there is none of this name" in problems
+    assert "the-secret-itself" not in str(problems)
+
+
 @pytest.mark.parametrize("url", ["https://a.example/keys", "http://127.0.0.1:8/keys"])
 def test_keys_of_tokens_may_come_from_a_safe_url(url: str):
     assert load_settings([*TOKENS, f"--jwt-keys={url}"], {}).jwt_keys == url

@@ -66,4 +66,7 @@ def connection_options(
 def _token(path: str | None, environment: Mapping[str, str]) -> str | None:
     if path is None:
         return environment.get("ATTENDANT_TOKEN") or None
-    return Path(path).read_text(encoding="utf-8").strip()
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:  # the path is left out, because it may be the token itself
+        raise OSError(f"--token: no file with a token can be read: {error.strerror}") from None

@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ class Certificate:
     """A checked certificate with its key. The contents are PEM."""
 
     chain: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     client_authorities: bytes | None
     """Callers must have a certificate of one of these; None if they need none."""
     expires: datetime

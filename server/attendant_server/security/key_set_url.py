@@ -1,6 +1,7 @@
 """A JWK Set that an identity provider publishes at an https URL."""
 
 import asyncio
+import http.client
 import logging
 import time
 import urllib.error
@@ -8,15 +9,19 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
+from attendant_server.reasons import reason_of
 from attendant_server.security.token_keys import TokenKeys, parse_key_set
 from attendant_server.system.blocking_work import run_blocking
 
 PERIOD_SECONDS = 300.0
-"""Between two regular fetches. After this time, a withdrawn key is not accepted any more."""
+"""Between two regular fetches, so that a withdrawn key is accepted for at most this time after its
+withdrawal while the URL can be read."""
 MIN_SECONDS = 10.0
 """Between two fetches for unknown key ids, so that bad tokens cause no flood of fetches."""
 FETCH_SECONDS = 5.0
+"""The time limit of a fetch, and of a call that waits for one."""
 MAX_BYTES = 256 * 1024
 
 logger = logging.getLogger(__name__)
@@ -60,12 +65,14 @@ class KeySetUrl:
 
     async def _fetch_now(self) -> None:
         try:
-            content = await run_blocking(self._fetch, self._url)
+            # `fetch_bounded` cannot limit the lookup of the name and the headers of the answer.
+            async with asyncio.timeout(2 * FETCH_SECONDS):
+                content = await run_blocking(self._fetch, self._url)
             if content != self._content:
                 self.value, self._content = parse_key_set(content), content
                 logger.info("event=token_keys_fetched")
         except Exception as error:  # libraries raise many kinds; the keys are public
-            logger.error("event=token_keys_not_fetched %s", error)
+            logger.error("event=token_keys_not_fetched %s", reason_of(error))
         finally:
             self._fetched, self._fetching = self._clock(), None
 
@@ -90,9 +97,13 @@ def fetch_bounded(url: str) -> bytes:
 
 
 def _open(url: str) -> Any:
-    opener = urllib.request.build_opener(_NoRedirects)
+    handlers: list[Any] = [_NoRedirects]
+    if urlsplit(url).scheme == "http":  # of this machine; a proxy could answer with its own keys
+        handlers.append(urllib.request.ProxyHandler({}))
     try:
-        return opener.open(url, timeout=FETCH_SECONDS)
+        return urllib.request.build_opener(*handlers).open(url, timeout=FETCH_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             raise OSError(f"the key set's URL answers with status {error.code}") from None
+    except http.client.HTTPException as error:  # its message may be what the other side sent
+        raise OSError(f"the key set's URL gives no HTTP answer: {type(error).__name__}") from None

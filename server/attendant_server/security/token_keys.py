@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _PEM = re.compile(rb"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 class TokenKey:
     """A key, with the id and the algorithm that its set states."""
 
-    key: Any
+    key: Any = field(repr=False)
     """A public key of ``cryptography``, or a secret."""
     key_id: str | None = None
     algorithm: str | None = None
@@ -113,10 +113,10 @@ def _jwk(entry: Any) -> Iterator[TokenKey]:
     if not is_public or "d" in entry or entry.get("use", "sig") != "sig":
         return
     try:
-        key = jwt.PyJWK(entry).key
-    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError):
+        key, may_verify = jwt.PyJWK(entry).key, "verify" in entry.get("key_ops", ["verify"])
+    except Exception:  # of many kinds; a faulty entry must not disable the others
         return
-    if _is_strong(key):
+    if may_verify and _is_strong(key):
         key_id, algorithm = entry.get("kid"), entry.get("alg")
         yield TokenKey(key, key_id if isinstance(key_id, str) else None, algorithm)
 

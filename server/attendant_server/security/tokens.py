@@ -12,14 +12,17 @@ import jwt
 
 from attendant_server.callers import Caller
 from attendant_server.errors import Unauthenticated, Unavailable
-from attendant_server.security.caller_options import caller_options
+from attendant_server.security.caller_options import FIELDS, caller_options
 from attendant_server.security.token_keys import TokenKey, TokenKeys
 from attendant_server.security.watching import WatchedFiles
 
 CLAIMS = ("exp", "iss", "aud", "sub")
 """Claims that every token must have."""
+PERMISSIONS = {"methods", "models"}
+"""Fields of the permissions claim; an absent one limits nothing."""
 MAX_CACHED_TOKENS = 1024
-_FIT_SUBJECT = re.compile(r"[\w.:@|/+=-]{1,128}", re.ASCII)
+_FIT_SUBJECT = re.compile(r"(?!sha256-)[\w.:@|/+=-]{1,128}", re.ASCII)
+"""Subjects that are logged as they are. None looks like the hash of another."""
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ExpiredSignatureError, "expired"),
     (jwt.InvalidSignatureError, "bad_signature"),
@@ -73,7 +76,7 @@ class TokenVerifier:
 
     def __init__(self, keys: KeySource, rules: TokenRules) -> None:
         self._keys, self._rules = keys, rules
-        self._verified: OrderedDict[bytes, tuple[Caller, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
         self._verified_with = keys.value
 
     async def caller(self, token: str) -> Caller:
@@ -85,16 +88,16 @@ class TokenVerifier:
             self._verified_with = keys
         if digest in self._verified:
             caller, expires = self._verified[digest]
-            if time.time() < expires:
+            if time.time() - self._rules.clock_skew_seconds < expires:
                 return caller
             del self._verified[digest]
         claims = _verified_claims(token, await self._candidates(token), self._rules)
         caller = self._caller_of(claims)
         if self._keys.value is self._verified_with:
-            self._remember(digest, caller, int(claims["exp"]) + self._rules.clock_skew_seconds)
+            self._remember(digest, caller, int(claims["exp"]))
         return caller
 
-    def _remember(self, digest: bytes, caller: Caller, expires: float) -> None:
+    def _remember(self, digest: bytes, caller: Caller, expires: int) -> None:
         self._verified[digest] = (caller, expires)
         if len(self._verified) > MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
@@ -120,14 +123,15 @@ class TokenVerifier:
 
     def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
         allowed = claims.get(self._rules.permissions_claim, {})
-        if not isinstance(allowed, dict):
+        # A misspelled field must not count as an absent one, which permits everything.
+        if not isinstance(allowed, dict) or allowed.keys() - PERMISSIONS - FIELDS:
             raise Unauthenticated("bad_permissions")
-        methods, models = (_names(allowed.get(name)) for name in ("methods", "models"))
+        permitted = {name: _names(allowed[name]) for name in PERMISSIONS & allowed.keys()}
         try:
             options = caller_options(allowed)
         except ValueError:
             raise Unauthenticated("bad_permissions") from None
-        return Caller(_name(claims["sub"]), methods, models, **options)
+        return Caller(_name(claims["sub"]), **permitted, **options)
 
 
 def _verified_claims(
@@ -159,9 +163,7 @@ def _name(subject: str) -> str:
     return f"jwt:sha256-{hashlib.sha256(subject.encode(errors='replace')).hexdigest()[:16]}"
 
 
-def _names(values: Any) -> frozenset[str] | None:
-    if values is None:
-        return None
+def _names(values: Any) -> frozenset[str]:
     if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
         raise Unauthenticated("bad_permissions")
     return frozenset(values)

@@ -31,11 +31,11 @@ class WatchedFiles(Generic[Value]):
     """
 
     def __init__(self, paths: Sequence[Path], read: Callable[[], Value]) -> None:
-        """``read`` raises FileFault; the first reading passes it on."""
+        """Raises FileFault, as ``read`` may."""
         self._paths, self._read = paths, read
         # Taken before reading: a change in between is seen by the next check.
         self._seen = self._changing = self._fingerprint()
-        self.value = read()
+        self.value = self._newest()
 
     def refresh(self) -> None:
         """Read the files again if one has changed and nothing has changed since the last refresh.
@@ -49,14 +49,20 @@ class WatchedFiles(Generic[Value]):
         self._seen = found
         names = ",".join(map(str, self._paths))
         try:
-            self.value = self._read()
+            self.value = self._newest()
         except FileFault as error:
             logger.error("event=security_files_not_reloaded files=%s %s", names, error)
-        except Exception as error:  # its message might hold a part of the file
-            kind = type(error).__name__
-            logger.error("event=security_files_not_reloaded files=%s error=%s", names, kind)
         else:
             logger.info("event=security_files_reloaded files=%s", names)
+
+    def _newest(self) -> Value:
+        try:
+            return self._read()
+        except FileFault:
+            raise
+        except Exception as error:  # its message might hold a part of the file
+            names = ", ".join(map(str, self._paths))
+            raise FileFault(f"{names}: cannot be used: {type(error).__name__}") from None
 
     def _fingerprint(self) -> tuple[Fingerprint | None, ...]:
         return tuple(map(_fingerprint, self._paths))
@@ -66,7 +72,10 @@ async def watch(files: Sequence[WatchedFiles[Any]], period_seconds: float = PERI
     """Refresh the files in each period, until cancelled."""
     while True:
         await asyncio.sleep(period_seconds)
-        await run_blocking(_refresh_all, files)
+        try:
+            await run_blocking(_refresh_all, files)
+        except RuntimeError as error:  # no thread can be started now; withdrawn keys must not stay
+            logger.error("event=security_files_not_checked %s", error)
 
 
 def read_file(path: Path) -> bytes:
