@@ -1,6 +1,5 @@
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from attendant_export.graphs.writer import write_embedding_graphs
@@ -95,15 +94,6 @@ def test_the_mlm_head_gives_as_many_candidates_as_asked_for(graphs):
     three = run(graphs.mlm_head, hidden=hidden, top_k=np.array([3]))
     for name, value in three.items():
         np.testing.assert_array_equal(value, every[name][:, :3])
-
-
-def test_only_the_wanted_layers_need_to_be_computed(graphs):
-    options = ort.RunOptions()
-    options.add_run_config_entry("only_execute_path_to_fetches", "1")
-    token_ids, lengths = padded(TEXTS)
-    inputs = {"token_ids": token_ids, "lengths": lengths}
-    (found,) = graphs.embedder.run(["hidden_1"], inputs, options)
-    np.testing.assert_array_equal(found, graphs.embed(TEXTS)["hidden_1"])
 
 
 def test_inputs_and_outputs_have_the_shapes_of_the_contract(graphs):

@@ -99,6 +99,20 @@ def test_a_bundle_with_other_weights_of_tokens_is_not_verified(splade, tmp_path,
     assert "fp32: weights of sparse vectors differ by 0.01" in capsys.readouterr().err
 
 
+def test_a_bundle_with_greater_weights_of_other_tokens_is_not_verified(splade, tmp_path, capsys):
+    bundle = shutil.copytree(splade[1], tmp_path / "1")
+    path = bundle / "reference_outputs.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    vector = content["outputs"]["fp32"]["sparse_vectors"][3]
+    assert vector["weights"][0] > vector["weights"][-1] + 0.1
+    # Without its greatest weight, the vector is that of another model.
+    del vector["token_ids"][0], vector["weights"][0]
+    altered(bundle, path, content)
+    with pytest.raises(SystemExit):
+        main(["verify", str(bundle)])
+    assert "fp32: weights of sparse vectors differ by" in capsys.readouterr().err
+
+
 def test_reference_vectors_of_another_form_are_named(splade, tmp_path, capsys):
     bundle = shutil.copytree(splade[1], tmp_path / "1")
     path = bundle / "reference_outputs.json"

@@ -67,14 +67,15 @@ def check_sparse_vectors(
 ) -> str:
     """Make the vectors of the reference texts again, in one batch; describes the comparison.
 
-    Raises ParityError for other weights.
+    Raises ParityError for other weights, or if tokens that are not stored have greater ones.
     """
     found, moved, largest = graphs.sparse_vectors(texts), 0.0, 1.0
     for vector, expected in zip(found, stored, strict=True):
         weights = np.array(expected["weights"], np.float32)
         differences = np.abs(vector[expected["token_ids"]] - weights)
-        moved = max(moved, float(differences.max(initial=0.0)))
-        largest = max(largest, float(weights.max(initial=0.0)))
+        above = np.delete(vector, expected["token_ids"]).max(initial=0.0) - weights.min()
+        moved = max(moved, float(differences.max()), float(above))
+        largest = max(largest, float(weights.max()))
     bound = BATCHED_BOUNDS[graphs.precision] * largest
     if not (moved <= bound + ROUNDING):
         raise ParityError(

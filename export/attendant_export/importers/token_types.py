@@ -29,12 +29,16 @@ class _FirstType:
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every tensor."""
-        return {name: self._shape(name, shape) for name, shape in self._weights.shapes.items()}
-
-    def _shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        is_table = name.endswith(TABLE) and shape[0] == self._num_types
-        return (1, *shape[1:]) if is_table else shape
+        shapes = self._weights.shapes
+        return {
+            name: (1, *shape[1:]) if self._is_table(name) else shape
+            for name, shape in shapes.items()
+        }
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""
-        return self._weights.read(name)[: self.shapes[name][0]]
+        tensor = self._weights.read(name)
+        return tensor[:1] if self._is_table(name) else tensor
+
+    def _is_table(self, name: str) -> bool:
+        return name.endswith(TABLE) and self._weights.shapes[name][0] == self._num_types

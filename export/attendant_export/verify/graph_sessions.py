@@ -91,12 +91,10 @@ class GraphSession:
         """Names of all outputs, in order."""
         return [value.name for value in self._session.get_outputs()]
 
-    def run(
-        self, names: Sequence[str], inputs: dict[str, Any], options: ort.RunOptions | None = None
-    ) -> list[Any]:
+    def run(self, names: Sequence[str], inputs: dict[str, Any]) -> list[Any]:
         """The outputs ``names``. Raises GraphError."""
         with self.naming_errors():
-            return list(self._session.run(list(names), inputs, options))
+            return list(self._session.run(list(names), inputs))
 
     def io_binding(self) -> ort.IOBinding:
         """A new binding of inputs and outputs to memory, for `run_with_binding`."""
@@ -221,10 +219,7 @@ class TranslationGraphs:
             "source": pad(sources, self._source_pad_id).numpy(),
             "source_lengths": np.array([len(s) for s in sources]),
         }
-        # Only the nodes for the requested outputs run, so shortlists do not need the encoder.
-        options = ort.RunOptions()
-        options.only_execute_path_to_fetches = True
-        return self.encoder.run(names, inputs, options)
+        return self.encoder.run(names, inputs)
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 from attendant_manifest.sizes import num_layers, sparse_dimension, text_dimension, token_dimension
 from numpy.typing import NDArray
 
@@ -75,16 +74,11 @@ class OnnxEmbeddingModel:
             check_interface(self._sparse_head.shared, bundle.graphs.sparse_head)
         if self.mlm_head is not None:
             check_interface(self.mlm_head.shared, bundle.graphs.mlm_head)
-        # Do not compute hidden layers that no text needs.
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
         if device == "cpu":
             self._try_graphs(bundle.graphs.embedder.outputs, manifest.limits.max_tokens)
         num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
         feeds = self._feeds([[self._pad_id] * num_tokens])
-        self._embedder.keep_what_pays(
-            lambda session: session.run(["mean_pooled"], feeds, self._run_options)
-        )
+        self._embedder.keep_what_pays(lambda session: session.run(["mean_pooled"], feeds))
         if self._sparse_head is not None:
             (hidden,) = self._embedder.shared.run([self._last_hidden], feeds)
             sparse_feeds = {"hidden": hidden, "lengths": feeds["lengths"]}
@@ -128,7 +122,7 @@ class OnnxEmbeddingModel:
             names.remove(SPARSE_VECTORS)
             names.append(self._last_hidden)
         with self._embedder.session() as session:
-            arrays = session.run(names, feeds, self._run_options)
+            arrays = session.run(names, feeds)
         found = dict(zip(names, arrays, strict=True))
         if is_sparse:
             vectors = self._sparse_vectors(found[self._last_hidden], feeds["lengths"])
