@@ -126,7 +126,9 @@ class TokenVerifier:
         # A misspelled field must not count as an absent one, which permits everything.
         if not isinstance(allowed, dict) or allowed.keys() - PERMISSIONS - FIELDS:
             raise Unauthenticated("bad_permissions")
-        permitted = {name: _names(allowed[name]) for name in PERMISSIONS & allowed.keys()}
+        permitted: dict[str, Any] = {
+            name: _names(allowed[name]) for name in PERMISSIONS & allowed.keys()
+        }
         try:
             options = caller_options(allowed)
         except ValueError:
