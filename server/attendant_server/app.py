@@ -83,7 +83,7 @@ class Server:
             self._metrics.on_refused,
             CallerQuotas(default_quota(settings)),
         )
-        self._drain = DrainInterceptor(settings.max_send_seconds)
+        self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
             self._catalog, self._admission, request_limits(settings), self._pool

@@ -13,18 +13,14 @@ from attendant.v1.translation_pb2 import TranslateRequest
 
 from tests.support.http2 import (
     CONTINUATION,
-    DATA,
-    END_STREAM,
     GOAWAY,
     HEADERS,
-    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     SETTINGS,
     RawConnection,
     frame,
     literal,
-    setting,
 )
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
 
@@ -163,55 +159,3 @@ def test_streams_that_are_begun_and_reset_do_not_stop_calls(running: Running):
 def status_of(connection: RawConnection, stream: int) -> bytes:
     """The trailers of a call, in HPACK."""
     return connection.frames_until(HEADERS, stream)
-
-
-@pytest.mark.parametrize("part", [b"", b"\0\0\x10\0\0half"])
-def test_a_request_that_does_not_arrive_in_time_ends_its_call(
-    start: Callable[..., Running], part: bytes
-):
-    running = start(max_receive_seconds=0.3, max_concurrent_calls=2)
-    with RawConnection(running.server.port) as connection:
-        connection.greet()
-        for stream in (1, 3):
-            connection.call(stream, TRANSLATE)
-            connection.socket.sendall(frame(DATA, part, stream=stream))
-        wait_until(lambda: running.metric("attendant_concurrent_calls") == 2)
-        trailers = status_of(connection, 1)
-        assert b"did not arrive within 0.3 seconds" in trailers
-        wait_until(lambda: running.metric("attendant_concurrent_calls") == 0)
-        assert_answers(running)
-    labels = {"grpc_method": "Translate", "grpc_code": "DEADLINE_EXCEEDED"}
-    wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 2)
-
-
-def test_a_call_without_a_message_is_invalid(running: Running):
-    with RawConnection(running.server.port) as connection:
-        connection.greet()
-        connection.call(1, TRANSLATE)
-        connection.socket.sendall(frame(DATA, b"", END_STREAM, 1))
-        assert b"request: is missing" in status_of(connection, 1)
-    assert_answers(running)
-
-
-def test_refused_calls_do_not_hold_their_requests(start: Callable[..., Running]):
-    running = start(max_concurrent_calls=1)
-    with RawConnection(running.server.port) as first, RawConnection(running.server.port) as second:
-        for connection in (first, second):
-            connection.greet()
-            connection.call(1, TRANSLATE)
-            wait_until(lambda: running.metric("attendant_concurrent_calls") == 1)
-        assert b"calls are in progress" in status_of(second, 1)
-
-
-def test_a_stream_whose_responses_are_not_taken_in_time_gives_its_slot_back(
-    start: Callable[..., Running],
-):
-    running = start(max_send_seconds=0.3, max_concurrent_calls=1)
-    with RawConnection(running.server.port) as connection:
-        connection.greet(setting(INITIAL_WINDOW_SIZE, 0))
-        connection.call(1, STREAM_TRANSLATE)
-        connection.send_message(1, REQUEST.SerializeToString())
-        labels = {"grpc_method": "StreamTranslate", "grpc_code": "DEADLINE_EXCEEDED"}
-        wait_until(lambda: running.metric("grpc_server_handled_total", **labels) == 1)
-        assert running.metric("attendant_concurrent_calls") == 0
-        assert_answers(running)

@@ -117,7 +117,7 @@ def start(loop: LoopThread) -> Iterator[Callable[..., Running]]:
     """Starts a server with a given limit for stalled responses and given client options."""
     with ExitStack() as stack:
         yield lambda stalled_seconds=60.0, options=(): stack.enter_context(
-            running(loop, DrainInterceptor(stalled_seconds=stalled_seconds), options)
+            running(loop, DrainInterceptor(stalled_seconds), options)
         )
 
 

@@ -12,7 +12,6 @@ from attendant_server import errors
 from attendant_server.application.admission import CallAdmission
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
-from attendant_server.grpc.interceptors.receiving import ReceivingInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
 from attendant_server.records import CallRecord, Method
@@ -118,11 +117,10 @@ def channel(loop: LoopThread, calls: Calls, admission: CallAdmission) -> Iterato
     async def start() -> tuple[grpc.aio.Server, int]:
         server = grpc.aio.server(
             interceptors=[
-                ReceivingInterceptor(),
                 RecordInterceptor(calls),
                 StatusInterceptor(),
                 AdmissionInterceptor(admission),
-                DecodingInterceptor(10.0),
+                DecodingInterceptor(),
             ]
         )
         for service in ("attendant.Test", "other.Test"):

@@ -21,7 +21,6 @@ from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
 from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
-from attendant_server.grpc.interceptors.receiving import ReceivingInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
@@ -62,13 +61,12 @@ def new_grpc_server(
     """A gRPC server for the application, without ports; ``observer`` receives every call."""
     server = grpc.aio.server(
         interceptors=[
-            ReceivingInterceptor(),
             RecordInterceptor(observer),
             StatusInterceptor(),
             drain,
             *_authentication(security),
             AdmissionInterceptor(application.admission),
-            DecodingInterceptor(settings.max_receive_seconds),
+            DecodingInterceptor(),
         ],
         options=_options(settings),
     )

@@ -1,7 +1,8 @@
 """Tracks the calls that a stopping server must wait for: calls with work in progress.
 
 A stop does not wait for calls that wait for their callers: a stream without a further request, such
-as idle reflection, or an answer that the caller does not read, or a request that does not arrive.
+as idle reflection, or an answer that the caller does not read. Calls whose request has not arrived
+are not tracked.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from attendant_server.errors import DeadlineExceeded
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
 from attendant_server.records import Method
@@ -22,12 +22,8 @@ POLL_SECONDS = 0.02
 class DrainInterceptor(AroundInterceptor):
     """Tracks every call until its answer has been sent."""
 
-    def __init__(
-        self, max_send_seconds: float | None = None, stalled_seconds: float = STALLED_SECONDS
-    ) -> None:
-        """A stream ends with DeadlineExceeded if sending a response takes ``max_send_seconds``."""
+    def __init__(self, stalled_seconds: float = STALLED_SECONDS) -> None:
         super().__init__()
-        self._max_send_seconds = max_send_seconds
         self._stalled_seconds = stalled_seconds
         self._calls: set[_Call] = set()
 
@@ -54,7 +50,7 @@ class DrainInterceptor(AroundInterceptor):
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
         """Track the call until the library has sent its status."""
-        call = _Call(context, self._max_send_seconds)
+        call = _Call(context)
         self._calls.add(call)
         # The library sends the answer in the task that runs the handler. A callback of the context
         # would keep the call in memory until the next run of the garbage collector.
@@ -72,8 +68,8 @@ class DrainInterceptor(AroundInterceptor):
 class _Call:
     """The context of a call, which records when the call waits for its caller."""
 
-    def __init__(self, context: Context, max_send_seconds: float | None) -> None:
-        self._context, self._max_send_seconds = context, max_send_seconds
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self.is_receiving = False
         """Whether the call waits for the next request."""
         self.sending_since: float | None = None
@@ -91,24 +87,10 @@ class _Call:
             self.is_receiving = True
         self.is_receiving = False
 
-    async def read(self) -> Any:
-        """The next request, as bytes."""
-        self.is_receiving = True
-        try:
-            return await self._context.read()
-        finally:
-            self.is_receiving = False
-
     async def write(self, message: Any) -> None:
         """Send a response of a streaming call."""
         self.sending_since = time.monotonic()
-        limit = asyncio.timeout(self._max_send_seconds)
         try:
-            async with limit:
-                await self._context.write(message)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"a response was not taken within {self._max_send_seconds:g} seconds"
-            ) from error
+            await self._context.write(message)
         finally:
             self.sending_since = None

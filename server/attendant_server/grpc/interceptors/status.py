@@ -31,8 +31,6 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
-STATUS_SECONDS = 5.0
-"""A call does not wait longer for its caller to take the status."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +97,8 @@ async def _end(
     message: str,
     metadata: tuple[tuple[str, str | bytes], ...] = (),
 ) -> None:
-    """End the call with a status; ignores a caller that has gone or does not read."""
+    """End the call with a status; ignores a caller that has gone."""
     try:
-        async with asyncio.timeout(STATUS_SECONDS):
-            await context.abort(code, message, trailing_metadata=metadata)
-    except (grpc.aio.InternalError, TimeoutError) as error:
+        await context.abort(code, message, trailing_metadata=metadata)
+    except grpc.aio.InternalError as error:
         raise asyncio.CancelledError from error
