@@ -25,6 +25,14 @@ PAUSES = st.one_of(st.integers(0, 3), st.integers(0, 2 * SECOND), st.integers(0,
 EVENTS = st.lists(st.tuples(PAUSES, st.integers(1, 60), st.booleans()), max_size=40)
 
 
+@pytest.fixture(autouse=True)
+def unused_record():
+    """Leaves the record of the context as it was, for the tests that follow."""
+    before = records.current()
+    yield
+    records.begin(before)
+
+
 def largest_excess(per_minute: int, admitted: list[tuple[int, int]]) -> int:
     """The most admitted in an interval above burst and rate, in parts of a nanosecond's refill."""
     excess = 0
