@@ -179,13 +179,14 @@ class CallerQuotas:
         record = records.current()
         usage = CallUsage(self._account(record.caller), record, self._clock)
         usage.begin()
-        _current.set(usage)
+        outer = _current.set(usage)
         try:
             yield
         except (QueueFull, QuotaExceeded, Unavailable):
             usage.give_back()
             raise
         finally:
+            _current.reset(outer)
             usage.end()
 
     def _account(self, caller: Caller) -> _Account:
