@@ -107,17 +107,18 @@ def test_another_class_is_refused(running, given):
 
 def test_one_connection_cannot_take_all_places_of_the_queue(start):
     running = start(max_queued_texts=8, max_texts=8)
-    with connection(running) as channel, running.held_engine():
-        translate = running.translation.Translate
-        waiting = [translate.future(ONE, timeout=60) for _ in range(6)]
-        running.wait_for_queued(6)
-        error = failure_of(translate, ONE, timeout=60)
-        assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "of this caller are waiting" in error.details()
-        waiting.append(TranslationServiceStub(channel).Translate.future(ONE, timeout=60))
-        running.wait_for_queued(7)
-    for future in waiting:
-        assert future.result()
+    with connection(running) as channel:
+        with running.held_engine():
+            translate = running.translation.Translate
+            waiting = [translate.future(ONE, timeout=60) for _ in range(6)]
+            running.wait_for_queued(6)
+            error = failure_of(translate, ONE, timeout=60)
+            assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "of this caller are waiting" in error.details()
+            waiting.append(TranslationServiceStub(channel).Translate.future(ONE, timeout=60))
+            running.wait_for_queued(7)
+        for future in waiting:
+            assert future.result()
 
 
 def test_embeddings_of_a_quiet_caller_do_not_wait_for_a_flood(start):
