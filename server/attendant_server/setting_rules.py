@@ -1,8 +1,10 @@
-"""Rules between settings, and rules of single ones that a bound or a choice does not state."""
+"""Rules of single settings and rules between settings."""
 
+import math
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import Field
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from attendant_server.addresses import UNIX, host_problem, is_loopback
@@ -14,6 +16,18 @@ SYMMETRIC_ALGORITHMS = ("HS256", "HS384", "HS512")
 ASYMMETRIC_ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 )  # fmt: skip
+
+
+def bound_problem(setting: "Field[Any]", value: Any) -> str | None:
+    """The bound or the choices of a setting that a value breaks, as a message; None if it fits."""
+    limits, choices = setting.metadata, setting.metadata["choices"]
+    if choices:
+        return None if value in choices else f"{setting.name}: must be one of {', '.join(choices)}"
+    if isinstance(value, int | float) and not limits["min"] <= value <= limits["max"]:
+        bounds = [f"at least {limits['min']}"] * (limits["min"] > -math.inf)
+        bounds += [f"at most {limits['max']}"] * (limits["max"] < math.inf)
+        return f"{setting.name}: must be {' and '.join(bounds)}, got {value}"
+    return None
 
 
 def contradictions(settings: "Settings") -> Iterator[str]:

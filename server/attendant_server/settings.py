@@ -13,7 +13,7 @@ from typing import Any
 
 from attendant_server import __version__
 from attendant_server.service_links import is_service_link
-from attendant_server.setting_rules import contradictions
+from attendant_server.setting_rules import bound_problem, contradictions
 
 PREFIX = "ATTENDANT_"
 FOREIGN_VARIABLES = tuple(
@@ -251,7 +251,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check all bounds; raises SettingsError with every problem."""
-        found = (_problem(setting, getattr(self, setting.name)) for setting in fields(self))
+        found = (bound_problem(setting, getattr(self, setting.name)) for setting in fields(self))
         problems = [problem for problem in found if problem is not None]
         problems += contradictions(self)
         if problems:
@@ -337,17 +337,6 @@ def _reader(setting: "Field[Any]") -> Callable[[str], Any]:
     if isinstance(setting.default, tuple):
         return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
     return type(setting.default)
-
-
-def _problem(setting: "Field[Any]", value: Any) -> str | None:
-    limits, choices = setting.metadata, setting.metadata["choices"]
-    if choices:
-        return None if value in choices else f"{setting.name}: must be one of {', '.join(choices)}"
-    if isinstance(value, int | float) and not limits["min"] <= value <= limits["max"]:
-        bounds = [f"at least {limits['min']}"] * (limits["min"] > -math.inf)
-        bounds += [f"at most {limits['max']}"] * (limits["max"] < math.inf)
-        return f"{setting.name}: must be {' and '.join(bounds)}, got {value}"
-    return None
 
 
 def _description(setting: "Field[Any]") -> str:
