@@ -63,7 +63,7 @@ class OnnxEmbeddingModel:
             if bundle.has_graph("mlm_head")
             else None
         )
-        self._sparse_dimension = sparse_dimension(manifest.architecture)
+        self._sparse_dimension = sparse_dimension(architecture)
         self._sparse_head = (
             ThreadedGraph(bundle.graph_path("sparse_head"), num_threads, device, run_counter)
             if self._sparse_dimension
@@ -76,7 +76,10 @@ class OnnxEmbeddingModel:
             check_interface(self.mlm_head.shared, bundle.graphs.mlm_head)
         if device == "cpu":
             self._try_graphs(bundle.graphs.embedder.outputs, manifest.limits.max_tokens)
-        num_tokens = min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens)
+        self._keep_what_pays(min(NUM_TRIAL_TOKENS, manifest.limits.max_tokens))
+
+    def _keep_what_pays(self, num_tokens: int) -> None:
+        """Keep sessions for lone runs where they are faster, tried with a text of this length."""
         feeds = self._feeds([[self._pad_id] * num_tokens])
         self._embedder.keep_what_pays(lambda session: session.run(["mean_pooled"], feeds))
         if self._sparse_head is not None:
