@@ -73,7 +73,7 @@ export BENCH_INFINITY_PYTHON := $(CURDIR)/$(VENV_INFINITY)/bin/python
 
 MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
-SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto)
+SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto model_control.proto)
 
 .PHONY: help serve test test-tools test-all test-real check protos clients graphs dashboards bundles bench
 

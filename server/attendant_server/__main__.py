@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 from attendant_server.observability.logs import set_up_logs
-from attendant_server.settings import SettingsError, load_settings, settings_table
+from attendant_server.setting_sources import load_settings, settings_table
+from attendant_server.settings import SettingsError
 from attendant_server.system.standard_streams import open_standard_streams, say
 
 

@@ -14,10 +14,11 @@ from attendant_server import __version__
 from attendant_server.addresses import joined
 from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
-from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.catalog import Catalog
+from attendant_server.application.descriptions import ModelDescription
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.engine.engine import Engine
+from attendant_server.folder_watch import watch_folder
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.server import (
     MODEL_SERVICE,
@@ -30,14 +31,15 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.loading import LoadedModel, ModelLoader, read_bundles, request_limits
-from attendant_server.manifest_description import describe_model
+from attendant_server.lifecycle import ModelLifecycle
+from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
 from attendant_server.observability.logs import CallLog
 from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import MetricsLimits, MetricsServer
-from attendant_server.observability.scheduler_gauges import watch_schedulers
+from attendant_server.observability.model_series import ModelSeries
 from attendant_server.observability.start_log import log_start
+from attendant_server.restarts import Restarts
 from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
 from attendant_server.security.caller_options import default_quota
 from attendant_server.security.security import Security
@@ -72,11 +74,15 @@ class Server:
         """Read the manifests of the bundles; raises BundleError."""
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
-        self._bundles = {bundle.key: bundle for bundle in read_bundles(settings)}
-        descriptions = [describe_model(bundle) for bundle in self._bundles.values()]
-        self._catalog = Catalog(descriptions, self._metrics.on_refused)
-        num_translation = sum(d.kind is ModelKind.TRANSLATION for d in descriptions)
-        self._loader = ModelLoader(settings, num_translation, self._metrics)
+        self._catalog = Catalog(self._metrics.on_refused)
+        self._loader = ModelLoader(settings, self._metrics)
+        self.lifecycle = ModelLifecycle(
+            settings,
+            self._catalog,
+            self._loader,
+            ModelSeries(self._metrics, STATUS_NAMES, settings.max_queued_texts, self._is_serving),
+            self._report_health,
+        )
         self._admission = CallAdmission(
             settings.max_concurrent_calls,
             settings.max_request_seconds,
@@ -86,14 +92,15 @@ class Server:
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
         self._application = new_application(
-            self._catalog, self._admission, request_limits(settings), self._pool
+            self._catalog, self._admission, self.lifecycle, request_limits(settings), self._pool
         )
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []
-        self.engine: Engine | None = None
-        """Runs the models; None until they are loaded."""
         self.engine_has_died = asyncio.Event()
-        """Set after an engine's death, once all calls are answered and health says NOT_SERVING."""
+        """Set after an engine's death that ends the server, once all calls are answered and health
+        says NOT_SERVING."""
+        self._restarts = Restarts()
+        self._watch: asyncio.Task[None] | None = None
         self._stop_health_server: Callable[[], Awaitable[None]] | None = None
         self.port = self.metrics_port = self.health_port = 0
         """0 until the ports are open, and always for a unix socket or without the port."""
@@ -152,31 +159,23 @@ class Server:
 
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
-        bundles = [self._bundles[d.key] for d in self._catalog.descriptions]
-        loaded = [await run_blocking(self._loader.load, bundle) for bundle in bundles]
-        for model in loaded:
-            watch_schedulers(
-                self._metrics, model.bundle.key, model.schedulers, model.max_cache_bytes
+        await self.lifecycle.start(self._new_engine())
+        if self._settings.watch_bundles_seconds:
+            watching = watch_folder(
+                self._settings.bundles, self._settings.watch_bundles_seconds, self.lifecycle.refresh
             )
-        schedulers = {model.bundle.key: model.schedulers for model in loaded}
-        engine = Engine(
-            schedulers,
-            self._loader.clock,
-            self._loader.worker_processors,
-            on_idle=return_freed_memory,
-            on_start=flush_subnormals,
-        )
-        engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
-        engine.start()
-        self.engine = engine
-        self._catalog.open({model.bundle.key: self._served(model, engine) for model in loaded})
-        await self._health.set(self._services_with_models(), is_serving=True)
+            self._watch = asyncio.ensure_future(watching)
         logger.info(
             "event=serving address=%s metrics_address=%s models=%s",
             self.address,
             self.metrics_address,
             self.models(),
         )
+
+    @property
+    def engine(self) -> Engine | None:
+        """Runs the models; None until they are loaded."""
+        return self.lifecycle.engine
 
     async def stop(self) -> None:
         """Report NOT_SERVING, wait ``lame_duck_seconds``, finish calls in progress, and end.
@@ -188,6 +187,9 @@ class Server:
         lame_duck_seconds = 0.0 if self.engine is None else self._settings.lame_duck_seconds
         await asyncio.sleep(lame_duck_seconds)
         await self._health.close()
+        if self._watch is not None:
+            self._watch.cancel()
+        self.lifecycle.stop()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()
         if num_calls := await self._drain.wait(self._settings.drain_seconds):
@@ -241,15 +243,6 @@ class Server:
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }
         )
-        for model in self._catalog.descriptions:
-            self._metrics.add_model(model.key, model.kind.label, model.precision, STATUS_NAMES)
-            self._metrics.watch_model(
-                model.key,
-                {
-                    "attendant_model_serving": partial(self._is_serving, model),
-                    "attendant_max_queued_texts": lambda: self._settings.max_queued_texts,
-                },
-            )
 
     def _is_serving(self, model: ModelDescription) -> bool:
         service = SERVICES_OF_KINDS[model.kind]
@@ -318,23 +311,43 @@ class Server:
         self.metrics_address = joined(settings.metrics_host, self.metrics_port)
         self._closers.append(server.close)
 
-    def _served(self, model: LoadedModel, engine: Engine) -> ServedModel:
-        return ServedModel(
-            description=self._catalog.find(model.bundle.key),
-            source_tokenizer=model.source_tokenizer,
-            target_tokenizer=model.target_tokenizer,
-            mask_tokenizer=model.mask_tokenizer,
-            engine=engine,
-            on_refused=self._metrics.on_refused,
+    def _new_engine(self) -> Engine:
+        engine = Engine(
+            self._loader.num_workers,
+            self._loader.clock,
+            self._loader.worker_processors,
+            on_idle=return_freed_memory,
+            on_start=flush_subnormals,
         )
+        engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
+        return engine
 
     def _on_engine_death(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.run_coroutine_threadsafe(self._report_engine_death(), loop)
+        asyncio.run_coroutine_threadsafe(self._restart_engine(), loop)
 
-    async def _report_engine_death(self) -> None:
-        await self._health.stop_serving()
-        self.engine_has_died.set()
+    async def _restart_engine(self) -> None:
+        """Load all models again after the engine has died, or give up after many deaths."""
+        self.lifecycle.close()
+        await self._report_health()
+        delay_seconds = self._restarts.next_delay()
+        if delay_seconds is None:
+            self.engine_has_died.set()
+            return
+        logger.warning("event=engine_restarting seconds=%g", delay_seconds)
+        await asyncio.sleep(delay_seconds)
+        try:
+            await self.lifecycle.start(self._new_engine())
+        except Exception:
+            logger.exception("event=engine_not_restarted")
+            self.engine_has_died.set()
+        else:
+            self._metrics.on_engine_restart()
+            logger.info("event=engine_restarted models=%s", self.models())
 
-    def _services_with_models(self) -> list[str]:
-        kinds = {description.kind for description in self._catalog.descriptions}
-        return [WHOLE_SERVER, MODEL_SERVICE, *(SERVICES_OF_KINDS[kind] for kind in kinds)]
+    async def _report_health(self) -> None:
+        """Report SERVING for the kinds that have a ready model, and NOT_SERVING for the others."""
+        kinds = {d.kind for d in self._catalog.descriptions if self._catalog.is_ready(d)}
+        serving = {SERVICES_OF_KINDS[kind] for kind in kinds}
+        if serving:
+            serving |= {WHOLE_SERVER, MODEL_SERVICE}
+        await self._health.report(serving)

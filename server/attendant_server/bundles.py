@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,8 @@ from attendant_server.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_VERSION_NAME = "default-version"
+MAX_VERSION_BYTES = 256
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with
@@ -92,11 +94,22 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     for model in wanted:
         if not any(_matches(model, key) for key in found):
             raise BundleError(f"{root}: no bundle {model}, only {', '.join(sorted(found))}")
-    return [
-        directory
-        for key, directory in found.items()
-        if not wanted or any(_matches(model, key) for model in wanted)
-    ]
+    return [directory for key, directory in found.items() if is_wanted(key, wanted)]
+
+
+def read_default_versions(root: Path, known: Collection[str]) -> dict[str, str]:
+    """The versions that the files ``<name>/default-version`` choose, by name.
+
+    ``known`` are the keys of the models that can be chosen. Raises BundleError.
+    """
+    chosen = {}
+    for path in sorted(root.glob(f"*/{DEFAULT_VERSION_NAME}")):
+        with _named(path), path.open("rb") as file:
+            version = file.read(MAX_VERSION_BYTES).decode(errors="replace").strip()
+        if f"{path.parent.name}/{version}" not in known:
+            raise BundleError(f"{path}: must hold a version of {path.parent.name} that is served")
+        chosen[path.parent.name] = version
+    return chosen
 
 
 def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
@@ -153,6 +166,11 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         for field, _ in getattr(manifest, name).ListFields():
             if field.name not in fields:
                 yield f"{name}.{field.name} is set, which this server does not apply"
+
+
+def is_wanted(key: str, wanted: Sequence[str]) -> bool:
+    """Whether ``wanted`` holds a bundle's name or key, or nothing at all."""
+    return not wanted or any(_matches(model, key) for model in wanted)
 
 
 def _matches(model: str, key: str) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CONTROL_METHODS = frozenset({"LoadModel", "UnloadModel"})
+"""Methods that change the server. A caller may call them only if they are permitted by name."""
 KEY = "key:"
 """Beginning of the names of callers with API keys."""
 
@@ -27,7 +29,8 @@ class Caller:
     """The kind of its credentials and its name: ``key:search``, ``jwt:alice``, ``cert:worker-3``.
     Fit for the log."""
     methods: frozenset[str] | None = None
-    """Names of methods that it may call, such as ``Translate``; None for all."""
+    """Names of methods that it may call, such as ``Translate``; None for all but
+    `CONTROL_METHODS`."""
     models: frozenset[str] | None = None
     """Models that it may use, ``name`` or ``name/version``; None for all."""
     quota: Quota = Quota()
@@ -38,7 +41,9 @@ class Caller:
 
     def may_call(self, method: str) -> bool:
         """Whether it may call a method of the package attendant."""
-        return self.methods is None or method in self.methods
+        if self.methods is None:
+            return method not in CONTROL_METHODS
+        return method in self.methods
 
     def may_use(self, name: str, version: str) -> bool:
         """Whether it may use this version of a model."""

@@ -3,6 +3,7 @@
 AttendantError
 ├── InvalidRequest        a value of the request is bad; names the field and the limit
 ├── ModelNotFound         no model of this name
+├── ModelNotLoaded        a bundle cannot be loaded while the server runs
 ├── ModelWithoutHead      the model lacks the head that a call needs
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
@@ -58,6 +59,10 @@ class InvalidRequest(AttendantError):
 
 class ModelNotFound(AttendantError):
     """No model of this name is loaded."""
+
+
+class ModelNotLoaded(AttendantError):
+    """A bundle cannot be loaded; the model that it should replace is still served."""
 
 
 class ModelWithoutHead(AttendantError):

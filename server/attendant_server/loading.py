@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
@@ -56,21 +57,34 @@ class LoadedModel:
     """None for models without a mask token."""
 
 
-def read_bundles(settings: Settings) -> list[Bundle]:
-    """Read the manifests of the bundles to load; raises BundleError."""
-    directories = find_bundles(settings.bundles, settings.models)
-    return [read_bundle(d, settings.precision, settings.device) for d in directories]
+def read_bundles(
+    settings: Settings,
+    wanted: Sequence[str],
+    on_bad: Callable[[Path, BundleError], None] | None = None,
+) -> list[Bundle]:
+    """Read the manifests of the bundles ``wanted``, or of all of the folder; raises BundleError.
+
+    With ``on_bad``, a bundle with a bad manifest is passed to it, and left out.
+    """
+    bundles = []
+    for directory in find_bundles(settings.bundles, wanted):
+        try:
+            bundles.append(read_bundle(directory, settings.precision, settings.device))
+        except BundleError as error:
+            if on_bad is None:
+                raise
+            on_bad(directory, error)
+    return bundles
 
 
 class ModelLoader:
     """Loads the models of one server."""
 
-    def __init__(self, settings: Settings, num_translation: int, observer: Observer) -> None:
-        """``num_translation`` translation models will share the memory for caches.
-
-        ``observer`` receives the reports of all schedulers.
-        """
-        self._settings, self._num_translation, self._observer = settings, num_translation, observer
+    def __init__(self, settings: Settings, observer: Observer) -> None:
+        """``observer`` receives the reports of all schedulers."""
+        self._settings, self._observer = settings, observer
+        self.num_translation = 1
+        """Number of translation models that share the memory for caches."""
         self.clock = time.monotonic
         self.num_threads = settings.num_threads or num_processors()
         """Number of threads of all model runs together."""
@@ -161,7 +175,7 @@ class ModelLoader:
         if not settings.max_cache_bytes:
             num_sentences = self.num_workers * self._max_sentences
             most = most_needed_bytes(model.needed_cache_bytes, settings.max_rows, num_sentences)
-            share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self._num_translation
+            share = CACHES_SHARE_OF_MEMORY * self._memory_bytes() / self.num_translation
             return int(max(smallest, min(most, share)))
         if settings.max_cache_bytes < smallest:
             logger.warning(

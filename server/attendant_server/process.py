@@ -1,7 +1,6 @@
 """The server's process: start, signals, exit code."""
 
 import asyncio
-import gc
 import logging
 import signal
 from typing import Any
@@ -10,21 +9,23 @@ from attendant_server.app import Server, StartError
 from attendant_server.bundles import BundleError
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
-from attendant_server.system.standard_streams import say
+from attendant_server.system.garbage import collect_garbage_rarely
+from attendant_server.system.standard_streams import has_terminal, say
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GARBAGE_THRESHOLD = 10_000
-"""New objects between two collections; Python's default is 700."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger(__name__)
 
 
 async def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, or until the engine dies; returns the exit code.
+    """Serve until SIGTERM or SIGINT, or until the engine dies for good; returns the exit code.
 
-    A second signal ends it at once. A hanging start does not delay the end.
+    A second signal ends it at once. A hanging start does not delay the end. SIGHUP lets the server
+    serve the bundles as they are now, or stops it if its terminal was closed.
     """
-    stopped: asyncio.Future[Any] = asyncio.ensure_future(_stop_event().wait())
+    stopping, refreshing = _stop_event(), asyncio.Event()
+    _listen_for_hangups(stopping, refreshing)
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stopping.wait())
     starting = asyncio.ensure_future(_started(settings))
     await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # so it has no calls yet
@@ -35,7 +36,8 @@ async def run(settings: Settings) -> int:
     except (BundleError, StartError) as error:
         logger.error("event=start_failed %s", error)
         return 1
-    return await _serve_until(stopped, server, greets=settings.log_format == "console")
+    greets = settings.log_format == "console"
+    return await _serve_until(stopped, refreshing, server, greets)
 
 
 def _stop_event() -> asyncio.Event:
@@ -44,14 +46,33 @@ def _stop_event() -> asyncio.Event:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        for number in SIGNALS:
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
         stopping.set()
 
-    for number in SIGNALS:
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
     return stopping
+
+
+def _listen_for_hangups(stopping: asyncio.Event, refreshing: asyncio.Event) -> None:
+    """Set one of the events at SIGHUP."""
+    had_terminal = has_terminal()
+
+    def choose() -> None:
+        (stopping if had_terminal and not has_terminal() else refreshing).set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, choose)
+
+
+async def _refresh_whenever(requested: asyncio.Event, server: Server) -> None:
+    """Refresh the models after each request, until cancelled."""
+    while True:
+        await requested.wait()
+        requested.clear()
+        logger.info("event=refreshing")
+        await server.lifecycle.refresh()
 
 
 async def _started(settings: Settings) -> Server:
@@ -60,24 +81,18 @@ async def _started(settings: Settings) -> Server:
     return server
 
 
-def _collect_garbage_rarely() -> None:
-    """Keep collections from looking at the models, and at the objects of each few calls.
-
-    Hardly any object of a call is part of a cycle: almost all are freed without a collection.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
-
-
-async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: bool) -> int:
+async def _serve_until(
+    stopped: "asyncio.Future[Any]", refreshing: asyncio.Event, server: Server, greets: bool
+) -> int:
     loading: asyncio.Future[Any] = asyncio.ensure_future(server.load())
     died: asyncio.Future[Any] = asyncio.ensure_future(server.engine_has_died.wait())
+    tasks = [loading, stopped, died]
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     try:
         if loading.done():
             loading.result()
-            _collect_garbage_rarely()
+            collect_garbage_rarely()
+            tasks.append(asyncio.ensure_future(_refresh_whenever(refreshing, server)))
             if greets:  # the JSON log has the line event=serving instead
                 where = f"port {server.port}" if server.port else server.address
                 say(f"attendant is serving on {where}: {server.models()}")
@@ -87,6 +102,6 @@ async def _serve_until(stopped: "asyncio.Future[Any]", server: Server, greets: b
         logger.error("event=start_failed %s", error)
         return 1
     finally:
-        for waiting in (loading, stopped, died):
-            waiting.cancel()
+        for task in tasks:
+            task.cancel()
         await server.stop()

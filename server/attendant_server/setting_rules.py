@@ -38,6 +38,12 @@ def contradictions(settings: "Settings") -> Iterator[str]:
     yield from _host_problems(settings)
     yield from _secret_file_problems(settings)
     yield from _tls_problems(settings)
+    has_permissions = settings.api_keys or settings.jwt_keys or settings.jwt_secret
+    if settings.model_control == "on" and not (has_permissions or is_loopback(settings.host)):
+        yield (
+            "model_control: needs api_keys, jwt_keys or jwt_secret, or a host that only this "
+            "machine can reach"
+        )
     yield from _token_problems(settings)
 
 

@@ -240,7 +240,7 @@ def test_a_limit_without_room_for_two_texts_is_refused(folder, tmp_path):
         )
         metrics, settings = Metrics(), Settings(bundles=root, num_threads=1)
         metrics.add_model("bert/1", "embedding", "fp32", [])
-        ModelLoader(settings, 1, metrics).load(read_bundles(settings)[0])
+        ModelLoader(settings, metrics).load(read_bundles(settings, ())[0])
 
     load(5)
     with pytest.raises(BundleError, match="max_tokens is 4, but special tokens of a pair take 3"):

@@ -34,8 +34,8 @@ def load(root: Path) -> None:
     metrics = Metrics()
     metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
     settings = Settings(bundles=root, num_threads=1, precision="fp32")
-    for bundle in read_bundles(settings):
-        ModelLoader(settings, 1, metrics).load(bundle)
+    for bundle in read_bundles(settings, settings.models):
+        ModelLoader(settings, metrics).load(bundle)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", '{"ä": 1}'.encode("latin-1"), b"\x80"])

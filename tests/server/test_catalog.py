@@ -10,6 +10,13 @@ def model(name: str, version: str, kind: ModelKind = TRANSLATION) -> ModelDescri
     return ModelDescription(name=name, version=version, kind=kind, precision="int8")
 
 
+def catalog_of(models: list[ModelDescription], refusals: list[str]) -> Catalog:
+    """A catalog of these models, which are loading."""
+    catalog = Catalog(refusals.append)
+    catalog.announce(models)
+    return catalog
+
+
 @pytest.fixture
 def refusals() -> list[str]:
     return []
@@ -22,7 +29,7 @@ def catalog(refusals: list[str]) -> Catalog:
         model("en-de", "1.10"),
         model("bert", "1", EMBEDDING),
     ]
-    return Catalog(models, refusals.append)
+    return catalog_of(models, refusals)
 
 
 def test_models_are_sorted_by_name_and_then_by_version(catalog: Catalog):
@@ -46,14 +53,14 @@ def test_no_name_means_the_only_name_of_the_kind(catalog: Catalog):
 
 
 def test_no_name_among_several_of_the_kind_is_refused(refusals: list[str]):
-    catalog = Catalog([model("en-de", "1"), model("de-en", "1")], refusals.append)
+    catalog = catalog_of([model("en-de", "1"), model("de-en", "1")], refusals)
     with pytest.raises(InvalidRequest, match="^model: must name one of de-en/1, en-de/1$"):
         catalog.find("", TRANSLATION)
 
 
 def test_a_kind_without_models_has_none_to_find(refusals: list[str]):
     with pytest.raises(ModelNotFound, match="there are en-de/1$"):
-        Catalog([model("en-de", "1")], refusals.append).find("", EMBEDDING)
+        catalog_of([model("en-de", "1")], refusals).find("", EMBEDDING)
 
 
 def test_a_model_of_another_kind_is_refused(catalog: Catalog):

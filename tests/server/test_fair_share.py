@@ -39,7 +39,7 @@ class Worker:
             scheduler: name for name, scheduler in self.schedulers.items()
         }
         self.seconds = seconds
-        self.fair_share = FairShare(self.schedulers.values(), lambda: self.now)
+        self.fair_share = FairShare(lambda: self.now)
 
     def run(self, num_turns, *at_work):
         """The names of the schedulers that got a turn, in order."""

@@ -81,7 +81,7 @@ def test_a_model_of_light_callers_gets_more_time_than_a_flooded_one(clock):
         scheduler.submit(call)
 
     embed(flooded, FLOOD, 1000)
-    fair_share = FairShare([flooded, other], clock)
+    fair_share = FairShare(clock)
     for n in range(300):
         if not other.has_work:
             embed(other, Caller(str(n)), 8)

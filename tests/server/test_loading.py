@@ -11,7 +11,7 @@ def loader_on(monkeypatch: pytest.MonkeyPatch, num_usable: int, can_pin: bool) -
     monkeypatch.setattr(loading, "processor_ids", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(loading, "num_processors", lambda: num_usable)
     monkeypatch.setattr(loading, "CAN_PIN", can_pin)
-    return ModelLoader(Settings(), 1, NoMetrics())
+    return ModelLoader(Settings(), NoMetrics())
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_threads_and_workers_follow_the_processors_that_may_be_used(
 
 def test_threads_that_are_set_are_not_bounded_by_the_processors(monkeypatch):
     monkeypatch.setattr(loading, "num_processors", lambda: 1)
-    assert ModelLoader(Settings(num_threads=3), 1, NoMetrics()).num_threads == 3
+    assert ModelLoader(Settings(num_threads=3), NoMetrics()).num_threads == 3
 
 
 POSITION_BYTES = 2 * 2 * 32 * 4
@@ -54,8 +54,8 @@ def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
     memory = HostMemory(used=0, limit=memory_positions * POSITION_BYTES)
     monkeypatch.setattr(loading, "host_memory", lambda: memory)
     settings = Settings(bundles=translation_bundle.parents[1], num_threads=2, **given)
-    loader = ModelLoader(settings, 1, NoMetrics())
-    (bundle,) = read_bundles(settings)
+    loader = ModelLoader(settings, NoMetrics())
+    (bundle,) = read_bundles(settings, settings.models)
     model = loader._translation_model(bundle)
     assert loader._max_cache_bytes(model) == expected_positions * POSITION_BYTES
 
@@ -63,8 +63,8 @@ def test_the_limit_of_caches_follows_the_rows_and_the_memory_unless_it_is_set(
 def test_a_limit_that_refuses_some_searches_is_told_at_the_start(translation_bundle, caplog):
     bundles = translation_bundle.parents[1]
     settings = Settings(bundles=bundles, num_threads=2, max_cache_bytes=1000)
-    loader = ModelLoader(settings, 1, NoMetrics())
-    (bundle,) = read_bundles(settings)
+    loader = ModelLoader(settings, NoMetrics())
+    (bundle,) = read_bundles(settings, settings.models)
     loader._max_cache_bytes(loader._translation_model(bundle))
     needed = 2 * LARGEST_SENTENCE * POSITION_BYTES
     assert f"event=caches_refuse_texts max_bytes=1000 needed_bytes={needed}" in caplog.text
@@ -74,8 +74,8 @@ def test_a_tokenizer_file_that_both_sides_name_is_read_once(translation_bundle):
     settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
     metrics = NoMetrics()
     metrics.add_model("tiny-en-de/1", "translation", "fp32", [])
-    loader = ModelLoader(settings, 1, metrics)
-    (bundle,) = read_bundles(settings)
+    loader = ModelLoader(settings, metrics)
+    (bundle,) = read_bundles(settings, settings.models)
     model = loader.load(bundle)
     assert model.source_tokenizer is model.target_tokenizer
     assert model.mask_tokenizer is None
@@ -85,7 +85,9 @@ def test_translation_models_share_the_memory_for_caches(monkeypatch, translation
     memory = HostMemory(used=0, limit=20_000 * POSITION_BYTES)
     monkeypatch.setattr(loading, "host_memory", lambda: memory)
     settings = Settings(bundles=translation_bundle.parents[1], num_threads=1)
-    (bundle,) = read_bundles(settings)
-    alone, shared = (ModelLoader(settings, number, NoMetrics()) for number in (1, 4))
-    model = alone._translation_model(bundle)
-    assert shared._max_cache_bytes(model) < alone._max_cache_bytes(model)
+    (bundle,) = read_bundles(settings, settings.models)
+    loader = ModelLoader(settings, NoMetrics())
+    model = loader._translation_model(bundle)
+    alone = loader._max_cache_bytes(model)
+    loader.num_translation = 4
+    assert loader._max_cache_bytes(model) < alone

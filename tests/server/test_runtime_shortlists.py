@@ -166,7 +166,7 @@ def test_shortlists_are_used_on_request_where_there_are_some(
     translation_bundle, shortlists, has_some, message, caplog
 ):
     bundle = read_bundle(translation_bundle, "fp32", "cpu")
-    loader = ModelLoader(Settings(shortlists=shortlists), 1, NoMetrics())
+    loader = ModelLoader(Settings(shortlists=shortlists), NoMetrics())
     model = loader._translation_model(bundle if has_some else without_shortlists(bundle))
     assert model.uses_shortlists == (has_some and shortlists == "auto")
     assert [record.getMessage() for record in caplog.records] == [message] * bool(message)

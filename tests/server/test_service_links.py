@@ -1,6 +1,7 @@
 import pytest
 from attendant_server.service_links import is_service_link
-from attendant_server.settings import Settings, load_settings
+from attendant_server.setting_sources import load_settings
+from attendant_server.settings import Settings
 
 from tests.server.test_settings import problems_of
 

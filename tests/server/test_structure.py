@@ -10,7 +10,8 @@ import pytest
 import uvloop
 import yaml
 from attendant_server.__main__ import serve
-from attendant_server.settings import Settings, settings_table
+from attendant_server.setting_sources import settings_table
+from attendant_server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 

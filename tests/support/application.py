@@ -36,32 +36,47 @@ def ignore_refusal(reason: str) -> None:
     """An observer of refusals that does nothing."""
 
 
+class NoLifecycle:
+    """A lifecycle of models that never change."""
+
+    async def load(self, model: str) -> str:
+        """Load nothing."""
+        raise NotImplementedError
+
+    async def unload(self, model: str) -> str:
+        """Unload nothing."""
+        raise NotImplementedError
+
+
 @contextmanager
 def running_application(limits: RequestLimits) -> Iterator[Application]:
     """An application with loaded and warmed-up models."""
     settings = Settings(bundles=TINY_BUNDLES, precision="fp32", num_threads=1)
     metrics = NoMetrics()
-    loader = ModelLoader(settings, 1, metrics)
-    bundles = read_bundles(settings)
-    catalog = Catalog([describe_model(bundle) for bundle in bundles], ignore_refusal)
-    for model in catalog.descriptions:
-        metrics.add_model(model.key, model.kind.label, model.precision, [])
-    loaded = [loader.load(bundle) for bundle in bundles]
-    engine = Engine({model.bundle.key: model.schedulers for model in loaded}, loader.clock)
+    loader = ModelLoader(settings, metrics)
+    bundles = read_bundles(settings, ())
+    catalog = Catalog(ignore_refusal)
+    engine = Engine(loader.num_workers, loader.clock)
+    for bundle in bundles:
+        description = describe_model(bundle)
+        metrics.add_model(description.key, description.kind.label, description.precision, [])
+        model = loader.load(bundle)
+        engine.add(description.key, model.schedulers)
+        catalog.open(
+            [
+                ServedModel(
+                    description,
+                    model.source_tokenizer,
+                    model.target_tokenizer,
+                    model.mask_tokenizer,
+                    engine,
+                    description.key,
+                    ignore_refusal,
+                )
+            ]
+        )
     engine.start()
-    catalog.open(
-        {
-            model.bundle.key: ServedModel(
-                catalog.find(model.bundle.key),
-                model.source_tokenizer,
-                model.target_tokenizer,
-                model.mask_tokenizer,
-                engine,
-                ignore_refusal,
-            )
-            for model in loaded
-        }
-    )
     with ThreadPoolExecutor(1, "pool") as pool:
-        yield new_application(catalog, CallAdmission(8, 60.0, ignore_refusal), limits, pool)
+        admission = CallAdmission(8, 60.0, ignore_refusal)
+        yield new_application(catalog, admission, NoLifecycle(), limits, pool)
     engine.drain(60.0)

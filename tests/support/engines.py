@@ -1,11 +1,8 @@
 """Engines of fake models, with a clock that tests advance."""
 
-from collections.abc import Sequence
-
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.engine import Engine
-from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.translation_scheduler import TranslationScheduler
 
 from tests.support.fake_model import RecordingObserver
@@ -50,10 +47,11 @@ def new_engine(model, embedding_model=None, num_workers=1, processors=(), **opti
                     "bert", embedding_model, embedding_limits(), observer, clock, beside
                 )
             )
-    schedulers: dict[str, Sequence[Scheduler]] = {"mt": decoding}
+    engine = Engine(num_workers, clock, processors, **options)
+    engine.add("mt", decoding)
     if encoding:
-        schedulers["bert"] = encoding
-    return Engine(schedulers, clock, processors, **options)
+        engine.add("bert", encoding)
+    return engine
 
 
 def translate(num_tokens=4):

@@ -9,6 +9,7 @@ from attendant_server.application.classification import Classifier
 from attendant_server.application.embedding import Embedder
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.mask_filling import MaskFiller
+from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
@@ -30,13 +31,19 @@ class Application:
     classifier: Classifier
     sparse_embedder: SparseEmbedder
     models: ModelInspector
+    control: ModelController
 
 
 def new_application(
-    catalog: Catalog, admission: CallAdmission, limits: RequestLimits, pool: Executor
+    catalog: Catalog,
+    admission: CallAdmission,
+    lifecycle: Lifecycle,
+    limits: RequestLimits,
+    pool: Executor,
 ) -> Application:
     """A new application for the models of a catalog; long work runs on the threads of ``pool``."""
     jobs = JobRunner(pool)
+    models = ModelInspector(catalog, jobs, limits)
     return Application(
         admission=admission,
         jobs=jobs,
@@ -46,5 +53,6 @@ def new_application(
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
-        models=ModelInspector(catalog, jobs, limits),
+        models=models,
+        control=ModelController(lifecycle, models),
     )

@@ -1,17 +1,18 @@
 """The catalog of models: descriptions, readiness and lookup by name.
 
-The app fills it in two steps: descriptions at start, models after loading.
+A model enters it in two steps: its description before loading, the loaded model after it.
 """
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 from attendant_server import records
 from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.application.model_usage import ModelUsage
 from attendant_server.engine.calls import Call, Result
 from attendant_server.errors import (
     InvalidRequest,
@@ -45,8 +46,11 @@ class ServedModel:
     mask_tokenizer: TextTokenizer | None
     """Tokenizer of texts to embed that recognizes the mask token, if the model has one."""
     engine: Submitting
+    engine_name: str
+    """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
+    usage: ModelUsage = field(default_factory=ModelUsage)
 
     @cached_property
     def text_codes(self) -> frozenset[int]:
@@ -68,7 +72,7 @@ class ServedModel:
         record = records.current()
         record.engine, call.caller = call.timings, record.engine_caller
         try:
-            self.engine.submit(self.description.key, call)
+            self.engine.submit(self.engine_name, call)
         except QueueFull:
             self.on_refused("queue_full")
             raise
@@ -81,18 +85,45 @@ class ServedModel:
 class Catalog:
     """All models of the server, loading or ready."""
 
-    def __init__(
-        self, descriptions: Sequence[ModelDescription], on_refused: Callable[[str], None]
-    ) -> None:
-        """``on_refused`` receives ``unavailable`` for each call to a model that is loading."""
-        self._on_refused = on_refused
-        self.descriptions = sorted(descriptions, key=lambda d: (d.name, version_order(d.version)))
-        """All models, sorted by name and then by version."""
-        self._ready: dict[str, ServedModel] = {}
+    def __init__(self, on_refused: Callable[[str], None]) -> None:
+        """An empty catalog.
 
-    def open(self, models: Mapping[str, ServedModel]) -> None:
-        """Make these models, given by their keys, ready."""
-        self._ready.update(models)
+        ``on_refused`` receives ``unavailable`` for each call to a model that is loading.
+        """
+        self._on_refused = on_refused
+        self.descriptions: Sequence[ModelDescription] = []
+        """All models, sorted by name and then by version. A change replaces the list."""
+        self._ready: dict[str, ServedModel] = {}
+        self._default_versions: Mapping[str, str] = {}
+
+    def announce(self, descriptions: Iterable[ModelDescription]) -> None:
+        """List these models as loading, except those that are ready or listed already."""
+        known = {d.key for d in self.descriptions}
+        self._list([d for d in descriptions if d.key not in known])
+
+    def open(self, models: Iterable[ServedModel]) -> None:
+        """Make these models ready, all at once; each replaces the ready model of its key."""
+        opened = {model.description.key: model for model in models}
+        self._ready.update(opened)
+        self.descriptions = [d for d in self.descriptions if d.key not in opened]
+        self._list([model.description for model in opened.values()])
+
+    def close(self, key: str) -> None:
+        """List a model as loading again."""
+        self._ready.pop(key, None)
+
+    def withdraw(self, key: str) -> None:
+        """Remove a model; calls that use it go on."""
+        self._ready.pop(key, None)
+        self.descriptions = [d for d in self.descriptions if d.key != key]
+
+    def choose_defaults(self, versions: Mapping[str, str]) -> None:
+        """Make these versions, by name, the defaults; those of other names are the highest ones."""
+        self._default_versions = versions
+
+    def ready(self, key: str) -> ServedModel | None:
+        """The ready model with this key, for changes of the catalog. Calls use `serving`."""
+        return self._ready.get(key)
 
     def is_ready(self, description: ModelDescription) -> bool:
         """Whether the model can answer."""
@@ -106,8 +137,9 @@ class Catalog:
         return [d for d in self.descriptions if caller.may_use(d.name, d.version)]
 
     def is_default(self, description: ModelDescription) -> bool:
-        """Whether the caller gets this version by its name alone: the highest permitted one."""
-        return description is [d for d in self.permitted() if d.name == description.name][-1]
+        """Whether the caller gets this version by its name alone."""
+        versions = [d for d in self.permitted() if d.name == description.name]
+        return description is self._default_of(versions)
 
     def find(
         self,
@@ -137,7 +169,7 @@ class Catalog:
             raise ModelNotFound(f"model: no {missing}; there are {_keys(permitted)}")
         if len({d.name for d in candidates}) > 1:
             raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
-        found = candidates[-1]
+        found = self._default_of(candidates)
         if kind is not None and found.kind is not kind:
             raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
@@ -149,13 +181,29 @@ class Catalog:
         fits: Callable[[ModelDescription], bool] | None = None,
         wanted: str = "",
     ) -> ServedModel:
-        """The loaded model that a request means; raises like `find`, or Unavailable if loading."""
+        """The loaded model that a request means; raises like `find`, or Unavailable if loading.
+
+        The model is in use until the running task ends.
+        """
         key = self.find(model, kind, fits, wanted).key
         records.current().model = key
         if key not in self._ready:
             self._on_refused("unavailable")
             raise Unavailable(f"{key} is loading")
-        return self._ready[key]
+        found = self._ready[key]
+        found.usage.begin()
+        return found
+
+    def _list(self, descriptions: Sequence[ModelDescription]) -> None:
+        self.descriptions = sorted(
+            [*self.descriptions, *descriptions], key=lambda d: (d.name, version_order(d.version))
+        )
+
+    def _default_of(self, versions: Sequence[ModelDescription]) -> ModelDescription:
+        """The chosen default among versions of one name, or else the highest one that is ready."""
+        chosen = self._default_versions.get(versions[0].name)
+        ready = [d for d in versions if d.key in self._ready] or versions
+        return next((d for d in versions if d.version == chosen), ready[-1])
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:

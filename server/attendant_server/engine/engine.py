@@ -4,8 +4,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -32,19 +34,41 @@ class EngineState(Enum):
     STOPPED = "stopped"
 
 
+@dataclass(slots=True)
+class _Model:
+    """A model that the engine runs, or that its workers are about to drop."""
+
+    schedulers: Sequence[Scheduler]
+    """One per worker."""
+    num_users: int
+    """Workers that have not dropped it."""
+    dropped: Future[None]
+    """Done once no worker uses it."""
+
+
+class _Worker:
+    """The schedulers of one worker."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.fair_share = FairShare(clock)
+        self.own: tuple[Scheduler, ...] = ()
+        self.removed: list[tuple[Scheduler, _Model]] = []
+        """Schedulers of removed models, which the worker has to drop."""
+
+
 class Engine:
     """Runs every admitted call. Only a scheduler's worker changes its state, without a lock."""
 
     def __init__(
         self,
-        schedulers: Mapping[str, Sequence[Scheduler]],
+        num_workers: int,
         clock: Callable[[], float] = time.monotonic,
         processors: Sequence[int] = (),
         idle_seconds: float = IDLE_SECONDS,
         on_idle: Callable[[], None] = lambda: None,
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        """``schedulers`` are by model name, one per worker.
+        """An engine without models, which does not run yet.
 
         ``clock`` measures deadlines, turns and idle times, in seconds. ``processors`` holds one
         processor id per worker to pin it to, or is empty. A worker without work for
@@ -55,18 +79,19 @@ class Engine:
         self._idle_seconds, self._on_idle, self._on_start = idle_seconds, on_idle, on_start
         self.on_death: Callable[[], None] | None = None
         """Called on the thread of a worker that died of an error, after all calls were answered."""
-        self._schedulers = {name: group[0] for name, group in schedulers.items()}
+        self._models: dict[str, _Model] = {}
+        self._workers = [_Worker(clock) for _ in range(num_workers)]
         self._state = EngineState.NEW
         self._has_died = False
         self._changed = threading.Condition()
         self._threads = [
             threading.Thread(
                 target=self._run,
-                args=(own, processors[i : i + 1]),
+                args=(worker, processors[i : i + 1]),
                 name=f"attendant-worker-{i}",
                 daemon=True,
             )
-            for i, own in enumerate(zip(*schedulers.values(), strict=True))
+            for i, worker in enumerate(self._workers)
         ]
 
     def start(self) -> None:
@@ -75,12 +100,34 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
+    def add(self, name: str, schedulers: Sequence[Scheduler]) -> None:
+        """Run a model from now on; ``schedulers`` has one for each worker. Any thread."""
+        with self._changed:
+            self._models[name] = _Model(schedulers, len(self._workers), Future())
+            for worker, scheduler in zip(self._workers, schedulers, strict=True):
+                worker.own = (*worker.own, scheduler)
+
+    def remove(self, name: str) -> Future[None]:
+        """Take no more calls for a model, and fail its unfinished ones with Unavailable.
+
+        The result is done once no worker uses the model. Any thread.
+        """
+        with self._changed:
+            model = self._models.pop(name)
+            for worker, scheduler in zip(self._workers, model.schedulers, strict=True):
+                worker.own = tuple(each for each in worker.own if each is not scheduler)
+                worker.removed.append((scheduler, model))
+            self._changed.notify_all()
+        return model.dropped
+
     def submit(self, model: str, call: Call[Any]) -> None:
         """Admit a call, or raise QueueFull or Unavailable at once. Any thread."""
         with self._changed:
             if self._state is not EngineState.RUNNING:
                 raise Unavailable(f"the engine is {self._state.value}")
-            self._schedulers[model].submit(call)
+            if model not in self._models:
+                raise Unavailable("the model has been unloaded")
+            self._models[model].schedulers[0].submit(call)
             self._changed.notify(call.num_texts)
 
     def drain(self, timeout_seconds: float) -> bool:
@@ -103,21 +150,19 @@ class Engine:
             self._state = EngineState.STOPPED
             self._changed.notify_all()
 
-    def _run(self, own: Sequence[Scheduler], processors: Sequence[int]) -> None:
+    def _run(self, worker: _Worker, processors: Sequence[int]) -> None:
         """Run one worker until it ends, on these processors only, if any are given."""
         try:
             if processors:
                 with suppress(OSError):  # The process may have lost this processor.
                     os.sched_setaffinity(0, processors)  # 0 is this thread
             self._on_start()
-            fair_share = FairShare(own, self.clock)
-            while at_work := self._next_work(own):
-                scheduler, is_alone = fair_share.next(at_work), len(at_work) == 1
-                fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
-            self._fail_all(own)
+            while self._take_turn(worker):
+                pass
+            self._fail_all(worker.own)
         except BaseException:
             logger.critical("event=engine_died", exc_info=True)
-            self._die(own)
+            self._die(worker.own)
 
     def _die(self, own: Sequence[Scheduler]) -> None:
         with self._changed:
@@ -132,13 +177,17 @@ class Engine:
                 if self.on_death is not None:
                     self.on_death()
 
-    def _next_work(self, own: Sequence[Scheduler]) -> list[Scheduler]:
-        """Block until schedulers have work; returns them, or [] when the worker should end."""
-        at_work = self._wait_for_work(own, self._idle_seconds)
+    def _take_turn(self, worker: _Worker) -> bool:
+        """Wait for work and run one round of one scheduler; False when the worker should end."""
+        at_work = self._wait_for_work(worker, self._idle_seconds)
         if at_work is None:
-            self._release_memory(own)
-            at_work = self._wait_for_work(own, None)
-        return at_work or []
+            self._release_memory(worker.own)
+            at_work = self._wait_for_work(worker, None)
+        if not at_work:
+            return False
+        scheduler, is_alone = worker.fair_share.next(at_work), len(at_work) == 1
+        worker.fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
+        return True
 
     def _release_memory(self, own: Sequence[Scheduler]) -> None:
         for scheduler in own:
@@ -148,16 +197,19 @@ class Engine:
                 logger.exception("event=release_failed model=%s", scheduler.name)
         self._on_idle()
 
-    def _wait_for_work(
-        self, own: Sequence[Scheduler], max_seconds: float | None
-    ) -> list[Scheduler] | None:
-        """Like `_next_work`, but None after ``max_seconds`` of the engine's clock without work."""
+    def _wait_for_work(self, worker: _Worker, max_seconds: float | None) -> list[Scheduler] | None:
+        """Block until schedulers have work; returns them, or [] when the worker should end.
+
+        Returns None after ``max_seconds`` of the engine's clock without work.
+        """
         seconds_left, started = max_seconds, None
         with self._changed:
             while True:
+                while worker.removed:
+                    self._drop(worker, *worker.removed.pop())
                 if self._state is EngineState.STOPPED:
                     return []
-                at_work = [scheduler for scheduler in own if scheduler.has_work]
+                at_work = [scheduler for scheduler in worker.own if scheduler.has_work]
                 if at_work or self._state is EngineState.DRAINING:
                     return at_work
                 if max_seconds is not None:
@@ -167,6 +219,14 @@ class Engine:
                     if seconds_left <= 0:
                         return None
                 self._changed.wait(seconds_left)
+
+    def _drop(self, worker: _Worker, scheduler: Scheduler, model: _Model) -> None:
+        """Drop one worker's scheduler of a removed model. The worker holds the lock."""
+        _fail(scheduler, Unavailable("the model has been unloaded"), waiting_too=True)
+        worker.fair_share.forget(scheduler)
+        model.num_users -= 1
+        if not model.num_users:
+            model.dropped.set_result(None)
 
     def _advance(self, scheduler: Scheduler, is_alone: bool) -> None:
         try:
@@ -180,11 +240,14 @@ class Engine:
         why = "the engine has died" if self._has_died else "the server is shutting down"
         for scheduler in own:
             # A worker that ends because the engine drains leaves waiting calls to the others.
-            waiting_too = self._state is EngineState.STOPPED
-            try:
-                scheduler.fail(Unavailable(why), waiting_too=waiting_too)
-            except Exception:
-                logger.exception("event=scheduler_failed model=%s", scheduler.name)
+            _fail(scheduler, Unavailable(why), waiting_too=self._state is EngineState.STOPPED)
+
+
+def _fail(scheduler: Scheduler, error: Exception, waiting_too: bool) -> None:
+    try:
+        scheduler.fail(error, waiting_too=waiting_too)
+    except Exception:
+        logger.exception("event=scheduler_failed model=%s", scheduler.name)
 
 
 def _join(threads: Iterable[threading.Thread], timeout_seconds: float) -> bool:

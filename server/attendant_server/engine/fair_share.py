@@ -1,6 +1,6 @@
 """Fair sharing of a worker's time among the schedulers that have work."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from attendant_server.engine.scheduler import Scheduler
 
@@ -12,10 +12,10 @@ class FairShare:
     decoding step.
     """
 
-    def __init__(self, schedulers: Collection[Scheduler], clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` measures turns, in seconds."""
         self._clock = clock
-        self._seconds = dict.fromkeys(schedulers, 0.0)
+        self._seconds: dict[Scheduler, float] = {}
         self._at_work: set[Scheduler] = set()
         self._least = 0.0
 
@@ -25,9 +25,14 @@ class FairShare:
         self._least = max(self._least, min(going_on, default=0.0))
         for scheduler in at_work:
             if scheduler not in self._at_work:  # Idle time earns no credit.
-                self._seconds[scheduler] = max(self._seconds[scheduler], self._least)
+                self._seconds[scheduler] = max(self._seconds.get(scheduler, 0.0), self._least)
         self._at_work = set(at_work)
         return min(at_work, key=self._seconds.__getitem__)
+
+    def forget(self, scheduler: Scheduler) -> None:
+        """Drop a scheduler that will have no more turns."""
+        self._seconds.pop(scheduler, None)
+        self._at_work.discard(scheduler)
 
     def take(self, scheduler: Scheduler, turn: Callable[[], None]) -> None:
         """Run ``turn`` for ``scheduler`` and add its duration to the scheduler's time.

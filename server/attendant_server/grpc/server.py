@@ -6,6 +6,8 @@ import grpc
 from attendant.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
+    model_control_pb2,
+    model_control_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     translation_pb2,
@@ -26,6 +28,7 @@ from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
 from attendant_server.grpc.services.health import HealthService
 from attendant_server.grpc.services.model import ModelService
+from attendant_server.grpc.services.model_control import ModelControlService
 from attendant_server.grpc.services.reflection import V1_FILE, V1ALPHA_FILE, add_reflection
 from attendant_server.grpc.services.translation import TranslationService
 from attendant_server.records import CallObserver, Method
@@ -44,6 +47,7 @@ DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
     embedding_pb2.DESCRIPTOR,
     model_pb2.DESCRIPTOR,
+    model_control_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
     V1_FILE,
     V1ALPHA_FILE,
@@ -75,14 +79,18 @@ def new_grpc_server(
     )
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingService(application), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(application), server)
+    if settings.model_control == "on":
+        model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(
+            ModelControlService(application), server
+        )
     if settings.health == "on":
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection == "on":
-        has_health = settings.health == "on"
-        add_reflection(
-            [file for file in DESCRIPTORS if has_health or file is not health_pb2.DESCRIPTOR],
-            server,
-        )
+        hidden = [
+            *([health_pb2.DESCRIPTOR] if settings.health == "off" else []),
+            *([model_control_pb2.DESCRIPTOR] if settings.model_control == "off" else []),
+        ]
+        add_reflection([file for file in DESCRIPTORS if file not in hidden], server)
     return server
 
 

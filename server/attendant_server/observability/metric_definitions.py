@@ -67,6 +67,7 @@ class MetricDefinitions:
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self._of_models: list[Any] = []
         ProcessCollector(registry=self.registry)
         self._calls()
         self._callers()
@@ -79,6 +80,13 @@ class MetricDefinitions:
     def gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Any:
         """Add a gauge that only some servers have."""
         return self._new(Gauge, name, text, labels)
+
+    def remove_model(self, labels: tuple[str, str]) -> None:
+        """Remove all series with these values of the labels `MODEL`."""
+        self.caches.read.pop(labels, None)
+        for metric in self._of_models:
+            metric.labels.cache_clear()
+            metric.remove_by_labels(dict(zip(MODEL, labels, strict=True)))
 
     def _calls(self) -> None:
         self.rpcs_started = self._new(
@@ -194,6 +202,12 @@ class MetricDefinitions:
     def _server(self) -> None:
         self.build = self._new(Info, "attendant_build", "The server")
         self.model = self._new(Info, "attendant_model", "1 for each model", MODEL)
+        self.model_changes = self._new(
+            Counter, "attendant_model_changes_total", "Models loaded and unloaded", ("result",)
+        )
+        self.engine_restarts = self._new(
+            Counter, "attendant_engine_restarts_total", "Restarts of the engine after its death"
+        )
         of_server = {
             "attendant_serving": "Whether the server reports SERVING",
             "attendant_connections": "Open TCP connections to the port of gRPC",
@@ -235,4 +249,6 @@ class MetricDefinitions:
     ) -> Any:
         metric = kind(name, text, labels, registry=self.registry, **options)
         metric.labels = cache(metric.labels)  # the library's look-up takes a lock
+        if tuple(labels[: len(MODEL)]) == MODEL:
+            self._of_models.append(metric)
         return metric

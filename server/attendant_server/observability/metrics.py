@@ -20,6 +20,7 @@ METHODS = {
     "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),
     "embedding": ("Embed", "EmbedTokens", "FillMask", "Classify", "EmbedSparse", "Tokenize"),
 }
+CHANGES = ("loaded", "failed", "unloaded")
 TRANSLATING = ("Translate", "StreamTranslate")
 WITHOUT_ENGINE = ("Tokenize",)
 OTHER = "other"
@@ -39,6 +40,8 @@ class Metrics:
             self._definitions.refused_calls.labels(reason)
         for result in RESULTS:
             self._definitions.authentications.labels(result)
+        for result in CHANGES:
+            self._definitions.model_changes.labels(result)
         for result in CONNECTION_RESULTS:
             self._definitions.metrics_connections.labels(result)
         self.add_callers((ANONYMOUS.name, OTHER))
@@ -71,6 +74,14 @@ class Metrics:
                 metric.labels(*labels, method)
             for code in codes:
                 self._definitions.calls.labels(*labels, method, code)
+
+    def remove_model(self, model: str) -> None:
+        """End the series of a model that is no longer served. Its calls have ended."""
+        self._definitions.remove_model(self._labels.pop(model))
+
+    def on_model_change(self, result: str) -> None:
+        """A model was loaded or unloaded, or could not be loaded."""
+        self._definitions.model_changes.labels(result).inc()
 
     def add_callers(self, names: Iterable[str]) -> None:
         """Start the series of callers at zero. Any thread."""
@@ -127,9 +138,9 @@ class Metrics:
         metrics.rpc_seconds.labels(*record.method).observe(seconds, exemplar)
         if record.method.is_own:
             self._count_for_caller(record)
-        if not record.model:
+        model = self._labels.get(record.model)
+        if model is None:  # no model was found, or the model has just been unloaded
             return
-        model = self._labels[record.model]
         call = (*model, record.method.name)
         metrics.calls.labels(*call, record.code).inc()
         if record.num_truncated_texts:
@@ -143,6 +154,10 @@ class Metrics:
     def on_refused(self, reason: str) -> None:
         """A call was not admitted."""
         self._definitions.refused_calls.labels(reason).inc()
+
+    def on_engine_restart(self) -> None:
+        """All models were loaded again after the engine had died."""
+        self._definitions.engine_restarts.inc()
 
     def on_authentication(self, result: str) -> None:
         """A call was authenticated, or not; ``result`` is one of `RESULTS`."""
@@ -251,6 +266,9 @@ class NoMetrics(Metrics):
 
     def on_authentication(self, result: str) -> None:
         """A call was authenticated, or not."""
+
+    def on_model_change(self, result: str) -> None:
+        """A model was loaded or unloaded, or could not be loaded."""
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""

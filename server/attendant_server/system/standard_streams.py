@@ -1,4 +1,4 @@
-"""Standard input, output and error of a process that may have been started with closed streams."""
+"""The terminal and the standard streams of a process, which may have been started without them."""
 
 import os
 import sys
@@ -25,3 +25,12 @@ def say(text: str) -> None:
     """Write a line to standard output; ignores an output that is full or has no reader."""
     with suppress(OSError):
         os.write(sys.stdout.fileno(), f"{text}\n".encode(errors="replace"))
+
+
+def has_terminal() -> bool:
+    """Whether the process has a controlling terminal that is still open."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """Admits calls through the application's `CallAdmission`, and notes their class.
 
-Health checks and reflection are exempt, so that a busy server still passes health checks.
+Health checks and reflection are exempt, so that a busy server still passes health checks. So is
+the control of models, which an operator may need then, and which may take long.
 """
 
 from typing import Any
@@ -14,6 +15,7 @@ from attendant_server.records import Method
 
 CALL_CLASS = "attendant-class"
 """Key of the metadata with the class of a call."""
+MODEL_CONTROL = "attendant.v1.ModelControlService"
 INTERACTIVE, BULK = "interactive", "bulk"
 
 
@@ -28,7 +30,7 @@ class AdmissionInterceptor(AroundInterceptor):
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
     ) -> Any:
         """Let the application admit or refuse the call."""
-        if not method.is_own:
+        if not method.is_own or method.service == MODEL_CONTROL:
             return await behaviour(request, context)
         for key, value in context.invocation_metadata() or ():
             if key == CALL_CLASS:

@@ -22,6 +22,7 @@ from attendant_server.records import Method
 STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
+    errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -6,7 +6,7 @@ watchers still get updates.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,10 +29,16 @@ class HealthService(health_pb2_grpc.HealthServicer):
         self._is_final = False
         self._is_closed = False
 
-    async def set(self, services: Sequence[str], is_serving: bool) -> None:
-        """Set the status of some services, unless the server is stopping."""
+    async def report(self, serving: Collection[str]) -> None:
+        """Report SERVING for some services and NOT_SERVING for the others.
+
+        A server that is stopping stays NOT_SERVING.
+        """
         if not self._is_final:
-            self._statuses.update(dict.fromkeys(services, SERVING if is_serving else NOT_SERVING))
+            self._statuses = {
+                service: SERVING if service in serving else NOT_SERVING
+                for service in self._statuses
+            }
         await self._notify()
 
     def is_serving(self, service: str) -> bool:

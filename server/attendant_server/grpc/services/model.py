@@ -26,7 +26,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.ListModelsRequest, context: Context
     ) -> model_pb2.ListModelsResponse:
         """All models, including models that are still loading."""
-        return model_pb2.ListModelsResponse(models=map(_info, self._models.list()))
+        return model_pb2.ListModelsResponse(models=map(model_info, self._models.list()))
 
     async def GetModel(
         self, request: model_pb2.GetModelRequest, context: Context
@@ -47,7 +47,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
 def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.GetModelResponse:
     description = model.description
     response = model_pb2.GetModelResponse(
-        model=_info(model),
+        model=model_info(model),
         available_precisions=description.available_precisions,
         request_limits=_request_limits(description.kind, limits),
         default_pooling=_pooling(description),
@@ -85,7 +85,8 @@ def _number(pooling: Pooling) -> "embedding_pb2.Pooling.ValueType":
     return cast("embedding_pb2.Pooling.ValueType", pooling.value)
 
 
-def _info(model: ListedModel) -> model_pb2.ModelInfo:
+def model_info(model: ListedModel) -> model_pb2.ModelInfo:
+    """The short description of a model as a message."""
     description = model.description
     source_languages = [language.tag for language in description.source_languages]
     target_languages = [language.tag for language in description.target_languages]

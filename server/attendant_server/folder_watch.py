@@ -1,0 +1,54 @@
+"""Watches the folder of the bundles for changes."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from attendant_server.system.blocking_work import run_blocking
+
+Fingerprint = frozenset[tuple[str, int, int, int]]
+
+logger = logging.getLogger(__name__)
+
+
+async def watch_folder(
+    root: Path, period_seconds: float, on_change: Callable[[], Awaitable[None]]
+) -> None:
+    """Await ``on_change`` after each change of files in a folder, until cancelled.
+
+    A change is reported once the files have stayed the same for a period: a bundle that is being
+    copied is not read.
+    """
+    seen = before = await run_blocking(_fingerprint, root)
+    while True:
+        await asyncio.sleep(period_seconds)
+        try:
+            found = await run_blocking(_fingerprint, root)
+        except (OSError, RuntimeError) as error:  # such as too many open files
+            logger.error("event=bundles_not_watched %s", type(error).__name__)
+            continue
+        if found != seen and found == before:
+            seen = found
+            await on_change()
+        before = found
+
+
+def _fingerprint(root: Path) -> Fingerprint:
+    """Path, identity, size and time of change of each file of the bundles."""
+    found = set()
+    for path in _files(root):
+        with suppress(FileNotFoundError):  # removed just now
+            status = os.stat(path)
+            found.add((path, status.st_ino, status.st_size, status.st_mtime_ns))
+    return frozenset(found)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Everything in ``<name>/`` and ``<name>/<version>/``; links to such folders are followed."""
+    for entry in root.glob("*/*"):
+        yield str(entry)
+        for folder, _, names in os.walk(entry):
+            yield from (os.path.join(folder, name) for name in names)

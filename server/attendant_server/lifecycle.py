@@ -1,0 +1,309 @@
+"""The models of a server over its life: loads, replaces and unloads them while it runs."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attendant_server.application.catalog import Catalog, ServedModel, version_order
+from attendant_server.application.descriptions import ModelKind
+from attendant_server.bundles import Bundle, BundleError, is_wanted, read_default_versions
+from attendant_server.engine.engine import Engine
+from attendant_server.errors import InvalidRequest, ModelNotFound, ModelNotLoaded, Unavailable
+from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
+from attendant_server.manifest_description import describe_model
+from attendant_server.observability.model_series import ModelSeries
+from attendant_server.settings import Settings
+from attendant_server.system.blocking_work import run_blocking
+from attendant_server.system.garbage import collect_garbage
+from attendant_server.system.memory import return_freed_memory
+
+RETIREMENT_GRACE_SECONDS = 5.0
+"""Seconds beyond the time limit of calls for which an unloaded model waits for its calls."""
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class ModelLifecycle:
+    """Serves the bundles of a folder through a catalog and an engine. One change runs at a time.
+
+    A bundle is checked and loaded before it takes calls, and a bundle that cannot be loaded leaves
+    the served model of its key in place. Calls that use a model when it is replaced or unloaded
+    are finished with it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        loader: ModelLoader,
+        series: ModelSeries,
+        on_change: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Read the manifests of the bundles; raises BundleError.
+
+        ``on_change`` is awaited after the set of ready models has changed.
+        """
+        self._settings, self._catalog, self._loader = settings, catalog, loader
+        self._series, self._on_change = series, on_change
+        self._changing = asyncio.Lock()
+        self._changes = set[asyncio.Future[Any]]()
+        self._retirement: asyncio.Task[None] | None = None
+        self._num_loads = 0
+        self._requested: dict[str, bool] = {}
+        """Whether the last request to load or unload a model, by key, was to load it."""
+        self.engine: Engine | None = None
+        """Runs the models; None until the first ones are loaded."""
+        on_bad = self._report_bad if self._skips_bad else None
+        bundles = read_bundles(settings, settings.models, on_bad)
+        self._served = {bundle.key: bundle for bundle in bundles}
+        catalog.choose_defaults(read_default_versions(settings.bundles, self._served))
+        for bundle in bundles:
+            self._announce(bundle)
+
+    @property
+    def _skips_bad(self) -> bool:
+        return self._settings.bad_bundles == "skip"
+
+    async def start(self, engine: Engine) -> None:
+        """Load the bundles, let an engine run them and make all ready at once.
+
+        Raises BundleError. May be called again with another engine after the first one has died.
+        """
+        self._loader.num_translation = self._num_translation()
+        loaded = []
+        for bundle in list(self._served.values()):
+            try:
+                loaded.append(await run_blocking(self._loader.load, bundle))
+            except BundleError as error:
+                if not self._skips_bad:
+                    raise
+                self._report_bad(bundle.directory, error)
+                self._forget(bundle.key)
+        if not loaded:
+            raise BundleError(f"{self._settings.bundles}: no bundle can be loaded")
+        self.engine = engine
+        engine.start()
+        self._catalog.open([self._enter(model) for model in loaded])
+        await self._on_change()
+
+    def close(self) -> None:
+        """Make no model ready any more, after the engine has died."""
+        self.stop()
+        self.engine = self._retirement = None
+        for key in self._served:
+            self._catalog.close(key)
+
+    async def load(self, model: str) -> str:
+        """Load ``name/version`` of the folder, or the highest version of ``name``.
+
+        Returns the key. Does nothing if the bundle is served already. Goes on if the caller gives
+        up. Raises ModelNotFound, ModelNotLoaded or Unavailable.
+        """
+        return await self._carried_out(self._load(model))
+
+    async def unload(self, model: str) -> str:
+        """Unload ``name/version``, or ``name`` if one version of it is served.
+
+        Returns the key once the calls that used the model have ended. Goes on if the caller gives
+        up. Raises ModelNotFound, InvalidRequest or Unavailable.
+        """
+        return await self._carried_out(self._unload(model))
+
+    async def refresh(self) -> None:
+        """Load, replace and unload models, so that the served ones are those of the folder.
+
+        Faults are logged. If the folder holds no bundles at all, nothing changes.
+        """
+        try:
+            await self._carried_out(self._refresh())
+        except (BundleError, Unavailable) as error:
+            self._series.on_change("failed")
+            logger.error("event=bundles_not_refreshed %s", error)
+
+    def stop(self) -> None:
+        """Give up changes in progress."""
+        for change in [*self._changes, *([self._retirement] if self._retirement else [])]:
+            change.cancel()
+
+    async def _load(self, model: str) -> str:
+        faults: dict[str, BundleError] = {}
+        async with self._change():
+            bundles = await self._read(faults)
+            found = [b for b in bundles if model in (b.key, b.manifest.name)]
+            try:
+                if not found:
+                    raise faults.get(model, ModelNotFound("model: the folder has no such bundle"))
+                bundle = max(found, key=lambda each: version_order(each.manifest.version))
+                await self._serve(bundle)
+            except BundleError as error:
+                raise ModelNotLoaded(f"model: {self._without_paths(error)}") from error
+            self._requested[bundle.key] = True
+            return bundle.key
+
+    async def _unload(self, model: str) -> str:
+        async with self._change():
+            keys = [key for key, b in self._served.items() if model in (key, b.manifest.name)]
+            if not keys:
+                raise ModelNotFound("model: no such model is served")
+            if len(keys) > 1:
+                raise InvalidRequest("model", f"must name one of {', '.join(keys)}")
+            self._requested[keys[0]] = False
+            await self._remove(keys[0])
+        if self._retirement is not None:
+            await asyncio.wait([self._retirement])
+        return keys[0]
+
+    async def _refresh(self) -> None:
+        faults: dict[str, BundleError] = {}
+        async with self._change():
+            bundles = [each for each in await self._read(faults) if self._is_wanted(each.key)]
+            for bundle in bundles:
+                with suppress(BundleError):  # it is logged; the others may still be good
+                    await self._serve(bundle)
+            root, served = self._settings.bundles, self._served
+            self._catalog.choose_defaults(await run_blocking(read_default_versions, root, served))
+            kept = {bundle.key for bundle in bundles} | set(faults)
+            for key in [key for key in served if key not in kept]:
+                await self._remove(key)
+
+    async def _read(self, faults: dict[str, BundleError]) -> list[Bundle]:
+        """The bundles of the folder; the errors of bad manifests are logged and put in ``faults``.
+
+        Raises BundleError if there are no bundles at all.
+        """
+
+        def note(directory: Path, error: BundleError) -> None:
+            faults[f"{directory.parent.name}/{directory.name}"] = error
+            self._report_bad(directory, error)
+
+        return await run_blocking(read_bundles, self._settings, (), note)
+
+    def _is_wanted(self, key: str) -> bool:
+        return self._requested.get(key, is_wanted(key, self._settings.models))
+
+    def _without_paths(self, error: BundleError) -> str:
+        return str(error).replace(f"{self._settings.bundles.resolve()}/", "")
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """A change of the models after the last one, and after the end of the model it retired."""
+        if self.engine is None:
+            raise Unavailable("the server is loading its first models")
+        async with self._changing:
+            if self._retirement is not None:
+                await asyncio.wait([self._retirement])
+            yield
+
+    async def _carried_out(self, change: Coroutine[Any, Any, Result]) -> Result:
+        """The result of a change, which goes on if the running task is cancelled."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._end_change)
+        return await asyncio.shield(task)
+
+    def _end_change(self, change: "asyncio.Future[Any]") -> None:
+        self._changes.discard(change)
+        if not change.cancelled():
+            change.exception()  # it was logged, and its caller may have given up
+
+    async def _serve(self, bundle: Bundle) -> None:
+        """Load a bundle unless it is served already. Raises BundleError, and logs it."""
+        key, old = bundle.key, self._catalog.ready(bundle.key)
+        if old is not None and self._served[key].manifest == bundle.manifest:
+            return
+        started = time.monotonic()
+        logger.info("event=model_loading model=%s", key)
+        if old is None:
+            self._announce(bundle)
+        try:
+            self._loader.num_translation = self._num_translation()
+            model = await run_blocking(self._loader.load, bundle)
+        except BundleError as error:
+            if old is None:
+                self._forget(key)
+            self._report_bad(bundle.directory, error)
+            raise
+        self._served[key] = bundle
+        self._catalog.open([self._enter(model)])
+        await self._on_change()
+        self._series.on_change("loaded")
+        logger.info("event=model_loaded model=%s seconds=%.3f", key, time.monotonic() - started)
+        if old is not None:
+            self._retire(old, is_replaced=True)
+
+    async def _remove(self, key: str) -> None:
+        old = self._catalog.ready(key)
+        del self._served[key]
+        self._catalog.withdraw(key)
+        await self._on_change()
+        if old is not None:
+            self._retire(old, is_replaced=False)
+
+    def _retire(self, model: ServedModel, is_replaced: bool) -> None:
+        self._retirement = asyncio.ensure_future(self._retired(model, is_replaced))
+
+    async def _retired(self, model: ServedModel, is_replaced: bool) -> None:
+        """Wait for the last call that uses a model, and free the model."""
+        key, engine = model.description.key, self.engine
+        assert engine is not None
+        longest = self._settings.max_request_seconds + RETIREMENT_GRACE_SECONDS
+        try:
+            await asyncio.wait_for(model.usage.wait_until_unused(), longest)
+        except TimeoutError:
+            logger.warning("event=model_unloaded_in_use model=%s", key)
+        await asyncio.wrap_future(engine.remove(model.engine_name))
+        if not is_replaced:
+            self._series.remove(key)
+        del model
+        await run_blocking(_free_memory)
+        self._series.on_change("unloaded")
+        logger.info("event=model_unloaded model=%s replaced=%s", key, is_replaced)
+
+    def _announce(self, bundle: Bundle) -> None:
+        """List a bundle as loading, with its metrics."""
+        description = describe_model(bundle)
+        self._series.add(description)
+        self._catalog.announce([description])
+
+    def _forget(self, key: str) -> None:
+        """Undo `_announce` for a bundle that could not be loaded."""
+        self._served.pop(key, None)
+        self._catalog.withdraw(key)
+        self._series.remove(key)
+
+    def _enter(self, model: LoadedModel) -> ServedModel:
+        """Let the engine run a loaded model; returns it for the catalog."""
+        assert self.engine is not None
+        key, self._num_loads = model.bundle.key, self._num_loads + 1
+        name = key if self._catalog.ready(key) is None else f"{key}#{self._num_loads}"
+        self.engine.add(name, model.schedulers)
+        description = describe_model(model.bundle)
+        self._series.add(description)
+        self._series.watch(key, model.schedulers, model.max_cache_bytes)
+        return ServedModel(
+            description=description,
+            source_tokenizer=model.source_tokenizer,
+            target_tokenizer=model.target_tokenizer,
+            mask_tokenizer=model.mask_tokenizer,
+            engine=self.engine,
+            engine_name=name,
+            on_refused=self._series.on_refused,
+        )
+
+    def _num_translation(self) -> int:
+        """Number of translation models that are served or loading."""
+        return sum(d.kind is ModelKind.TRANSLATION for d in self._catalog.descriptions)
+
+    def _report_bad(self, directory: Path, error: BundleError) -> None:
+        self._series.on_change("failed")
+        logger.error("event=model_not_loaded bundle=%s %s", directory, error)
+
+
+def _free_memory() -> None:
+    collect_garbage()
+    return_freed_memory()
