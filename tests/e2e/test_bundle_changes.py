@@ -1,0 +1,200 @@
+"""Bundles that appear, change and disappear in the folder of a running server."""
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from attendant.v1 import translation_pb2_grpc
+from attendant.v1.model_pb2 import ListModelsRequest
+from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.app import Server
+from attendant_server.bundles import BundleError
+
+from tests.support.processes import line_of, port_of, server_command, server_process
+from tests.support.serving import TIMEOUT_SECONDS, Running, wait_until
+from tests.support.versions import add_version, damage
+
+REQUEST = TranslateRequest(model="tiny-en-de", texts=["The dog sees the king."])
+
+
+@pytest.fixture
+def root(tmp_path: Path, translation_bundle: Path) -> Path:
+    """A folder with version 1 of a translation model."""
+    add_version(translation_bundle, tmp_path, "1")
+    return tmp_path
+
+
+@pytest.fixture
+def server(start: Callable[..., Running], root: Path) -> Running:
+    return start(bundles=root)
+
+
+def refresh(server: Running) -> None:
+    server.loop.run(server.server.lifecycle.refresh())
+
+
+def keys(server: Running) -> list[str]:
+    listed = server.models.ListModels(ListModelsRequest()).models
+    return [f"{model.name}/{model.version}" for model in listed]
+
+
+def default(server: Running) -> str:
+    """The model that a call by its name gets."""
+    return str(server.translation.Translate(REQUEST).model)
+
+
+def test_a_refresh_serves_what_was_added_and_ends_what_was_removed(
+    server: Running, root: Path, translation_bundle: Path, embedding_bundle: Path
+):
+    add_version(translation_bundle, root, "2")
+    add_version(embedding_bundle, root, "1")
+    refresh(server)
+    assert keys(server) == ["tiny-bert/1", "tiny-en-de/1", "tiny-en-de/2"]
+    assert default(server) == "tiny-en-de/2"
+    shutil.rmtree(root / "tiny-en-de" / "2")
+    shutil.rmtree(root / "tiny-bert")
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1"]
+    assert default(server) == "tiny-en-de/1"
+
+
+def test_a_refresh_keeps_good_models_and_tells_of_the_broken(
+    server: Running, root: Path, translation_bundle: Path, caplog: pytest.LogCaptureFixture
+):
+    damage(add_version(translation_bundle, root, "2"))
+    (add_version(translation_bundle, root, "3") / "manifest.json").write_text("{")
+    add_version(translation_bundle, root, "4")
+    (root / "tiny-en-de" / "1" / "manifest.json").write_text("")
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1", "tiny-en-de/4"]
+    assert server.metric("attendant_model_changes_total", result="failed") == 3
+    for version in "123":
+        assert f"event=model_not_loaded bundle={root}/tiny-en-de/{version} " in caplog.text
+
+
+def test_an_empty_folder_is_taken_for_a_fault(server: Running, root: Path, caplog: Any):
+    (root / "tiny-en-de").rename(root / ".gone")
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1"]
+    assert "event=bundles_not_refreshed" in caplog.text
+    assert default(server) == "tiny-en-de/1"
+
+
+def test_a_model_that_was_unloaded_on_request_stays_unloaded(
+    server: Running, root: Path, translation_bundle: Path
+):
+    add_version(translation_bundle, root, "2")
+    refresh(server)
+    server.loop.run(server.server.lifecycle.unload("tiny-en-de/1"))
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/2"]
+    server.loop.run(server.server.lifecycle.load("tiny-en-de/1"))
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1", "tiny-en-de/2"]
+
+
+def test_only_the_wanted_models_are_added_unless_one_is_asked_for(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, embedding_bundle: Path
+):
+    server = start(bundles=root, models=("tiny-en-de/1",))
+    add_version(translation_bundle, root, "2")
+    add_version(embedding_bundle, root, "1")
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1"]
+    server.loop.run(server.server.lifecycle.load("tiny-bert"))
+    refresh(server)
+    assert keys(server) == ["tiny-bert/1", "tiny-en-de/1"]
+
+
+def test_a_file_chooses_the_default_version(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, caplog: Any
+):
+    add_version(translation_bundle, root, "2")
+    chosen = root / "tiny-en-de" / "default-version"
+    chosen.write_text("1\n")
+    server = start(bundles=root)
+    assert default(server) == "tiny-en-de/1"
+    chosen.write_text("2")
+    refresh(server)
+    assert default(server) == "tiny-en-de/2"
+    chosen.write_text("3")
+    refresh(server)
+    assert default(server) == "tiny-en-de/2"
+    assert f"{chosen}: must hold a version of tiny-en-de that is served" in caplog.text
+    add_version(translation_bundle, root, "3")
+    chosen.unlink()
+    refresh(server)
+    assert default(server) == "tiny-en-de/3"
+
+
+def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: Any, root: Path):
+    (root / "tiny-en-de" / "default-version").write_text("7")
+    with pytest.raises(BundleError, match="default-version: must hold a version of tiny-en-de"):
+        Server(settings(bundles=root))
+
+
+def test_a_watched_folder_is_served_as_it_is(
+    start: Callable[..., Running], root: Path, translation_bundle: Path
+):
+    server = start(bundles=root, watch_bundles_seconds=0.05)
+    add_version(translation_bundle, root, "2")
+    wait_until(lambda: keys(server) == ["tiny-en-de/1", "tiny-en-de/2"])
+    shutil.rmtree(root / "tiny-en-de" / "1")
+    wait_until(lambda: keys(server) == ["tiny-en-de/2"])
+    assert default(server) == "tiny-en-de/2"
+
+
+def test_a_bad_bundle_ends_the_start_or_is_skipped(
+    start: Callable[..., Running], settings: Any, root: Path, translation_bundle: Path, caplog: Any
+):
+    damage(add_version(translation_bundle, root, "2"))
+    (add_version(translation_bundle, root, "3") / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="tiny-en-de/3"):
+        start(bundles=root)
+    server = start(bundles=root, bad_bundles="skip")
+    assert keys(server) == ["tiny-en-de/1"]
+    assert default(server) == "tiny-en-de/1"
+    assert server.metric("attendant_model_changes_total", result="failed") == 2
+    assert "its SHA-256 is not the one in the manifest" in caplog.text
+
+
+def test_a_hangup_refreshes_the_models_under_load_and_fails_no_call(
+    root: Path, translation_bundle: Path
+):
+    with (
+        server_process(root) as process,
+        grpc.insecure_channel(f"127.0.0.1:{port_of(process)}") as channel,
+    ):
+        stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
+        add_version(translation_bundle, root, "2")
+        process.send_signal(signal.SIGHUP)
+        seen = set()
+        while "tiny-en-de/2" not in seen:
+            calls = [stub.Translate.future(REQUEST, timeout=TIMEOUT_SECONDS) for _ in range(8)]
+            seen |= {call.result().model for call in calls}
+        shutil.rmtree(root / "tiny-en-de" / "1")
+        process.send_signal(signal.SIGHUP)
+        line_of("model_unloaded", process)
+        assert stub.Translate(REQUEST).model == "tiny-en-de/2"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+
+def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
+    """The terminal is a pseudo-terminal, whose closing sends SIGHUP to its session."""
+    log = tmp_path / "log"
+    terminal, side = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", *server_command(root, "--lame-duck-seconds", "0")]
+    with log.open("w") as output, subprocess.Popen(command, stdin=side, stderr=output) as process:
+        os.close(side)
+        wait_until(lambda: "event=serving" in log.read_text())
+        os.close(terminal)
+        process.wait(TIMEOUT_SECONDS)
+    wait_until(lambda: "event=stopped" in log.read_text())
