@@ -15,6 +15,7 @@ from attendant_server.engine.engine import Engine
 from attendant_server.errors import InvalidRequest, ModelNotFound, ModelNotLoaded, Unavailable
 from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
 from attendant_server.manifest_description import describe_model
+from attendant_server.memory_need import check_memory, warn_of_caches
 from attendant_server.observability.model_series import ModelSeries
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
@@ -54,6 +55,7 @@ class ModelLifecycle:
         self._changes = set[asyncio.Future[Any]]()
         self._retirement: asyncio.Task[None] | None = None
         self._num_loads = 0
+        self._max_cache_bytes: dict[str, int] = {}
         self._requested: dict[str, bool] = {}
         """Whether the last request to load or unload a model, by key, was to load it."""
         self.engine: Engine | None = None
@@ -72,7 +74,7 @@ class ModelLifecycle:
     async def start(self, engine: Engine) -> None:
         """Load the bundles, let an engine run them and make all ready at once.
 
-        Raises BundleError. May be called again with another engine after the first one has died.
+        Raises BundleError. After `close` it may be called again with another engine.
         """
         self._loader.num_translation = self._num_translation()
         loaded = []
@@ -89,10 +91,11 @@ class ModelLifecycle:
         self.engine = engine
         engine.start()
         self._catalog.open([self._enter(model) for model in loaded])
+        warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
 
     def close(self) -> None:
-        """Make no model ready any more, after the engine has died."""
+        """Let no model be ready any more, after the engine has died."""
         self.stop()
         self.engine = self._retirement = None
         for key in self._served:
@@ -222,6 +225,7 @@ class ModelLifecycle:
             self._announce(bundle)
         try:
             self._loader.num_translation = self._num_translation()
+            check_memory(bundle)
             model = await run_blocking(self._loader.load, bundle)
         except BundleError as error:
             if old is None:
@@ -230,6 +234,7 @@ class ModelLifecycle:
             raise
         self._served[key] = bundle
         self._catalog.open([self._enter(model)])
+        warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
         self._series.on_change("loaded")
         logger.info("event=model_loaded model=%s seconds=%.3f", key, time.monotonic() - started)
@@ -238,7 +243,7 @@ class ModelLifecycle:
 
     async def _remove(self, key: str) -> None:
         old = self._catalog.ready(key)
-        del self._served[key]
+        del self._served[key], self._max_cache_bytes[key]
         self._catalog.withdraw(key)
         await self._on_change()
         if old is not None:
@@ -282,6 +287,7 @@ class ModelLifecycle:
         key, self._num_loads = model.bundle.key, self._num_loads + 1
         name = key if self._catalog.ready(key) is None else f"{key}#{self._num_loads}"
         self.engine.add(name, model.schedulers)
+        self._max_cache_bytes[key] = model.max_cache_bytes
         description = describe_model(model.bundle)
         self._series.add(description)
         self._series.watch(key, model.schedulers, model.max_cache_bytes)

@@ -12,7 +12,9 @@ from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant.v1.model_pb2 import MODEL_STATE_READY, GetModelRequest, ListModelsRequest
 from attendant.v1.translation_pb2 import TranslateRequest, TranslateResponse
+from attendant_server import memory_need
 from attendant_server.settings import Settings, SettingsError
+from attendant_server.system.memory import HostMemory
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.support.serving import Running, failure_of, metrics_page, wait_until
@@ -255,3 +257,15 @@ def test_the_service_is_for_this_machine_only_without_authentication(settings):
     with pytest.raises(SettingsError, match="model_control: needs api_keys, jwt_keys"):
         settings(model_control="on", host="0.0.0.0")
     assert isinstance(settings(model_control="on", host="localhost"), Settings)
+
+
+def test_a_model_that_does_not_fit_the_memory_is_not_loaded(
+    server: Running, root: Path, translation_bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    add_version(translation_bundle, root, "2")
+    memory = HostMemory(used=10**9, limit=10**9 + 1)
+    monkeypatch.setattr(memory_need, "host_memory", lambda: memory)
+    failure = failure_of(load, server, "tiny-en-de/2")
+    assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "0 MB of 1000 MB are free" in failure.details()
+    assert models(server) == {"tiny-bert/1": True, "tiny-en-de/1": True}

@@ -20,16 +20,6 @@ from tests.support.serving import TIMEOUT_SECONDS, Running
 REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
 
 
-DYING_ENGINE = """
-import sys
-from attendant_server.__main__ import main
-from attendant_server.engine.translation_scheduler import TranslationScheduler
-
-TranslationScheduler.advance = lambda self, is_alone: sys.exit("the thread ends here")
-sys.exit(main())
-"""
-
-
 def call_until(stopping: threading.Event, port: int, codes: list[grpc.StatusCode]) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
@@ -132,22 +122,6 @@ def test_a_second_signal_ends_the_server_at_once(bundles: Path):
             assert next(watch).status == HealthCheckResponse.NOT_SERVING
             process.send_signal(signal.SIGTERM)
             assert process.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
-
-
-def test_a_dead_engine_ends_the_server_once_callers_and_health_were_told(bundles: Path):
-    flags = ("--lame-duck-seconds", "1")
-    with server_process(bundles, *flags, program=("-c", DYING_ENGINE)) as process:
-        port = port_of(process)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub: Any = translation_pb2_grpc.TranslationServiceStub(channel)
-            health: Any = health_pb2_grpc.HealthStub(channel)
-            watch = health.Watch(HealthCheckRequest())
-            assert next(watch).status == HealthCheckResponse.SERVING
-            calls = [stub.Translate.future(REQUEST, timeout=TIMEOUT_SECONDS) for _ in range(4)]
-            assert {call.code() for call in calls} == {grpc.StatusCode.UNAVAILABLE}
-            assert next(watch).status == HealthCheckResponse.NOT_SERVING
-        assert process.wait(TIMEOUT_SECONDS) == 1
-        assert "event=stopped" in last_line(process)
 
 
 def test_a_stopping_server_finishes_calls_in_progress(loop, settings):

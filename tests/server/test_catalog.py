@@ -1,5 +1,8 @@
+import asyncio
+from typing import Any
+
 import pytest
-from attendant_server.application.catalog import Catalog, version_order
+from attendant_server.application.catalog import Catalog, ServedModel, version_order
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.errors import InvalidRequest, ModelNotFound, Unavailable
 
@@ -78,3 +81,72 @@ def test_versions_are_ordered_by_their_numbers():
     versions = ["10", "1.10", "2", "1.9", "2-beta", "1.9-rc2", "1.9.1", "1.9-rc1", "1"]
     ordered = ["1", "1.9-rc1", "1.9-rc2", "1.9", "1.9.1", "1.10", "2-beta", "2", "10"]
     assert sorted(versions, key=version_order) == ordered
+
+
+def served(description: ModelDescription) -> ServedModel:
+    tokenizer: Any = None
+    return ServedModel(description, tokenizer, tokenizer, None, NoEngine(), "", print)
+
+
+class NoEngine:
+    """An engine that takes no calls."""
+
+    def submit(self, model: str, call: Any) -> None:
+        """Take no call."""
+        raise NotImplementedError
+
+    def clock(self) -> float:
+        """A clock that stands still."""
+        return 0.0
+
+
+def test_a_new_version_is_the_default_only_once_it_is_ready(refusals: list[str]):
+    old, new = model("en-de", "1"), model("en-de", "2")
+    catalog = catalog_of([old], refusals)
+    catalog.open([served(old)])
+    catalog.announce([new])
+    assert catalog.find("en-de") is old
+    assert catalog.is_default(old)
+    assert not catalog.is_default(new)
+    catalog.open([served(new)])
+    assert catalog.find("en-de") is new
+    catalog.withdraw(new.key)
+    assert catalog.find("en-de") is old
+
+
+def test_a_chosen_default_is_used_while_it_is_there(refusals: list[str]):
+    old, new = model("en-de", "1"), model("en-de", "2")
+    catalog = catalog_of([old, new], refusals)
+    catalog.open([served(old), served(new)])
+    catalog.choose_defaults({"en-de": "1", "bert": "1"})
+    assert catalog.find("en-de") is old
+    assert catalog.find("", TRANSLATION) is old
+    assert catalog.is_default(old)
+    catalog.withdraw(old.key)
+    assert catalog.find("en-de") is new
+
+
+def test_a_model_is_in_use_until_the_tasks_that_asked_for_it_end(refusals: list[str]):
+    async def scenario() -> None:
+        description = model("en-de", "1")
+        catalog = catalog_of([description], refusals)
+        catalog.open([served(description)])
+        ends = [asyncio.Event(), asyncio.Event()]
+
+        async def call(end: asyncio.Event) -> None:
+            catalog.serving("en-de")
+            await end.wait()
+
+        calls = [asyncio.ensure_future(call(end)) for end in ends]
+        await asyncio.sleep(0)
+        found = catalog.ready("en-de/1")
+        assert found is not None
+        unused = asyncio.ensure_future(found.usage.wait_until_unused())
+        ends[0].set()
+        await calls[0]
+        await asyncio.sleep(0)
+        assert not unused.done()
+        calls[1].cancel()
+        await unused
+
+    asyncio.run(scenario())

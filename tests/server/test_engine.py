@@ -262,3 +262,39 @@ def test_each_worker_calls_on_start_first_on_its_own_thread():
     worker = seen[0][1]
     assert worker != threading.get_ident()
     assert seen[:2] == [("start", worker), ("step", worker)]
+
+
+def test_a_model_that_is_removed_fails_its_calls_and_takes_no_more():
+    model = GatedModel()
+    engine = new_engine(model, num_workers=1)
+    engine.start()
+    running = translate(1000)
+    engine.submit("mt", running)
+    assert model.stepping.wait(TIMEOUT)
+    waiting = translate()
+    engine.submit("mt", waiting)
+    dropped = engine.remove("mt")
+    with pytest.raises(Unavailable, match="the model has been unloaded"):
+        engine.submit("mt", translate())
+    assert not dropped.done()
+    model.gate.set()
+    dropped.result(TIMEOUT)
+    for call in (running, waiting):
+        with pytest.raises(Unavailable, match="the model has been unloaded"):
+            call.future.result(TIMEOUT)
+    engine.drain(TIMEOUT)
+
+
+def test_a_model_is_added_to_and_removed_from_an_engine_that_runs():
+    engine, other = new_engine(FakeTranslationModel()), new_engine(FakeTranslationModel())
+    engine.start()
+    engine.add("other", other._models["mt"].schedulers)
+    for name in ("mt", "other"):
+        call = translate()
+        engine.submit(name, call)
+        assert call.future.result(TIMEOUT)
+    engine.remove("mt").result(TIMEOUT)
+    call = translate()
+    engine.submit("other", call)
+    assert call.future.result(TIMEOUT)
+    engine.drain(TIMEOUT)

@@ -1,0 +1,58 @@
+"""Whether the memory suffices for a model to be loaded, and for the caches of all models."""
+
+import logging
+
+from attendant.v1 import bundle_pb2
+
+from attendant_server.bundles import Bundle, BundleError
+from attendant_server.system.memory import HostMemory, host_memory
+
+BYTES_PER_WEIGHT_BYTE = {
+    bundle_pb2.MODEL_KIND_TRANSLATION: 6.5,
+    bundle_pb2.MODEL_KIND_EMBEDDING: 4.5,
+}
+"""Resident memory of a loaded model, relative to its weights' file. ONNX Runtime keeps the weights
+of each graph in the order in which its kernels read them."""
+MEGABYTE = 1_000_000
+
+logger = logging.getLogger(__name__)
+
+
+def check_memory(bundle: Bundle) -> None:
+    """Raise BundleError if the free memory does not suffice to load a bundle."""
+    memory = _memory()
+    if memory is None:
+        return
+    needed, free = needed_bytes(bundle), memory.limit - memory.used
+    if needed > free:
+        raise BundleError(
+            f"{bundle.directory}: needs about {needed / MEGABYTE:.0f} MB of memory, but "
+            f"{free / MEGABYTE:.0f} MB of {memory.limit / MEGABYTE:.0f} MB are free"
+        )
+
+
+def warn_of_caches(max_cache_bytes: int) -> None:
+    """Log a warning if the caches of the loaded models could take more than the free memory."""
+    memory = _memory()
+    if memory is not None and memory.used + max_cache_bytes > memory.limit:
+        logger.warning(
+            "event=memory_may_run_out used_bytes=%d max_cache_bytes=%d limit_bytes=%d %s",
+            memory.used,
+            max_cache_bytes,
+            memory.limit,
+            "raise the memory limit, or lower max_cache_bytes or max_rows",
+        )
+
+
+def needed_bytes(bundle: Bundle) -> int:
+    """An estimate of the memory that a bundle takes once it is loaded, without caches."""
+    weights = f".{bundle.precision}."
+    num_bytes = sum(file.size_bytes for file in bundle.manifest.files if weights in file.path)
+    return int(BYTES_PER_WEIGHT_BYTE[bundle.manifest.kind] * num_bytes)
+
+
+def _memory() -> HostMemory | None:
+    try:
+        return host_memory()
+    except OSError:  # a system that does not tell
+        return None
