@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import grpc
 import pytest
+from attendant.v1 import model_control_pb2_grpc
+from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant_client import InvalidRequestError, NotFoundError, PermissionDeniedError
 
 from tests.support.application import TINY_BUNDLES
+
+MESSAGES = {"LoadModel": LoadModelRequest, "UnloadModel": UnloadModelRequest}
 
 
 @pytest.fixture
@@ -95,3 +100,29 @@ def test_a_key_without_models_may_use_none(client):
     assert limited.models() == []
     with pytest.raises(PermissionDeniedError, match="this caller may use none only"):
         limited.translate("The dog.", model="tiny-en-de")
+
+
+def test_models_are_changed_by_callers_only_whose_permissions_name_the_method(
+    start, key_file, bundles
+):
+    allowed = key_file.add("operator", 'methods = ["UnloadModel"]\n')
+    limited = key_file.add("limited", 'methods = ["UnloadModel"]\nmodels = ["tiny-en-de/1"]\n')
+    unlimited = key_file.add("search")
+    server = start(bundles=bundles, api_keys=str(key_file.path), model_control="on")
+
+    def code(method, key, model):
+        metadata = [("authorization", f"Bearer {key}")] if key else None
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            stub = model_control_pb2_grpc.ModelControlServiceStub(channel)
+            request = MESSAGES[method](model=model)
+            return getattr(stub, method).future(request, metadata=metadata).code()
+
+    denied = grpc.StatusCode.PERMISSION_DENIED
+    assert code("UnloadModel", "", "tiny-bert") == grpc.StatusCode.UNAUTHENTICATED
+    for method in MESSAGES:
+        assert code(method, unlimited, "tiny-bert") == denied
+    assert code("LoadModel", allowed, "tiny-bert") == denied
+    for model in ("tiny-bert", "tiny-en-de/2", "tiny-en-de", "no-such-model"):
+        assert code("UnloadModel", limited, model) == denied
+    assert code("UnloadModel", limited, "tiny-en-de/1") == grpc.StatusCode.OK
+    assert code("UnloadModel", allowed, "tiny-bert") == grpc.StatusCode.OK
