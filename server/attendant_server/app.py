@@ -16,6 +16,7 @@ from attendant_server.application.admission import CallAdmission
 from attendant_server.application.application import new_application
 from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.held_memory import SHARE_OF_MEMORY, HeldMemory
 from attendant_server.application.quotas import CallerQuotas
 from attendant_server.engine.engine import Engine
 from attendant_server.folder_watch import watch_folder
@@ -47,7 +48,7 @@ from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.connections import num_connections
-from attendant_server.system.memory import host_memory, return_freed_memory
+from attendant_server.system.memory import host_memory, memory_limit, return_freed_memory
 from attendant_server.system.subnormals import flush_subnormals
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ class Server:
             settings.max_request_seconds,
             self._metrics.on_refused,
             CallerQuotas(default_quota(settings)),
+        )
+        self._memory = HeldMemory(
+            settings.max_held_bytes or int(SHARE_OF_MEMORY * memory_limit()),
+            2 * settings.max_concurrent_calls,
+            self._metrics.on_refused,
         )
         self._drain = DrainInterceptor()
         self._pool = ThreadPoolExecutor(settings.num_tokenizer_threads, "attendant-tokenizer")
@@ -138,6 +144,7 @@ class Server:
         self._start_call_reporter()
         self._grpc = new_grpc_server(
             self._application,
+            self._memory,
             self._health,
             self._drain,
             self._call_reporter,
@@ -239,6 +246,9 @@ class Server:
                 "attendant_max_connections": lambda: self._settings.max_connections,
                 "attendant_concurrent_calls": lambda: self._admission.num_calls,
                 "attendant_max_concurrent_calls": lambda: self._settings.max_concurrent_calls,
+                "attendant_held_bytes": lambda: self._memory.num_bytes,
+                "attendant_max_held_bytes": lambda: self._memory.max_bytes,
+                "attendant_unread_answers": lambda: self._memory.num_unread_answers,
                 "attendant_memory_used_bytes": lambda: host_memory().used,
                 "attendant_memory_limit_bytes": lambda: host_memory().limit,
             }

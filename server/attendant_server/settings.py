@@ -227,6 +227,12 @@ class Settings:
     caller_max_tokens_per_minute: int = _setting(
         0, "Tokens of texts per minute of a caller without a limit of its own", min=0
     )
+    max_held_bytes: int = _setting(
+        0,
+        "Requests and answers, as bytes, of all calls together, unread answers included; 0 for a"
+        " sixteenth of the memory",
+        min=0,
+    )
     max_request_seconds: float = _setting(
         60.0, "Time limit of a call, even if its deadline is later", min=0.001, max=86400
     )

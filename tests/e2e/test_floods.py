@@ -9,23 +9,27 @@ from typing import Any
 
 import grpc
 import pytest
+from attendant.v1.model_pb2 import TokenizeRequest
 from attendant.v1.translation_pb2 import TranslateRequest
 
 from tests.support.http2 import (
     CONTINUATION,
     GOAWAY,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     PING,
     PREFACE,
     SETTINGS,
     RawConnection,
     frame,
     literal,
+    setting,
 )
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
 
 TRANSLATE = "/attendant.v1.TranslationService/Translate"
 STREAM_TRANSLATE = "/attendant.v1.TranslationService/StreamTranslate"
+TOKENIZE = "/attendant.v1.ModelService/Tokenize"
 HEALTH = "/grpc.health.v1.Health/Watch"
 REQUEST = TranslateRequest(texts=["The dog."])
 MAX_CONCURRENT_STREAMS = 3
@@ -159,3 +163,49 @@ def test_streams_that_are_begun_and_reset_do_not_stop_calls(running: Running):
 def status_of(connection: RawConnection, stream: int) -> bytes:
     """The trailers of a call, in HPACK."""
     return connection.frames_until(HEADERS, stream)
+
+
+def test_answers_that_are_not_read_are_held_within_a_limit(start: Callable[..., Running]):
+    max_bytes = 50_000
+    running = start(max_held_bytes=max_bytes)
+    request = TokenizeRequest(model="tiny-en-de", texts=["The dog sees the king."] * 50)
+    size = running.models.Tokenize(request).ByteSize()
+    assert size < max_bytes / 5
+    with RawConnection(running.server.port) as greedy:
+        greedy.greet(setting(INITIAL_WINDOW_SIZE, 0))
+        for stream in range(1, 61, 2):
+            greedy.call(stream, TOKENIZE)
+            greedy.send_message(stream, request.SerializeToString())
+        refusal = greedy.frames_until(HEADERS)
+        while b"grpc-status\x018" not in refusal:  # 8 is RESOURCE_EXHAUSTED
+            refusal = greedy.frames_until(HEADERS)
+        wait_until(lambda: running.metric("attendant_concurrent_calls") == 0)
+        held = running.metric("attendant_held_bytes")
+        assert size <= held <= 0.75 * max_bytes
+        assert held == size * running.metric("attendant_unread_answers")
+        assert running.metric("attendant_refused_calls_total", reason="memory") > 0
+        assert_answers(running)
+    wait_until(lambda: running.metric("attendant_held_bytes") == 0)
+    wait_until(lambda: running.metric("attendant_unread_answers") == 0)
+
+
+def test_requests_in_progress_are_held_within_a_limit(start: Callable[..., Running]):
+    running = start(max_held_bytes=4000)
+    request = TranslateRequest(texts=["The dog sees the king."] * 50)
+    with running.held_engine():
+        calls = [running.translation.Translate.future(request) for _ in range(4)]
+        wait_until(lambda: any(call.done() for call in calls))
+        refused = next(call for call in calls if call.done())
+        assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert refused.details().startswith("requests and answers of this caller hold ")
+        assert dict(refused.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+    wait_until(lambda: running.metric("attendant_held_bytes") == 0)
+
+
+def test_a_request_that_is_not_read_yet_takes_little_memory(start: Callable[..., Running]):
+    """The library gives a stream a window of 64 KiB until its message is read."""
+    running = start()
+    with RawConnection(running.server.port) as connection:
+        connection.socket.sendall(PREFACE + frame(SETTINGS))
+        entries = dict(struct.iter_unpack(">HI", connection.frames_until(SETTINGS)))
+        assert entries.get(INITIAL_WINDOW_SIZE, 65535) <= 65536

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
@@ -48,7 +49,7 @@ def unread_call(endless: Endless, admission: CallAdmission) -> Iterator[Any]:
             interceptors=[
                 RecordInterceptor(endless),
                 StatusInterceptor(),
-                AdmissionInterceptor(admission),
+                AdmissionInterceptor(admission, HeldMemory(10**6, 8, print)),
             ]
         )
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {

@@ -10,9 +10,10 @@ import grpc
 import pytest
 from attendant_server import errors
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
-from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.serialization import SerializationInterceptor
 from attendant_server.grpc.interceptors.status import STATUS_CODES, StatusInterceptor
 from attendant_server.records import CallRecord, Method
 from google.rpc import error_details_pb2
@@ -119,8 +120,8 @@ def channel(loop: LoopThread, calls: Calls, admission: CallAdmission) -> Iterato
             interceptors=[
                 RecordInterceptor(calls),
                 StatusInterceptor(),
-                AdmissionInterceptor(admission),
-                DecodingInterceptor(),
+                AdmissionInterceptor(admission, HeldMemory(10**6, 8, print)),
+                SerializationInterceptor(),
             ]
         )
         for service in ("attendant.Test", "other.Test"):

@@ -18,12 +18,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from attendant_server.addresses import listen
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind
+from attendant_server.application.held_memory import HeldMemory
 from attendant_server.grpc.credentials import server_credentials
 from attendant_server.grpc.interceptors.admission import AdmissionInterceptor
 from attendant_server.grpc.interceptors.authentication import AuthenticationInterceptor
-from attendant_server.grpc.interceptors.decoding import DecodingInterceptor
 from attendant_server.grpc.interceptors.drain import DrainInterceptor
 from attendant_server.grpc.interceptors.record import RecordInterceptor
+from attendant_server.grpc.interceptors.serialization import SerializationInterceptor
 from attendant_server.grpc.interceptors.status import StatusInterceptor
 from attendant_server.grpc.services.embedding import EmbeddingService
 from attendant_server.grpc.services.health import HealthService
@@ -56,6 +57,7 @@ DESCRIPTORS = (
 
 def new_grpc_server(
     application: Application,
+    memory: HeldMemory,
     health: HealthService,
     drain: DrainInterceptor,
     observer: CallObserver,
@@ -69,8 +71,8 @@ def new_grpc_server(
             StatusInterceptor(),
             drain,
             *_authentication(security),
-            AdmissionInterceptor(application.admission),
-            DecodingInterceptor(),
+            AdmissionInterceptor(application.admission, memory),
+            SerializationInterceptor(),
         ],
         options=_options(settings),
     )
@@ -141,6 +143,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # With different values, grpc refuses some of the calls in between by chance.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        # Otherwise the library buffers 8 MiB, and later 128 MiB, of a stream that is not read.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         # Otherwise calls above that number fail, instead of waiting in the client: the library

@@ -214,6 +214,9 @@ class MetricDefinitions:
             "attendant_max_connections": "Connections that may be open",
             "attendant_concurrent_calls": "Calls in progress",
             "attendant_max_concurrent_calls": "Calls that may be in progress",
+            "attendant_held_bytes": "Requests and answers of all calls",
+            "attendant_max_held_bytes": "Requests and answers that may be held",
+            "attendant_unread_answers": "Answers that their callers have not read yet",
             "attendant_memory_used_bytes": "Memory in use that counts against the limit",
             "attendant_memory_limit_bytes": "Memory that may be used",
         }

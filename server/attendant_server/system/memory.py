@@ -35,6 +35,14 @@ def return_freed_memory() -> None:
         trim(0)
 
 
+def memory_limit() -> int:
+    """The limit of `host_memory`, or one gigabyte if the system does not tell."""
+    try:
+        return host_memory().limit
+    except OSError:
+        return 10**9
+
+
 def host_memory(root: Path = Path("/")) -> HostMemory:
     """The present values of the control group with the lowest limit on this process's path.
 

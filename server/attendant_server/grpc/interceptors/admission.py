@@ -4,10 +4,12 @@ Health checks and reflection are exempt, so that a busy server still passes heal
 the control of models, which an operator may need then, and which may take long.
 """
 
+import asyncio
 from typing import Any
 
 from attendant_server import records
 from attendant_server.application.admission import CallAdmission
+from attendant_server.application.held_memory import HeldMemory
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
@@ -20,11 +22,14 @@ INTERACTIVE, BULK = "interactive", "bulk"
 
 
 class AdmissionInterceptor(AroundInterceptor):
-    """Applies the limits of concurrent calls and call time to the package attendant."""
+    """Applies the limits of calls, of their time and of their memory to the package attendant.
 
-    def __init__(self, admission: CallAdmission) -> None:
+    Requests must be bytes, and so must the answers of unary methods.
+    """
+
+    def __init__(self, admission: CallAdmission, memory: HeldMemory) -> None:
         super().__init__()
-        self._admission = admission
+        self._admission, self._memory = admission, memory
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context
@@ -35,7 +40,15 @@ class AdmissionInterceptor(AroundInterceptor):
         for key, value in context.invocation_metadata() or ():
             if key == CALL_CLASS:
                 records.current().is_bulk = _is_bulk(value)
-        return await self._admission.run(behaviour, request, context)
+        held = self._memory.hold(records.current().engine_caller.name, len(request))
+        # The library sends the answer in the task that runs the handler.
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda _: held.release())
+        answer = await self._admission.run(behaviour, request, context)
+        if answer is not None:  # a stream has no answer at its end
+            held.answer(len(answer))
+        return answer
 
 
 def _is_bulk(value: str | bytes) -> bool:

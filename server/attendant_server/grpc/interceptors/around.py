@@ -51,11 +51,17 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         async def surrounded(request: Any, context: Context) -> Any:
             return await self.around(method, behaviour, request, context)
 
-        return with_behaviour(handler, surrounded)
+        return with_behaviour(handler, surrounded, decodes=True, encodes=True)
 
 
-def with_behaviour(handler: Handler, behaviour: Behaviour, decodes: bool = True) -> Handler:
-    """``handler`` with another behaviour; unless ``decodes``, that one gets requests as bytes."""
+def with_behaviour(
+    handler: Handler, behaviour: Behaviour, *, decodes: bool = False, encodes: bool = False
+) -> Handler:
+    """``handler`` with another behaviour.
+
+    The library converts requests to messages if it ``decodes``, and answers to bytes if it
+    ``encodes``; otherwise the behaviour gets and returns bytes.
+    """
     make = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -65,7 +71,7 @@ def with_behaviour(handler: Handler, behaviour: Behaviour, decodes: bool = True)
     wrapped: Handler = make(
         behaviour,
         request_deserializer=handler.request_deserializer if decodes else None,
-        response_serializer=handler.response_serializer,
+        response_serializer=handler.response_serializer if encodes else None,
     )
     return wrapped
 

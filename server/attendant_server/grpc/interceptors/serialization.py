@@ -1,4 +1,7 @@
-"""Decodes requests; the innermost interceptor, so that refused calls are not decoded."""
+"""Converts requests and answers from and to bytes.
+
+The innermost interceptor: refused calls are not decoded, and the other interceptors know sizes.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,21 +20,25 @@ from attendant_server.grpc.interceptors.around import (
 from attendant_server.records import Method
 
 
-class DecodingInterceptor(AroundInterceptor):
-    """Turns the bytes of requests into messages; raises InvalidRequest for other bytes."""
+class SerializationInterceptor(AroundInterceptor):
+    """Gives handlers messages and takes messages; raises InvalidRequest for other bytes.
+
+    The responses of a stream are serialized by the library.
+    """
 
     def wrap(self, method: Method, handler: Handler) -> Handler:
-        """``handler`` as one that takes bytes."""
-        decode, behaviour = handler.request_deserializer, behaviour_of(handler)
-        if decode is None:
-            return handler
+        """``handler`` as one that takes bytes, and returns bytes if it is unary."""
+        decode = handler.request_deserializer or bytes
+        encode = handler.response_serializer or bytes
+        behaviour = behaviour_of(handler)
 
-        async def decoding(request: Any, context: Context) -> Any:
+        async def converting(request: Any, context: Context) -> Any:
             if handler.request_streaming:
                 return await behaviour(_decoded_all(decode, request), context)
-            return await behaviour(_decoded(decode, request), context)
+            answer = await behaviour(_decoded(decode, request), context)
+            return answer if handler.response_streaming else encode(answer)
 
-        return with_behaviour(handler, decoding, decodes=False)
+        return with_behaviour(handler, converting, encodes=bool(handler.response_streaming))
 
     async def around(
         self, method: Method, behaviour: Behaviour, request: Any, context: Context

@@ -1,0 +1,86 @@
+"""Bounds the requests and answers that the server holds for all calls together."""
+
+from collections.abc import Callable
+
+from attendant_server.errors import QueueFull
+
+RETRY_AFTER_SECONDS = 1.0
+SHARE_OF_FREE_BYTES = 0.75
+"""The share of one caller of the bytes that other callers leave free."""
+SHARE_OF_MEMORY = 1 / 16
+"""Default share of the memory limit. Messages, their bytes and texts take about three times as
+much as the bytes that are counted."""
+
+
+class HeldMemory:
+    """Counts the bytes of requests and answers, and the answers that were not read yet.
+
+    For the event loop only.
+    """
+
+    def __init__(
+        self, max_bytes: int, max_unread_answers: int, on_refused: Callable[[str], None]
+    ) -> None:
+        """``on_refused`` receives ``memory`` for each refusal."""
+        self.max_bytes, self._max_unread_answers = max_bytes, max_unread_answers
+        self._on_refused = on_refused
+        self.num_bytes = self.num_unread_answers = 0
+        self._of_callers: dict[str, int] = {}
+
+    def hold(self, caller: str, num_bytes: int) -> "HeldCall":
+        """Count a request, until its answer takes its place. Raises QueueFull."""
+        if self.num_unread_answers >= self._max_unread_answers:
+            self._refuse(
+                f"{self.num_unread_answers} answers have not been read by their callers, at most "
+                f"{self._max_unread_answers}"
+            )
+        held = HeldCall(self, caller)
+        held.replace(num_bytes)
+        return held
+
+    def change(self, caller: str, old_bytes: int, new_bytes: int) -> None:
+        """Replace bytes of a caller; raises QueueFull if the new ones are too many."""
+        own = self._of_callers.get(caller, 0) - old_bytes
+        others = self.num_bytes - old_bytes - own
+        limit = int(SHARE_OF_FREE_BYTES * (self.max_bytes - others))
+        # A call that is alone may have any size: other limits bound its messages.
+        if new_bytes > old_bytes and (others or own) and own + new_bytes > limit:
+            self._refuse(
+                f"requests and answers of this caller hold {own} bytes and {new_bytes} more would "
+                f"exceed its limit of {limit}: three quarters of the bytes that other callers "
+                f"leave free, of {self.max_bytes}"
+            )
+        self.num_bytes += new_bytes - old_bytes
+        self._of_callers[caller] = own + new_bytes
+        if not self._of_callers[caller]:
+            del self._of_callers[caller]
+
+    def _refuse(self, message: str) -> None:
+        self._on_refused("memory")
+        raise QueueFull(message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+class HeldCall:
+    """The bytes that one call holds."""
+
+    def __init__(self, memory: HeldMemory, caller: str) -> None:
+        self._memory, self._caller = memory, caller
+        self._num_bytes = 0
+        self._is_answered = False
+
+    def replace(self, num_bytes: int) -> None:
+        """Hold this many bytes instead; raises QueueFull, and then holds as many as before."""
+        self._memory.change(self._caller, self._num_bytes, num_bytes)
+        self._num_bytes = num_bytes
+
+    def answer(self, num_bytes: int) -> None:
+        """Hold the answer, which is about to be sent, instead of the request; raises QueueFull."""
+        self.replace(num_bytes)
+        self._is_answered = True
+        self._memory.num_unread_answers += 1
+
+    def release(self) -> None:
+        """Hold nothing: the call has ended, and the caller has read the answer."""
+        self.replace(0)
+        self._memory.num_unread_answers -= self._is_answered
+        self._is_answered = False
