@@ -31,6 +31,7 @@ SUFFIX := $(if $(filter gpu,$(DEVICE)),-gpu)
 VENV := .venv$(SUFFIX)
 VENV_SERVE := .venv-serve$(SUFFIX)
 VENV_PROTOS := .venv-protos
+VENV_AUDIT := .venv-audit
 VENV_BENCH := .venv-bench
 VENV_INFINITY := .venv-infinity
 
@@ -54,6 +55,12 @@ NPM_TOOLS := build/buf/.installed build/grafana/.installed build/node/.installed
 PROTO_TOOLS := grpcio-tools==1.78.0 protobuf==6.33.6 mypy-protobuf==3.7.0 \
 	googleapis-common-protos==1.76.0
 
+AUDIT_TOOLS := cyclonedx-bom==7.5.0 pip-audit==2.10.1 pip-licenses==5.5.5
+# A package may be used if its licence contains one of these.
+LICENSES := Apache;MIT;BSD;BSL-1.0;CC0-1.0;CNRI-Python;ISC;MPL-2.0;Mozilla Public License 2.0;PSF-2.0;Python Software Foundation;Zlib
+# Tools that are run and not distributed: podman-compose is GPL-2.0.
+UNDISTRIBUTED := podman-compose
+
 # Relative to DATA_DIR, like all data that the exporter is told.
 TATOEBA_TEST := tatoeba/tatoeba.en-de.test.tsv.gz
 TATOEBA_FRENCH := tatoeba/tatoeba.en-fr
@@ -75,7 +82,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all test-real licenses audit check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +107,19 @@ test-all: $(VENV)/.installed ## Run the slow tests and those that need other too
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real
+
+licenses: $(VENV)/.installed $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Check the licences of all dependencies; write the server's bill of materials
+	@mkdir -p build
+	@for venv in $(VENV_SERVE) $(VENV); do \
+		$(VENV_AUDIT)/bin/pip-licenses --python=$$venv/bin/python --from=mixed --partial-match \
+			--allow-only="$(LICENSES)" --ignore-packages $(UNDISTRIBUTED) > build/licenses$$venv.txt; \
+	done
+	$(VENV_AUDIT)/bin/cyclonedx-py environment --output-reproducible \
+		--pyproject server/pyproject.toml -o build/sbom.json $(VENV_SERVE)/bin/python
+	@echo "build/sbom.json lists what the server consists of, in the form of CycloneDX"
+
+audit: $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Look for known vulnerabilities of the server's dependencies; needs the network
+	$(VENV_AUDIT)/bin/python -m deploy.audit $(VENV_SERVE)/lib/python3*/site-packages
 
 check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .
@@ -210,6 +230,11 @@ endef
 $(VENV_SERVE)/.installed: $(MEMBERS) Makefile
 	$(PYTHON) -m venv $(VENV_SERVE)
 	$(VENV_SERVE)/bin/pip install --quiet -e protos -e 'server[$(DEVICE)]' -e clients/python
+	touch $@
+
+$(VENV_AUDIT)/.installed: Makefile
+	$(PYTHON) -m venv $(VENV_AUDIT)
+	$(VENV_AUDIT)/bin/pip install --quiet $(AUDIT_TOOLS)
 	touch $@
 
 $(VENV)/.installed: $(MEMBERS) Makefile
