@@ -42,8 +42,8 @@ def serve() -> int:
         with suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         return 2
-    # gRPC would write a line of its own for every failed handshake.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # gRPC would write lines of its own, with what clients send.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logs(settings.log_level, settings.log_format)
     import uvloop  # imported late, so that --help is quick
 

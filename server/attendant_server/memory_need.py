@@ -2,14 +2,13 @@
 
 import logging
 
-from attendant.v1 import bundle_pb2
-
+from attendant_server.application.descriptions import ModelKind
 from attendant_server.bundles import Bundle, BundleError
 from attendant_server.system.memory import HostMemory, host_memory
 
 BYTES_PER_WEIGHT_BYTE = {
-    bundle_pb2.MODEL_KIND_TRANSLATION: 6.5,
-    bundle_pb2.MODEL_KIND_EMBEDDING: 4.5,
+    ModelKind.TRANSLATION: 6.5,
+    ModelKind.EMBEDDING: 4.5,
 }
 """Resident memory of a loaded model, relative to its weights' file. ONNX Runtime keeps the weights
 of each graph in the order in which its kernels read them."""
@@ -48,7 +47,7 @@ def needed_bytes(bundle: Bundle) -> int:
     """An estimate of the memory that a bundle takes once it is loaded, without caches."""
     weights = f".{bundle.precision}."
     num_bytes = sum(file.size_bytes for file in bundle.manifest.files if weights in file.path)
-    return int(BYTES_PER_WEIGHT_BYTE[bundle.manifest.kind] * num_bytes)
+    return int(BYTES_PER_WEIGHT_BYTE[ModelKind(bundle.manifest.kind)] * num_bytes)
 
 
 def _memory() -> HostMemory | None:

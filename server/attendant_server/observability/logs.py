@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from attendant_server.observability.log_limits import LineLimits, conceal_library_text
 from attendant_server.records import CallRecord
 
 logger = logging.getLogger("attendant_server.calls")
@@ -56,7 +57,8 @@ class LogWriter(logging.Handler):
     def __init__(self, file: int) -> None:
         """``file`` is an open file descriptor."""
         super().__init__()
-        self.addFilter(_shorten_unsent)
+        for each in (_shorten_unsent, conceal_library_text, LineLimits()):
+            self.addFilter(each)
         self._file = file
         self._waiting: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self._num_dropped = 0
@@ -115,7 +117,9 @@ def _shorten_unsent(record: logging.LogRecord) -> bool:
         return True
     record.msg, record.args, record.exc_info = "event=answer_not_sent", (), None
     record.levelno, record.levelname = logging.INFO, "INFO"
-    return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    is_shown = logging.getLogger(record.name).isEnabledFor(logging.INFO)
+    record.name = __name__
+    return is_shown
 
 
 def _dropped(num_lines: int) -> logging.LogRecord:
