@@ -64,6 +64,7 @@ class Script:
     metadata: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     time_left: list[float] = field(default_factory=list)
+    peers: set[str] = field(default_factory=set)
     reached: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     change: Callable[[Any], None] | None = None
@@ -73,6 +74,7 @@ class Script:
         self.requests.append(request)
         self.reached.set()
         self.time_left.append(context.time_remaining())
+        self.peers.add(context.peer())
         if "slow" in str(request):
             self.watch(context)
             self.ended.wait(30)

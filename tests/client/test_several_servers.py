@@ -139,6 +139,13 @@ def test_one_server_that_does_not_serve_still_answers_for_itself(connect, script
         connect(address).translate("a")
 
 
+def test_all_calls_to_one_server_share_a_connection(client, script):
+    client.translate("a")
+    client.models()
+    list(client.stream_translate("b"))
+    assert len(script.peers) == 1
+
+
 def test_servers_without_health_checks_count_as_serving(connect):
     script = Script()
     server, address = start_server(script, has_health=False)
@@ -181,7 +188,13 @@ def test_a_list_needs_no_scheme_of_grpc(target, address):
 
 @pytest.mark.parametrize(
     "target",
-    ["a.example:1,b.example:1", "192.0.2.7:1,b.example:1", "192.0.2.7:1,[2001:db8::1]:1", "a,"],
+    [
+        "a.example:1,b.example:1",
+        "192.0.2.7:1,b.example:1",
+        "192.0.2.7:1,[2001:db8::1]:1",
+        "dns:///192.0.2.7:1,192.0.2.8:1",
+        "192.0.2.7:1,",
+    ],
 )
 def test_a_list_that_grpc_cannot_resolve_is_refused(target):
     with pytest.raises(ValueError, match="must be a list of IPv4 addresses, a list of IPv6"):

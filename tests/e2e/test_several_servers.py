@@ -75,7 +75,8 @@ def read_on(process: "subprocess.Popen[str]") -> None:
 async def stop_and_restart(bundles: Path) -> Load:
     with server_process(bundles) as first, server_process(bundles) as second:
         ports = port_of(first), port_of(second)
-        read_on(first), read_on(second)
+        read_on(first)
+        read_on(second)
         async with AsyncClient(",".join(f"127.0.0.1:{port}" for port in ports)) as client:
             load = Load(client)
             async with load.running("translate", "embed", "stream"):

@@ -67,9 +67,7 @@ class AsyncClient(AsyncEmbeddingCalls):
         self._defaults = CallDefaults(
             timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        servers = connect(target, **connection)
-        self._channel = servers.open_balanced(grpc.aio)
-        self._any_server = servers.open_any(grpc.aio)
+        self._channel, self._any_server = connect(target, **connection).open(grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self

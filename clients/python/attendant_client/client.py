@@ -68,9 +68,7 @@ class Client(EmbeddingCalls):
         self._defaults = CallDefaults(
             timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        servers = connect(target, **connection)
-        self._channel = servers.open_balanced(grpc)
-        self._any_server = servers.open_any(grpc)
+        self._channel, self._any_server = connect(target, **connection).open(grpc)
 
     def __enter__(self) -> Self:
         return self

@@ -71,23 +71,19 @@ class Connection:
     credentials: grpc.ChannelCredentials | None
     """None for a connection without TLS."""
 
-    def open_balanced(self, channels: Any) -> Any:
-        """Return a new channel that spreads calls over the servers that are serving.
+    def open(self, channels: Any) -> tuple[Any, Any]:
+        """Return a channel to all servers that are serving, and one to any one server.
 
-        `channels` is the module `grpc` or `grpc.aio`.
+        The latter server may be loading its models or stopping. If the address has one server,
+        both are the same channel. `channels` is the module `grpc` or `grpc.aio`.
         """
-        is_balanced = may_have_several_servers(self.address)
-        return self._open(channels, [BALANCED] if is_balanced else [])
+        any_server = self._open(channels)
+        if not may_have_several_servers(self.address):
+            return any_server, any_server
+        return self._open(channels, BALANCED), any_server
 
-    def open_any(self, channels: Any) -> Any:
-        """Return a new channel to any one server, which may be loading its models or stopping.
-
-        If the address has one server, both kinds of channels share their connection to it.
-        """
-        return self._open(channels, [])
-
-    def _open(self, channels: Any, options: list[ChannelOption]) -> Any:
-        options = [*channel_options(self.address), *options]
+    def _open(self, channels: Any, *further_options: ChannelOption) -> Any:
+        options = [*channel_options(self.address), *further_options]
         if self.credentials is None:
             return channels.insecure_channel(self.address, options=options)
         return channels.secure_channel(self.address, self.credentials, options=options)

@@ -25,7 +25,7 @@ def with_list_scheme(address: str) -> str:
     """
     if not is_list(address) or address.startswith(_LISTS):
         return address
-    versions = {_ip_version(host) for host in _hosts(address)}
+    versions = {_ip_version(_host(part)) for part in address.split(",")}
     if versions not in ({4}, {6}):
         raise ValueError(
             "a target with several servers must be a list of IPv4 addresses, a list of IPv6 "
