@@ -193,14 +193,11 @@ class Server:
         logger.info("event=stopping")
         lame_duck_seconds = 0.0 if self.engine is None else self._settings.lame_duck_seconds
         await asyncio.sleep(lame_duck_seconds)
-        await self._health.close()
         if self._watch is not None:
             self._watch.cancel()
         self.lifecycle.stop()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()
-        if num_calls := await self._drain.wait(self._settings.drain_seconds):
-            logger.warning("event=drain_expired calls=%d", num_calls)
         await self._close_port(min(SETTLE_SECONDS, lame_duck_seconds), drain_until)
         if self.engine is not None:
             seconds_left = max(0.0, drain_until - time.monotonic())
@@ -214,15 +211,18 @@ class Server:
         logger.info("event=stopped")
 
     async def _close_port(self, settle_seconds: float, drain_until: float) -> None:
-        # The library cancels calls that arrive while it stops. Therefore the last refusals are sent
-        # only after connections were told to go away: a caller that waits for its refusal makes no
+        # The library cancels calls that arrive while it stops. Therefore refusals are sent only
+        # after connections were told to go away: a caller that waits for its refusal makes no
         # new call.
         with self._admission.held_refusals():
             await asyncio.sleep(settle_seconds)
             seconds_left = max(0.0, drain_until - time.monotonic())
             stopping = asyncio.ensure_future(self._grpc.stop(seconds_left))
             await asyncio.sleep(0)  # the first step of `stopping` sends GOAWAY
-        await self._drain.wait(max(0.0, drain_until - time.monotonic()))
+        # Only now, because clients with health checks watch again at once where they still can.
+        await self._health.close()
+        if num_calls := await self._drain.wait(max(0.0, drain_until - time.monotonic())):
+            logger.warning("event=drain_expired calls=%d", num_calls)
         await self._grpc.stop(0)  # ends the calls that wait for their callers
         await stopping
 

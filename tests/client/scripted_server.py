@@ -23,7 +23,8 @@ from attendant.v1 import (
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 from grpc_status import rpc_status
 
 from tests.client.scripted_models import INFOS, description_of
@@ -63,14 +64,17 @@ class Script:
     metadata: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Any] = field(default_factory=list)
     time_left: list[float] = field(default_factory=list)
+    peers: set[str] = field(default_factory=set)
     reached: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     change: Callable[[Any], None] | None = None
+    health: HealthServicer = field(default_factory=HealthServicer)
 
     def answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
         self.requests.append(request)
         self.reached.set()
         self.time_left.append(context.time_remaining())
+        self.peers.add(context.peer())
         if "slow" in str(request):
             self.watch(context)
             self.ended.wait(30)
@@ -315,8 +319,10 @@ class Librarian(model_pb2_grpc.ModelServiceServicer):
         return self._script.answer(request, response, context)
 
 
-def start_server(script: Script) -> tuple[grpc.Server, str]:
-    """Start the server on a free port; return it and its address."""
+def start_server(
+    script: Script, address: str = "127.0.0.1:0", has_health: bool = True
+) -> tuple[grpc.Server, str]:
+    """Start the server, by default on a free port; return it and its address."""
     server = grpc.server(
         ThreadPoolExecutor(max_workers=4),
         interceptors=[FaultInterceptor(script)],
@@ -325,10 +331,10 @@ def start_server(script: Script) -> tuple[grpc.Server, str]:
     translation_pb2_grpc.add_TranslationServiceServicer_to_server(Translator(script), server)
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(Embedder(script), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(Librarian(script), server)
-    servicer = health.HealthServicer()
-    servicer.set("attendant.v1.TranslationService", health_pb2.HealthCheckResponse.SERVING)
-    servicer.set("attendant.v1.EmbeddingService", health_pb2.HealthCheckResponse.NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    script.health.set("attendant.v1.TranslationService", health_pb2.HealthCheckResponse.SERVING)
+    script.health.set("attendant.v1.EmbeddingService", health_pb2.HealthCheckResponse.NOT_SERVING)
+    if has_health:
+        health_pb2_grpc.add_HealthServicer_to_server(script.health, server)
+    port = server.add_insecure_port(address)
     server.start()
-    return server, f"127.0.0.1:{port}"
+    return server, f"{address.rpartition(':')[0]}:{port}"

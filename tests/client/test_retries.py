@@ -117,17 +117,27 @@ def test_no_wait_reaches_past_the_deadline():
     assert call.remaining_seconds() == 0.0
 
 
-def test_a_client_whose_calls_mostly_fail_stops_trying_again():
+def test_a_client_whose_retries_mostly_fail_stops_trying_again():
     throttle = RetryThrottle(max_tokens=4, token_ratio=0.5)
-    attempts(throttle=throttle).wait_seconds_after(failure())
+    call = attempts(throttle=throttle)
+    call.wait_seconds_after(failure())
+    call.wait_seconds_after(failure())
+    with pytest.raises(UnavailableError):
+        call.wait_seconds_after(failure())
     with pytest.raises(UnavailableError):
         attempts(throttle=throttle).wait_seconds_after(failure())
+
+
+def test_all_calls_to_a_server_that_dies_are_tried_again():
+    throttle = RetryThrottle()
+    for call in [attempts(throttle=throttle) for _ in range(100)]:
+        call.wait_seconds_after(failure())
 
 
 def test_successes_allow_retries_again():
     throttle = RetryThrottle(max_tokens=4, token_ratio=0.5)
     for _ in range(2):
-        throttle.record_failure()
+        throttle.record_failure(is_retry=True)
     for _ in range(3):
         attempts(throttle=throttle).record_success()
     assert attempts(throttle=throttle).wait_seconds_after(failure()) == 1.0
@@ -135,9 +145,10 @@ def test_successes_allow_retries_again():
 
 def test_waits_that_the_server_asks_for_do_not_count_as_blind_retries():
     throttle = RetryThrottle(max_tokens=2)
-    for _ in range(5):
-        attempts(throttle=throttle).wait_seconds_after(failure(retry_after_seconds=1.0))
-    assert throttle.record_failure() is False
+    call = attempts(throttle=throttle)
+    for _ in range(4):
+        call.wait_seconds_after(failure(retry_after_seconds=1.0))
+    assert throttle.record_failure(is_retry=False)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +191,19 @@ def test_a_server_that_stays_unavailable_is_given_up(client, script):
     with pytest.raises(UnavailableError, match="as scripted"):
         client.translate("a")
     assert len(script.calls) == 3
+
+
+def test_an_outage_soon_ends_all_retries_and_the_first_success_allows_them_again(client, script):
+    script.faults = [UNAVAILABLE] * 100
+    for _ in range(20):
+        with pytest.raises(UnavailableError):
+            client.translate("a")
+    # Two calls with all three attempts, and one whose second attempt was the fifth failed retry.
+    assert len(script.calls) == 2 * 3 + 2 + 17
+    script.faults.clear()
+    client.translate("a")
+    script.faults = [UNAVAILABLE]
+    assert client.translate("a").text == "A"
 
 
 def test_an_overloaded_server_is_tried_again_after_its_retry_info(client, script):

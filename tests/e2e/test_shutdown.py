@@ -15,9 +15,12 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.support.processes import last_line, line_of, port_of, server_process
-from tests.support.serving import TIMEOUT_SECONDS, Running
+from tests.support.serving import TIMEOUT_SECONDS, Running, wait_until
 
 REQUEST = TranslateRequest(texts=["The dog sees the king."] * 4)
+HEALTH_CHECKED = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 
 
 def call_until(stopping: threading.Event, port: int, codes: list[grpc.StatusCode]) -> None:
@@ -134,6 +137,31 @@ def test_a_stopping_server_finishes_calls_in_progress(loop, settings):
             running.wait_for_queued(4)
             stopping = loop.submit(server.stop())
         assert all(translation.hypotheses for translation in call.result().translations)
+        stopping.result(TIMEOUT_SECONDS)
+
+
+def test_connections_are_told_to_go_away_before_the_calls_in_progress_have_finished(loop, settings):
+    server = Server(settings(lame_duck_seconds=0.1))
+    loop.run(server.__aenter__())
+    address = f"127.0.0.1:{server.port}"
+    states: list[grpc.ChannelConnectivity] = []
+    with (
+        grpc.insecure_channel(address) as channel,
+        grpc.insecure_channel(address, [("grpc.service_config", HEALTH_CHECKED)]) as watcher,
+    ):
+        running = Running(server, loop, channel)
+        grpc.channel_ready_future(watcher).result(TIMEOUT_SECONDS)
+        with running.held_engine():
+            call = running.translation.Translate.future(REQUEST)
+            running.wait_for_queued(4)
+            channel.subscribe(states.append)
+            stopping = loop.submit(server.stop())
+            # After GOAWAY, the next call connects anew, possibly to another server.
+            wait_until(lambda: grpc.ChannelConnectivity.IDLE in states)
+            assert not call.done()
+            # A Watch that ends early is begun again at once, thousands of times a second.
+            assert running.metric("grpc_server_started_total", grpc_method="Watch") == 1
+        assert call.code() == grpc.StatusCode.OK
         stopping.result(TIMEOUT_SECONDS)
 
 

@@ -21,7 +21,7 @@ BATCH_SIZE = 32
 
 ENVIRONMENT = f"""\
 environment variables:
-  ATTENDANT_TARGET    the server, HOST:PORT, if --target is not given
+  ATTENDANT_TARGET    the server or servers, as for --target, if it is not given
 {connection_flags.ENVIRONMENT}  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
                       the proxy to servers on other machines, as gRPC reads them
 
@@ -166,7 +166,8 @@ def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> N
         "--target",
         default=target,
         metavar="HOST:PORT",
-        help="the server, or grpcs://HOST:PORT for TLS; default $ATTENDANT_TARGET, or "
+        help="the server, or grpcs://HOST:PORT for TLS, or several servers: a name with several "
+        "addresses, or a list IP:PORT,IP:PORT without TLS; default $ATTENDANT_TARGET, or "
         f"{DEFAULT_TARGET}",
     )
     parser.add_argument(

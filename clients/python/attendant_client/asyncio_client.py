@@ -5,7 +5,7 @@ Sends calls and waits for their answers; `messages` builds the requests and pars
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import grpc
 
@@ -35,16 +35,18 @@ Result = TypeVar("Result")
 
 
 class AsyncClient(AsyncEmbeddingCalls):
-    """A connection to one server for asyncio; make it inside the event loop that uses it.
+    """A client for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:
             translation = await client.translate("The dog is barking.", model="en-de")
             print(translation.text)
 
-    `target` is the server's "host:port", or "grpcs://host:port" for TLS. `timeout_seconds` is the
-    default time limit of a call, over all its attempts. `retry` decides which failures are retried.
-    `metadata` is sent with every call. A call is cancelled with its task. TLS and the token are the
-    options of ConnectionOptions.
+    `target` is the server's "host:port", or "grpcs://host:port" for TLS. Calls are spread over all
+    servers that report SERVING if the host is a name with several addresses, or the target a list
+    of IP addresses, such as "10.0.0.1:50051,10.0.0.2:50051"; a list cannot have TLS.
+    `timeout_seconds` is the default time limit of a call, over all its attempts. `retry` decides
+    which failures are retried. `metadata` is sent with every call. TLS and the token are the
+    options of ConnectionOptions. A call is cancelled with its task.
 
     A method that takes texts returns one result for a string. For a sequence of strings it returns
     a list of results in the same order. All methods raise CallError when the call fails, TextError
@@ -65,7 +67,7 @@ class AsyncClient(AsyncEmbeddingCalls):
         self._defaults = CallDefaults(
             timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        self._channel = connect(target, **connection).open(grpc.aio)
+        self._channel, self._any_server = connect(target, **connection).open(grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,6 +84,7 @@ class AsyncClient(AsyncEmbeddingCalls):
         """Close the connection. Running, waiting and later calls raise CallCancelledError."""
         self._closing.close()
         await self._channel.close()
+        await self._any_server.close()
 
     @overload
     async def translate(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -170,20 +173,31 @@ class AsyncClient(AsyncEmbeddingCalls):
         return messages.one_or_all(texts, await self._call(call, timeout_seconds))
 
     async def models(self, *, timeout_seconds: float | None = None) -> list[results.ModelInfo]:
-        """Return all models of the server, including models that are still loading."""
-        return await self._call(messages.list_models(), timeout_seconds)
+        """Return all models of the server, including models that are still loading.
+
+        If the target has several servers, one of them answers, whether it is serving or not.
+        """
+        return await self._call(messages.list_models(), timeout_seconds, self._any_server)
 
     async def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
-        """Return the description of a model: "name" or "name/version", or "" for the only one."""
-        return await self._call(messages.get_model(name), timeout_seconds)
+        """Return the description of a model: "name" or "name/version", or "" for the only one.
+
+        If the target has several servers, one of them answers, whether it is serving or not.
+        """
+        return await self._call(messages.get_model(name), timeout_seconds, self._any_server)
 
     async def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
-        """Return "serving", "not_serving" or "unknown" for a service, or for the whole server."""
-        return await self._call(messages.health(service), timeout_seconds)
+        """Return "serving", "not_serving" or "unknown" for a service, or for the whole server.
 
-    async def _call(self, call: Call[Result], timeout_seconds: float | None) -> Result:
+        If the target has several servers, the answer is that of one of them.
+        """
+        return await self._call(messages.health(service), timeout_seconds, self._any_server)
+
+    async def _call(
+        self, call: Call[Result], timeout_seconds: float | None, channel: Any = None
+    ) -> Result:
         attempts = self._defaults.attempts(timeout_seconds)
-        send = self._channel.unary_unary(
+        send = (channel or self._channel).unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response_type.FromString,

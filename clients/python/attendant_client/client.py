@@ -6,7 +6,7 @@ Sends calls and waits for their answers; `messages` builds the requests and pars
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import grpc
 
@@ -36,15 +36,17 @@ Result = TypeVar("Result")
 
 
 class Client(EmbeddingCalls):
-    """A connection to one server; may be used from several threads.
+    """A client; may be used from several threads.
 
         with Client("localhost:50051") as client:
             translation = client.translate("The dog is barking.", model="en-de")
             print(translation.text)
 
-    `target` is the server's "host:port", or "grpcs://host:port" for TLS. `timeout_seconds` is the
-    default time limit of a call, over all its attempts. `retry` decides which failures are retried.
-    `metadata` is sent with every call. TLS and the token are the
+    `target` is the server's "host:port", or "grpcs://host:port" for TLS. Calls are spread over all
+    servers that report SERVING if the host is a name with several addresses, or the target a list
+    of IP addresses, such as "10.0.0.1:50051,10.0.0.2:50051"; a list cannot have TLS.
+    `timeout_seconds` is the default time limit of a call, over all its attempts. `retry` decides
+    which failures are retried. `metadata` is sent with every call. TLS and the token are the
     options of ConnectionOptions.
 
     A method that takes texts returns one result for a string. For a sequence of strings it returns
@@ -66,7 +68,7 @@ class Client(EmbeddingCalls):
         self._defaults = CallDefaults(
             timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        self._channel = connect(target, **connection).open(grpc)
+        self._channel, self._any_server = connect(target, **connection).open(grpc)
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +85,7 @@ class Client(EmbeddingCalls):
         """Close the connection. Running, waiting and later calls raise CallCancelledError."""
         self._closing.close()
         self._channel.close()
+        self._any_server.close()
 
     @overload
     def translate(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -171,20 +174,31 @@ class Client(EmbeddingCalls):
         return messages.one_or_all(texts, self._call(call, timeout_seconds))
 
     def models(self, *, timeout_seconds: float | None = None) -> list[results.ModelInfo]:
-        """Return all models of the server, including models that are still loading."""
-        return self._call(messages.list_models(), timeout_seconds)
+        """Return all models of the server, including models that are still loading.
+
+        If the target has several servers, one of them answers, whether it is serving or not.
+        """
+        return self._call(messages.list_models(), timeout_seconds, self._any_server)
 
     def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
-        """Return the description of a model: "name" or "name/version", or "" for the only one."""
-        return self._call(messages.get_model(name), timeout_seconds)
+        """Return the description of a model: "name" or "name/version", or "" for the only one.
+
+        If the target has several servers, one of them answers, whether it is serving or not.
+        """
+        return self._call(messages.get_model(name), timeout_seconds, self._any_server)
 
     def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
-        """Return "serving", "not_serving" or "unknown" for a service, or for the whole server."""
-        return self._call(messages.health(service), timeout_seconds)
+        """Return "serving", "not_serving" or "unknown" for a service, or for the whole server.
 
-    def _call(self, call: Call[Result], timeout_seconds: float | None) -> Result:
+        If the target has several servers, the answer is that of one of them.
+        """
+        return self._call(messages.health(service), timeout_seconds, self._any_server)
+
+    def _call(
+        self, call: Call[Result], timeout_seconds: float | None, channel: Any = None
+    ) -> Result:
         attempts = self._defaults.attempts(timeout_seconds)
-        send = self._channel.unary_unary(
+        send = (channel or self._channel).unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,
             response_deserializer=call.response_type.FromString,

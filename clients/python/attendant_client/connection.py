@@ -1,8 +1,9 @@
-"""Connection defaults of both clients: target, timeout, retries and channel options.
+"""Connections of both clients: target, timeout, retries and channel options.
 
 The synchronous and the asyncio client share it.
 """
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,13 @@ import grpc
 
 from attendant_client.options import FilePath, Token
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
-from attendant_client.targets import is_local, split_target
+from attendant_client.targets import (
+    is_list,
+    is_local,
+    may_have_several_servers,
+    split_target,
+    with_list_scheme,
+)
 
 DEFAULT_TARGET = "localhost:50051"
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -21,7 +28,9 @@ DEFAULT_RETRY = RetryPolicy()
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+ChannelOption = tuple[str, int | str]
+
+CHANNEL_OPTIONS: tuple[ChannelOption, ...] = (
     # Hidden states of several layers for many texts are large.
     ("grpc.max_receive_message_length", 256 * 1024 * 1024),
     # Pings find dead peers during a call; the server accepts one every 10 seconds.
@@ -30,26 +39,51 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     # The channel reconnects to a restarted server within the back-offs of RetryPolicy.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Servers that are replaced one after the other may all have new addresses within 30 seconds,
+    # gRPC's default. A name is resolved again only when a connection ends or fails.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
 )
+BALANCED: ChannelOption = (
+    "grpc.service_config",
+    json.dumps(
+        {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            # The empty name is the whole server, which does not serve while it loads or stops.
+            "healthCheckConfig": {"serviceName": ""},
+        }
+    ),
+)
+"""Spreads calls over all servers that report SERVING. Servers without the health service count as
+serving."""
 AUTHORIZATION = "authorization"
 
 
-def channel_options(address: str) -> list[tuple[str, int]]:
+def channel_options(address: str) -> list[ChannelOption]:
     """Return the options of a channel to `address`. Connections to this machine use no proxy."""
     return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if is_local(address) else 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server's address and how to connect to it."""
+    """The address of one or several servers, and how to connect to them."""
 
     address: str
     credentials: grpc.ChannelCredentials | None
     """None for a connection without TLS."""
 
-    def open(self, channels: Any) -> Any:
-        """Return a new channel; `channels` is the module `grpc` or `grpc.aio`."""
-        options = channel_options(self.address)
+    def open(self, channels: Any) -> tuple[Any, Any]:
+        """Return a channel to all servers that are serving, and one to any one server.
+
+        The latter server may be loading its models or stopping. If the address has one server,
+        both are the same channel. `channels` is the module `grpc` or `grpc.aio`.
+        """
+        any_server = self._open(channels)
+        if not may_have_several_servers(self.address):
+            return any_server, any_server
+        return self._open(channels, BALANCED), any_server
+
+    def _open(self, channels: Any, *further_options: ChannelOption) -> Any:
+        options = [*channel_options(self.address), *further_options]
         if self.credentials is None:
             return channels.insecure_channel(self.address, options=options)
         return channels.secure_channel(self.address, self.credentials, options=options)
@@ -70,6 +104,7 @@ def connect(
     Raises ValueError, and OSError for a file that cannot be read.
     """
     address, scheme_tls = split_target(target)
+    address = with_list_scheme(address)
     has_files = bool(tls_ca or tls_cert or tls_key)
     is_tls = bool(scheme_tls or has_files) if tls is None else tls
     if scheme_tls not in (None, is_tls) or (has_files and not is_tls):
@@ -77,6 +112,8 @@ def connect(
     if bool(tls_cert) != bool(tls_key):
         raise ValueError("tls_cert and tls_key must be given together")
     if is_tls:
+        if is_list(address):
+            raise ValueError("with TLS, a target must be one name or address, not a list")
         return Connection(
             address,
             grpc.ssl_channel_credentials(_content(tls_ca), _content(tls_key), _content(tls_cert)),

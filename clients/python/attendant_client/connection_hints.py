@@ -2,6 +2,10 @@
 
 _HINTS = (
     (
+        "backend unhealthy",
+        "No server of the target is serving: they are loading their models or stopping.",
+    ),
+    (
         "certificate has expired",
         "The server's certificate has expired.",
     ),
@@ -26,10 +30,12 @@ _HINTS = (
     ),
 )
 """A part of gRPC's message, and the hint. The first that fits counts."""
+_NOT_CONNECTED = ("failed to connect", "connections to all backends failing")
+"""How gRPC begins its message, with one and with several servers."""
 
 
 def connection_hint(message: str) -> str:
     """The hint for the message of a failed connection; empty if there is none."""
-    if "failed to connect" not in message:
+    if not any(beginning in message for beginning in _NOT_CONNECTED):
         return ""
     return next((hint for part, hint in _HINTS if part in message), "")

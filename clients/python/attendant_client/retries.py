@@ -31,6 +31,7 @@ class RetryPolicy:
     RESOURCE_EXHAUSTED is retried only if the server states a wait. CANCELLED is retried like
     UNAVAILABLE: a stopping server cancels calls that it has not begun, and calls change nothing, so
     it is safe to repeat them. No other failure is retried, and none once the client was closed.
+    While most of a client's retries fail, its calls are not retried (RetryThrottle).
 
     `max_attempts` includes the first attempt; 1 means no retries. Raises ValueError for bad values.
     """
@@ -57,10 +58,12 @@ class RetryPolicy:
 
 
 class RetryThrottle:
-    """Stops blind retries of one client while most of its calls fail (gRFC A6, "throttling").
+    """Stops blind retries of one client while most of them fail.
 
-    A failure takes one token, a success returns `token_ratio` tokens. Retries are allowed while
-    more than half of `max_tokens` is left. May be used from several threads.
+    A failed retry takes one token, a successful call returns `token_ratio` tokens. Retries are
+    allowed while more than half of `max_tokens` is left. Unlike in gRFC A6 ("throttling"), the
+    failure of a first attempt takes nothing: when one of several servers dies, all its calls fail
+    at once and succeed elsewhere. May be used from several threads.
     """
 
     def __init__(self, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
@@ -74,10 +77,11 @@ class RetryThrottle:
         with self._lock:
             self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
 
-    def record_failure(self) -> bool:
-        """Take one token; return whether a retry is allowed."""
+    def record_failure(self, is_retry: bool) -> bool:
+        """Take one token for a failed retry; return whether another one is allowed."""
         with self._lock:
-            self._tokens = max(0.0, self._tokens - 1)
+            if is_retry:
+                self._tokens = max(0.0, self._tokens - 1)
             return self._tokens > self._max_tokens / 2
 
 
@@ -134,6 +138,6 @@ class Attempts:
             return failure.retry_after_seconds
         if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             return None
-        if not self._throttle.record_failure():
+        if not self._throttle.record_failure(is_retry=self._num_attempts > 1):
             return None
         return self._policy.backoff_seconds(self._num_attempts, self._chance())

@@ -1,9 +1,10 @@
-"""Targets of connections: the server's address, TLS or not, and whether it is on this machine."""
+"""Targets of connections: the addresses of one or several servers, TLS or not."""
 
 from ipaddress import ip_address
 
 TLS_SCHEME = "grpcs://"
 PLAIN_SCHEME = "grpc://"
+_LISTS = ("ipv4:", "ipv6:")
 _RESOLVERS = ("dns", "ipv4", "ipv6", "passthrough")
 _UNIX = ("unix:", "unix-abstract:")
 
@@ -17,15 +18,47 @@ def split_target(target: str) -> tuple[str, bool | None]:
     return target, None
 
 
+def with_list_scheme(address: str) -> str:
+    """The address, with the scheme that gRPC needs if it is a list of IP addresses.
+
+    Raises ValueError for a list of names, which gRPC does not resolve.
+    """
+    if not is_list(address) or address.startswith(_LISTS):
+        return address
+    versions = {_ip_version(_host(part)) for part in address.split(",")}
+    if versions not in ({4}, {6}):
+        raise ValueError(
+            "a target with several servers must be a list of IPv4 addresses, a list of IPv6 "
+            "addresses, or one name with several addresses"
+        )
+    return f"ipv{versions.pop()}:{address}"
+
+
+def is_list(address: str) -> bool:
+    """Whether an address names several servers one by one."""
+    return "," in address and not address.startswith(_UNIX)
+
+
+def may_have_several_servers(address: str) -> bool:
+    """Whether an address is a list, or a name that may have several addresses.
+
+    A name of this machine has one server: the addresses of localhost are all its own.
+    """
+    is_name = _ip_version(_hosts(address)[0]) is None
+    return is_list(address) or (is_name and not is_local(address))
+
+
 def is_local(address: str) -> bool:
     """Whether all hosts of an address are this machine. False in doubt."""
-    if address.startswith(_UNIX):
-        return True
+    return address.startswith(_UNIX) or all(map(_is_local_host, _hosts(address)))
+
+
+def _hosts(address: str) -> list[str]:
     scheme, colon, rest = address.partition(":")
     if colon and scheme in _RESOLVERS:
         # dns://server/host names the name server to ask.
         address = rest.removeprefix("//").partition("/")[2] if rest.startswith("//") else rest
-    return all(_is_local_host(_host(part)) for part in address.split(","))
+    return [_host(part) for part in address.split(",")]
 
 
 def _host(address: str) -> str:
@@ -36,9 +69,14 @@ def _host(address: str) -> str:
 
 
 def _is_local_host(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
+    if _ip_version(host) is None:
+        return host.lower() == "localhost"
+    return ip_address(host).is_loopback
+
+
+def _ip_version(host: str) -> int | None:
+    """4 or 6; None for a name."""
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host).version
     except ValueError:
-        return False
+        return None
