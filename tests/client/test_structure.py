@@ -12,7 +12,7 @@ from typing import Any, get_overloads
 import attendant_client
 import grpc
 import pytest
-from attendant.v1 import embedding_pb2, model_pb2, translation_pb2
+from attendant.v1 import embedding_pb2, model_control_pb2, model_pb2, translation_pb2
 from attendant_client import (
     AsyncClient,
     AsyncTranslationStream,
@@ -22,6 +22,7 @@ from attendant_client import (
     TranslationStream,
     errors,
     messages,
+    model_messages,
     sparse_vectors,
 )
 from attendant_client.connection import channel_options
@@ -29,7 +30,7 @@ from grpc_health.v1 import health_pb2
 
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
-MODULES |= {"messages", "options", "parsing", "results", "retries", "streams"}
+MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retries", "streams"}
 MODULES |= {"asyncio_embedding", "embedding", "sparse_vectors"}
 MODULES |= {"connection_hints", "targets"}
 
@@ -117,19 +118,21 @@ def test_every_rpc_of_the_contract_has_a_call():
         messages.classify([]),
         sparse_vectors.embed_sparse([]),
         messages.tokenize([]),
-        messages.list_models(),
-        messages.get_model(""),
+        model_messages.list_models(),
+        model_messages.get_model(""),
+        model_messages.load_model(""),
+        model_messages.unload_model(""),
     ]
     contract = {
         f"/{service.full_name}/{method.name}": (method.input_type, method.output_type)
-        for file in (translation_pb2, embedding_pb2, model_pb2)
+        for file in (translation_pb2, embedding_pb2, model_pb2, model_control_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
     assert contract == {
         call.method: (call.request.DESCRIPTOR, call.response_type.DESCRIPTOR) for call in calls
     }
-    health = messages.health("")
+    health = model_messages.health("")
     check = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]
     assert health.method == f"/{check.containing_service.full_name}/{check.name}"
 

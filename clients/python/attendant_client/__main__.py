@@ -146,6 +146,11 @@ def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> Non
         "name", nargs="?", metavar="MODEL", help="describe this model; --json prints all fields"
     )
 
+    load = _add(subparsers, "load", commands.load, "let the server load a bundle of its folder")
+    load.add_argument("name", metavar="MODEL", help="NAME/VERSION, or NAME for the highest one")
+    unload = _add(subparsers, "unload", commands.unload, "let the server unload a model")
+    unload.add_argument("name", metavar="MODEL", help="NAME/VERSION, or NAME if it is the only one")
+
     health = _add(subparsers, "health", commands.health, "exit with 0 if the server is serving")
     health.add_argument("--service", default="", help="check one service only")
 

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 import grpc
 
-from attendant_client import messages, results
+from attendant_client import messages, model_messages, results
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.closing import AsyncClosing
@@ -177,21 +177,42 @@ class AsyncClient(AsyncEmbeddingCalls):
 
         If the target has several servers, one of them answers, whether it is serving or not.
         """
-        return await self._call(messages.list_models(), timeout_seconds, self._any_server)
+        return await self._call(model_messages.list_models(), timeout_seconds, self._any_server)
 
     async def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
         """Return the description of a model: "name" or "name/version", or "" for the only one.
 
         If the target has several servers, one of them answers, whether it is serving or not.
         """
-        return await self._call(messages.get_model(name), timeout_seconds, self._any_server)
+        return await self._call(model_messages.get_model(name), timeout_seconds, self._any_server)
+
+    async def load_model(
+        self, name: str, *, timeout_seconds: float | None = None
+    ) -> results.ModelInfo:
+        """Let the server load a bundle of its folder: "name/version", or "name" for the highest.
+
+        Returns when the model is ready. Loading goes on if the timeout passes first. The server
+        must allow it (``--model-control on``), and the caller needs permission. If the target has
+        several servers, only one of them loads the bundle.
+        """
+        return await self._call(model_messages.load_model(name), timeout_seconds, self._any_server)
+
+    async def unload_model(self, name: str, *, timeout_seconds: float | None = None) -> str:
+        """Let the server stop serving "name/version", or the only version of "name".
+
+        Returns the full name once the calls that use the model have ended. The conditions are
+        those of `load_model`.
+        """
+        return await self._call(
+            model_messages.unload_model(name), timeout_seconds, self._any_server
+        )
 
     async def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
         """Return "serving", "not_serving" or "unknown" for a service, or for the whole server.
 
         If the target has several servers, the answer is that of one of them.
         """
-        return await self._call(messages.health(service), timeout_seconds, self._any_server)
+        return await self._call(model_messages.health(service), timeout_seconds, self._any_server)
 
     async def _call(
         self, call: Call[Result], timeout_seconds: float | None, channel: Any = None

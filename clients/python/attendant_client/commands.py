@@ -200,6 +200,20 @@ def models(client: Client, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def load(client: Client, arguments: argparse.Namespace) -> int:
+    """Let the server load a bundle, and print the model."""
+    info = client.load_model(arguments.name)
+    print(json_text(asdict(info)) if arguments.json else f"{info.name}/{info.version}")
+    return 0
+
+
+def unload(client: Client, arguments: argparse.Namespace) -> int:
+    """Let the server unload a model, and print its full name."""
+    model = client.unload_model(arguments.name)
+    print(json_text({"model": model}) if arguments.json else model)
+    return 0
+
+
 def health(client: Client, arguments: argparse.Namespace) -> int:
     """Print the health of a service or of the whole server; return 0 only if it is serving."""
     status = client.health(arguments.service)

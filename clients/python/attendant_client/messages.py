@@ -9,9 +9,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    embedding_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2
 
 from attendant_client import parsing, results
 from attendant_client.options import Errors, Pooling, SearchOptions, Side, Truncation
@@ -235,36 +239,6 @@ def tokenize(
     )
     parse = partial(parsing.tokenizations, num_texts=len(request.texts), errors=checked(errors))
     return Call("/attendant.v1.ModelService/Tokenize", request, model_pb2.TokenizeResponse, parse)
-
-
-def list_models() -> Call[list[results.ModelInfo]]:
-    """Build a ListModels call."""
-    return Call(
-        "/attendant.v1.ModelService/ListModels",
-        model_pb2.ListModelsRequest(),
-        model_pb2.ListModelsResponse,
-        parsing.model_infos,
-    )
-
-
-def get_model(name: str) -> Call[results.Model]:
-    """Build a GetModel call."""
-    return Call(
-        "/attendant.v1.ModelService/GetModel",
-        model_pb2.GetModelRequest(model=name),
-        model_pb2.GetModelResponse,
-        parsing.model,
-    )
-
-
-def health(service: str) -> Call[str]:
-    """Build a Check call of the standard health service."""
-    return Call(
-        "/grpc.health.v1.Health/Check",
-        health_pb2.HealthCheckRequest(service=service),
-        health_pb2.HealthCheckResponse,
-        parsing.health,
-    )
 
 
 def one_or_all(texts: str | Sequence[str], all_results: list[Result]) -> Result | list[Result]:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import (
+    bundle_pb2,
+    embedding_pb2,
+    model_control_pb2,
+    model_pb2,
+    text_pb2,
+    translation_pb2,
+)
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -152,6 +159,16 @@ def tokenizations(
 def model_infos(response: model_pb2.ListModelsResponse) -> list[results.ModelInfo]:
     """Parse the answer to ListModels."""
     return [_model_info(info) for info in response.models]
+
+
+def loaded_model(response: model_control_pb2.LoadModelResponse) -> results.ModelInfo:
+    """Parse the answer to LoadModel."""
+    return _model_info(response.model)
+
+
+def unloaded_model(response: model_control_pb2.UnloadModelResponse) -> str:
+    """Parse the answer to UnloadModel."""
+    return response.model
 
 
 def model(response: model_pb2.GetModelResponse) -> results.Model:
