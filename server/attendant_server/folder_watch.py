@@ -17,12 +17,13 @@ logger = logging.getLogger(__name__)
 async def watch_folder(
     root: Path, period_seconds: float, on_change: Callable[[], Awaitable[None]]
 ) -> None:
-    """Await ``on_change`` after each change of files in a folder, until cancelled.
+    """Await ``on_change`` at first and after each change of files in a folder, until cancelled.
 
     A change is reported once the files have stayed the same for a period: a bundle that is being
     copied is not read.
     """
-    seen = before = await run_blocking(_fingerprint, root)
+    seen: Fingerprint | None = None  # The folder may have changed since it was read.
+    before: Fingerprint | None = None
     while True:
         await asyncio.sleep(period_seconds)
         try:

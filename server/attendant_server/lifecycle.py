@@ -53,7 +53,7 @@ class ModelLifecycle:
         self._series, self._on_change = series, on_change
         self._changing = asyncio.Lock()
         self._changes = set[asyncio.Future[Any]]()
-        self._retirement: asyncio.Task[None] | None = None
+        self._retirements = set[asyncio.Task[None]]()
         self._num_loads = 0
         self._max_cache_bytes: dict[str, int] = {}
         self._requested: dict[str, bool] = {}
@@ -97,7 +97,7 @@ class ModelLifecycle:
     def close(self) -> None:
         """Let no model be ready any more, after the engine has died."""
         self.stop()
-        self.engine = self._retirement = None
+        self.engine = None
         for key in self._served:
             self._catalog.close(key)
 
@@ -130,8 +130,8 @@ class ModelLifecycle:
 
     def stop(self) -> None:
         """Give up changes in progress."""
-        for change in [*self._changes, *([self._retirement] if self._retirement else [])]:
-            change.cancel()
+        for task in (*self._changes, *self._retirements):
+            task.cancel()
 
     async def _load(self, model: str) -> str:
         faults: dict[str, BundleError] = {}
@@ -157,8 +157,7 @@ class ModelLifecycle:
                 raise InvalidRequest("model", f"must name one of {', '.join(keys)}")
             self._requested[keys[0]] = False
             await self._remove(keys[0])
-        if self._retirement is not None:
-            await asyncio.wait([self._retirement])
+        await self._retired_all()
         return keys[0]
 
     async def _refresh(self) -> None:
@@ -194,12 +193,11 @@ class ModelLifecycle:
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
-        """A change of the models after the last one, and after the end of the model it retired."""
+        """A change of the models after the last one, and after the end of models it retired."""
         if self.engine is None:
             raise Unavailable("the server is loading its first models")
         async with self._changing:
-            if self._retirement is not None:
-                await asyncio.wait([self._retirement])
+            await self._retired_all()
             yield
 
     async def _carried_out(self, change: Coroutine[Any, Any, Result]) -> Result:
@@ -225,7 +223,8 @@ class ModelLifecycle:
             self._announce(bundle)
         try:
             self._loader.num_translation = self._num_translation()
-            check_memory(bundle)
+            if self._settings.device == "cpu":
+                check_memory(bundle)
             model = await run_blocking(self._loader.load, bundle)
         except BundleError as error:
             if old is None:
@@ -250,7 +249,14 @@ class ModelLifecycle:
             self._retire(old, is_replaced=False)
 
     def _retire(self, model: ServedModel, is_replaced: bool) -> None:
-        self._retirement = asyncio.ensure_future(self._retired(model, is_replaced))
+        task = asyncio.ensure_future(self._retired(model, is_replaced))
+        self._retirements.add(task)
+        task.add_done_callback(self._retirements.discard)
+
+    async def _retired_all(self) -> None:
+        """Wait until no model is left that was replaced or unloaded."""
+        if self._retirements:
+            await asyncio.wait(self._retirements)
 
     async def _retired(self, model: ServedModel, is_replaced: bool) -> None:
         """Wait for the last call that uses a model, and free the model."""

@@ -198,3 +198,27 @@ def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
         os.close(terminal)
         process.wait(TIMEOUT_SECONDS)
     wait_until(lambda: "event=stopped" in log.read_text())
+
+
+def test_several_models_are_replaced_and_removed_at_once_and_all_are_freed(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, embedding_bundle: Path
+):
+    for version in "23":
+        add_version(translation_bundle, root, version)
+    add_version(embedding_bundle, root, "1")
+    server = start(bundles=root)
+
+    def describe_anew(manifest: Any) -> None:
+        manifest["description"] = "Another model."
+
+    for version in "12":
+        add_version(translation_bundle, root, version, describe_anew)
+    for removed in ("tiny-en-de/3", "tiny-bert"):
+        shutil.rmtree(root / removed)
+    refresh(server)
+    listed = server.models.ListModels(ListModelsRequest()).models
+    assert [model.description for model in listed] == ["Another model."] * 2
+    assert server.server.engine is not None
+    engine_models = server.server.engine._models
+    wait_until(lambda: len(engine_models) == 2)
+    wait_until(lambda: server.metric("attendant_model_changes_total", result="unloaded") == 4)
