@@ -32,6 +32,7 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
+from attendant_server.hanging_runs import watch_runs
 from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
@@ -106,7 +107,7 @@ class Server:
         """Set after an engine's death that ends the server, once all calls are answered and health
         says NOT_SERVING."""
         self._restarts = Restarts()
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
         self._stop_health_server: Callable[[], Awaitable[None]] | None = None
         self.port = self.metrics_port = self.health_port = 0
         """0 until the ports are open, and always for a unix socket or without the port."""
@@ -167,11 +168,12 @@ class Server:
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
         await self.lifecycle.start(self._new_engine())
-        if self._settings.watch_bundles_seconds:
-            watching = watch_folder(
-                self._settings.bundles, self._settings.watch_bundles_seconds, self.lifecycle.refresh
-            )
-            self._watch = asyncio.ensure_future(watching)
+        settings, lifecycle = self._settings, self.lifecycle
+        restart = partial(self._on_engine_death, asyncio.get_running_loop())
+        watches = [watch_runs(lambda: self.engine, settings.max_request_seconds, restart)]
+        if period := settings.watch_bundles_seconds:
+            watches.append(watch_folder(settings.bundles, period, lifecycle.refresh))
+        self._watches = [asyncio.ensure_future(watch) for watch in watches]
         logger.info(
             "event=serving address=%s metrics_address=%s models=%s",
             self.address,
@@ -193,8 +195,8 @@ class Server:
         logger.info("event=stopping")
         lame_duck_seconds = 0.0 if self.engine is None else self._settings.lame_duck_seconds
         await asyncio.sleep(lame_duck_seconds)
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         self.lifecycle.stop()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()

@@ -25,6 +25,9 @@ class IdleScheduler(Scheduler):
     def release_memory(self):
         raise NotImplementedError
 
+    def stop_runs(self):
+        raise NotImplementedError
+
     def _take_running(self):
         raise NotImplementedError
 

@@ -1,5 +1,6 @@
 import threading
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,7 +141,8 @@ class WatchedSession:
 def test_runs_of_the_scorer_are_counted(bundle):
     run_counter = RunCounter(1)
     model = OnnxTranslationModel(bundle, 1, "cpu", run_counter)
-    model.scorer.shared = watched = WatchedSession(model.scorer.shared, run_counter)
+    watched: Any = WatchedSession(model.scorer.shared, run_counter)
+    model.scorer.shared = watched
     assert model.score([([5, 9, 2], [7, 2])])
     assert watched.is_alone == [False]
 
@@ -149,7 +151,8 @@ def test_runs_of_the_masked_word_head_are_counted(embedding_bundle):
     run_counter = RunCounter(1)
     model = OnnxEmbeddingModel(read_bundle(embedding_bundle, "fp32", "cpu"), 1, "cpu", run_counter)
     assert model.mlm_head is not None
-    model.mlm_head.shared = watched = WatchedSession(model.mlm_head.shared, run_counter)
+    watched: Any = WatchedSession(model.mlm_head.shared, run_counter)
+    model.mlm_head.shared = watched
     hidden = model.embed([[5, 9]], ["hidden_2"])["hidden_2"][0]
     assert model.fill(hidden, top_k=3).token_ids.shape == (2, 3)
     assert watched.is_alone == [False]

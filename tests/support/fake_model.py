@@ -121,6 +121,9 @@ class FakeTranslationModel:
     def release_memory(self) -> None:
         self.num_releases += 1
 
+    def stop_runs(self) -> None:
+        """A hook for subclasses that hang."""
+
     def before_step(self) -> None:
         """A hook for subclasses that fail or wait."""
 
@@ -193,6 +196,9 @@ class FakeEmbeddingModel:
 
     def release_memory(self) -> None:
         self.num_releases += 1
+
+    def stop_runs(self) -> None:
+        """A hook for subclasses that hang."""
 
     def fill(self, hidden: np.ndarray, top_k: int) -> MaskCandidates:
         ids = hidden[:, :1].astype(np.int64) + np.arange(top_k)  # (masks, top_k)

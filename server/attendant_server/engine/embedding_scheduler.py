@@ -94,6 +94,10 @@ class EmbeddingScheduler(Scheduler):
         """Release the working memory of the model's runs."""
         self._model.release_memory()
 
+    def stop_runs(self) -> None:
+        """Let the present model runs of all workers raise soon. Any thread."""
+        self._model.stop_runs()
+
     def _advance(self, is_alone: bool) -> None:
         """Run one batch."""
         budget = self._budget.max_tokens if is_alone else self._budget.timely

@@ -54,6 +54,8 @@ class _Worker:
         self.own: tuple[Scheduler, ...] = ()
         self.removed: list[tuple[Scheduler, _Model]] = []
         """Schedulers of removed models, which the worker has to drop."""
+        self.turn: tuple[Scheduler, float] | None = None
+        """The scheduler whose turn it is, and the start of the turn."""
 
 
 class Engine:
@@ -130,6 +132,23 @@ class Engine:
             self._models[model].schedulers[0].submit(call)
             self._changed.notify(call.num_texts)
 
+    def hanging(self, max_seconds: float) -> list[Scheduler]:
+        """The schedulers whose turns have lasted longer than ``max_seconds``. Any thread."""
+        turns, now = [worker.turn for worker in self._workers], self.clock()
+        return [turn[0] for turn in turns if turn is not None and now - turn[1] > max_seconds]
+
+    def abandon(self) -> None:
+        """Answer all calls with Unavailable although a worker hangs. Any thread.
+
+        The engine is dead afterwards. A worker that hangs ends when its run ends.
+        """
+        with self._changed:
+            self._has_died = True
+        self._stop()
+        for worker in self._workers:
+            if worker.turn is not None:
+                self._fail_all(worker.own)
+
     def drain(self, timeout_seconds: float) -> bool:
         """Refuse new calls, finish the admitted ones and end the workers.
 
@@ -186,7 +205,9 @@ class Engine:
         if not at_work:
             return False
         scheduler, is_alone = worker.fair_share.next(at_work), len(at_work) == 1
+        worker.turn = scheduler, self.clock()
         worker.fair_share.take(scheduler, partial(self._advance, scheduler, is_alone))
+        worker.turn = None
         return True
 
     def _release_memory(self, own: Sequence[Scheduler]) -> None:

@@ -184,6 +184,9 @@ class TranslationModel(Protocol):
     def release_memory(self) -> None:
         """Release the working memory of earlier runs."""
 
+    def stop_runs(self) -> None:
+        """Let the present runs raise soon; later ones are not concerned. Any thread."""
+
 
 class EmbeddingModel(Protocol):
     """An encoder with pooled and per-token outputs."""
@@ -208,3 +211,6 @@ class EmbeddingModel(Protocol):
 
     def release_memory(self) -> None:
         """Release the working memory of earlier runs."""
+
+    def stop_runs(self) -> None:
+        """Let the present runs raise soon; later ones are not concerned. Any thread."""

@@ -109,6 +109,10 @@ class Scheduler(ABC):
         """Release memory that is kept for later work; called after some time without work."""
 
     @abstractmethod
+    def stop_runs(self) -> None:
+        """Let the present model runs of all workers raise soon. Any thread."""
+
+    @abstractmethod
     def _take_running(self) -> list[Call[Any]]:
         """Remove all running texts; returns their calls."""
 

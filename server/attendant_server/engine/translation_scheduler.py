@@ -148,6 +148,10 @@ class TranslationScheduler(Scheduler):
         self.pool.release()
         self._model.release_memory()
 
+    def stop_runs(self) -> None:
+        """Let the present model runs of all workers raise soon. Any thread."""
+        self._model.stop_runs()
+
     def _take_running(self) -> list[Call[Any]]:
         return self._slots.clear()
 

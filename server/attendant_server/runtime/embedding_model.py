@@ -164,6 +164,12 @@ class OnnxEmbeddingModel:
             token_ids, probabilities = session.run(names, feeds)
         return MaskCandidates(token_ids, probabilities)
 
+    def stop_runs(self) -> None:
+        """Let the present runs raise soon. Any thread."""
+        for graph in (self._embedder, self.mlm_head, self._sparse_head):
+            if graph is not None:
+                graph.stop_runs()
+
     def release_memory(self) -> None:
         """Release the working memory of runs."""
         if not self._embedder.can_shrink:

@@ -87,6 +87,10 @@ class CountedGraph:
         """Release the working memory of runs by a short ``run``."""
         run(ShrinkingSession(self.shared))
 
+    def stop_runs(self) -> None:
+        """Let the present runs raise soon. Any thread."""
+        self.shared.stop_runs()
+
 
 class ThreadedGraph(CountedGraph):
     """One graph with a session for concurrent runs and, if it pays, a session for lone runs."""
@@ -114,6 +118,12 @@ class ThreadedGraph(CountedGraph):
         super().shrink(run)
         if self.has_choice:
             run(ShrinkingSession(self.alone))
+
+    def stop_runs(self) -> None:
+        """Let the present runs of each session raise soon. Any thread."""
+        super().stop_runs()
+        if self.has_choice:
+            self.alone.stop_runs()
 
     def keep_what_pays(self, run: Callable[[onnxruntime.InferenceSession], object]) -> None:
         """Time short runs of both sessions; drop the session for lone runs if it gains little."""

@@ -62,9 +62,28 @@ def gpu_memory() -> tuple[int, int]:
     return total.value - free.value, total.value
 
 
-def open_session(
-    path: Path, num_threads: int, device: str, spins: bool = False
-) -> onnxruntime.InferenceSession:
+class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+    """A session whose runs any thread can stop."""
+
+    def __init__(self, path: Path, options: onnxruntime.SessionOptions, providers: Any) -> None:
+        super().__init__(path, options, providers=providers)
+        self._run_options = onnxruntime.RunOptions()
+
+    def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+        """Run the graph; returns the outputs."""
+        return super().run(output_names, input_feed, run_options or self._run_options)
+
+    def run_with_iobinding(self, iobinding: Any, run_options: Any = None) -> None:
+        """Run the graph with bound inputs and outputs."""
+        super().run_with_iobinding(iobinding, run_options or self._run_options)
+
+    def stop_runs(self) -> None:
+        """Let the present runs raise after the operator that each of them executes."""
+        stopped, self._run_options = self._run_options, onnxruntime.RunOptions()
+        stopped.terminate = True
+
+
+def open_session(path: Path, num_threads: int, device: str, spins: bool = False) -> Session:
     """Load a graph for ``device``, ``cpu`` or ``cuda``; raises RuntimeError if there is no GPU.
 
     With ``spins``, its threads wait for each other in busy loops during a run.
@@ -84,9 +103,7 @@ def open_session(
         # fp32 parts of an fp16 graph need their precision: TF32 would round them to 10 bits.
         provider_options = {"use_tf32": "0"}
     with kept_float_environment():  # The option also concerns the thread of the first session.
-        session = onnxruntime.InferenceSession(
-            path, options, providers=[(provider, provider_options)]
-        )
+        session = Session(path, options, [(provider, provider_options)])
     if session.get_providers()[0] != provider:
         # ONNX Runtime would fall back to the CPU with only a warning.
         raise RuntimeError("ONNX Runtime cannot use a GPU here")

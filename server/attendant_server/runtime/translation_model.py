@@ -164,6 +164,12 @@ class OnnxTranslationModel:
         )
         return lambda session: cache.step_with(session, 1, step_input)
 
+    def stop_runs(self) -> None:
+        """Let the present runs raise soon. Any thread."""
+        for graph in (self.encoder, self.decoder_step, self.greedy_graph, self.scorer):
+            if graph is not None:
+                graph.stop_runs()
+
     def release_memory(self) -> None:
         """Release the working memory of runs."""
         if not self.encoder.can_shrink:

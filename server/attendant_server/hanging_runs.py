@@ -1,0 +1,41 @@
+"""Notices model runs that hang, stops them, and gives up an engine whose run cannot be stopped."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from attendant_server.engine.engine import Engine
+
+PERIOD_SECONDS = 1.0
+STOP_SECONDS = 10.0
+"""Seconds that a run has to end after it was stopped: ONNX Runtime ends it after the operator that
+it executes."""
+
+logger = logging.getLogger(__name__)
+
+
+async def watch_runs(
+    engine: Callable[[], Engine | None],
+    max_seconds: float,
+    on_abandoned: Callable[[], None],
+    period_seconds: float = PERIOD_SECONDS,
+    stop_seconds: float = STOP_SECONDS,
+) -> None:
+    """Stop each run that takes longer than ``max_seconds``, until cancelled.
+
+    By then its callers have gone. If it has not ended ``stop_seconds`` later, the engine's calls
+    are answered with Unavailable, and ``on_abandoned`` is called.
+    """
+    while True:
+        await asyncio.sleep(period_seconds)
+        present = engine()
+        if present is None:
+            continue
+        if present.hanging(max_seconds + stop_seconds):
+            logger.critical("event=engine_abandoned")
+            await asyncio.to_thread(present.abandon)
+            on_abandoned()
+            continue
+        for scheduler in present.hanging(max_seconds):
+            logger.error("event=model_run_hangs model=%s", scheduler.name)
+            scheduler.stop_runs()
