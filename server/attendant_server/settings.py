@@ -4,18 +4,24 @@ A field ``max_rows`` is the flag ``--max-rows`` and the variable ``ATTENDANT_MAX
 has precedence. Does not know how settings are used.
 """
 
-import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from attendant_server import __version__
 from attendant_server.service_links import is_service_link
+from attendant_server.setting_flags import (
+    PREFIX,
+    description,
+    flag,
+    new_parser,
+    reader,
+    shown,
+    variable,
+)
 from attendant_server.setting_rules import bound_problem, contradictions
 
-PREFIX = "ATTENDANT_"
 FOREIGN_VARIABLES = tuple(
     f"ATTENDANT_{name}" for name in ("TARGET", "TOKEN", "CA", "CLIENT_CERT", "CLIENT_KEY")
 )
@@ -260,7 +266,7 @@ class Settings:
 
 def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Read the settings; raises SettingsError with every unknown name and bad value."""
-    flags, unknown = _parser().parse_known_args(arguments)
+    flags, unknown = new_parser(fields(Settings)).parse_known_args(arguments)
     problems = [f"{argument}: unknown argument" for argument in unknown]
     known = {*FOREIGN_VARIABLES, *(variable(f.name) for f in fields(Settings))}
     ours = {
@@ -276,31 +282,21 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
             given = ours.get(variable(setting.name))
         if given is not None:
             try:
-                values[setting.name] = _reader(setting)(given)
+                values[setting.name] = reader(setting)(given)
             except ValueError:
                 kind = "whole number" if isinstance(setting.default, int) else "number"
                 problems.append(f'{setting.name}: "{given}" is not a {kind}')
     return _checked(values, problems)
 
 
-def flag(name: str) -> str:
-    """The command-line flag of a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def variable(name: str) -> str:
-    """The environment variable of a setting."""
-    return PREFIX + name.upper()
-
-
 def settings_table() -> str:
     """All settings as the Markdown table of the README."""
     rows = ["| flag | variable | default | meaning |", "|---|---|---|---|"]
     for setting in fields(Settings):
-        default = _shown(setting.default)
+        default = shown(setting.default)
         rows.append(
             f"| `{flag(setting.name)}` | `{variable(setting.name)}` "
-            f"| {f'`{default}`' if default else ''} | {_description(setting)} |"
+            f"| {f'`{default}`' if default else ''} | {description(setting)} |"
         )
     return "\n".join(rows)
 
@@ -313,36 +309,3 @@ def _checked(values: Mapping[str, Any], problems: list[str]) -> Settings:
     if problems:
         raise SettingsError(problems)
     return settings
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="attendant-server",
-        description="Serves translation and embedding models over gRPC.",
-        epilog="Set a flag or the environment variable in brackets; the flag has precedence. "
-        "attendant-server --new-api-key NAME makes a key for the file of --api-keys.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    for setting in fields(Settings):
-        default = _shown(setting.default) or "none"
-        text = f"{_description(setting)} (default: {default}) [{variable(setting.name)}]"
-        parser.add_argument(
-            flag(setting.name), dest=setting.name, metavar="VALUE", help=text.replace("%", "%%")
-        )
-    return parser
-
-
-def _reader(setting: "Field[Any]") -> Callable[[str], Any]:
-    if isinstance(setting.default, tuple):
-        return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
-    return type(setting.default)
-
-
-def _description(setting: "Field[Any]") -> str:
-    choices = setting.metadata["choices"]
-    return f"{setting.metadata['help']}" + (f" ({', '.join(choices)})" if choices else "")
-
-
-def _shown(default: Any) -> str:
-    return ",".join(default) if isinstance(default, tuple) else str(default)
