@@ -13,10 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from attendant.v1 import bundle_pb2
 from attendant_manifest import ManifestError, parse_manifest
-from attendant_manifest.rules import MANIFEST_NAME, NAME, REPLACED_SUFFIX, VERSION, problems
+from attendant_manifest.rules import (
+    MANIFEST_NAME,
+    NAME,
+    REPLACED_SUFFIX,
+    SIGNATURE_NAME,
+    VERSION,
+    problems,
+)
+from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
 
 from attendant_server.reasons import reason_of
 
@@ -30,6 +39,13 @@ in-place caches support fp16 only, and its int8 matrix products run on the host.
 
 class BundleError(Exception):
     """A bundle cannot be used; the message names the file and the reason."""
+
+
+class ManifestKeys(Protocol):
+    """The keys that may sign manifests."""
+
+    def check(self, manifest: bytes, signature_file: bytes) -> None:
+        """Raise ValueError unless one of the keys signed this manifest."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,8 @@ class Bundle:
         """
         for file in self.manifest.files:
             _check_file(self.directory, file)
-        _check_nothing_else(self.directory, {MANIFEST_NAME, *(f.path for f in self.manifest.files)})
+        listed = {file.path for file in self.manifest.files}
+        _check_nothing_else(self.directory, {MANIFEST_NAME, SIGNATURE_NAME, *listed})
 
 
 def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
@@ -99,15 +116,21 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     ]
 
 
-def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
+def read_bundle(
+    directory: Path, precision: str, device: str, keys: ManifestKeys | None = None
+) -> Bundle:
     """Read a bundle's manifest and choose the precision; raises BundleError.
 
-    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. The listed files are not
-    opened: call `Bundle.check_files` before any use of them.
+    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. With ``keys``, the manifest is
+    parsed only if it has a valid signature. The listed files are not opened: call
+    `Bundle.check_files` before any use of them.
     """
     directory = directory.resolve()
+    content = _read_small(directory, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    if keys is not None:
+        _check_signature(directory, content, keys)
     try:
-        manifest = parse_manifest(_read_manifest(directory))
+        manifest = parse_manifest(content.decode("utf-8"))
     except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{directory / MANIFEST_NAME}: {reason_of(error)}") from error
     problem = next(_problems(manifest, directory), None)
@@ -159,13 +182,25 @@ def _matches(model: str, key: str) -> bool:
     return model in (key, key.partition("/")[0])
 
 
-def _read_manifest(directory: Path) -> str:
-    path = directory / MANIFEST_NAME
-    status = _regular_file(directory, MANIFEST_NAME)
-    if status.st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
-    with _named(path):
-        return path.read_text(encoding="utf-8")
+def _check_signature(directory: Path, manifest: bytes, keys: ManifestKeys) -> None:
+    path = directory / SIGNATURE_NAME
+    if not path.exists():
+        raise BundleError(f"{path}: is missing; with bundle_keys, every bundle must be signed")
+    try:
+        keys.check(manifest, _read_small(directory, SIGNATURE_NAME, MAX_SIGNATURE_FILE_BYTES))
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _read_small(directory: Path, name: str, max_bytes: int) -> bytes:
+    """The content of a regular file of at most ``max_bytes``; raises BundleError."""
+    path = directory / name
+    _regular_file(directory, name)
+    with _named(path), path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise BundleError(f"{path}: larger than {max_bytes} bytes")
+    return content
 
 
 def _choose_precision(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 from attendant.v1 import bundle_pb2
@@ -27,6 +28,8 @@ from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.translation_model import OnnxTranslationModel
+from attendant_server.security.bundle_keys import BundleKeys
+from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
 from attendant_server.sizing import worker_processors, workers_and_sentences
 from attendant_server.system.memory import host_memory
@@ -58,8 +61,12 @@ class LoadedModel:
 
 def read_bundles(settings: Settings) -> list[Bundle]:
     """Read the manifests of the bundles to load; raises BundleError."""
+    try:
+        keys = BundleKeys(Path(settings.bundle_keys)) if settings.bundle_keys else None
+    except FileFault as error:
+        raise BundleError(f"bundle_keys: {error}") from error
     directories = find_bundles(settings.bundles, settings.models)
-    return [read_bundle(d, settings.precision, settings.device) for d in directories]
+    return [read_bundle(d, settings.precision, settings.device, keys) for d in directories]
 
 
 class ModelLoader:

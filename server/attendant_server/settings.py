@@ -52,6 +52,11 @@ class Settings:
     models: tuple[str, ...] = _setting(
         (), "Models to load, `name` or `name/version`, separated by commas; empty for all"
     )
+    bundle_keys: str = _setting(
+        "",
+        "PEM file, or folder of `*.pem`, with Ed25519 public keys; every bundle must be signed by"
+        " one of them",
+    )
     precision: str = _setting(
         "auto",
         "Precision to run; `auto` is int8 on cpu if the bundle has it; cuda runs fp16 only",
