@@ -2,14 +2,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from attendant_server.settings import (
-    Settings,
-    SettingsError,
-    flag,
-    load_settings,
-    settings_table,
-    variable,
-)
+from attendant_server.setting_flags import flag, variable
+from attendant_server.settings import Settings, SettingsError, load_settings, settings_table
 
 
 def problems_of(arguments: list[str], environment: dict[str, str]) -> tuple[str, ...]:

@@ -70,9 +70,8 @@ def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
     """The manifest, as `read_manifest` returns it, and the version of the manifest on disk."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BundleError(
-            f"{folder} is not a bundle: it has no {MANIFEST}{describe_replaced(folder.resolve())}"
-        )
+        replaced = describe_replaced(folder.resolve())
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}{replaced}")
     if not path.is_file():
         raise BundleError(f"{path}: is not a regular file")
     try:
