@@ -67,14 +67,18 @@ class Bundle:
         """The graphs of the precision in use."""
         return next(p for p in self.manifest.precisions if p.name == self.precision)
 
+    def path_of(self, file: str) -> Path:
+        """Absolute path of a file of the bundle."""
+        return self.directory / file
+
     def step_path(self, step: bundle_pb2.StepGraph) -> Path:
         """Absolute path of a step's ONNX file."""
-        return self.directory / step.graph.path
+        return self.path_of(step.graph.path)
 
     def graph_path(self, graph: str) -> Path:
         """Absolute path of a graph's ONNX file; ``graph`` is a field name of PrecisionGraphs."""
         found: bundle_pb2.Graph = getattr(self.graphs, graph)
-        return self.directory / found.path
+        return self.path_of(found.path)
 
     def has_graph(self, graph: str) -> bool:
         """Whether the precision in use has this graph."""

@@ -25,6 +25,7 @@ from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.graph_rules import check_graphs
 from attendant_server.runtime.model_graphs import RunCounter
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.translation_model import OnnxTranslationModel
@@ -107,6 +108,7 @@ class ModelLoader:
 
     def _load(self, bundle: Bundle) -> LoadedModel:
         bundle.check_files()
+        check_graphs(bundle)
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer

@@ -12,11 +12,13 @@ from attendant_server.settings import Settings
 
 from tests.support.credentials import signing_key
 
+BUNDLE = Path(__file__).parents[1] / "recorded/bundles/tiny-en-de/1"
+
 
 @pytest.fixture
-def signed(translation_bundle: Path, tmp_path: Path) -> Path:
+def signed(tmp_path: Path) -> Path:
     """A signed bundle; its key is ``a.key``, and ``keys`` has the public keys of a and b."""
-    bundle = shutil.copytree(translation_bundle, tmp_path / "bundles" / "tiny-en-de" / "1")
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundles" / "tiny-en-de" / "1")
     keys = tmp_path / "keys"
     keys.mkdir()
     for name in ("a", "b"):
