@@ -7,10 +7,12 @@ runtime and executes nothing from a bundle.
 import hashlib
 import logging
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +33,8 @@ from attendant_server.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
+READ_BYTES = 1024 * 1024
+"""Bytes of a file that are read and hashed at a time."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with
@@ -56,6 +60,8 @@ class Bundle:
     """Absolute."""
     manifest: bundle_pb2.Manifest
     precision: str
+    copies: Path | None = None
+    """Folder with checked copies of the files, see `checked_copy`."""
 
     @cached_property
     def key(self) -> str:
@@ -67,9 +73,16 @@ class Bundle:
         """The graphs of the precision in use."""
         return next(p for p in self.manifest.precisions if p.name == self.precision)
 
+    @property
+    def all_graphs(self) -> list[bundle_pb2.Graph]:
+        """All graphs of the precision in use."""
+        fields = [value for _, value in self.graphs.ListFields()]
+        graphs = [value for value in fields if isinstance(value, bundle_pb2.Graph)]
+        return [*graphs, *(step.graph for step in self.graphs.steps)]
+
     def path_of(self, file: str) -> Path:
-        """Absolute path of a file of the bundle."""
-        return self.directory / file
+        """Absolute path of a file of the bundle, or of its checked copy."""
+        return (self.copies or self.directory) / file
 
     def step_path(self, step: bundle_pb2.StepGraph) -> Path:
         """Absolute path of a step's ONNX file."""
@@ -84,13 +97,46 @@ class Bundle:
         """Whether the precision in use has this graph."""
         return self.graphs.HasField(graph)  # type: ignore[arg-type]
 
-    def check_files(self) -> None:
+    @contextmanager
+    def checked_copy(self) -> Iterator["Bundle"]:
+        """This bundle with all files checked, whose files are private copies until the block ends.
+
+        A file that changes after it was hashed, or while it is mapped, thus changes nothing.
+        Sessions keep the copies that they map. Raises BundleError.
+        """
+        prefix = f"attendant-{self.manifest.name}-{self.manifest.version}-"
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            self._check_room(folder)
+            self.check_files(Path(folder))
+            yield replace(self, copies=Path(folder))
+
+    def _check_room(self, folder: str) -> None:
+        """Raise BundleError unless the file system of ``folder`` has room for the copies."""
+        loaded = self._loaded_files()
+        needed = sum(file.size_bytes for file in self.manifest.files if file.path in loaded)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise BundleError(
+                f"{self.directory}: {tempfile.gettempdir()} has {free} free bytes, and loading the "
+                f"bundle needs {needed}; TMPDIR names another folder"
+            )
+
+    def _loaded_files(self) -> set[str]:
+        """The paths of the files that a server reads."""
+        manifest, graphs = self.manifest, [graph.path for graph in self.all_graphs]
+        tokenizers = manifest.source_tokenizer, manifest.target_tokenizer
+        return {*graphs, *self.graphs.weights, *tokenizers, manifest.reference_outputs}
+
+    def check_files(self, copies: Path | None = None) -> None:
         """Check the size and SHA-256 of every listed file, and refuse unlisted files.
 
-        Raises BundleError.
+        The files that a server loads are copied to the folder ``copies``, from the bytes that are
+        hashed. Raises BundleError.
         """
+        loaded = self._loaded_files() if copies is not None else ()
         for file in self.manifest.files:
-            _check_file(self.directory, file)
+            copy = copies / file.path if copies is not None and file.path in loaded else None
+            _check_file(self.directory, file, copy)
         listed = {file.path for file in self.manifest.files}
         _check_nothing_else(self.directory, {MANIFEST_NAME, SIGNATURE_NAME, *listed})
 
@@ -223,15 +269,27 @@ def _choose_precision(
     return chosen
 
 
-def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:
+def _check_file(directory: Path, file: bundle_pb2.BundleFile, copy: Path | None) -> None:
     path = directory / file.path
     size_bytes = _regular_file(directory, file.path).st_size
     if size_bytes != file.size_bytes:
         raise BundleError(f"{path}: has {size_bytes} bytes instead of {file.size_bytes}")
-    with _named(path), path.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    if sha256 != file.sha256:
+    if _hash_of(path, copy) != file.sha256:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
+
+
+def _hash_of(path: Path, copy: Path | None) -> str:
+    """The SHA-256 of a file; the bytes that are hashed are written to ``copy``."""
+    digest = hashlib.sha256()
+    with _named(path), path.open("rb") as content, ExitStack() as files:
+        if copy is not None:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            written = files.enter_context(copy.open("wb"))
+        while part := content.read(READ_BYTES):
+            digest.update(part)
+            if copy is not None:
+                written.write(part)
+    return digest.hexdigest()
 
 
 def _check_nothing_else(directory: Path, known: set[str]) -> None:

@@ -99,7 +99,8 @@ class ModelLoader:
     def load(self, bundle: Bundle) -> LoadedModel:
         """Check a bundle's files and load its model and tokenizers; raises BundleError."""
         try:
-            return self._load(bundle)
+            with bundle.checked_copy() as copy:
+                return self._load(copy)
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime has its own exception classes
@@ -107,7 +108,6 @@ class ModelLoader:
             raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
 
     def _load(self, bundle: Bundle) -> LoadedModel:
-        bundle.check_files()
         check_graphs(bundle)
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
@@ -273,7 +273,7 @@ def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | No
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
     try:
-        definition = (bundle.directory / path).read_text(encoding="utf-8")
+        definition = bundle.path_of(path).read_text(encoding="utf-8")
         return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error

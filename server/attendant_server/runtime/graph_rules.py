@@ -23,7 +23,7 @@ _EXTERNAL = 1
 
 def check_graphs(bundle: Bundle) -> None:
     """Check all graphs of the precision in use; raises BundleError that names the graph."""
-    for graph in _graphs(bundle.graphs):
+    for graph in bundle.all_graphs:
         path = bundle.path_of(graph.path)
         try:
             if path.stat().st_size > MAX_GRAPH_BYTES:
@@ -33,13 +33,6 @@ def check_graphs(bundle: Bundle) -> None:
                 raise ValueError(problem)
         except ValueError as error:
             raise BundleError(f"{bundle.directory / graph.path}: {error}") from error
-
-
-def _graphs(graphs: bundle_pb2.PrecisionGraphs) -> Iterator[bundle_pb2.Graph]:
-    for _, value in graphs.ListFields():
-        if isinstance(value, bundle_pb2.Graph):
-            yield value
-    yield from (step.graph for step in graphs.steps)
 
 
 class _Rules:

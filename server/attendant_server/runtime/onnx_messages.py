@@ -88,8 +88,8 @@ def parse_model(content: bytes) -> Any:
 
 def _unknown_fields(message: Message) -> Iterator[str]:
     name = message.DESCRIPTOR.name
-    for unknown in UnknownFieldSet(message):
-        number = unknown.field_number
+    unknown = UnknownFieldSet(message)
+    for number in (unknown[i].field_number for i in range(len(unknown))):
         field = _OTHER_FIELDS.get((name, number), f"number {number}")
         yield f"the field {field} of {name}Proto"
     for descriptor, value in message.ListFields():
