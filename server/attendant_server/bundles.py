@@ -112,14 +112,19 @@ class Bundle:
 
     def _check_room(self, folder: str) -> None:
         """Raise BundleError unless the file system of ``folder`` has room for the copies."""
-        loaded = self._loaded_files()
-        needed = sum(file.size_bytes for file in self.manifest.files if file.path in loaded)
+        needed = self.num_loaded_bytes
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise BundleError(
                 f"{self.directory}: {tempfile.gettempdir()} has {free} free bytes, and loading the "
                 f"bundle needs {needed}; TMPDIR names another folder"
             )
+
+    @property
+    def num_loaded_bytes(self) -> int:
+        """Bytes of the files that a server reads."""
+        loaded = self._loaded_files()
+        return sum(file.size_bytes for file in self.manifest.files if file.path in loaded)
 
     def _loaded_files(self) -> set[str]:
         """The paths of the files that a server reads."""

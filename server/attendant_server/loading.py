@@ -14,6 +14,7 @@ from attendant_manifest.rules import MANIFEST_NAME
 from attendant_manifest.special_tokens import target_tokens
 
 from attendant_server.application.validation import RequestLimits
+from attendant_server.bundle_trial import try_bundle
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.caller_activity import CallerActivity
@@ -27,6 +28,7 @@ from attendant_server.runtime.device_translation_model import DeviceTranslationM
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
 from attendant_server.runtime.graph_rules import check_graphs
 from attendant_server.runtime.model_graphs import RunCounter
+from attendant_server.runtime.reference_outputs import check_reference_outputs
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.translation_model import OnnxTranslationModel
 from attendant_server.security.bundle_keys import BundleKeys
@@ -39,7 +41,7 @@ from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 logger = logging.getLogger(__name__)
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", OnnxTranslationModel, DeviceTranslationModel, OnnxEmbeddingModel)
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
 CACHES_SHARE_OF_MEMORY = 0.5
@@ -96,18 +98,25 @@ class ModelLoader:
         if self._settings.device == "cuda":
             use_gpu(self._settings.max_device_memory_bytes)
 
-    def load(self, bundle: Bundle) -> LoadedModel:
-        """Check a bundle's files and load its model and tokenizers; raises BundleError."""
+    def load(self, bundle: Bundle, while_serving: bool = False) -> LoadedModel:
+        """Check a bundle's files and load its model and tokenizers; raises BundleError.
+
+        ``while_serving``: other models are in use, which a bad bundle must not disturb.
+        """
+        tried = "always", *(["auto"] if while_serving else [])
         try:
             with bundle.checked_copy() as copy:
-                return self._load(copy)
+                if self._settings.try_bundles in tried:
+                    try_bundle(copy, self._settings)
+                return self.load_copy(copy)
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime has its own exception classes
             logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)
             raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
 
-    def _load(self, bundle: Bundle) -> LoadedModel:
+    def load_copy(self, bundle: Bundle) -> LoadedModel:
+        """Load the checked copy of a bundle; raises BundleError or other errors."""
         check_graphs(bundle)
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
@@ -212,7 +221,11 @@ class ModelLoader:
     def _opened(
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
-        return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
+        device = self._settings.device
+        opened = model(bundle, self._num_run_threads, device, self._run_counter)
+        if device == "cpu":  # on a GPU, differences were never measured
+            check_reference_outputs(bundle, opened)
+        return opened
 
 
 def _check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
