@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -72,7 +73,7 @@ def external(**entries: object) -> Callable[..., None]:
     return change
 
 
-def constant(**fields: object) -> Callable[..., None]:
+def constant(**fields: Any) -> Callable[..., None]:
     def change(model: onnx.ModelProto) -> None:
         model.graph.initializer.append(TensorProto(name="added", **fields))
 
