@@ -64,7 +64,8 @@ def _steps(normalizer: Any) -> Iterator[Any]:
 def _opened(step: Any) -> Normalizer:
     model = {"type": "WordLevel", "vocab": {}, "unk_token": ""}
     content = {"version": "1.0", "added_tokens": [], "normalizer": step, "model": model}
-    return Tokenizer.from_str(json.dumps(content)).normalizer
+    opened: Normalizer = Tokenizer.from_str(json.dumps(content)).normalizer
+    return opened
 
 
 def _mapped_texts(character_map: bytes) -> list[str]:

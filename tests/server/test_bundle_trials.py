@@ -48,7 +48,7 @@ def weights_of(value: bytes) -> Change:
     return change
 
 
-def wrap_output(graph: str, output: str, operator: str, *more: np.ndarray, **attributes: int):
+def wrap_output(graph: str, output: str, operator: str, *more: np.ndarray, **attributes: Any):
     """Let ``operator`` change an output of a graph; ``more`` are its further inputs."""
 
     def change(folder: Path) -> None:

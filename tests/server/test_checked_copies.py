@@ -6,11 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from attendant_server import bundles, loading
+from attendant_server import loading
 from attendant_server.bundles import Bundle, BundleError, read_bundle
 from attendant_server.engine.calls import SearchOptions, TranslateCall
 from attendant_server.loading import LoadedModel, ModelLoader
 from attendant_server.observability.metrics import NoMetrics
+from attendant_server.runtime.graph_rules import check_graphs
 from attendant_server.settings import Settings
 
 from tests.support.processes import port_of, server_process
@@ -55,11 +56,10 @@ def test_weights_that_are_overwritten_while_a_bundle_is_loaded_change_nothing(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ):
     expected = translation_by(load(bundle))
-    check = loading.check_graphs
 
     def overwrite_and_check(copy: Bundle) -> None:
         overwrite(bundle)
-        check(copy)
+        check_graphs(copy)
 
     monkeypatch.setattr(loading, "check_graphs", overwrite_and_check)
     assert translation_by(load(bundle)) == expected
@@ -110,6 +110,6 @@ def test_only_files_that_are_loaded_are_copied_and_only_for_this_user(bundle: Bu
 def test_a_bundle_without_room_for_its_copies_is_refused_with_the_remedy(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(bundles.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(BundleError, match="has 1000 free bytes, .* TMPDIR names another folder"):
         load(bundle)

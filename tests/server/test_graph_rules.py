@@ -48,7 +48,7 @@ def test_graphs_with_loops_of_the_exporter_follow_the_rules(tmp_path: Path):
     check_graphs(Bundle(tmp_path, manifest, "fp32"))
 
 
-def add_node(operator: str, domain: str = "", **attributes: object) -> Callable[..., None]:
+def add_node(operator: str, domain: str = "", **attributes: Any) -> Callable[..., None]:
     def change(model: onnx.ModelProto) -> None:
         model.graph.node.append(helper.make_node(operator, [], ["x"], domain=domain, **attributes))
 
