@@ -33,8 +33,9 @@ from attendant_server.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 1024 * 1024
-"""Bytes of a file that are read and hashed at a time."""
+READ_BYTES = 16 * 1024
+"""Bytes of a file that are read, hashed and written at a time. Linux caches larger writes in larger
+pages, and a process that maps a part of such a page seems to use all of it."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with

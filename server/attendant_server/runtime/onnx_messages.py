@@ -81,7 +81,10 @@ def parse_model(content: bytes) -> Any:
         model.ParseFromString(content)
     except DecodeError:
         raise ValueError("is not an ONNX file") from None
-    if unknown := next(_unknown_fields(model), None):
+    size = model.ByteSize()
+    model.DiscardUnknownFields()
+    if model.ByteSize() != size:
+        unknown = next(_unknown_fields(_Model.FromString(content)))
         raise ValueError(f"uses {unknown}, which graphs of bundles do not have")
     return model
 
