@@ -151,22 +151,23 @@ def test_a_trial_gives_the_same_reason_as_loading(folder: Path, change: str):
 
 
 CHILDREN = {
-    "crashes": "loading it on trial crashed with SIGSEGV",
-    "hangs": "loading it on trial took longer than 2 s",
-    "ignores its limit": "loading it on trial took longer than 2 s",
-    "ends": "loading it on trial ended with code 7",
+    "crashes": (60, "loading it on trial crashed with SIGSEGV"),
+    "hangs": (1, "loading it on trial took longer than 2 s"),
+    "ignores its limit": (1, "loading it on trial took longer than 2 s"),
+    "ends": (60, "loading it on trial ended with code 7"),
 }
 
 
-@pytest.mark.parametrize(("what", "reason"), CHILDREN.items(), ids=CHILDREN.keys())
+@pytest.mark.parametrize("what", CHILDREN)
 def test_a_child_that_fails_refuses_the_bundle_by_its_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, reason: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ):
+    seconds, reason = CHILDREN[what]
     monkeypatch.setattr(bundle_trial, "CHILD", "tests.support.trial_children")
     monkeypatch.setattr(bundle_trial, "GRACE_SECONDS", 0.5)
     monkeypatch.setenv("TRIAL_CHILD", what)
     with pytest.raises(BundleError, match=f"^{folder}: {reason}$"):
-        load(folder, try_bundles="always", trial_seconds=1)
+        load(folder, try_bundles="always", trial_seconds=seconds)
 
 
 def test_a_bundle_that_takes_too_much_memory_fails_its_trial(embedder: Path):
