@@ -77,7 +77,7 @@ def _file_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         if not all(PATH_PART.fullmatch(part) for part in file.path.split("/")):
             yield f"files: the path {file.path!r} is not a plain path inside the bundle"
         if file.path in seen or file.path in (MANIFEST_NAME, SIGNATURE_NAME):
-            yield f"files: {file.path} is listed twice or is the manifest or its signature"
+            yield f"files: {file.path} is listed twice, or is the manifest itself or its signature"
         if not _SHA256.fullmatch(file.sha256):
             yield f"files: sha256 of {file.path} is not 64 lower-case hexadecimal digits"
         seen.add(file.path)
