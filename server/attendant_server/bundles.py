@@ -280,18 +280,22 @@ def _check_file(directory: Path, file: bundle_pb2.BundleFile, copy: Path | None)
     size_bytes = _regular_file(directory, file.path).st_size
     if size_bytes != file.size_bytes:
         raise BundleError(f"{path}: has {size_bytes} bytes instead of {file.size_bytes}")
-    if _hash_of(path, copy) != file.sha256:
+    if _hash_of(path, size_bytes, copy) != file.sha256:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
 
 
-def _hash_of(path: Path, copy: Path | None) -> str:
-    """The SHA-256 of a file; the bytes that are hashed are written to ``copy``."""
+def _hash_of(path: Path, size_bytes: int, copy: Path | None) -> str:
+    """The SHA-256 of a file; the bytes that are hashed are written to ``copy``.
+
+    Does not read much more than ``size_bytes`` of a file that grows meanwhile.
+    """
     digest = hashlib.sha256()
     with _named(path), path.open("rb") as content, ExitStack() as files:
         if copy is not None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             written = files.enter_context(copy.open("wb"))
-        while part := content.read(READ_BYTES):
+        for _ in range(size_bytes // READ_BYTES + 2):
+            part = content.read(READ_BYTES)
             digest.update(part)
             if copy is not None:
                 written.write(part)
