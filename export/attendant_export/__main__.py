@@ -15,6 +15,7 @@ from attendant_export.bundle.importing import ImportOptions, import_bundle
 from attendant_export.bundle.manifest import BundleError, describe_manifest, read_manifest
 from attendant_export.bundle.original import verify_against
 from attendant_export.bundle.rebuild import rebuild_bundle
+from attendant_export.bundle.signing import sign_bundle
 from attendant_export.bundle.upgrade import upgrade_bundle
 from attendant_export.bundle.verify import verify_bundle
 from attendant_export.data.bert_text import BertData, TextSource
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "import": _import,
         "verify": _verify,
         "inspect": _inspect,
+        "sign": _sign,
         "upgrade": _upgrade,
         "rebuild": _rebuild,
     }
@@ -296,6 +298,10 @@ def _upgrade(args: argparse.Namespace) -> None:
 
 def _rebuild(args: argparse.Namespace) -> None:
     print("\n".join(rebuild_bundle(args.bundle)))
+
+
+def _sign(args: argparse.Namespace) -> None:
+    print(sign_bundle(args.bundle, args.key))
 
 
 def _inspect(args: argparse.Namespace) -> None:

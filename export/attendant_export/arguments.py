@@ -49,9 +49,14 @@ def build_parser() -> argparse.ArgumentParser:
         "upgrade": "rewrite the manifest of an older bundle in the current version",
         "rebuild": "write new graphs and a new manifest for an older bundle from its weights, "
         "without a checkpoint; weights and tokenizers stay as they are",
+        "sign": "sign the manifest of a bundle, for servers with --bundle-keys",
     }.items():
         bundle = _command(commands, name, text)
         bundle.add_argument("bundle", type=Path, help="folder of the bundle: .../<name>/<version>")
+        if name == "sign":
+            bundle.add_argument(
+                "--key", type=Path, required=True, help="PEM file with the private key, Ed25519"
+            )
         if name == "verify":
             bundle.add_argument(
                 "--against",

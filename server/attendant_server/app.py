@@ -32,7 +32,6 @@ from attendant_server.grpc.server import (
     own_method_names,
 )
 from attendant_server.grpc.services.health import HealthService
-from attendant_server.hanging_runs import watch_runs
 from attendant_server.lifecycle import ModelLifecycle
 from attendant_server.loading import ModelLoader, request_limits
 from attendant_server.observability.call_reporter import CallReporter
@@ -41,16 +40,15 @@ from attendant_server.observability.metrics import Metrics, NoMetrics
 from attendant_server.observability.metrics_server import MetricsLimits, MetricsServer
 from attendant_server.observability.model_series import ModelSeries
 from attendant_server.observability.start_log import log_start
-from attendant_server.restarts import Restarts
 from attendant_server.runtime.sessions import RUNTIME_VERSION, gpu_memory
 from attendant_server.security.caller_options import default_quota
 from attendant_server.security.security import Security
 from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
+from attendant_server.supervision import EngineSupervisor
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.connections import num_connections
-from attendant_server.system.memory import host_memory, memory_limit, return_freed_memory
-from attendant_server.system.subnormals import flush_subnormals
+from attendant_server.system.memory import host_memory, memory_limit
 
 if TYPE_CHECKING:
     from attendant_server.observability.tracing import Tracer
@@ -103,11 +101,14 @@ class Server:
         )
         self._health = HealthService([WHOLE_SERVER, MODEL_SERVICE, *SERVICES_OF_KINDS.values()])
         self._closers: list[Callable[[], None]] = []
-        self.engine_has_died = asyncio.Event()
-        """Set after an engine's death that ends the server, once all calls are answered and health
-        says NOT_SERVING."""
-        self._restarts = Restarts()
-        self._watches: list[asyncio.Task[None]] = []
+        self.supervisor = EngineSupervisor(
+            self._loader,
+            self.lifecycle,
+            settings.max_request_seconds,
+            self._report_health,
+            self._metrics.on_engine_restart,
+        )
+        self._watch: asyncio.Task[None] | None = None
         self._stop_health_server: Callable[[], Awaitable[None]] | None = None
         self.port = self.metrics_port = self.health_port = 0
         """0 until the ports are open, and always for a unix socket or without the port."""
@@ -167,13 +168,11 @@ class Server:
 
     async def load(self) -> None:
         """Load all models, start the engine and report SERVING. Raises BundleError."""
-        await self.lifecycle.start(self._new_engine())
-        settings, lifecycle = self._settings, self.lifecycle
-        restart = partial(self._on_engine_death, asyncio.get_running_loop())
-        watches = [watch_runs(lambda: self.engine, settings.max_request_seconds, restart)]
+        await self.supervisor.start()
+        settings = self._settings
         if period := settings.watch_bundles_seconds:
-            watches.append(watch_folder(settings.bundles, period, lifecycle.refresh))
-        self._watches = [asyncio.ensure_future(watch) for watch in watches]
+            watching = watch_folder(settings.bundles, period, self.lifecycle.refresh)
+            self._watch = asyncio.ensure_future(watching)
         logger.info(
             "event=serving address=%s metrics_address=%s models=%s",
             self.address,
@@ -195,8 +194,9 @@ class Server:
         logger.info("event=stopping")
         lame_duck_seconds = 0.0 if self.engine is None else self._settings.lame_duck_seconds
         await asyncio.sleep(lame_duck_seconds)
-        for watch in self._watches:
-            watch.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        self.supervisor.stop()
         self.lifecycle.stop()
         drain_until = time.monotonic() + self._settings.drain_seconds
         self._admission.refuse_calls()
@@ -322,39 +322,6 @@ class Server:
             raise StartError(f"cannot listen on {address} for metrics: {error}") from error
         self.metrics_address = joined(settings.metrics_host, self.metrics_port)
         self._closers.append(server.close)
-
-    def _new_engine(self) -> Engine:
-        engine = Engine(
-            self._loader.num_workers,
-            self._loader.clock,
-            self._loader.worker_processors,
-            on_idle=return_freed_memory,
-            on_start=flush_subnormals,
-        )
-        engine.on_death = partial(self._on_engine_death, asyncio.get_running_loop())
-        return engine
-
-    def _on_engine_death(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.run_coroutine_threadsafe(self._restart_engine(), loop)
-
-    async def _restart_engine(self) -> None:
-        """Load all models again after the engine has died, or give up after many deaths."""
-        self.lifecycle.close()
-        await self._report_health()
-        delay_seconds = self._restarts.next_delay()
-        if delay_seconds is None:
-            self.engine_has_died.set()
-            return
-        logger.warning("event=engine_restarting seconds=%g", delay_seconds)
-        await asyncio.sleep(delay_seconds)
-        try:
-            await self.lifecycle.start(self._new_engine())
-        except Exception:
-            logger.exception("event=engine_not_restarted")
-            self.engine_has_died.set()
-        else:
-            self._metrics.on_engine_restart()
-            logger.info("event=engine_restarted models=%s", self.models())
 
     async def _report_health(self) -> None:
         """Report SERVING for the kinds that have a ready model, and NOT_SERVING for the others."""

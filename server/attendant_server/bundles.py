@@ -7,23 +7,35 @@ runtime and executes nothing from a bundle.
 import hashlib
 import logging
 import os
+import shutil
 import stat
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from attendant.v1 import bundle_pb2
 from attendant_manifest import ManifestError, parse_manifest
-from attendant_manifest.rules import MANIFEST_NAME, NAME, REPLACED_SUFFIX, VERSION, problems
+from attendant_manifest.rules import (
+    MANIFEST_NAME,
+    NAME,
+    REPLACED_SUFFIX,
+    SIGNATURE_NAME,
+    VERSION,
+    problems,
+)
+from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
 
 from attendant_server.reasons import reason_of
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_VERSION_NAME = "default-version"
-MAX_VERSION_BYTES = 256
+READ_BYTES = 16 * 1024
+"""Bytes of a file that are read, hashed and written at a time. Linux caches larger writes in larger
+pages, and a process that maps a part of such a page seems to use all of it."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with
@@ -34,6 +46,13 @@ class BundleError(Exception):
     """A bundle cannot be used; the message names the file and the reason."""
 
 
+class ManifestKeys(Protocol):
+    """The keys that may sign manifests."""
+
+    def check(self, manifest: bytes, signature_file: bytes) -> None:
+        """Raise ValueError unless one of the keys signed this manifest."""
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A bundle with its checked manifest and its chosen precision."""
@@ -42,6 +61,8 @@ class Bundle:
     """Absolute."""
     manifest: bundle_pb2.Manifest
     precision: str
+    copies: Path | None = None
+    """Folder with checked copies of the files, see `checked_copy`."""
 
     @cached_property
     def key(self) -> str:
@@ -53,27 +74,77 @@ class Bundle:
         """The graphs of the precision in use."""
         return next(p for p in self.manifest.precisions if p.name == self.precision)
 
+    @property
+    def all_graphs(self) -> list[bundle_pb2.Graph]:
+        """All graphs of the precision in use."""
+        fields = [value for _, value in self.graphs.ListFields()]
+        graphs = [value for value in fields if isinstance(value, bundle_pb2.Graph)]
+        return [*graphs, *(step.graph for step in self.graphs.steps)]
+
+    def path_of(self, file: str) -> Path:
+        """Absolute path of a file of the bundle, or of its checked copy."""
+        return (self.copies or self.directory) / file
+
     def step_path(self, step: bundle_pb2.StepGraph) -> Path:
         """Absolute path of a step's ONNX file."""
-        return self.directory / step.graph.path
+        return self.path_of(step.graph.path)
 
     def graph_path(self, graph: str) -> Path:
         """Absolute path of a graph's ONNX file; ``graph`` is a field name of PrecisionGraphs."""
         found: bundle_pb2.Graph = getattr(self.graphs, graph)
-        return self.directory / found.path
+        return self.path_of(found.path)
 
     def has_graph(self, graph: str) -> bool:
         """Whether the precision in use has this graph."""
         return self.graphs.HasField(graph)  # type: ignore[arg-type]
 
-    def check_files(self) -> None:
+    @contextmanager
+    def checked_copy(self) -> Iterator["Bundle"]:
+        """This bundle with all files checked, whose files are private copies until the block ends.
+
+        A file that changes after it was hashed, or while it is mapped, thus changes nothing.
+        Sessions keep the copies that they map. Raises BundleError.
+        """
+        prefix = f"attendant-{self.manifest.name}-{self.manifest.version}-"
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            self._check_room(folder)
+            self.check_files(Path(folder))
+            yield replace(self, copies=Path(folder))
+
+    def _check_room(self, folder: str) -> None:
+        """Raise BundleError unless the file system of ``folder`` has room for the copies."""
+        needed = self.num_loaded_bytes
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise BundleError(
+                f"{self.directory}: {tempfile.gettempdir()} has {free} free bytes, and loading the "
+                f"bundle needs {needed}; TMPDIR names another folder"
+            )
+
+    @property
+    def num_loaded_bytes(self) -> int:
+        """Bytes of the files that a server reads."""
+        loaded = self._loaded_files()
+        return sum(file.size_bytes for file in self.manifest.files if file.path in loaded)
+
+    def _loaded_files(self) -> set[str]:
+        """The paths of the files that a server reads."""
+        manifest, graphs = self.manifest, [graph.path for graph in self.all_graphs]
+        tokenizers = manifest.source_tokenizer, manifest.target_tokenizer
+        return {*graphs, *self.graphs.weights, *tokenizers, manifest.reference_outputs}
+
+    def check_files(self, copies: Path | None = None) -> None:
         """Check the size and SHA-256 of every listed file, and refuse unlisted files.
 
-        Raises BundleError.
+        The files that a server loads are copied to the folder ``copies``, from the bytes that are
+        hashed. Raises BundleError.
         """
+        loaded = self._loaded_files() if copies is not None else ()
         for file in self.manifest.files:
-            _check_file(self.directory, file)
-        _check_nothing_else(self.directory, {MANIFEST_NAME, *(f.path for f in self.manifest.files)})
+            copy = copies / file.path if copies is not None and file.path in loaded else None
+            _check_file(self.directory, file, copy)
+        listed = {file.path for file in self.manifest.files}
+        _check_nothing_else(self.directory, {MANIFEST_NAME, SIGNATURE_NAME, *listed})
 
 
 def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
@@ -97,30 +168,21 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     return [directory for key, directory in found.items() if is_wanted(key, wanted)]
 
 
-def read_default_versions(root: Path, known: Collection[str]) -> dict[str, str]:
-    """The versions that the files ``<name>/default-version`` choose, by name.
-
-    ``known`` are the keys of the models that can be chosen. Raises BundleError.
-    """
-    chosen = {}
-    for path in sorted(root.glob(f"*/{DEFAULT_VERSION_NAME}")):
-        with _named(path), path.open("rb") as file:
-            version = file.read(MAX_VERSION_BYTES).decode(errors="replace").strip()
-        if f"{path.parent.name}/{version}" not in known:
-            raise BundleError(f"{path}: must hold a version of {path.parent.name} that is served")
-        chosen[path.parent.name] = version
-    return chosen
-
-
-def read_bundle(directory: Path, precision: str, device: str) -> Bundle:
+def read_bundle(
+    directory: Path, precision: str, device: str, keys: ManifestKeys | None = None
+) -> Bundle:
     """Read a bundle's manifest and choose the precision; raises BundleError.
 
-    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. The listed files are not
-    opened: call `Bundle.check_files` before any use of them.
+    ``precision`` may be ``auto``; ``device`` is ``cpu`` or ``cuda``. With ``keys``, the manifest is
+    parsed only if it has a valid signature. The listed files are not opened: call
+    `Bundle.check_files` before any use of them.
     """
     directory = directory.resolve()
+    content = _read_small(directory, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    if keys is not None:
+        _check_signature(directory, content, keys)
     try:
-        manifest = parse_manifest(_read_manifest(directory))
+        manifest = parse_manifest(content.decode("utf-8"))
     except (ManifestError, UnicodeDecodeError) as error:
         raise BundleError(f"{directory / MANIFEST_NAME}: {reason_of(error)}") from error
     problem = next(_problems(manifest, directory), None)
@@ -177,13 +239,25 @@ def _matches(model: str, key: str) -> bool:
     return model in (key, key.partition("/")[0])
 
 
-def _read_manifest(directory: Path) -> str:
-    path = directory / MANIFEST_NAME
-    status = _regular_file(directory, MANIFEST_NAME)
-    if status.st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
-    with _named(path):
-        return path.read_text(encoding="utf-8")
+def _check_signature(directory: Path, manifest: bytes, keys: ManifestKeys) -> None:
+    path = directory / SIGNATURE_NAME
+    if not path.exists():
+        raise BundleError(f"{path}: is missing; with bundle_keys, every bundle must be signed")
+    try:
+        keys.check(manifest, _read_small(directory, SIGNATURE_NAME, MAX_SIGNATURE_FILE_BYTES))
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
+
+
+def _read_small(directory: Path, name: str, max_bytes: int) -> bytes:
+    """The content of a regular file of at most ``max_bytes``; raises BundleError."""
+    path = directory / name
+    _regular_file(directory, name)
+    with _named(path), path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise BundleError(f"{path}: larger than {max_bytes} bytes")
+    return content
 
 
 def _choose_precision(
@@ -202,15 +276,31 @@ def _choose_precision(
     return chosen
 
 
-def _check_file(directory: Path, file: bundle_pb2.BundleFile) -> None:
+def _check_file(directory: Path, file: bundle_pb2.BundleFile, copy: Path | None) -> None:
     path = directory / file.path
     size_bytes = _regular_file(directory, file.path).st_size
     if size_bytes != file.size_bytes:
         raise BundleError(f"{path}: has {size_bytes} bytes instead of {file.size_bytes}")
-    with _named(path), path.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    if sha256 != file.sha256:
+    if _hash_of(path, size_bytes, copy) != file.sha256:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
+
+
+def _hash_of(path: Path, size_bytes: int, copy: Path | None) -> str:
+    """The SHA-256 of a file; the bytes that are hashed are written to ``copy``.
+
+    Does not read much more than ``size_bytes`` of a file that grows meanwhile.
+    """
+    digest = hashlib.sha256()
+    with _named(path), path.open("rb") as content, ExitStack() as files:
+        if copy is not None:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            written = files.enter_context(copy.open("wb"))
+        for _ in range(size_bytes // READ_BYTES + 2):
+            part = content.read(READ_BYTES)
+            digest.update(part)
+            if copy is not None:
+                written.write(part)
+    return digest.hexdigest()
 
 
 def _check_nothing_else(directory: Path, known: set[str]) -> None:

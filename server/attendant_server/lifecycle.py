@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
 from attendant_server.application.descriptions import ModelKind
-from attendant_server.bundles import Bundle, BundleError, is_wanted, read_default_versions
+from attendant_server.bundles import Bundle, BundleError, is_wanted
+from attendant_server.default_versions import read_default_versions
 from attendant_server.engine.engine import Engine
 from attendant_server.errors import InvalidRequest, ModelNotFound, ModelNotLoaded, Unavailable
 from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
@@ -225,7 +227,7 @@ class ModelLifecycle:
             self._loader.num_translation = self._num_translation()
             if self._settings.device == "cpu":
                 check_memory(bundle)
-            model = await run_blocking(self._loader.load, bundle)
+            model = await run_blocking(partial(self._loader.load, bundle, while_serving=True))
         except BundleError as error:
             if old is None:
                 self._forget(key)

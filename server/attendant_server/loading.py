@@ -14,6 +14,7 @@ from attendant_manifest.rules import MANIFEST_NAME
 from attendant_manifest.special_tokens import target_tokens
 
 from attendant_server.application.validation import RequestLimits
+from attendant_server.bundle_trial import try_bundle
 from attendant_server.bundles import Bundle, BundleError, find_bundles, read_bundle
 from attendant_server.engine.cache_budget import most_needed_bytes
 from attendant_server.engine.caller_activity import CallerActivity
@@ -25,9 +26,13 @@ from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
 from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+from attendant_server.runtime.graph_rules import check_graphs
 from attendant_server.runtime.model_graphs import RunCounter
+from attendant_server.runtime.reference_outputs import check_reference_outputs
 from attendant_server.runtime.sessions import gpu_memory, use_gpu
 from attendant_server.runtime.translation_model import OnnxTranslationModel
+from attendant_server.security.bundle_keys import BundleKeys
+from attendant_server.security.watching import FileFault
 from attendant_server.settings import Settings
 from attendant_server.sizing import worker_processors, workers_and_sentences
 from attendant_server.system.memory import host_memory
@@ -36,7 +41,7 @@ from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 logger = logging.getLogger(__name__)
 
-Model = TypeVar("Model")
+Model = TypeVar("Model", OnnxTranslationModel, DeviceTranslationModel, OnnxEmbeddingModel)
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
 CACHES_SHARE_OF_MEMORY = 0.5
@@ -66,10 +71,14 @@ def read_bundles(
 
     With ``on_bad``, a bundle with a bad manifest is passed to it, and left out.
     """
+    try:
+        keys = BundleKeys(Path(settings.bundle_keys)) if settings.bundle_keys else None
+    except FileFault as error:
+        raise BundleError(f"bundle_keys: {error}") from error
     bundles = []
     for directory in find_bundles(settings.bundles, wanted):
         try:
-            bundles.append(read_bundle(directory, settings.precision, settings.device))
+            bundles.append(read_bundle(directory, settings.precision, settings.device, keys))
         except BundleError as error:
             if on_bad is None:
                 raise
@@ -102,18 +111,26 @@ class ModelLoader:
         if self._settings.device == "cuda":
             use_gpu(self._settings.max_device_memory_bytes)
 
-    def load(self, bundle: Bundle) -> LoadedModel:
-        """Check a bundle's files and load its model and tokenizers; raises BundleError."""
+    def load(self, bundle: Bundle, while_serving: bool = False) -> LoadedModel:
+        """Check a bundle's files and load its model and tokenizers; raises BundleError.
+
+        ``while_serving``: other models are in use, which a bad bundle must not disturb.
+        """
+        tried = "always", *(["auto"] if while_serving else [])
         try:
-            return self._load(bundle)
+            with bundle.checked_copy() as copy:
+                if self._settings.try_bundles in tried:
+                    try_bundle(copy, self._settings)
+                return self.load_copy(copy)
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime has its own exception classes
             logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)
             raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
 
-    def _load(self, bundle: Bundle) -> LoadedModel:
-        bundle.check_files()
+    def load_copy(self, bundle: Bundle) -> LoadedModel:
+        """Load the checked copy of a bundle; raises BundleError or other errors."""
+        check_graphs(bundle)
         is_translation = bundle.manifest.kind == bundle_pb2.MODEL_KIND_TRANSLATION
         tokenizer = cache(partial(_tokenizer, bundle))  # both sides often name one file
         source = bundle.manifest.source_tokenizer
@@ -217,7 +234,11 @@ class ModelLoader:
     def _opened(
         self, model: Callable[[Bundle, int, str, RunCounter], Model], bundle: Bundle
     ) -> Model:
-        return model(bundle, self._num_run_threads, self._settings.device, self._run_counter)
+        device = self._settings.device
+        opened = model(bundle, self._num_run_threads, device, self._run_counter)
+        if device == "cpu":  # on a GPU, differences were never measured
+            check_reference_outputs(bundle, opened)
+        return opened
 
 
 def _check_special_tokens(bundle: Bundle, tokenizer: TextTokenizer) -> None:
@@ -278,7 +299,7 @@ def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | No
 
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
     try:
-        definition = (bundle.directory / path).read_text(encoding="utf-8")
+        definition = bundle.path_of(path).read_text(encoding="utf-8")
         return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error

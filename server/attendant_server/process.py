@@ -85,7 +85,7 @@ async def _serve_until(
     stopped: "asyncio.Future[Any]", refreshing: asyncio.Event, server: Server, greets: bool
 ) -> int:
     loading: asyncio.Future[Any] = asyncio.ensure_future(server.load())
-    died: asyncio.Future[Any] = asyncio.ensure_future(server.engine_has_died.wait())
+    died: asyncio.Future[Any] = asyncio.ensure_future(server.supervisor.has_given_up.wait())
     tasks = [loading, stopped, died]
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     try:

@@ -54,6 +54,28 @@ class Settings:
         "Service that loads and unloads models; needs authentication, or a loopback address",
         choices="on off",
     )
+    bundle_keys: str = _setting(
+        "",
+        "PEM file, or folder of `*.pem`, with Ed25519 public keys; every bundle must be signed by"
+        " one of them",
+    )
+    try_bundles: str = _setting(
+        "auto",
+        "Load each bundle in a child process first: `auto` while other models are served, `always`"
+        " also at the start, or `never`",
+        choices="auto always never",
+    )
+    trial_seconds: float = _setting(
+        60.0,
+        "Time limit of loading a bundle on trial, and as much again per GiB",
+        min=1,
+        max=86400,
+    )
+    trial_memory_bytes: int = _setting(
+        1024 * MIB,
+        "Memory for loading a bundle on trial, beside 8 times the size of its files",
+        min=256 * MIB,
+    )
     precision: str = _setting(
         "auto",
         "Precision to run; `auto` is int8 on cpu if the bundle has it; cuda runs fp16 only",

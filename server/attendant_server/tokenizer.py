@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tokenizers import Encoding, Tokenizer
 
 from attendant_server.streamed_text import complete_words, only_appends
+from attendant_server.tokenizer_rules import tokenizer_problem
 
 _MARKS = re.compile("[\ufdd0-\ufdd2]")
 """Noncharacters that tokenizers of imported models put around runs of unknown characters."""
@@ -255,9 +256,15 @@ class TextTokenizer:
             added = content.get("added_tokens", ())
             self._special_ids = frozenset(token["id"] for token in added if token["special"])
             prefix = content["model"].get("continuing_subword_prefix")
+            vocabulary = self._tokenizer.get_vocab()
+            problem = tokenizer_problem(content, list(vocabulary))
         except BaseException as error:
             raise _translated(error) from error
-        num_tokens = self._tokenizer.get_vocab_size()
+        num_tokens = max(vocabulary.values(), default=-1) + 1
+        if vocab_size is not None and unk_id is None and num_tokens > vocab_size:
+            problem = f"has the token id {num_tokens - 1}, but the network has {vocab_size} tokens"
+        if problem:
+            raise TokenizerError(problem)
         self._vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
         self._unk_id = unk_id or 0
         self._is_converted = bool(_MARKS.search(definition)) or num_tokens > self._vocab_size

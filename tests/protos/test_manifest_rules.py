@@ -292,6 +292,7 @@ RULES: dict[str, tuple[Change, str]] = {
     "a file used but not listed": (lambda m: m["files"].pop(), "is used but not among files"),
     "a file listed twice": (lambda m: m["files"].append(m["files"][0]), "is listed twice"),
     "the manifest among its files": (set_path("manifest.json"), "is the manifest itself"),
+    "its signature among its files": (set_path("manifest.json.sig"), "or its signature"),
     "an absolute path": (set_path("/etc/passwd"), "is not a plain path inside the bundle"),
     "a path to the parent": (set_path("../2/tokenizer.json"), "is not a plain path"),
     "a path through the parent": (set_path("sub/../../tokenizer.json"), "is not a plain path"),

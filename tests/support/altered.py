@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper, numpy_helper
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -46,7 +47,7 @@ def with_failing_graph(bundle: Path, root: Path, name: str) -> Path:
     [node] = (node for node in model.graph.node if output in node.output)
     node.output[list(node.output).index(output)] = "before"
     # No output of a short text has a multiple of this many elements.
-    wrong_shape = helper.make_tensor("wrong_shape", TensorProto.INT64, [2], [9973, -1])
+    wrong_shape = numpy_helper.from_array(np.array([9973, -1]), "wrong_shape")
     model.graph.initializer.append(wrong_shape)
     model.graph.node.extend(
         [

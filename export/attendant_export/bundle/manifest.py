@@ -26,7 +26,7 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant.v1.embedding_pb2 import ScoreFunction
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
-from attendant_manifest.rules import problems
+from attendant_manifest.rules import SIGNATURE_NAME, problems
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -53,8 +53,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
     Raises BundleError, without writing, if the manifest is invalid.
     """
-    paths = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    manifest.files.extend(describe_file(folder, path) for path in paths if path != MANIFEST)
+    paths = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    paths -= {MANIFEST, SIGNATURE_NAME}
+    manifest.files.extend(describe_file(folder, path) for path in sorted(paths))
     if problem := next(problems(manifest), None):
         raise BundleError(f"{folder}: the manifest that would be written is wrong: {problem}")
     (folder / MANIFEST).write_text(format_manifest(manifest), encoding="utf-8")
@@ -69,9 +70,8 @@ def read_stored_manifest(folder: Path) -> tuple[Manifest, int]:
     """The manifest, as `read_manifest` returns it, and the version of the manifest on disk."""
     path = folder / MANIFEST
     if not path.exists():
-        raise BundleError(
-            f"{folder} is not a bundle: it has no {MANIFEST}{describe_replaced(folder.resolve())}"
-        )
+        replaced = describe_replaced(folder.resolve())
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}{replaced}")
     if not path.is_file():
         raise BundleError(f"{path}: is not a regular file")
     try:
@@ -106,7 +106,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{file.path} is not a regular file"
         elif describe_file(folder, file.path) != file:
             yield f"{file.path} has another SHA-256 or size than the manifest says"
-    known = {MANIFEST, *(file.path for file in manifest.files)}
+    known = {MANIFEST, SIGNATURE_NAME, *(file.path for file in manifest.files)}
     for path in sorted(folder.rglob("*")):
         # Graphs refer to external weight files themselves, so every file must be listed.
         name = path.relative_to(folder).as_posix()

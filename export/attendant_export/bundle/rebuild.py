@@ -11,6 +11,7 @@ from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, ParityReport, PrecisionGraphs, PrecisionParity
 from attendant_manifest import MANIFEST_VERSION
+from attendant_manifest.rules import SIGNATURE_NAME
 from torch import Tensor
 
 from attendant_export.bundle.exchange import exchange_folders, put_back, replaced_folder
@@ -96,6 +97,7 @@ def _copy_without_graphs(folder: Path, new: Path, manifest: Manifest) -> None:
     graphs = [graph.path for each in manifest.precisions for graph in graphs_of(each)]
     for path in {MANIFEST, *graphs}:
         (new / path).unlink()
+    (new / SIGNATURE_NAME).unlink(missing_ok=True)
 
 
 def _write_graphs(

@@ -1,4 +1,7 @@
-"""Rewrites the manifest of an older bundle in the current version. Other files do not change."""
+"""Rewrites the manifest of an older bundle in the current version. Other files do not change.
+
+A signature of the earlier manifest is removed.
+"""
 
 import os
 import stat
@@ -13,6 +16,7 @@ from attendant.v1.architecture_pb2 import (
 )
 from attendant.v1.bundle_pb2 import Graph, Manifest
 from attendant_manifest import MANIFEST_VERSION, format_manifest
+from attendant_manifest.rules import SIGNATURE_NAME
 from attendant_manifest.sizes import num_layers
 
 from attendant_export.bundle.exchange import sync
@@ -54,6 +58,7 @@ def _upgrade(folder: Path) -> str:
     if found == MANIFEST_VERSION:
         return f"{name}: the manifest is of version {MANIFEST_VERSION} already"
     _replace(folder / MANIFEST, format_manifest(manifest), temporary)
+    (folder / SIGNATURE_NAME).unlink(missing_ok=True)
     return f"{name}: the manifest was of version {found} and is of version {MANIFEST_VERSION} now"
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import onnx
 from attendant.v1 import bundle_pb2
+from attendant_manifest.operators import OPERATORS
 from numpy.typing import DTypeLike, NDArray
 from onnx import helper
 
@@ -224,6 +225,7 @@ class GraphBuilder:
     def _expose(self, nodes: Iterable[onnx.NodeProto]) -> None:
         """Give outputs of the graph, and of bodies of loops, their names."""
         for node in nodes:
+            assert node.op_type in OPERATORS[node.domain], f"servers refuse {node.op_type}"
             node.input[:] = [self._exposed.get(value, value) for value in node.input]
             node.output[:] = [self._exposed.get(value, value) for value in node.output]
             for attribute in node.attribute:

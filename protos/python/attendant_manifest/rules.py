@@ -16,6 +16,7 @@ from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
 
 MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.json.sig"
 REPLACED_SUFFIX = ".replaced"
 """End of the hidden folder that holds a bundle while another takes its place: ``.1.replaced``."""
 MAX_TOKENS = 65_536
@@ -75,8 +76,8 @@ def _file_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     for file in manifest.files:
         if not all(PATH_PART.fullmatch(part) for part in file.path.split("/")):
             yield f"files: the path {file.path!r} is not a plain path inside the bundle"
-        if file.path in seen or file.path == MANIFEST_NAME:
-            yield f"files: {file.path} is listed twice or is the manifest itself"
+        if file.path in seen or file.path in (MANIFEST_NAME, SIGNATURE_NAME):
+            yield f"files: {file.path} is listed twice, or is the manifest itself or its signature"
         if not _SHA256.fullmatch(file.sha256):
             yield f"files: sha256 of {file.path} is not 64 lower-case hexadecimal digits"
         seen.add(file.path)
