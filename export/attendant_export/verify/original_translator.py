@@ -58,10 +58,17 @@ class OriginalTranslator(Original):
                     f"{sample.language_id}, which selects a language"
                 )
             self._tokenizer.src_lang = token.strip("_")
-        if sample.code_id is not None:
-            texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
-            return self.token_ids(f"{texts[sample.code_id]} {sample.text}")
-        return self.token_ids(sample.text)
+        prefix = self._prefix(sample.prefix_ids) if sample.prefix_ids else ""
+        return self.token_ids(prefix + sample.text)
+
+    def _prefix(self, token_ids: TokenIds) -> str:
+        """The text of these tokens: the prefix of a task, or else the code that they begin with."""
+        tasks = getattr(self._model.config, "task_specific_params", None) or {}
+        for prefix in (task["prefix"] for task in tasks.values() if "prefix" in task):
+            if (*token_ids, self._eos_id) == tuple(self.token_ids(prefix)):
+                return str(prefix)
+        texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
+        return f"{texts[token_ids[0]]} "
 
     def translate(
         self,
