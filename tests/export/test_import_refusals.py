@@ -191,7 +191,7 @@ def test_a_missing_shard_and_a_weight_in_two_shards_are_refused(source, refusal)
     write_json(source / "model.safetensors.index.json", index)
     assert "two.safetensors is missing" in refusal(source)
     save_file(load_file(source / "one.safetensors"), source / "two.safetensors")
-    assert "is in another file, too" in refusal(source)
+    assert "is given twice" in refusal(source)
 
 
 def test_missing_files_are_named(source, refusal, tmp_path):

@@ -53,7 +53,7 @@ def gives_token_types(checkpoint: Checkpoint) -> bool:
     names = config.get("model_input_names")
     if isinstance(names, list):
         return "token_type_ids" in names
-    return config.get("tokenizer_class") not in GENERIC_CLASSES
+    return checkpoint.tokenizer_class.get("tokenizer_class") not in GENERIC_CLASSES
 
 
 def stated_max_tokens(checkpoint: Checkpoint) -> int | None:
