@@ -271,6 +271,15 @@ def test_two_statements_of_normalization_that_differ_are_refused(source, refusal
     assert "do_lower_case is True, but lowercase in tokenizer.json is False" in message
 
 
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_normalization_by_default_counts_as_a_statement(has_config, source, refusal):
+    change_json(source / "tokenizer_config.json", do_lower_case=None)
+    if not has_config:
+        (source / "tokenizer_config.json").unlink()
+    message = refusal(source)
+    assert "do_lower_case is True by default, but lowercase in tokenizer.json is False" in message
+
+
 def test_a_checkpoint_without_a_licence_needs_one_by_option(source, refusal, tmp_path):
     for card in (None, "# No head\n", "---\nlanguage: en\n---\n", "---\n- license\n---\n", ""):
         (source / "README.md").unlink(missing_ok=True)
