@@ -52,7 +52,7 @@ def draw_checkpoint(folder: Path, family: str, seed: int) -> Path:
 
 
 def _drawn_fields(draw: random.Random, family: str, vocab_size: int) -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "vocab_size": vocab_size,
         "d_model": 48,
         "encoder_layers": draw.randint(1, 2),

@@ -14,8 +14,8 @@ from attendant_export.importers.encoder_decoder import (
     load_translator,
     read_architecture,
 )
+from attendant_export.importers.fairseq_pieces import SENTENCEPIECE
 from attendant_export.importers.fairseq_tokenizer import (
-    SENTENCEPIECE,
     FairseqTokenizer,
     read_fairseq_tokenizer,
     sentencepiece_with_ids,
