@@ -41,9 +41,9 @@ def draw_checkpoint(folder: Path, family: str, seed: int) -> Path:
         fields = _drawn_fields(draw, family, vocab_size)
         config = getattr(transformers, f"{CLASSES[family]}Config")(**fields)
         model = getattr(transformers, f"{CLASSES[family]}ForConditionalGeneration")(config).eval()
-        _draw_weights(draw, model)
+        draw_weights(draw, model, EOS)
         model.generation_config.bad_words_ids = [[PAD]]
-        if _is_suitable(model, texts):
+        if is_suitable(model, texts, EOS):
             for name in ("config.json", "model.safetensors"):
                 (folder / name).unlink()
             model.save_pretrained(folder)
@@ -75,7 +75,8 @@ def _drawn_fields(draw: random.Random, family: str, vocab_size: int) -> dict[str
 
 
 @torch.no_grad()
-def _draw_weights(draw: random.Random, model: Any) -> None:
+def draw_weights(draw: random.Random, model: Any, eos: int) -> None:
+    """Draw weights by which translations may have different tokens and lengths."""
     for name, tensor in model.named_parameters():
         std = draw.choice((0.2, 0.3, 0.4)) if tensor.dim() > 1 else 0.2
         if name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -86,17 +87,17 @@ def _draw_weights(draw: random.Random, model: Any) -> None:
     model.tie_weights()
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias.copy_(torch.randn(model.final_logits_bias.shape) * 0.3)
-        model.final_logits_bias[0, EOS] += draw.choice((2, 4, 6))
+        model.final_logits_bias[0, eos] += draw.choice((2, 4, 6))
     else:  # The bias of the last norm makes a bias of EOS.
         bias = model.model.decoder.layer_norm.bias
-        model.lm_head.weight[EOS] += draw.choice((3, 5, 7, 9, 12)) * bias / (bias @ bias)
+        model.lm_head.weight[eos] += draw.choice((3, 5, 7, 9, 12)) * bias / (bias @ bias)
 
 
 @torch.inference_mode()
-def _is_suitable(model: Any, texts: Any) -> bool:
+def is_suitable(model: Any, texts: Any, eos: int) -> bool:
     """Whether translations are varied, and log-probabilities hardly depend on rounding."""
     found = model.generate(**texts, num_beams=1, max_new_tokens=MAX_TOKENS, max_length=None)
-    outputs = [until_end(ids[1:]) for ids in found.tolist()]
+    outputs = [until_end(ids[1:], eos) for ids in found.tolist()]
     tokens = {token for ids in outputs for token in ids}
     if len(tokens) < 12 or len({len(ids) for ids in outputs}) < 3:
         return False
@@ -107,6 +108,6 @@ def _is_suitable(model: Any, texts: Any) -> bool:
     return float((single - double).abs().max()) < MAX_ROUNDING
 
 
-def until_end(ids: list[int]) -> list[int]:
+def until_end(ids: list[int], eos: int = EOS) -> list[int]:
     """The tokens up to EOS."""
-    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+    return ids[: ids.index(eos) + 1] if eos in ids else ids
