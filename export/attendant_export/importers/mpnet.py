@@ -40,6 +40,7 @@ WEIGHTS = WeightTable(
     ignored=(
         r"(mpnet\.)?embeddings\.position_ids",
         r"(mpnet\.)?pooler\.dense\.(weight|bias)",
+        r"lm_head\.decoder\.bias",
     ),
     repeated=REPEATED_WEIGHTS,
     prefixes=("", "mpnet."),

@@ -53,13 +53,12 @@ ATTENTIONS = {
 
 def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of a checkpoint with its tokenizers; raises CheckpointError."""
-    config = checkpoint.config
+    config, generation = checkpoint.config, read_generation(checkpoint)
     if not any(name.startswith("decoder.") for name in checkpoint.weights.shapes):
         raise CheckpointError(
             f"{config.path}: architectures is {config.get('architectures')!r}, and the weights "
             "have no decoder; supported: T5 for translation, with encoder and decoder"
         )
-    generation = read_generation(checkpoint)
     table = _embedding_table(checkpoint.weights)
     architecture = _architecture(config, checkpoint.weights, table)
     tokenizers = read_t5_tokenizers(checkpoint, architecture.source_embeddings.vocab_size)

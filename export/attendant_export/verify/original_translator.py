@@ -66,8 +66,9 @@ class OriginalTranslator(Original):
     def _prefix(self, token_ids: TokenIds) -> str:
         """The text of these tokens: the prefix of a task, or else the code that they begin with."""
         tasks = getattr(self._model.config, "task_specific_params", None) or {}
-        for prefix in (task["prefix"] for task in tasks.values() if "prefix" in task):
-            if (*token_ids, self._eos_id) == tuple(self.token_ids(prefix)):
+        for task in tasks.values():
+            prefix = task.get("prefix") if isinstance(task, dict) else None
+            if prefix and (*token_ids, self._eos_id) == tuple(self.token_ids(prefix)):
                 return str(prefix)
         texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
         return f"{texts[token_ids[0]]} "
