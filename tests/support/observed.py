@@ -1,5 +1,6 @@
 """Server processes with all that tests of attacks and faults look at: answers, log and gauges."""
 
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.support.application import TINY_BUNDLES
 from tests.support.http2 import RawConnection
 from tests.support.processes import MODULE, server_command
-from tests.support.serving import TIMEOUT_SECONDS, sum_of_metric, wait_until
+from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
 GOOD_REQUEST = TranslateRequest(texts=["The dog sees the king."])
 CHANNEL_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
@@ -69,16 +70,26 @@ class ObservedServer:
         new, self._num_read = content[self._num_read :], len(content)
         return new.decode()
 
-    def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples ``name`` with these labels."""
-        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-            return sum_of_metric(response.read().decode(), name, **labels)
+    def metric(self, name: str) -> float:
+        """The sum of all samples of a metric."""
+        samples = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", self._metrics_page(), re.MULTILINE)
+        assert samples, f"there is no metric {name}"
+        return sum(map(float, samples))
 
     def wait_for_rest(self) -> None:
         """Wait until all `GAUGES` are 0."""
-        for name in GAUGES:
-            wait_until(lambda name=name: self.metric(name) == 0)
+        samples = re.compile(rf"^(?:{'|'.join(GAUGES)})(?:{{.*}})? (\S+)$", re.MULTILINE)
+
+        def is_at_rest() -> bool:
+            values = samples.findall(self._metrics_page())
+            return len(values) >= len(GAUGES) and not any(map(float, values))
+
+        wait_until(is_at_rest)
+
+    def _metrics_page(self) -> str:
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            return str(response.read().decode())
 
     def num_files(self) -> int:
         """Open file descriptors of the process."""

@@ -18,6 +18,7 @@ from tests.support.http2 import (
     RST_STREAM,
     RawConnection,
     frame,
+    headers_of_call,
     literal,
     setting,
 )
@@ -74,14 +75,7 @@ def call(*changed: tuple[str, str | None], data: bytes = MESSAGE) -> Send:
 
 def call_headers(*changed: tuple[str, str | None], stream: int = 1) -> bytes:
     """The headers of a call to `TRANSLATE`."""
-    headers: dict[str, str | None] = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": TRANSLATE,
-        ":authority": "localhost",
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
+    headers: dict[str, str | None] = dict(headers_of_call(TRANSLATE))
     headers |= dict(changed)
     block = b"".join(literal((name, text)) for name, text in headers.items() if text is not None)
     return frame(HEADERS, block, END_HEADERS, stream)

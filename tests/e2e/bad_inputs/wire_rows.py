@@ -192,12 +192,12 @@ HEADERS_OF_CALLS = [
     ),
     BadInput("bad base64", call(("x-bin", f"%{MARKER}")), "INTERNAL", "illegal base64"),
     BadInput("metadata beyond ASCII", call(("x", f"{MARKER}é")), "OK INTERNAL"),
-    BadInput("name beyond ASCII", call((f"{MARKER.lower()}é", "x")), "INTERNAL"),
+    BadInput("name beyond ASCII", call(("naïve", MARKER)), "INTERNAL"),
     BadInput("line break in the authority", call((":authority", f"a\r\nb: {MARKER}")), "OK"),
     BadInput("line break in metadata", call(("x", f"a\r\nevent=call {MARKER}")), "OK"),
     BadInput("line break in a request id", call(("x-request-id", f"a\nevent={MARKER}")), "OK"),
-    BadInput("name in capitals", call((MARKER, "x")), "INTERNAL"),
-    BadInput("unknown pseudo header", call((f":{MARKER.lower()}", "x")), "INTERNAL"),
+    BadInput("name in capitals", call(("Wrong", MARKER)), "INTERNAL"),
+    BadInput("unknown pseudo header", call((":wrong", MARKER)), "INTERNAL"),
     BadInput("header of a connection", call(("connection", "close")), "OK RESET"),
 ]
 MESSAGES = [
