@@ -15,6 +15,8 @@ DEVICE ?= cpu
 RIVALS ?=
 # How often `bench` measures each; 20 for close calls.
 PAIRS ?= 5
+# How long `soak` takes.
+MINUTES ?= 20
 # Where the training and test data are; needed by `bundles` and `bench` only.
 DATA_DIR ?=
 # Where `test-real` keeps the models that it downloads.
@@ -75,7 +77,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all test-real soak check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +102,9 @@ test-all: $(VENV)/.installed ## Run the slow tests and those that need other too
 
 test-real: $(VENV)/.installed ## Download trained models to REAL_MODELS_DIR, import, serve and compare them
 	REAL_MODELS_DIR="$(REAL_MODELS_DIR)" $(VENV)/bin/pytest -m real
+
+soak: $(VENV)/.installed ## Load the server beyond its capacity for MINUTES, and look for lost calls and leaks
+	$(VENV)/bin/python -m bench.serving.soak --minutes $(MINUTES)
 
 check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .
