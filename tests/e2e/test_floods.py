@@ -13,16 +13,13 @@ from attendant.v1.translation_pb2 import TranslateRequest
 
 from tests.support.http2 import (
     CONTINUATION,
-    END_HEADERS,
     GOAWAY,
     HEADERS,
     PING,
     PREFACE,
-    RST_STREAM,
     SETTINGS,
     RawConnection,
     frame,
-    headers_of_call,
     literal,
 )
 from tests.support.serving import TIMEOUT_SECONDS, Running, failure_of, wait_until
@@ -31,7 +28,6 @@ TRANSLATE = "/attendant.v1.TranslationService/Translate"
 STREAM_TRANSLATE = "/attendant.v1.TranslationService/StreamTranslate"
 HEALTH = "/grpc.health.v1.Health/Watch"
 REQUEST = TranslateRequest(texts=["The dog."])
-CANCEL = struct.pack(">I", 8)
 MAX_CONCURRENT_STREAMS = 3
 """The identifier of a setting."""
 
@@ -149,20 +145,6 @@ def test_pings_that_come_too_often_end_their_connection(start: Callable[..., Run
         assert b"too_many_pings" in connection.frames_until(GOAWAY)
         assert connection.is_closed_by_server()
     assert_answers(running)
-
-
-def test_streams_that_are_begun_and_reset_do_not_end_calls_of_others(running: Running):
-    for _ in range(3):
-        with RawConnection(running.server.port) as connection:
-            connection.greet()
-            block = b"".join(map(literal, headers_of_call(TRANSLATE)))
-            flood = (
-                frame(HEADERS, block, END_HEADERS, i) + frame(RST_STREAM, CANCEL, stream=i)
-                for i in range(1, 4001, 2)
-            )
-            connection.socket.sendall(b"".join(flood))
-            calls = [running.translation.Translate.future(REQUEST, timeout=60) for _ in range(16)]
-            assert {call.code() for call in calls} == {grpc.StatusCode.OK}
 
 
 def status_of(connection: RawConnection, stream: int) -> bytes:
