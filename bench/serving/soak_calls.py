@@ -1,4 +1,4 @@
-"""The calls of a soak: good, impatient, broken and abandoned ones, over clients that come and go."""
+"""The calls of a soak: good, impatient, broken and abandoned ones, of clients that come and go."""
 
 import asyncio
 import random

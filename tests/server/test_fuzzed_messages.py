@@ -31,7 +31,9 @@ def field(number: int, value: bytes) -> bytes:
     return bytes([number << 3 | 2, len(value)]) + value
 
 
-fields = st.builds(field, st.integers(1, 15), st.binary(max_size=60) | st.text(max_size=12).map(str.encode))
+fields = st.builds(
+    field, st.integers(1, 15), st.binary(max_size=60) | st.text(max_size=12).map(str.encode)
+)
 contents = st.binary(max_size=60) | st.lists(fields, max_size=6).map(b"".join)
 
 

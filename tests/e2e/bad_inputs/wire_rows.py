@@ -169,9 +169,7 @@ HEADERS_OF_CALLS = [
     BadInput("unknown method", call((":path", f"/x.{MARKER}/{MARKER}")), "UNIMPLEMENTED"),
     BadInput("path of 10 KB", call((":path", "/" + MARKER * 800)), "UNIMPLEMENTED"),
     BadInput("path with a line break", call((":path", f"/a\nevent=x {MARKER}")), "UNIMPLEMENTED"),
-    BadInput(
-        "unknown encoding", call(("grpc-encoding", MARKER)), "INTERNAL", "Error parsing"
-    ),
+    BadInput("unknown encoding", call(("grpc-encoding", MARKER)), "INTERNAL", "Error parsing"),
     *(
         BadInput(f"timeout {timeout!r}", call(("grpc-timeout", timeout)), expected)
         for timeout, expected in {
@@ -212,9 +210,7 @@ MESSAGES = [
         "Decompression failed",
     ),
     BadInput("4 GB announced", call(data=message(length=2**32 - 1)), "RESOURCE_EXHAUSTED"),
-    BadInput(
-        "message cut off", call(OWN_DEADLINE, data=message(length=999)), "DEADLINE_EXCEEDED"
-    ),
+    BadInput("message cut off", call(OWN_DEADLINE, data=message(length=999)), "DEADLINE_EXCEEDED"),
     BadInput("prefix cut off", call(OWN_DEADLINE, data=b"\0\0"), "DEADLINE_EXCEEDED"),
     BadInput("no message", call(OWN_DEADLINE, data=b""), "DEADLINE_EXCEEDED"),
     BadInput("two messages", call(data=MESSAGE * 2), "OK"),
