@@ -153,7 +153,7 @@ class Callers:
 
     async def _embed(self, channel: Any, texts: list[str]) -> list[list[float]]:
         answer = await EmbeddingServiceStub(channel).Embed(embedding_pb2.EmbedRequest(texts=texts))
-        values = memoryview(answer.embeddings.data).cast("f").tolist()
+        values: list[float] = list(memoryview(answer.embeddings.data).cast("f"))
         size = len(values) // len(texts)
         return [values[i : i + size] for i in range(0, len(values), size)]
 

@@ -32,7 +32,7 @@ class FailingModel(FakeTranslationModel):
 
 def schedulers_of(model, clock, num_workers):
     limits = translation_limits(max_rows=MAX_ROWS, max_queued_texts=60, max_encode_tokens=12)
-    workers = []
+    workers: list[TranslationScheduler] = []
     for _ in range(num_workers):
         sibling = next(iter(workers), None)
         workers.append(
