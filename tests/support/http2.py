@@ -37,16 +37,7 @@ class RawConnection:
 
     def call(self, stream: int, path: str, *more: tuple[str, str]) -> None:
         """Begin a call: send its headers, but no message."""
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "localhost"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            *more,
-        ]
-        block = b"".join(map(literal, headers))
+        block = b"".join(map(literal, [*headers_of_call(path), *more]))
         self.socket.sendall(frame(HEADERS, block, END_HEADERS, stream))
 
     def send_message(self, stream: int, content: bytes) -> None:
@@ -84,6 +75,18 @@ class RawConnection:
         content = bytes(self._received[:length])
         del self._received[:length]
         return content
+
+
+def headers_of_call(path: str) -> list[tuple[str, str]]:
+    """The headers that a call needs."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
 
 
 def frame(kind: int, content: bytes = b"", flags: int = 0, stream: int = 0) -> bytes:
