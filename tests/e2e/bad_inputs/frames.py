@@ -10,14 +10,13 @@ from tests.e2e.bad_inputs.table import MARKER, TRANSLATE, Outcome, Send, field
 from tests.support.http2 import (
     ACK,
     DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
-    HEADERS,
     PING,
     RST_STREAM,
     RawConnection,
     frame,
+    header_frames,
     headers_of_call,
     literal,
     setting,
@@ -78,7 +77,7 @@ def call_headers(*changed: tuple[str, str | None], stream: int = 1) -> bytes:
     headers: dict[str, str | None] = dict(headers_of_call(TRANSLATE))
     headers |= dict(changed)
     block = b"".join(literal((name, text)) for name, text in headers.items() if text is not None)
-    return frame(HEADERS, block, END_HEADERS, stream)
+    return header_frames(block, stream)
 
 
 def send_until_closed(connection: RawConnection, parts: Iterable[bytes]) -> None:
