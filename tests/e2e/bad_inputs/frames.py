@@ -12,6 +12,7 @@ from tests.support.http2 import (
     DATA,
     END_STREAM,
     GOAWAY,
+    HEADERS,
     PING,
     RST_STREAM,
     RawConnection,
