@@ -41,7 +41,7 @@ def _fingerprint(root: Path) -> Fingerprint:
     """Path, identity, size and time of change of each file of the bundles."""
     found = set()
     for path in _files(root):
-        with suppress(FileNotFoundError):  # removed just now
+        with suppress(OSError):  # removed just now, a link to itself, or unreadable
             status = os.stat(path)
             found.add((path, status.st_ino, status.st_size, status.st_mtime_ns))
     return frozenset(found)

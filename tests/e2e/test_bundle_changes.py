@@ -140,6 +140,21 @@ def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: A
         Server(settings(bundles=root))
 
 
+def test_a_default_version_that_is_no_file_is_refused_without_opening_it(settings: Any, root: Path):
+    os.mkfifo(root / "tiny-en-de" / "default-version")
+    with pytest.raises(BundleError, match="default-version: is not a regular file"):
+        Server(settings(bundles=root))
+
+
+def test_a_link_to_itself_does_not_hide_the_changes_of_a_watched_folder(
+    start: Callable[..., Running], root: Path, translation_bundle: Path
+):
+    (root / "tiny-en-de" / "loop").symlink_to("loop")
+    server = start(bundles=root, watch_bundles_seconds=0.05)
+    add_version(translation_bundle, root, "2")
+    wait_until(lambda: keys(server) == ["tiny-en-de/1", "tiny-en-de/2"])
+
+
 def test_a_watched_folder_is_served_as_it_is(
     start: Callable[..., Running], root: Path, translation_bundle: Path
 ):
