@@ -30,6 +30,7 @@ from attendant_manifest.rules import (
 from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
 
 from attendant_server.reasons import reason_of
+from attendant_server.system.temporary_folders import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,12 @@ class Bundle:
         Sessions keep the copies that they map. Raises BundleError.
         """
         prefix = f"attendant-{self.manifest.name}-{self.manifest.version}-"
-        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        with temporary_folder(prefix) as folder:
             self._check_room(folder)
-            self.check_files(Path(folder))
-            yield replace(self, copies=Path(folder))
+            self.check_files(folder)
+            yield replace(self, copies=folder)
 
-    def _check_room(self, folder: str) -> None:
+    def _check_room(self, folder: Path) -> None:
         """Raise BundleError unless the file system of ``folder`` has room for the copies."""
         needed = self.num_loaded_bytes
         free = shutil.disk_usage(folder).free
