@@ -146,10 +146,11 @@ def test_a_default_version_that_is_no_file_is_refused_without_opening_it(setting
         Server(settings(bundles=root))
 
 
-def test_a_link_to_itself_does_not_hide_the_changes_of_a_watched_folder(
-    start: Callable[..., Running], root: Path, translation_bundle: Path
+@pytest.mark.parametrize("target", ["9", "/"])
+def test_a_link_to_itself_or_to_all_files_does_not_hide_the_changes_of_a_watched_folder(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, target: str
 ):
-    (root / "tiny-en-de" / "loop").symlink_to("loop")
+    (root / "tiny-en-de" / "9").symlink_to(target)
     server = start(bundles=root, watch_bundles_seconds=0.05)
     add_version(translation_bundle, root, "2")
     wait_until(lambda: keys(server) == ["tiny-en-de/1", "tiny-en-de/2"])
