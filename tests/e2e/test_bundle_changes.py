@@ -1,5 +1,6 @@
 """Bundles that appear, change and disappear in the folder of a running server."""
 
+import errno
 import os
 import pty
 import shutil
@@ -144,6 +145,29 @@ def test_a_default_version_that_is_no_file_is_refused_without_opening_it(setting
     os.mkfifo(root / "tiny-en-de" / "default-version")
     with pytest.raises(BundleError, match="default-version: is not a regular file"):
         Server(settings(bundles=root))
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_a_removed_one(
+    server: Running,
+    root: Path,
+    embedding_bundle: Path,
+    caplog: Any,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The fault is simulated: root, who may run the tests, can read everything."""
+    add_version(embedding_bundle, root, "1")
+    refresh(server)
+    iterdir, closed = Path.iterdir, root / "tiny-bert"
+
+    def refuse_one(path: Path) -> Any:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse_one)
+    refresh(server)
+    assert keys(server) == ["tiny-bert/1", "tiny-en-de/1"]
+    assert f"event=bundles_not_refreshed {closed}: Permission denied" in caplog.text
 
 
 @pytest.mark.parametrize("target", ["9", "/"])
