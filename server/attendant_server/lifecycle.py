@@ -150,9 +150,9 @@ class ModelLifecycle:
     async def _load(self, model: str) -> str:
         faults: dict[str, BundleError] = {}
         async with self._change():
-            bundles = await self._read(faults)
-            found = [b for b in bundles if model in (b.key, b.manifest.name)]
             try:
+                bundles = await self._read(faults)
+                found = [b for b in bundles if model in (b.key, b.manifest.name)]
                 if not found:
                     raise faults.get(model, ModelNotFound("model: the folder has no such bundle"))
                 bundle = max(found, key=lambda each: version_order(each.manifest.version))
