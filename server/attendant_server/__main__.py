@@ -10,6 +10,7 @@ from attendant_server.observability.logs import set_up_logs
 from attendant_server.setting_sources import load_settings, settings_table
 from attendant_server.settings import SettingsError
 from attendant_server.system.standard_streams import open_standard_streams, say
+from attendant_server.system.temporary_folders import remove_temporary_folders
 
 
 def main() -> NoReturn:
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     """
     open_standard_streams()
     code = serve()
+    remove_temporary_folders()
     logging.shutdown()
     os._exit(code)
 

@@ -30,6 +30,7 @@ from attendant_manifest.rules import (
 from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
 
 from attendant_server.reasons import reason_of
+from attendant_server.system.temporary_folders import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +107,12 @@ class Bundle:
         Sessions keep the copies that they map. Raises BundleError.
         """
         prefix = f"attendant-{self.manifest.name}-{self.manifest.version}-"
-        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        with temporary_folder(prefix) as folder:
             self._check_room(folder)
-            self.check_files(Path(folder))
-            yield replace(self, copies=Path(folder))
+            self.check_files(folder)
+            yield replace(self, copies=folder)
 
-    def _check_room(self, folder: str) -> None:
+    def _check_room(self, folder: Path) -> None:
         """Raise BundleError unless the file system of ``folder`` has room for the copies."""
         needed = self.num_loaded_bytes
         free = shutil.disk_usage(folder).free
@@ -151,21 +152,26 @@ def find_bundles(root: Path, wanted: Sequence[str]) -> list[Path]:
     """Folders of the bundles under ``root``, or only of ``wanted`` (``name[/version]``).
 
     Logs the bundles that killed rebuilds left in other folders. Raises BundleError if there are
-    none.
+    none, or if a folder cannot be read.
     """
     for left in sorted(root.glob(f"*/.*{REPLACED_SUFFIX}/{MANIFEST_NAME}")):
         logger.warning("event=bundle_left_by_killed_rebuild folder=%s", left.parent)
-    found = {
-        f"{manifest.parts[-3]}/{manifest.parts[-2]}": manifest.parent
-        for manifest in sorted(root.glob(f"*/*/{MANIFEST_NAME}"))
-        if NAME.fullmatch(manifest.parts[-3]) and VERSION.fullmatch(manifest.parts[-2])
-    }
+    found = {f"{folder.parent.name}/{folder.name}": folder for folder in _bundle_folders(root)}
     if not found:
         raise BundleError(f"{root}: no bundles; expected <name>/<version>/{MANIFEST_NAME}")
     for model in wanted:
         if not any(_matches(model, key) for key in found):
             raise BundleError(f"{root}: no bundle {model}, only {', '.join(sorted(found))}")
     return [directory for key, directory in found.items() if is_wanted(key, wanted)]
+
+
+def _bundle_folders(root: Path) -> Iterator[Path]:
+    """The folders ``<name>/<version>/`` with a manifest; an unreadable one is a BundleError."""
+    for name in sorted(root.glob("*")):
+        with _named(name):
+            if NAME.fullmatch(name.name) and name.is_dir():
+                versions = [each for each in name.iterdir() if VERSION.fullmatch(each.name)]
+                yield from (each for each in sorted(versions) if (each / MANIFEST_NAME).exists())
 
 
 def read_bundle(

@@ -18,6 +18,8 @@ def read_default_versions(root: Path, known: Collection[str]) -> dict[str, str]:
     chosen = {}
     for path in sorted(root.glob(f"*/{FILE_NAME}")):
         try:
+            if not path.is_file():  # opening a named pipe would never end
+                raise BundleError(f"{path}: is not a regular file")
             with path.open("rb") as file:
                 version = file.read(MAX_BYTES).decode(errors="replace").strip()
         except OSError as error:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from attendant_manifest.rules import MANIFEST_NAME
+
 from attendant_server.system.blocking_work import run_blocking
 
 Fingerprint = frozenset[tuple[str, int, int, int]]
@@ -41,15 +43,20 @@ def _fingerprint(root: Path) -> Fingerprint:
     """Path, identity, size and time of change of each file of the bundles."""
     found = set()
     for path in _files(root):
-        with suppress(FileNotFoundError):  # removed just now
+        with suppress(OSError):  # removed just now, a link to itself, or unreadable
             status = os.stat(path)
             found.add((path, status.st_ino, status.st_size, status.st_mtime_ns))
     return frozenset(found)
 
 
 def _files(root: Path) -> Iterator[str]:
-    """Everything in ``<name>/`` and ``<name>/<version>/``; links to such folders are followed."""
+    """Everything in ``<name>/``, and in those ``<name>/<version>/`` that have a manifest.
+
+    Links to such folders are followed; one to the root of the file system is thus not walked.
+    """
     for entry in root.glob("*/*"):
         yield str(entry)
+        if not os.path.exists(entry / MANIFEST_NAME):
+            continue
         for folder, _, names in os.walk(entry):
             yield from (os.path.join(folder, name) for name in names)

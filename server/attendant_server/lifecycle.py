@@ -54,6 +54,8 @@ class ModelLifecycle:
         self._settings, self._catalog, self._loader = settings, catalog, loader
         self._series, self._on_change = series, on_change
         self._changing = asyncio.Lock()
+        self._runs = asyncio.Event()
+        """Set while an engine runs the models."""
         self._changes = set[asyncio.Future[Any]]()
         self._retirements = set[asyncio.Task[None]]()
         self._num_loads = 0
@@ -76,15 +78,17 @@ class ModelLifecycle:
     async def start(self, engine: Engine) -> None:
         """Load the bundles, let an engine run them and make all ready at once.
 
-        Raises BundleError. After `close` it may be called again with another engine.
+        Raises BundleError. After `close` it may be called again with another engine; bundles that
+        can no longer be loaded are then left out.
         """
+        skips_bad = self._skips_bad or self._num_loads > 0
         self._loader.num_translation = self._num_translation()
         loaded = []
         for bundle in list(self._served.values()):
             try:
                 loaded.append(await run_blocking(self._loader.load, bundle))
             except BundleError as error:
-                if not self._skips_bad:
+                if not skips_bad:
                     raise
                 self._report_bad(bundle.directory, error)
                 self._forget(bundle.key)
@@ -93,6 +97,7 @@ class ModelLifecycle:
         self.engine = engine
         engine.start()
         self._catalog.open([self._enter(model) for model in loaded])
+        self._runs.set()
         warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
 
@@ -122,25 +127,32 @@ class ModelLifecycle:
     async def refresh(self) -> None:
         """Load, replace and unload models, so that the served ones are those of the folder.
 
-        Faults are logged. If the folder holds no bundles at all, nothing changes.
+        Faults are logged. If the folder holds no bundles at all, nothing changes. Without an
+        engine, or if it dies meanwhile, the next one is waited for.
         """
-        try:
-            await self._carried_out(self._refresh())
-        except (BundleError, Unavailable) as error:
-            self._series.on_change("failed")
-            logger.error("event=bundles_not_refreshed %s", error)
+        while True:
+            await self._runs.wait()
+            try:
+                await self._carried_out(self._refresh())
+            except Unavailable:
+                continue
+            except BundleError as error:
+                self._series.on_change("failed")
+                logger.error("event=bundles_not_refreshed %s", error)
+            return
 
     def stop(self) -> None:
         """Give up changes in progress."""
+        self._runs.clear()
         for task in (*self._changes, *self._retirements):
             task.cancel()
 
     async def _load(self, model: str) -> str:
         faults: dict[str, BundleError] = {}
         async with self._change():
-            bundles = await self._read(faults)
-            found = [b for b in bundles if model in (b.key, b.manifest.name)]
             try:
+                bundles = await self._read(faults)
+                found = [b for b in bundles if model in (b.key, b.manifest.name)]
                 if not found:
                     raise faults.get(model, ModelNotFound("model: the folder has no such bundle"))
                 bundle = max(found, key=lambda each: version_order(each.manifest.version))
@@ -203,11 +215,17 @@ class ModelLifecycle:
             yield
 
     async def _carried_out(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """The result of a change, which goes on if the running task is cancelled."""
+        """The result of a change, which goes on if the running task is cancelled.
+
+        Raises Unavailable if the change was given up.
+        """
         task = asyncio.ensure_future(change)
         self._changes.add(task)
         task.add_done_callback(self._end_change)
-        return await asyncio.shield(task)
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise Unavailable("the engine has died, or the server is stopping")
+        return task.result()
 
     def _end_change(self, change: "asyncio.Future[Any]") -> None:
         self._changes.discard(change)
@@ -228,10 +246,11 @@ class ModelLifecycle:
             if self._settings.device == "cpu":
                 check_memory(bundle)
             model = await run_blocking(partial(self._loader.load, bundle, while_serving=True))
-        except BundleError as error:
+        except BaseException as error:
             if old is None:
                 self._forget(key)
-            self._report_bad(bundle.directory, error)
+            if isinstance(error, BundleError):
+                self._report_bad(bundle.directory, error)
             raise
         self._served[key] = bundle
         self._catalog.open([self._enter(model)])

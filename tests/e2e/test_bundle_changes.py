@@ -1,5 +1,6 @@
 """Bundles that appear, change and disappear in the folder of a running server."""
 
+import errno
 import os
 import pty
 import shutil
@@ -138,6 +139,45 @@ def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: A
     (root / "tiny-en-de" / "default-version").write_text("7")
     with pytest.raises(BundleError, match="default-version: must hold a version of tiny-en-de"):
         Server(settings(bundles=root))
+
+
+def test_a_default_version_that_is_no_file_is_refused_without_opening_it(settings: Any, root: Path):
+    os.mkfifo(root / "tiny-en-de" / "default-version")
+    with pytest.raises(BundleError, match="default-version: is not a regular file"):
+        Server(settings(bundles=root))
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_a_removed_one(
+    server: Running,
+    root: Path,
+    embedding_bundle: Path,
+    caplog: Any,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The fault is simulated: root, who may run the tests, can read everything."""
+    add_version(embedding_bundle, root, "1")
+    refresh(server)
+    iterdir, closed = Path.iterdir, root / "tiny-bert"
+
+    def refuse_one(path: Path) -> Any:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse_one)
+    refresh(server)
+    assert keys(server) == ["tiny-bert/1", "tiny-en-de/1"]
+    assert f"event=bundles_not_refreshed {closed}: Permission denied" in caplog.text
+
+
+@pytest.mark.parametrize("target", ["9", "/"])
+def test_a_link_to_itself_or_to_all_files_does_not_hide_the_changes_of_a_watched_folder(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, target: str
+):
+    (root / "tiny-en-de" / "9").symlink_to(target)
+    server = start(bundles=root, watch_bundles_seconds=0.05)
+    add_version(translation_bundle, root, "2")
+    wait_until(lambda: keys(server) == ["tiny-en-de/1", "tiny-en-de/2"])
 
 
 def test_a_watched_folder_is_served_as_it_is(

@@ -269,3 +269,11 @@ def test_a_model_that_does_not_fit_the_memory_is_not_loaded(
     assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert "0 MB of 1000 MB are free" in failure.details()
     assert models(server) == {"tiny-bert/1": True, "tiny-en-de/1": True}
+
+
+def test_a_load_from_a_folder_without_bundles_fails_with_the_reason(server: Running, root: Path):
+    for name in ("tiny-bert", "tiny-en-de"):
+        (root / name).rename(root / f".{name}")
+    error = failure_of(lambda: load(server, "tiny-bert"))
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "no bundles" in error.details()

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from tests.support.processes import last_line, line_of, server_command, server_process
-from tests.support.serving import TIMEOUT_SECONDS
+from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
 
 def addresses_of(process: "subprocess.Popen[str]") -> tuple[str, str]:
@@ -139,3 +139,24 @@ def test_bad_settings_end_the_start_with_code_two_where_nobody_can_be_told(bundl
     for streams in ("2>&-", "2>/dev/full"):
         ended = subprocess.run(["bash", "-c", f'exec "$@" {streams}', "bash", *command])
         assert ended.returncode == 2
+
+
+SLOW_LOAD = """
+import time
+from attendant_server import loading
+from attendant_server.__main__ import main
+
+loading.ModelLoader.load_copy = lambda self, bundle: time.sleep(1000)
+main()
+"""
+
+
+def test_a_server_that_is_stopped_while_it_loads_leaves_no_copies(bundles: Path, tmp_path: Path):
+    flags = ("--try-bundles", "never")
+    variables = {"TMPDIR": str(tmp_path)}
+    program = ("-c", SLOW_LOAD)
+    with server_process(bundles, *flags, program=program, variables=variables) as process:
+        wait_until(lambda: any(tmp_path.glob("attendant-*/tokenizer.json")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_SECONDS) == 0
+    assert not list(tmp_path.iterdir())
