@@ -140,6 +140,28 @@ def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: A
         Server(settings(bundles=root))
 
 
+def test_default_versions_of_models_that_are_not_served_do_not_matter(
+    start: Callable[..., Running], root: Path, embedding_bundle: Path
+):
+    add_version(embedding_bundle, root, "1")
+    (root / "tiny-bert" / "default-version").write_text("1")
+    server = start(bundles=root, models=("tiny-en-de",))
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1"]
+    assert server.metric("attendant_model_changes_total", result="failed") == 0
+
+
+def test_a_default_version_must_be_a_small_regular_file(settings: Any, root: Path):
+    chosen = root / "tiny-en-de" / "default-version"
+    os.mkfifo(chosen)
+    with pytest.raises(BundleError, match="default-version: is not a regular file"):
+        Server(settings(bundles=root))
+    chosen.unlink()
+    chosen.write_text("1" * 257)
+    with pytest.raises(BundleError, match="default-version: larger than 256 bytes"):
+        Server(settings(bundles=root))
+
+
 def test_a_watched_folder_is_served_as_it_is(
     start: Callable[..., Running], root: Path, translation_bundle: Path
 ):
