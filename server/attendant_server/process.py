@@ -58,7 +58,8 @@ def _stop_event() -> asyncio.Event:
 
 def _listen_for_hangups(stopping: asyncio.Event, refreshing: asyncio.Event) -> None:
     """Set one of the events at SIGHUP."""
-    had_terminal = has_terminal()
+    # With nohup, SIGHUP is ignored: the server is meant to survive its terminal.
+    had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def choose() -> None:
         (stopping if had_terminal and not has_terminal() else refreshing).set()

@@ -222,6 +222,20 @@ def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
     wait_until(lambda: "event=stopped" in log.read_text())
 
 
+def test_a_server_under_nohup_survives_its_terminal(root: Path, tmp_path: Path):
+    log = tmp_path / "log"
+    terminal, side = pty.openpty()
+    server = server_command(root, "--lame-duck-seconds", "0")
+    command = ["setsid", "--ctty", "--wait", "nohup", *server]
+    with log.open("w") as output, subprocess.Popen(command, stdin=side, stderr=output) as process:
+        os.close(side)
+        wait_until(lambda: "event=serving" in log.read_text())
+        os.close(terminal)
+        wait_until(lambda: "event=refreshing" in log.read_text())
+        process.terminate()
+        assert process.wait(TIMEOUT_SECONDS) == 0
+
+
 def test_several_models_are_replaced_and_removed_at_once_and_all_are_freed(
     start: Callable[..., Running], root: Path, translation_bundle: Path, embedding_bundle: Path
 ):

@@ -165,9 +165,18 @@ def test_a_child_that_fails_refuses_the_bundle_by_its_name(
     seconds, reason = CHILDREN[what]
     monkeypatch.setattr(bundle_trial, "CHILD", "tests.support.trial_children")
     monkeypatch.setattr(bundle_trial, "GRACE_SECONDS", 0.5)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("TRIAL_CHILD", what)
     with pytest.raises(BundleError, match=f"^{folder}: {reason}$"):
         load(folder, try_bundles="always", trial_seconds=seconds)
+
+
+def test_a_trial_imports_nothing_from_the_working_directory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "numpy.py").write_text("import os; os._exit(7)")
+    monkeypatch.chdir(tmp_path)
+    load(folder, try_bundles="always")
 
 
 def test_a_bundle_that_takes_too_much_memory_fails_its_trial(embedder: Path):
