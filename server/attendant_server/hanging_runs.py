@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 from attendant_server.engine.engine import Engine
+from attendant_server.system.blocking_work import run_blocking
 
 PERIOD_SECONDS = 1.0
 STOP_SECONDS = 10.0
@@ -24,7 +25,8 @@ async def watch_runs(
     """Stop each run that takes longer than ``max_seconds``, until cancelled.
 
     By then its callers have gone. If it has not ended ``stop_seconds`` later, the engine's calls
-    are answered with Unavailable, and ``on_abandoned`` is called.
+    are answered with Unavailable, and ``on_abandoned`` is called unless the engine has died
+    meanwhile.
     """
     while True:
         await asyncio.sleep(period_seconds)
@@ -33,8 +35,8 @@ async def watch_runs(
             continue
         if present.hanging(max_seconds + stop_seconds):
             logger.critical("event=engine_abandoned")
-            await asyncio.to_thread(present.abandon)
-            on_abandoned()
+            if await run_blocking(present.abandon):
+                on_abandoned()
             continue
         for scheduler in present.hanging(max_seconds):
             logger.error("event=model_run_hangs model=%s", scheduler.name)

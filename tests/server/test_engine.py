@@ -365,6 +365,7 @@ def test_an_engine_whose_run_cannot_be_stopped_is_abandoned_and_answers_everyone
     engine.submit("bert", waiting)
     assert watched(engine, clock) is True
     assert clock.now >= 70
+    assert engine.abandon() is False  # so that one death causes one restart
     for call in (running, waiting):
         with pytest.raises(Unavailable):
             call.future.result(TIMEOUT)
