@@ -150,6 +150,15 @@ def test_a_trial_gives_the_same_reason_as_loading(folder: Path, change: str):
     assert reasons[0] == reasons[1]
 
 
+@pytest.mark.parametrize("choice", ["never", "always"])
+def test_a_reason_names_files_of_the_bundle_and_not_their_private_copies(folder: Path, choice: str):
+    model = onnx.load(folder / "scorer.fp32.onnx", load_external_data=False)
+    model.graph.node[0].input[0] = "missing"
+    replace_file(folder, "scorer.fp32.onnx", model.SerializeToString())
+    with pytest.raises(BundleError, match=r"Load model from scorer\.fp32\.onnx failed"):
+        load(folder, try_bundles=choice)
+
+
 CHILDREN = {
     "crashes": (60, "loading it on trial crashed with SIGSEGV"),
     "hangs": (1, "loading it on trial took longer than 2 s"),
