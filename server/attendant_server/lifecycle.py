@@ -25,6 +25,7 @@ from attendant_server.manifest_description import describe_model
 from attendant_server.memory_need import check_memory, warn_of_caches
 from attendant_server.model_changes import ModelChanges
 from attendant_server.observability.model_series import ModelSeries
+from attendant_server.reasons import reason_of
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.garbage import collect_garbage
@@ -136,8 +137,8 @@ class ModelLifecycle:
         except BundleError as error:
             self._series.on_change("failed")
             logger.error("event=bundles_not_refreshed %s", error)
-        except AttendantError as error:
-            logger.warning("event=bundles_not_refreshed %s", error)
+        except (AttendantError, OSError, RuntimeError) as error:  # such as no further thread
+            logger.warning("event=bundles_not_refreshed %s", reason_of(error))
             return False
         return True
 
