@@ -22,8 +22,8 @@ MODULES = (
     architecture_pb2,
     bundle_pb2,
     embedding_pb2,
-    model_control_pb2,
     model_pb2,
+    model_control_pb2,
     text_pb2,
     translation_pb2,
 )
