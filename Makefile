@@ -15,6 +15,8 @@ DEVICE ?= cpu
 RIVALS ?=
 # How often `bench` measures each; 20 for close calls.
 PAIRS ?= 5
+# How long `soak` takes.
+MINUTES ?= 20
 # Where the training and test data are; needed by `bundles` and `bench` only.
 DATA_DIR ?=
 # Where `test-real` keeps the models that it downloads.
@@ -82,7 +84,7 @@ MEMBERS := $(wildcard */pyproject.toml clients/*/pyproject.toml)
 PROTOS := $(wildcard protos/attendant/v1/*.proto)
 SERVICES := $(addprefix protos/attendant/v1/,translation.proto embedding.proto model.proto model_control.proto)
 
-.PHONY: help serve test test-tools test-all test-real licenses audit check protos clients graphs dashboards bundles bench
+.PHONY: help serve test test-tools test-all test-real soak licenses audit check protos clients graphs dashboards bundles bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,6 +122,9 @@ licenses: $(VENV)/.installed $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed #
 
 audit: $(VENV_SERVE)/.installed $(VENV_AUDIT)/.installed ## Look for known vulnerabilities of the server's dependencies; needs the network
 	$(VENV_AUDIT)/bin/python -m deploy.audit $(VENV_SERVE)/lib/python3*/site-packages
+
+soak: $(VENV)/.installed ## Load the server beyond its capacity for MINUTES, and look for lost calls and leaks
+	$(VENV)/bin/python -m bench.serving.soak --minutes $(MINUTES)
 
 check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types, imports, contract, other languages, dashboards
 	$(VENV)/bin/ruff check .

@@ -6,12 +6,12 @@ from attendant_server.application.descriptions import ModelKind
 from attendant_server.bundles import Bundle, BundleError
 from attendant_server.system.memory import HostMemory, host_memory
 
-BYTES_PER_WEIGHT_BYTE = {
+BYTES_PER_BYTE = {
     ModelKind.TRANSLATION: 6.5,
     ModelKind.EMBEDDING: 4.5,
 }
-"""Resident memory of a loaded model, relative to its weights' file. ONNX Runtime keeps the weights
-of each graph in the order in which its kernels read them."""
+"""Resident memory of a loaded model, relative to the files that are loaded. ONNX Runtime keeps the
+weights of each graph in the order in which its kernels read them."""
 MEGABYTE = 1_000_000
 
 logger = logging.getLogger(__name__)
@@ -45,9 +45,7 @@ def warn_of_caches(max_cache_bytes: int) -> None:
 
 def needed_bytes(bundle: Bundle) -> int:
     """An estimate of the memory that a bundle takes once it is loaded, without caches."""
-    weights = f".{bundle.precision}."
-    num_bytes = sum(file.size_bytes for file in bundle.manifest.files if weights in file.path)
-    return int(BYTES_PER_WEIGHT_BYTE[ModelKind(bundle.manifest.kind)] * num_bytes)
+    return int(BYTES_PER_BYTE[ModelKind(bundle.manifest.kind)] * bundle.num_loaded_bytes)
 
 
 def _memory() -> HostMemory | None:

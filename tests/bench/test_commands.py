@@ -85,7 +85,7 @@ def test_commands_are_found_in_documents_and_the_makefile():
     assert len(flags_beside_a_command()) > 5
 
 
-@pytest.mark.parametrize("module", ["bench.translation", "bench.serving.soak"])
+@pytest.mark.parametrize("module", ["bench.translation", "bench.serving.memory"])
 def test_a_bench_says_how_it_is_used(module: str):
     command = [sys.executable, "-m", module, "--help"]
     found = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -151,15 +151,6 @@ def test_pings_that_come_too_often_end_their_connection(start: Callable[..., Run
     assert_answers(running)
 
 
-def test_streams_that_are_begun_and_reset_do_not_stop_calls(running: Running):
-    with RawConnection(running.server.port) as connection:
-        connection.greet()
-        for stream in range(1, 4001, 2):
-            connection.call(stream, TRANSLATE)
-            connection.socket.sendall(frame(3, struct.pack(">I", 8), stream=stream))
-        assert_answers(running)
-
-
 def status_of(connection: RawConnection, stream: int) -> bytes:
     """The trailers of a call, in HPACK."""
     return connection.frames_until(HEADERS, stream)

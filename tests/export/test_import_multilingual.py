@@ -23,6 +23,7 @@ from tests.support.checkpoints import change_json
 from tests.support.imports import import_, read_translator
 from tests.support.multilingual_checkpoints import (
     BPE,
+    CLASSES,
     EOS,
     NLLB_CODES,
     PAD,
@@ -52,6 +53,15 @@ def languages_of(imported):
         {language.tag: language for language in side}
         for side in (tokenizers.source_languages, tokenizers.target_languages)
     ]
+
+
+@pytest.mark.parametrize("family", ["nllb", "mbart50"])
+def test_the_class_of_the_tokenizer_may_be_in_the_configuration_of_the_model(family, tmp_path):
+    source = write_multilingual(tmp_path / "source", family)
+    expected = languages_of(read_translator(source))
+    change_json(source / "tokenizer_config.json", tokenizer_class=None)
+    change_json(source / "config.json", tokenizer_class=CLASSES[family])
+    assert languages_of(read_translator(source)) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)

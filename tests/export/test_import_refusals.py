@@ -191,7 +191,7 @@ def test_a_missing_shard_and_a_weight_in_two_shards_are_refused(source, refusal)
     write_json(source / "model.safetensors.index.json", index)
     assert "two.safetensors is missing" in refusal(source)
     save_file(load_file(source / "one.safetensors"), source / "two.safetensors")
-    assert "is in another file, too" in refusal(source)
+    assert "is given twice" in refusal(source)
 
 
 def test_missing_files_are_named(source, refusal, tmp_path):
@@ -269,6 +269,15 @@ def test_two_statements_of_normalization_that_differ_are_refused(source, refusal
     change_json(source / "tokenizer_config.json", do_lower_case=True)
     message = refusal(source)
     assert "do_lower_case is True, but lowercase in tokenizer.json is False" in message
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_a_normalization_by_default_counts_as_a_statement(has_config, source, refusal):
+    change_json(source / "tokenizer_config.json", do_lower_case=None)
+    if not has_config:
+        (source / "tokenizer_config.json").unlink()
+    message = refusal(source)
+    assert "do_lower_case is True by default, but lowercase in tokenizer.json is False" in message
 
 
 def test_a_checkpoint_without_a_licence_needs_one_by_option(source, refusal, tmp_path):

@@ -53,3 +53,24 @@ def test_tokens_are_not_left_out_of_renormalized_probabilities(name, value, tmp_
     message = f"{name} is {value}, which is not supported with renormalize_logits"
     with pytest.raises(CheckpointError, match=message):
         read_translator(source)
+
+
+@pytest.mark.parametrize("eos", [0, [0]])
+def test_the_end_token_may_be_a_list_of_one(eos, tmp_path):
+    source = write_generation(write_marian(tmp_path / "source"), eos_token_id=eos)
+    assert read_translator(source).model.tokens.eos_id == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("eos_token_id", [0, 5]),
+        ("stop_strings", ["."]),
+        ("watermarking_config", {"bias": 2.0}),
+        ("token_healing", True),
+    ],
+)
+def test_an_option_without_support_is_named(field, value, tmp_path):
+    source = write_generation(write_marian(tmp_path / "source"), **{field: value})
+    with pytest.raises(CheckpointError, match=f"{field} is .*, which is not supported"):
+        read_translator(source)

@@ -12,8 +12,8 @@ from attendant_export.models.relative_positions import buckets
 from attendant_export.verify.bounds import FP32_BOUND
 
 from tests.support.drawn_seeds import seeds
-from tests.support.imports import read_translator
-from tests.support.t5_checkpoints import write_t5
+from tests.support.imports import import_, read_translator
+from tests.support.t5_checkpoints import TASKS, write_t5
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("few_texts", "quiet_threads")
@@ -158,6 +158,15 @@ def test_buckets_are_those_of_the_original(is_unidirectional):
             distances, not is_unidirectional, num_buckets, max_distance
         )
         assert torch.equal(buckets(part, distances), expected)
+
+
+def test_texts_after_the_prefixes_of_tasks_have_the_tokens_of_the_original(tmp_path, capsys):
+    source = write_t5(tmp_path / "source", task_specific_params=TASKS)
+    bundle = import_(source, tmp_path / "bundles", "--max-tokens", "60")
+    original = read_manifest(bundle).parity.original
+    assert (original.num_texts > 5, original.num_different_token_ids) == (True, 0)
+    main(["verify", str(bundle), "--against", str(source)])
+    assert "0 of" in capsys.readouterr().out
 
 
 def test_an_import_without_room_for_the_tokens_of_languages_is_not_compared(tmp_path, caplog):

@@ -15,7 +15,7 @@ def free(monkeypatch, num_bytes):
     monkeypatch.setattr(memory_need, "host_memory", lambda: memory)
 
 
-def test_a_bundle_needs_more_memory_than_the_weights_of_its_precision(bundle):
+def test_a_bundle_needs_more_memory_than_the_files_of_its_precision(bundle):
     weights = (bundle.directory / "weights.fp32.bin").stat().st_size
     all_files = sum(file.size_bytes for file in bundle.manifest.files)
     assert weights < needed_bytes(bundle) < 6.5 * all_files

@@ -11,6 +11,8 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 )  # fmt: skip
 ACK = END_STREAM = 1
 END_HEADERS = 4
+MAX_FRAME_BYTES = 16384
+"""The largest frame that every peer takes."""
 INITIAL_WINDOW_SIZE = 4
 """The identifier of a setting."""
 
@@ -37,17 +39,8 @@ class RawConnection:
 
     def call(self, stream: int, path: str, *more: tuple[str, str]) -> None:
         """Begin a call: send its headers, but no message."""
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", "localhost"),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            *more,
-        ]
-        block = b"".join(map(literal, headers))
-        self.socket.sendall(frame(HEADERS, block, END_HEADERS, stream))
+        block = b"".join(map(literal, [*headers_of_call(path), *more]))
+        self.socket.sendall(header_frames(block, stream))
 
     def send_message(self, stream: int, content: bytes) -> None:
         """Send a whole message as the last one of a call."""
@@ -86,9 +79,29 @@ class RawConnection:
         return content
 
 
+def headers_of_call(path: str) -> list[tuple[str, str]]:
+    """The headers that a call needs."""
+    return [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+    ]
+
+
 def frame(kind: int, content: bytes = b"", flags: int = 0, stream: int = 0) -> bytes:
     """A frame as bytes."""
     return len(content).to_bytes(3) + struct.pack(">BBI", kind, flags, stream) + content
+
+
+def header_frames(block: bytes, stream: int) -> bytes:
+    """Headers in frames of a size that every peer takes."""
+    parts = [block[i : i + MAX_FRAME_BYTES] for i in range(0, len(block), MAX_FRAME_BYTES)]
+    kinds = [HEADERS] + [CONTINUATION] * (len(parts) - 1)
+    flags = [0] * (len(parts) - 1) + [END_HEADERS]
+    return b"".join(map(frame, kinds, parts, flags, [stream] * len(parts)))
 
 
 def literal(header: tuple[str, str]) -> bytes:

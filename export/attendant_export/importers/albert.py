@@ -89,8 +89,9 @@ def _weight_table(architecture: Architecture) -> WeightTable:
         ignored=(
             r"(albert\.)?embeddings\.(position|token_type)_ids",
             r"(albert\.)?pooler\.(weight|bias)",
-            r"predictions\.decoder\.(weight|bias)",
+            r"predictions\.decoder\.bias",
             r"sop_classifier\.classifier\.(weight|bias)",
         ),
+        repeated={"predictions.decoder.weight": "embedding.weight"},
         prefixes=("", "albert."),
     )

@@ -2,15 +2,17 @@
 
 from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture, Positions
 from attendant.v1.bundle_pb2 import SpecialTokens
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER
+from attendant_export.importers.byte_level_bpe import read_byte_level_bpe
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
 from attendant_export.importers.encoder_decoder import Form, load_translator, read_architecture
 from attendant_export.importers.fairseq_tokenizer import end_with
 from attendant_export.importers.generation import read_generation
 from attendant_export.importers.imported import ImportedTranslator
-from attendant_export.importers.special_tokens import read_tokenizer, stated_token
+from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.importers.stated_tokens import stated_token
 from attendant_export.importers.tokenizer_checks import largest_id, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
@@ -22,7 +24,6 @@ FORM = Form(
     norms_embeddings=True,
 )
 SPECIAL = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
-VOCABULARY, MERGES = "vocab.json", "merges.txt"
 DEFAULT_MAX_TOKENS = 1024
 
 
@@ -74,24 +75,9 @@ def _read_tokenizer(checkpoint: Checkpoint, special: list[str]) -> Tokenizer:
     if checkpoint.has(TOKENIZER):
         tokenizer = read_tokenizer(checkpoint)
     else:
-        tokenizer = _byte_level_bpe(checkpoint)
+        tokenizer = read_byte_level_bpe(checkpoint)
     for text in special:
         if tokenizer.token_to_id(text) is None:
             raise CheckpointError(f"{checkpoint.folder}: the special token {text} has no id")
     tokenizer.add_special_tokens(special)
-    return tokenizer
-
-
-def _byte_level_bpe(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer of ``vocab.json`` and ``merges.txt``."""
-    config = checkpoint.tokenizer_config
-    config.require(trim_offsets=True, errors="replace")
-    adds_space = config.flag("add_prefix_space", default=False)
-    paths = [str(checkpoint.path(name)) for name in (VOCABULARY, MERGES)]
-    try:
-        tokenizer = Tokenizer(models.BPE.from_file(*paths))
-    except Exception as error:  # The library raises no narrower class.
-        raise CheckpointError(f"{paths[0]}, {paths[1]}: {error}") from error
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=adds_space)
-    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer

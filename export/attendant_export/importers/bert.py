@@ -42,9 +42,10 @@ WEIGHTS = WeightTable(
     ignored=(
         r"(bert\.)?embeddings\.position_ids",
         r"(bert\.)?pooler\.dense\.(weight|bias)",
-        r"cls\.predictions\.decoder\.(weight|bias)",
+        r"cls\.predictions\.decoder\.bias",
         r"cls\.seq_relationship\.(weight|bias)",
     ),
+    repeated={"cls.predictions.decoder.weight": "embedding.weight"},
     prefixes=("", "bert."),
 )
 

@@ -22,6 +22,8 @@ PICKLE = "pytorch_model.bin"
 WEIGHTS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 """Names of weight files, in the order of preference. An index lists the files of the weights."""
 
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""The present ends of the names of tensors, by those that old checkpoints have."""
 MAX_INTEGER = 2**31 - 1
 
 
@@ -123,6 +125,15 @@ class Checkpoint:
         """The options of the tokenizer, which a checkpoint may lack."""
         return self.options(TOKENIZER_CONFIG)
 
+    @property
+    def tokenizer_class(self) -> "Config":
+        """The configuration that states the ``tokenizer_class``: the tokenizer's, else the model's.
+
+        Neither may state one.
+        """
+        tokenizer = self.tokenizer_config
+        return tokenizer if "tokenizer_class" in tokenizer else self.config
+
     @cached_property
     def weights(self) -> "Weights":
         """The weights. Raises CheckpointError if there are none or a file cannot be read."""
@@ -218,17 +229,23 @@ class Config:
 
 
 class Weights:
-    """Tensors by name, in files of safetensors or in pickles of tensors only."""
+    """Tensors by name, in files of safetensors or in pickles of tensors only.
+
+    Tensors with the names of old checkpoints, such as bert-base-uncased, have the present ones.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         self._tensors: dict[str, Tensor] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
+        self._stored_names: dict[str, str] = {}
         for path in paths:
-            for name, shape in _read_shapes(path, self._tensors):
+            for stored, shape in _read_shapes(path, self._tensors):
+                name = _present_name(stored)
                 if name in self._shapes:
-                    raise CheckpointError(f"{path}: {name} is in another file, too")
+                    raise CheckpointError(f"{path}: {stored} is given twice")
                 self._shapes[name], self._files[name] = shape, path
+                self._stored_names[name] = stored
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -242,11 +259,19 @@ class Weights:
 
     def read(self, name: str) -> Tensor:
         """One tensor, in fp32."""
-        if name in self._tensors:
-            return self._tensors[name].float()
+        stored = self._stored_names[name]
+        if stored in self._tensors:
+            return self._tensors[stored].float()
         with safe_open(self._files[name], framework="pt") as opened:
-            tensor: Tensor = opened.get_tensor(name)
+            tensor: Tensor = opened.get_tensor(stored)
         return tensor.float()
+
+
+def _present_name(name: str) -> str:
+    for old, present in OLD_NAMES.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + present
+    return name
 
 
 def _read_shapes(path: Path, tensors: dict[str, Tensor]) -> Iterator[tuple[str, tuple[int, ...]]]:

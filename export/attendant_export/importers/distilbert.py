@@ -40,7 +40,8 @@ WEIGHTS = WeightTable(
         "mask_head.norm": "vocab_layer_norm",
         "mask_head": "vocab_projector",
     },
-    ignored=(r"(distilbert\.)?embeddings\.position_ids", r"vocab_projector\.weight"),
+    ignored=(r"(distilbert\.)?embeddings\.position_ids",),
+    repeated={"vocab_projector.weight": "embedding.weight"},
     prefixes=("", "distilbert."),
 )
 

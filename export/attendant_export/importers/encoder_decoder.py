@@ -29,7 +29,7 @@ from attendant_export.importers.encoder_decoder_weights import (
     check_positions,
     weight_table,
 )
-from attendant_export.importers.generation import Generation
+from attendant_export.importers.generation import Generation, check_special_tokens
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.post_norm_encoder import ACTIVATIONS
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
@@ -167,8 +167,8 @@ def load_translator(
 def _check_token_ids(
     config: Config, tokens: TranslationTokens, generation: Generation, architecture: Architecture
 ) -> None:
-    config.require(pad_token_id=tokens.pad_id, eos_token_id=tokens.eos_id)
-    generation.config.require(pad_token_id=tokens.pad_id, eos_token_id=tokens.eos_id)
+    for each in (config, generation.config):
+        check_special_tokens(each, tokens.pad_id, tokens.eos_id)
     size = architecture.target_embeddings.vocab_size
     chosen = (*generation.suppressed_token_ids, *generation.forced_token_ids)
     for token_id in (tokens.pad_id, tokens.bos_id, tokens.eos_id, *chosen):

@@ -34,6 +34,7 @@ def weight_table(architecture: Architecture, weights: Weights) -> WeightTable:
         names=names,
         whole_names={"head.bias": LOGITS_BIAS},
         ignored=_ignored(architecture, prefix.replace(".", r"\.")),
+        repeated=_repeated(architecture, prefix),
     )
 
 
@@ -50,17 +51,24 @@ def _layer_names(ours: str, theirs: str) -> dict[str, str | list[str]]:
 
 
 def _ignored(architecture: Architecture, prefix: str) -> list[str]:
-    """Patterns of tensors that repeat others: tied ones, and computed positions."""
+    """Patterns of tensors that the model does not need."""
     ignored = [rf"{prefix}(encoder|decoder)\.version"]
     if architecture.source_embeddings.positions.kind != POSITION_KIND_LEARNED:
         ignored.append(rf"{prefix}(encoder|decoder)\.embed_positions\.weights?")
-    if architecture.head.is_tied:
-        ignored.append(r"lm_head\.weight")
-    if architecture.shares_embeddings:
-        ignored.append(rf"{prefix}(encoder|decoder)\.embed_tokens\.weight")
-    else:
+    if not architecture.shares_embeddings:
         ignored.append(rf"{prefix}shared\.weight")
     return ignored
+
+
+def _repeated(architecture: Architecture, prefix: str) -> dict[str, str]:
+    """The tables that tied tensors repeat."""
+    source, target = "embedding.weight", "target_embedding.weight"
+    if architecture.shares_embeddings:
+        target = source
+    repeated = {}
+    if architecture.shares_embeddings:
+        repeated = {f"{prefix}{stack}.embed_tokens.weight": source for stack in STACKS}
+    return repeated | ({"lm_head.weight": target} if architecture.head.is_tied else {})
 
 
 def check_positions(architecture: Architecture, weights: Weights) -> None:

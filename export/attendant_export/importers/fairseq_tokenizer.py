@@ -14,22 +14,16 @@ from tokenizers import Tokenizer, processors
 
 from attendant_export.data.tokenizer import TOKENIZER, unknown_token_id
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
+from attendant_export.importers.fairseq_pieces import MASK, SENTENCEPIECE, shifted_pieces
 from attendant_export.importers.languages import known_codes
 from attendant_export.importers.sentencepiece_model import SentencePieceModel, read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
-from attendant_export.importers.special_tokens import (
-    read_tokenizer,
-    stated_token,
-)
+from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.importers.stated_tokens import stated_token
 from attendant_export.importers.tokenizer_checks import largest_id, stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
-SENTENCEPIECE = "sentencepiece.bpe.model"
 SPECIAL = {"unk": "<unk>", "eos": "</s>", "pad": "<pad>"}
-FIRST_IDS = ("<s>", "<pad>", "</s>", "<unk>")
-"""The tokens that fairseq puts before the pieces of a model."""
-SENTENCEPIECE_SPECIAL = ("<unk>", "<s>", "</s>")
-MASK = "<mask>"
 UNUSED = "<unused{}>"
 """Tokens for ids without a token: tables of embeddings may be longer than vocabularies."""
 DEFAULT_MAX_TOKENS = 1024
@@ -71,7 +65,7 @@ def read_fairseq_tokenizer(
     vocab_size = architecture.source_embeddings.vocab_size
     if not checkpoint.has(TOKENIZER):
         model, listed = read_sentencepiece(checkpoint.path(SENTENCEPIECE)), known_codes(codes)
-        texts = [*_shifted_pieces(model), *listed, MASK]
+        texts = [*shifted_pieces(model), *listed, MASK]
         ids = {text: i for i, text in enumerate(texts)}
         tokens = {code: code for code in listed}
         return sentencepiece_with_ids(checkpoint, model, ids, tokens, vocab_size)
@@ -133,17 +127,6 @@ def sentencepiece_with_ids(
     )
     language_ids = {code: ids[token] for code, token in tokens.items()}
     return _described(checkpoint, tokenizer, ids, special, language_ids)
-
-
-def _shifted_pieces(model: SentencePieceModel) -> tuple[str, ...]:
-    """The pieces of the model after the first tokens of fairseq."""
-    first = len(SENTENCEPIECE_SPECIAL)
-    if model.pieces[:first] != SENTENCEPIECE_SPECIAL or model.pieces[first:] != tuple(model.scores):
-        raise CheckpointError(
-            f"{model.path}: its pieces are not {', '.join(SENTENCEPIECE_SPECIAL)} and then normal "
-            "ones, which is not supported"
-        )
-    return (*FIRST_IDS, *model.pieces[first:])
 
 
 def _check_stated_ids(config: Config, ids: Mapping[str, int]) -> None:

@@ -20,6 +20,7 @@ from attendant_export.importers.mbart import read_mbart
 from attendant_export.importers.modernbert import read_modernbert
 from attendant_export.importers.mpnet import read_mpnet
 from attendant_export.importers.opennmt_py import is_opennmt_py, read_opennmt_py
+from attendant_export.importers.other_forms import check_form
 from attendant_export.importers.qwen3 import read_qwen3
 from attendant_export.importers.roberta import read_roberta
 from attendant_export.importers.sentence_transformers import is_sentence_transformer, with_defaults
@@ -107,4 +108,5 @@ def read_model(
 def _importer(checkpoint: Checkpoint) -> Callable[[Checkpoint], Imported]:
     if is_static(checkpoint):
         return read_static
+    check_form(checkpoint)
     return checkpoint.config.choice("model_type", FAMILIES)  # type: ignore[no-any-return]

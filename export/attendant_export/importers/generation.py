@@ -13,6 +13,7 @@ DEFAULTS = {
     "num_beam_groups": 1,
     "diversity_penalty": 0.0,
     "penalty_alpha": 0.0,
+    "token_healing": False,
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
 }
@@ -25,6 +26,8 @@ UNSUPPORTED = (
     "sequence_bias",
     "exponential_decay_length_penalty",
     "guidance_scale",
+    "stop_strings",
+    "watermarking_config",
 )
 """Fields without a supported value."""
 
@@ -101,6 +104,13 @@ def read_generation(checkpoint: Checkpoint) -> Generation:
     if found.renormalizes:
         _check_renormalized(found, min_name)
     return found
+
+
+def check_special_tokens(config: Config, pad_id: int, eos_id: int) -> None:
+    """Raise CheckpointError if a configuration states other tokens. EOS may be a list of one id."""
+    config.require(pad_token_id=pad_id)
+    if config.get("eos_token_id") != [eos_id]:
+        config.require(eos_token_id=eos_id)
 
 
 def _check_renormalized(found: Generation, min_name: str) -> None:

@@ -14,8 +14,8 @@ from attendant_export.importers.encoder_decoder import (
     load_translator,
     read_architecture,
 )
+from attendant_export.importers.fairseq_pieces import SENTENCEPIECE
 from attendant_export.importers.fairseq_tokenizer import (
-    SENTENCEPIECE,
     FairseqTokenizer,
     read_fairseq_tokenizer,
     sentencepiece_with_ids,
@@ -33,7 +33,7 @@ NLLB_CODE = r"[a-z]{3}_[A-Z][a-z]{3}"
 def read_m2m_100(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of an M2M100 or NLLB checkpoint with its tokenizer; raises CheckpointError."""
     options = checkpoint.tokenizer_config
-    family = options.choice("tokenizer_class", CLASSES, default="M2M100Tokenizer")
+    family = checkpoint.tokenizer_class.choice("tokenizer_class", CLASSES, "M2M100Tokenizer")
     architecture = _architecture(checkpoint)
     generation = read_generation(checkpoint)
     place = "source_prefix_ids"

@@ -46,7 +46,7 @@ def read_mbart(checkpoint: Checkpoint) -> ImportedTranslator:
         static_position_embeddings=False,
         extra_pos_embeddings=POSITION_OFFSET,
     )
-    family = checkpoint.tokenizer_config.choice("tokenizer_class", CLASSES, "MBartTokenizer")
+    family = checkpoint.tokenizer_class.choice("tokenizer_class", CLASSES, "MBartTokenizer")
     architecture = read_architecture(config, checkpoint.weights, FORM)
     generation = read_generation(checkpoint)
     tokenizer = read_fairseq_tokenizer(checkpoint, architecture, family, CODE)

@@ -55,7 +55,7 @@ WEIGHTS = WeightTable(
         "mask_head.norm": "head.norm",
     },
     whole_names={"mask_head.bias": "decoder.bias"},
-    ignored=(r"decoder\.weight",),
+    repeated={"decoder.weight": "embedding.weight"},
     prefixes=("", "model."),
 )
 

@@ -10,7 +10,12 @@ from attendant_export.importers.post_norm_encoder import (
     learned_embeddings,
     post_norm_encoder,
 )
-from attendant_export.importers.roberta import HEAD, HEAD_WEIGHTS, first_position
+from attendant_export.importers.roberta import (
+    HEAD,
+    HEAD_WEIGHTS,
+    REPEATED_WEIGHTS,
+    first_position,
+)
 from attendant_export.importers.weight_names import WeightTable
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128
@@ -35,8 +40,9 @@ WEIGHTS = WeightTable(
     ignored=(
         r"(mpnet\.)?embeddings\.position_ids",
         r"(mpnet\.)?pooler\.dense\.(weight|bias)",
-        r"lm_head\.decoder\.(weight|bias)",
+        r"lm_head\.decoder\.bias",
     ),
+    repeated=REPEATED_WEIGHTS,
     prefixes=("", "mpnet."),
 )
 

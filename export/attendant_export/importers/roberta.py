@@ -16,14 +16,16 @@ HEAD_WEIGHTS = {
     "mask_head.norm": "lm_head.layer_norm",
     "mask_head": "lm_head",
 }
+REPEATED_WEIGHTS = {"lm_head.decoder.weight": "embedding.weight"}
 
 WEIGHTS = WeightTable(
     names={**ENCODER_WEIGHTS, **HEAD_WEIGHTS},
     ignored=(
         r"(roberta\.)?embeddings\.(position|token_type)_ids",
         r"(roberta\.)?pooler\.dense\.(weight|bias)",
-        r"lm_head\.decoder\.(weight|bias)",
+        r"lm_head\.decoder\.bias",
     ),
+    repeated=REPEATED_WEIGHTS,
     prefixes=("", "roberta."),
 )
 

@@ -1,7 +1,5 @@
 """Special tokens of a checkpoint's tokenizer."""
 
-from typing import Any
-
 from tokenizers import Tokenizer
 
 from attendant_export.data.tokenizer import TOKENIZER, load_tokenizer
@@ -9,10 +7,14 @@ from attendant_export.importers.albert_tokenizer import (
     is_albert_sentencepiece,
     read_albert_tokenizer,
 )
-from attendant_export.importers.checkpoint import TOKENIZER_CONFIG, Checkpoint, CheckpointError
+from attendant_export.importers.checkpoint import Checkpoint, CheckpointError
+from attendant_export.importers.stated_tokens import stated_token
+from attendant_export.importers.vocabulary_files import (
+    has_vocabulary_files,
+    read_vocabulary_files,
+)
 from attendant_export.models.special_tokens import EncoderTokens
 
-SPECIAL_TOKENS = "special_tokens_map.json"
 ENCODER_TOKENS = {"pad_id": "pad", "cls_id": "cls", "sep_id": "sep", "mask_id": "mask"}
 _BERT = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _ROBERTA = {"pad": "<pad>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
@@ -27,11 +29,13 @@ DEFAULT_TOKENS = {
 def read_tokenizer(checkpoint: Checkpoint, file: str = TOKENIZER) -> Tokenizer:
     """The tokenizer of ``tokenizer.json`` or of another file; raises CheckpointError.
 
-    It neither pads nor truncates. A SentencePiece model of ALBERT stands for a missing
-    ``tokenizer.json``.
+    It neither pads nor truncates. The vocabulary files of a family, or a SentencePiece model of
+    ALBERT, stand for a missing ``tokenizer.json``.
     """
     if file == TOKENIZER and is_albert_sentencepiece(checkpoint):
         return read_albert_tokenizer(checkpoint)
+    if file == TOKENIZER and has_vocabulary_files(checkpoint):
+        return read_vocabulary_files(checkpoint)
     try:
         tokenizer = load_tokenizer(checkpoint.path(file))
     except ValueError as error:
@@ -78,18 +82,3 @@ def special_token_id(checkpoint: Checkpoint, name: str) -> int:
     if token_id is None:
         raise CheckpointError(f"{checkpoint.folder}: {TOKENIZER} has no token {token}")
     return token_id
-
-
-def stated_token(checkpoint: Checkpoint, key: str, default: str | None = None) -> str:
-    """The token that the checkpoint states as ``key``; raises CheckpointError without a default."""
-    for file in (SPECIAL_TOKENS, TOKENIZER_CONFIG):
-        value: Any = checkpoint.options(file).get(key)
-        if isinstance(value, dict):  # a token with options for splitting
-            value = value.get("content")
-        if isinstance(value, str):
-            return value
-    if default is not None:
-        return default
-    raise CheckpointError(
-        f"{checkpoint.folder}: neither {SPECIAL_TOKENS} nor {TOKENIZER_CONFIG} has a {key}"
-    )

@@ -24,7 +24,11 @@ from attendant.v1.architecture_pb2 import (
 
 from attendant_export.graphs.attention import check_decoder_heads
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config, Weights
-from attendant_export.importers.generation import Generation, read_generation
+from attendant_export.importers.generation import (
+    Generation,
+    check_special_tokens,
+    read_generation,
+)
 from attendant_export.importers.imported import ImportedTranslator
 from attendant_export.importers.post_norm_encoder import ACTIVATIONS
 from attendant_export.importers.t5_tokenizer import read_t5_tokenizers
@@ -50,12 +54,17 @@ ATTENTIONS = {
 def read_t5(checkpoint: Checkpoint) -> ImportedTranslator:
     """The model of a checkpoint with its tokenizers; raises CheckpointError."""
     config, generation = checkpoint.config, read_generation(checkpoint)
+    if not any(name.startswith("decoder.") for name in checkpoint.weights.shapes):
+        raise CheckpointError(
+            f"{config.path}: architectures is {config.get('architectures')!r}, and the weights "
+            "have no decoder; supported: T5 for translation, with encoder and decoder"
+        )
     table = _embedding_table(checkpoint.weights)
     architecture = _architecture(config, checkpoint.weights, table)
     tokenizers = read_t5_tokenizers(checkpoint, architecture.source_embeddings.vocab_size)
     special = tokenizers.source_tokens
     for each in (config, generation.config):
-        each.require(pad_token_id=special.pad_id, eos_token_id=special.eos_id)
+        check_special_tokens(each, special.pad_id, special.eos_id)
     tokens = TranslationTokens(
         pad_id=special.pad_id,
         bos_id=generation.start_token_id,

@@ -14,10 +14,8 @@ from attendant_export.importers.sentencepiece_tokenizer import (
     Vocabulary,
     sentencepiece_tokenizer,
 )
-from attendant_export.importers.special_tokens import (
-    read_tokenizer,
-    stated_token,
-)
+from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.importers.stated_tokens import stated_token
 from attendant_export.importers.tokenizer_checks import stated_max_tokens
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 

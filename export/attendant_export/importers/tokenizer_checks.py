@@ -18,6 +18,15 @@ NORMALIZER_FIELDS = {
 }
 """Fields of BERT's normalizer in ``tokenizer.json``, by name in ``tokenizer_config.json``."""
 
+NORMALIZER_DEFAULTS = {
+    "do_lower_case": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+}
+"""The values by which the original builds that normalizer if its configuration states none."""
+CLASSES_WITH_DEFAULTS = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer")
+FAMILIES_WITH_DEFAULTS = ("bert", "distilbert", "mpnet")
+"""Tokenizers with these values, and families whose tokenizer is one of them unless stated."""
 GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizers that give no types of tokens unless the configuration states them."""
 
@@ -53,7 +62,7 @@ def gives_token_types(checkpoint: Checkpoint) -> bool:
     names = config.get("model_input_names")
     if isinstance(names, list):
         return "token_type_ids" in names
-    return config.get("tokenizer_class") not in GENERIC_CLASSES
+    return checkpoint.tokenizer_class.get("tokenizer_class") not in GENERIC_CLASSES
 
 
 def stated_max_tokens(checkpoint: Checkpoint) -> int | None:
@@ -74,13 +83,27 @@ def _check_normalizer(checkpoint: Checkpoint, normalizer: dict[str, Any]) -> Non
     """Raise CheckpointError if the configuration states another normalization."""
     if normalizer.get("type") != "BertNormalizer":
         return
-    config = _config(checkpoint)
+    stated = _config(checkpoint)
+    config = (NORMALIZER_DEFAULTS if _has_normalizer_defaults(checkpoint) else {}) | stated
     for theirs, ours in NORMALIZER_FIELDS.items():
-        if theirs in config and config[theirs] != normalizer[ours]:
+        if theirs not in config:
+            continue
+        values = [config[theirs], normalizer[ours]]
+        if theirs == "strip_accents" and None in values:  # as lower case
+            values = [normalizer["lowercase"] if each is None else each for each in values]
+        if values[0] != values[1]:
+            default = "" if theirs in stated else " by default"
             raise CheckpointError(
-                f"{checkpoint.folder / TOKENIZER_CONFIG}: {theirs} is {config[theirs]!r}, but "
-                f"{ours} in {TOKENIZER} is {normalizer[ours]!r}"
+                f"{checkpoint.folder / TOKENIZER_CONFIG}: {theirs} is {config[theirs]!r}{default}, "
+                f"but {ours} in {TOKENIZER} is {normalizer[ours]!r}"
             )
+
+
+def _has_normalizer_defaults(checkpoint: Checkpoint) -> bool:
+    name = checkpoint.tokenizer_class.get("tokenizer_class")
+    if name is None:
+        return checkpoint.config.get("model_type") in FAMILIES_WITH_DEFAULTS
+    return str(name).removesuffix("Fast") in CLASSES_WITH_DEFAULTS
 
 
 def _config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class WeightTable:
     tensor with one row may stand for a vector."""
     ignored: Sequence[str] = ()
     """Regular expressions of tensors that the model does not need."""
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    """Names of tensors that repeat a parameter, and that parameter of ours with its suffix."""
     prefixes: Sequence[str] = ("",)
     """Prefixes that a checkpoint may put before all names of the table."""
     spell: Callable[[str, str], str] = "{}.{}".format
@@ -49,16 +51,37 @@ class WeightTable:
     def load(self, model: nn.Module, weights: Weights) -> None:
         """Make the weights those of a model, whose parameters need no memory (device "meta").
 
-        Raises CheckpointError that lists every missing, unexpected and misshapen tensor, or every
-        tensor with NaN.
+        Raises CheckpointError that lists every missing, unexpected and misshapen tensor or every
+        tensor with NaN, or names a tensor that differs from the one that it should repeat.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         theirs = {name: self._theirs(name, weights.shapes) for name in wanted}
+        self._check_names_and_shapes(wanted, theirs, weights)
+        tensors = {
+            name: _joined(names, weights).reshape(wanted[name]) for name, names in theirs.items()
+        }
+        for repeated, name in self.repeated.items():
+            if repeated not in weights.shapes or name not in tensors:
+                continue
+            if not _are_equal(weights.read(repeated), tensors[name]):
+                source = ", ".join(theirs[name])
+                raise CheckpointError(f"{repeated} differs from {source}, which is not supported")
+        if broken := [", ".join(theirs[name]) for name in tensors if _has_nan(tensors[name])]:
+            raise CheckpointError(f"weights are NaN: {', '.join(broken)}")
+        model.load_state_dict(tensors, assign=True)
+
+    def _check_names_and_shapes(
+        self,
+        wanted: Mapping[str, tuple[int, ...]],
+        theirs: Mapping[str, Sequence[str]],
+        weights: Weights,
+    ) -> None:
+        """Raise CheckpointError unless the checkpoint has exactly ``theirs`` of these shapes."""
         used = {each for names in theirs.values() for each in names}
         problems = [f"{name} is missing" for name in sorted(used - weights.shapes.keys())]
         problems += [
             f"{name} {weights.shapes[name]} is not expected"
-            for name in sorted(weights.shapes.keys() - used)
+            for name in sorted(weights.shapes.keys() - used - self.repeated.keys())
             if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
         ]
         for name, shape in wanted.items():
@@ -67,12 +90,6 @@ class WeightTable:
         if problems:
             listed = "; ".join(problems)
             raise CheckpointError(f"the weights do not fit the configuration: {listed}")
-        tensors = {
-            name: _joined(names, weights).reshape(wanted[name]) for name, names in theirs.items()
-        }
-        if broken := [", ".join(theirs[name]) for name in tensors if _has_nan(tensors[name])]:
-            raise CheckpointError(f"weights are NaN: {', '.join(broken)}")
-        model.load_state_dict(tensors, assign=True)
 
     def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
         """The checkpoint's names of a parameter."""
@@ -105,6 +122,10 @@ def _shape_problems(
         if shapes[name] not in fitting:
             problems.append(f"{name} is {shapes[name]}, not {part}")
     return problems
+
+
+def _are_equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)
 
 
 def _has_nan(tensor: Tensor) -> bool:

@@ -20,8 +20,8 @@ class Sample(NamedTuple):
     """The tokens that the translation begins with."""
     language_id: int | None = None
     """The token of the source language. None for a model without such tokens."""
-    code_id: int | None = None
-    """The token of the target language before the source. None for a model without such tokens."""
+    prefix_ids: tuple[int, ...] = ()
+    """The tokens before the source that select the target language."""
 
 
 def language_samples(manifest: Manifest, texts: Sequence[Mapping[str, Any]]) -> list[Sample]:
@@ -48,7 +48,7 @@ def language_samples(manifest: Manifest, texts: Sequence[Mapping[str, Any]]) -> 
                 token_ids,
                 (*forced, *target.forced_target_ids),
                 around[0] if around else None,
-                target.source_prefix_ids[0] if target.source_prefix_ids else None,
+                tuple(target.source_prefix_ids),
             )
         )
     return samples

@@ -30,6 +30,7 @@ class OriginalTranslator(Original):
         # The server reports such a translation as truncated instead.
         options.forced_eos_token_id = None
         options.max_length = None
+        options.num_return_sequences = 1  # The first one is the translation.
         self.default_beam_size: int = options.num_beams or 1
         self.length_penalty: float = (
             1.0 if options.length_penalty is None else options.length_penalty
@@ -37,8 +38,9 @@ class OriginalTranslator(Original):
         for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
             if getattr(options, name) is None:  # The network's configuration may state it instead.
                 setattr(options, name, getattr(self._model.config, name))
-        self._start_id, self._eos_id = options.decoder_start_token_id, options.eos_token_id
-        self._pad_id = options.pad_token_id
+        self._start_id, self._pad_id = options.decoder_start_token_id, options.pad_token_id
+        eos = options.eos_token_id
+        self._eos_id: int = eos[0] if isinstance(eos, list) else eos
         self._penalty: float = options.repetition_penalty or 1.0
         self._left_out: list[int] = []
         if options.renormalize_logits:
@@ -58,10 +60,18 @@ class OriginalTranslator(Original):
                     f"{sample.language_id}, which selects a language"
                 )
             self._tokenizer.src_lang = token.strip("_")
-        if sample.code_id is not None:
-            texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
-            return self.token_ids(f"{texts[sample.code_id]} {sample.text}")
-        return self.token_ids(sample.text)
+        prefix = self._prefix(sample.prefix_ids) if sample.prefix_ids else ""
+        return self.token_ids(prefix + sample.text)
+
+    def _prefix(self, token_ids: TokenIds) -> str:
+        """The text of these tokens: the prefix of a task, or else the code that they begin with."""
+        tasks = getattr(self._model.config, "task_specific_params", None) or {}
+        for task in tasks.values():
+            prefix = task.get("prefix") if isinstance(task, dict) else None
+            if prefix and (*token_ids, self._eos_id) == tuple(self.token_ids(prefix)):
+                return str(prefix)
+        texts = {token_id: text for text, token_id in self._tokenizer.get_vocab().items()}
+        return f"{texts[token_ids[0]]} "
 
     def translate(
         self,

@@ -21,6 +21,8 @@ class BeamRecorder:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Keep the candidates of a step; returns ``scores``."""
         prefixes = list(dict.fromkeys(tuple(ids) for ids in input_ids[:, 1:].tolist()))
+        if self.steps:
+            self._correct_last_step(prefixes)
         sums = torch.tensor([self._sums.get(prefix, -torch.inf) for prefix in prefixes])
         log_p = scores[: len(prefixes)]
         if self._normalizes:
@@ -33,7 +35,18 @@ class BeamRecorder:
             if value > -torch.inf  # all but a forced token
         }
         self._sums = found
-        best = [ReferenceHypothesis(ids, ()) for ids in found]
-        running = [h for h in best if h.token_ids[-1] != self._eos_id]
-        self.steps.append(SearchStep(best[: self._beam_size], running[: self._beam_size]))
+        running = [ids for ids in found if ids[-1] != self._eos_id]
+        self.steps.append(self._step(list(found), running[: self._beam_size]))
         return scores
+
+    def _correct_last_step(self, running: list[TokenIds]) -> None:
+        """Let the last step keep what the search kept, whose sums may be rounded otherwise."""
+        kept = [ids for ids in self._sums if ids in running or ids[-1] == self._eos_id]
+        self.steps[-1] = self._step(kept, [ids for ids in kept if ids in running])
+
+    def _step(self, candidates: list[TokenIds], running: list[TokenIds]) -> SearchStep:
+        best, going_on = (
+            [ReferenceHypothesis(ids, ()) for ids in each]
+            for each in (candidates[: self._beam_size], running)
+        )
+        return SearchStep(best, going_on)

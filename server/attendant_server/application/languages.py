@@ -4,6 +4,7 @@ Languages are BCP 47 tags. A tag that a model lacks stands for the longest of it
 model has (RFC 4647, section 3.4): "de-AT" for "de".
 """
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from attendant_server.tokenizer import Token
 
 SOURCE, TARGET = "source_language", "target_language"
 MAX_TAG_CHARACTERS = 100
+_TAG = re.compile(r"[a-z0-9]{1,8}(?:[-_][a-z0-9]{1,8})*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ def translation_model(
     for field, tag in ((SOURCE, source_language), (TARGET, target_language)):
         if len(tag) > MAX_TAG_CHARACTERS:
             raise InvalidRequest(field, f"at most {MAX_TAG_CHARACTERS} characters")
+        if tag and not _TAG.fullmatch(tag):  # messages repeat tags, and the log has messages
+            raise InvalidRequest(field, "must be a language tag such as de or pt-BR")
 
     def has_languages(description: ModelDescription) -> bool:
         return all(

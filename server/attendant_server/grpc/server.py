@@ -43,6 +43,8 @@ SERVICES_OF_KINDS = {
     ModelKind.TRANSLATION: "attendant.v1.TranslationService",
     ModelKind.EMBEDDING: "attendant.v1.EmbeddingService",
 }
+MAX_PENDING_CALLS = 50_000
+"""Calls that have arrived and that the library has not taken up yet."""
 STATUS_NAMES = tuple(code.name for code in grpc.StatusCode)
 DESCRIPTORS = (
     translation_pb2.DESCRIPTOR,
@@ -150,6 +152,10 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Otherwise calls above that number fail, instead of waiting in the client: the library
         # counts streams that the client has ended and the server has not freed yet.
         ("grpc.http.overload_protection", 0),
+        # Beyond the first number, the library refuses calls of all connections by chance, as
+        # CANCELLED. A flood of calls that are begun and reset passes its default of 1,000.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_seconds)),
         ("grpc.http2.max_ping_strikes", settings.max_ping_strikes),
         ("grpc.keepalive_permit_without_calls", 1),

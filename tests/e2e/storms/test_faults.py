@@ -1,0 +1,109 @@
+"""Faults of the machine and of models in a real server: callers, health and gauges afterwards."""
+
+import resource
+import signal
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support.observed import GOOD_REQUEST, observed_server
+from tests.support.serving import TIMEOUT_SECONDS, failure_of, wait_until
+
+FAULTY_MODEL = """
+import os, sys
+from attendant_server.__main__ import main
+from attendant_server.runtime.decoder_cache import OnnxDecoderCache
+
+step = OnnxDecoderCache.step
+
+def faulty(self, *arguments):
+    found = step(self, *arguments)
+    if os.path.exists({switch!r}):
+        {fault}
+    return found
+
+OnnxDecoderCache.step = faulty
+sys.exit(main())
+"""
+"""A server whose model fails while the file ``switch`` exists."""
+JUMPING_CLOCK = """
+import sys, time
+from attendant_server.__main__ import main
+
+true_time, calls = time.time, iter(range(10**9))
+time.time = lambda: true_time() + (-1e6 if next(calls) % 2 else 1e6)
+sys.exit(main())
+"""
+
+
+def test_a_server_that_was_stopped_for_a_while_goes_on(tmp_path: Path):
+    with observed_server(tmp_path) as server:
+        expected = server.good_answer()
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            failure = failure_of(server.translation.Translate, GOOD_REQUEST, timeout=1)
+            assert failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert server.good_answer() == expected
+        assert server.is_serving
+        server.wait_for_rest()
+
+
+def test_a_second_signal_to_end_does_no_harm(tmp_path: Path):
+    with observed_server(tmp_path) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(TIMEOUT_SECONDS) == 0
+        assert "Traceback" not in server.new_log_lines()
+
+
+def test_a_server_without_free_files_serves_its_callers_and_recovers(tmp_path: Path):
+    with observed_server(tmp_path) as server:
+        expected = server.good_answer()
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[1]
+        limit = (server.num_files() + 2, hard)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, limit)
+        channels = [server.new_channel() for _ in range(20)]
+        calls = [channel.unary_unary("/x").future(b"", timeout=1) for channel in channels]
+        assert all(call.code() is not grpc.StatusCode.OK for call in calls)
+        assert server.good_answer() == expected
+        for channel in channels:
+            channel.close()
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        wait_until(lambda: server.metric("attendant_concurrent_calls") == 0)
+        assert server.is_serving
+
+
+def test_a_clock_that_jumps_changes_no_answer_of_a_call_without_a_deadline(tmp_path: Path):
+    with observed_server(tmp_path) as server:
+        expected = server.good_answer()
+    with observed_server(tmp_path, program=("-c", JUMPING_CLOCK)) as server:
+        for _ in range(5):
+            assert list(server.translation.Translate(GOOD_REQUEST).translations) == expected
+        server.wait_for_rest()
+
+
+FAULTS = {
+    "raises": "raise RuntimeError('broken weights')",
+    "returns NaN": "found.log_probabilities[:] = float('nan')",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_a_model_that_fails_in_a_step_fails_the_calls_in_it_only(tmp_path: Path, fault: str):
+    switch = tmp_path / "fails"
+    program = FAULTY_MODEL.format(fault=fault, switch=str(switch))
+    with observed_server(tmp_path, program=("-c", program)) as server:
+        expected = server.good_answer()
+        switch.touch()
+        failure = failure_of(server.translation.Translate, GOOD_REQUEST, timeout=TIMEOUT_SECONDS)
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert failure.details().startswith("the model ")
+        switch.unlink()
+        assert server.good_answer() == expected
+        assert server.is_serving
+        server.wait_for_rest()
+        log = server.new_log_lines()
+        assert "event=model_failed" in log or "event=result_not_finite" in log

@@ -1,0 +1,34 @@
+"""Forms of checkpoints that are recognized in order to be refused by their names."""
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.support.checkpoints import change_json, write_checkpoint, write_json
+from tests.support.marian_checkpoints import write_marian
+from tests.support.t5_checkpoints import write_t5
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
+def test_quantized_weights_are_refused_by_their_method(method, tmp_path, refusal):
+    for source in (
+        write_checkpoint(tmp_path / "encoder", "bert"),
+        write_marian(tmp_path / "translator"),
+    ):
+        change_json(source / "config.json", quantization_config={"quant_method": method})
+        assert f"quantization_config.quant_method is '{method}', which is not" in refusal(source)
+
+
+def test_an_adapter_without_its_model_is_refused(tmp_path, refusal):
+    source = write_checkpoint(tmp_path / "source", "bert")
+    (source / "config.json").unlink()
+    write_json(source / "adapter_config.json", {"peft_type": "LORA"})
+    assert "has adapter_config.json and no config.json: adapters are not" in refusal(source)
+
+
+def test_a_t5_encoder_is_refused(tmp_path, refusal):
+    source = write_t5(tmp_path / "source", architectures=["T5EncoderModel"])
+    path = source / "model.safetensors"
+    tensors = load_file(path)
+    save_file({k: v for k, v in tensors.items() if not k.startswith("decoder.")}, path)
+    message = "architectures is ['T5EncoderModel'], and the weights have no decoder"
+    assert message in refusal(source)
