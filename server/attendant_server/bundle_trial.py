@@ -30,7 +30,9 @@ def try_bundle(copy: Bundle, settings: Settings) -> None:
         *(copy.directory, copy.copies, copy.precision, settings.device, settings.shortlists),
         *(seconds, max_bytes),
     )
-    problem = _problem_of([sys.executable, "-m", CHILD, *map(str, arguments)], copy, seconds)
+    # -P: no module comes from the working directory, which may be the folder of the bundles.
+    command = [sys.executable, "-P", "-m", CHILD, *map(str, arguments)]
+    problem = _problem_of(command, copy, seconds)
     if problem:
         raise BundleError(f"{copy.directory}: {problem}")
 

@@ -184,7 +184,7 @@ def read_bundle(
     `Bundle.check_files` before any use of them.
     """
     directory = directory.resolve()
-    content = _read_small(directory, MANIFEST_NAME, MAX_MANIFEST_BYTES)
+    content = read_small(directory, MANIFEST_NAME, MAX_MANIFEST_BYTES)
     if keys is not None:
         _check_signature(directory, content, keys)
     try:
@@ -250,12 +250,12 @@ def _check_signature(directory: Path, manifest: bytes, keys: ManifestKeys) -> No
     if not path.exists():
         raise BundleError(f"{path}: is missing; with bundle_keys, every bundle must be signed")
     try:
-        keys.check(manifest, _read_small(directory, SIGNATURE_NAME, MAX_SIGNATURE_FILE_BYTES))
+        keys.check(manifest, read_small(directory, SIGNATURE_NAME, MAX_SIGNATURE_FILE_BYTES))
     except ValueError as error:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _read_small(directory: Path, name: str, max_bytes: int) -> bytes:
+def read_small(directory: Path, name: str, max_bytes: int) -> bytes:
     """The content of a regular file of at most ``max_bytes``; raises BundleError."""
     path = directory / name
     _regular_file(directory, name)

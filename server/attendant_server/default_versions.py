@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from attendant_server.bundles import BundleError
-from attendant_server.reasons import reason_of
+from attendant_server.bundles import BundleError, read_small
 
 FILE_NAME = "default-version"
 MAX_BYTES = 256
@@ -13,18 +12,16 @@ MAX_BYTES = 256
 def read_default_versions(root: Path, known: Collection[str]) -> dict[str, str]:
     """The versions that the files ``<name>/default-version`` choose, by name.
 
-    ``known`` are the keys of the models that can be chosen. Raises BundleError.
+    ``known`` are the keys of the models that can be chosen. Files of other models, such as those
+    that another server of the same folder serves, are not read. Raises BundleError.
     """
-    chosen = {}
+    chosen, names = {}, {key.partition("/")[0] for key in known}
     for path in sorted(root.glob(f"*/{FILE_NAME}")):
-        try:
-            if not path.is_file():  # opening a named pipe would never end
-                raise BundleError(f"{path}: is not a regular file")
-            with path.open("rb") as file:
-                version = file.read(MAX_BYTES).decode(errors="replace").strip()
-        except OSError as error:
-            raise BundleError(f"{path}: {error.strerror or reason_of(error)}") from error
-        if f"{path.parent.name}/{version}" not in known:
-            raise BundleError(f"{path}: must hold a version of {path.parent.name} that is served")
-        chosen[path.parent.name] = version
+        name = path.parent.name
+        if name not in names:
+            continue
+        version = read_small(path.parent, FILE_NAME, MAX_BYTES).decode(errors="replace").strip()
+        if f"{name}/{version}" not in known:
+            raise BundleError(f"{path}: must hold a version of {name} that is served")
+        chosen[name] = version
     return chosen

@@ -17,12 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 async def watch_folder(
-    root: Path, period_seconds: float, on_change: Callable[[], Awaitable[None]]
+    root: Path, period_seconds: float, on_change: Callable[[], Awaitable[bool]]
 ) -> None:
     """Await ``on_change`` at first and after each change of files in a folder, until cancelled.
 
     A change is reported once the files have stayed the same for a period: a bundle that is being
-    copied is not read.
+    copied is not read. ``on_change`` returns whether it has looked at the folder; otherwise it is
+    awaited again after a period.
     """
     seen: Fingerprint | None = None  # The folder may have changed since it was read.
     before: Fingerprint | None = None
@@ -33,9 +34,8 @@ async def watch_folder(
         except (OSError, RuntimeError) as error:  # such as too many open files
             logger.error("event=bundles_not_watched %s", type(error).__name__)
             continue
-        if found != seen and found == before:
+        if found != seen and found == before and await on_change():
             seen = found
-            await on_change()
         before = found
 
 

@@ -3,22 +3,29 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.bundles import Bundle, BundleError, is_wanted
 from attendant_server.default_versions import read_default_versions
 from attendant_server.engine.engine import Engine
-from attendant_server.errors import InvalidRequest, ModelNotFound, ModelNotLoaded, Unavailable
+from attendant_server.errors import (
+    AttendantError,
+    InvalidRequest,
+    ModelNotFound,
+    ModelNotLoaded,
+    Unavailable,
+)
 from attendant_server.loading import LoadedModel, ModelLoader, read_bundles
 from attendant_server.manifest_description import describe_model
 from attendant_server.memory_need import check_memory, warn_of_caches
+from attendant_server.model_changes import ModelChanges
 from attendant_server.observability.model_series import ModelSeries
+from attendant_server.reasons import reason_of
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.garbage import collect_garbage
@@ -28,7 +35,6 @@ RETIREMENT_GRACE_SECONDS = 5.0
 """Seconds beyond the time limit of calls for which an unloaded model waits for its calls."""
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 
 
 class ModelLifecycle:
@@ -54,10 +60,9 @@ class ModelLifecycle:
         self._settings, self._catalog, self._loader = settings, catalog, loader
         self._series, self._on_change = series, on_change
         self._changing = asyncio.Lock()
-        self._runs = asyncio.Event()
-        """Set while an engine runs the models."""
-        self._changes = set[asyncio.Future[Any]]()
+        self._changes = ModelChanges()
         self._retirements = set[asyncio.Task[None]]()
+        self._is_stopped = False
         self._num_loads = 0
         self._max_cache_bytes: dict[str, int] = {}
         self._requested: dict[str, bool] = {}
@@ -97,13 +102,12 @@ class ModelLifecycle:
         self.engine = engine
         engine.start()
         self._catalog.open([self._enter(model) for model in loaded])
-        self._runs.set()
         warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
 
     def close(self) -> None:
         """Let no model be ready any more, after the engine has died."""
-        self.stop()
+        self._give_up_changes()
         self.engine = None
         for key in self._served:
             self._catalog.close(key)
@@ -112,39 +116,42 @@ class ModelLifecycle:
         """Load ``name/version`` of the folder, or the highest version of ``name``.
 
         Returns the key. Does nothing if the bundle is served already. Goes on if the caller gives
-        up. Raises ModelNotFound, ModelNotLoaded or Unavailable.
+        up. Raises ModelNotFound, ModelNotLoaded, QueueFull or Unavailable.
         """
-        return await self._carried_out(self._load(model))
+        return await self._changes.carried_out(self._load, model)
 
     async def unload(self, model: str) -> str:
         """Unload ``name/version``, or ``name`` if one version of it is served.
 
         Returns the key once the calls that used the model have ended. Goes on if the caller gives
-        up. Raises ModelNotFound, InvalidRequest or Unavailable.
+        up. Raises ModelNotFound, InvalidRequest, QueueFull or Unavailable.
         """
-        return await self._carried_out(self._unload(model))
+        return await self._changes.carried_out(self._unload, model)
 
-    async def refresh(self) -> None:
+    async def refresh(self) -> bool:
         """Load, replace and unload models, so that the served ones are those of the folder.
 
-        Faults are logged. If the folder holds no bundles at all, nothing changes. Without an
-        engine, or if it dies meanwhile, the next one is waited for.
+        Faults are logged. If the folder holds no bundles at all, nothing changes. Returns False if
+        the folder could not be looked at now, as while an engine is restarted.
         """
-        while True:
-            await self._runs.wait()
-            try:
-                await self._carried_out(self._refresh())
-            except Unavailable:
-                continue
-            except BundleError as error:
-                self._series.on_change("failed")
-                logger.error("event=bundles_not_refreshed %s", error)
-            return
+        try:
+            await self._changes.carried_out(self._refresh)
+        except BundleError as error:
+            self._series.on_change("failed")
+            logger.error("event=bundles_not_refreshed %s", error)
+        except (AttendantError, OSError, RuntimeError) as error:  # such as no further thread
+            logger.warning("event=bundles_not_refreshed %s", reason_of(error))
+            return False
+        return True
 
     def stop(self) -> None:
-        """Give up changes in progress."""
-        self._runs.clear()
-        for task in (*self._changes, *self._retirements):
+        """Give up changes in progress, and begin no more."""
+        self._is_stopped = True
+        self._give_up_changes()
+
+    def _give_up_changes(self) -> None:
+        self._changes.give_up()
+        for task in self._retirements:
             task.cancel()
 
     async def _load(self, model: str) -> str:
@@ -152,9 +159,15 @@ class ModelLifecycle:
         async with self._change():
             try:
                 bundles = await self._read(faults)
-                found = [b for b in bundles if model in (b.key, b.manifest.name)]
+            except BundleError as error:
+                logger.error("event=bundles_not_read %s", error)
+                raise ModelNotLoaded("model: the folder has no bundles that can be read") from error
+            found = [b for b in bundles if model in (b.key, b.manifest.name)]
+            try:
                 if not found:
-                    raise faults.get(model, ModelNotFound("model: the folder has no such bundle"))
+                    of_model = (fault for key, fault in faults.items() if is_wanted(key, (model,)))
+                    missing = ModelNotFound("model: the folder has no such bundle")
+                    raise next(of_model, missing)
                 bundle = max(found, key=lambda each: version_order(each.manifest.version))
                 await self._serve(bundle)
             except BundleError as error:
@@ -208,29 +221,11 @@ class ModelLifecycle:
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
         """A change of the models after the last one, and after the end of models it retired."""
-        if self.engine is None:
-            raise Unavailable("the server is loading its first models")
+        if self.engine is None or self._is_stopped:
+            raise Unavailable("the server is loading all its models, or stopping")
         async with self._changing:
             await self._retired_all()
             yield
-
-    async def _carried_out(self, change: Coroutine[Any, Any, Result]) -> Result:
-        """The result of a change, which goes on if the running task is cancelled.
-
-        Raises Unavailable if the change was given up.
-        """
-        task = asyncio.ensure_future(change)
-        self._changes.add(task)
-        task.add_done_callback(self._end_change)
-        await asyncio.wait({task})
-        if task.cancelled():
-            raise Unavailable("the engine has died, or the server is stopping")
-        return task.result()
-
-    def _end_change(self, change: "asyncio.Future[Any]") -> None:
-        self._changes.discard(change)
-        if not change.cancelled():
-            change.exception()  # it was logged, and its caller may have given up
 
     async def _serve(self, bundle: Bundle) -> None:
         """Load a bundle unless it is served already. Raises BundleError, and logs it."""
@@ -305,6 +300,7 @@ class ModelLifecycle:
     def _forget(self, key: str) -> None:
         """Undo `_announce` for a bundle that could not be loaded."""
         self._served.pop(key, None)
+        self._max_cache_bytes.pop(key, None)
         self._catalog.withdraw(key)
         self._series.remove(key)
 

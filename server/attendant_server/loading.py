@@ -117,16 +117,19 @@ class ModelLoader:
         ``while_serving``: other models are in use, which a bad bundle must not disturb.
         """
         tried = "always", *(["auto"] if while_serving else [])
+        copies = ""
         try:
             with bundle.checked_copy() as copy:
+                copies = f"{copy.copies}/"
                 if self._settings.try_bundles in tried:
                     try_bundle(copy, self._settings)
                 return self.load_copy(copy)
-        except BundleError:
-            raise
         except Exception as error:  # ONNX Runtime has its own exception classes
+            reason = reason_of(error).replace(copies, "")
+            if isinstance(error, BundleError):
+                raise BundleError(reason) from error
             logger.debug("event=load_failed bundle=%s", bundle.directory, exc_info=True)
-            raise BundleError(f"{bundle.directory}: {reason_of(error)}") from error
+            raise BundleError(f"{bundle.directory}: {reason}") from error
 
     def load_copy(self, bundle: Bundle) -> LoadedModel:
         """Load the checked copy of a bundle; raises BundleError or other errors."""

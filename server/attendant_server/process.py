@@ -14,6 +14,8 @@ from attendant_server.system.standard_streams import has_terminal, say
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+RETRY_SECONDS = 1.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +60,8 @@ def _stop_event() -> asyncio.Event:
 
 def _listen_for_hangups(stopping: asyncio.Event, refreshing: asyncio.Event) -> None:
     """Set one of the events at SIGHUP."""
-    had_terminal = has_terminal()
+    # With nohup, SIGHUP is ignored: the server is meant to survive its terminal.
+    had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def choose() -> None:
         (stopping if had_terminal and not has_terminal() else refreshing).set()
@@ -72,7 +75,8 @@ async def _refresh_whenever(requested: asyncio.Event, server: Server) -> None:
         await requested.wait()
         requested.clear()
         logger.info("event=refreshing")
-        await server.lifecycle.refresh()
+        while not await server.lifecycle.refresh():
+            await asyncio.sleep(RETRY_SECONDS)  # the engine is being restarted
 
 
 async def _started(settings: Settings) -> Server:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import partial
 
 from attendant_server.engine.engine import Engine
@@ -37,6 +38,7 @@ class EngineSupervisor:
         self._on_death, self._on_restart = on_death, on_restart
         self._restarts = Restarts()
         self._watch: asyncio.Task[None] | None = None
+        self._restarting: Future[None] | None = None
         self.has_given_up = asyncio.Event()
         """Set after a death that ends the server."""
 
@@ -48,9 +50,10 @@ class EngineSupervisor:
         self._watch = asyncio.ensure_future(watching)
 
     def stop(self) -> None:
-        """End the supervision."""
-        if self._watch is not None:
-            self._watch.cancel()
+        """End the supervision, and a restart in progress."""
+        for work in (self._watch, self._restarting):
+            if work is not None:
+                work.cancel()
 
     def _new_engine(self) -> Engine:
         engine = Engine(
@@ -64,7 +67,7 @@ class EngineSupervisor:
         return engine
 
     def _restart_soon(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.run_coroutine_threadsafe(self._restart(), loop)
+        self._restarting = asyncio.run_coroutine_threadsafe(self._restart(), loop)
 
     async def _restart(self) -> None:
         """Load all models again after the engine has died, or give up after many deaths."""

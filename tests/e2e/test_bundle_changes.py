@@ -141,12 +141,6 @@ def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: A
         Server(settings(bundles=root))
 
 
-def test_a_default_version_that_is_no_file_is_refused_without_opening_it(settings: Any, root: Path):
-    os.mkfifo(root / "tiny-en-de" / "default-version")
-    with pytest.raises(BundleError, match="default-version: is not a regular file"):
-        Server(settings(bundles=root))
-
-
 def test_a_folder_that_cannot_be_read_is_not_taken_for_a_removed_one(
     server: Running,
     root: Path,
@@ -178,6 +172,28 @@ def test_a_link_to_itself_or_to_all_files_does_not_hide_the_changes_of_a_watched
     server = start(bundles=root, watch_bundles_seconds=0.05)
     add_version(translation_bundle, root, "2")
     wait_until(lambda: keys(server) == ["tiny-en-de/1", "tiny-en-de/2"])
+
+
+def test_default_versions_of_models_that_are_not_served_do_not_matter(
+    start: Callable[..., Running], root: Path, embedding_bundle: Path
+):
+    add_version(embedding_bundle, root, "1")
+    (root / "tiny-bert" / "default-version").write_text("1")
+    server = start(bundles=root, models=("tiny-en-de",))
+    refresh(server)
+    assert keys(server) == ["tiny-en-de/1"]
+    assert server.metric("attendant_model_changes_total", result="failed") == 0
+
+
+def test_a_default_version_must_be_a_small_regular_file(settings: Any, root: Path):
+    chosen = root / "tiny-en-de" / "default-version"
+    os.mkfifo(chosen)
+    with pytest.raises(BundleError, match="default-version: is not a regular file"):
+        Server(settings(bundles=root))
+    chosen.unlink()
+    chosen.write_text("1" * 257)
+    with pytest.raises(BundleError, match="default-version: larger than 256 bytes"):
+        Server(settings(bundles=root))
 
 
 def test_a_watched_folder_is_served_as_it_is(
@@ -238,6 +254,20 @@ def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
         os.close(terminal)
         process.wait(TIMEOUT_SECONDS)
     wait_until(lambda: "event=stopped" in log.read_text())
+
+
+def test_a_server_under_nohup_survives_its_terminal(root: Path, tmp_path: Path):
+    log = tmp_path / "log"
+    terminal, side = pty.openpty()
+    server = server_command(root, "--lame-duck-seconds", "0")
+    command = ["setsid", "--ctty", "--wait", "nohup", *server]
+    with log.open("w") as output, subprocess.Popen(command, stdin=side, stderr=output) as process:
+        os.close(side)
+        wait_until(lambda: "event=serving" in log.read_text())
+        os.close(terminal)
+        wait_until(lambda: "event=refreshing" in log.read_text())
+        process.terminate()
+        assert process.wait(TIMEOUT_SECONDS) == 0
 
 
 def test_several_models_are_replaced_and_removed_at_once_and_all_are_freed(

@@ -1,11 +1,16 @@
 """A server whose engine dies: callers and health are told, and it starts again or ends."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from attendant.v1 import translation_pb2_grpc
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.app import Server
+from attendant_server.settings import Settings
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
@@ -48,6 +53,22 @@ def test_callers_and_health_are_told_of_a_death_and_the_models_are_loaded_again(
         assert next(watch).status == NOT_SERVING
         assert next(watch).status == SERVING
         assert stub.Translate(REQUEST).translations[3].hypotheses
+
+
+def test_a_server_that_stops_does_not_restart_its_engine(settings: Callable[..., Settings]):
+    async def scenario() -> None:
+        async with Server(settings()) as server:
+            assert server.engine is not None
+            assert server.engine.on_death is not None
+            server.engine.abandon()
+            server.engine.on_death()
+            restart = server.supervisor._restarting
+        assert restart is not None
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wrap_future(restart)
+        assert server.engine is None
+
+    asyncio.run(scenario())
 
 
 def test_a_server_whose_engine_keeps_dying_ends(bundles: Path):

@@ -1,5 +1,6 @@
 """Models that callers load and unload while the server runs."""
 
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant.v1.model_pb2 import MODEL_STATE_READY, GetModelRequest, ListModelsRequest
 from attendant.v1.translation_pb2 import TranslateRequest, TranslateResponse
 from attendant_server import memory_need
+from attendant_server.loading import ModelLoader
 from attendant_server.settings import Settings, SettingsError
 from attendant_server.system.memory import HostMemory
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -200,6 +202,43 @@ def test_a_model_that_is_not_there_is_named_as_the_fault(
 ):
     failure = failure_of(change, server, model)
     assert (failure.code(), failure.details()) == (code, message)
+
+
+def test_a_name_whose_only_bundle_is_broken_is_not_called_missing(
+    server: Running, root: Path, embedding_bundle: Path
+):
+    unload(server, "tiny-bert")
+    (add_version(embedding_bundle, root, "1") / "manifest.json").write_text("{")
+    failure = failure_of(load, server, "tiny-bert")
+    assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "tiny-bert/1/manifest.json: " in failure.details()
+
+
+def test_a_folder_without_bundles_is_a_fault_that_tells_no_path(server: Running, root: Path):
+    for name in ("tiny-en-de", "tiny-bert"):
+        (root / name).rename(root / f".{name}")
+    failure = failure_of(load, server, "tiny-bert")
+    assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert failure.details() == "model: the folder has no bundles that can be read"
+
+
+def test_a_load_that_is_given_up_leaves_nothing_behind(
+    server: Running, root: Path, translation_bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    may_end = threading.Event()
+    monkeypatch.setattr(ModelLoader, "load", lambda *_, **__: may_end.wait())
+    add_version(translation_bundle, root, "2")
+    call = control(server).LoadModel.future(LoadModelRequest(model="tiny-en-de/2"))
+    wait_until(lambda: "tiny-en-de/2" in models(server))
+
+    async def stop_changes() -> None:
+        server.server.lifecycle.stop()
+
+    server.loop.run(stop_changes())
+    assert call.code() == grpc.StatusCode.UNAVAILABLE
+    assert "tiny-en-de/2" not in models(server)
+    assert failure_of(load, server, "tiny-en-de/2").code() == grpc.StatusCode.UNAVAILABLE
+    may_end.set()
 
 
 def test_one_of_several_versions_must_be_named_to_be_unloaded(

@@ -9,6 +9,7 @@ from attendant.v1 import (
     architecture_pb2,
     bundle_pb2,
     embedding_pb2,
+    model_control_pb2,
     model_pb2,
     text_pb2,
     translation_pb2,
@@ -17,7 +18,15 @@ from google.rpc import status_pb2
 
 PROTOS = Path(__file__).parents[2] / "protos"
 FILES = sorted((PROTOS / "attendant" / "v1").glob("*.proto"))
-MODULES = (architecture_pb2, bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2)
+MODULES = (
+    architecture_pb2,
+    bundle_pb2,
+    embedding_pb2,
+    model_pb2,
+    model_control_pb2,
+    text_pb2,
+    translation_pb2,
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

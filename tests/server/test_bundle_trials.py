@@ -150,6 +150,15 @@ def test_a_trial_gives_the_same_reason_as_loading(folder: Path, change: str):
     assert reasons[0] == reasons[1]
 
 
+@pytest.mark.parametrize("choice", ["never", "always"])
+def test_a_reason_names_files_of_the_bundle_and_not_their_private_copies(folder: Path, choice: str):
+    model = onnx.load(folder / "scorer.fp32.onnx", load_external_data=False)
+    model.graph.node[0].input[0] = "missing"
+    replace_file(folder, "scorer.fp32.onnx", model.SerializeToString())
+    with pytest.raises(BundleError, match=r"Load model from scorer\.fp32\.onnx failed"):
+        load(folder, try_bundles=choice)
+
+
 CHILDREN = {
     "crashes": (60, "loading it on trial crashed with SIGSEGV"),
     "hangs": (1, "loading it on trial took longer than 2 s"),
@@ -165,9 +174,18 @@ def test_a_child_that_fails_refuses_the_bundle_by_its_name(
     seconds, reason = CHILDREN[what]
     monkeypatch.setattr(bundle_trial, "CHILD", "tests.support.trial_children")
     monkeypatch.setattr(bundle_trial, "GRACE_SECONDS", 0.5)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("TRIAL_CHILD", what)
     with pytest.raises(BundleError, match=f"^{folder}: {reason}$"):
         load(folder, try_bundles="always", trial_seconds=seconds)
+
+
+def test_a_trial_imports_nothing_from_the_working_directory(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "numpy.py").write_text("import os; os._exit(7)")
+    monkeypatch.chdir(tmp_path)
+    load(folder, try_bundles="always")
 
 
 def test_a_bundle_that_takes_too_much_memory_fails_its_trial(embedder: Path):

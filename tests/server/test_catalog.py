@@ -124,6 +124,10 @@ def test_a_chosen_default_is_used_while_it_is_there(refusals: list[str]):
     assert catalog.is_default(old)
     catalog.withdraw(old.key)
     assert catalog.find("en-de") is new
+    catalog.announce([old])
+    assert catalog.find("en-de") is new, "the chosen default is loading again"
+    catalog.open([served(old)])
+    assert catalog.find("en-de") is old
 
 
 def test_a_model_is_in_use_until_the_tasks_that_asked_for_it_end(refusals: list[str]):

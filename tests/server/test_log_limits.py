@@ -76,7 +76,9 @@ def test_every_call_has_its_line():
     assert all(limits(call) for _ in range(10 * MAX_LINES))
 
 
-def test_libraries_are_limited_by_their_places(at_info: None):
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_libraries_are_limited_by_their_places(monkeypatch: pytest.MonkeyPatch, level: int):
+    monkeypatch.setattr(logging.getLogger(), "level", level)
     limits, written = LineLimits(Clock()), 0
     for i in range(100):
         record = record_of("grpc.aio", f"header {i}")

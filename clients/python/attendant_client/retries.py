@@ -29,9 +29,10 @@ class RetryPolicy:
     and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
     `max_backoff_seconds`. If the server states a wait, the client waits that time instead.
     RESOURCE_EXHAUSTED is retried only if the server states a wait. CANCELLED is retried like
-    UNAVAILABLE: a stopping server cancels calls that it has not begun, and calls change nothing, so
-    it is safe to repeat them. No other failure is retried, and none once the client was closed.
-    While most of a client's retries fail, its calls are not retried (RetryThrottle).
+    UNAVAILABLE: a stopping server cancels calls that it has not begun, and a call may be repeated:
+    it changes nothing, or loads or unloads a model just once. No other failure is retried, and none
+    once the client was closed. While most of a client's retries fail, its calls are not retried
+    (RetryThrottle).
 
     `max_attempts` includes the first attempt; 1 means no retries. Raises ValueError for bad values.
     """

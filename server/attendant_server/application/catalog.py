@@ -200,10 +200,10 @@ class Catalog:
         )
 
     def _default_of(self, versions: Sequence[ModelDescription]) -> ModelDescription:
-        """The chosen default among versions of one name, or else the highest one that is ready."""
+        """The chosen default of a name, or the highest version; one that is ready, if any is."""
         chosen = self._default_versions.get(versions[0].name)
         ready = [d for d in versions if d.key in self._ready] or versions
-        return next((d for d in versions if d.version == chosen), ready[-1])
+        return next((d for d in ready if d.version == chosen), ready[-1])
 
 
 def version_order(version: str) -> tuple[tuple[int, int, str], ...]:

@@ -137,17 +137,19 @@ class Engine:
         turns, now = [worker.turn for worker in self._workers], self.clock()
         return [turn[0] for turn in turns if turn is not None and now - turn[1] > max_seconds]
 
-    def abandon(self) -> None:
+    def abandon(self) -> bool:
         """Answer all calls with Unavailable although a worker hangs. Any thread.
 
-        The engine is dead afterwards. A worker that hangs ends when its run ends.
+        The engine is dead afterwards. A worker that hangs ends when its run ends. Returns False if
+        the engine had died already, so that ``on_death`` is or will be called.
         """
         with self._changed:
-            self._has_died = True
+            is_first, self._has_died = not self._has_died, True
         self._stop()
         for worker in self._workers:
             if worker.turn is not None:
                 self._fail_all(worker.own)
+        return is_first
 
     def drain(self, timeout_seconds: float) -> bool:
         """Refuse new calls, finish the admitted ones and end the workers.

@@ -45,7 +45,8 @@ class LineLimits:
         message = str(record.msg)
         if message.startswith(UNLIMITED):
             return True
-        kind = message if record.name.startswith(OWN_PACKAGE) else record.getMessage()
+        is_own = record.name.startswith(OWN_PACKAGE)
+        kind = message if is_own else f"{record.pathname}:{record.lineno}"
         now = self._clock()
         started, count = self._kinds.get(kind, (now, 0))
         if now - started >= PERIOD_SECONDS:
