@@ -6,7 +6,8 @@ import pty
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -243,27 +244,37 @@ def test_a_hangup_refreshes_the_models_under_load_and_fails_no_call(
         assert process.wait(TIMEOUT_SECONDS) == 0
 
 
-def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
-    """The terminal is a pseudo-terminal, whose closing sends SIGHUP to its session."""
-    log = tmp_path / "log"
+@contextmanager
+def server_on_a_terminal(
+    root: Path, log: Path, *wrapper: str
+) -> Iterator[tuple["subprocess.Popen[bytes]", int]]:
+    """A server with a pseudo-terminal, whose closing sends SIGHUP to the server's session.
+
+    Yields the process and the terminal. SIGHUP is not ignored, even if it is by the tests.
+    """
     terminal, side = pty.openpty()
-    command = ["setsid", "--ctty", "--wait", *server_command(root, "--lame-duck-seconds", "0")]
+    server = server_command(root, "--lame-duck-seconds", "0")
+    command = ["env", "--default-signal=HUP", "setsid", "--ctty", "--wait", *wrapper, *server]
     with log.open("w") as output, subprocess.Popen(command, stdin=side, stderr=output) as process:
         os.close(side)
-        wait_until(lambda: "event=serving" in log.read_text())
+        try:
+            wait_until(lambda: "event=serving" in log.read_text())
+            yield process, terminal
+        finally:
+            process.kill()
+
+
+def test_a_server_stops_when_its_terminal_is_closed(root: Path, tmp_path: Path):
+    log = tmp_path / "log"
+    with server_on_a_terminal(root, log) as (process, terminal):
         os.close(terminal)
         process.wait(TIMEOUT_SECONDS)
-    wait_until(lambda: "event=stopped" in log.read_text())
+    assert "event=stopped" in log.read_text()
 
 
 def test_a_server_under_nohup_survives_its_terminal(root: Path, tmp_path: Path):
     log = tmp_path / "log"
-    terminal, side = pty.openpty()
-    server = server_command(root, "--lame-duck-seconds", "0")
-    command = ["setsid", "--ctty", "--wait", "nohup", *server]
-    with log.open("w") as output, subprocess.Popen(command, stdin=side, stderr=output) as process:
-        os.close(side)
-        wait_until(lambda: "event=serving" in log.read_text())
+    with server_on_a_terminal(root, log, "nohup") as (process, terminal):
         os.close(terminal)
         wait_until(lambda: "event=refreshing" in log.read_text())
         process.terminate()
