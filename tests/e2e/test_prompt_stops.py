@@ -27,10 +27,10 @@ FLAGS = ("--lame-duck-seconds", "0", "--drain-seconds", "3600")
 NUM_UNREAD_TEXTS = 64
 HANGING_START = """
 import sys, threading
-from attendant_server import app
+from attendant_server import lifecycle, loading
 from attendant_server.__main__ import main
 
-app.{step} = lambda *_: (print("hangs", flush=True), threading.Event().wait())
+{step} = lambda *_: (print("hangs", flush=True), threading.Event().wait())
 sys.exit(main())
 """
 READS_NOTHING_UNASKED = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
@@ -142,7 +142,10 @@ def test_an_answer_that_is_read_only_after_the_stop_began_is_whole(loop, setting
         stopping.result(TIMEOUT_SECONDS)
 
 
-@pytest.mark.parametrize("step", ["read_bundles", "ModelLoader.open_device", "ModelLoader.load"])
+@pytest.mark.parametrize(
+    "step",
+    ["lifecycle.read_bundles", "loading.ModelLoader.open_device", "loading.ModelLoader.load"],
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_start_that_hangs(bundles: Path, step: str, number: signal.Signals):
     with server_process(bundles, program=("-c", HANGING_START.format(step=step))) as process:
