@@ -34,11 +34,11 @@ class Soak:
         seconds, sizes = zip(*self.memory, strict=True)
         return 60 * linear_regression(seconds, sizes).slope
 
-    def faults(self) -> list[str]:
+    def faults(self, max_growth_bytes: int = MAX_GROWTH_BYTES) -> list[str]:
         """Descriptions of all faults; empty if there are none."""
         found = [f"{self.calls[end]} {end}" for end in ("failed", "lost", "wrong")]
         found = [fault for fault in found if not fault.startswith("0 ")]
-        if (growth := growth_of([size for _, size in self.memory])) > MAX_GROWTH_BYTES:
+        if (growth := growth_of([size for _, size in self.memory])) > max_growth_bytes:
             found.append(f"memory grew by {growth / 1e6:.0f} MB")
         for name, (before, after) in (("files", self.files), ("threads", self.threads)):
             if after > before + MAX_MORE_HANDLES:
