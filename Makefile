@@ -98,8 +98,14 @@ serve: $(VENV_SERVE)/.installed ## Start the server on the built-in bundles
 	$(if $(filter gpu,$(DEVICE)),ATTENDANT_MODELS="$${ATTENDANT_MODELS-$(GPU_MODELS)}" )\
 	$(VENV_SERVE)/bin/attendant-server$(if $(filter gpu,$(DEVICE)), --device cuda)
 
+# The exporter's tests run beside the others: one after the other, they take more than half an hour.
 test: $(VENV)/.installed ## Run the tests
-	$(VENV)/bin/pytest
+	@mkdir -p build
+	@$(VENV)/bin/pytest -p no:cacheprovider tests/export > build/test-export.log 2>&1 & exporter=$$!; \
+	others=0; $(VENV)/bin/pytest --ignore=tests/export || others=$$?; \
+	exported=0; wait $$exporter || exported=$$?; \
+	cat build/test-export.log; \
+	[ $$others = 0 ] && [ $$exported = 0 ]
 
 test-tools: $(VENV)/.installed ## Run the tests that need Prometheus or podman; skips what is not installed
 	$(VENV)/bin/pytest -m "prometheus or podman" -s
