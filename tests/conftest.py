@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -6,6 +7,10 @@ from hypothesis import settings
 
 # The profile of `make test-all`; tests/support/architectures.py reads the loaded profile.
 settings.register_profile("thorough", max_examples=300)
+
+# A shell lets its background jobs, such as those of `make test`, ignore SIGINT, and so would the
+# processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
