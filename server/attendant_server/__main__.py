@@ -44,7 +44,7 @@ def serve() -> int:
         with suppress(OSError):
             print(error, file=sys.stderr, flush=True)
         return 2
-    # gRPC would write lines of its own, with what clients send.
+    # gRPC would write further lines, which may hold data of clients.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     set_up_logs(settings.log_level, settings.log_format)
     import uvloop  # imported late, so that --help is quick

@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
         "the operator 'com.microsoft.QAttention' is not supported",
     ),
     "an operator in the wrong domain": (add_node("Add", "com.microsoft"), "com.microsoft.Add"),
-    "an operator of its own domain": (add_node("Add", "own"), "the operator 'own.Add'"),
+    "an operator of another domain": (add_node("Add", "own"), "the operator 'own.Add'"),
     "the other name of the domain": (add_node("Loop", "ai.onnx"), "'ai.onnx.Loop' is not"),
     "another domain": (import_domain, "operators of the domain 'ai.onnx.ml' are not supported"),
     "an operator in a body": (add_node("Scan", body=body_with("Add", "Loop")), "'Loop' is not"),

@@ -51,7 +51,7 @@ def run(workers):
 
 
 def alone(sources, options):
-    """The translations of a call that has a model of its own."""
+    """The translations of a call that is alone in a model."""
     workers = schedulers_of(FakeTranslationModel(), lambda: 0.0, 1)
     call = TranslateCall(sources, options)
     workers[0].submit(call)

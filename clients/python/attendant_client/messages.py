@@ -9,12 +9,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar, Unpack
 
 import numpy as np
-from attendant.v1 import (
-    embedding_pb2,
-    model_pb2,
-    text_pb2,
-    translation_pb2,
-)
+from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.message import Message
 
 from attendant_client import parsing, results

@@ -33,7 +33,7 @@ def load_model(name: str) -> Call[results.ModelInfo]:
         "/attendant.v1.ModelControlService/LoadModel",
         model_control_pb2.LoadModelRequest(model=name),
         model_control_pb2.LoadModelResponse,
-        parsing.loaded_model,
+        lambda response: parsing.model_info(response.model),
     )
 
 
@@ -43,7 +43,7 @@ def unload_model(name: str) -> Call[str]:
         "/attendant.v1.ModelControlService/UnloadModel",
         model_control_pb2.UnloadModelRequest(model=name),
         model_control_pb2.UnloadModelResponse,
-        parsing.unloaded_model,
+        lambda response: str(response.model),
     )
 
 

@@ -8,14 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from attendant.v1 import (
-    bundle_pb2,
-    embedding_pb2,
-    model_control_pb2,
-    model_pb2,
-    text_pb2,
-    translation_pb2,
-)
+from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -158,17 +151,7 @@ def tokenizations(
 
 def model_infos(response: model_pb2.ListModelsResponse) -> list[results.ModelInfo]:
     """Parse the answer to ListModels."""
-    return [_model_info(info) for info in response.models]
-
-
-def loaded_model(response: model_control_pb2.LoadModelResponse) -> results.ModelInfo:
-    """Parse the answer to LoadModel."""
-    return _model_info(response.model)
-
-
-def unloaded_model(response: model_control_pb2.UnloadModelResponse) -> str:
-    """Parse the answer to UnloadModel."""
-    return response.model
+    return [model_info(info) for info in response.models]
 
 
 def model(response: model_pb2.GetModelResponse) -> results.Model:
@@ -177,7 +160,7 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
     limits = response.limits
     request_limits = response.request_limits
     return results.Model(
-        info=_model_info(response.model),
+        info=model_info(response.model),
         available_precisions=tuple(response.available_precisions),
         limits=results.Limits(
             limits.max_source_tokens, limits.max_target_tokens, limits.max_tokens
@@ -299,7 +282,8 @@ def _mask_fill(mask: embedding_pb2.FilledMask) -> results.MaskFill:
     return results.MaskFill(mask.start, mask.end, candidates)
 
 
-def _model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
+def model_info(info: model_pb2.ModelInfo) -> results.ModelInfo:
+    """Parse the short description of a model."""
     return results.ModelInfo(
         name=info.name,
         version=info.version,

@@ -97,7 +97,7 @@ class Catalog:
         self._default_versions: Mapping[str, str] = {}
 
     def announce(self, descriptions: Iterable[ModelDescription]) -> None:
-        """List these models as loading, except those that are ready or listed already."""
+        """List these models as loading, unless they are ready or listed already."""
         known = {d.key for d in self.descriptions}
         self._list([d for d in descriptions if d.key not in known])
 
