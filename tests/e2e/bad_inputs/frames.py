@@ -61,6 +61,17 @@ def frames(*sent: bytes) -> Send:
     return send
 
 
+def frames_without_probe(*sent: bytes) -> Send:
+    """Sends frames that the server may answer before it refuses them."""
+
+    def send(server: ObservedServer) -> Outcome:
+        with server.connect(NO_TABLE) as connection:
+            send_until_closed(connection, sent)
+            return reaction(connection)
+
+    return send
+
+
 def call(*changed: tuple[str, str | None], data: bytes = MESSAGE) -> Send:
     """Makes a call whose headers are changed, or absent if None; its body is ``data``."""
 

@@ -9,6 +9,7 @@ from tests.e2e.bad_inputs.frames import (
     call,
     call_headers,
     frames,
+    frames_without_probe,
     message,
     raw_bytes,
 )
@@ -81,7 +82,12 @@ FRAMES = [
         frames(*repeat(frame(WINDOW_UPDATE, LARGEST_WINDOW), 2)),
         "IGNORED CLOSED GOAWAY",
     ),
-    BadInput("pings", frames(*repeat(frame(PING, bytes(8)), 10_000)), "GOAWAY", "too_many_pings"),
+    BadInput(
+        "pings",
+        frames_without_probe(*repeat(frame(PING, bytes(8)), 100)),
+        "GOAWAY",
+        "too_many_pings",
+    ),
     BadInput("settings", frames(*repeat(frame(SETTINGS, setting(4, 99)), 10_000)), "IGNORED"),
     BadInput("settings of 3 bytes", frames(frame(SETTINGS, b"abc")), "CLOSED GOAWAY"),
     BadInput(
