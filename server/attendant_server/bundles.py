@@ -228,7 +228,6 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "num_prompt_tokens",
             "max_active_dims",
         },
-        "text_normalization": set[str](),
     }
     for name, fields in applied.items():
         for field, _ in getattr(manifest, name).ListFields():

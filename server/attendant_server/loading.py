@@ -12,6 +12,7 @@ from typing import TypeVar
 from attendant.v1 import bundle_pb2
 from attendant_manifest.rules import MANIFEST_NAME
 from attendant_manifest.special_tokens import target_tokens
+from attendant_manifest.text_normalization import normalizes_texts
 
 from attendant_server.application.validation import RequestLimits
 from attendant_server.bundle_trial import try_bundle
@@ -303,7 +304,12 @@ def _vocabulary(manifest: bundle_pb2.Manifest, path: str) -> tuple[int, int | No
 def _tokenizer(bundle: Bundle, path: str, mask_id: int | None = None) -> TextTokenizer:
     try:
         definition = bundle.path_of(path).read_text(encoding="utf-8")
-        return TextTokenizer(definition, mask_id, *_vocabulary(bundle.manifest, path))
+        return TextTokenizer(
+            definition,
+            mask_id,
+            *_vocabulary(bundle.manifest, path),
+            normalizes=normalizes_texts(bundle.manifest),
+        )
     except (OSError, UnicodeDecodeError, TokenizerError) as error:
         raise BundleError(f"{bundle.directory / path}: {reason_of(error)}") from error
 

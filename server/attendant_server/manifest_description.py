@@ -12,6 +12,7 @@ from attendant_manifest.sizes import (
     token_dimension,
     translation_sizes,
 )
+from attendant_manifest.text_normalization import normalizes_texts
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
@@ -71,6 +72,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         additional_poolings=tuple(map(Pooling, architecture.text_vectors.additional_poolings)),
         prompts=dict(manifest.embedding.prompts),
         default_prompt=manifest.embedding.default_prompt,
+        normalizes_texts=normalizes_texts(manifest),
         published=_published(manifest),
     )
 

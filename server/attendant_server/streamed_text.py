@@ -14,7 +14,7 @@ _TOKEN_DECODERS = frozenset(("Replace", "Strip", "Metaspace", "WordPiece", "CTC"
 """Decoders that decode each token separately, so that later tokens do not change its text."""
 _JOINING_DECODERS = frozenset(("BPEDecoder", "ByteLevel", "Fuse"))
 """Decoders that join tokens. The last text may grow, so no decoder of tokens may follow."""
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "["
     "\u0e00-\u109f"  # Thai, Lao, Tibetan, Myanmar
     "\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf"  # Khmer, Tai Le, New Tai Lue, Tai Tham
@@ -85,7 +85,7 @@ def complete_words(text: str) -> str:
 def _ends_word(last: str, following: str) -> bool:
     if following.isspace():
         return True
-    if not (_UNSPACED.match(last) or _UNSPACED.match(following)):
+    if not (UNSPACED.match(last) or UNSPACED.match(following)):
         return False
     is_continued = (
         following in _EXTENDING or unicodedata.category(following) in _EXTENDING_CATEGORIES

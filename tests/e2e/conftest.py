@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attendant_server.application.translation import _SettledPrefix
+from attendant_server.application.streaming import _SettledPrefix
 from attendant_server.settings import Settings
 from attendant_server.tokenizer import TextTokenizer
 

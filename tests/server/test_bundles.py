@@ -82,9 +82,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
         lambda m: m["decoding"].update(forces_eos_at_limit=True),
         "decoding.forces_eos_at_limit is set, which this server does not apply",
     ),
-    "a normalization of texts": (
-        lambda m: m.update(text_normalization={"removes_invisible": True}),
-        "text_normalization.removes_invisible is set, which this server does not apply",
+    "an unknown normalization of texts": (
+        lambda m: m.update(text_normalization="TEXT_NORMALIZATION_OTHER"),
+        "TEXT_NORMALIZATION_OTHER",
     ),
 }
 

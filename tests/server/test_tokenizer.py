@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
-from attendant_server.tokenizer import TextTokenizer, TokenizedText, TokenizerError
+from attendant_server.tokenized_text import TokenizedText
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20

@@ -12,6 +12,7 @@ from datetime import date
 from pathlib import Path
 
 from attendant.v1.bundle_pb2 import Manifest, PrecisionGraphs, Provenance, TrainingData
+from attendant.v1.text_pb2 import TEXT_NORMALIZATION_STANDARD
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export.bundle.data_card import DataCard
@@ -182,6 +183,7 @@ def _new_manifest(kind: ModelKind, run_dir: Path, options: ExportOptions) -> Man
         license=card.license,
         credits=[source.credit for source in card.data],
         provenance=_provenance(run_dir, options),
+        text_normalization=TEXT_NORMALIZATION_STANDARD,
     )
     kind.set_languages(manifest, card.languages)
     return manifest

@@ -16,6 +16,7 @@ from attendant.v1.bundle_pb2 import (
     PrecisionGraphs,
     Provenance,
 )
+from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE
 from attendant_manifest import MANIFEST_VERSION, rules
 
 from attendant_export import importers
@@ -207,6 +208,7 @@ def _new_manifest(
         license=license_,
         credits=checkpoint.statements.credits,
         provenance=Provenance(created=date.today().isoformat(), imported_from=origin),
+        text_normalization=TEXT_NORMALIZATION_NONE,
     )
 
 

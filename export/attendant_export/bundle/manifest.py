@@ -25,6 +25,7 @@ from attendant.v1.bundle_pb2 import (
     SparseParity,
 )
 from attendant.v1.embedding_pb2 import ScoreFunction
+from attendant.v1.text_pb2 import TextNormalization
 from attendant_manifest import ManifestError, format_manifest, parse_stored_manifest
 from attendant_manifest.rules import SIGNATURE_NAME, problems
 from google.protobuf.descriptor import FieldDescriptor
@@ -169,9 +170,12 @@ def _languages(manifest: Manifest) -> str:
 
 def _optional_lines(manifest: Manifest) -> Iterator[str]:
     """Lines on decoding defaults, normalization and step signatures that the manifest has."""
-    for name in ("target_special_tokens", "decoding", "embedding", "text_normalization"):
+    for name in ("target_special_tokens", "decoding", "embedding"):
         if manifest.HasField(name):
             yield f"{name.split('_')[0]:<11} {_fields(getattr(manifest, name))}"
+    if manifest.text_normalization:
+        name = TextNormalization.Name(manifest.text_normalization)
+        yield f"texts       normalization {name.removeprefix('TEXT_NORMALIZATION_').lower()}"
     if manifest.HasField("classification"):
         part = manifest.classification
         function = ScoreFunction.Name(part.score_function).rpartition("_")[2].lower()

@@ -65,20 +65,27 @@ class ServedModel:
             if language.is_code and self.source_tokenizer.is_plain(language.source_prefix_ids[0])
         )
 
-    async def answer(self, call: Call[Result]) -> list[Result]:
-        """Let the engine answer a call; cancelling the coroutine abandons the call."""
+    async def answer(self, call: Call[Result], may_wait: bool = False) -> list[Result]:
+        """Let the engine answer a call; cancelling the coroutine abandons the call.
+
+        ``may_wait``: a call for which the queue has no room waits for it instead of being refused.
+        """
         if not call.num_texts:
             return []
         record = records.current()
         record.engine, call.caller = call.timings, record.engine_caller
-        try:
-            self.engine.submit(self.engine_name, call)
-        except QueueFull:
-            self.on_refused("queue_full")
-            raise
-        except Unavailable:
-            self.on_refused("unavailable")
-            raise
+        while True:
+            try:
+                self.engine.submit(self.engine_name, call)
+                break
+            except QueueFull as error:
+                if not may_wait:
+                    self.on_refused("queue_full")
+                    raise
+                await asyncio.sleep(error.retry_after_seconds)
+            except Unavailable:
+                self.on_refused("unavailable")
+                raise
         return await asyncio.wrap_future(call.future)
 
 

@@ -45,6 +45,7 @@ class ClassificationRequest:
     raw_scores: bool = False
     """Whether scores are those before the score function."""
     truncation: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ class Classifier:
         label_bytes = SCORE_BYTES * top_k + sum(description.label_bytes[:top_k])
         self._limits.check_response("texts", len(request.texts) * label_bytes)
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_tokens,
+            request.truncation,
+            request.text_normalization,
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 

@@ -30,6 +30,14 @@ class Pooling(IntEnum):
     MEAN_SQRT_LENGTH = 6
 
 
+class Splitting(IntEnum):
+    """The parts of a text that are translated independently; numbered as in the contract."""
+
+    NONE = 1
+    LINES = 2
+    SENTENCES = 3
+
+
 class ScoreFunction(IntEnum):
     """Functions of the scores of labels; numbered as in the contract."""
 
@@ -133,6 +141,8 @@ class ModelDescription:
     """Texts to put before a text to embed, by name."""
     default_prompt: str = ""
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
+    normalizes_texts: bool = False
+    """Whether texts are normalized unless a request says otherwise."""
     published: dict[str, Any] = field(default_factory=dict)
     """Facts that the server passes on to callers, as JSON values by their names in the manifest:
     limits, sizes, licence, credits, provenance, quality, parity."""
@@ -141,6 +151,12 @@ class ModelDescription:
     def key(self) -> str:
         """The full name of the model: ``name/version``."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def default_splitting(self) -> Splitting:
+        """Sentences for a model that translates, none for one that rewrites texts of a language."""
+        tags = {each.tag for each in (*self.source_languages, *self.target_languages)}
+        return Splitting.NONE if len(tags) == 1 else Splitting.SENTENCES
 
     @cached_property
     def label_bytes(self) -> list[int]:

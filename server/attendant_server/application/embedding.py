@@ -36,7 +36,7 @@ from attendant_server.application.validation import (
 )
 from attendant_server.engine.calls import TOKEN_VECTORS, EmbedCall
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.tokenized_text import TokenizedText
 
 FLOAT_BYTES = 4
 OUTPUTS = {
@@ -53,7 +53,8 @@ OUTPUTS = {
 class EmbeddingRequest:
     """Texts to embed.
 
-    ``pooling`` and ``truncation`` are numbers of their enums, 0 for the default.
+    ``pooling``, ``truncation`` and ``text_normalization`` are numbers of their enums, 0 for the
+    default.
     """
 
     texts: Sequence[str]
@@ -61,6 +62,7 @@ class EmbeddingRequest:
     pooling: int = 0
     normalize: bool | None = None
     truncation: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class TokenEmbeddingRequest:
     model: str = ""
     layers: Sequence[int] = ()
     truncation: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class Embedder:
             model.source_tokenizer,
             description.max_tokens,
             request.truncation,
+            request.text_normalization,
             prompt_length=len(prompt),
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
@@ -162,7 +166,10 @@ class Embedder:
         description = model.description
         outputs, dimension = _token_outputs(request.layers, description)
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_tokens,
+            request.truncation,
+            request.text_normalization,
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import Language, ModelDescription, ModelKind
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenizer import Token
+from attendant_server.tokenized_text import Token
 
 SOURCE, TARGET = "source_language", "target_language"
 MAX_TAG_CHARACTERS = 100
@@ -90,6 +90,12 @@ def language_tokens(
         forced,
         model.text_codes,
     )
+
+
+def source_tag(model: ModelDescription, source_language: str) -> str:
+    """The tag of the language of the texts of a request; "" if it is unknown."""
+    tags = [language.tag for language in model.source_languages]
+    return source_language or (tags[0] if len(tags) == 1 else "")
 
 
 def _chosen(

@@ -22,19 +22,22 @@ from attendant_server.application.tokenization import (
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, check_range
 from attendant_server.engine.calls import FillMaskCall, MaskCandidates
 from attendant_server.errors import InvalidRequest, ModelWithoutHead
-from attendant_server.tokenizer import TextTokenizer, TokenizedText
+from attendant_server.tokenized_text import TokenizedText
+from attendant_server.tokenizer import TextTokenizer
 
 DEFAULT_TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
 class MaskFillingRequest:
-    """Texts with masks. ``truncation`` is a number of `Truncation`, 0 for the default."""
+    """Texts with masks. ``truncation`` and ``text_normalization`` are numbers of their
+    enums, 0 for the default."""
 
     texts: Sequence[str]
     model: str = ""
     top_k: int | None = None
     truncation: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,10 @@ class MaskFiller:
         check_range("top_k", wanted, 1, self._limits.max_top_k)
         mask_id, mask_tokenizer = _mask(model)
         tokenization = tokenization_options(
-            mask_tokenizer, model.description.max_tokens, request.truncation
+            mask_tokenizer,
+            model.description.max_tokens,
+            request.truncation,
+            request.text_normalization,
         )
         return model, min(wanted, model.description.vocab_size), mask_id, tokenization
 

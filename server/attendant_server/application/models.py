@@ -10,6 +10,7 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
     TokenizationOptions,
     TokenizedOrError,
+    normalizes,
     num_tokens,
     tokenize,
 )
@@ -36,11 +37,15 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class TokenizationRequest:
-    """Texts to tokenize. ``side`` is a number of `TextSide`, 0 for the source."""
+    """Texts to tokenize. ``side`` is a number of `TextSide`, 0 for the source.
+
+    ``text_normalization`` is one of `TextNormalization`, 0 for the default.
+    """
 
     texts: Sequence[str]
     model: str = ""
     side: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +82,11 @@ class ModelInspector:
         key, is_target = model.description.key, side is TextSide.TARGET
         if is_target and model.description.kind is ModelKind.EMBEDDING:
             raise InvalidRequest("side", f"{key} has no target side")
+        tokenizer = model.target_tokenizer if is_target else model.source_tokenizer
         options = TokenizationOptions(
-            model.target_tokenizer if is_target else model.source_tokenizer,
+            tokenizer,
             max_tokens=None,
+            normalizes=normalizes(tokenizer, request.text_normalization),
             max_total_tokens=self.limits.max_response_bytes // TOKEN_BYTES,
         )
         texts = await tokenize(self._jobs, options, TEXTS, request.texts)

@@ -26,7 +26,7 @@ from attendant_server.application.validation import TOKEN_BYTES, RequestLimits
 from attendant_server.engine.calls import ScoreCall, TargetScore
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenizer import TokenizedText
+from attendant_server.tokenized_text import TokenizedText
 
 SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
 """The names of the two sides of a pair, for messages."""
@@ -47,6 +47,7 @@ class ScoringRequest:
     truncation: int = 0
     source_language: str = ""
     target_language: str = ""
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class Scorer:
             model.source_tokenizer,
             model.description.max_source_tokens,
             request.truncation,
+            request.text_normalization,
             tokens.before_source,
             tokens.after_source,
             text_codes=tokens.text_codes,
@@ -102,6 +104,7 @@ class Scorer:
             model.target_tokenizer,
             model.description.max_target_tokens,
             before=model.target_tokenizer.special_tokens(tokens.forced_target_ids),
+            normalizes=source_options.normalizes,
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 

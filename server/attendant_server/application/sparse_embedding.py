@@ -30,7 +30,8 @@ WEIGHT_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class SparseEmbeddingRequest:
-    """Texts to embed. ``truncation`` is a number of `Truncation`, 0 for the default."""
+    """Texts to embed. ``truncation`` and ``text_normalization`` are numbers of their
+    enums, 0 for the default."""
 
     texts: Sequence[str]
     model: str = ""
@@ -39,6 +40,7 @@ class SparseEmbeddingRequest:
     include_tokens: bool = False
     """Whether an answer has the tokens in addition to their ids."""
     truncation: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class SparseEmbedder:
             model.source_tokenizer,
             description.max_tokens,
             request.truncation,
+            request.text_normalization,
             prompt_length=len(prompt),
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)

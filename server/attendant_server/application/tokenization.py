@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
@@ -14,7 +14,8 @@ from attendant_server.application.quotas import current_usage
 from attendant_server.application.validation import known_value
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
-from attendant_server.tokenizer import TextTokenizer, Token, TokenizedText, TokenizerError
+from attendant_server.tokenized_text import Token, TokenizedText
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 MAX_INLINE_CHARACTERS = 1000
 """Characters that take about a millisecond to tokenize. For fewer, a thread switch costs more than
@@ -30,8 +31,21 @@ LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 """A token before a text that chooses the target language."""
 EMPTY = "is empty, or has nothing that the model can read"
 Text = TypeVar("Text")
+Source = TypeVar("Source", bound="str | TextPair")
+Tokens = TypeVar("Tokens", bound="CountedTokens")
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
+
+
+class CountedTokens(Protocol):
+    """The tokens of a text, in whatever form."""
+
+    @property
+    def num_original_tokens(self) -> int:
+        """Number of tokens before truncation."""
+
+    def __len__(self) -> int:
+        """Number of tokens that the model reads."""
 
 
 class Truncation(IntEnum):
@@ -85,18 +99,38 @@ class TokenizationOptions:
     prompt_length: int = 0
     """Number of first characters of every text that are a prompt. Truncation keeps the prompt, and
     a prompt alone is no text."""
+    normalizes: bool = False
+    """Whether texts are normalized."""
 
-    def report(self, text: TokenizedText) -> TruncationReport | None:
+    def report(self, text: CountedTokens) -> TruncationReport | None:
         """The truncation of a text; None when no tokens were dropped."""
         if len(text) == text.num_original_tokens:
             return None
         return TruncationReport(text.num_original_tokens, len(text), self.truncation)
 
 
+class TextNormalization(IntEnum):
+    """The normalization of texts before tokenization; numbered as in the contract."""
+
+    NONE = 1
+    STANDARD = 2
+
+
+def normalizes(tokenizer: TextTokenizer, text_normalization: int) -> bool:
+    """Whether a call normalizes its texts; raises InvalidRequest.
+
+    ``text_normalization`` is a number of `TextNormalization`, 0 for the default of the model.
+    """
+    default = TextNormalization.STANDARD if tokenizer.normalizes else TextNormalization.NONE
+    chosen = known_value("text_normalization", text_normalization, default)
+    return chosen is TextNormalization.STANDARD
+
+
 def tokenization_options(
     tokenizer: TextTokenizer,
     max_tokens: int,
     truncation: int,
+    text_normalization: int,
     before: Sequence[Token] = (),
     after: Sequence[Token] = (),
     prompt_length: int = 0,
@@ -104,12 +138,14 @@ def tokenization_options(
 ) -> TokenizationOptions:
     """The options of texts with a limit; raises InvalidRequest.
 
-    ``truncation`` is a number of `Truncation`, 0 for the default.
+    ``truncation`` is a number of `Truncation`, 0 for the default; ``text_normalization`` one of
+    `TextNormalization`.
     """
     return TokenizationOptions(
         tokenizer,
         max_tokens,
-        known_value("truncation", truncation, Truncation.REFUSE),
+        normalizes=normalizes(tokenizer, text_normalization),
+        truncation=known_value("truncation", truncation, Truncation.REFUSE),
         before=before,
         after=after,
         prompt_length=prompt_length,
@@ -120,21 +156,33 @@ def tokenization_options(
 async def tokenize(
     jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str | TextPair]
 ) -> list[TokenizedOrError]:
-    """The tokens, or the fault, of each text, counted for the quotas of the caller.
+    """The tokens, or the fault, of each text; like `read_texts`."""
+    return await read_texts(jobs, options, field, texts, tokenize_text)
+
+
+async def read_texts(
+    jobs: JobRunner,
+    options: TokenizationOptions,
+    field: str,
+    texts: Sequence[Source],
+    read: Callable[[TokenizationOptions, str, Source, int], Tokens | InvalidRequest],
+) -> list[Tokens | InvalidRequest]:
+    """What ``read`` makes of each text, or its fault, counted for the quotas of the caller.
 
     Raises InvalidRequest for too many tokens in total, or QuotaExceeded. A pair of texts that are
     tokenized one after the other counts as one text.
 
-    ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number.
+    ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number, which is
+    the last argument of ``read``.
     """
     record, usage = records.current(), current_usage()
     if record.tokenization_started is None:
         usage.take_texts(len(texts))
         record.tokenization_started = time.monotonic()
     is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
-    results: list[TokenizedOrError] = []
+    results: list[Tokens | InvalidRequest] = []
     for job in _jobs(texts):
-        run = partial(_tokenize_all, options, field, job, len(results))
+        run = partial(_read_all, options, field, job, len(results), read)
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
     usage.take_tokens(num_tokens(results))
@@ -159,12 +207,12 @@ def merged(
     ]
 
 
-def num_tokens(texts: Iterable[TokenizedOrError]) -> int:
+def num_tokens(texts: Iterable[CountedTokens | InvalidRequest]) -> int:
     """Number of tokens in all texts without a fault."""
     return sum(len(text) for text in good(texts))
 
 
-def _add_to_record(record: CallRecord, results: Sequence[TokenizedOrError]) -> None:
+def _add_to_record(record: CallRecord, results: Sequence[CountedTokens | InvalidRequest]) -> None:
     record.tokenization_ended = time.monotonic()
     record.num_texts += len(results)
     for text in results:
@@ -175,8 +223,8 @@ def _add_to_record(record: CallRecord, results: Sequence[TokenizedOrError]) -> N
             record.num_truncated_texts += len(text) < text.num_original_tokens
 
 
-def _jobs(texts: Iterable[str | TextPair]) -> Iterator[list[str | TextPair]]:
-    job: list[str | TextPair] = []
+def _jobs(texts: Iterable[Source]) -> Iterator[list[Source]]:
+    job: list[Source] = []
     num_characters = 0
     for text in texts:
         if job and num_characters + len(text) > MAX_JOB_CHARACTERS:
@@ -187,26 +235,33 @@ def _jobs(texts: Iterable[str | TextPair]) -> Iterator[list[str | TextPair]]:
     yield job
 
 
-def _tokenize_all(
-    options: TokenizationOptions, field: str, texts: Sequence[str | TextPair], first: int
-) -> list[TokenizedOrError]:
-    return [_tokenize(options, field, text, number) for number, text in enumerate(texts, first)]
+def _read_all(
+    options: TokenizationOptions,
+    field: str,
+    texts: Sequence[Source],
+    first: int,
+    read: Callable[[TokenizationOptions, str, Source, int], Tokens | InvalidRequest],
+) -> list[Tokens | InvalidRequest]:
+    return [read(options, field, text, number) for number, text in enumerate(texts, first)]
 
 
-def _check_total(options: TokenizationOptions, results: Sequence[TokenizedOrError]) -> None:
+def _check_total(
+    options: TokenizationOptions, results: Sequence[CountedTokens | InvalidRequest]
+) -> None:
     if options.max_total_tokens is None:
         return
     if num_tokens(results) > options.max_total_tokens:
         raise InvalidRequest("texts", f"at most {options.max_total_tokens} tokens in one call")
 
 
-def _tokenize(
+def tokenize_text(
     options: TokenizationOptions, field: str, text: str | TextPair, number: int
 ) -> TokenizedOrError:
+    """The tokens of a text or a pair, or its fault; ``number`` is that of the text in ``field``."""
     if isinstance(text, TextPair):
         return _tokenize_pair(options, field, text, number)
     try:
-        tokens = options.tokenizer.encode(text)
+        tokens = options.tokenizer.encode(text, normalizes=options.normalizes)
     except TokenizerError:
         return InvalidRequest(field.format(number), "cannot be tokenized")
     before, prompt_length = options.before, options.prompt_length
@@ -231,14 +286,14 @@ def _tokenize(
         tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
     if len(tokens) <= options.max_tokens:
         return tokens
-    return _too_long(options, field, number, tokens)
+    return too_long(options, field, number, tokens)
 
 
 def _tokenize_pair(
     options: TokenizationOptions, field: str, pair: TextPair, number: int
 ) -> TokenizedOrError:
     try:
-        tokens = options.tokenizer.encode(pair.first, pair.second)
+        tokens = options.tokenizer.encode(pair.first, pair.second, options.normalizes)
     except TokenizerError:
         return InvalidRequest(field.format(number), "cannot be tokenized")
     for side, name in enumerate((field, SECOND_TEXTS)):
@@ -251,12 +306,13 @@ def _tokenize_pair(
         cut = tokens.cut_pair(max_tokens, keeps_end=truncation is Truncation.LEFT)
         if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
             return cut
-    return _too_long(options, field, number, tokens)
+    return too_long(options, field, number, tokens)
 
 
-def _too_long(
+def too_long(
     options: TokenizationOptions, field: str, number: int, tokens: TokenizedText
 ) -> InvalidRequest:
+    """The fault of a text with more tokens than the options allow."""
     problem = f"at most {options.max_tokens} tokens, got {len(tokens)}"
     return InvalidRequest(field.format(number), problem)
 

@@ -1,43 +1,57 @@
 """Translation of texts, whole or streamed."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import islice
+from typing import NamedTuple, TypeAlias
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.languages import language_tokens, translation_model
+from attendant_server.application.languages import (
+    language_tokens,
+    source_tag,
+    translation_model,
+)
+from attendant_server.application.pieced_text import PiecedText, PieceReader
+from attendant_server.application.streaming import TextStream
 from attendant_server.application.tokenization import (
     TokenizationOptions,
-    TokenizedOrError,
-    TruncationReport,
     good,
     num_tokens,
+    read_texts,
     tokenization_options,
-    tokenize,
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options
-from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
+from attendant_server.application.validation import (
+    TEXTS,
+    TOKEN_BYTES,
+    RequestLimits,
+    known_value,
+)
 from attendant_server.engine.calls import (
     Hypothesis,
     SearchOptions,
     SearchTooLarge,
     TranslateCall,
+    joined_timings,
 )
 from attendant_server.errors import InvalidRequest
-from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
-NO_TRANSLATION = "has no translation with the tokens that its options allow"
+MAX_RUNNING_SENTENCES = 256
+"""Sentences of one call that the engine has at the same time, unless the call has more texts. A
+long text must not need more places in the queue than there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranslationRequest:
-    """Texts to translate. ``truncation`` is a number of `Truncation`, 0 for the default.
+    """Texts to translate. Languages are BCP 47 tags, or "" for the only language of the model.
 
-    Languages are BCP 47 tags, or "" for the only language of the model.
+    ``truncation``, ``splitting`` and ``text_normalization`` are numbers of `Truncation`,
+    `Splitting` and `TextNormalization`, 0 for the defaults.
     """
 
     texts: Sequence[str]
@@ -46,6 +60,8 @@ class TranslationRequest:
     truncation: int = 0
     source_language: str = ""
     target_language: str = ""
+    splitting: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +74,8 @@ class StreamRequest:
     truncation: int = 0
     source_language: str = ""
     target_language: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TranslationHypothesis:
-    """One translation of a text, with its tokens and their log-probabilities."""
-
-    text: str
-    score: float
-    is_complete: bool
-    """True if the end token was decoded, False if the length limit was reached."""
-    token_ids: Sequence[int]
-    token_texts: Sequence[str]
-    """The tokens as the vocabulary writes them."""
-    log_probabilities: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """The result for one text: hypotheses, best first."""
-
-    hypotheses: Sequence[TranslationHypothesis]
-    num_source_tokens: int
-    truncation: TruncationReport | None
+    splitting: int = 0
+    text_normalization: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +95,13 @@ class StreamPiece:
     """The whole answer, in the last piece only."""
 
 
+class _Reading(NamedTuple):
+    """How a call's texts become pieces with tokens."""
+
+    options: TokenizationOptions
+    read_pieces: PieceReader
+
+
 SearchRequest: TypeAlias = TranslationRequest | StreamRequest
 
 
@@ -117,50 +119,46 @@ class Translator:
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         self._limits.check_texts(request.texts)
-        model, options, tokenization = self._prepare(request, len(request.texts))
+        model, options, reading = self._prepare(request, len(request.texts))
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
-        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
-        try:
-            results = await _search(model, texts, options, deadline)
-        except SearchTooLarge as error:
-            texts = _with_faults(texts, error.problems)
-            results = await _search(model, texts, options, deadline)
-        return await self._answer(model, tokenization, texts, results)
+        texts = await read_texts(
+            self._jobs, reading.options, TEXTS, request.texts, reading.read_pieces
+        )
+        while True:
+            try:
+                results = await _search(model, texts, options, deadline)
+                break
+            except SearchTooLarge as error:
+                texts = _with_faults(texts, error.problems)
+        return await self._answer(model, reading.options, options, texts, results)
 
     async def stream(
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
         self._limits.check_characters("text", [request.text])
-        model, options, tokenization = self._prepare(request, 1)
+        model, options, reading = self._prepare(request, 1)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
-        [text] = await tokenize(self._jobs, tokenization, "text", [request.text])
+        [text] = await read_texts(
+            self._jobs, reading.options, "text", [request.text], reading.read_pieces
+        )
         if isinstance(text, InvalidRequest):
             raise text
-        prefix, sent = _SettledPrefix(), ""
-        call = TranslateCall([text.token_ids], options, deadline, prefix.put)
-        running = asyncio.ensure_future(model.answer(call))
-        running.add_done_callback(lambda _: prefix.close())
+        stream, num_sent = TextStream(model, text, options, deadline), 0
         try:
-            while (token_ids := await prefix.next()) is not None:
-                words = model.target_tokenizer.decode_words(token_ids)
-                if len(words) > len(sent):
-                    yield StreamPiece(words[len(sent) :])
-                    sent = words
-            results = await running
+            async with aclosing(stream.deltas()) as deltas:
+                async for delta in deltas:
+                    num_sent += len(delta)
+                    yield StreamPiece(delta)
         except SearchTooLarge as error:
             records.current().num_invalid_texts += 1
             raise InvalidRequest("text", error.problem) from None
-        finally:
-            running.cancel()
-        if not results[0]:
-            raise InvalidRequest("text", NO_TRANSLATION)
-        answer = await self._answer(model, tokenization, [text], results)
-        yield StreamPiece(_best_text(answer)[len(sent) :], answer)
+        answer = await self._answer(model, reading.options, options, [text], stream.results)
+        yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
     def _prepare(
         self, request: SearchRequest, num_texts: int
-    ) -> tuple[ServedModel, SearchOptions, TokenizationOptions]:
+    ) -> tuple[ServedModel, SearchOptions, _Reading]:
         """Find the model and check the options."""
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
@@ -175,27 +173,33 @@ class Translator:
             model.source_tokenizer,
             description.max_source_tokens,
             request.truncation,
+            request.text_normalization,
             tokens.before_source,
             tokens.after_source,
             text_codes=tokens.text_codes,
         )
-        return model, options, tokenization
+        splitting = known_value("splitting", request.splitting, description.default_splitting)
+        read_pieces = PieceReader(splitting, source_tag(description, request.source_language))
+        return model, options, _Reading(tokenization, read_pieces)
 
     async def _answer(
         self,
         model: ServedModel,
         tokenization: TokenizationOptions,
-        texts: Sequence[TokenizedOrError],
+        options: SearchOptions,
+        texts: Sequence[PiecedText | InvalidRequest],
         results: Sequence[list[Hypothesis]],
     ) -> TranslationAnswer:
+        """The answer for all texts; ``results`` are those of all pieces."""
         lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
         record, num_output_tokens = records.current(), sum(lengths)
         record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
-        record.num_invalid_texts += sum(not hypotheses for hypotheses in results)
+        joiner = Joiner(model.target_tokenizer, tokenization, options.length_penalty)
         translations = await self._jobs.run_for(
-            num_output_tokens,
-            lambda: _translations(model.target_tokenizer, tokenization, texts, results),
+            num_output_tokens, lambda: _translations(joiner, texts, results)
         )
+        faults = [each for each in translations if isinstance(each, InvalidRequest)]
+        record.num_invalid_texts += len(faults) - sum(isinstance(t, InvalidRequest) for t in texts)
         return TranslationAnswer(
             model=model.description.key,
             translations=translations,
@@ -208,59 +212,41 @@ class Translator:
 
 async def _search(
     model: ServedModel,
-    texts: Sequence[TokenizedOrError],
+    texts: Sequence[PiecedText | InvalidRequest],
     options: SearchOptions,
     deadline: float,
 ) -> list[list[Hypothesis]]:
-    """The hypotheses of all texts without a fault; raises SearchTooLarge before any work."""
-    call = TranslateCall([text.token_ids for text in good(texts)], options, deadline)
-    return await model.answer(call)
-
-
-def _with_faults(
-    texts: Sequence[TokenizedOrError], problems: Mapping[int, str]
-) -> list[TokenizedOrError]:
-    """The texts with further faults; the keys of ``problems`` count texts without a fault."""
-    record, results = records.current(), list(texts)
-    indices = [i for i, text in enumerate(texts) if not isinstance(text, InvalidRequest)]
-    for number, problem in problems.items():
-        i = indices[number]
-        results[i] = InvalidRequest(TEXTS.format(i), problem)
-    record.num_invalid_texts += len(problems)
-    record.num_input_tokens = num_tokens(results)
+    """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
+    sources = [tokens.token_ids for text in good(texts) for tokens in text.tokens]
+    size = max(MAX_RUNNING_SENTENCES, len(texts))
+    calls, results = [], []
+    for first in range(0, len(sources), size):
+        call = TranslateCall(sources[first : first + size], options, deadline)
+        calls.append(call)
+        try:
+            results += await model.answer(call, may_wait=first > 0)
+        except SearchTooLarge as error:
+            problems = {first + i: problem for i, problem in error.problems.items()}
+            raise SearchTooLarge(problems) from None
+    if len(calls) > 1:
+        records.current().engine = joined_timings([call.timings for call in calls])
     return results
 
 
-class _SettledPrefix:
-    """Passes the settled prefix of a translation from an engine thread to the event loop.
-
-    Each prefix begins with the one before, so only the newest one is kept.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._token_ids: tuple[int, ...] = ()
-        self._has_changed = asyncio.Event()
-        self._is_closed = False
-
-    def put(self, token_ids: tuple[int, ...]) -> None:
-        """Replace the prefix by a longer one. Any thread."""
-        self._loop.call_soon_threadsafe(self._replace, token_ids)
-
-    def close(self) -> None:
-        """End the waiting for longer prefixes. On the event loop."""
-        self._is_closed = True
-        self._has_changed.set()
-
-    async def next(self) -> tuple[int, ...] | None:
-        """Wait for a longer prefix and return the newest one; None at the end."""
-        await self._has_changed.wait()
-        self._has_changed.clear()
-        return None if self._is_closed else self._token_ids
-
-    def _replace(self, token_ids: tuple[int, ...]) -> None:
-        self._token_ids = token_ids
-        self._has_changed.set()
+def _with_faults(
+    texts: Sequence[PiecedText | InvalidRequest], problems: Mapping[int, str]
+) -> list[PiecedText | InvalidRequest]:
+    """The texts with further faults; the keys of ``problems`` count pieces of good texts."""
+    record, results = records.current(), list(texts)
+    owners = [
+        i for i, text in enumerate(texts) if isinstance(text, PiecedText) for _ in text.pieces
+    ]
+    for number, problem in problems.items():
+        i = owners[number]
+        record.num_invalid_texts += not isinstance(results[i], InvalidRequest)
+        results[i] = InvalidRequest(TEXTS.format(i), problem)
+    record.num_input_tokens = num_tokens(results)
+    return results
 
 
 def _best_text(answer: TranslationAnswer) -> str:
@@ -270,41 +256,14 @@ def _best_text(answer: TranslationAnswer) -> str:
 
 
 def _translations(
-    tokenizer: TextTokenizer,
-    tokenization: TokenizationOptions,
-    texts: Sequence[TokenizedOrError],
+    joiner: Joiner,
+    texts: Sequence[PiecedText | InvalidRequest],
     results: Sequence[list[Hypothesis]],
 ) -> list[Translation | InvalidRequest]:
     remaining = iter(results)
     return [
         text
         if isinstance(text, InvalidRequest)
-        else _translation(tokenizer, tokenization, TEXTS.format(i), text, next(remaining))
+        else joiner.translation(TEXTS.format(i), text, list(islice(remaining, len(text.pieces))))
         for i, text in enumerate(texts)
     ]
-
-
-def _translation(
-    tokenizer: TextTokenizer,
-    tokenization: TokenizationOptions,
-    field: str,
-    source: TokenizedText,
-    hypotheses: Sequence[Hypothesis],
-) -> Translation | InvalidRequest:
-    if not hypotheses:
-        return InvalidRequest(field, NO_TRANSLATION)
-    return Translation(
-        [
-            TranslationHypothesis(
-                text=tokenizer.decode(h.token_ids),
-                score=h.score,
-                is_complete=h.is_complete,
-                token_ids=h.token_ids,
-                token_texts=tokenizer.tokens(h.token_ids),
-                log_probabilities=h.log_probabilities,
-            )
-            for h in hypotheses
-        ],
-        num_source_tokens=len(source),
-        truncation=tokenization.report(source),
-    )

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -55,6 +55,17 @@ class CallTimings:
     call."""
     num_step_texts: int = 0
     """Sentences, over all calls, in the decoding step that gave the first token."""
+
+
+def joined_timings(timings: Sequence[CallTimings]) -> CallTimings:
+    """The times of calls that are parts of one: from the first start to the last end."""
+    encoded = [each.encoded for each in timings if each.encoded is not None]
+    finished = [each.finished for each in timings if each.finished is not None]
+    return replace(
+        timings[0],
+        encoded=timings[0].encoded and max(encoded),
+        finished=timings[-1].finished and max(finished),
+    )
 
 
 class CallFuture(Future[list[Result]]):

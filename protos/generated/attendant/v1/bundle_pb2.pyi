@@ -9,6 +9,7 @@ have 64 bits, which JSON writes as strings. Manifests of version 1 are upgraded 
 
 import attendant.v1.architecture_pb2
 import attendant.v1.embedding_pb2
+import attendant.v1.text_pb2
 import builtins
 import collections.abc
 import google.protobuf.descriptor
@@ -48,30 +49,6 @@ MODEL_KIND_TRANSLATION: ModelKind.ValueType  # 1
 MODEL_KIND_EMBEDDING: ModelKind.ValueType  # 2
 """Encoder with embeddings and an optional masked-language-model head: EmbeddingService."""
 Global___ModelKind: typing_extensions.TypeAlias = ModelKind
-
-class _UnicodeForm:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _UnicodeFormEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UnicodeForm.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    UNICODE_FORM_UNSPECIFIED: _UnicodeForm.ValueType  # 0
-    """No Unicode normalization."""
-    UNICODE_FORM_NFC: _UnicodeForm.ValueType  # 1
-    """Canonical composition."""
-    UNICODE_FORM_NFKC: _UnicodeForm.ValueType  # 2
-    """Compatibility composition."""
-
-class UnicodeForm(_UnicodeForm, metaclass=_UnicodeFormEnumTypeWrapper):
-    """UnicodeForm is a Unicode normalization form."""
-
-UNICODE_FORM_UNSPECIFIED: UnicodeForm.ValueType  # 0
-"""No Unicode normalization."""
-UNICODE_FORM_NFC: UnicodeForm.ValueType  # 1
-"""Canonical composition."""
-UNICODE_FORM_NFKC: UnicodeForm.ValueType  # 2
-"""Compatibility composition."""
-Global___UnicodeForm: typing_extensions.TypeAlias = UnicodeForm
 
 class _StateOwner:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -179,6 +156,10 @@ class Manifest(google.protobuf.message.Message):
     """
     reference_outputs: builtins.str
     """Path of the reference file: texts, and the outputs that the graphs must give for them."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of texts unless a request chooses another. Unspecified: TEXT_NORMALIZATION_NONE for an imported model,
+    TEXT_NORMALIZATION_STANDARD for a model of this project's trainer.
+    """
     @property
     def credits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Lines of credit that the licences of the training data ask for."""
@@ -238,10 +219,6 @@ class Manifest(google.protobuf.message.Message):
         """Defaults of Embed for an embedding model. Absent for a translation model."""
 
     @property
-    def text_normalization(self) -> Global___TextNormalization:
-        """Normalization of a text before it is tokenized."""
-
-    @property
     def target_special_tokens(self) -> Global___SpecialTokens:
         """Special tokens of targets. Absent if targets use special_tokens, as with a joint vocabulary."""
 
@@ -275,11 +252,11 @@ class Manifest(google.protobuf.message.Message):
         architecture: attendant.v1.architecture_pb2.Architecture | None = ...,
         decoding: Global___DecodingDefaults | None = ...,
         embedding: Global___EmbeddingDefaults | None = ...,
-        text_normalization: Global___TextNormalization | None = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         target_special_tokens: Global___SpecialTokens | None = ...,
         classification: Global___Classification | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens", "text_normalization", b"text_normalization"]) -> builtins.bool: ...
+    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
@@ -505,32 +482,6 @@ class Classification(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["labels", b"labels", "score_function", b"score_function"]) -> None: ...
 
 Global___Classification: typing_extensions.TypeAlias = Classification
-
-@typing.final
-class TextNormalization(google.protobuf.message.Message):
-    """TextNormalization is the normalization of a text before it is tokenized. Offsets of tokens refer to the text as sent."""
-
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    UNICODE_FORM_FIELD_NUMBER: builtins.int
-    REMOVES_INVISIBLE_FIELD_NUMBER: builtins.int
-    NORMALIZES_PUNCTUATION_FIELD_NUMBER: builtins.int
-    unicode_form: Global___UnicodeForm.ValueType
-    """The Unicode normalization form."""
-    removes_invisible: builtins.bool
-    """Whether invisible characters inside words, such as soft hyphens and zero-width spaces, are removed."""
-    normalizes_punctuation: builtins.bool
-    """Whether punctuation is normalized as by the Moses script normalize-punctuation."""
-    def __init__(
-        self,
-        *,
-        unicode_form: Global___UnicodeForm.ValueType = ...,
-        removes_invisible: builtins.bool = ...,
-        normalizes_punctuation: builtins.bool = ...,
-    ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["normalizes_punctuation", b"normalizes_punctuation", "removes_invisible", b"removes_invisible", "unicode_form", b"unicode_form"]) -> None: ...
-
-Global___TextNormalization: typing_extensions.TypeAlias = TextNormalization
 
 @typing.final
 class PrecisionGraphs(google.protobuf.message.Message):

@@ -164,6 +164,7 @@ class EmbedRequest(google.protobuf.message.Message):
     POOLING_FIELD_NUMBER: builtins.int
     NORMALIZE_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -174,6 +175,8 @@ class EmbedRequest(google.protobuf.message.Message):
     """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
@@ -188,9 +191,10 @@ class EmbedRequest(google.protobuf.message.Message):
         pooling: Global___Pooling.ValueType = ...,
         normalize: builtins.bool | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
 
 Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
@@ -275,10 +279,13 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
@@ -300,8 +307,9 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         layers: collections.abc.Iterable[builtins.int] | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 
@@ -389,6 +397,7 @@ class FillMaskRequest(google.protobuf.message.Message):
     TEXTS_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     top_k: builtins.int
@@ -397,6 +406,8 @@ class FillMaskRequest(google.protobuf.message.Message):
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it.
     A text that loses all its masks to truncation fails with INVALID_ARGUMENT.
     """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts, each of at most
@@ -410,9 +421,10 @@ class FillMaskRequest(google.protobuf.message.Message):
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         top_k: builtins.int | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "model", b"model", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
 
 Global___FillMaskRequest: typing_extensions.TypeAlias = FillMaskRequest
@@ -551,6 +563,7 @@ class ClassifyRequest(google.protobuf.message.Message):
     TOP_K_FIELD_NUMBER: builtins.int
     RAW_SCORES_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all models of the server that have a classification head have the same
     name.
@@ -563,6 +576,8 @@ class ClassifyRequest(google.protobuf.message.Message):
     """What to do with a text, or a pair, of more than Limits.max_tokens tokens. Default: refuse it. Of a pair, the
     longer text loses tokens until both are equally long, then both do.
     """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, or the first texts of pairs. At least 1, at most RequestLimits.max_texts, each of at most
@@ -584,9 +599,10 @@ class ClassifyRequest(google.protobuf.message.Message):
         top_k: builtins.int | None = ...,
         raw_scores: builtins.bool = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "model", b"model", "raw_scores", b"raw_scores", "text_pairs", b"text_pairs", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "model", b"model", "raw_scores", b"raw_scores", "text_normalization", b"text_normalization", "text_pairs", b"text_pairs", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
 
 Global___ClassifyRequest: typing_extensions.TypeAlias = ClassifyRequest
@@ -694,6 +710,7 @@ class EmbedSparseRequest(google.protobuf.message.Message):
     MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
     INCLUDE_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all models of the server that have sparse vectors have the same name."""
     max_active_dims: builtins.int
@@ -704,6 +721,8 @@ class EmbedSparseRequest(google.protobuf.message.Message):
     """Whether to return tokens in addition to their ids."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
@@ -718,9 +737,10 @@ class EmbedSparseRequest(google.protobuf.message.Message):
         max_active_dims: builtins.int | None = ...,
         include_tokens: builtins.bool = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "max_active_dims", b"max_active_dims"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "include_tokens", b"include_tokens", "max_active_dims", b"max_active_dims", "model", b"model", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "include_tokens", b"include_tokens", "max_active_dims", b"max_active_dims", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_active_dims", b"_max_active_dims"]) -> typing.Literal["max_active_dims"] | None: ...
 
 Global___EmbedSparseRequest: typing_extensions.TypeAlias = EmbedSparseRequest

@@ -234,6 +234,8 @@ class GetModelResponse(google.protobuf.message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
     DEFAULT_MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    DEFAULT_TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    DEFAULT_SPLITTING_FIELD_NUMBER: builtins.int
     default_pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Default pooling of Embed. Unspecified for a translation model."""
     default_normalize: builtins.bool
@@ -258,6 +260,10 @@ class GetModelResponse(google.protobuf.message.Message):
     """max_active_dims of requests of EmbedSparse that state none. Absent: no limit."""
     repetition_penalty: builtins.float
     """Penalty of the tokens that a translation has already: more than 1 makes them less likely. Absent means 1, no penalty."""
+    default_text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of texts that requests do not choose."""
+    default_splitting: attendant.v1.text_pb2.Splitting.ValueType
+    """Translation: splitting of texts that requests do not choose."""
     @property
     def model(self) -> Global___ModelInfo:
         """The short description, the same as in ListModels."""
@@ -338,9 +344,11 @@ class GetModelResponse(google.protobuf.message.Message):
         no_repeat_ngram_size: builtins.int = ...,
         default_max_active_dims: builtins.int | None = ...,
         repetition_penalty: builtins.float | None = ...,
+        default_text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        default_splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_repetition_penalty", b"_repetition_penalty", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "embedding_sizes", b"embedding_sizes", "limits", b"limits", "model", b"model", "parity", b"parity", "provenance", b"provenance", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_default_beam_size", b"_default_beam_size", "_default_length_penalty", b"_default_length_penalty", "_default_max_active_dims", b"_default_max_active_dims", "_repetition_penalty", b"_repetition_penalty", "additional_poolings", b"additional_poolings", "available_precisions", b"available_precisions", "credits", b"credits", "default_beam_size", b"default_beam_size", "default_length_penalty", b"default_length_penalty", "default_max_active_dims", b"default_max_active_dims", "default_min_output_tokens", b"default_min_output_tokens", "default_normalize", b"default_normalize", "default_pooling", b"default_pooling", "default_prompt", b"default_prompt", "default_splitting", b"default_splitting", "default_text_normalization", b"default_text_normalization", "early_stopping", b"early_stopping", "embedding_sizes", b"embedding_sizes", "labels", b"labels", "license", b"license", "limits", b"limits", "model", b"model", "no_repeat_ngram_size", b"no_repeat_ngram_size", "parity", b"parity", "prompts", b"prompts", "provenance", b"provenance", "quality", b"quality", "repetition_penalty", b"repetition_penalty", "request_limits", b"request_limits", "score_function", b"score_function", "sizes", b"sizes", "translation_sizes", b"translation_sizes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_default_beam_size", b"_default_beam_size"]) -> typing.Literal["default_beam_size"] | None: ...
     @typing.overload
@@ -391,10 +399,13 @@ class TokenizeRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
     SIDE_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all models of the server have the same name."""
     side: Global___TextSide.ValueType
     """Side of a translation model whose tokenizer reads the texts. Default: source."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
@@ -408,8 +419,9 @@ class TokenizeRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         side: Global___TextSide.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "side", b"side", "texts", b"texts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "side", b"side", "text_normalization", b"text_normalization", "texts", b"texts"]) -> None: ...
 
 Global___TokenizeRequest: typing_extensions.TypeAlias = TokenizeRequest
 

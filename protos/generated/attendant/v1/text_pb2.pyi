@@ -50,6 +50,76 @@ TRUNCATION_LEFT: Truncation.ValueType  # 3
 """Tokens are dropped at the beginning of the text; special tokens are kept."""
 Global___Truncation: typing_extensions.TypeAlias = Truncation
 
+class _TextNormalization:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TextNormalizationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TextNormalization.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TEXT_NORMALIZATION_UNSPECIFIED: _TextNormalization.ValueType  # 0
+    """The default of the model (GetModelResponse.default_text_normalization): TEXT_NORMALIZATION_STANDARD for models that
+    attendant trained, TEXT_NORMALIZATION_NONE for imported models, which read texts as their originals do.
+    """
+    TEXT_NORMALIZATION_NONE: _TextNormalization.ValueType  # 1
+    """The text is tokenized as it was sent."""
+    TEXT_NORMALIZATION_STANDARD: _TextNormalization.ValueType  # 2
+    """Characters are composed canonically (NFC). Soft hyphens, zero-width spaces, and other invisible characters that the
+    vocabulary lacks are removed. Other characters that it lacks are replaced by similar ones that it has: full-width by
+    normal forms, curly quotes by straight ones, "…" by "...", accented letters by plain ones. Offsets still refer to
+    the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs and
+    e-mail addresses, characters that the vocabulary still lacks, such as emoji, and sentences without letters. A text
+    to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
+    """
+
+class TextNormalization(_TextNormalization, metaclass=_TextNormalizationEnumTypeWrapper):
+    """TextNormalization says how a text is normalized before it is tokenized."""
+
+TEXT_NORMALIZATION_UNSPECIFIED: TextNormalization.ValueType  # 0
+"""The default of the model (GetModelResponse.default_text_normalization): TEXT_NORMALIZATION_STANDARD for models that
+attendant trained, TEXT_NORMALIZATION_NONE for imported models, which read texts as their originals do.
+"""
+TEXT_NORMALIZATION_NONE: TextNormalization.ValueType  # 1
+"""The text is tokenized as it was sent."""
+TEXT_NORMALIZATION_STANDARD: TextNormalization.ValueType  # 2
+"""Characters are composed canonically (NFC). Soft hyphens, zero-width spaces, and other invisible characters that the
+vocabulary lacks are removed. Other characters that it lacks are replaced by similar ones that it has: full-width by
+normal forms, curly quotes by straight ones, "…" by "...", accented letters by plain ones. Offsets still refer to
+the text as it was sent. Translate also copies parts into the translation that a model cannot translate: URLs and
+e-mail addresses, characters that the vocabulary still lacks, such as emoji, and sentences without letters. A text
+to embed of which the vocabulary knows nothing fails with INVALID_ARGUMENT.
+"""
+Global___TextNormalization: typing_extensions.TypeAlias = TextNormalization
+
+class _Splitting:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SplittingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Splitting.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SPLITTING_UNSPECIFIED: _Splitting.ValueType  # 0
+    """The default: see the field."""
+    SPLITTING_NONE: _Splitting.ValueType  # 1
+    """The text is translated as a whole. A text of more than Limits.max_source_tokens tokens fails or is truncated."""
+    SPLITTING_LINES: _Splitting.ValueType  # 2
+    """Each line is translated as a whole."""
+    SPLITTING_SENTENCES: _Splitting.ValueType  # 3
+    """Each sentence is translated alone. Line ends also end sentences."""
+
+class Splitting(_Splitting, metaclass=_SplittingEnumTypeWrapper):
+    """Splitting says which parts of a text are translated independently. White space between the parts is copied, so that
+    paragraphs stay as they are. A part that is still longer than the model can read is split at clauses or words.
+    """
+
+SPLITTING_UNSPECIFIED: Splitting.ValueType  # 0
+"""The default: see the field."""
+SPLITTING_NONE: Splitting.ValueType  # 1
+"""The text is translated as a whole. A text of more than Limits.max_source_tokens tokens fails or is truncated."""
+SPLITTING_LINES: Splitting.ValueType  # 2
+"""Each line is translated as a whole."""
+SPLITTING_SENTENCES: Splitting.ValueType  # 3
+"""Each sentence is translated alone. Line ends also end sentences."""
+Global___Splitting: typing_extensions.TypeAlias = Splitting
+
 @typing.final
 class TruncationReport(google.protobuf.message.Message):
     """TruncationReport counts the tokens before and after truncation. It is present only if tokens were dropped."""

@@ -30,9 +30,9 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """Never sent."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model chose the end token."""
+    """The model chose the end token, in each sentence."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """max_output_tokens was reached first, so the translation may be cut off."""
+    """max_output_tokens was reached first in a sentence, so its translation may be cut off."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a hypothesis ended."""
@@ -40,9 +40,9 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """Never sent."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model chose the end token."""
+"""The model chose the end token, in each sentence."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""max_output_tokens was reached first, so the translation may be cut off."""
+"""max_output_tokens was reached first in a sentence, so its translation may be cut off."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
@@ -62,19 +62,21 @@ class TranslateOptions(google.protobuf.message.Message):
     RequestLimits.max_beam_size.
     """
     num_hypotheses: builtins.int
-    """Hypotheses returned for each text, best first. Default 1. 0 and more than beam_size are INVALID_ARGUMENT."""
+    """Hypotheses returned for each text, best first. Hypothesis k of a text of several sentences joins hypothesis k of
+    each. Default 1. 0 and more than beam_size are INVALID_ARGUMENT.
+    """
     length_penalty: builtins.float
     """Length penalty: the score of a hypothesis is its log-probability divided by its number of tokens to this power.
     Default: that of the model (GetModelResponse.default_length_penalty). 1: the mean log-probability per token. 0: the
     undivided sum. Larger values favour longer translations. Must be finite and between 0 and 10.
     """
     max_output_tokens: builtins.int
-    """Maximum number of tokens in one hypothesis, including the end token. Upper limit: Limits.max_target_tokens of the
-    model. Default: 3 x the source tokens + 16, at most the upper limit and at least min_output_tokens. The default
+    """Maximum number of tokens in one hypothesis of a sentence, including the end token. Upper limit:
+    Limits.max_target_tokens of the model. Default: 3 x the source tokens + 16, at most the upper limit and at least min_output_tokens. The default
     stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
     """
     min_output_tokens: builtins.int
-    """Minimum number of tokens before the end token. Default: that of the model
+    """Minimum number of tokens of a sentence before the end token. Default: that of the model
     (GetModelResponse.default_min_output_tokens), at most max_output_tokens. More than max_output_tokens is
     INVALID_ARGUMENT.
     """
@@ -112,12 +114,14 @@ class TranslateRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    SPLITTING_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
     """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
-    """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it."""
+    """What to do with a text of more than Limits.max_source_tokens tokens if texts are not split. Default: refuse it."""
     source_language: builtins.str
     """BCP 47 tag of the language of the texts, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
     Required if the model reads several languages and has to know which; a language that the model lacks is
@@ -126,6 +130,12 @@ class TranslateRequest(google.protobuf.message.Message):
     target_language: builtins.str
     """BCP 47 tag of the language of the translations, by the same rules. Not required if each text begins with the code
     of its target language, such as ">>fra<<", for a model that reads such codes in texts.
+    """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the texts. Default: that of the model."""
+    splitting: attendant.v1.text_pb2.Splitting.ValueType
+    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, or SPLITTING_NONE
+    for a model whose source and target languages are the same.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -146,9 +156,11 @@ class TranslateRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         source_language: builtins.str = ...,
         target_language: builtins.str = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "target_language", b"target_language", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -197,8 +209,11 @@ class Translation(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     NUM_SOURCE_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_UNKNOWN_TOKENS_FIELD_NUMBER: builtins.int
     num_source_tokens: builtins.int
     """Tokens of the source that the model read, after truncation, special tokens included. 0 when there is an error."""
+    num_unknown_tokens: builtins.int
+    """How many of these tokens stand for text that the vocabulary lacks."""
     @property
     def hypotheses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
         """The best hypotheses, best first: num_hypotheses of them. Empty when there is an error. The best one has the highest
@@ -220,9 +235,10 @@ class Translation(google.protobuf.message.Message):
         error: google.rpc.status_pb2.Status | None = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         num_source_tokens: builtins.int = ...,
+        num_unknown_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "hypotheses", b"hypotheses", "num_source_tokens", b"num_source_tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "hypotheses", b"hypotheses", "num_source_tokens", b"num_source_tokens", "num_unknown_tokens", b"num_unknown_tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___Translation: typing_extensions.TypeAlias = Translation
 
@@ -239,13 +255,15 @@ class Hypothesis(google.protobuf.message.Message):
     text: builtins.str
     """The translation."""
     score: builtins.float
-    """Sum of the tokens' natural log-probabilities, divided by the number of tokens to the power of length_penalty."""
+    """Sum of the tokens' natural log-probabilities, divided by the number of tokens to the power of length_penalty. 0 for
+    a text of which all is copied.
+    """
     finish_reason: Global___FinishReason.ValueType
     """Why the hypothesis ended."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
-        """The output tokens in order. The last one is the end token if and only if finish_reason is FINISH_REASON_STOP. Tokens
-        that the model or its target language demands come first, with a log_probability of 0.
+        """The output tokens in order, sentence after sentence. The last one of each sentence is the end token, unless the
+        sentence reached max_output_tokens. Text that is copied has no tokens. Tokens that the model or its target language demands come first, with a log_probability of 0.
         """
 
     def __init__(
@@ -299,6 +317,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    SPLITTING_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -306,7 +326,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     text: builtins.str
     """The text. Empty, white space only, or more than RequestLimits.max_text_characters is INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
-    """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it."""
+    """What to do with a text of more than Limits.max_source_tokens tokens if texts are not split. Default: refuse it."""
     source_language: builtins.str
     """BCP 47 tag of the language of the text, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
     Required if the model reads several languages and has to know which; a language that the model lacks is
@@ -315,6 +335,12 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     target_language: builtins.str
     """BCP 47 tag of the language of the translation, by the same rules. Not required if the text begins with the code of
     its target language, such as ">>fra<<", for a model that reads such codes in texts.
+    """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the text. Default: that of the model."""
+    splitting: attendant.v1.text_pb2.Splitting.ValueType
+    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, or SPLITTING_NONE
+    for a model whose source and target languages are the same.
     """
     @property
     def options(self) -> Global___TranslateOptions:
@@ -329,9 +355,11 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         source_language: builtins.str = ...,
         target_language: builtins.str = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "target_language", b"target_language", "text", b"text", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 
@@ -393,6 +421,7 @@ class ScoreRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -412,6 +441,8 @@ class ScoreRequest(google.protobuf.message.Message):
     """BCP 47 tag of the language of the targets, by the same rules. Not required if each source begins with the code of
     its target language, such as ">>fra<<", for a model that reads such codes in texts.
     """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the sources and targets. Default: that of the model."""
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
         """The pairs to score. At least 1, at most RequestLimits.max_texts, each side of at most
@@ -427,9 +458,10 @@ class ScoreRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         source_language: builtins.str = ...,
         target_language: builtins.str = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "source_language", b"source_language", "target_language", b"target_language", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest

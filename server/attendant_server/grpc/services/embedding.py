@@ -57,6 +57,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 pooling=request.pooling,
                 normalize=given(request, "normalize"),
                 truncation=request.truncation,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -72,6 +73,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 model=request.model,
                 layers=list(request.layers),
                 truncation=request.truncation,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -87,6 +89,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 model=request.model,
                 top_k=given(request, "top_k"),
                 truncation=request.truncation,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -104,6 +107,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 top_k=given(request, "top_k"),
                 raw_scores=request.raw_scores,
                 truncation=request.truncation,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -120,6 +124,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 max_active_dims=given(request, "max_active_dims"),
                 include_tokens=request.include_tokens,
                 truncation=request.truncation,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )

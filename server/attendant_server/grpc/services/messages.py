@@ -10,7 +10,7 @@ from google.rpc import code_pb2, status_pb2
 from attendant_server.application.tokenization import TruncationReport
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import Phase
-from attendant_server.tokenizer import Token
+from attendant_server.tokenized_text import Token
 
 _TIMED_PHASES = frozenset(text_pb2.Timings.DESCRIPTOR.fields_by_name)
 

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from typing import cast
 
-from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, model_pb2_grpc
+from attendant.v1 import (
+    bundle_pb2,
+    embedding_pb2,
+    model_pb2,
+    model_pb2_grpc,
+    text_pb2,
+)
 from google.protobuf import json_format
 
 from attendant_server.application.application import Application
@@ -39,7 +45,12 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.TokenizeResponse:
         """The tokens that the model would read."""
         answer = await self._models.tokenize(
-            TokenizationRequest(texts=list(request.texts), model=request.model, side=request.side)
+            TokenizationRequest(
+                texts=list(request.texts),
+                model=request.model,
+                side=request.side,
+                text_normalization=request.text_normalization,
+            )
         )
         return await self._jobs.run_for(answer.size, lambda: _tokenize_response(answer))
 
@@ -52,6 +63,11 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         request_limits=_request_limits(description.kind, limits),
         default_pooling=_pooling(description),
         default_normalize=description.default_normalize,
+        default_text_normalization=(
+            text_pb2.TEXT_NORMALIZATION_STANDARD
+            if description.normalizes_texts
+            else text_pb2.TEXT_NORMALIZATION_NONE
+        ),
         prompts=description.prompts,
         default_prompt=description.default_prompt,
         additional_poolings=map(_number, description.additional_poolings),
@@ -70,6 +86,10 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
     if description.default_length_penalty != 1:
         response.default_length_penalty = description.default_length_penalty
+    if description.kind is ModelKind.TRANSLATION:
+        response.default_splitting = cast(
+            "text_pb2.Splitting.ValueType", description.default_splitting
+        )
     if description.repetition_penalty != 1:
         response.repetition_penalty = description.repetition_penalty
     return json_format.ParseDict(description.published, response)

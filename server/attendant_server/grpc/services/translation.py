@@ -6,13 +6,12 @@ from typing import TypeAlias
 from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
 from attendant_server.application.application import Application
+from attendant_server.application.hypotheses import Translation, TranslationHypothesis
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
 from attendant_server.application.translation import (
     StreamPiece,
     StreamRequest,
-    Translation,
     TranslationAnswer,
-    TranslationHypothesis,
     TranslationRequest,
 )
 from attendant_server.application.translation_options import TranslationOptions
@@ -42,6 +41,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 truncation=request.truncation,
                 source_language=request.source_language,
                 target_language=request.target_language,
+                splitting=request.splitting,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -59,6 +60,8 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 truncation=request.truncation,
                 source_language=request.source_language,
                 target_language=request.target_language,
+                splitting=request.splitting,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -79,6 +82,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 truncation=request.truncation,
                 source_language=request.source_language,
                 target_language=request.target_language,
+                text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
         )
@@ -137,6 +141,7 @@ def _fill_translation(
     for hypothesis in translation.hypotheses:
         _add_hypothesis(message, hypothesis)
     message.num_source_tokens = translation.num_source_tokens
+    message.num_unknown_tokens = translation.num_unknown_tokens
     if report := truncation(translation.truncation):
         message.truncation.CopyFrom(report)
 

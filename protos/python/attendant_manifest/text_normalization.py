@@ -1,0 +1,10 @@
+"""Whether the texts of a model are normalized unless a request says otherwise."""
+
+from attendant.v1 import bundle_pb2, text_pb2
+
+
+def normalizes_texts(manifest: bundle_pb2.Manifest) -> bool:
+    """Whether texts are normalized by default: also those of trained models that do not say so."""
+    if manifest.text_normalization:
+        return manifest.text_normalization == text_pb2.TEXT_NORMALIZATION_STANDARD
+    return not manifest.provenance.HasField("imported_from")

@@ -1,0 +1,130 @@
+"""Parts of a text that are copied into its translation instead of being translated.
+
+These are addresses, characters that the model lacks, such as emoji, and parts without any letter,
+such as numbers and lines of dashes. A model would invent something for them.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from attendant_server.application.splitting import Span, trimmed
+
+_ADDRESSES = re.compile(
+    r"(?:https?://|ftp://|www\.)[^\s<>\"]*[^\s<>\".,;:!?)\]}'\u2019\u201d\u00bb]"
+    r"|[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}"
+)
+"""URLs and e-mail addresses, without punctuation after them."""
+_JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
+"""Characters that join emoji, or change the way they look."""
+_WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
+_LAST_MARKS = re.compile(r"[^\w\s]*+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A part of a text that its translation contains as it is."""
+
+    offset: int
+    """Where it belongs in the text to translate, from which it was removed."""
+    text: str
+    """The part, with the white space before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text that is translated at once, such as a sentence."""
+
+    start: int
+    """Its first character in the whole text, in code points."""
+    end: int
+    """Its end (exclusive)."""
+    text: str
+    """The text to translate, without the copies."""
+    copies: Sequence[Copy] = ()
+
+    def with_copies(self, translation: str) -> str:
+        """The translation with the copies at the ends of words at about the same places."""
+        if not self.copies:
+            return translation
+        parts, last = [], 0
+        word_ends = [match.start() for match in _WORD_END.finditer(translation)]
+        for copy in self.copies:
+            wanted = self._place_in(translation, copy.offset)
+            later = (end for end in word_ends if end >= last)
+            place = min(later, key=lambda end: abs(end - wanted), default=len(translation))
+            parts += [translation[last:place], copy.text]
+            last = place
+        return "".join([*parts, translation[last:]])
+
+    def _place_in(self, translation: str, offset: int) -> float:
+        if not any(map(str.isalnum, self.text[offset:])):
+            marks = _LAST_MARKS.search(translation)
+            return marks.start() if marks else len(translation)
+        return offset / len(self.text) * len(translation)
+
+
+def piece(text: str, span: Span, can_read: Callable[[str], bool]) -> Piece | None:
+    """The part of a text to translate, without the copies around it; None if nothing is left.
+
+    ``can_read`` says whether the model can read a character.
+    """
+    copied = list(_copied(text, span, can_read))
+    start, end = span
+    while copied and not text[start : copied[0][0]].strip():
+        start = copied.pop(0)[1]
+    while copied and not text[copied[-1][1] : end].strip():
+        end = copied.pop()[0]
+    start, end = trimmed(text, (start, end))
+    parts, copies, last, length = [], [], start, 0
+    for copy_start, copy_end in copied:
+        before = text[last:copy_start].rstrip()
+        parts.append(before)
+        length += len(before)
+        copies.append(Copy(length, text[last + len(before) : copy_end]))
+        last = copy_end
+    to_translate = "".join([*parts, text[last:end]])
+    if not any(map(str.isalpha, to_translate)):
+        return None
+    return Piece(start, end, to_translate, copies)
+
+
+def _copied(text: str, span: Span, can_read: Callable[[str], bool]) -> Iterator[Span]:
+    """The parts to copy, in order and apart from each other."""
+    start, end = span
+    last = start
+    for address in _ADDRESSES.finditer(text, start, end):
+        yield from _unreadable(text, (last, address.start()), can_read)
+        yield address.span()
+        last = address.end()
+    yield from _unreadable(text, (last, end), can_read)
+
+
+def _unreadable(text: str, span: Span, can_read: Callable[[str], bool]) -> Iterator[Span]:
+    """Runs of characters that the model lacks, with the joiners among them."""
+    start, end = span
+    if text.isascii() and all(map(can_read, set(text[start:end]))):
+        return
+    last = start
+    for i in range(start, end):
+        if i < last or text[i].isspace() or can_read(text[i]):
+            continue
+        begin = _cluster_start(text, i, last)
+        last = i + 1
+        while last < end and _continues(text, last, can_read):
+            last += 1
+        yield begin, last
+
+
+def _cluster_start(text: str, i: int, least: int) -> int:
+    """The base of a mark at ``i``, such as the digit of a keycap, else ``i``."""
+    while i > least and (text[i] in _JOINERS or unicodedata.category(text[i]).startswith("M")):
+        i -= 1
+    return i
+
+
+def _continues(text: str, i: int, can_read: Callable[[str], bool]) -> bool:
+    """Whether the character belongs to the characters before it, which are copied."""
+    is_unreadable = not (text[i].isspace() or can_read(text[i]))
+    return is_unreadable or text[i] in _JOINERS or text[i - 1] == "\u200d"

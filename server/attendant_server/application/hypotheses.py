@@ -1,0 +1,104 @@
+"""Translations of whole texts, joined from those of their pieces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.splitting import Span
+from attendant_server.application.tokenization import TokenizationOptions, TruncationReport
+from attendant_server.engine.calls import Hypothesis
+from attendant_server.engine.search import length_penalized
+from attendant_server.errors import InvalidRequest
+from attendant_server.tokenizer import TextTokenizer
+
+NO_TRANSLATION = "has no translation with the tokens that its options allow"
+
+
+@dataclass(frozen=True, slots=True)
+class SentencePair:
+    """A sentence of a text and its translation, as offsets in code points."""
+
+    source: Span
+    """Its place in the text as sent."""
+    target: Span
+    """The place of its translation in the translation of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslationHypothesis:
+    """One translation of a text, with its tokens and their log-probabilities."""
+
+    text: str
+    score: float
+    is_complete: bool
+    """True if the end tokens of all sentences were decoded, False if a length limit was reached."""
+    token_ids: Sequence[int]
+    token_texts: Sequence[str]
+    """The tokens as the vocabulary writes them."""
+    log_probabilities: Sequence[float]
+    sentences: Sequence[SentencePair]
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The result for one text: hypotheses, best first."""
+
+    hypotheses: Sequence[TranslationHypothesis]
+    num_source_tokens: int
+    num_unknown_tokens: int
+    """Source tokens that stand for text that the vocabulary lacks."""
+    truncation: TruncationReport | None
+
+
+@dataclass(frozen=True, slots=True)
+class Joiner:
+    """Joins the hypotheses of pieces to translations of whole texts."""
+
+    target_tokenizer: TextTokenizer
+    tokenization: TokenizationOptions
+    length_penalty: float
+
+    def translation(
+        self, field: str, text: PiecedText, results: Sequence[Sequence[Hypothesis]]
+    ) -> Translation | InvalidRequest:
+        """The translation of a text, or its fault if a piece has no hypothesis.
+
+        ``results`` are the hypotheses of the pieces, best first. Hypothesis k of the text joins the
+        k-th ones of the pieces, or the last one of a piece with fewer.
+        """
+        if not all(results):
+            return InvalidRequest(field, NO_TRANSLATION)
+        num_hypotheses = max(map(len, results), default=1)
+        columns = ([each[min(k, len(each) - 1)] for each in results] for k in range(num_hypotheses))
+        tokenizer = self.tokenization.tokenizer
+        return Translation(
+            [self._hypothesis(text, parts) for parts in columns],
+            num_source_tokens=len(text),
+            num_unknown_tokens=sum(tokenizer.num_unknown(each.token_ids) for each in text.tokens),
+            truncation=self.tokenization.report(text),
+        )
+
+    def _hypothesis(self, text: PiecedText, parts: Sequence[Hypothesis]) -> TranslationHypothesis:
+        tokenizer = self.target_tokenizer
+        token_ids = list(chain.from_iterable(part.token_ids for part in parts))
+        joined, targets = text.join([tokenizer.decode(part.token_ids) for part in parts])
+        return TranslationHypothesis(
+            text=joined,
+            score=self._score(parts),
+            is_complete=all(part.is_complete for part in parts),
+            token_ids=token_ids,
+            token_texts=tokenizer.tokens(token_ids),
+            log_probabilities=list(chain.from_iterable(part.log_probabilities for part in parts)),
+            sentences=[
+                SentencePair((text.begin + piece.start, text.begin + piece.end), target)
+                for piece, target in zip(text.pieces, targets, strict=True)
+            ],
+        )
+
+    def _score(self, parts: Sequence[Hypothesis]) -> float:
+        if len(parts) == 1:
+            return parts[0].score
+        num_tokens = sum(len(part.token_ids) for part in parts)
+        total = sum(sum(part.log_probabilities) for part in parts)
+        return length_penalized(total, num_tokens, self.length_penalty) if parts else 0.0

@@ -1,0 +1,162 @@
+"""Texts to translate, in pieces that the model can read: sentences, or parts of long ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from attendant_server.application.copying import Piece, piece
+from attendant_server.application.descriptions import Splitting
+from attendant_server.application.splitting import Span, clause_end, spans, trimmed
+from attendant_server.application.tokenization import (
+    EMPTY,
+    LANGUAGE_CODE,
+    TokenizationOptions,
+    tokenize_text,
+    too_long,
+)
+from attendant_server.errors import InvalidRequest
+from attendant_server.streamed_text import UNSPACED
+from attendant_server.tokenized_text import TokenizedText
+
+SPARE_TOKENS = 2
+"""A part of a text may have more tokens alone than within the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class PiecedText:
+    """A text in pieces, with the tokens of each. The text between the pieces is copied."""
+
+    text: str
+    """The text without the code of its target language."""
+    begin: int
+    """The place of the text in the text as sent, in code points."""
+    pieces: Sequence[Piece]
+    tokens: Sequence[TokenizedText]
+    """One for each piece."""
+
+    def __len__(self) -> int:
+        """Number of tokens that the model reads."""
+        return sum(map(len, self.tokens))
+
+    @property
+    def num_original_tokens(self) -> int:
+        """Number of tokens before truncation."""
+        return sum(tokens.num_original_tokens for tokens in self.tokens)
+
+    def before(self, number: int, last: str, content: str) -> str:
+        """The text between piece ``number - 1`` and ``number``, both or one of which may not exist.
+
+        A space is added where there is none and the translations ``last`` and ``content`` of the
+        two pieces need one.
+        """
+        start = self.pieces[number - 1].end if number else 0
+        end = self.pieces[number].start if number < len(self.pieces) else len(self.text)
+        if start == end and _need_space(last, content):
+            return " "
+        return self.text[start:end]
+
+    def join(self, translations: Sequence[str]) -> tuple[str, list[Span]]:
+        """The translation of the text from those of its pieces, and the place of each in it."""
+        parts, places, length, last = [], [], 0, ""
+        for number, translation in enumerate(translations):
+            content = self.pieces[number].with_copies(translation)
+            gap = self.before(number, last, content)
+            places.append((length + len(gap), length + len(gap) + len(content)))
+            parts += [gap, content]
+            length, last = places[-1][1], content
+        return "".join([*parts, self.before(len(self.pieces), "", "")]), places
+
+
+def _need_space(last: str, following: str) -> bool:
+    if not last or not following or last[-1].isspace() or following[0].isspace():
+        return False
+    return not (UNSPACED.match(last[-1]) or UNSPACED.match(following[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class PieceReader:
+    """Splits and tokenizes the texts of one call."""
+
+    splitting: Splitting
+    language: str
+    """BCP 47 tag of the language of the texts; "" if it is unknown."""
+
+    def __call__(
+        self, options: TokenizationOptions, field: str, text: str, number: int
+    ) -> PiecedText | InvalidRequest:
+        """The pieces of a text, or its fault; ``number`` is that of the text in ``field``.
+
+        A part that is too long is cut, unless texts are not split. If texts are normalized, a text
+        may have no pieces, because all of it is copied.
+        """
+        code = LANGUAGE_CODE.match(text) if options.text_codes else None
+        begin = code.end() if code else 0
+        body = text[begin:]
+        reading = _Reading(options, field, number, body, text[:begin])
+        try:
+            parts = spans(body, self.splitting, self.language)
+            cuts = self.splitting is not Splitting.NONE
+            found = [each for part in parts for each in reading.pieces(part, cuts)]
+            if not (found or (parts and options.normalizes)):
+                raise InvalidRequest(field.format(number), EMPTY)
+        except InvalidRequest as fault:
+            return fault
+        return PiecedText(body, begin, [each for each, _ in found], [tokens for _, tokens in found])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The tokenization of one text."""
+
+    options: TokenizationOptions
+    field: str
+    number: int
+    text: str
+    code: str
+    """The code of the target language, which the model reads before each piece."""
+
+    def pieces(self, part: Span, cuts: bool) -> Iterator[tuple[Piece, TokenizedText]]:
+        """The pieces of a part of the text, usually one; none if there is nothing to translate.
+
+        ``cuts`` says whether a part that is too long is cut. Raises InvalidRequest.
+        """
+        whole = self._piece(part)
+        if whole is None:
+            return
+        tokens = self._tokenize(whole, replace(self.options, max_tokens=None))
+        if tokens.is_empty_after(len(self.code)):
+            return
+        max_tokens = self.options.max_tokens
+        if max_tokens is None or len(tokens) <= max_tokens:
+            yield whole, tokens
+        elif not cuts:
+            yield whole, self._tokenize(whole, self.options)
+        else:
+            smaller = list(self._cut(part, max_tokens, len(tokens)))
+            if len(smaller) == 1:
+                raise too_long(self.options, self.field, self.number, tokens)
+            for each in smaller:
+                yield from self.pieces(each, cuts)
+
+    def _piece(self, part: Span) -> Piece | None:
+        if self.options.normalizes:
+            return piece(self.text, part, self.options.tokenizer.can_read)
+        return Piece(*part, self.text[slice(*part)])
+
+    def _tokenize(self, part: Piece, options: TokenizationOptions) -> TokenizedText:
+        tokens = tokenize_text(options, self.field, self.code + part.text, self.number)
+        if isinstance(tokens, InvalidRequest):
+            raise tokens
+        return tokens
+
+    def _cut(self, part: Span, max_tokens: int, num_tokens: int) -> Iterator[Span]:
+        """Smaller parts of a part with ``num_tokens`` tokens, each of about ``max_tokens``."""
+        start, end = part
+        content = self.text[start:end]
+        encoded = self.options.tokenizer.encode(content, normalizes=self.options.normalizes)
+        ends = [token.end for token in encoded if not token.is_special]
+        room = max(1, max_tokens - (num_tokens - len(ends)) - SPARE_TOKENS)
+        while len(ends) > room:
+            cut = clause_end(content, start - part[0], max(ends[room - 1], start - part[0] + 1))
+            yield trimmed(self.text, (start, part[0] + cut))
+            start, ends = part[0] + cut, [each for each in ends if each > cut]
+        yield start, end

@@ -1,0 +1,112 @@
+"""Streams of one text: words of its pieces as soon as they are settled, in order."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from attendant_server import records
+from attendant_server.application.catalog import ServedModel
+from attendant_server.application.copying import Piece
+from attendant_server.application.hypotheses import NO_TRANSLATION
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall, joined_timings
+from attendant_server.errors import InvalidRequest
+
+MAX_RUNNING_PIECES = 4
+"""Pieces of one stream that are translated at the same time."""
+
+
+class TextStream:
+    """The translation of one text while it is decoded."""
+
+    def __init__(
+        self, model: ServedModel, text: PiecedText, options: SearchOptions, deadline: float
+    ) -> None:
+        """``deadline`` is on the engine's clock."""
+        self._model, self._text = model, text
+        self._prefixes = [_SettledPrefix() for _ in text.pieces]
+        self._calls = [
+            TranslateCall([tokens.token_ids], options, deadline, prefix.put)
+            for tokens, prefix in zip(text.tokens, self._prefixes, strict=True)
+        ]
+        self._tasks: list[asyncio.Task[list[list[Hypothesis]]]] = []
+        self.results: Sequence[list[Hypothesis]] = ()
+        """The hypotheses of all pieces, at the end."""
+
+    async def deltas(self) -> AsyncGenerator[str, None]:
+        """Text to append to that before; the text after the last piece is missing.
+
+        Raises SearchTooLarge, or InvalidRequest for a piece without a translation.
+        """
+        last = ""
+        try:
+            for number, piece in enumerate(self._text.pieces):
+                self._start(up_to=number + MAX_RUNNING_PIECES)
+                num_sent = 0
+                async for content in self._growing(number, piece):
+                    delta = self._text.before(number, last, content) + content
+                    if len(delta) > num_sent and content:
+                        yield delta[num_sent:]
+                        num_sent = len(delta)
+                last = content
+            self.results = [task.result()[0] for task in self._tasks]
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            self._note_times()
+
+    def _start(self, up_to: int) -> None:
+        for number in range(len(self._tasks), min(up_to, len(self._calls))):
+            answer = self._model.answer(self._calls[number], may_wait=number > 0)
+            self._tasks.append(asyncio.ensure_future(answer))
+            self._tasks[-1].add_done_callback(self._prefixes[number].close)
+
+    async def _growing(self, number: int, piece: Piece) -> AsyncGenerator[str, None]:
+        """The complete words of a piece's translation, as they become more; at last all of it.
+
+        A translation with copies is known at the end only.
+        """
+        tokenizer = self._model.target_tokenizer
+        while (token_ids := await self._prefixes[number].next()) is not None:
+            if not piece.copies:
+                yield tokenizer.decode_words(token_ids)
+        [hypotheses] = await self._tasks[number]
+        if not hypotheses:
+            raise InvalidRequest("text", NO_TRANSLATION)
+        yield piece.with_copies(tokenizer.decode(hypotheses[0].token_ids))
+
+    def _note_times(self) -> None:
+        """Let the record have the start of the first piece and the end of the last one."""
+        if self._calls:
+            records.current().engine = joined_timings([call.timings for call in self._calls])
+
+
+class _SettledPrefix:
+    """Passes the settled prefix of a translation from an engine thread to the event loop.
+
+    Each prefix begins with the one before, so only the newest one is kept.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._token_ids: tuple[int, ...] = ()
+        self._has_changed = asyncio.Event()
+        self._is_closed = False
+
+    def put(self, token_ids: tuple[int, ...]) -> None:
+        """Replace the prefix by a longer one. Any thread."""
+        self._loop.call_soon_threadsafe(self._replace, token_ids)
+
+    def close(self, _: object = None) -> None:
+        """End the waiting for longer prefixes. On the event loop."""
+        self._is_closed = True
+        self._has_changed.set()
+
+    async def next(self) -> tuple[int, ...] | None:
+        """Wait for a longer prefix and return the newest one; None at the end."""
+        await self._has_changed.wait()
+        self._has_changed.clear()
+        return None if self._is_closed else self._token_ids
+
+    def _replace(self, token_ids: tuple[int, ...]) -> None:
+        self._token_ids = token_ids
+        self._has_changed.set()
