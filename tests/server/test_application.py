@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, translation_pb2
-from attendant_server.application import translation
+from attendant_server.application import streaming
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind, Pooling
 from attendant_server.application.embedding import EmbeddingRequest, TokenEmbeddingRequest
@@ -96,7 +96,7 @@ def test_a_stream_decodes_only_the_newest_of_the_prefixes_that_wait(
         pieces = application.translator.stream(StreamRequest(TEXT, options=options), None)
         return "".join([piece.delta async for piece in pieces])
 
-    monkeypatch.setattr(translation, "TranslateCall", new_call)
+    monkeypatch.setattr(streaming, "TranslateCall", new_call)
     monkeypatch.setattr(TextTokenizer, "decode_words", decode)
     text = asyncio.run(stream())
     [whole] = translate(application, TEXT, min_output_tokens=15).translations

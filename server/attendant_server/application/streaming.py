@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
@@ -42,11 +43,12 @@ class TextStream:
             for number, piece in enumerate(self._text.pieces):
                 self._start(up_to=number + MAX_RUNNING_PIECES)
                 num_sent = 0
-                async for content in self._growing(number, piece):
-                    delta = self._text.before(number, last, content) + content
-                    if len(delta) > num_sent and content:
-                        yield delta[num_sent:]
-                        num_sent = len(delta)
+                async with aclosing(self._growing(number, piece)) as growing:
+                    async for content in growing:
+                        delta = self._text.before(number, last, content) + content
+                        if len(delta) > num_sent and content:
+                            yield delta[num_sent:]
+                            num_sent = len(delta)
                 last = content
             self.results = [task.result()[0] for task in self._tasks]
         finally:

@@ -1,0 +1,60 @@
+"""Addresses, unknown characters and parts without letters are copied, not translated."""
+
+import string
+
+import pytest
+from attendant_server.application.copying import Piece, piece
+from hypothesis import given
+from hypothesis import strategies as st
+
+KNOWN = frozenset(string.ascii_letters + string.digits + " .,;:!?'\"-/()@\ufe0f")
+
+
+def whole(text: str) -> Piece | None:
+    return piece(text, (0, len(text)), KNOWN.__contains__)
+
+
+@pytest.mark.parametrize(
+    ("text", "to_translate", "upper"),
+    [
+        ("I love 😀 pizza.", "I love pizza.", "I LOVE 😀 PIZZA."),
+        ("Hello 😀!", "Hello!", "HELLO 😀!"),
+        ("See https://a.b/c?d=e. Now", "See. Now", "SEE https://a.b/c?d=e. NOW"),
+        ("Mail a.b@c.de, please", "Mail, please", "MAIL a.b@c.de, PLEASE"),
+        ("go 1️⃣ or 👨‍👩‍👧 go", "go or go", "GO 1️⃣ OR 👨‍👩‍👧 GO"),
+        ("(www.x.org) is it", "() is it", "(www.x.org) IS IT"),
+    ],
+)
+def test_a_copied_part_is_put_at_about_the_same_place(text: str, to_translate: str, upper: str):
+    found = whole(text)
+    assert found is not None
+    assert found.text == to_translate
+    assert found.with_copies(found.text.upper()) == upper
+
+
+@pytest.mark.parametrize("text", ["25", "-----", "😀", "https://a.b", "3:45 - 10%", "日本", "…"])
+def test_a_part_without_anything_to_translate_is_no_piece(text: str):
+    assert whole(text) is None
+
+
+def test_copied_parts_at_the_ends_lie_outside_of_the_piece():
+    text = "😀😀 Hi there 👨‍👩‍👧"
+    found = whole(text)
+    assert found is not None
+    assert (text[found.start : found.end], found.text, found.copies) == ("Hi there", "Hi there", [])
+
+
+@given(
+    st.text(
+        st.sampled_from("ab .,!?😀👍🏽\u200d\ufe0f\u20e31é@(www.x.org http://y.de"), max_size=30
+    )
+)
+def test_every_copied_character_is_in_the_translation(text: str):
+    found = whole(text)
+    if found is None:
+        return
+    translation = found.with_copies("ONE TWO. THREE")
+    for copy in found.copies:
+        assert copy.text in translation
+    assert len(translation) == len("ONE TWO. THREE") + sum(len(c.text) for c in found.copies)
+    assert found.with_copies(found.text).count("😀") == text[found.start : found.end].count("😀")
