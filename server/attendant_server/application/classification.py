@@ -12,7 +12,6 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelKind, ScoreFunction
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    SECOND_TEXTS,
     TextPair,
     TruncationReport,
     good,
@@ -85,7 +84,10 @@ class Classifier:
         label_bytes = SCORE_BYTES * top_k + sum(description.label_bytes[:top_k])
         self._limits.check_response("texts", len(request.texts) * label_bytes)
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_tokens,
+            self._limits.max_text_characters,
+            request.truncation,
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
@@ -117,12 +119,10 @@ class Classifier:
     def _prepare(self, request: ClassificationRequest) -> tuple[ServedModel, int]:
         """The model and the number of labels to return; raises an error for a bad request."""
         limits = self._limits
-        limits.check_texts(request.texts)
-        if request.text_pairs:
-            if len(request.text_pairs) != len(request.texts):
-                problem = f"none or one for each of {len(request.texts)} texts"
-                raise InvalidRequest("text_pairs", f"{problem}, got {len(request.text_pairs)}")
-            limits.check_characters(SECOND_TEXTS, request.text_pairs)
+        limits.check_count("texts", len(request.texts))
+        if request.text_pairs and len(request.text_pairs) != len(request.texts):
+            problem = f"none or one for each of {len(request.texts)} texts"
+            raise InvalidRequest("text_pairs", f"{problem}, got {len(request.text_pairs)}")
         model = self._catalog.serving(
             request.model, ModelKind.EMBEDDING, lambda d: bool(d.labels), "classification"
         )

@@ -129,6 +129,7 @@ class Embedder:
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             prompt_length=len(prompt),
         )
@@ -162,7 +163,10 @@ class Embedder:
         description = model.description
         outputs, dimension = _token_outputs(request.layers, description)
         tokenization = tokenization_options(
-            model.source_tokenizer, description.max_tokens, request.truncation
+            model.source_tokenizer,
+            description.max_tokens,
+            self._limits.max_text_characters,
+            request.truncation,
         )
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
@@ -188,7 +192,7 @@ class Embedder:
         )
 
     def _checked_model(self, request: AnyRequest) -> ServedModel:
-        self._limits.check_texts(request.texts)
+        self._limits.check_count("texts", len(request.texts))
         return self._catalog.serving(request.model, ModelKind.EMBEDDING)
 
 

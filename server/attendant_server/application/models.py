@@ -71,7 +71,7 @@ class ModelInspector:
 
     async def tokenize(self, request: TokenizationRequest) -> TokenizationAnswer:
         """The tokens that the model would read."""
-        self.limits.check_texts(request.texts)
+        self.limits.check_count("texts", len(request.texts))
         side = known_value("side", request.side, TextSide.SOURCE)
         model = self._catalog.serving(request.model)
         key, is_target = model.description.key, side is TextSide.TARGET
@@ -80,6 +80,7 @@ class ModelInspector:
         options = TokenizationOptions(
             model.target_tokenizer if is_target else model.source_tokenizer,
             max_tokens=None,
+            max_characters=self.limits.max_text_characters,
             max_total_tokens=self.limits.max_response_bytes // TOKEN_BYTES,
         )
         texts = await tokenize(self._jobs, options, TEXTS, request.texts)

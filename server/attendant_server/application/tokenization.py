@@ -73,6 +73,8 @@ class TokenizationOptions:
     max_tokens: int | None
     """Maximum tokens of one text, including special tokens. If None, there is no limit, and empty
     texts are allowed."""
+    max_characters: int
+    """Maximum characters of one text, or of each text of a pair, without a prompt."""
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
     """Maximum tokens of the whole call."""
@@ -96,6 +98,7 @@ class TokenizationOptions:
 def tokenization_options(
     tokenizer: TextTokenizer,
     max_tokens: int,
+    max_characters: int,
     truncation: int,
     before: Sequence[Token] = (),
     after: Sequence[Token] = (),
@@ -109,6 +112,7 @@ def tokenization_options(
     return TokenizationOptions(
         tokenizer,
         max_tokens,
+        max_characters,
         known_value("truncation", truncation, Truncation.REFUSE),
         before=before,
         after=after,
@@ -205,6 +209,8 @@ def _tokenize(
 ) -> TokenizedOrError:
     if isinstance(text, TextPair):
         return _tokenize_pair(options, field, text, number)
+    if problem := _length_problem(options, len(text) - options.prompt_length):
+        return InvalidRequest(field.format(number), problem)
     try:
         tokens = options.tokenizer.encode(text)
     except TokenizerError:
@@ -237,6 +243,9 @@ def _tokenize(
 def _tokenize_pair(
     options: TokenizationOptions, field: str, pair: TextPair, number: int
 ) -> TokenizedOrError:
+    for text, name in ((pair.first, field), (pair.second, SECOND_TEXTS)):
+        if problem := _length_problem(options, len(text)):
+            return InvalidRequest(name.format(number), problem)
     try:
         tokens = options.tokenizer.encode(pair.first, pair.second)
     except TokenizerError:
@@ -252,6 +261,12 @@ def _tokenize_pair(
         if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
             return cut
     return _too_long(options, field, number, tokens)
+
+
+def _length_problem(options: TokenizationOptions, num_characters: int) -> str | None:
+    if num_characters <= options.max_characters:
+        return None
+    return f"at most {options.max_characters} characters, got {num_characters}"
 
 
 def _too_long(

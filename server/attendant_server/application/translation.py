@@ -20,7 +20,12 @@ from attendant_server.application.tokenization import (
     tokenize,
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options
-from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
+from attendant_server.application.validation import (
+    TEXTS,
+    TOKEN_BYTES,
+    TOKEN_TEXT_BYTES,
+    RequestLimits,
+)
 from attendant_server.engine.calls import (
     Hypothesis,
     SearchOptions,
@@ -31,6 +36,10 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TextTokenizer, TokenizedText
 
 NO_TRANSLATION = "has no translation with the tokens that its options allow"
+HYPOTHESIS_SIZE = 3
+"""The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
+TOKENS_DECODED_FOR_ONE = 8
+"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +71,16 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class TranslationHypothesis:
-    """One translation of a text, with its tokens and their log-probabilities."""
+    """One translation of a text; its tokens are empty unless the request wants them."""
 
     text: str
     score: float
     is_complete: bool
     """True if the end token was decoded, False if the length limit was reached."""
-    token_ids: Sequence[int]
-    token_texts: Sequence[str]
+    token_ids: Sequence[int] = ()
+    token_texts: Sequence[str] = ()
     """The tokens as the vocabulary writes them."""
-    log_probabilities: Sequence[float]
+    log_probabilities: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self._limits.check_texts(request.texts)
+        self._limits.check_count("texts", len(request.texts))
         model, options, tokenization = self._prepare(request, len(request.texts))
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
         texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
@@ -125,13 +134,13 @@ class Translator:
         except SearchTooLarge as error:
             texts = _with_faults(texts, error.problems)
             results = await _search(model, texts, options, deadline)
-        return await self._answer(model, tokenization, texts, results)
+        return_tokens = request.options.return_tokens
+        return await self._answer(model, tokenization, texts, results, return_tokens)
 
     async def stream(
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        self._limits.check_characters("text", [request.text])
         model, options, tokenization = self._prepare(request, 1)
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
         [text] = await tokenize(self._jobs, tokenization, "text", [request.text])
@@ -155,7 +164,8 @@ class Translator:
             running.cancel()
         if not results[0]:
             raise InvalidRequest("text", NO_TRANSLATION)
-        answer = await self._answer(model, tokenization, [text], results)
+        return_tokens = request.options.return_tokens
+        answer = await self._answer(model, tokenization, [text], results, return_tokens)
         yield StreamPiece(_best_text(answer)[len(sent) :], answer)
 
     def _prepare(
@@ -170,10 +180,12 @@ class Translator:
             request.options, self._limits, description, tokens.forced_target_ids
         )
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
-        self._limits.check_response("options", max_tokens * TOKEN_BYTES)
+        token_bytes = TOKEN_BYTES if request.options.return_tokens else TOKEN_TEXT_BYTES
+        self._limits.check_response("options", max_tokens * token_bytes)
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_source_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             tokens.before_source,
             tokens.after_source,
@@ -187,14 +199,16 @@ class Translator:
         tokenization: TokenizationOptions,
         texts: Sequence[TokenizedOrError],
         results: Sequence[list[Hypothesis]],
+        return_tokens: bool,
     ) -> TranslationAnswer:
         lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
         record, num_output_tokens = records.current(), sum(lengths)
         record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
         record.num_invalid_texts += sum(not hypotheses for hypotheses in results)
+        size = num_output_tokens if return_tokens else HYPOTHESIS_SIZE * len(lengths)
+        build = _TranslationBuilder(model.target_tokenizer, tokenization, return_tokens)
         translations = await self._jobs.run_for(
-            num_output_tokens,
-            lambda: _translations(model.target_tokenizer, tokenization, texts, results),
+            size + num_output_tokens // TOKENS_DECODED_FOR_ONE, lambda: build(texts, results)
         )
         return TranslationAnswer(
             model=model.description.key,
@@ -202,7 +216,7 @@ class Translator:
             num_input_tokens=num_tokens(texts),
             num_output_tokens=num_output_tokens,
             phases=record.phases(),
-            size=num_output_tokens,
+            size=size,
         )
 
 
@@ -269,42 +283,45 @@ def _best_text(answer: TranslationAnswer) -> str:
     return translation.hypotheses[0].text
 
 
-def _translations(
-    tokenizer: TextTokenizer,
-    tokenization: TokenizationOptions,
-    texts: Sequence[TokenizedOrError],
-    results: Sequence[list[Hypothesis]],
-) -> list[Translation | InvalidRequest]:
-    remaining = iter(results)
-    return [
-        text
-        if isinstance(text, InvalidRequest)
-        else _translation(tokenizer, tokenization, TEXTS.format(i), text, next(remaining))
-        for i, text in enumerate(texts)
-    ]
+@dataclass(frozen=True, slots=True)
+class _TranslationBuilder:
+    """Builds the results of a call's texts."""
 
+    tokenizer: TextTokenizer
+    tokenization: TokenizationOptions
+    return_tokens: bool
 
-def _translation(
-    tokenizer: TextTokenizer,
-    tokenization: TokenizationOptions,
-    field: str,
-    source: TokenizedText,
-    hypotheses: Sequence[Hypothesis],
-) -> Translation | InvalidRequest:
-    if not hypotheses:
-        return InvalidRequest(field, NO_TRANSLATION)
-    return Translation(
-        [
-            TranslationHypothesis(
-                text=tokenizer.decode(h.token_ids),
-                score=h.score,
-                is_complete=h.is_complete,
-                token_ids=h.token_ids,
-                token_texts=tokenizer.tokens(h.token_ids),
-                log_probabilities=h.log_probabilities,
-            )
-            for h in hypotheses
-        ],
-        num_source_tokens=len(source),
-        truncation=tokenization.report(source),
-    )
+    def __call__(
+        self, texts: Sequence[TokenizedOrError], results: Sequence[list[Hypothesis]]
+    ) -> list[Translation | InvalidRequest]:
+        remaining = iter(results)
+        return [
+            text
+            if isinstance(text, InvalidRequest)
+            else self._translation(TEXTS.format(i), text, next(remaining))
+            for i, text in enumerate(texts)
+        ]
+
+    def _translation(
+        self, field: str, source: TokenizedText, hypotheses: Sequence[Hypothesis]
+    ) -> Translation | InvalidRequest:
+        if not hypotheses:
+            return InvalidRequest(field, NO_TRANSLATION)
+        return Translation(
+            list(map(self._hypothesis, hypotheses)),
+            num_source_tokens=len(source),
+            truncation=self.tokenization.report(source),
+        )
+
+    def _hypothesis(self, found: Hypothesis) -> TranslationHypothesis:
+        text = self.tokenizer.decode(found.token_ids)
+        if not self.return_tokens:
+            return TranslationHypothesis(text, found.score, found.is_complete)
+        return TranslationHypothesis(
+            text,
+            found.score,
+            found.is_complete,
+            token_ids=found.token_ids,
+            token_texts=self.tokenizer.tokens(found.token_ids),
+            log_probabilities=found.log_probabilities,
+        )

@@ -56,6 +56,7 @@ class TranslateOptions(google.protobuf.message.Message):
     LENGTH_PENALTY_FIELD_NUMBER: builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -78,6 +79,10 @@ class TranslateOptions(google.protobuf.message.Message):
     (GetModelResponse.default_min_output_tokens), at most max_output_tokens. More than max_output_tokens is
     INVALID_ARGUMENT.
     """
+    return_tokens: builtins.bool
+    """Whether each hypothesis has its tokens with their log-probabilities (Hypothesis.tokens). Default false: they are
+    about three quarters of an answer.
+    """
     def __init__(
         self,
         *,
@@ -86,9 +91,10 @@ class TranslateOptions(google.protobuf.message.Message):
         length_penalty: builtins.float | None = ...,
         max_output_tokens: builtins.int | None = ...,
         min_output_tokens: builtins.int | None = ...,
+        return_tokens: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "return_tokens", b"return_tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
     @typing.overload
@@ -129,8 +135,8 @@ class TranslateRequest(google.protobuf.message.Message):
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts, each of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
+        fails with INVALID_ARGUMENT. A text of more than RequestLimits.max_text_characters fails alone.
         """
 
     @property
@@ -244,8 +250,9 @@ class Hypothesis(google.protobuf.message.Message):
     """Why the hypothesis ended."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
-        """The output tokens in order. The last one is the end token if and only if finish_reason is FINISH_REASON_STOP. Tokens
-        that the model or its target language demands come first, with a log_probability of 0.
+        """The output tokens in order. Empty unless TranslateOptions.return_tokens is set. The last one is the end token if and
+        only if finish_reason is FINISH_REASON_STOP. Tokens that the model or its target language demands come first, with a
+        log_probability of 0.
         """
 
     def __init__(
@@ -393,6 +400,7 @@ class ScoreRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -412,10 +420,14 @@ class ScoreRequest(google.protobuf.message.Message):
     """BCP 47 tag of the language of the targets, by the same rules. Not required if each source begins with the code of
     its target language, such as ">>fra<<", for a model that reads such codes in texts.
     """
+    return_tokens: builtins.bool
+    """Whether each result has the tokens of its target with their log-probabilities (TranslationScore.log_probabilities
+    and tokens). Default false.
+    """
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
-        """The pairs to score. At least 1, at most RequestLimits.max_texts, each side of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The pairs to score. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A
+        pair with a side of more than RequestLimits.max_text_characters fails alone.
         """
 
     def __init__(
@@ -427,9 +439,10 @@ class ScoreRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         source_language: builtins.str = ...,
         target_language: builtins.str = ...,
+        return_tokens: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "source_language", b"source_language", "target_language", b"target_language", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
@@ -507,17 +520,20 @@ class TranslationScore(google.protobuf.message.Message):
     score: builtins.float
     """log_probability divided by the number of tokens to the power of length_penalty."""
     log_probability: builtins.float
-    """Sum of log_probabilities: the natural logarithm of the probability of the whole target given the source."""
+    """Natural logarithm of the probability of the whole target given the source: the sum over its tokens."""
     num_source_tokens: builtins.int
     """Tokens of the source that the model read, after truncation, special tokens included. 0 when there is an error."""
     @property
     def log_probabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Natural logarithm of each target token's probability given the tokens before it. The last value is the end token's."""
+        """Natural logarithm of each target token's probability given the tokens before it. The last value is the end token's.
+        Empty unless ScoreRequest.return_tokens is set.
+        """
 
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
-        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Tokens that
-        the model or its target language demands come first, with a log-probability of 0.
+        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Empty unless
+        ScoreRequest.return_tokens is set. Tokens that the model or its target language demands come first, with a
+        log-probability of 0.
         """
 
     @property
