@@ -19,7 +19,7 @@ def measure_invariance(
     """
 
     def translate(text: str) -> list[tuple[int, float]]:
-        result = client.translate(text, beam_size=beam_size, model=model)
+        result = client.translate(text, beam_size=beam_size, model=model, return_tokens=True)
         return [(token.id, token.log_probability) for token in result.hypotheses[0].tokens]
 
     texts = random.Random(0).sample(sources, min(NUM_SENTENCES, len(sources)))

@@ -18,7 +18,7 @@ _SIMILAR = {
     character: replacement
     for characters, replacement in (
         ("\u2018\u2019\u201a\u201b\u2032\u2035\u2039\u203a\u02bc\u00b4", "'"),
-        ('\u201c\u201d\u201e\u201f\u2033\u2036\u00ab\u00bb\u301d\u301e\u301f', '"'),
+        ("\u201c\u201d\u201e\u201f\u2033\u2036\u00ab\u00bb\u301d\u301e\u301f", '"'),
         ("\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2e3a\u2e3b", "-"),
         ("\u2026\u22ef", "..."),
         ("\u2044\u2215", "/"),

@@ -288,7 +288,7 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
             result = embedding_pb2.EmbedSparseResult(
                 token_ids=ids,
                 weights=[counts[i] for i in ids],
-                tokens=["abc"[i] for i in ids if request.include_tokens],
+                tokens=["abc"[i] for i in ids if request.return_tokens],
                 num_tokens=len(text),
             )
             failed = embedding_pb2.EmbedSparseResult(error=EMPTY)

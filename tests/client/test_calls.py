@@ -191,13 +191,13 @@ def test_every_mask_of_a_text_is_filled(client, script):
 
 
 def test_sparse_vectors_have_ids_weights_and_tokens(client, script):
-    vector = client.embed_sparse("abb", include_tokens=True)
+    vector = client.embed_sparse("abb", return_tokens=True)
     assert (vector.token_ids.tolist(), vector.weights.tolist()) == ([0, 1], [1.0, 2.0])
     assert (vector.tokens, vector.num_tokens, vector.error) == (("a", "b"), 3, None)
     good, bad = client.embed_sparse(["cab", ""], max_active_dims=2, errors="return")
     assert (good.token_ids.tolist(), good.tokens) == ([0, 1], ())
     assert (bad.token_ids.tolist(), bad.error.index) == ([], 1)
-    assert [request.include_tokens for request in script.requests] == [True, False]
+    assert [request.return_tokens for request in script.requests] == [True, False]
     assert script.requests[1].max_active_dims == 2
 
 

@@ -137,7 +137,7 @@ def test_a_bundle_has_its_own_number_of_weights(server):
 
 def test_tokens_are_those_of_the_vocabulary(server, folder):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "bert")
-    (result,) = embed_sparse(server, TEXTS[:1], model="bert", include_tokens=True).results
+    (result,) = embed_sparse(server, TEXTS[:1], model="bert", return_tokens=True).results
     assert list(result.tokens) == tokenizer.convert_ids_to_tokens(list(result.token_ids))
 
 
@@ -223,7 +223,7 @@ def test_the_client_returns_arrays(server):
     with Client(f"127.0.0.1:{server.server.port}") as client:
         assert client.model("roberta").default_max_active_dims == 12
         assert client.model("bert").default_max_active_dims is None
-        first, second = client.embed_sparse(TEXTS[:2], model="bert", include_tokens=True)
+        first, second = client.embed_sparse(TEXTS[:2], model="bert", return_tokens=True)
         assert len(first.token_ids) == len(first.weights) == len(first.tokens)
         assert first.num_tokens > second.num_tokens > 2
         assert client.embed_sparse(TEXTS[0], model="bert", max_active_dims=3).weights.shape == (3,)

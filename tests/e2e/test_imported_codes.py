@@ -52,7 +52,7 @@ def server(bundle, loop, settings):
 
 def request(texts, target="", **fields):
     beam_size = fields.pop("beam_size", 1)
-    chosen = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    chosen = TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS, beam_size=beam_size)
     return TranslateRequest(texts=texts, options=chosen, target_language=target, **fields)
 
 
@@ -82,8 +82,13 @@ def test_scores_and_streams_follow_the_same_rule(server):
         [TranslationPair(source=text, target="Le") for text in texts]
         for texts in (TEXTS, with_code(">>fra<<"))
     )
-    by_tag = server.translation.Score(ScoreRequest(pairs=plain, target_language="fr"))
-    assert by_tag.scores == server.translation.Score(ScoreRequest(pairs=coded)).scores
+    by_tag = server.translation.Score(
+        ScoreRequest(return_tokens=True, pairs=plain, target_language="fr")
+    )
+    assert (
+        by_tag.scores
+        == server.translation.Score(ScoreRequest(return_tokens=True, pairs=coded)).scores
+    )
     streams = [
         "".join(piece.delta for piece in server.translation.StreamTranslate(each))
         for each in (

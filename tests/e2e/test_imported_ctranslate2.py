@@ -51,7 +51,9 @@ def source_ids(server, text):
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_translations_are_those_of_the_model(server, imported, beam_size):
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    options = TranslateOptions(
+        return_tokens=True, max_output_tokens=MAX_TOKENS, beam_size=beam_size
+    )
     request = TranslateRequest(texts=TEXTS, options=options)
     found = server.translation.Translate(request).translations
     for text, translation in zip(TEXTS, found, strict=True):
@@ -67,7 +69,7 @@ def test_translations_are_those_of_the_model(server, imported, beam_size):
 
 
 def test_a_streamed_translation_is_the_whole_one(server):
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS)
+    options = TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS)
     whole = server.translation.Translate(TranslateRequest(texts=["abc"], options=options))
     request = StreamTranslateRequest(text="abc", options=options)
     deltas = [piece.delta for piece in server.translation.StreamTranslate(request)]
@@ -75,7 +77,7 @@ def test_a_streamed_translation_is_the_whole_one(server):
 
 
 def test_scores_are_those_of_the_model(server, imported):
-    request = ScoreRequest(pairs=[TranslationPair(source="abc", target="DEF")])
+    request = ScoreRequest(return_tokens=True, pairs=[TranslationPair(source="abc", target="DEF")])
     (scored,) = server.translation.Score(request).scores
     ids = [token.id for token in scored.tokens]
     assert ids == [*map(TARGET_TOKENS.index, "DEF"), TARGET_TOKENS.index("</s>")]

@@ -47,7 +47,7 @@ def translate(server, texts, source, target, **options):
         texts=texts,
         source_language=source,
         target_language=target,
-        options=TranslateOptions(max_output_tokens=MAX_TOKENS, **options),
+        options=TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS, **options),
     )
     return server.translation.Translate(request).translations
 
@@ -92,6 +92,7 @@ def test_tags_choose_the_tokens_around_a_text_and_those_that_a_target_begins_wit
         described = server.models.GetModel(GetModelRequest())
         assert set(described.model.source_languages) == set(tags[0])
         request = ScoreRequest(
+            return_tokens=True,
             pairs=[TranslationPair(source=TEXTS[0], target=TEXTS[1])],
             source_language=PAIRS[family][0][0],
             target_language=PAIRS[family][0][1],

@@ -31,7 +31,9 @@ def server(checkpoint, tmp_path_factory, loop, settings):
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_translations_are_those_of_the_model(server, checkpoint, beam_size):
     model = read_opennmt_py(Checkpoint(checkpoint), "characters").model
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    options = TranslateOptions(
+        return_tokens=True, max_output_tokens=MAX_TOKENS, beam_size=beam_size
+    )
     request = TranslateRequest(texts=TEXTS, options=options)
     tokenized = server.models.Tokenize(TokenizeRequest(texts=TEXTS)).results
     found = server.translation.Translate(request).translations

@@ -56,7 +56,10 @@ def translate(server, bundle, texts, beam_size):
         source_language=source.tag,
         target_language=target.tag,
         options=TranslateOptions(
-            max_output_tokens=MAX_TOKENS, beam_size=beam_size, num_hypotheses=beam_size
+            return_tokens=True,
+            max_output_tokens=MAX_TOKENS,
+            beam_size=beam_size,
+            num_hypotheses=beam_size,
         ),
     )
     return server.translation.Translate(request).translations

@@ -63,7 +63,10 @@ def test_the_options_are_described(server):
 def translate(server, beam_size=None, max_tokens=MAX_TOKENS, min_tokens=None):
     """The token ids of the best translation of each text."""
     options = TranslateOptions(
-        max_output_tokens=max_tokens, beam_size=beam_size, min_output_tokens=min_tokens
+        return_tokens=True,
+        max_output_tokens=max_tokens,
+        beam_size=beam_size,
+        min_output_tokens=min_tokens,
     )
     request = TranslateRequest(texts=TEXTS, options=options)
     found = server.translation.Translate(request).translations

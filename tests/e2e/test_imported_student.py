@@ -79,7 +79,9 @@ def marians_list(folder, source):
 def test_translations_are_those_of_the_reading(server, folder, shortlists, beam_size):
     if (shortlists, beam_size) == ("auto", 4):
         pytest.skip("the reading normalizes probabilities over all tokens")
-    options = TranslateOptions(max_output_tokens=MAX_TOKENS, beam_size=beam_size)
+    options = TranslateOptions(
+        return_tokens=True, max_output_tokens=MAX_TOKENS, beam_size=beam_size
+    )
     request = TranslateRequest(texts=TEXTS, options=options)
     found = server.translation.Translate(request).translations
     for text, translation in zip(TEXTS, found, strict=True):

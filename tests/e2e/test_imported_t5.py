@@ -42,7 +42,7 @@ def translate(server, texts, **options):
     request = TranslateRequest(
         texts=texts,
         target_language="de",
-        options=TranslateOptions(max_output_tokens=MAX_TOKENS, **options),
+        options=TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS, **options),
     )
     return server.translation.Translate(request).translations
 
@@ -71,7 +71,7 @@ def test_the_neighbours_of_a_text_and_a_stream_change_nothing(server):
         request = StreamTranslateRequest(
             text=text,
             target_language="de",
-            options=TranslateOptions(max_output_tokens=MAX_TOKENS),
+            options=TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS),
         )
         *_, last = server.translation.StreamTranslate(request)
         assert last.translation.hypotheses[0].text == translation.hypotheses[0].text
@@ -80,7 +80,7 @@ def test_the_neighbours_of_a_text_and_a_stream_change_nothing(server):
 def test_scores_are_those_of_the_model(server, imported):
     name, read, _ = imported
     pair = TranslationPair(source=TEXTS[0], target="The train")
-    request = ScoreRequest(pairs=[pair], target_language="de")
+    request = ScoreRequest(return_tokens=True, pairs=[pair], target_language="de")
     (scored,) = server.translation.Score(request).scores
     tokenizer = read.tokenizers.source
     ids = tokenizer.encode(PREFIXES[name] + pair.source).ids

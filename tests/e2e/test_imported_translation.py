@@ -46,7 +46,7 @@ def model(checkpoint):
 
 
 def translate(server, texts, **options):
-    chosen = TranslateOptions(max_output_tokens=MAX_TOKENS, **options)
+    chosen = TranslateOptions(return_tokens=True, max_output_tokens=MAX_TOKENS, **options)
     return server.translation.Translate(TranslateRequest(texts=texts, options=chosen)).translations
 
 
@@ -92,7 +92,9 @@ def test_requests_without_options_get_the_beam_of_the_bundle(server):
 
 def test_scores_are_those_of_the_model_and_use_the_length_penalty_of_the_bundle(server, model):
     source, target = TEXTS[0], "Le train"
-    request = ScoreRequest(pairs=[TranslationPair(source=source, target=target)])
+    request = ScoreRequest(
+        return_tokens=True, pairs=[TranslationPair(source=source, target=target)]
+    )
     (scored,) = server.translation.Score(request).scores
     ids = [token.id for token in scored.tokens]
     (expected,) = score(model, [source_ids(server, source)], [ids])

@@ -48,7 +48,7 @@ def translated(server, source, target, **options):
         texts=[TEXT],
         source_language=source,
         target_language=target,
-        options=TranslateOptions(**options),
+        options=TranslateOptions(return_tokens=True, **options),
     )
     [translation] = server.translation.Translate(request).translations
     return translation
@@ -83,6 +83,7 @@ def test_a_translation_begins_with_the_tokens_of_its_language_and_scores_what_de
     # The tokens of languages are words in this tokenizer, and special ones in real models.
     text = tokens.decode([token.id for token in hypothesis.tokens][len(forced) :])
     request = ScoreRequest(
+        return_tokens=True,
         pairs=[TranslationPair(source=TEXT, target=text)],
         source_language=source,
         target_language=target,
@@ -139,7 +140,7 @@ def test_tokens_of_languages_are_never_truncated(server):
         source_language="nl",
         target_language="de",
         truncation=TRUNCATION_LEFT,
-        options=TranslateOptions(max_output_tokens=4),
+        options=TranslateOptions(return_tokens=True, max_output_tokens=4),
     )
     [translation] = server.translation.Translate(request).translations
     assert translation.num_source_tokens == translation.truncation.num_kept_tokens == 64
@@ -167,7 +168,9 @@ def test_languages_choose_the_model(start, translation_bundle, tmp_path):
         request = TranslateRequest(texts=[TEXT], target_language=tag)
         assert running.translation.Translate(request).model == model
         pairs = [TranslationPair(source=TEXT, target="Der Hund")]
-        scored = running.translation.Score(ScoreRequest(pairs=pairs, target_language=tag))
+        scored = running.translation.Score(
+            ScoreRequest(return_tokens=True, pairs=pairs, target_language=tag)
+        )
         assert scored.model == model
     with Client(f"127.0.0.1:{running.server.port}") as client:
         assert client.translate(TEXT, target_language="de").hypotheses

@@ -33,6 +33,7 @@ def random_options(rng: random.Random) -> TranslateOptions:
     beam_size = rng.choice([1, 1, 2, 3, 4, 8])
     max_output_tokens = rng.randint(1, 30)
     return TranslateOptions(
+        return_tokens=True,
         beam_size=beam_size,
         num_hypotheses=rng.randint(1, beam_size),
         length_penalty=rng.choice([0.0, 0.6, 1.0, 2.0]),
@@ -55,7 +56,7 @@ def random_request(rng: random.Random) -> Any:
         return StreamTranslateRequest(text=random_text(rng), options=random_options(rng))
     if kind == "score":
         pairs = [TranslationPair(source=s, target=t) for s, t in rng.sample(sentence_pairs(), 3)]
-        return ScoreRequest(pairs=pairs)
+        return ScoreRequest(return_tokens=True, pairs=pairs)
     return EmbedRequest(texts=[random_text(rng) for _ in range(rng.randint(1, 6))])
 
 

@@ -12,7 +12,7 @@ from attendant.v1 import model_control_pb2_grpc
 from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant.v1.model_pb2 import MODEL_STATE_READY, GetModelRequest, ListModelsRequest
-from attendant.v1.translation_pb2 import TranslateRequest, TranslateResponse
+from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest, TranslateResponse
 from attendant_server import memory_need
 from attendant_server.loading import ModelLoader
 from attendant_server.settings import Settings, SettingsError
@@ -52,7 +52,7 @@ def unload(server: Running, model: str) -> str:
 
 def translate(server: Running, model: str = "") -> TranslateResponse:
     response: TranslateResponse = server.translation.Translate(
-        TranslateRequest(model=model, texts=[TEXT])
+        TranslateRequest(model=model, texts=[TEXT], options=TranslateOptions(return_tokens=True))
     )
     return response
 

@@ -53,12 +53,16 @@ def test_calls_beside_streams_that_are_cancelled_get_what_they_get_alone(running
     requests = [
         TranslateRequest(
             texts=[random_text(rng)],
-            options=TranslateOptions(beam_size=beam_size, max_output_tokens=rng.randint(5, 40)),
+            options=TranslateOptions(
+                return_tokens=True, beam_size=beam_size, max_output_tokens=rng.randint(5, 40)
+            ),
         )
         for _ in range(12)
     ]
     alone = [answer(running, request) for request in requests]
-    endless = TranslateOptions(beam_size=1, min_output_tokens=60, max_output_tokens=60)
+    endless = TranslateOptions(
+        return_tokens=True, beam_size=1, min_output_tokens=60, max_output_tokens=60
+    )
     streams = [
         running.translation.StreamTranslate(
             StreamTranslateRequest(text=random_text(rng), options=endless)
@@ -79,11 +83,11 @@ def test_calls_beside_streams_that_are_cancelled_get_what_they_get_alone(running
 @pytest.mark.parametrize("beam_size", BEAM_SIZES)
 def test_a_translation_scores_what_decoding_gave_it(running, beam_size):
     english = sentence_pairs()[0][0]
-    options = TranslateOptions(beam_size=beam_size)
+    options = TranslateOptions(return_tokens=True, beam_size=beam_size)
     request = TranslateRequest(texts=[english], options=options)
     (best,) = running.translation.Translate(request).translations[0].hypotheses
     pair = TranslationPair(source=english, target=best.text)
-    (scored,) = running.translation.Score(ScoreRequest(pairs=[pair])).scores
+    (scored,) = running.translation.Score(ScoreRequest(return_tokens=True, pairs=[pair])).scores
     tokens = list(best.tokens)
     assert [token.id for token in scored.tokens] == [token.id for token in tokens]
     found = list(scored.log_probabilities)
@@ -96,7 +100,7 @@ def test_translations_are_the_reference_outputs_of_the_bundle(running, bundle):
         outputs = reference["outputs"]["fp32"][search]
         for text, expected in zip(reference["texts"], outputs, strict=True):
             options = TranslateOptions(
-                beam_size=beam_size, max_output_tokens=text["max_output_tokens"]
+                return_tokens=True, beam_size=beam_size, max_output_tokens=text["max_output_tokens"]
             )
             [hypothesis] = answer(running, TranslateRequest(texts=[text["text"]], options=options))
             assert [token for token, _ in hypothesis] == expected["token_ids"]

@@ -21,7 +21,7 @@ MAX_TOKENS = 64
 
 
 def translate(running: Running, *texts: str, **options: Any) -> translation_pb2.TranslateResponse:
-    request = TranslateRequest(texts=texts, options=TranslateOptions(**options))
+    request = TranslateRequest(texts=texts, options=TranslateOptions(return_tokens=True, **options))
     response: translation_pb2.TranslateResponse = running.translation.Translate(request)
     return response
 
@@ -90,9 +90,10 @@ def test_a_call_in_which_every_text_fails_is_answered(running: Running):
     assert response.token_counts.num_input_tokens == 0
 
 
-def test_a_long_text_is_refused_unless_truncation_is_asked_for(running: Running):
+def test_a_long_text_that_is_not_split_is_refused_unless_truncation_is_asked_for(running: Running):
     text = "the dog " * 200
-    [refused] = translate(running, text).translations
+    whole = TranslateRequest(texts=[text], splitting=text_pb2.SPLITTING_NONE)
+    [refused] = running.translation.Translate(whole).translations
     assert refused.error.code == code_pb2.INVALID_ARGUMENT
     assert f"at most {MAX_TOKENS} tokens, got" in refused.error.message
     for truncation in (text_pb2.TRUNCATION_RIGHT, text_pb2.TRUNCATION_LEFT):
@@ -102,6 +103,14 @@ def test_a_long_text_is_refused_unless_truncation_is_asked_for(running: Running)
         assert cut.truncation.truncation == truncation
         assert cut.truncation.num_kept_tokens == MAX_TOKENS
         assert cut.truncation.num_original_tokens > MAX_TOKENS
+    split = TranslateRequest(
+        texts=[text],
+        truncation=text_pb2.TRUNCATION_RIGHT,
+        splitting=text_pb2.SPLITTING_LINES,
+    )
+    error = failure_of(running.translation.Translate, split)
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.details() == "truncation: is for texts that are not split only"
 
 
 def test_tokens_are_counted_and_times_are_told(running: Running):
@@ -119,7 +128,7 @@ def test_tokens_are_counted_and_times_are_told(running: Running):
 
 @pytest.mark.parametrize("beam_size", [1, 4])
 def test_the_pieces_of_a_stream_add_up_to_the_translation(running: Running, beam_size: int):
-    options = TranslateOptions(beam_size=beam_size)
+    options = TranslateOptions(return_tokens=True, beam_size=beam_size)
     request = StreamTranslateRequest(text=SENTENCES[0], options=options)
     *pieces, last = running.translation.StreamTranslate(request)
     assert not any(piece.HasField("translation") for piece in pieces)
@@ -153,7 +162,7 @@ def test_scoring_a_translation_gives_the_log_probabilities_that_it_was_found_wit
         TranslationPair(source=text, target=translation.hypotheses[0].text)
         for text, translation in zip(SENTENCES, found, strict=True)
     ]
-    response = running.translation.Score(ScoreRequest(pairs=pairs))
+    response = running.translation.Score(ScoreRequest(return_tokens=True, pairs=pairs))
     for translation, score in zip(found, response.scores, strict=True):
         hypothesis = translation.hypotheses[0]
         if [t.id for t in hypothesis.tokens] == [t.id for t in score.tokens]:
@@ -166,7 +175,7 @@ def test_scoring_a_translation_gives_the_log_probabilities_that_it_was_found_wit
 def test_the_places_of_scored_tokens_count_code_points_of_the_target(running: Running):
     target = "Der König 🐶 sieht."
     pair = TranslationPair(source=SENTENCES[0], target=target)
-    [score] = running.translation.Score(ScoreRequest(pairs=[pair])).scores
+    [score] = running.translation.Score(ScoreRequest(return_tokens=True, pairs=[pair])).scores
     assert len(score.tokens) == len(score.log_probabilities)
     assert score.tokens[-1].special
     pieces = [target[token.start : token.end] for token in score.tokens]
@@ -181,8 +190,40 @@ def test_a_bad_side_of_a_pair_fails_alone(running: Running):
         TranslationPair(source=SENTENCES[0], target=""),
         TranslationPair(source=SENTENCES[0], target="Hund " * 200),
     ]
-    request = ScoreRequest(pairs=pairs, truncation=text_pb2.TRUNCATION_RIGHT)
+    request = ScoreRequest(return_tokens=True, pairs=pairs, truncation=text_pb2.TRUNCATION_RIGHT)
     first, *others = running.translation.Score(request).scores
     assert not first.HasField("error")
     fields = ["pairs[1].source", "pairs[2].target", "pairs[3].target"]
     assert [score.error.message.partition(":")[0] for score in others] == fields
+
+
+def test_tokens_are_in_answers_only_if_asked_for(running: Running):
+    options = TranslateOptions(beam_size=2, num_hypotheses=2)
+    plain = running.translation.Translate(TranslateRequest(texts=SENTENCES, options=options))
+    whole = translate(running, *SENTENCES, beam_size=2, num_hypotheses=2)
+    assert plain.ByteSize() < whole.ByteSize() / 3
+    for translation in whole.translations:
+        for hypothesis in translation.hypotheses:
+            assert hypothesis.tokens
+            del hypothesis.tokens[:]
+    assert plain.translations == whole.translations
+    assert plain.token_counts == whole.token_counts
+
+
+def test_the_end_of_a_stream_has_tokens_only_if_asked_for(running: Running):
+    for return_tokens in (False, True):
+        options = TranslateOptions(return_tokens=return_tokens)
+        request = StreamTranslateRequest(text=SENTENCES[0], options=options)
+        *_, last = running.translation.StreamTranslate(request)
+        assert bool(last.translation.hypotheses[0].tokens) is return_tokens
+
+
+def test_scores_have_tokens_only_if_asked_for(running: Running):
+    pairs = [TranslationPair(source=english, target=german) for english, german in sentence_pairs()]
+    plain = running.translation.Score(ScoreRequest(pairs=pairs[:4])).scores
+    whole = running.translation.Score(ScoreRequest(pairs=pairs[:4], return_tokens=True)).scores
+    for score in whole:
+        assert len(score.tokens) == len(score.log_probabilities) > 0
+        del score.tokens[:]
+        del score.log_probabilities[:]
+    assert list(plain) == list(whole)

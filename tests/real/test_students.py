@@ -81,7 +81,8 @@ def translations(server: Running, texts: list[str]) -> list[Any]:
     found = []
     for first in range(0, len(texts), NUM_TEXTS):
         request = TranslateRequest(
-            texts=texts[first : first + NUM_TEXTS], options=TranslateOptions(beam_size=1)
+            texts=texts[first : first + NUM_TEXTS],
+            options=TranslateOptions(beam_size=1, return_tokens=True),
         )
         found += server.translation.Translate(request).translations
     return [translation.hypotheses[0] for translation in found]

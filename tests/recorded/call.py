@@ -42,7 +42,10 @@ class Call:
 
 
 def translate(name: str, texts: Iterable[str], model: str = "", **fields: Any) -> Call:
-    """A Translate call; ``fields`` are those of the request or of its options."""
+    """A Translate call; ``fields`` are those of the request or of its options.
+
+    It asks for tokens unless ``fields`` say otherwise, so that they are recorded.
+    """
     request = translation_pb2.TranslateRequest(model=model, texts=texts, **_with_options(fields))
     return Call(f"Translate: {name}", "attendant.v1.TranslationService/Translate", request)
 
@@ -57,9 +60,11 @@ def stream(name: str, text: str, model: str = "", **fields: Any) -> Call:
 
 
 def score(name: str, pairs: Iterable[tuple[str, str]], model: str = "", **fields: Any) -> Call:
-    """A Score call for (source, target) pairs."""
+    """A Score call for (source, target) pairs; asks for tokens like `translate`."""
     messages = [translation_pb2.TranslationPair(source=s, target=t) for s, t in pairs]
-    request = translation_pb2.ScoreRequest(model=model, pairs=messages, **fields)
+    request = translation_pb2.ScoreRequest(
+        model=model, pairs=messages, **({"return_tokens": True} | fields)
+    )
     return Call(f"Score: {name}", "attendant.v1.TranslationService/Score", request)
 
 
@@ -116,6 +121,5 @@ def _with_options(fields: dict[str, Any]) -> dict[str, Any]:
     names = translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name
     options = {name: value for name, value in fields.items() if name in names}
     others = {name: value for name, value in fields.items() if name not in names}
-    if options:
-        others["options"] = translation_pb2.TranslateOptions(**options)
+    others["options"] = translation_pb2.TranslateOptions(**({"return_tokens": True} | options))
     return others

@@ -132,7 +132,7 @@ def classify_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
 def embed_sparse_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     """Vectors with all options, and bad requests."""
     long = " ".join([*texts, *texts])
-    few: dict[str, Any] = {"max_active_dims": 8, "include_tokens": True}
+    few: dict[str, Any] = {"max_active_dims": 8, "return_tokens": True}
     yield embed_sparse("all weights of a text", texts[:1], model)
     yield embed_sparse("the greatest weights of several texts", [*texts, ""], **few)
     for name, truncation in TRUNCATIONS.items():

@@ -75,6 +75,9 @@ def search_calls(model: str, texts: Sequence[str], searches: Sequence[str]) -> I
         yield translate(f"{model} {name}", texts[:1], model, **SEARCHES[name])
     yield translate(f"{model} greedy, {len(texts)} texts", texts, model)
     yield translate(f"{model} beam 4, {len(texts)} texts", texts, model, beam_size=4)
+    yield translate(
+        f"{model} without tokens", texts, model, beam_size=2, num_hypotheses=2, return_tokens=False
+    )
 
 
 def mixed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
@@ -111,6 +114,7 @@ def odd_calls(model: str, texts: Mapping[str, str]) -> Iterator[Call]:
 def stream_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     """Streams with several searches, and streams of unusual texts."""
     yield from few_stream_calls(model, texts[1])
+    yield stream(f"{model} without tokens", texts[1], model, return_tokens=False)
     for name in ("lines", "decomposed accents", "two sentences", "punctuation", "emoji"):
         yield stream(f"{model} {name}", ODD[name], model)
     for name, truncation in TRUNCATIONS.items():
@@ -137,6 +141,7 @@ def score_calls(model: str, pairs: Sequence[tuple[str, str]]) -> Iterator[Call]:
     source, target = pairs[0]
     yield score(f"{model} one pair", pairs[:1], model)
     yield score(f"{model} {len(pairs)} pairs", pairs, model)
+    yield score(f"{model} without tokens", pairs, model, return_tokens=False)
     for penalty in (0, 0.6, 1, 2.5, 10):
         yield score(f"{model} length penalty {penalty}", pairs[:2], model, length_penalty=penalty)
     for name, truncation in TRUNCATIONS.items():

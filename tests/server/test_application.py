@@ -51,13 +51,13 @@ def test_the_application_is_imported_without_grpc_and_protobuf():
 
 
 def test_texts_are_translated_and_a_fault_is_the_result_of_its_text_alone(application: Application):
-    answer = translate(application, TEXT, " ", TEXT)
+    answer = translate(application, TEXT, " ", TEXT, return_tokens=True)
     first, fault, last = answer.translations
     assert first == last
     assert isinstance(fault, InvalidRequest)
     assert fault.field == "texts[1]"
     [hypothesis] = first.hypotheses
-    assert len(hypothesis.token_ids) == len(hypothesis.token_texts)
+    assert 0 < len(hypothesis.token_ids) == len(hypothesis.token_texts)
     assert len(hypothesis.token_ids) == len(hypothesis.log_probabilities)
     assert answer.model == "tiny-en-de/1"
     assert answer.num_input_tokens == 2 * first.num_source_tokens
@@ -121,10 +121,13 @@ def test_the_fault_of_a_stream_is_raised(application: Application):
 
 
 def test_pairs_are_scored_with_the_tokens_of_their_targets(application: Application):
-    request = ScoringRequest([TEXT, ""], ["Der Hund sieht den König.", "Der"], length_penalty=0.0)
+    request = ScoringRequest(
+        [TEXT, ""], ["Der Hund sieht den König.", "Der"], length_penalty=0.0, return_tokens=True
+    )
     answer = asyncio.run(application.scorer.score(request, None))
     score, fault = answer.scores
     assert not isinstance(score, InvalidRequest)
+    assert score.target is not None
     assert len(score.log_probabilities) == len(score.target)
     assert score.score == score.log_probability
     assert isinstance(fault, InvalidRequest)
@@ -212,3 +215,21 @@ def test_values_are_numbered_as_in_the_contract(plain: Any, contract: Any, prefi
 def test_every_option_of_the_contract_is_one_of_the_application():
     contract = translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name
     assert set(contract) == set(TranslationOptions.__dataclass_fields__)
+
+
+def test_token_texts_are_looked_up_only_if_tokens_are_asked_for(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+):
+    asked_for = list[Any]()
+
+    def tokens(_: TextTokenizer, token_ids: Any) -> list[str]:
+        asked_for.append(token_ids)
+        return ["?"]
+
+    monkeypatch.setattr(TextTokenizer, "tokens", tokens)
+    [plain] = translate(application, TEXT).translations
+    assert not asked_for
+    [whole] = translate(application, TEXT, return_tokens=True).translations
+    [hypothesis] = whole.hypotheses
+    assert asked_for == [hypothesis.token_ids]
+    assert plain.hypotheses[0].text == hypothesis.text

@@ -3,13 +3,13 @@ from attendant_server.application.descriptions import ModelDescription, ModelKin
 from attendant_server.application.embedding import chosen_layers
 from attendant_server.application.tokenization import Truncation
 from attendant_server.application.translation_options import TranslationOptions, search_options
-from attendant_server.application.validation import TEXTS, known_value
+from attendant_server.application.validation import known_value
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
 from tests.support.application import request_limits
 
-LIMITS = request_limits(max_text_characters=10, max_response_bytes=1000)
+LIMITS = request_limits(max_response_bytes=1000)
 MODEL = ModelDescription(
     name="en-de",
     version="1",
@@ -63,20 +63,7 @@ def test_counts_are_checked_and_named(num_texts: int):
 
 def test_limits_are_inclusive():
     LIMITS.check_count("texts", 4)
-    LIMITS.check_characters("text", ["x" * 10])
     LIMITS.check_response("texts", 1000)
-
-
-def test_characters_are_code_points():
-    LIMITS.check_characters("text", ["🐶" * 10])
-    with pytest.raises(InvalidRequest, match=r"^texts\[1\]: at most 10 characters, got 11$"):
-        LIMITS.check_characters(TEXTS, ["a", "🐶" * 11])
-
-
-def test_a_message_never_repeats_the_text():
-    with pytest.raises(InvalidRequest) as failure:
-        LIMITS.check_characters("text", ["secret words"])
-    assert "secret" not in str(failure.value)
 
 
 def test_the_number_zero_stands_for_the_default():

@@ -30,7 +30,9 @@ def test_only_long_answers_are_built_on_the_threads_of_the_pool(num_tokens: int,
 @pytest.mark.parametrize("num_characters", [1, MAX_JOB_CHARACTERS])
 def test_faults_number_the_texts_of_the_call_and_not_of_a_job(num_characters: int):
     library = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
-    options = TokenizationOptions(TextTokenizer(library.to_str()), max_tokens=MAX_JOB_CHARACTERS)
+    options = TokenizationOptions(
+        TextTokenizer(library.to_str()), MAX_JOB_CHARACTERS, max_characters=MAX_JOB_CHARACTERS
+    )
     texts = ["a" * num_characters, "", "a" * num_characters, ""]
     with ThreadPoolExecutor(1) as pool:
         tokenized = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", texts))
@@ -44,7 +46,7 @@ def test_a_text_without_room_between_the_tokens_around_it_is_refused(truncation:
     tokenizer = TextTokenizer(library.to_str())
     around = tokenizer.special_tokens([1, 1])
     options = TokenizationOptions(
-        tokenizer, max_tokens=3, truncation=truncation, before=around, after=around
+        tokenizer, 3, max_characters=3, truncation=truncation, before=around, after=around
     )
     with ThreadPoolExecutor(1) as pool:
         (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", ["aaa"]))
@@ -58,7 +60,7 @@ def test_truncation_keeps_text_of_both_texts_of_a_pair(
     truncation: Truncation, max_tokens: int, is_cut: bool
 ):
     tokenizer = TextTokenizer(train_bert_tokenizer(["The dog"], 150).to_str())
-    options = TokenizationOptions(tokenizer, max_tokens, truncation)
+    options = TokenizationOptions(tokenizer, max_tokens, 100, truncation)
     pair = TextPair("The dog", "The dog The")
     with ThreadPoolExecutor(1) as pool:
         (found,) = asyncio.run(tokenize(JobRunner(pool), options, "texts[{}]", [pair]))

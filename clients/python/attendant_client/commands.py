@@ -164,7 +164,7 @@ def embed_sparse(client: Client, arguments: argparse.Namespace) -> int:
         embedded = client.embed_sparse(
             texts,
             max_active_dims=arguments.max_active_dims,
-            include_tokens=True,
+            return_tokens=True,
             **_text_options(arguments),
         )
         all_good &= _are_good(start, [result.error for result in embedded])

@@ -111,6 +111,7 @@ def score(
     truncation: Truncation = "refuse",
     errors: Errors = "raise",
     length_penalty: float | None = None,
+    return_tokens: bool = False,
 ) -> Call[list[results.TranslationScore]]:
     """Build a Score call."""
     request = translation_pb2.ScoreRequest(
@@ -123,6 +124,7 @@ def score(
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
         target_language=target_language,
+        return_tokens=return_tokens,
     )
     parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=checked(errors))
     return Call(
@@ -270,6 +272,7 @@ def _search_options(
     length_penalty: float | None = None,
     max_output_tokens: int | None = None,
     min_output_tokens: int | None = None,
+    return_tokens: bool = False,
 ) -> translation_pb2.TranslateOptions:
     return translation_pb2.TranslateOptions(
         beam_size=beam_size,
@@ -277,6 +280,7 @@ def _search_options(
         length_penalty=length_penalty,
         max_output_tokens=max_output_tokens,
         min_output_tokens=min_output_tokens,
+        return_tokens=return_tokens,
     )
 
 

@@ -48,6 +48,7 @@ class SearchOptions(TypedDict, total=False):
     tokens + 16, at most the model's limit.
     `min_output_tokens`: minimum number of tokens of a translation; the model's default if
     absent, mostly 0.
+    `return_tokens`: whether hypotheses have their tokens with log-probabilities.
     """
 
     beam_size: int | None
@@ -55,6 +56,7 @@ class SearchOptions(TypedDict, total=False):
     length_penalty: float | None
     max_output_tokens: int | None
     min_output_tokens: int | None
+    return_tokens: bool
 
 
 class Languages(TypedDict, total=False):
@@ -115,16 +117,21 @@ class SparseOptions(TextOptions, total=False):
 
     `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's
     choice if absent, mostly all.
-    `include_tokens`: whether results have the tokens in addition to their ids.
+    `return_tokens`: whether results have the tokens in addition to their ids.
     `model`, `truncation`, `errors`: as for `translate`.
     """
 
     max_active_dims: int | None
-    include_tokens: bool
+    return_tokens: bool
 
 
 class ScoreOptions(TextOptions, Languages, total=False):
-    """Options of `score`: those of the calls that take texts, and languages."""
+    """Options of `score`: those of the calls that take texts, languages, and `return_tokens`.
+
+    `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
+    """
+
+    return_tokens: bool
 
 
 class TokenizeOptions(TypedDict, total=False):

@@ -70,6 +70,7 @@ class Hypothesis:
 
     `score` is the sum of the tokens' log-probabilities divided by their number to the power of the
     length penalty. `finish_reason` is "stop", or "length" when the translation may be cut off.
+    `tokens` is empty unless the call had `return_tokens`; a hypothesis has at least one token.
     """
 
     text: str
@@ -100,8 +101,10 @@ class Translation:
 class TranslationScore:
     """The log-probability that the model assigns to a given translation.
 
-    `log_probabilities` has one natural logarithm for each of `tokens`, `log_probability` is their
-    sum, and `score` that sum divided by their number to the power of the length penalty.
+    `log_probability` is the natural logarithm of the target's probability, and `score` is it
+    divided by the number of the target's tokens to the power of the length penalty. `tokens`, and
+    `log_probabilities` with one number for each of them, are empty unless the call had
+    `return_tokens`.
     """
 
     score: float
@@ -208,7 +211,7 @@ class SparseEmbedding:
     """The tokens of the vocabulary that have a weight in one text, in ascending order of their ids.
 
     `token_ids` and `weights` have the same length, 0 if the text failed; so has `tokens` with
-    `include_tokens`, and is empty otherwise.
+    `return_tokens`, and is empty otherwise.
     """
 
     token_ids: IntArray

@@ -17,7 +17,7 @@ def embed_sparse(
     texts: str | Sequence[str],
     *,
     max_active_dims: int | None = None,
-    include_tokens: bool = False,
+    return_tokens: bool = False,
     model: str = "",
     truncation: Truncation = "refuse",
     errors: Errors = "raise",
@@ -27,7 +27,7 @@ def embed_sparse(
         model=model,
         texts=text_list(texts),
         max_active_dims=max_active_dims,
-        include_tokens=include_tokens,
+        return_tokens=return_tokens,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     parse = partial(_parsed, num_texts=len(request.texts), errors=checked(errors))

@@ -12,7 +12,6 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelKind, ScoreFunction
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    SECOND_TEXTS,
     TextPair,
     TruncationReport,
     good,
@@ -88,6 +87,7 @@ class Classifier:
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
         )
@@ -121,12 +121,10 @@ class Classifier:
     def _prepare(self, request: ClassificationRequest) -> tuple[ServedModel, int]:
         """The model and the number of labels to return; raises an error for a bad request."""
         limits = self._limits
-        limits.check_texts(request.texts)
-        if request.text_pairs:
-            if len(request.text_pairs) != len(request.texts):
-                problem = f"none or one for each of {len(request.texts)} texts"
-                raise InvalidRequest("text_pairs", f"{problem}, got {len(request.text_pairs)}")
-            limits.check_characters(SECOND_TEXTS, request.text_pairs)
+        limits.check_count("texts", len(request.texts))
+        if request.text_pairs and len(request.text_pairs) != len(request.texts):
+            problem = f"none or one for each of {len(request.texts)} texts"
+            raise InvalidRequest("text_pairs", f"{problem}, got {len(request.text_pairs)}")
         model = self._catalog.serving(
             request.model, ModelKind.EMBEDDING, lambda d: bool(d.labels), "classification"
         )

@@ -132,6 +132,7 @@ class Embedder:
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
             prompt_length=len(prompt),
@@ -168,6 +169,7 @@ class Embedder:
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
         )
@@ -195,7 +197,7 @@ class Embedder:
         )
 
     def _checked_model(self, request: AnyRequest) -> ServedModel:
-        self._limits.check_texts(request.texts)
+        self._limits.check_count("texts", len(request.texts))
         return self._catalog.serving(request.model, ModelKind.EMBEDDING)
 
 

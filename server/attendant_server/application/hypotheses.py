@@ -1,7 +1,7 @@
 """Translations of whole texts, joined from those of their pieces."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from attendant_server.application.pieced_text import PiecedText
@@ -27,17 +27,17 @@ class SentencePair:
 
 @dataclass(frozen=True, slots=True)
 class TranslationHypothesis:
-    """One translation of a text, with its tokens and their log-probabilities."""
+    """One translation of a text; its tokens are empty unless the request wants them."""
 
     text: str
     score: float
     is_complete: bool
     """True if the end tokens of all sentences were decoded, False if a length limit was reached."""
-    token_ids: Sequence[int]
-    token_texts: Sequence[str]
-    """The tokens as the vocabulary writes them."""
-    log_probabilities: Sequence[float]
     sentences: Sequence[SentencePair]
+    token_ids: Sequence[int] = ()
+    token_texts: Sequence[str] = ()
+    """The tokens as the vocabulary writes them."""
+    log_probabilities: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Joiner:
     target_tokenizer: TextTokenizer
     tokenization: TokenizationOptions
     length_penalty: float
+    return_tokens: bool
 
     def translation(
         self, field: str, text: PiecedText, results: Sequence[Sequence[Hypothesis]]
@@ -81,19 +82,24 @@ class Joiner:
 
     def _hypothesis(self, text: PiecedText, parts: Sequence[Hypothesis]) -> TranslationHypothesis:
         tokenizer = self.target_tokenizer
-        token_ids = list(chain.from_iterable(part.token_ids for part in parts))
         joined, targets = text.join([tokenizer.decode(part.token_ids) for part in parts])
-        return TranslationHypothesis(
+        hypothesis = TranslationHypothesis(
             text=joined,
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
-            token_ids=token_ids,
-            token_texts=tokenizer.tokens(token_ids),
-            log_probabilities=list(chain.from_iterable(part.log_probabilities for part in parts)),
             sentences=[
                 SentencePair((text.begin + piece.start, text.begin + piece.end), target)
                 for piece, target in zip(text.pieces, targets, strict=True)
             ],
+        )
+        if not self.return_tokens:
+            return hypothesis
+        token_ids = list(chain.from_iterable(part.token_ids for part in parts))
+        return replace(
+            hypothesis,
+            token_ids=token_ids,
+            token_texts=tokenizer.tokens(token_ids),
+            log_probabilities=list(chain.from_iterable(part.log_probabilities for part in parts)),
         )
 
     def _score(self, parts: Sequence[Hypothesis]) -> float:

@@ -126,7 +126,7 @@ class MaskFiller:
         self, request: MaskFillingRequest
     ) -> tuple[ServedModel, int, int, TokenizationOptions]:
         """The model, the checked ``top_k``, the mask token's id and the tokenization options."""
-        self._limits.check_texts(request.texts)
+        self._limits.check_count("texts", len(request.texts))
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         wanted = DEFAULT_TOP_K if request.top_k is None else request.top_k
         check_range("top_k", wanted, 1, self._limits.max_top_k)
@@ -134,6 +134,7 @@ class MaskFiller:
         tokenization = tokenization_options(
             mask_tokenizer,
             model.description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
         )

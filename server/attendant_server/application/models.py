@@ -76,7 +76,7 @@ class ModelInspector:
 
     async def tokenize(self, request: TokenizationRequest) -> TokenizationAnswer:
         """The tokens that the model would read."""
-        self.limits.check_texts(request.texts)
+        self.limits.check_count("texts", len(request.texts))
         side = known_value("side", request.side, TextSide.SOURCE)
         model = self._catalog.serving(request.model)
         key, is_target = model.description.key, side is TextSide.TARGET
@@ -86,6 +86,7 @@ class ModelInspector:
         options = TokenizationOptions(
             tokenizer,
             max_tokens=None,
+            max_characters=self.limits.max_text_characters,
             normalizes=normalizes(tokenizer, request.text_normalization),
             max_total_tokens=self.limits.max_response_bytes // TOKEN_BYTES,
         )

@@ -10,6 +10,7 @@ from attendant_server.application.tokenization import (
     EMPTY,
     LANGUAGE_CODE,
     TokenizationOptions,
+    length_problem,
     tokenize_text,
     too_long,
 )
@@ -88,6 +89,8 @@ class PieceReader:
         A part that is too long is cut, unless texts are not split. If texts are normalized, a text
         may have no pieces, because all of it is copied.
         """
+        if problem := length_problem(options, len(text)):
+            return InvalidRequest(field.format(number), problem)
         code = LANGUAGE_CODE.match(text) if options.text_codes else None
         begin = code.end() if code else 0
         body = text[begin:]

@@ -30,6 +30,8 @@ from attendant_server.tokenized_text import TokenizedText
 
 SOURCES, TARGETS = "pairs[{}].source", "pairs[{}].target"
 """The names of the two sides of a pair, for messages."""
+PAIR_SIZE = 5
+"""The work of scoring a pair and writing its score, as a number of tokens in an answer."""
 TokenizedPairOrError: TypeAlias = tuple[TokenizedText, TokenizedText] | InvalidRequest
 
 
@@ -48,6 +50,8 @@ class ScoringRequest:
     source_language: str = ""
     target_language: str = ""
     text_normalization: int = 0
+    return_tokens: bool = False
+    """Whether scores have the tokens of their targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,9 @@ class PairScore:
     """``log_probability`` divided by the target's length to the power of the length penalty."""
     log_probability: float
     log_probabilities: Sequence[float]
-    """One for each token of the target."""
-    target: TokenizedText
+    """One for each token of the target. Empty unless the request wants tokens."""
+    target: TokenizedText | None
+    """None unless the request wants tokens."""
     num_source_tokens: int
     truncation: TruncationReport | None
 
@@ -83,8 +88,6 @@ class Scorer:
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         self._limits.check_count("pairs", len(request.sources))
-        self._limits.check_characters(SOURCES, request.sources)
-        self._limits.check_characters(TARGETS, request.targets)
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
         tokens = language_tokens(model, *languages)
@@ -94,6 +97,7 @@ class Scorer:
         source_options = tokenization_options(
             model.source_tokenizer,
             model.description.max_source_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
             tokens.before_source,
@@ -103,6 +107,7 @@ class Scorer:
         target_options = TokenizationOptions(  # never truncated
             model.target_tokenizer,
             model.description.max_target_tokens,
+            self._limits.max_text_characters,
             before=model.target_tokenizer.special_tokens(tokens.forced_target_ids),
             normalizes=source_options.normalizes,
         )
@@ -111,19 +116,21 @@ class Scorer:
         sources = await tokenize(self._jobs, source_options, SOURCES, request.sources)
         targets = await tokenize(self._jobs, target_options, TARGETS, request.targets)
         pairs = [_pair(*sides) for sides in zip(sources, targets, strict=True)]
-        num_target_tokens = sum(len(target) for _, target in good(pairs))
-        self._limits.check_response("pairs", num_target_tokens * TOKEN_BYTES)
+        size = PAIR_SIZE * len(pairs)
+        if request.return_tokens:
+            size = sum(len(target) for _, target in good(pairs))
+            self._limits.check_response("pairs", size * TOKEN_BYTES)
         call = ScoreCall([(s.token_ids, t.token_ids) for s, t in good(pairs)], deadline)
         results = await model.answer(call)
 
-        build = partial(_score, penalty, source_options)
-        scores = await self._jobs.run_for(num_target_tokens, lambda: merged(pairs, results, build))
+        build = partial(_score, penalty, source_options, request.return_tokens)
+        scores = await self._jobs.run_for(size, lambda: merged(pairs, results, build))
         return ScoringAnswer(
             model=model.description.key,
             scores=scores,
             num_input_tokens=sum(len(source) + len(target) for source, target in good(pairs)),
             phases=records.current().phases(),
-            size=num_target_tokens,
+            size=size,
         )
 
 
@@ -138,6 +145,7 @@ def _pair(source: TokenizedOrError, target: TokenizedOrError) -> TokenizedPairOr
 def _score(
     length_penalty: float,
     tokenization: TokenizationOptions,
+    return_tokens: bool,
     pair: tuple[TokenizedText, TokenizedText],
     result: TargetScore,
 ) -> PairScore:
@@ -148,8 +156,8 @@ def _score(
     return PairScore(
         score=length_penalized(total, len(target), length_penalty),
         log_probability=total,
-        log_probabilities=log_probabilities.tolist(),
-        target=target,
+        log_probabilities=log_probabilities.tolist() if return_tokens else (),
+        target=target if return_tokens else None,
         num_source_tokens=len(source),
         truncation=tokenization.report(source),
     )

@@ -37,7 +37,7 @@ class SparseEmbeddingRequest:
     model: str = ""
     max_active_dims: int | None = None
     """Tokens with a weight of each text. None for the model's default."""
-    include_tokens: bool = False
+    return_tokens: bool = False
     """Whether an answer has the tokens in addition to their ids."""
     truncation: int = 0
     text_normalization: int = 0
@@ -50,7 +50,7 @@ class SparseVector:
     token_ids: NDArray[Any]
     weights: NDArray[np.float32]
     tokens: Sequence[str]
-    """As the vocabulary writes them; empty if the request does not include them."""
+    """As the vocabulary writes them; empty unless the request wants them."""
     num_tokens: int
     truncation: TruncationReport | None
 
@@ -81,6 +81,7 @@ class SparseEmbedder:
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
             prompt_length=len(prompt),
@@ -94,7 +95,7 @@ class SparseEmbedder:
 
         vectors = [(result[SPARSE_TOKEN_IDS], result[SPARSE_VECTORS]) for result in results]
         size = sum(min(len(weights), most) for _, weights in vectors)
-        weight_bytes = WEIGHT_BYTES + TOKEN_BYTES * request.include_tokens
+        weight_bytes = WEIGHT_BYTES + TOKEN_BYTES * request.return_tokens
         self._limits.check_response("texts", size * weight_bytes)
 
         def build() -> list[SparseVector | InvalidRequest]:
@@ -104,7 +105,7 @@ class SparseEmbedder:
                 lambda text, vector: SparseVector(
                     *vector,
                     model.source_tokenizer.tokens(vector[0].tolist())
-                    if request.include_tokens
+                    if request.return_tokens
                     else (),
                     len(text),
                     tokenization.report(text),
@@ -121,7 +122,7 @@ class SparseEmbedder:
 
     def _prepare(self, request: SparseEmbeddingRequest) -> tuple[ServedModel, int]:
         """The model and the tokens that a vector keeps; raises an error for a bad request."""
-        self._limits.check_texts(request.texts)
+        self._limits.check_count("texts", len(request.texts))
         model = self._catalog.serving(
             request.model,
             ModelKind.EMBEDDING,

@@ -6,7 +6,6 @@ from contextlib import aclosing
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
-from attendant_server.application.copying import Piece
 from attendant_server.application.hypotheses import NO_TRANSLATION
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.engine.calls import Hypothesis, SearchOptions, TranslateCall, joined_timings
@@ -34,21 +33,23 @@ class TextStream:
         """The hypotheses of all pieces, at the end."""
 
     async def deltas(self) -> AsyncGenerator[str, None]:
-        """Text to append to that before; the text after the last piece is missing.
+        """Text to append to that before; the end of the translation may be missing.
 
         Raises SearchTooLarge, or InvalidRequest for a piece without a translation.
         """
         last = ""
         try:
-            for number, piece in enumerate(self._text.pieces):
+            for number in range(len(self._calls)):
                 self._start(up_to=number + MAX_RUNNING_PIECES)
                 num_sent = 0
-                async with aclosing(self._growing(number, piece)) as growing:
-                    async for content in growing:
-                        delta = self._text.before(number, last, content) + content
-                        if len(delta) > num_sent and content:
-                            yield delta[num_sent:]
-                            num_sent = len(delta)
+                async with aclosing(self._growing(number)) as growing:
+                    async for words in growing:
+                        delta = self._text.before(number, last, words) + words
+                        yield delta[num_sent:]
+                        num_sent = len(delta)
+                content = await self._content(number)
+                if number + 1 < len(self._calls):
+                    yield (self._text.before(number, last, content) + content)[num_sent:]
                 last = content
             self.results = [task.result()[0] for task in self._tasks]
         finally:
@@ -62,19 +63,26 @@ class TextStream:
             self._tasks.append(asyncio.ensure_future(answer))
             self._tasks[-1].add_done_callback(self._prefixes[number].close)
 
-    async def _growing(self, number: int, piece: Piece) -> AsyncGenerator[str, None]:
-        """The complete words of a piece's translation, as they become more; at last all of it.
+    async def _growing(self, number: int) -> AsyncGenerator[str, None]:
+        """The complete words of a piece's translation, whenever they become more.
 
-        A translation with copies is known at the end only.
+        None for a piece with copies, whose places are known at the end only.
         """
-        tokenizer = self._model.target_tokenizer
+        num_characters = 0
         while (token_ids := await self._prefixes[number].next()) is not None:
-            if not piece.copies:
-                yield tokenizer.decode_words(token_ids)
+            if not self._text.pieces[number].copies:
+                words = self._model.target_tokenizer.decode_words(token_ids)
+                if len(words) > num_characters:
+                    yield words
+                    num_characters = len(words)
+
+    async def _content(self, number: int) -> str:
+        """The whole translation of a piece."""
         [hypotheses] = await self._tasks[number]
         if not hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
-        yield piece.with_copies(tokenizer.decode(hypotheses[0].token_ids))
+        translation = self._model.target_tokenizer.decode(hypotheses[0].token_ids)
+        return self._text.pieces[number].with_copies(translation)
 
     def _note_times(self) -> None:
         """Let the record have the start of the first piece and the end of the last one."""

@@ -87,6 +87,8 @@ class TokenizationOptions:
     max_tokens: int | None
     """Maximum tokens of one text, including special tokens. If None, there is no limit, and empty
     texts are allowed."""
+    max_characters: int
+    """Maximum characters of one text, or of each text of a pair, without a prompt."""
     truncation: Truncation = Truncation.REFUSE
     max_total_tokens: int | None = None
     """Maximum tokens of the whole call."""
@@ -129,6 +131,7 @@ def normalizes(tokenizer: TextTokenizer, text_normalization: int) -> bool:
 def tokenization_options(
     tokenizer: TextTokenizer,
     max_tokens: int,
+    max_characters: int,
     truncation: int,
     text_normalization: int,
     before: Sequence[Token] = (),
@@ -144,8 +147,9 @@ def tokenization_options(
     return TokenizationOptions(
         tokenizer,
         max_tokens,
+        max_characters,
+        known_value("truncation", truncation, Truncation.REFUSE),
         normalizes=normalizes(tokenizer, text_normalization),
-        truncation=known_value("truncation", truncation, Truncation.REFUSE),
         before=before,
         after=after,
         prompt_length=prompt_length,
@@ -260,6 +264,8 @@ def tokenize_text(
     """The tokens of a text or a pair, or its fault; ``number`` is that of the text in ``field``."""
     if isinstance(text, TextPair):
         return _tokenize_pair(options, field, text, number)
+    if problem := length_problem(options, len(text) - options.prompt_length):
+        return InvalidRequest(field.format(number), problem)
     try:
         tokens = options.tokenizer.encode(text, normalizes=options.normalizes)
     except TokenizerError:
@@ -292,6 +298,9 @@ def tokenize_text(
 def _tokenize_pair(
     options: TokenizationOptions, field: str, pair: TextPair, number: int
 ) -> TokenizedOrError:
+    for text, name in ((pair.first, field), (pair.second, SECOND_TEXTS)):
+        if problem := length_problem(options, len(text)):
+            return InvalidRequest(name.format(number), problem)
     try:
         tokens = options.tokenizer.encode(pair.first, pair.second, options.normalizes)
     except TokenizerError:
@@ -307,6 +316,13 @@ def _tokenize_pair(
         if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
             return cut
     return too_long(options, field, number, tokens)
+
+
+def length_problem(options: TokenizationOptions, num_characters: int) -> str | None:
+    """The problem of a text with too many characters."""
+    if num_characters <= options.max_characters:
+        return None
+    return f"at most {options.max_characters} characters, got {num_characters}"
 
 
 def too_long(

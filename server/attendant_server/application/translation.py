@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import Splitting
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.languages import (
@@ -20,6 +21,7 @@ from attendant_server.application.pieced_text import PiecedText, PieceReader
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.tokenization import (
     TokenizationOptions,
+    Truncation,
     good,
     num_tokens,
     read_texts,
@@ -29,6 +31,7 @@ from attendant_server.application.translation_options import TranslationOptions,
 from attendant_server.application.validation import (
     TEXTS,
     TOKEN_BYTES,
+    TOKEN_TEXT_BYTES,
     RequestLimits,
     known_value,
 )
@@ -44,6 +47,10 @@ from attendant_server.errors import InvalidRequest
 MAX_RUNNING_SENTENCES = 256
 """Sentences of one call that the engine has at the same time, unless the call has more texts. A
 long text must not need more places in the queue than there are."""
+HYPOTHESIS_SIZE = 3
+"""The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
+TOKENS_DECODED_FOR_ONE = 8
+"""Tokens that are decoded to text in the time in which one is written into an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +102,17 @@ class StreamPiece:
     """The whole answer, in the last piece only."""
 
 
-class _Reading(NamedTuple):
-    """How a call's texts become pieces with tokens."""
-
-    options: TokenizationOptions
-    read_pieces: PieceReader
-
-
 SearchRequest: TypeAlias = TranslationRequest | StreamRequest
+
+
+class _Plan(NamedTuple):
+    """The checked options of a call."""
+
+    model: ServedModel
+    options: SearchOptions
+    tokenization: TokenizationOptions
+    read_pieces: PieceReader
+    joiner: Joiner
 
 
 class Translator:
@@ -118,33 +128,32 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self._limits.check_texts(request.texts)
-        model, options, reading = self._prepare(request, len(request.texts))
-        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+        self._limits.check_count("texts", len(request.texts))
+        plan = self._plan(request, len(request.texts))
+        deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
-            self._jobs, reading.options, TEXTS, request.texts, reading.read_pieces
+            self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
         )
         while True:
             try:
-                results = await _search(model, texts, options, deadline)
+                results = await _search(plan, texts, deadline)
                 break
             except SearchTooLarge as error:
                 texts = _with_faults(texts, error.problems)
-        return await self._answer(model, reading.options, options, texts, results)
+        return await self._answer(plan, texts, results)
 
     async def stream(
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        self._limits.check_characters("text", [request.text])
-        model, options, reading = self._prepare(request, 1)
-        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+        plan = self._plan(request, 1)
+        deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
-            self._jobs, reading.options, "text", [request.text], reading.read_pieces
+            self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
         )
         if isinstance(text, InvalidRequest):
             raise text
-        stream, num_sent = TextStream(model, text, options, deadline), 0
+        stream, num_sent = TextStream(plan.model, text, plan.options, deadline), 0
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -153,12 +162,10 @@ class Translator:
         except SearchTooLarge as error:
             records.current().num_invalid_texts += 1
             raise InvalidRequest("text", error.problem) from None
-        answer = await self._answer(model, reading.options, options, [text], stream.results)
+        answer = await self._answer(plan, [text], stream.results)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
-    def _prepare(
-        self, request: SearchRequest, num_texts: int
-    ) -> tuple[ServedModel, SearchOptions, _Reading]:
+    def _plan(self, request: SearchRequest, num_texts: int) -> _Plan:
         """Find the model and check the options."""
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
@@ -168,25 +175,39 @@ class Translator:
             request.options, self._limits, description, tokens.forced_target_ids
         )
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
-        self._limits.check_response("options", max_tokens * TOKEN_BYTES)
+        token_bytes = TOKEN_BYTES if request.options.return_tokens else TOKEN_TEXT_BYTES
+        self._limits.check_response("options", max_tokens * token_bytes)
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_source_tokens,
+            self._limits.max_text_characters,
             request.truncation,
             request.text_normalization,
             tokens.before_source,
             tokens.after_source,
             text_codes=tokens.text_codes,
         )
-        splitting = known_value("splitting", request.splitting, description.default_splitting)
-        read_pieces = PieceReader(splitting, source_tag(description, request.source_language))
-        return model, options, _Reading(tokenization, read_pieces)
+        truncates = tokenization.truncation is not Truncation.REFUSE
+        default_splitting = Splitting.NONE if truncates else description.default_splitting
+        splitting = known_value("splitting", request.splitting, default_splitting)
+        if truncates and splitting is not Splitting.NONE:
+            raise InvalidRequest("truncation", "is for texts that are not split only")
+        return _Plan(
+            model,
+            options,
+            tokenization,
+            PieceReader(splitting, source_tag(description, request.source_language)),
+            Joiner(
+                model.target_tokenizer,
+                tokenization,
+                options.length_penalty,
+                request.options.return_tokens,
+            ),
+        )
 
     async def _answer(
         self,
-        model: ServedModel,
-        tokenization: TokenizationOptions,
-        options: SearchOptions,
+        plan: _Plan,
         texts: Sequence[PiecedText | InvalidRequest],
         results: Sequence[list[Hypothesis]],
     ) -> TranslationAnswer:
@@ -194,37 +215,38 @@ class Translator:
         lengths = [len(h.token_ids) for hypotheses in results for h in hypotheses]
         record, num_output_tokens = records.current(), sum(lengths)
         record.num_output_tokens, record.longest_output = num_output_tokens, max(lengths, default=0)
-        joiner = Joiner(model.target_tokenizer, tokenization, options.length_penalty)
+        returns_tokens = plan.joiner.return_tokens
+        token_bytes = TOKEN_TEXT_BYTES + (TOKEN_BYTES if returns_tokens else 0)
+        self._limits.check_response("texts", num_output_tokens * token_bytes)
+        size = num_output_tokens if returns_tokens else HYPOTHESIS_SIZE * len(lengths)
         translations = await self._jobs.run_for(
-            num_output_tokens, lambda: _translations(joiner, texts, results)
+            size + num_output_tokens // TOKENS_DECODED_FOR_ONE,
+            lambda: _translations(plan.joiner, texts, results),
         )
         faults = [each for each in translations if isinstance(each, InvalidRequest)]
         record.num_invalid_texts += len(faults) - sum(isinstance(t, InvalidRequest) for t in texts)
         return TranslationAnswer(
-            model=model.description.key,
+            model=plan.model.description.key,
             translations=translations,
             num_input_tokens=num_tokens(texts),
             num_output_tokens=num_output_tokens,
             phases=record.phases(),
-            size=num_output_tokens,
+            size=size,
         )
 
 
 async def _search(
-    model: ServedModel,
-    texts: Sequence[PiecedText | InvalidRequest],
-    options: SearchOptions,
-    deadline: float,
+    plan: _Plan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
     sources = [tokens.token_ids for text in good(texts) for tokens in text.tokens]
     size = max(MAX_RUNNING_SENTENCES, len(texts))
     calls, results = [], []
     for first in range(0, len(sources), size):
-        call = TranslateCall(sources[first : first + size], options, deadline)
+        call = TranslateCall(sources[first : first + size], plan.options, deadline)
         calls.append(call)
         try:
-            results += await model.answer(call, may_wait=first > 0)
+            results += await plan.model.answer(call, may_wait=first > 0)
         except SearchTooLarge as error:
             problems = {first + i: problem for i, problem in error.problems.items()}
             raise SearchTooLarge(problems) from None

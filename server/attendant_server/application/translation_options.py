@@ -24,6 +24,8 @@ class TranslationOptions:
     length_penalty: float | None = None
     max_output_tokens: int | None = None
     min_output_tokens: int | None = None
+    return_tokens: bool = False
+    """Whether hypotheses have their tokens."""
 
 
 def search_options(

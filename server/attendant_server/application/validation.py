@@ -3,7 +3,6 @@
 Every error names the field and the limit, and never repeats the caller's text.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -14,6 +13,8 @@ TEXTS = "texts[{}]"
 """The name of one text of the field ``texts``, for messages; ``{}`` stands for its number."""
 TOKEN_BYTES = 32
 """Approximate size of one token, with its text and numbers, in an answer."""
+TOKEN_TEXT_BYTES = 16
+"""Approximate size of the part of a translation that one token stands for."""
 
 KnownValue = TypeVar("KnownValue", bound=IntEnum)
 
@@ -35,20 +36,6 @@ class RequestLimits:
             raise InvalidRequest(field, "at least 1, got 0")
         if num_texts > self.max_texts:
             raise InvalidRequest(field, f"at most {self.max_texts}, got {num_texts}")
-
-    def check_texts(self, texts: Sequence[str]) -> None:
-        """Raise InvalidRequest for a bad number of texts, or for a too long one."""
-        self.check_count("texts", len(texts))
-        self.check_characters(TEXTS, texts)
-
-    def check_characters(self, field: str, texts: Iterable[str]) -> None:
-        """Raise InvalidRequest for a too long text; ``{}`` in ``field`` stands for its number."""
-        for i, text in enumerate(texts):
-            if len(text) > self.max_text_characters:
-                raise InvalidRequest(
-                    field.format(i),
-                    f"at most {self.max_text_characters} characters, got {len(text)}",
-                )
 
     def check_response(self, field: str, num_bytes: int) -> None:
         """Raise InvalidRequest if the answer could exceed the largest message."""

@@ -53,13 +53,13 @@ ROWS = [
     BadInput(
         "text of 1 MB",
         request(TranslateRequest(texts=[MARKER * 80_000])),
-        "INVALID_ARGUMENT",
+        "TEXT_INVALID_ARGUMENT",
         "texts[0]: at most 20000 characters, got 1040000",
     ),
     BadInput(
         "a character too many",
         request(TranslateRequest(texts=["ok", "é" * 20_001])),
-        "INVALID_ARGUMENT",
+        "TEXT_INVALID_ARGUMENT",
         "texts[1]: at most 20000 characters, got 20001",
     ),
     BadInput(

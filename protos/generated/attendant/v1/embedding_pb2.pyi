@@ -179,8 +179,8 @@ class EmbedRequest(google.protobuf.message.Message):
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
-        Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
+        more than RequestLimits.max_text_characters fails alone.
         """
 
     def __init__(
@@ -288,8 +288,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
-        Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
+        more than RequestLimits.max_text_characters fails alone.
         """
 
     @property
@@ -410,8 +410,8 @@ class FillMaskRequest(google.protobuf.message.Message):
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts, each of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts, each with one "[MASK]" or more. At least 1 text, at most RequestLimits.max_texts; otherwise the call fails
+        with INVALID_ARGUMENT. A text of more than RequestLimits.max_text_characters fails alone.
         """
 
     def __init__(
@@ -580,8 +580,8 @@ class ClassifyRequest(google.protobuf.message.Message):
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts, or the first texts of pairs. At least 1, at most RequestLimits.max_texts, each of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts, or the first texts of pairs. At least 1, at most RequestLimits.max_texts; otherwise the call fails with
+        INVALID_ARGUMENT. A text of more than RequestLimits.max_text_characters fails alone, with its pair.
         """
 
     @property
@@ -708,7 +708,7 @@ class EmbedSparseRequest(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
     MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
-    INCLUDE_TOKENS_FIELD_NUMBER: builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     model: builtins.str
@@ -717,16 +717,16 @@ class EmbedSparseRequest(google.protobuf.message.Message):
     """Tokens with a weight that a vector keeps: those with the greatest weights; of equal weights, those with the lower
     ids. Default: the bundle's choice, see GetModelResponse.default_max_active_dims, mostly all. 0 is INVALID_ARGUMENT.
     """
-    include_tokens: builtins.bool
-    """Whether to return tokens in addition to their ids."""
+    return_tokens: builtins.bool
+    """Whether to return tokens in addition to their ids. Default false."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
-        Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
+        more than RequestLimits.max_text_characters fails alone.
         """
 
     def __init__(
@@ -735,12 +735,12 @@ class EmbedSparseRequest(google.protobuf.message.Message):
         model: builtins.str = ...,
         texts: collections.abc.Iterable[builtins.str] | None = ...,
         max_active_dims: builtins.int | None = ...,
-        include_tokens: builtins.bool = ...,
+        return_tokens: builtins.bool = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "max_active_dims", b"max_active_dims"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "include_tokens", b"include_tokens", "max_active_dims", b"max_active_dims", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_active_dims", b"_max_active_dims", "max_active_dims", b"max_active_dims", "model", b"model", "return_tokens", b"return_tokens", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_active_dims", b"_max_active_dims"]) -> typing.Literal["max_active_dims"] | None: ...
 
 Global___EmbedSparseRequest: typing_extensions.TypeAlias = EmbedSparseRequest
@@ -806,7 +806,7 @@ class EmbedSparseResult(google.protobuf.message.Message):
 
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The tokens of token_ids as the vocabulary writes them. Only with include_tokens."""
+        """The tokens of token_ids as the vocabulary writes them. Empty unless EmbedSparseRequest.return_tokens is set."""
 
     @property
     def truncation(self) -> attendant.v1.text_pb2.TruncationReport:

@@ -35,8 +35,8 @@ class EmbeddingServiceStub(object):
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
 
     def __init__(self, channel):
@@ -82,8 +82,8 @@ class EmbeddingServiceServicer(object):
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
 
     def Embed(self, request, context):
@@ -183,8 +183,8 @@ class EmbeddingService(object):
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
 
     @staticmethod

@@ -117,8 +117,8 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
 
     @typing.overload
@@ -238,8 +238,8 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT)
-    is reported in that text's result and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
 
     @abc.abstractmethod

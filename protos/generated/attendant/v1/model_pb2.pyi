@@ -375,7 +375,7 @@ class RequestLimits(google.protobuf.message.Message):
     max_texts: builtins.int
     """Maximum number of texts, or pairs, in one call."""
     max_text_characters: builtins.int
-    """Maximum number of Unicode code points in one text, before tokenization."""
+    """Maximum number of Unicode code points in one text, before tokenization. A longer text fails alone."""
     max_beam_size: builtins.int
     """Largest TranslateOptions.beam_size. 0 for an embedding model."""
     max_top_k: builtins.int
@@ -408,9 +408,9 @@ class TokenizeRequest(google.protobuf.message.Message):
     """Normalization of the texts. Default: that of the model."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts. At least 1, at most RequestLimits.max_texts, each of at most RequestLimits.max_text_characters.
-        Otherwise the call fails with INVALID_ARGUMENT. Nothing is truncated: a text may have more tokens than the model
-        can read.
+        """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
+        more than RequestLimits.max_text_characters fails alone. Nothing is truncated: a text may have more tokens than the
+        model can read.
         """
 
     def __init__(

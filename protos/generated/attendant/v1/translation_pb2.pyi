@@ -56,6 +56,7 @@ class TranslateOptions(google.protobuf.message.Message):
     LENGTH_PENALTY_FIELD_NUMBER: builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -80,6 +81,10 @@ class TranslateOptions(google.protobuf.message.Message):
     (GetModelResponse.default_min_output_tokens), at most max_output_tokens. More than max_output_tokens is
     INVALID_ARGUMENT.
     """
+    return_tokens: builtins.bool
+    """Whether each hypothesis has its tokens with their log-probabilities (Hypothesis.tokens). Default false: they are
+    about three quarters of an answer.
+    """
     def __init__(
         self,
         *,
@@ -88,9 +93,10 @@ class TranslateOptions(google.protobuf.message.Message):
         length_penalty: builtins.float | None = ...,
         max_output_tokens: builtins.int | None = ...,
         min_output_tokens: builtins.int | None = ...,
+        return_tokens: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "return_tokens", b"return_tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
     @typing.overload
@@ -121,7 +127,9 @@ class TranslateRequest(google.protobuf.message.Message):
     have the given languages have the same name.
     """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
-    """What to do with a text of more than Limits.max_source_tokens tokens if texts are not split. Default: refuse it."""
+    """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it. Other values are for
+    SPLITTING_NONE only.
+    """
     source_language: builtins.str
     """BCP 47 tag of the language of the texts, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
     Required if the model reads several languages and has to know which; a language that the model lacks is
@@ -134,13 +142,13 @@ class TranslateRequest(google.protobuf.message.Message):
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
     splitting: attendant.v1.text_pb2.Splitting.ValueType
-    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, or SPLITTING_NONE
-    for a model whose source and target languages are the same.
+    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, but SPLITTING_NONE
+    with truncation, and for a model whose source and target languages are the same.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts, each of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
+        fails with INVALID_ARGUMENT. A text of more than RequestLimits.max_text_characters fails alone.
         """
 
     @property
@@ -262,8 +270,9 @@ class Hypothesis(google.protobuf.message.Message):
     """Why the hypothesis ended."""
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
-        """The output tokens in order, sentence after sentence. The last one of each sentence is the end token, unless the
-        sentence reached max_output_tokens. Text that is copied has no tokens. Tokens that the model or its target language demands come first, with a log_probability of 0.
+        """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
+        of each sentence is the end token, unless the sentence reached max_output_tokens. Text that is copied has no tokens.
+        Tokens that the model or its target language demands come first, with a log_probability of 0.
         """
 
     def __init__(
@@ -326,7 +335,9 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     text: builtins.str
     """The text. Empty, white space only, or more than RequestLimits.max_text_characters is INVALID_ARGUMENT."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
-    """What to do with a text of more than Limits.max_source_tokens tokens if texts are not split. Default: refuse it."""
+    """What to do with a text of more than Limits.max_source_tokens tokens. Default: refuse it. Other values are for
+    SPLITTING_NONE only.
+    """
     source_language: builtins.str
     """BCP 47 tag of the language of the text, such as "en". If a model has no "de-AT" but "de", "de-AT" means "de".
     Required if the model reads several languages and has to know which; a language that the model lacks is
@@ -339,8 +350,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the text. Default: that of the model."""
     splitting: attendant.v1.text_pb2.Splitting.ValueType
-    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, or SPLITTING_NONE
-    for a model whose source and target languages are the same.
+    """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, but SPLITTING_NONE
+    with truncation, and for a model whose source and target languages are the same.
     """
     @property
     def options(self) -> Global___TranslateOptions:
@@ -422,6 +433,7 @@ class ScoreRequest(google.protobuf.message.Message):
     SOURCE_LANGUAGE_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -443,10 +455,14 @@ class ScoreRequest(google.protobuf.message.Message):
     """
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the sources and targets. Default: that of the model."""
+    return_tokens: builtins.bool
+    """Whether each result has the tokens of its target with their log-probabilities (TranslationScore.log_probabilities
+    and tokens). Default false.
+    """
     @property
     def pairs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TranslationPair]:
-        """The pairs to score. At least 1, at most RequestLimits.max_texts, each side of at most
-        RequestLimits.max_text_characters. Otherwise the call fails with INVALID_ARGUMENT.
+        """The pairs to score. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A
+        pair with a side of more than RequestLimits.max_text_characters fails alone.
         """
 
     def __init__(
@@ -459,9 +475,10 @@ class ScoreRequest(google.protobuf.message.Message):
         source_language: builtins.str = ...,
         target_language: builtins.str = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        return_tokens: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_length_penalty", b"_length_penalty", "length_penalty", b"length_penalty", "model", b"model", "pairs", b"pairs", "return_tokens", b"return_tokens", "source_language", b"source_language", "target_language", b"target_language", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_length_penalty", b"_length_penalty"]) -> typing.Literal["length_penalty"] | None: ...
 
 Global___ScoreRequest: typing_extensions.TypeAlias = ScoreRequest
@@ -539,17 +556,20 @@ class TranslationScore(google.protobuf.message.Message):
     score: builtins.float
     """log_probability divided by the number of tokens to the power of length_penalty."""
     log_probability: builtins.float
-    """Sum of log_probabilities: the natural logarithm of the probability of the whole target given the source."""
+    """Natural logarithm of the probability of the whole target given the source: the sum over its tokens."""
     num_source_tokens: builtins.int
     """Tokens of the source that the model read, after truncation, special tokens included. 0 when there is an error."""
     @property
     def log_probabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Natural logarithm of each target token's probability given the tokens before it. The last value is the end token's."""
+        """Natural logarithm of each target token's probability given the tokens before it. The last value is the end token's.
+        Empty unless ScoreRequest.return_tokens is set.
+        """
 
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
-        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Tokens that
-        the model or its target language demands come first, with a log-probability of 0.
+        """The target tokens that log_probabilities belong to, with their positions in the target as it was sent. Empty unless
+        ScoreRequest.return_tokens is set. Tokens that the model or its target language demands come first, with a
+        log-probability of 0.
         """
 
     @property

@@ -73,9 +73,9 @@ class TranslationServiceServicer(object):
     def Translate(self, request, context):
         """Translate translates one or more texts and answers when all of them are done.
 
-        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
-        its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
-        and does not affect the other texts.
+        A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, longer than the model
+        can read, or its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's
+        Translation and does not affect the other texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,8 +93,8 @@ class TranslationServiceServicer(object):
     def Score(self, request, context):
         """Score returns the log-probability that the model assigns to given translations.
 
-        A fault of one pair (an empty side or a side longer than the model can read: INVALID_ARGUMENT) is reported in that
-        pair's result.
+        A fault of one pair (an empty side, or a side of more than RequestLimits.max_text_characters or longer than the model
+        can read: INVALID_ARGUMENT) is reported in that pair's result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -119,9 +119,9 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     Translate: _TranslationServiceTranslateType
     """Translate translates one or more texts and answers when all of them are done.
 
-    A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
-    its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
-    and does not affect the other texts.
+    A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, longer than the model
+    can read, or its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's
+    Translation and does not affect the other texts.
     """
 
     StreamTranslate: _TranslationServiceStreamTranslateType
@@ -133,8 +133,8 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     Score: _TranslationServiceScoreType
     """Score returns the log-probability that the model assigns to given translations.
 
-    A fault of one pair (an empty side or a side longer than the model can read: INVALID_ARGUMENT) is reported in that
-    pair's result.
+    A fault of one pair (an empty side, or a side of more than RequestLimits.max_text_characters or longer than the model
+    can read: INVALID_ARGUMENT) is reported in that pair's result.
     """
 
 TranslationServiceAsyncStub: typing_extensions.TypeAlias = TranslationServiceStub[
@@ -171,9 +171,9 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[attendant.v1.translation_pb2.TranslateResponse, collections.abc.Awaitable[attendant.v1.translation_pb2.TranslateResponse]]:
         """Translate translates one or more texts and answers when all of them are done.
 
-        A fault of one text (empty or white space only: INVALID_ARGUMENT; longer than the model can read: INVALID_ARGUMENT;
-        its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's Translation
-        and does not affect the other texts.
+        A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, longer than the model
+        can read, or its search needs more cache memory than the server allows: INVALID_ARGUMENT) is reported in that text's
+        Translation and does not affect the other texts.
         """
 
     @abc.abstractmethod
@@ -195,8 +195,8 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[attendant.v1.translation_pb2.ScoreResponse, collections.abc.Awaitable[attendant.v1.translation_pb2.ScoreResponse]]:
         """Score returns the log-probability that the model assigns to given translations.
 
-        A fault of one pair (an empty side or a side longer than the model can read: INVALID_ARGUMENT) is reported in that
-        pair's result.
+        A fault of one pair (an empty side, or a side of more than RequestLimits.max_text_characters or longer than the model
+        can read: INVALID_ARGUMENT) is reported in that pair's result.
         """
 
 def add_TranslationServiceServicer_to_server(servicer: TranslationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -122,7 +122,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 texts=list(request.texts),
                 model=request.model,
                 max_active_dims=given(request, "max_active_dims"),
-                include_tokens=request.include_tokens,
+                return_tokens=request.return_tokens,
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
             ),

@@ -83,6 +83,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 source_language=request.source_language,
                 target_language=request.target_language,
                 text_normalization=request.text_normalization,
+                return_tokens=request.return_tokens,
             ),
             context.time_remaining(),
         )
@@ -102,6 +103,7 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         length_penalty=given(options, "length_penalty"),
         max_output_tokens=given(options, "max_output_tokens"),
         min_output_tokens=given(options, "min_output_tokens"),
+        return_tokens=options.return_tokens,
     )
 
 
@@ -178,7 +180,7 @@ def _score(score: PairScore | InvalidRequest) -> translation_pb2.TranslationScor
         score=score.score,
         log_probability=score.log_probability,
         log_probabilities=score.log_probabilities,
-        tokens=tokens(score.target),
+        tokens=None if score.target is None else tokens(score.target),
         truncation=truncation(score.truncation),
         num_source_tokens=score.num_source_tokens,
     )
