@@ -74,7 +74,7 @@ class Server:
         """Read the manifests of the bundles; raises BundleError."""
         self._settings = settings
         self._metrics = Metrics() if settings.metrics_port >= 0 else NoMetrics()
-        self._catalog = Catalog(self._metrics.on_refused)
+        self._catalog = Catalog(self._metrics.on_refused, settings.default_models)
         self._loader = ModelLoader(settings, self._metrics)
         self.lifecycle = ModelLifecycle(
             settings,

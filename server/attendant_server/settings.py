@@ -37,6 +37,11 @@ class Settings:
     models: tuple[str, ...] = _setting(
         (), "Models to load, `name` or `name/version`, separated by commas; empty for all"
     )
+    default_models: tuple[str, ...] = _setting(
+        (),
+        "Models for calls that name none, `name` or `name/version`, separated by commas: the first"
+        " one that has the languages of the call",
+    )
     bad_bundles: str = _setting(
         "exit",
         "A bundle that cannot be loaded at the start: `exit`, or `skip` it and serve the others",

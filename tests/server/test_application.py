@@ -17,7 +17,9 @@ from attendant_server.application.embedding import EmbeddingRequest, TokenEmbedd
 from attendant_server.application.mask_filling import MaskFillingRequest
 from attendant_server.application.models import TextSide, TokenizationRequest
 from attendant_server.application.scoring import ScoringRequest
-from attendant_server.application.tokenization import Truncation
+from attendant_server.application.tokenization_options import (
+    Truncation,
+)
 from attendant_server.application.translation import StreamRequest, TranslationRequest
 from attendant_server.application.translation_options import TranslationOptions
 from attendant_server.engine.calls import TranslateCall

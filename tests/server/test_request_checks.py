@@ -1,7 +1,9 @@
 import pytest
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.embedding import chosen_layers
-from attendant_server.application.tokenization import Truncation
+from attendant_server.application.tokenization_options import (
+    Truncation,
+)
 from attendant_server.application.translation_options import TranslationOptions, search_options
 from attendant_server.application.validation import known_value
 from attendant_server.engine.calls import SearchOptions

@@ -7,10 +7,12 @@ from attendant_export.data.tokenizer import train_bert_tokenizer
 from attendant_server.application.jobs import MAX_INLINE_TOKENS, JobRunner
 from attendant_server.application.tokenization import (
     MAX_JOB_CHARACTERS,
+    tokenize,
+)
+from attendant_server.application.tokenization_options import (
     TextPair,
     TokenizationOptions,
     Truncation,
-    tokenize,
 )
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenizer import TextTokenizer

@@ -92,12 +92,16 @@ class ServedModel:
 class Catalog:
     """All models of the server, loading or ready."""
 
-    def __init__(self, on_refused: Callable[[str], None]) -> None:
+    def __init__(
+        self, on_refused: Callable[[str], None], default_models: Sequence[str] = ()
+    ) -> None:
         """An empty catalog.
 
         ``on_refused`` receives ``unavailable`` for each call to a model that is loading.
+        ``default_models`` are names or keys of models for requests that name none, in order of
+        preference.
         """
-        self._on_refused = on_refused
+        self._on_refused, self._default_models = on_refused, default_models
         self.descriptions: Sequence[ModelDescription] = []
         """All models, sorted by name and then by version. A change replaces the list."""
         self._ready: dict[str, ServedModel] = {}
@@ -155,7 +159,7 @@ class Catalog:
         fits: Callable[[ModelDescription], bool] | None = None,
         wanted: str = "",
     ) -> ModelDescription:
-        """The model that a request names.
+        """The model that a request names, or the first of the default models that fits.
 
         Raises ModelNotFound, InvalidRequest, or PermissionDenied if the caller may not use every
         model and none of its models has the name. Models that it may not use are no candidates.
@@ -174,9 +178,7 @@ class Catalog:
             missing = "such model" if model or kind is None else f"{kind.label} model"
             missing += f" for {wanted}" if wanted and not model else ""
             raise ModelNotFound(f"model: no {missing}; there are {_keys(permitted)}")
-        if len({d.name for d in candidates}) > 1:
-            raise InvalidRequest("model", f"must name one of {_keys(candidates)}")
-        found = self._default_of(candidates)
+        found = self._chosen(candidates)
         if kind is not None and found.kind is not kind:
             raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
@@ -205,6 +207,19 @@ class Catalog:
         self.descriptions = sorted(
             [*self.descriptions, *descriptions], key=lambda d: (d.name, version_order(d.version))
         )
+
+    def _chosen(self, candidates: Sequence[ModelDescription]) -> ModelDescription:
+        names = {d.name for d in candidates}
+        for preferred in self._default_models:
+            versions = [d for d in candidates if preferred in (d.key, d.name)]
+            if versions and len(names) > 1:
+                return self._default_of(versions)
+        if len(names) > 1:
+            problem = f"must name one of {_keys(candidates)}"
+            if all(d.kind is ModelKind.TRANSLATION for d in candidates):
+                problem += ", unless the languages of the request leave only one"
+            raise InvalidRequest("model", problem)
+        return self._default_of(candidates)
 
     def _default_of(self, versions: Sequence[ModelDescription]) -> ModelDescription:
         """The chosen default of a name, or the highest version; one that is ready, if any is."""

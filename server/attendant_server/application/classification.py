@@ -12,13 +12,15 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelKind, ScoreFunction
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    TextPair,
-    TruncationReport,
     good,
     merged,
     num_tokens,
-    tokenization_options,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TextPair,
+    TruncationReport,
+    tokenization_options,
 )
 from attendant_server.application.validation import TEXTS, RequestLimits, check_range
 from attendant_server.engine.calls import LABEL_SCORES, EmbedCall

@@ -18,14 +18,16 @@ from attendant_server.application.descriptions import (
 )
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    TokenizationOptions,
     TokenizedOrError,
-    TruncationReport,
     good,
     merged,
     num_tokens,
-    tokenization_options,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    TruncationReport,
+    tokenization_options,
 )
 from attendant_server.application.validation import (
     TEXTS,

@@ -6,7 +6,10 @@ from itertools import chain
 
 from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.splitting import Span
-from attendant_server.application.tokenization import TokenizationOptions, TruncationReport
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    TruncationReport,
+)
 from attendant_server.engine.calls import Hypothesis
 from attendant_server.engine.search import length_penalized
 from attendant_server.errors import InvalidRequest

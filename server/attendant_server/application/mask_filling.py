@@ -11,13 +11,15 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    TokenizationOptions,
     TokenizedOrError,
-    TruncationReport,
     good,
     merged,
-    tokenization_options,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    TruncationReport,
+    tokenization_options,
 )
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, check_range
 from attendant_server.engine.calls import FillMaskCall, MaskCandidates

@@ -8,11 +8,13 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    TokenizationOptions,
     TokenizedOrError,
-    normalizes,
     num_tokens,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    normalizes,
 )
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits, known_value
 from attendant_server.errors import InvalidRequest

@@ -9,10 +9,12 @@ from attendant_server.application.splitting import Span, clause_end, spans, trim
 from attendant_server.application.tokenization import (
     EMPTY,
     LANGUAGE_CODE,
-    TokenizationOptions,
     length_problem,
     tokenize_text,
     too_long,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
 )
 from attendant_server.errors import InvalidRequest
 from attendant_server.streamed_text import UNSPACED

@@ -13,13 +13,15 @@ from attendant_server.application.catalog import Catalog
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.languages import language_tokens, translation_model
 from attendant_server.application.tokenization import (
-    TokenizationOptions,
     TokenizedOrError,
-    TruncationReport,
     good,
     merged,
-    tokenization_options,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    TruncationReport,
+    tokenization_options,
 )
 from attendant_server.application.translation_options import checked_length_penalty
 from attendant_server.application.validation import TOKEN_BYTES, RequestLimits

@@ -13,12 +13,14 @@ from attendant_server.application.catalog import Catalog, ServedModel
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.tokenization import (
-    TruncationReport,
     good,
     merged,
     num_tokens,
-    tokenization_options,
     tokenize,
+)
+from attendant_server.application.tokenization_options import (
+    TruncationReport,
+    tokenization_options,
 )
 from attendant_server.application.validation import TEXTS, TOKEN_BYTES, RequestLimits
 from attendant_server.engine.calls import SPARSE_TOKEN_IDS, SPARSE_VECTORS, EmbedCall

@@ -3,18 +3,21 @@
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.quotas import current_usage
-from attendant_server.application.validation import known_value
+from attendant_server.application.tokenization_options import (
+    CountedTokens,
+    TextPair,
+    TokenizationOptions,
+    Truncation,
+)
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import CallRecord
-from attendant_server.tokenized_text import Token, TokenizedText
+from attendant_server.tokenized_text import WORD_START, Token, TokenizedText
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 MAX_INLINE_CHARACTERS = 1000
@@ -30,131 +33,12 @@ TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 """A token before a text that chooses the target language."""
 EMPTY = "is empty, or has nothing that the model can read"
+UNKNOWN = "has only characters that the model does not know"
 Text = TypeVar("Text")
 Source = TypeVar("Source", bound="str | TextPair")
 Tokens = TypeVar("Tokens", bound="CountedTokens")
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
-
-
-class CountedTokens(Protocol):
-    """The tokens of a text, in whatever form."""
-
-    @property
-    def num_original_tokens(self) -> int:
-        """Number of tokens before truncation."""
-
-    def __len__(self) -> int:
-        """Number of tokens that the model reads."""
-
-
-class Truncation(IntEnum):
-    """The treatment of texts with too many tokens; numbered as in the contract."""
-
-    REFUSE = 1
-    RIGHT = 2
-    """Tokens are dropped at the end."""
-    LEFT = 3
-    """Tokens are dropped at the beginning."""
-
-
-@dataclass(frozen=True, slots=True)
-class TruncationReport:
-    """The number of tokens before and after truncation."""
-
-    num_original_tokens: int
-    num_kept_tokens: int
-    truncation: Truncation
-
-
-@dataclass(frozen=True, slots=True)
-class TextPair:
-    """Two texts that the model reads together."""
-
-    first: str
-    second: str
-
-    def __len__(self) -> int:
-        """Number of characters."""
-        return len(self.first) + len(self.second)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizationOptions:
-    """Tokenization options of a call's texts."""
-
-    tokenizer: TextTokenizer
-    max_tokens: int | None
-    """Maximum tokens of one text, including special tokens. If None, there is no limit, and empty
-    texts are allowed."""
-    max_characters: int
-    """Maximum characters of one text, or of each text of a pair, without a prompt."""
-    truncation: Truncation = Truncation.REFUSE
-    max_total_tokens: int | None = None
-    """Maximum tokens of the whole call."""
-    before: Sequence[Token] = ()
-    """Tokens put before every text."""
-    after: Sequence[Token] = ()
-    """Tokens put after every text."""
-    text_codes: Collection[int] = ()
-    """Tokens of languages with which a text may begin. It must, unless ``before`` ends with one."""
-    prompt_length: int = 0
-    """Number of first characters of every text that are a prompt. Truncation keeps the prompt, and
-    a prompt alone is no text."""
-    normalizes: bool = False
-    """Whether texts are normalized."""
-
-    def report(self, text: CountedTokens) -> TruncationReport | None:
-        """The truncation of a text; None when no tokens were dropped."""
-        if len(text) == text.num_original_tokens:
-            return None
-        return TruncationReport(text.num_original_tokens, len(text), self.truncation)
-
-
-class TextNormalization(IntEnum):
-    """The normalization of texts before tokenization; numbered as in the contract."""
-
-    NONE = 1
-    STANDARD = 2
-
-
-def normalizes(tokenizer: TextTokenizer, text_normalization: int) -> bool:
-    """Whether a call normalizes its texts; raises InvalidRequest.
-
-    ``text_normalization`` is a number of `TextNormalization`, 0 for the default of the model.
-    """
-    default = TextNormalization.STANDARD if tokenizer.normalizes else TextNormalization.NONE
-    chosen = known_value("text_normalization", text_normalization, default)
-    return chosen is TextNormalization.STANDARD
-
-
-def tokenization_options(
-    tokenizer: TextTokenizer,
-    max_tokens: int,
-    max_characters: int,
-    truncation: int,
-    text_normalization: int,
-    before: Sequence[Token] = (),
-    after: Sequence[Token] = (),
-    prompt_length: int = 0,
-    text_codes: Collection[int] = (),
-) -> TokenizationOptions:
-    """The options of texts with a limit; raises InvalidRequest.
-
-    ``truncation`` is a number of `Truncation`, 0 for the default; ``text_normalization`` one of
-    `TextNormalization`.
-    """
-    return TokenizationOptions(
-        tokenizer,
-        max_tokens,
-        max_characters,
-        known_value("truncation", truncation, Truncation.REFUSE),
-        normalizes=normalizes(tokenizer, text_normalization),
-        before=before,
-        after=after,
-        prompt_length=prompt_length,
-        text_codes=text_codes,
-    )
 
 
 async def tokenize(
@@ -284,6 +168,8 @@ def tokenize_text(
         return tokens
     if tokens.is_empty_after(prompt_length):
         return InvalidRequest(field.format(number), EMPTY)
+    if options.normalizes and _is_unknown(options.tokenizer, tokens, prompt_length):
+        return InvalidRequest(field.format(number), UNKNOWN)
     if len(tokens) <= options.max_tokens:
         return tokens
     if options.truncation is Truncation.RIGHT:
@@ -316,6 +202,17 @@ def _tokenize_pair(
         if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
             return cut
     return too_long(options, field, number, tokens)
+
+
+def _is_unknown(tokenizer: TextTokenizer, tokens: TokenizedText, prompt_length: int) -> bool:
+    """Whether a text, after its prompt, has unknown tokens only."""
+    if not tokenizer.num_unknown(tokens.token_ids):
+        return False
+    return all(
+        tokenizer.num_unknown([token.id]) or not token.text.strip(WORD_START)
+        for token in tokens
+        if not token.is_special and token.end > prompt_length
+    )
 
 
 def length_problem(options: TokenizationOptions, num_characters: int) -> str | None:

@@ -20,11 +20,13 @@ from attendant_server.application.languages import (
 from attendant_server.application.pieced_text import PiecedText, PieceReader
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.tokenization import (
-    TokenizationOptions,
-    Truncation,
     good,
     num_tokens,
     read_texts,
+)
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    Truncation,
     tokenization_options,
 )
 from attendant_server.application.translation_options import TranslationOptions, search_options

@@ -7,7 +7,9 @@ from attendant.v1 import text_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, status_pb2
 
-from attendant_server.application.tokenization import TruncationReport
+from attendant_server.application.tokenization_options import (
+    TruncationReport,
+)
 from attendant_server.errors import InvalidRequest
 from attendant_server.records import Phase
 from attendant_server.tokenized_text import Token

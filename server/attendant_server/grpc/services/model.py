@@ -15,7 +15,9 @@ from google.protobuf import json_format
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelDescription, ModelKind, Pooling
 from attendant_server.application.models import ListedModel, TokenizationAnswer, TokenizationRequest
-from attendant_server.application.tokenization import TokenizedOrError
+from attendant_server.application.tokenization import (
+    TokenizedOrError,
+)
 from attendant_server.application.validation import RequestLimits
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
