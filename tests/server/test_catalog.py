@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ def model(name: str, version: str, kind: ModelKind = TRANSLATION) -> ModelDescri
     return ModelDescription(name=name, version=version, kind=kind, precision="int8")
 
 
-def catalog_of(models: list[ModelDescription], refusals: list[str]) -> Catalog:
+def catalog_of(
+    models: list[ModelDescription], refusals: list[str], defaults: Sequence[str] = ()
+) -> Catalog:
     """A catalog of these models, which are loading."""
-    catalog = Catalog(refusals.append)
+    catalog = Catalog(refusals.append, defaults)
     catalog.announce(models)
     return catalog
 
@@ -57,8 +60,17 @@ def test_no_name_means_the_only_name_of_the_kind(catalog: Catalog):
 
 def test_no_name_among_several_of_the_kind_is_refused(refusals: list[str]):
     catalog = catalog_of([model("en-de", "1"), model("de-en", "1")], refusals)
-    with pytest.raises(InvalidRequest, match="^model: must name one of de-en/1, en-de/1$"):
+    with pytest.raises(InvalidRequest, match="^model: must name one of de-en/1, en-de/1, unless"):
         catalog.find("", TRANSLATION)
+
+
+def test_the_first_default_model_that_fits_is_chosen_among_several(refusals: list[str]):
+    models = [model("en-de", "1"), model("big", "1"), model("big", "2"), model("de-en", "1")]
+    catalog = catalog_of(models, refusals, defaults=["absent", "big/1", "de-en", "en-de"])
+    assert catalog.find("", TRANSLATION).key == "big/1"
+    assert catalog.find("", TRANSLATION, lambda d: "de" in d.name).key == "de-en/1"
+    assert catalog.find("big").key == "big/2"
+    assert catalog.find("", TRANSLATION, lambda d: d.name == "big").key == "big/2"
 
 
 def test_a_kind_without_models_has_none_to_find(refusals: list[str]):

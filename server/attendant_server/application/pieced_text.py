@@ -48,12 +48,12 @@ class PiecedText:
     def before(self, number: int, last: str, content: str) -> str:
         """The text between piece ``number - 1`` and ``number``, both or one of which may not exist.
 
-        A space is added where there is none and the translations ``last`` and ``content`` of the
-        two pieces need one.
+        A space is added between sentences of a script without spaces if their translations ``last``
+        and ``content`` need one.
         """
         start = self.pieces[number - 1].end if number else 0
         end = self.pieces[number].start if number < len(self.pieces) else len(self.text)
-        if start == end and _need_space(last, content):
+        if start == end > 0 and UNSPACED.match(self.text[start - 1]) and _need_space(last, content):
             return " "
         return self.text[start:end]
 
