@@ -70,7 +70,7 @@ def test_the_first_default_model_that_fits_is_chosen_among_several(refusals: lis
     assert catalog.find("", TRANSLATION).key == "big/1"
     assert catalog.find("", TRANSLATION, lambda d: "de" in d.name).key == "de-en/1"
     assert catalog.find("big").key == "big/2"
-    assert catalog.find("", TRANSLATION, lambda d: d.name == "big").key == "big/2"
+    assert catalog.find("", TRANSLATION, lambda d: d.name == "big").key == "big/1"
 
 
 def test_a_kind_without_models_has_none_to_find(refusals: list[str]):

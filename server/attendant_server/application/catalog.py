@@ -178,7 +178,7 @@ class Catalog:
             missing = "such model" if model or kind is None else f"{kind.label} model"
             missing += f" for {wanted}" if wanted and not model else ""
             raise ModelNotFound(f"model: no {missing}; there are {_keys(permitted)}")
-        found = self._chosen(candidates)
+        found = self._default_of(candidates) if model else self._chosen(candidates)
         if kind is not None and found.kind is not kind:
             raise InvalidRequest("model", f"{found.key} is no {kind.label} model")
         return found
@@ -209,12 +209,11 @@ class Catalog:
         )
 
     def _chosen(self, candidates: Sequence[ModelDescription]) -> ModelDescription:
-        names = {d.name for d in candidates}
+        """The model of a request that names none."""
         for preferred in self._default_models:
-            versions = [d for d in candidates if preferred in (d.key, d.name)]
-            if versions and len(names) > 1:
+            if versions := [d for d in candidates if preferred in (d.key, d.name)]:
                 return self._default_of(versions)
-        if len(names) > 1:
+        if len({d.name for d in candidates}) > 1:
             problem = f"must name one of {_keys(candidates)}"
             if all(d.kind is ModelKind.TRANSLATION for d in candidates):
                 problem += ", unless the languages of the request leave only one"
