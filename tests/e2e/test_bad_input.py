@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from attendant.v1 import model_pb2
+from attendant.v1 import model_pb2, text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest, FillMaskRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest, TranslateResponse
 
@@ -179,8 +179,13 @@ def test_as_many_texts_as_allowed_are_answered(running: Running):
 
 
 @pytest.mark.parametrize("text", ["a" * 20_000, " " * 20_000, "e" + "\u0301" * 19_999])
-def test_a_text_as_long_as_allowed_fails_alone(running: Running, text: str):
-    response = running.translation.Translate(TranslateRequest(texts=[text, "The dog."]))
+def test_a_text_as_long_as_allowed_fails_alone_if_it_is_not_split(running: Running, text: str):
+    request = TranslateRequest(
+        texts=[text, "The dog."],
+        splitting=text_pb2.SPLITTING_NONE,
+        text_normalization=text_pb2.TEXT_NORMALIZATION_NONE,
+    )
+    response = running.translation.Translate(request)
     assert response.translations[0].error.code == INVALID.value[0]
     assert response.translations[1].hypotheses
 
@@ -250,7 +255,7 @@ ODD_TEXTS = {
     "family": "👩\u200d👩\u200d👧\u200d👦 dog",
     "lone variation selector": "\ufe0f dog",
     "last code point": "\U0010ffff \ue000 dog",
-    "unknown script": "犬が吠えている",
+    "unknown script": "犬が吠えている dog",
     "special tokens": "<s> </s> <pad> [CLS] [SEP] [PAD] >>fra<< dog",
     "format strings": "%s %d {} {0} dog <b>' OR 1=1 --",
 }
@@ -264,6 +269,17 @@ def test_odd_texts_are_read_and_their_tokens_lie_inside_them(running: Running, t
         request = model_pb2.TokenizeRequest(model=model, texts=[text])
         for token in running.models.Tokenize(request).results[0].tokens:
             assert token.start <= token.end <= len(text)
+
+
+@pytest.mark.parametrize("text", ["犬が吠えている", "😀", " 💩 "])
+def test_a_text_of_unknown_characters_only_is_not_embedded(running: Running, text: str):
+    response = running.embedding.Embed(EmbedRequest(texts=[text, "The dog."]))
+    [error, other] = [result.error for result in response.results]
+    assert error.code == INVALID.value[0]
+    assert error.message == "texts[0]: has only characters that the model does not know"
+    assert not other.code
+    as_sent = EmbedRequest(texts=[text], text_normalization=text_pb2.TEXT_NORMALIZATION_NONE)
+    assert not running.embedding.Embed(as_sent).results[0].HasField("error")
 
 
 def test_special_tokens_in_a_text_are_plain_text(running: Running):

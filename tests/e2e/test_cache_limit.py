@@ -43,7 +43,7 @@ def test_texts_wait_for_room(start):
 def test_a_text_that_could_never_fit_is_refused_and_the_others_are_translated(start):
     limit = (3 * 32 + 16) * POSITION_BYTES
     running = start(max_cache_bytes=limit, **ONE_WORKER)
-    short, long = "The dog sees the king.", "The dog sees the king. " * 5
+    short, long = "The dog sees the king.", "The dog sees the king " * 5
     wanted = TranslateRequest(texts=["", short, long, short])
     wanted.options.beam_size, wanted.options.max_output_tokens = 3, 32
     answer = running.translation.Translate(wanted, timeout=TIMEOUT_SECONDS)

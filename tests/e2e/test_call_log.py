@@ -7,14 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
+from attendant.v1 import text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest, EmbedTokensRequest, FillMaskRequest
 from attendant.v1.model_pb2 import GetModelRequest, TokenizeRequest
 from attendant.v1.translation_pb2 import (
-    ScoreRequest,
     StreamTranslateRequest,
     TranslateOptions,
     TranslateRequest,
-    TranslationPair,
 )
 from attendant.v1.translation_pb2_grpc import TranslationServiceStub
 from attendant_server.engine.calls import Call
@@ -38,14 +37,14 @@ REFUSALS: dict[str, tuple[str, str, Any, str]] = {
     ),
     "too many characters": (
         "translation",
-        "Score",
-        ScoreRequest(pairs=[TranslationPair(source=TEXT, target=MARKER * 2000)]),
-        "pairs[0].target: at most 20000 characters, got 26000",
+        "StreamTranslate",
+        StreamTranslateRequest(text=MARKER * 2000),
+        "text: at most 20000 characters, got 26000",
     ),
     "too many tokens": (
         "translation",
         "StreamTranslate",
-        StreamTranslateRequest(text="dog " * 100),
+        StreamTranslateRequest(text="dog " * 100, splitting=text_pb2.SPLITTING_NONE),
         "text: at most 64 tokens, got 101",
     ),
     "a wide beam": (
@@ -155,7 +154,7 @@ def test_a_call_that_fails_for_a_reason_that_nobody_foresaw_names_its_kind_only(
         raise RuntimeError(f"cannot read {MARKER}")
 
     running = start()
-    monkeypatch.setattr("attendant_server.application.tokenization._tokenize_all", fail)
+    monkeypatch.setattr("attendant_server.application.tokenization._read_all", fail)
     end(running, "embedding", "Embed", EmbedRequest(texts=[MARKER]), "unforeseen")
     assert call_line(caplog, "unforeseen")["reason"] == "RuntimeError"
     assert not [m for m in caplog.messages if MARKER in m]
