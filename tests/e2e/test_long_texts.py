@@ -113,3 +113,16 @@ def test_invisible_characters_and_curly_quotes_do_not_change_a_translation(runni
     ).translations
     assert with_unknown.num_unknown_tokens == 6
     assert without.num_unknown_tokens == 0
+
+
+def test_the_places_of_sentences_are_told_on_request(running: Running):
+    text = f"  {SENTENCES[0]}\n\n{SENTENCES[1]} 😀 {SENTENCES[2]}"
+    request = TranslateRequest(texts=[text], return_sentences=True)
+    [hypothesis] = running.translation.Translate(request).translations[0].hypotheses
+    pairs = [
+        (text[s.source_start : s.source_end], hypothesis.text[s.target_start : s.target_end])
+        for s in hypothesis.sentences
+    ]
+    assert pairs == list(zip(SENTENCES[:3], translations(running, *SENTENCES[:3]), strict=True))
+    [plain] = running.translation.Translate(TranslateRequest(texts=[text])).translations
+    assert not plain.hypotheses[0].sentences

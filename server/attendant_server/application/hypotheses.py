@@ -30,13 +30,13 @@ class SentencePair:
 
 @dataclass(frozen=True, slots=True)
 class TranslationHypothesis:
-    """One translation of a text; its tokens are empty unless the request wants them."""
+    """One translation of a text; tokens and sentences are empty unless the request wants them."""
 
     text: str
     score: float
     is_complete: bool
     """True if the end tokens of all sentences were decoded, False if a length limit was reached."""
-    sentences: Sequence[SentencePair]
+    sentences: Sequence[SentencePair] = ()
     token_ids: Sequence[int] = ()
     token_texts: Sequence[str] = ()
     """The tokens as the vocabulary writes them."""
@@ -62,6 +62,7 @@ class Joiner:
     tokenization: TokenizationOptions
     length_penalty: float
     return_tokens: bool
+    return_sentences: bool
 
     def translation(
         self, field: str, text: PiecedText, results: Sequence[Sequence[Hypothesis]]
@@ -90,10 +91,7 @@ class Joiner:
             text=joined,
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
-            sentences=[
-                SentencePair((text.begin + piece.start, text.begin + piece.end), target)
-                for piece, target in zip(text.pieces, targets, strict=True)
-            ],
+            sentences=_sentences(text, targets) if self.return_sentences else (),
         )
         if not self.return_tokens:
             return hypothesis
@@ -111,3 +109,10 @@ class Joiner:
         num_tokens = sum(len(part.token_ids) for part in parts)
         total = sum(sum(part.log_probabilities) for part in parts)
         return length_penalized(total, num_tokens, self.length_penalty) if parts else 0.0
+
+
+def _sentences(text: PiecedText, targets: Sequence[Span]) -> list[SentencePair]:
+    return [
+        SentencePair((text.begin + piece.start, text.begin + piece.end), target)
+        for piece, target in zip(text.pieces, targets, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """Texts to translate, in pieces that the model can read: sentences, or parts of long ones."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenized_text import TokenizedText
 
+_CODE = re.compile(rf"{LANGUAGE_CODE.pattern}\s*")
 SPARE_TOKENS = 2
 """A part of a text may have more tokens alone than within the text."""
 
@@ -93,7 +95,7 @@ class PieceReader:
         """
         if problem := length_problem(options, len(text)):
             return InvalidRequest(field.format(number), problem)
-        code = LANGUAGE_CODE.match(text) if options.text_codes else None
+        code = _CODE.match(text) if options.text_codes else None
         begin = code.end() if code else 0
         body = text[begin:]
         reading = _Reading(options, field, number, body, text[:begin])

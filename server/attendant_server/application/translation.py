@@ -71,6 +71,8 @@ class TranslationRequest:
     target_language: str = ""
     splitting: int = 0
     text_normalization: int = 0
+    return_sentences: bool = False
+    """Whether hypotheses have the places of their sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class StreamRequest:
     target_language: str = ""
     splitting: int = 0
     text_normalization: int = 0
+    return_sentences: bool = False
+    """Whether hypotheses have the places of their sentences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +208,7 @@ class Translator:
                 tokenization,
                 options.length_penalty,
                 request.options.return_tokens,
+                request.return_sentences,
             ),
         )
 

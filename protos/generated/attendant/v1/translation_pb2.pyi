@@ -122,6 +122,7 @@ class TranslateRequest(google.protobuf.message.Message):
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
+    RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -145,6 +146,8 @@ class TranslateRequest(google.protobuf.message.Message):
     """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, but SPLITTING_NONE
     with truncation, and for a model whose source and target languages are the same.
     """
+    return_sentences: builtins.bool
+    """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts, translated independently of each other. At least 1, at most RequestLimits.max_texts; otherwise the call
@@ -166,9 +169,10 @@ class TranslateRequest(google.protobuf.message.Message):
         target_language: builtins.str = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
+        return_sentences: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -260,6 +264,7 @@ class Hypothesis(google.protobuf.message.Message):
     SCORE_FIELD_NUMBER: builtins.int
     TOKENS_FIELD_NUMBER: builtins.int
     FINISH_REASON_FIELD_NUMBER: builtins.int
+    SENTENCES_FIELD_NUMBER: builtins.int
     text: builtins.str
     """The translation."""
     score: builtins.float
@@ -275,6 +280,12 @@ class Hypothesis(google.protobuf.message.Message):
         Tokens that the model or its target language demands come first, with a log_probability of 0.
         """
 
+    @property
+    def sentences(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SentencePair]:
+        """The sentences of the text and their translations, in order. Empty unless return_sentences is set. Text between them
+        is copied.
+        """
+
     def __init__(
         self,
         *,
@@ -282,10 +293,43 @@ class Hypothesis(google.protobuf.message.Message):
         score: builtins.float = ...,
         tokens: collections.abc.Iterable[Global___OutputToken] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
+        sentences: collections.abc.Iterable[Global___SentencePair] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "score", b"score", "text", b"text", "tokens", b"tokens"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "score", b"score", "sentences", b"sentences", "text", b"text", "tokens", b"tokens"]) -> None: ...
 
 Global___Hypothesis: typing_extensions.TypeAlias = Hypothesis
+
+@typing.final
+class SentencePair(google.protobuf.message.Message):
+    """SentencePair is a part of a text that was translated alone, and the place of its translation. Places are counted in
+    Unicode code points, from 0.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SOURCE_START_FIELD_NUMBER: builtins.int
+    SOURCE_END_FIELD_NUMBER: builtins.int
+    TARGET_START_FIELD_NUMBER: builtins.int
+    TARGET_END_FIELD_NUMBER: builtins.int
+    source_start: builtins.int
+    """First character of the part in the text as it was sent."""
+    source_end: builtins.int
+    """End of the part, exclusive."""
+    target_start: builtins.int
+    """First character of its translation in the text of the hypothesis."""
+    target_end: builtins.int
+    """End of its translation, exclusive."""
+    def __init__(
+        self,
+        *,
+        source_start: builtins.int = ...,
+        source_end: builtins.int = ...,
+        target_start: builtins.int = ...,
+        target_end: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["source_end", b"source_end", "source_start", b"source_start", "target_end", b"target_end", "target_start", b"target_start"]) -> None: ...
+
+Global___SentencePair: typing_extensions.TypeAlias = SentencePair
 
 @typing.final
 class OutputToken(google.protobuf.message.Message):
@@ -328,6 +372,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TARGET_LANGUAGE_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
+    RETURN_SENTENCES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -353,6 +398,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     """Parts of a text that are translated independently, at the same time. Default: SPLITTING_SENTENCES, but SPLITTING_NONE
     with truncation, and for a model whose source and target languages are the same.
     """
+    return_sentences: builtins.bool
+    """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -368,9 +415,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         target_language: builtins.str = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
+        return_sentences: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 

@@ -42,6 +42,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 source_language=request.source_language,
                 target_language=request.target_language,
                 splitting=request.splitting,
+                return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
@@ -61,6 +62,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 source_language=request.source_language,
                 target_language=request.target_language,
                 splitting=request.splitting,
+                return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
             ),
             context.time_remaining(),
@@ -157,11 +159,18 @@ def _add_hypothesis(
         finish_reason=translation_pb2.FINISH_REASON_STOP
         if hypothesis.is_complete
         else translation_pb2.FINISH_REASON_LENGTH,
-    ).tokens
+    )
     for token_id, text, log_probability in zip(
         hypothesis.token_ids, hypothesis.token_texts, hypothesis.log_probabilities, strict=True
     ):
-        added.add(id=token_id, text=text, log_probability=log_probability)
+        added.tokens.add(id=token_id, text=text, log_probability=log_probability)
+    for sentence in hypothesis.sentences:
+        added.sentences.add(
+            source_start=sentence.source[0],
+            source_end=sentence.source[1],
+            target_start=sentence.target[0],
+            target_end=sentence.target[1],
+        )
 
 
 def _score_response(answer: ScoringAnswer) -> translation_pb2.ScoreResponse:
