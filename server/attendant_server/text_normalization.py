@@ -6,10 +6,11 @@ this are recognized quickly and left as they are. Knows no tokenizers and no req
 """
 
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+MAX_REMEMBERED = 16_384
+"""Characters that a normalizer remembers, so that no caller can fill the memory."""
 _ALWAYS_REMOVED = frozenset("\u00ad\u034f\u180e\u200b\u2060\ufeff")
 """Soft hyphens, and characters without width that no script needs."""
 _INVISIBLE = frozenset(("Cc", "Cf"))
@@ -48,10 +49,6 @@ class NormalizedText:
         place = self.starts[start] if start < len(self.starts) else self.ends[-1] if start else 0
         return place, place
 
-    def normalized_offset(self, offset: int) -> int:
-        """The first offset in the normalized text whose original is not before ``offset``."""
-        return bisect_right(self.starts, offset - 1)
-
 
 class TextNormalizer:
     """Normalizes texts for one tokenizer. Safe to use from several threads."""
@@ -60,53 +57,67 @@ class TextNormalizer:
         """``is_known`` says whether the tokenizer has a token for a character."""
         self._is_known = is_known
         self._replacements: dict[str, str] = {}
-        """The replacements of the characters that occurred; most are the character itself."""
-        self._known: dict[str, bool] = {}
+        """The replacements of characters that occurred; most are the character itself."""
+        self._plain: set[str] = set()
+        """Characters that occurred, and are known or white space, so that they stay."""
 
     def normalize(self, text: str) -> NormalizedText | None:
         """The normalized text, or None if it is the text itself."""
         if text.isascii() and text.isprintable():
             return None
         is_composed = unicodedata.is_normalized("NFC", text)
-        if is_composed and all(self.replacement(each) == each for each in set(text)):
+        if is_composed and all(self._replacement(each) == each for each in self._unusual(text)):
             return None
         characters, starts, ends = [], [], []
         for start, end in _clusters(text, is_composed):
             composed = unicodedata.normalize("NFC", text[start:end])
-            new = "".join(map(self.replacement, composed))
+            new = "".join(map(self._replacement, composed))
             characters.append(new)
             starts += [start] * len(new)
             ends += [end] * len(new)
         return NormalizedText("".join(characters), starts, ends)
 
-    def replacement(self, character: str) -> str:
+    def can_read(self, text: str) -> bool:
+        """Whether the tokenizer knows all characters of a text, or what stands for them."""
+        return all(
+            self._is_plain(each)
+            for character in self._unusual(text)
+            for each in self._replacement(character)
+        )
+
+    def _unusual(self, text: str) -> set[str]:
+        """The characters that may need a replacement."""
+        return set() if self._plain.issuperset(text) else set(text) - self._plain
+
+    def _replacement(self, character: str) -> str:
         """What stands for a character, itself if it is known or if nothing known is similar."""
         found = self._replacements.get(character)
         if found is None:
+            if len(self._replacements) >= MAX_REMEMBERED:
+                self._replacements.clear()
             found = self._replacements[character] = self._find(character)
         return found
-
-    def can_read(self, character: str) -> bool:
-        """Whether the tokenizer knows a character, or what stands for it."""
-        return all(map(self._is_readable, self.replacement(character)))
 
     def _find(self, character: str) -> str:
         if character in _ALWAYS_REMOVED:
             return ""
         if character.isascii() and character.isprintable():
             return character  # as in texts that have only such characters
-        if self._is_readable(character):
+        if self._is_plain(character):
             return character
         for candidate in _candidates(character):
-            if candidate != character and all(map(self._is_readable, candidate)):
+            if candidate != character and all(map(self._is_plain, candidate)):
                 return candidate
         return character
 
-    def _is_readable(self, character: str) -> bool:
-        found = self._known.get(character)
-        if found is None:
-            found = self._known[character] = character.isspace() or self._is_known(character)
-        return found
+    def _is_plain(self, character: str) -> bool:
+        if character in self._plain:
+            return True
+        if character in _ALWAYS_REMOVED or not (character.isspace() or self._is_known(character)):
+            return False
+        if len(self._plain) < MAX_REMEMBERED:
+            self._plain.add(character)
+        return True
 
 
 def _candidates(character: str) -> Iterator[str]:

@@ -103,9 +103,9 @@ class TextTokenizer:
         ids = [i if i < self._vocab_size else self._unk_id or 0 for i in encoding.ids]
         return ConvertedText(encoding, positions, normalized=normalized, ids=ids)
 
-    def can_read(self, character: str) -> bool:
-        """Whether the vocabulary has a character of a normalized text."""
-        return self._normalizer.can_read(character)
+    def can_read(self, text: str) -> bool:
+        """Whether the vocabulary has all characters of a normalized text."""
+        return self._normalizer.can_read(text)
 
     def num_unknown(self, token_ids: Sequence[int]) -> int:
         """Number of tokens that stand for text that the vocabulary lacks."""

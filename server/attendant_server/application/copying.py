@@ -16,6 +16,7 @@ _ADDRESSES = re.compile(
     r"|[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[\w-]{2,63}"
 )
 """URLs and e-mail addresses, without punctuation after them."""
+_SIGNS_OF_ADDRESSES = ("://", "www.", "@")
 _JOINERS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 """Characters that join emoji, or change the way they look."""
 _WORD_END = re.compile(r"(?<=\S)(?!\S)|(?<=\w)(?!\w)|(?<=[(\[{])|(?<=[\u2e80-\ua4cf])")
@@ -68,8 +69,12 @@ class Piece:
 def piece(text: str, span: Span, can_read: Callable[[str], bool]) -> Piece | None:
     """The part of a text to translate, without the copies around it; None if nothing is left.
 
-    ``can_read`` says whether the model can read a character.
+    ``can_read`` says whether the model can read all characters of a text.
     """
+    content = text[slice(*span)]
+    if can_read(content) and not any(sign in content for sign in _SIGNS_OF_ADDRESSES):
+        span = trimmed(text, span)
+        return Piece(*span, content.strip()) if any(map(str.isalpha, content)) else None
     copied = list(_copied(text, span, can_read))
     start, end = span
     while copied and not text[start : copied[0][0]].strip():
@@ -104,7 +109,7 @@ def _copied(text: str, span: Span, can_read: Callable[[str], bool]) -> Iterator[
 def _unreadable(text: str, span: Span, can_read: Callable[[str], bool]) -> Iterator[Span]:
     """Runs of characters that the model lacks, with the joiners among them."""
     start, end = span
-    if text.isascii() and all(map(can_read, set(text[start:end]))):
+    if can_read(text[start:end]):
         return
     last = start
     for i in range(start, end):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from attendant_server.application.copying import Piece, piece
 from attendant_server.application.descriptions import Splitting
@@ -10,8 +10,9 @@ from attendant_server.application.splitting import Span, clause_end, spans, trim
 from attendant_server.application.tokenization import (
     EMPTY,
     LANGUAGE_CODE,
+    encode_text,
     length_problem,
-    tokenize_text,
+    limited,
     too_long,
 )
 from attendant_server.application.tokenization_options import (
@@ -129,18 +130,18 @@ class _Reading:
         whole = self._piece(part)
         if whole is None:
             return
-        tokens = self._tokenize(whole, replace(self.options, max_tokens=None))
-        if tokens.is_empty_after(len(self.code)):
+        options, field, number = self.options, self.field, self.number
+        tokens, prompt_length = encode_text(options, field, self.code + whole.text, number)
+        if tokens.is_empty_after(prompt_length):
             return
-        max_tokens = self.options.max_tokens
-        if max_tokens is None or len(tokens) <= max_tokens:
+        if options.max_tokens is None or len(tokens) <= options.max_tokens:
             yield whole, tokens
         elif not cuts:
-            yield whole, self._tokenize(whole, self.options)
+            yield whole, limited(options, field, number, tokens, prompt_length)
         else:
-            smaller = list(self._cut(part, max_tokens, len(tokens)))
+            smaller = list(self._cut(part, options.max_tokens, len(tokens)))
             if len(smaller) == 1:
-                raise too_long(self.options, self.field, self.number, tokens)
+                raise too_long(options, field, number, tokens)
             for each in smaller:
                 yield from self.pieces(each, cuts)
 
@@ -148,12 +149,6 @@ class _Reading:
         if self.options.normalizes:
             return piece(self.text, part, self.options.tokenizer.can_read)
         return Piece(*part, self.text[slice(*part)])
-
-    def _tokenize(self, part: Piece, options: TokenizationOptions) -> TokenizedText:
-        tokens = tokenize_text(options, self.field, self.code + part.text, self.number)
-        if isinstance(tokens, InvalidRequest):
-            raise tokens
-        return tokens
 
     def _cut(self, part: Span, max_tokens: int, num_tokens: int) -> Iterator[Span]:
         """Smaller parts of a part with ``num_tokens`` tokens, each of about ``max_tokens``."""

@@ -148,28 +148,46 @@ def tokenize_text(
     """The tokens of a text or a pair, or its fault; ``number`` is that of the text in ``field``."""
     if isinstance(text, TextPair):
         return _tokenize_pair(options, field, text, number)
+    try:
+        tokens, prompt_length = encode_text(options, field, text, number)
+        return limited(options, field, number, tokens, prompt_length)
+    except InvalidRequest as fault:
+        return fault
+
+
+def encode_text(
+    options: TokenizationOptions, field: str, text: str, number: int
+) -> tuple[TokenizedText, int]:
+    """All tokens of a text, and the length of its prompt; raises InvalidRequest."""
     if problem := length_problem(options, len(text) - options.prompt_length):
-        return InvalidRequest(field.format(number), problem)
+        raise InvalidRequest(field.format(number), problem)
     try:
         tokens = options.tokenizer.encode(text, normalizes=options.normalizes)
     except TokenizerError:
-        return InvalidRequest(field.format(number), "cannot be tokenized")
+        raise InvalidRequest(field.format(number), "cannot be tokenized") from None
     before, prompt_length = options.before, options.prompt_length
     if options.text_codes and not tokens.is_empty:
         first_id = tokens.first_id
         if problem := _code_problem(options, first_id):
-            return InvalidRequest(field.format(number), problem)
+            raise InvalidRequest(field.format(number), problem)
         if first_id in options.text_codes:
             # The text has the code itself, and truncation keeps it like a prompt.
             before, prompt_length = _without_code(before, options.text_codes), tokens.first_end
     if before or options.after:
         tokens = tokens.between(before, options.after)
+    return tokens, prompt_length
+
+
+def limited(
+    options: TokenizationOptions, field: str, number: int, tokens: TokenizedText, prompt_length: int
+) -> TokenizedText:
+    """Tokens within the limits of the options, truncated if they say so; raises InvalidRequest."""
     if options.max_tokens is None:
         return tokens
     if tokens.is_empty_after(prompt_length):
-        return InvalidRequest(field.format(number), EMPTY)
+        raise InvalidRequest(field.format(number), EMPTY)
     if options.normalizes and _is_unknown(options.tokenizer, tokens, prompt_length):
-        return InvalidRequest(field.format(number), UNKNOWN)
+        raise InvalidRequest(field.format(number), UNKNOWN)
     if len(tokens) <= options.max_tokens:
         return tokens
     if options.truncation is Truncation.RIGHT:
@@ -178,7 +196,7 @@ def tokenize_text(
         tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
     if len(tokens) <= options.max_tokens:
         return tokens
-    return too_long(options, field, number, tokens)
+    raise too_long(options, field, number, tokens)
 
 
 def _tokenize_pair(
