@@ -72,6 +72,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         additional_poolings=tuple(map(Pooling, architecture.text_vectors.additional_poolings)),
         prompts=dict(manifest.embedding.prompts),
         default_prompt=manifest.embedding.default_prompt,
+        repetition_guard=not manifest.provenance.HasField("imported_from"),
         normalizes_texts=normalizes_texts(manifest),
         published=_published(manifest),
     )

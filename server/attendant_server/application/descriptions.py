@@ -141,6 +141,8 @@ class ModelDescription:
     """Texts to put before a text to embed, by name."""
     default_prompt: str = ""
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
+    repetition_guard: bool = False
+    """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False
     """Whether texts are normalized unless a request says otherwise."""
     published: dict[str, Any] = field(default_factory=dict)

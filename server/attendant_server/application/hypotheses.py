@@ -35,7 +35,9 @@ class TranslationHypothesis:
     text: str
     score: float
     is_complete: bool
-    """True if the end tokens of all sentences were decoded, False if a length limit was reached."""
+    """True if the end tokens of all sentences were decoded."""
+    is_loop: bool = False
+    """Whether a sentence repeated itself and was ended."""
     sentences: Sequence[SentencePair] = ()
     token_ids: Sequence[int] = ()
     token_texts: Sequence[str] = ()
@@ -91,6 +93,7 @@ class Joiner:
             text=joined,
             score=self._score(parts),
             is_complete=all(part.is_complete for part in parts),
+            is_loop=any(part.is_loop for part in parts),
             sentences=_sentences(text, targets) if self.return_sentences else (),
         )
         if not self.return_tokens:

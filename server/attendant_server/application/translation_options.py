@@ -25,6 +25,7 @@ class TranslationOptions:
     max_output_tokens: int | None = None
     min_output_tokens: int | None = None
     return_tokens: bool = False
+    repetition_guard: bool | None = None
     """Whether hypotheses have their tokens."""
 
 
@@ -65,6 +66,9 @@ def search_options(
         early_stopping=model.early_stopping,
         no_repeat_ngram_size=model.no_repeat_ngram_size,
         repetition_penalty=model.repetition_penalty,
+        repetition_guard=(
+            model.repetition_guard if options.repetition_guard is None else options.repetition_guard
+        ),
     )
 
 

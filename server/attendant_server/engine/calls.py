@@ -185,6 +185,8 @@ class SearchOptions(NamedTuple):
     """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
     repetition_penalty: float = 1.0
     """Penalty of the tokens that a hypothesis has already. 1 for none."""
+    repetition_guard: bool = False
+    """Whether hypotheses that repeat a phrase over and over are ended."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""
@@ -207,7 +209,9 @@ class Hypothesis:
     log_probabilities: tuple[float, ...]
     score: float
     is_complete: bool
-    """True if the end token was decoded, False if the length limit was reached."""
+    """True if the end token was decoded, False if the length limit or a loop was reached."""
+    is_loop: bool = False
+    """Whether the tokens were cut before they repeat themselves (`repetition_guard`)."""
 
 
 class TranslateCall(Call[list[Hypothesis]]):

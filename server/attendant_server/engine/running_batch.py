@@ -22,6 +22,7 @@ from attendant_server.engine.models import (
     TokenBias,
     TokenPenalties,
 )
+from attendant_server.engine.repetition_guard import RepetitionGuard
 from attendant_server.engine.repetition_penalty import token_penalties
 from attendant_server.engine.search import Search, num_candidates
 from attendant_server.engine.token_rules import TokenRule, token_biases
@@ -38,6 +39,7 @@ class Sentence:
     max_output_tokens: int
     rules: Sequence[TokenRule] = ()
     repetition_penalty: float = 1.0
+    guard: RepetitionGuard | None = None
     num_settled: int = field(default=0)
     """Tokens of the settled prefix that were reported to the caller."""
 
@@ -181,6 +183,8 @@ class RunningBatch:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             else:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows], scores[rows])
+            if sentence.guard is not None:
+                sentence.guard.check(search)
             if search.is_finished:
                 continue
             self._tokens[rows] = search.next_tokens

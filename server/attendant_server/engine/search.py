@@ -4,6 +4,7 @@ There is one search object per sentence. Every step gives it the best candidates
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from math import inf
 from operator import add
@@ -44,6 +45,13 @@ class Search(Protocol):
         ``scores`` rank them, by default their log-probabilities. A hypothesis whose scores are all
         minus infinity is dropped. The search is finished when the last hypothesis is dropped.
         Returns the copies between rows that the next step requires.
+        """
+
+    def end_loops(self, loops: Mapping[int, int]) -> None:
+        """End hypotheses that repeat themselves.
+
+        ``loops`` maps their rows to the numbers of tokens to keep. They are dropped if others run
+        on or have finished; otherwise they are the result, cut to these tokens.
         """
 
     @property
@@ -92,7 +100,7 @@ class GreedySearch:
         self._length_penalty = options.length_penalty
         self._forced = options.forced_token_ids
         """The tokens that are still to be forced."""
-        self._is_dropped = False
+        self._is_dropped = self._is_loop = False
         self._token_ids: list[int] = []
         self._log_probabilities: list[float] = []
 
@@ -134,6 +142,12 @@ class GreedySearch:
         self.is_finished = token == self._eos_id or len(self._token_ids) == self._max_tokens
         return ()
 
+    def end_loops(self, loops: Mapping[int, int]) -> None:
+        """Finish with the tokens before the loop."""
+        if 0 in loops:
+            del self._token_ids[loops[0] :], self._log_probabilities[loops[0] :]
+            self.is_finished = self._is_loop = True
+
     @property
     def num_settled(self) -> int:
         """Number of tokens so far, without the end token."""
@@ -150,9 +164,14 @@ class GreedySearch:
         score = length_penalized(
             sum(self._log_probabilities), self.num_tokens, self._length_penalty
         )
-        is_complete = self._token_ids[-1] == self._eos_id
         return [
-            Hypothesis(tuple(self._token_ids), tuple(self._log_probabilities), score, is_complete)
+            Hypothesis(
+                tuple(self._token_ids),
+                tuple(self._log_probabilities),
+                score,
+                is_complete=self._token_ids[-1] == self._eos_id,
+                is_loop=self._is_loop,
+            )
         ]
 
 
@@ -177,6 +196,8 @@ class BeamSearch:
         self._options, self._eos_id = options, eos_id
         self._running = [Beam()] * self.width  # by row
         self._finished: list[Beam] = []
+        self._has_loops = False
+        """Whether the finished beams are cut, because they and all running ones were loops."""
 
     @property
     def num_tokens(self) -> int:
@@ -230,6 +251,20 @@ class BeamSearch:
         self.next_tokens = [beam.token for beam in self._running]
         self.is_finished = not survivors or self._is_decided(best=survivors[0][1])
         return copies
+
+    def end_loops(self, loops: Mapping[int, int]) -> None:
+        """Drop running beams, or finish with all of them if no other beam can win."""
+        running = list(enumerate(self._running))
+        cut = [b.beginning(loops[row]) for row, b in running if row in loops and b.total > -inf]
+        self._running = [
+            replace(beam, total=-inf) if row in loops else beam for row, beam in running
+        ]
+        if cut and not self._possible():
+            self.is_finished = True
+            if not self._finished:
+                self._has_loops = True
+                different = {beam.token_ids(): beam for beam in cut}.values()
+                self._finished = sorted(different, key=self._score, reverse=True)
 
     def _best_continuations(
         self, scores: Sequence[Sequence[float]]
@@ -314,4 +349,5 @@ class BeamSearch:
             log_probabilities,
             length_penalized(total, beam.num_tokens, self._options.length_penalty),
             is_complete=beam.token == self._eos_id,
+            is_loop=self._has_loops,
         )

@@ -20,6 +20,7 @@ from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
+from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 from attendant_server.engine.scheduler import Scheduler
@@ -211,9 +212,13 @@ class TranslationScheduler(Scheduler):
         options = text.call.options.for_source(text.num_tokens)
         search = new_search(options, self._model.start_token_id, self._model.eos_id)
         rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
+        guard = None
+        if options.repetition_guard:
+            guard = RepetitionGuard(text.call.sources[text.index], options.min_output_tokens)
         return Sentence(
             *(text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules),
             options.repetition_penalty,
+            guard,
         )
 
     def _step(self, is_light: bool | None = None) -> bool:
@@ -270,12 +275,16 @@ class TranslationScheduler(Scheduler):
     def _tell_prefix(
         self, sentence: Sentence, on_prefix: Callable[[tuple[int, ...]], None]
     ) -> None:
-        num_settled = sentence.search.num_settled
-        if num_settled <= sentence.num_settled:
+        if sentence.search.num_settled <= sentence.num_settled:
             return
-        sentence.num_settled = num_settled
+        prefix = sentence.search.settled_prefix()
+        if sentence.guard is not None and not sentence.search.is_finished:
+            prefix = prefix[: num_settled(prefix)]
+            if len(prefix) <= sentence.num_settled:
+                return
+        sentence.num_settled = len(prefix)
         try:
-            on_prefix(sentence.search.settled_prefix())
+            on_prefix(prefix)
         except Exception:
             logger.exception("event=prefix_callback_failed model=%s", self.name)
             self._fail_calls([sentence.call], ModelFailed("the translation could not be streamed"))

@@ -26,7 +26,7 @@ from attendant.v1 import text_pb2 as attendant_dot_v1_dot_text__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61ttendant/v1/translation.proto\x12\x0c\x61ttendant.v1\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"\x9b\x02\n\x10TranslateOptions\x12\x16\n\tbeam_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0enum_hypotheses\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1e\n\x11min_output_tokens\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x15\n\rreturn_tokens\x18\x06 \x01(\x08\x42\x0c\n\n_beam_sizeB\x11\n\x0f_num_hypothesesB\x11\n\x0f_length_penaltyB\x14\n\x12_max_output_tokensB\x14\n\x12_min_output_tokens\"\xc4\x02\n\x10TranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12/\n\x07options\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TranslateOptions\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12*\n\tsplitting\x18\x08 \x01(\x0e\x32\x17.attendant.v1.Splitting\x12\x18\n\x10return_sentences\x18\t \x01(\x08\"\xac\x01\n\x11TranslateResponse\x12/\n\x0ctranslations\x18\x01 \x03(\x0b\x32\x19.attendant.v1.Translation\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xc9\x01\n\x0bTranslation\x12,\n\nhypotheses\x18\x01 \x03(\x0b\x32\x18.attendant.v1.Hypothesis\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x32\n\ntruncation\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12\x19\n\x11num_source_tokens\x18\x04 \x01(\r\x12\x1a\n\x12num_unknown_tokens\x18\x05 \x01(\r\"\xb6\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12)\n\x06tokens\x18\x03 \x03(\x0b\x32\x19.attendant.v1.OutputToken\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.attendant.v1.FinishReason\x12-\n\tsentences\x18\x05 \x03(\x0b\x32\x1a.attendant.v1.SentencePair\"b\n\x0cSentencePair\x12\x14\n\x0csource_start\x18\x01 \x01(\r\x12\x12\n\nsource_end\x18\x02 \x01(\r\x12\x14\n\x0ctarget_start\x18\x03 \x01(\r\x12\x12\n\ntarget_end\x18\x04 \x01(\r\"@\n\x0bOutputToken\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x17\n\x0flog_probability\x18\x03 \x01(\x02\"\xc9\x02\n\x16StreamTranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\x07options\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TranslateOptions\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12*\n\tsplitting\x18\x08 \x01(\x0e\x32\x17.attendant.v1.Splitting\x12\x18\n\x10return_sentences\x18\t \x01(\x08\"\xc0\x01\n\x17StreamTranslateResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12.\n\x0btranslation\x18\x02 \x01(\x0b\x32\x19.attendant.v1.Translation\x12\r\n\x05model\x18\x03 \x01(\t\x12/\n\x0ctoken_counts\x18\x04 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x05 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xaf\x02\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x05pairs\x18\x02 \x03(\x0b\x32\x1d.attendant.v1.TranslationPair\x12\x1b\n\x0elength_penalty\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12\x15\n\rreturn_tokens\x18\x08 \x01(\x08\x42\x11\n\x0f_length_penalty\"1\n\x0fTranslationPair\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xa7\x01\n\rScoreResponse\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x1e.attendant.v1.TranslationScore\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xec\x01\n\x10TranslationScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\x12\x19\n\x11log_probabilities\x18\x03 \x03(\x02\x12#\n\x06tokens\x18\x04 \x03(\x0b\x32\x13.attendant.v1.Token\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12\x32\n\ntruncation\x18\x06 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12\x19\n\x11num_source_tokens\x18\x07 \x01(\r*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x86\x02\n\x12TranslationService\x12L\n\tTranslate\x12\x1e.attendant.v1.TranslateRequest\x1a\x1f.attendant.v1.TranslateResponse\x12`\n\x0fStreamTranslate\x12$.attendant.v1.StreamTranslateRequest\x1a%.attendant.v1.StreamTranslateResponse0\x01\x12@\n\x05Score\x12\x1a.attendant.v1.ScoreRequest\x1a\x1b.attendant.v1.ScoreResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61ttendant/v1/translation.proto\x12\x0c\x61ttendant.v1\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"\xcf\x02\n\x10TranslateOptions\x12\x16\n\tbeam_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0enum_hypotheses\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x1e\n\x11min_output_tokens\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x15\n\rreturn_tokens\x18\x06 \x01(\x08\x12\x1d\n\x10repetition_guard\x18\x07 \x01(\x08H\x05\x88\x01\x01\x42\x0c\n\n_beam_sizeB\x11\n\x0f_num_hypothesesB\x11\n\x0f_length_penaltyB\x14\n\x12_max_output_tokensB\x14\n\x12_min_output_tokensB\x13\n\x11_repetition_guard\"\xc4\x02\n\x10TranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12/\n\x07options\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TranslateOptions\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12*\n\tsplitting\x18\x08 \x01(\x0e\x32\x17.attendant.v1.Splitting\x12\x18\n\x10return_sentences\x18\t \x01(\x08\"\xac\x01\n\x11TranslateResponse\x12/\n\x0ctranslations\x18\x01 \x03(\x0b\x32\x19.attendant.v1.Translation\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xc9\x01\n\x0bTranslation\x12,\n\nhypotheses\x18\x01 \x03(\x0b\x32\x18.attendant.v1.Hypothesis\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\x12\x32\n\ntruncation\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12\x19\n\x11num_source_tokens\x18\x04 \x01(\r\x12\x1a\n\x12num_unknown_tokens\x18\x05 \x01(\r\"\xb6\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12)\n\x06tokens\x18\x03 \x03(\x0b\x32\x19.attendant.v1.OutputToken\x12\x31\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x1a.attendant.v1.FinishReason\x12-\n\tsentences\x18\x05 \x03(\x0b\x32\x1a.attendant.v1.SentencePair\"b\n\x0cSentencePair\x12\x14\n\x0csource_start\x18\x01 \x01(\r\x12\x12\n\nsource_end\x18\x02 \x01(\r\x12\x14\n\x0ctarget_start\x18\x03 \x01(\r\x12\x12\n\ntarget_end\x18\x04 \x01(\r\"@\n\x0bOutputToken\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x17\n\x0flog_probability\x18\x03 \x01(\x02\"\xc9\x02\n\x16StreamTranslateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\x07options\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TranslateOptions\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12*\n\tsplitting\x18\x08 \x01(\x0e\x32\x17.attendant.v1.Splitting\x12\x18\n\x10return_sentences\x18\t \x01(\x08\"\xc0\x01\n\x17StreamTranslateResponse\x12\r\n\x05\x64\x65lta\x18\x01 \x01(\t\x12.\n\x0btranslation\x18\x02 \x01(\x0b\x32\x19.attendant.v1.Translation\x12\r\n\x05model\x18\x03 \x01(\t\x12/\n\x0ctoken_counts\x18\x04 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x05 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xaf\x02\n\x0cScoreRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x05pairs\x18\x02 \x03(\x0b\x32\x1d.attendant.v1.TranslationPair\x12\x1b\n\x0elength_penalty\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12\x17\n\x0fsource_language\x18\x05 \x01(\t\x12\x17\n\x0ftarget_language\x18\x06 \x01(\t\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12\x15\n\rreturn_tokens\x18\x08 \x01(\x08\x42\x11\n\x0f_length_penalty\"1\n\x0fTranslationPair\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\"\xa7\x01\n\rScoreResponse\x12.\n\x06scores\x18\x01 \x03(\x0b\x32\x1e.attendant.v1.TranslationScore\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xec\x01\n\x10TranslationScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x17\n\x0flog_probability\x18\x02 \x01(\x02\x12\x19\n\x11log_probabilities\x18\x03 \x03(\x02\x12#\n\x06tokens\x18\x04 \x03(\x0b\x32\x13.attendant.v1.Token\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\x12\x32\n\ntruncation\x18\x06 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12\x19\n\x11num_source_tokens\x18\x07 \x01(\r*}\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_REPETITION\x10\x03\x32\x86\x02\n\x12TranslationService\x12L\n\tTranslate\x12\x1e.attendant.v1.TranslateRequest\x1a\x1f.attendant.v1.TranslateResponse\x12`\n\x0fStreamTranslate\x12$.attendant.v1.StreamTranslateRequest\x1a%.attendant.v1.StreamTranslateResponse0\x01\x12@\n\x05Score\x12\x1a.attendant.v1.ScoreRequest\x1a\x1b.attendant.v1.ScoreResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,34 +34,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.translation_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_FINISHREASON']._serialized_start=2734
-  _globals['_FINISHREASON']._serialized_end=2829
+  _globals['_FINISHREASON']._serialized_start=2786
+  _globals['_FINISHREASON']._serialized_end=2911
   _globals['_TRANSLATEOPTIONS']._serialized_start=99
-  _globals['_TRANSLATEOPTIONS']._serialized_end=382
-  _globals['_TRANSLATEREQUEST']._serialized_start=385
-  _globals['_TRANSLATEREQUEST']._serialized_end=709
-  _globals['_TRANSLATERESPONSE']._serialized_start=712
-  _globals['_TRANSLATERESPONSE']._serialized_end=884
-  _globals['_TRANSLATION']._serialized_start=887
-  _globals['_TRANSLATION']._serialized_end=1088
-  _globals['_HYPOTHESIS']._serialized_start=1091
-  _globals['_HYPOTHESIS']._serialized_end=1273
-  _globals['_SENTENCEPAIR']._serialized_start=1275
-  _globals['_SENTENCEPAIR']._serialized_end=1373
-  _globals['_OUTPUTTOKEN']._serialized_start=1375
-  _globals['_OUTPUTTOKEN']._serialized_end=1439
-  _globals['_STREAMTRANSLATEREQUEST']._serialized_start=1442
-  _globals['_STREAMTRANSLATEREQUEST']._serialized_end=1771
-  _globals['_STREAMTRANSLATERESPONSE']._serialized_start=1774
-  _globals['_STREAMTRANSLATERESPONSE']._serialized_end=1966
-  _globals['_SCOREREQUEST']._serialized_start=1969
-  _globals['_SCOREREQUEST']._serialized_end=2272
-  _globals['_TRANSLATIONPAIR']._serialized_start=2274
-  _globals['_TRANSLATIONPAIR']._serialized_end=2323
-  _globals['_SCORERESPONSE']._serialized_start=2326
-  _globals['_SCORERESPONSE']._serialized_end=2493
-  _globals['_TRANSLATIONSCORE']._serialized_start=2496
-  _globals['_TRANSLATIONSCORE']._serialized_end=2732
-  _globals['_TRANSLATIONSERVICE']._serialized_start=2832
-  _globals['_TRANSLATIONSERVICE']._serialized_end=3094
+  _globals['_TRANSLATEOPTIONS']._serialized_end=434
+  _globals['_TRANSLATEREQUEST']._serialized_start=437
+  _globals['_TRANSLATEREQUEST']._serialized_end=761
+  _globals['_TRANSLATERESPONSE']._serialized_start=764
+  _globals['_TRANSLATERESPONSE']._serialized_end=936
+  _globals['_TRANSLATION']._serialized_start=939
+  _globals['_TRANSLATION']._serialized_end=1140
+  _globals['_HYPOTHESIS']._serialized_start=1143
+  _globals['_HYPOTHESIS']._serialized_end=1325
+  _globals['_SENTENCEPAIR']._serialized_start=1327
+  _globals['_SENTENCEPAIR']._serialized_end=1425
+  _globals['_OUTPUTTOKEN']._serialized_start=1427
+  _globals['_OUTPUTTOKEN']._serialized_end=1491
+  _globals['_STREAMTRANSLATEREQUEST']._serialized_start=1494
+  _globals['_STREAMTRANSLATEREQUEST']._serialized_end=1823
+  _globals['_STREAMTRANSLATERESPONSE']._serialized_start=1826
+  _globals['_STREAMTRANSLATERESPONSE']._serialized_end=2018
+  _globals['_SCOREREQUEST']._serialized_start=2021
+  _globals['_SCOREREQUEST']._serialized_end=2324
+  _globals['_TRANSLATIONPAIR']._serialized_start=2326
+  _globals['_TRANSLATIONPAIR']._serialized_end=2375
+  _globals['_SCORERESPONSE']._serialized_start=2378
+  _globals['_SCORERESPONSE']._serialized_end=2545
+  _globals['_TRANSLATIONSCORE']._serialized_start=2548
+  _globals['_TRANSLATIONSCORE']._serialized_end=2784
+  _globals['_TRANSLATIONSERVICE']._serialized_start=2914
+  _globals['_TRANSLATIONSERVICE']._serialized_end=3176
 # @@protoc_insertion_point(module_scope)

@@ -33,6 +33,10 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The model chose the end token, in each sentence."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_output_tokens was reached first in a sentence, so its translation may be cut off."""
+    FINISH_REASON_REPETITION: _FinishReason.ValueType  # 3
+    """The model repeated a phrase over and over in a sentence, whose translation ends after the first occurrence of the
+    phrase.
+    """
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a hypothesis ended."""
@@ -43,6 +47,10 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """The model chose the end token, in each sentence."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_output_tokens was reached first in a sentence, so its translation may be cut off."""
+FINISH_REASON_REPETITION: FinishReason.ValueType  # 3
+"""The model repeated a phrase over and over in a sentence, whose translation ends after the first occurrence of the
+phrase.
+"""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
 
 @typing.final
@@ -57,6 +65,7 @@ class TranslateOptions(google.protobuf.message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
+    REPETITION_GUARD_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -85,6 +94,11 @@ class TranslateOptions(google.protobuf.message.Message):
     """Whether each hypothesis has its tokens with their log-probabilities (Hypothesis.tokens). Default false: they are
     about three quarters of an answer.
     """
+    repetition_guard: builtins.bool
+    """Whether a hypothesis that repeats a phrase over and over is ended after the first occurrence of the phrase
+    (FINISH_REASON_REPETITION). A phrase that the source repeats, too, is left alone. Default: that of the model
+    (GetModelResponse.default_repetition_guard).
+    """
     def __init__(
         self,
         *,
@@ -94,9 +108,10 @@ class TranslateOptions(google.protobuf.message.Message):
         max_output_tokens: builtins.int | None = ...,
         min_output_tokens: builtins.int | None = ...,
         return_tokens: builtins.bool = ...,
+        repetition_guard: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "return_tokens", b"return_tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "return_tokens", b"return_tokens"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
     @typing.overload
@@ -107,6 +122,8 @@ class TranslateOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_min_output_tokens", b"_min_output_tokens"]) -> typing.Literal["min_output_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_hypotheses", b"_num_hypotheses"]) -> typing.Literal["num_hypotheses"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_guard", b"_repetition_guard"]) -> typing.Literal["repetition_guard"] | None: ...
 
 Global___TranslateOptions: typing_extensions.TypeAlias = TranslateOptions
 

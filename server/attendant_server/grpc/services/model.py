@@ -89,6 +89,7 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
     if description.default_length_penalty != 1:
         response.default_length_penalty = description.default_length_penalty
     if description.kind is ModelKind.TRANSLATION:
+        response.default_repetition_guard = description.repetition_guard
         response.default_splitting = cast(
             "text_pb2.Splitting.ValueType", description.default_splitting
         )

@@ -106,6 +106,7 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         max_output_tokens=given(options, "max_output_tokens"),
         min_output_tokens=given(options, "min_output_tokens"),
         return_tokens=options.return_tokens,
+        repetition_guard=given(options, "repetition_guard"),
     )
 
 
@@ -150,15 +151,21 @@ def _fill_translation(
         message.truncation.CopyFrom(report)
 
 
+def _finish_reason(hypothesis: TranslationHypothesis) -> "translation_pb2.FinishReason.ValueType":
+    if hypothesis.is_loop:
+        return translation_pb2.FINISH_REASON_REPETITION
+    if hypothesis.is_complete:
+        return translation_pb2.FINISH_REASON_STOP
+    return translation_pb2.FINISH_REASON_LENGTH
+
+
 def _add_hypothesis(
     message: translation_pb2.Translation, hypothesis: TranslationHypothesis
 ) -> None:
     added = message.hypotheses.add(
         text=hypothesis.text,
         score=hypothesis.score,
-        finish_reason=translation_pb2.FINISH_REASON_STOP
-        if hypothesis.is_complete
-        else translation_pb2.FINISH_REASON_LENGTH,
+        finish_reason=_finish_reason(hypothesis),
     )
     for token_id, text, log_probability in zip(
         hypothesis.token_ids, hypothesis.token_texts, hypothesis.log_probabilities, strict=True
