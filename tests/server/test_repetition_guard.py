@@ -88,17 +88,14 @@ def test_a_beam_in_a_loop_is_dropped_while_another_can_win():
     search = BeamSearch(SearchOptions(40, beam_size=2), BOS, EOS)
     guard = RepetitionGuard([3], 0)
     search.advance([[7, 9, 3, 4]] * 2, [[-0.1, -0.2, -9.0, -9.0]] * 2)
-    for step in range(30):
-        tokens = [
-            [7, 5, EOS, 6] if row[-1] == 7 else [10 + step, 5, EOS, 6] for row in search.prefixes()
-        ]
+    while not search.is_finished:
+        likeliest = EOS if search.num_tokens > 12 else 10 + search.num_tokens
+        tokens = [[7 if row[-1] == 7 else likeliest, 5, 6, 4] for row in search.prefixes()]
         search.advance(tokens, [[-0.1, -9.0, -9.5, -9.9]] * 2)
         guard.check(search)
-        if search.is_finished:
-            break
     best = search.hypotheses()[0]
     assert best.token_ids[0] == 9
-    assert not best.is_loop
+    assert best.is_complete
 
 
 def test_beams_that_are_all_in_loops_are_cut():
