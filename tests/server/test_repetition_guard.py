@@ -47,7 +47,7 @@ def test_a_loop_ends_after_the_first_occurrence_of_its_phrase(phrase: list[int])
     "tokens",
     [
         [7, 7, 7, 7],
-        [7, 8] * 4,
+        [7, 8, 7, 8, 7],
         [3, *[7, 8, 9, 10, 11, 12] * 2, 4],
         [7, 8, 9, 7, 8, 10, 7, 8, 11] * 1,
     ],

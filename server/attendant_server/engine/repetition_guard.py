@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from attendant_server.engine.search import Search
 
 MAX_PHRASE_TOKENS = 32
-MIN_REPEATED_TOKENS = 8
+MIN_REPEATED_TOKENS = 4
 """Repeated tokens, without the first phrase, of a loop. A short phrase must come more often."""
-CHECK_TOKENS = 8
-"""A hypothesis is looked at when its number of tokens has passed a multiple of this. Steps of
-several tokens end at these multiples, too, so a text gets the same tokens in all of them."""
+BEAM_CHECK_TOKENS = 4
+"""A beam search is looked at when its number of tokens has passed a multiple of this, since it
+takes time to collect the tokens of beams."""
 
 
 def num_repeated(token_ids: Sequence[int], phrase_tokens: int) -> int:
@@ -34,6 +34,8 @@ def loop_start(token_ids: Sequence[int]) -> int | None:
     None if the tokens do not end in a loop: at least three occurrences of the phrase, and at least
     ``MIN_REPEATED_TOKENS`` after the first one.
     """
+    if not token_ids or token_ids[-1] not in token_ids[-MAX_PHRASE_TOKENS - 1 : -1]:
+        return None
     longest = 0
     for phrase_tokens in _phrase_lengths(token_ids):
         repeated = num_repeated(token_ids, phrase_tokens)
@@ -66,18 +68,23 @@ class RepetitionGuard:
         """``source`` are the tokens of the sentence. A loop within it is no reason to end a search,
         nor is one that leaves fewer than ``min_output_tokens``."""
         self._source, self._min_output_tokens = source, min_output_tokens
-        self._num_checks = 0
+        self._num_checked = 0
 
     def check(self, search: Search) -> None:
         """End the hypotheses that are in a loop, after the first occurrence of the phrase."""
-        num_checks = search.num_tokens // CHECK_TOKENS
-        if search.is_finished or num_checks == self._num_checks:
-            return
-        self._num_checks = num_checks
-        loops = {
-            row: start
-            for row, token_ids in enumerate(search.prefixes())
-            if (start := loop_start(token_ids)) is not None and start >= self._min_output_tokens
-        }
+        # The last token of a finished search, such as EOS, ends no loop.
+        first, last = self._num_checked + 1, search.num_tokens - search.is_finished
+        if search.width > 1:
+            first = last - last % BEAM_CHECK_TOKENS
+            if first <= self._num_checked or search.is_finished:
+                return
+        self._num_checked = last
+        loops = {}
+        for row, token_ids in enumerate(search.prefixes()):
+            # A step may decode several tokens. The first loop counts, as in steps of one token.
+            starts = (loop_start(token_ids[:length]) for length in range(first, last + 1))
+            start = next((each for each in starts if each is not None), None)
+            if start is not None and start >= self._min_output_tokens:
+                loops[row] = start
         if loops and not repeats_itself(self._source):
             search.end_loops(loops)
