@@ -20,6 +20,7 @@ from attendant_server.errors import (
     PermissionDenied,
     QueueFull,
     Unavailable,
+    WaitTooLong,
 )
 from attendant_server.tokenizer import TextTokenizer
 
@@ -49,7 +50,7 @@ class ServedModel:
     engine_name: str
     """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
-    """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
+    """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
     usage: ModelUsage = field(default_factory=ModelUsage)
 
     @cached_property
@@ -73,6 +74,9 @@ class ServedModel:
         record.engine, call.caller = call.timings, record.engine_caller
         try:
             self.engine.submit(self.engine_name, call)
+        except WaitTooLong:
+            self.on_refused("queue_wait")
+            raise
         except QueueFull:
             self.on_refused("queue_full")
             raise

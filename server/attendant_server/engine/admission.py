@@ -5,7 +5,7 @@ Both are state that callers' threads and workers share.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from attendant_server.engine.caller_activity import CallerActivity
@@ -16,6 +16,8 @@ LEAST_RETRY_SECONDS = 0.05
 SHARE_OF_FREE_PLACES = 0.75
 """Share of the places in the queue, as far as other callers leave them free, that a caller may
 take. Several such callers together never fill the queue (Choudhury and Hahne, 1998)."""
+MAX_WAIT_SHARE = 0.75
+"""Share of ``max_request_seconds`` that a call may wait; the rest is for its runs."""
 LEAST_HEAVY_TEXTS = 16
 """A caller with no more texts than this in the model is never heavy, unless its class is bulk."""
 
@@ -48,9 +50,15 @@ class Admission:
     otherwise.
     """
 
-    def __init__(self, max_texts: int, activity: CallerActivity) -> None:
-        """``activity`` is that of the callers of all models of the engine."""
+    def __init__(
+        self, max_texts: int, activity: CallerActivity, max_request_seconds: float = inf
+    ) -> None:
+        """``activity`` is that of the callers of all models of the engine.
+
+        ``max_request_seconds`` limits the time of a call, and thus its wait.
+        """
         self.max_texts, self.activity = max_texts, activity
+        self.max_wait_seconds = MAX_WAIT_SHARE * max_request_seconds
         self.num_slots = 0
         """Sentences that all workers together can decode; 0 for models that do not decode."""
         self.lock = activity.lock
@@ -66,10 +74,18 @@ class Admission:
         """Texts waiting."""
         return self._num_waiting
 
+    def check_room(self, call: Call[Any], now: float) -> None:
+        """Raise QueueFull if the texts of ``call`` do not fit. The caller holds the lock."""
+        self._check_room(call.num_texts, self._load_of(call.caller), now)
+
+    def is_heavy_with(self, call: Call[Any]) -> bool:
+        """Whether the caller of ``call`` is heavy once the call is admitted."""
+        load = self._load_of(call.caller)
+        return load.is_heavy or load.num_texts + call.num_texts > self._most_light_texts
+
     def admit(self, call: Call[Any], now: float) -> CallerLoad:
-        """Count all texts of ``call``; raises QueueFull. The caller holds the lock."""
-        load = self._loads.get(call.caller) or CallerLoad(is_heavy=call.caller.is_bulk)
-        self._check_room(call.num_texts, load, now)
+        """Count all texts of ``call``, for which there must be room. The caller holds the lock."""
+        load = self._load_of(call.caller)
         if not load.num_texts:
             self._loads[call.caller] = load
             self.activity.count(load.is_heavy, 1)
@@ -108,6 +124,9 @@ class Admission:
             self.activity.count(load.is_heavy, -1)
         elif load.is_heavy and not caller.is_bulk and load.num_texts <= self._most_light_texts:
             self._set_heavy(load, False)
+
+    def _load_of(self, caller: Caller) -> CallerLoad:
+        return self._loads.get(caller) or CallerLoad(is_heavy=caller.is_bulk)
 
     def _set_heavy(self, load: CallerLoad, is_heavy: bool) -> None:
         load.is_heavy = is_heavy

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import QueuedText
 from attendant_server.engine.calls import (
     SPARSE_TOKEN_IDS,
     SPARSE_VECTORS,
@@ -38,6 +39,8 @@ class EmbeddingLimits:
     max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
     max_queued_texts: int
+    max_request_seconds: float
+    """Time limit of a call. Calls that would wait for most of it are refused."""
 
 
 OF_TOKENS = "hidden_", TOKEN_VECTORS
@@ -70,7 +73,16 @@ class EmbeddingScheduler(Scheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._run_lane]
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
+        super().__init__(
+            name,
+            limits.max_queued_texts,
+            limits.max_request_seconds,
+            observer,
+            clock,
+            sibling,
+            activity,
+            runs,
+        )
         self._model = model
         self._budget = BatchBudget(limits.max_batch_tokens, limits.max_batch_seconds)
 

@@ -12,8 +12,9 @@ from math import ceil
 from typing import Any, Self, TypeVar
 
 from attendant_server.engine.admission import Admission
-from attendant_server.engine.admission_queue import AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import AnyCall, QueuedText
 from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.engine.lanes import HEAVY_TIME_FACTOR, LaneTurns, Run
 from attendant_server.engine.reports import BatchReport, Observer
@@ -37,6 +38,7 @@ class Scheduler(ABC):
         self,
         name: str,
         max_queued_texts: int,
+        max_request_seconds: float,
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None,
@@ -56,7 +58,7 @@ class Scheduler(ABC):
         self._admission = (
             sibling._admission
             if sibling
-            else Admission(max_queued_texts, activity or CallerActivity())
+            else Admission(max_queued_texts, activity or CallerActivity(), max_request_seconds)
         )
         self._queue: AdmissionQueue[Any]
         self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)

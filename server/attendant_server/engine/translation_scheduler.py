@@ -14,10 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import QueuedText
 from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.reports import Observer, StepReport
@@ -40,6 +41,8 @@ class TranslationLimits:
     max_sentences: int
     """Sentences that one worker decodes together, if rows suffice."""
     max_queued_texts: int
+    max_request_seconds: float
+    """Time limit of a call. Calls that would wait for most of it are refused."""
     max_encode_tokens: int
     """Padded tokens encoded, and padded tokens scored, between two steps."""
     max_cache_bytes: int
@@ -66,7 +69,16 @@ class TranslationScheduler(Scheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._encode, self._step_lane, self._score]
-        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
+        super().__init__(
+            name,
+            limits.max_queued_texts,
+            limits.max_request_seconds,
+            observer,
+            clock,
+            sibling,
+            activity,
+            runs,
+        )
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._budget = CacheBudget(
