@@ -166,7 +166,6 @@ class ModelLoader:
             max_rows=settings.max_rows // self.num_workers,
             max_sentences=self._max_sentences,
             max_queued_texts=settings.max_queued_texts,
-            max_request_seconds=settings.max_request_seconds,
             max_encode_tokens=settings.max_encode_tokens,
             max_cache_bytes=max_cache_bytes // self.num_workers,
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
@@ -221,7 +220,6 @@ class ModelLoader:
             max_batch_tokens=settings.max_batch_tokens,
             max_batch_seconds=settings.max_batch_seconds,
             max_queued_texts=settings.max_queued_texts,
-            max_request_seconds=settings.max_request_seconds,
         )
         model = self._opened(OnnxEmbeddingModel, bundle)
         return self._for_workers(

@@ -251,6 +251,10 @@ class QueueMachine(RuleBasedStateMachine):
     def counts_are_right(self):
         assert len(self.queue) == len(self.waiting)
         assert self.queue._admission.num_waiting == len(self.waiting)
+        queues = self.queue._callers.values()
+        assert self.queue._work == sum(queue.work for queue in queues)
+        for queue in queues:
+            assert queue.work == sum(t.work for texts in queue.calls.values() for t in texts) > 0
         assert len(self.queue._past_callers) <= len("abcd") * 2
         loads = self.queue._admission._loads
         assert sum(load.num_texts for load in loads.values()) == sum(

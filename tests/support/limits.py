@@ -12,7 +12,6 @@ def translation_limits(**chosen: Any) -> TranslationLimits:
         "max_rows": 64,
         "max_sentences": 64,
         "max_queued_texts": 1024,
-        "max_request_seconds": 1e9,
         "max_encode_tokens": 256,
         "max_cache_bytes": 2**62,
         "spare_cache_bytes": 8_000_000,
@@ -23,10 +22,5 @@ def translation_limits(**chosen: Any) -> TranslationLimits:
 
 def embedding_limits(**chosen: Any) -> EmbeddingLimits:
     """Limits of an embedding scheduler: ``chosen``, and high ones."""
-    high = {
-        "max_batch_tokens": 512,
-        "max_batch_seconds": 0.01,
-        "max_queued_texts": 1024,
-        "max_request_seconds": 1e9,
-    }
+    high = {"max_batch_tokens": 512, "max_batch_seconds": 0.01, "max_queued_texts": 1024}
     return EmbeddingLimits(**high | chosen)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import Any
 
-from attendant_server.engine.calls import Call, EmbedCall
+from attendant_server.engine.calls import Call, Caller, EmbedCall
 from attendant_server.engine.embedding_scheduler import EmbeddingScheduler
 from attendant_server.engine.scheduler import Scheduler
 from attendant_server.errors import QueueFull
@@ -30,7 +31,7 @@ class SlowEmbeddingModel(FakeEmbeddingModel):
         super().__init__()
         self.clock, self.seconds_per_token = clock, seconds_per_token
         self.stalls: list[tuple[float, float]] = []
-        """Times from which on the next run takes so many seconds longer."""
+        """Times, and the seconds by which the first run that ends after each takes longer."""
 
     def embed(self, texts: Any, outputs: Any, first_lengths: Any = None) -> Any:
         self.clock.now += self.seconds_per_token * len(texts) * max(map(len, texts))
@@ -67,13 +68,20 @@ class Arrival:
         return self.ended - self.at
 
     @property
-    def is_answered(self) -> bool:
-        return self.call.future.was_answered
+    def end(self) -> str:
+        """``answered``, ``expired`` or the name of the error that refused it."""
+        if self.refusal is not None:
+            return type(self.refusal).__name__
+        return "answered" if self.call.future.was_answered else "expired"
 
 
-def embedding_of(lengths: Iterable[int], deadline: float | None) -> EmbedCall:
-    """A call with texts of these lengths."""
-    return EmbedCall([[1] * n for n in lengths], ("mean_pooled",), deadline)
+def embedding(
+    at: float, seconds: float, caller: str, lengths: Iterable[int], is_bulk: bool = False
+) -> Arrival:
+    """A call with texts of these lengths that has so many seconds, from its arrival on."""
+    call = EmbedCall([[1] * n for n in lengths], ("mean_pooled",), at + seconds)
+    call.caller = Caller(caller, is_bulk)
+    return Arrival(at, call)
 
 
 def simulate(
@@ -86,27 +94,31 @@ def simulate(
 
     ``on_end`` may return a call that follows an ended one.
     """
-    coming, all_calls, ended = sorted(arrivals, key=lambda each: each.at), [], list[Arrival]()
+    coming = [(each.at, n, each) for n, each in enumerate(arrivals)]
+    heapify(coming)
+    calls, ended = list[Arrival](), list[Arrival]()
     while coming or scheduler.has_work:
         if not scheduler.has_work:
-            clock.now = max(clock.now, coming[0].at)
-        while coming and coming[0].at <= clock.now:
-            arrival = coming.pop(0)
-            all_calls.append(arrival)
-            arrival.call.future.add_done_callback(partial(_note, ended, arrival))
-            try:
-                scheduler.submit(arrival.call)
-            except QueueFull as error:
-                arrival.refusal = error
-                ended.append(arrival)
+            clock.now = max(clock.now, coming[0][0])
+        while coming and coming[0][0] <= clock.now:
+            calls.append(heappop(coming)[2])
+            _submit(scheduler, calls[-1], ended)
         scheduler.advance(is_alone=True)
         while ended:
             arrival = ended.pop()
             arrival.ended = clock.now
             if (following := on_end(arrival)) is not None:
-                coming.append(following)
-                coming.sort(key=lambda each: each.at)
-    return all_calls
+                heappush(coming, (following.at, len(coming) + len(calls), following))
+    return calls
+
+
+def _submit(scheduler: Scheduler, arrival: Arrival, ended: list[Arrival]) -> None:
+    arrival.call.future.add_done_callback(partial(_note, ended, arrival))
+    try:
+        scheduler.submit(arrival.call)
+    except QueueFull as error:
+        arrival.refusal = error
+        ended.append(arrival)
 
 
 def _note(ended: list[Arrival], arrival: Arrival, _: Any) -> None:

@@ -5,7 +5,7 @@ Both are state that callers' threads and workers share.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 from typing import Any
 
 from attendant_server.engine.caller_activity import CallerActivity
@@ -16,8 +16,6 @@ LEAST_RETRY_SECONDS = 0.05
 SHARE_OF_FREE_PLACES = 0.75
 """Share of the places in the queue, as far as other callers leave them free, that a caller may
 take. Several such callers together never fill the queue (Choudhury and Hahne, 1998)."""
-MAX_WAIT_SHARE = 0.75
-"""Share of ``max_request_seconds`` that a call may wait; the rest is for its runs."""
 LEAST_HEAVY_TEXTS = 16
 """A caller with no more texts than this in the model is never heavy, unless its class is bulk."""
 
@@ -50,15 +48,9 @@ class Admission:
     otherwise.
     """
 
-    def __init__(
-        self, max_texts: int, activity: CallerActivity, max_request_seconds: float = inf
-    ) -> None:
-        """``activity`` is that of the callers of all models of the engine.
-
-        ``max_request_seconds`` limits the time of a call, and thus its wait.
-        """
+    def __init__(self, max_texts: int, activity: CallerActivity) -> None:
+        """``activity`` is that of the callers of all models of the engine."""
         self.max_texts, self.activity = max_texts, activity
-        self.max_wait_seconds = MAX_WAIT_SHARE * max_request_seconds
         self.num_slots = 0
         """Sentences that all workers together can decode; 0 for models that do not decode."""
         self.lock = activity.lock

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from math import inf
 from typing import Any, Generic
 
 from attendant_server.engine.admission import LEAST_RETRY_SECONDS, Admission
@@ -21,6 +20,8 @@ from attendant_server.errors import WaitTooLong
 
 MAX_PAST_CALLERS = 1024
 """Callers without queued texts whose lead is remembered."""
+MAX_WAIT_SHARE = 0.75
+"""Share of the time until its deadline that a call may wait at most; the rest is for its runs."""
 
 
 class AdmissionQueue(Generic[AnyCall]):
@@ -52,7 +53,7 @@ class AdmissionQueue(Generic[AnyCall]):
         """Queue all texts of ``call``, which have ``lengths`` tokens.
 
         Raises QueueFull if they do not fit; ``lengths`` is then not iterated. Raises WaitTooLong if
-        they would wait beyond the call's deadline or for most of ``max_request_seconds``.
+        they would wait so long that the call would most likely end after its deadline.
         """
         with self._admission.lock:
             self._admission.check_room(call, now)
@@ -63,7 +64,7 @@ class AdmissionQueue(Generic[AnyCall]):
             work = work_of(texts)
             lane = self._lane_of(call, now)
             self._check_wait(call, work, lane, now)
-            self._flows.of(lane).note_coming(work, was_empty=not self._has_queued(lane))
+            self._flows.of(lane).note_coming(work, not self._has_queued(lane), now)
             load = self._admission.admit(call, now)
             call.timings.submitted = now
             queue = self._callers.get(call.caller)
@@ -108,29 +109,28 @@ class AdmissionQueue(Generic[AnyCall]):
     def _check_wait(self, call: AnyCall, work: int, lane: bool | None, now: float) -> None:
         """Raise WaitTooLong if the texts of a new call, which are ``work``, would wait too long."""
         rates = self._flows.rates(lane, now)
-        if rates is None or call.is_expired(now):
+        if rates is None or call.deadline is None or call.is_expired(now):
             return
-        limit = self._admission.max_wait_seconds
-        seconds_left = inf if call.deadline is None else call.deadline - now
-        max_seconds = min(limit, seconds_left)
-        load, max_work = min(1.0, rates[0] / rates[1]), max_seconds * rates[1]
-        if self._work + load * work <= (1 - load) * max_work:  # quick, and most often so
-            return
+        seconds_left, own_seconds = call.deadline - now, work / rates.leaving
+        max_seconds = MAX_WAIT_SHARE * seconds_left
+        if own_seconds < seconds_left:  # otherwise, the call comes too late without any wait
+            max_seconds = min(max_seconds, seconds_left - own_seconds)
+        if self._work + rates.load * work <= (1 - rates.load) * max_seconds * rates.leaving:
+            return  # quick, and most often so
         own = self._callers.get(call.caller) or self._past_callers.get(call.caller)
-        seconds = work_before(call, work, load, own, self._callers_of(lane)) / rates[1]
+        before = work_before(call, work, rates.load, own, self._callers_of(lane))
+        seconds = before / rates.leaving
         if seconds > max_seconds:
-            name = "three quarters of max_request_seconds"
-            if seconds_left < limit:
-                name = "the time until the call's deadline"
             raise WaitTooLong(
-                f"the estimated wait of {seconds:.3g} seconds exceeds {name}, {max_seconds:.3g} "
-                "seconds",
-                retry_after_seconds=self._retry_seconds(seconds - max_seconds, rates[1]),
+                f"the estimated wait of {seconds:.3g} seconds is too long: at most "
+                f"{max_seconds:.3g} of the {seconds_left:.3g} seconds until the call's deadline, "
+                "which max_request_seconds limits",
+                # More than the excess if that is tiny; no longer than until the queue is empty.
+                retry_after_seconds=max(
+                    LEAST_RETRY_SECONDS,
+                    min(max(seconds - max_seconds, seconds / 10), self._work / rates.leaving),
+                ),
             )
-
-    def _retry_seconds(self, excess: float, per_second: float) -> float:
-        """Seconds until a refused call fits, at most until all of the queue has gone."""
-        return max(LEAST_RETRY_SECONDS, min(excess, self._work / per_second))
 
     def _lane_of(self, call: AnyCall, now: float) -> bool | None:
         """Whether a new call is light; None without lanes."""

@@ -39,8 +39,6 @@ class EmbeddingLimits:
     max_batch_seconds: float
     """Seconds that a batch may take while another scheduler waits, at the measured speed."""
     max_queued_texts: int
-    max_request_seconds: float
-    """Time limit of a call. Calls that would wait for most of it are refused."""
 
 
 OF_TOKENS = "hidden_", TOKEN_VECTORS
@@ -73,16 +71,7 @@ class EmbeddingScheduler(Scheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._run_lane]
-        super().__init__(
-            name,
-            limits.max_queued_texts,
-            limits.max_request_seconds,
-            observer,
-            clock,
-            sibling,
-            activity,
-            runs,
-        )
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self._model = model
         self._budget = BatchBudget(limits.max_batch_tokens, limits.max_batch_seconds)
 

@@ -38,7 +38,6 @@ class Scheduler(ABC):
         self,
         name: str,
         max_queued_texts: int,
-        max_request_seconds: float,
         observer: Observer,
         clock: Callable[[], float],
         sibling: Self | None,
@@ -58,7 +57,7 @@ class Scheduler(ABC):
         self._admission = (
             sibling._admission
             if sibling
-            else Admission(max_queued_texts, activity or CallerActivity(), max_request_seconds)
+            else Admission(max_queued_texts, activity or CallerActivity())
         )
         self._queue: AdmissionQueue[Any]
         self._queue = sibling._queue if sibling else AdmissionQueue(self._admission)

@@ -41,8 +41,6 @@ class TranslationLimits:
     max_sentences: int
     """Sentences that one worker decodes together, if rows suffice."""
     max_queued_texts: int
-    max_request_seconds: float
-    """Time limit of a call. Calls that would wait for most of it are refused."""
     max_encode_tokens: int
     """Padded tokens encoded, and padded tokens scored, between two steps."""
     max_cache_bytes: int
@@ -69,16 +67,7 @@ class TranslationScheduler(Scheduler):
         activity: CallerActivity | None = None,
     ) -> None:
         runs = [self._encode, self._step_lane, self._score]
-        super().__init__(
-            name,
-            limits.max_queued_texts,
-            limits.max_request_seconds,
-            observer,
-            clock,
-            sibling,
-            activity,
-            runs,
-        )
+        super().__init__(name, limits.max_queued_texts, observer, clock, sibling, activity, runs)
         self.max_rows, self.max_sentences = limits.max_rows, limits.max_sentences
         self._model, self._limits = model, limits
         self._budget = CacheBudget(

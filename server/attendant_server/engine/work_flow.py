@@ -1,69 +1,82 @@
 """The work that comes to a queue and leaves it, from which waits of calls are estimated."""
 
 from collections import deque
+from math import exp
 from statistics import median
+from typing import NamedTuple
 
 SAMPLE_SECONDS = 1.0
-"""Least duration of a sample."""
+"""Least duration of a sample of the work that leaves."""
 NUM_SAMPLES = 5
-"""Rates are medians of this many samples: a single stall or burst does not change them."""
+"""The rate is the median of this many samples: a single stall or burst does not change it."""
 MEMORY_SECONDS = 10.0
 """Seconds after which the samples of a queue from which nothing was taken are forgotten."""
+LOAD_SECONDS = 30.0
+"""Time constant of the average of the work that comes."""
+STEADY_SECONDS = 5.0
+"""Seconds for which a queue must not have been empty if more work is expected to come."""
+
+
+class Rates(NamedTuple):
+    """The rates of a queue."""
+
+    leaving: float
+    """Work that is taken in a second while more work waits; above 0."""
+    load: float
+    """Work that comes while a unit of work leaves, from 0 to 1."""
 
 
 class WorkFlow:
-    """Measures the rates at which work comes and leaves while more work waits. Any unit of work.
+    """Measures the rates at which work comes and leaves, in any unit of work.
 
-    A sample lasts from one removal to a later one. The work of its first removal does not count: it
-    was done before. Time in which the queue was empty is in no sample, so rates are unknown until
-    work has waited for some seconds. The rate of coming work is 0 until the queue has not been
-    empty for so long: only then is it likely to go on.
+    A sample of the work that leaves lasts from one removal to a later one. The work of the first
+    removal does not count: it was done before. Time in which the queue was empty is in no sample,
+    so the rate is unknown until work has waited for some seconds.
     """
 
     def __init__(self) -> None:
-        self._coming: deque[float] = deque(maxlen=NUM_SAMPLES)
-        self._leaving: deque[float] = deque(maxlen=NUM_SAMPLES)
+        self._samples: deque[float] = deque(maxlen=NUM_SAMPLES)
         self._started: float | None = None
         """When the sample in progress began; None if the queue was empty since the last removal."""
-        self._num_coming = self._num_leaving = 0
+        self._work = 0
         """Work of the sample in progress."""
         self._last = 0.0
         """Time of the last removal."""
+        self._coming = self._came = 0.0
+        """Average of the work that came in a second, and the time when work came last."""
+        self._filled = 0.0
+        """Time when work came to the empty queue last."""
 
-    def note_coming(self, work: int, was_empty: bool) -> None:
+    def note_coming(self, work: int, was_empty: bool, now: float) -> None:
         """Count work that was added to the queue; ``was_empty`` if nothing waited before."""
         if was_empty:
-            self._coming.clear()
-            self._started = None
-        self._num_coming += work
+            self._filled, self._started = now, None
+        self._coming, self._came = self._coming_at(now) + work / LOAD_SECONDS, now
 
     def note_leaving(self, work: int, now: float) -> None:
         """Count work that was removed from the queue to be done at once."""
         if now - self._last > MEMORY_SECONDS:
-            self._coming.clear()
-            self._leaving.clear()
+            self._samples.clear()
             self._started = None
         self._last = now
         if self._started is None:
-            self._begin(now)
+            self._started, self._work = now, 0
             return
-        self._num_leaving += work
-        seconds = now - self._started
-        if seconds >= SAMPLE_SECONDS:
-            self._coming.append(self._num_coming / seconds)
-            self._leaving.append(self._num_leaving / seconds)
-            self._begin(now)
+        self._work += work
+        if now - self._started >= SAMPLE_SECONDS:
+            self._samples.append(self._work / (now - self._started))
+            self._started, self._work = now, 0
 
-    def _begin(self, now: float) -> None:
-        self._started = now
-        self._num_coming = self._num_leaving = 0
-
-    def rates(self, now: float) -> tuple[float, float] | None:
-        """Work that comes and work that leaves in a second, above 0; None if unknown."""
-        if len(self._leaving) < NUM_SAMPLES or now - self._last > MEMORY_SECONDS:
+    def rates(self, now: float) -> Rates | None:
+        """The present rates; None if they are unknown."""
+        if len(self._samples) < NUM_SAMPLES or now - self._last > MEMORY_SECONDS:
             return None
-        is_steady = len(self._coming) == self._coming.maxlen
-        return (median(self._coming) if is_steady else 0.0), median(self._leaving)
+        leaving = median(self._samples)
+        is_steady = now - self._filled >= STEADY_SECONDS
+        return Rates(leaving, min(1.0, self._coming_at(now) / leaving) if is_steady else 0.0)
+
+    def _coming_at(self, now: float) -> float:
+        return self._coming * exp((self._came - now) / LOAD_SECONDS)
 
 
 class LaneFlows:
@@ -78,12 +91,12 @@ class LaneFlows:
         """The flow of all work (None), or of the light (True) or the heavy (False) lane."""
         return self._flows[lane]
 
-    def rates(self, lane: bool | None, now: float) -> tuple[float, float] | None:
-        """Work that comes and work that leaves in a second, above 0; None if unknown.
+    def rates(self, lane: bool | None, now: float) -> Rates | None:
+        """The present rates of a lane; None if no rate is known.
 
-        An unknown lane has the rate of the fastest known one, and no work that comes.
+        A lane without samples has the rate of the fastest flow, and no load.
         """
         if (rates := self._flows[lane].rates(now)) is not None:
             return rates
-        known = [rates for flow in self._flows.values() if (rates := flow.rates(now))]
-        return (0.0, max(leaving for _, leaving in known)) if known else None
+        known = [rates.leaving for flow in self._flows.values() if (rates := flow.rates(now))]
+        return Rates(max(known), 0.0) if known else None
