@@ -14,10 +14,9 @@ from typing import NamedTuple
 from tokenizers import Encoding, Tokenizer
 
 from attendant_server.streamed_text import complete_words, only_appends
+from attendant_server.token_marks import MARKS, TokenTexts, without_marks
 from attendant_server.tokenizer_rules import tokenizer_problem
 
-_MARKS = re.compile("[\ufdd0-\ufdd2]")
-"""Noncharacters that tokenizers of imported models put around runs of unknown characters."""
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -196,34 +195,9 @@ class _ConvertedText(TokenizedText):
 
     def _tokens(self) -> Iterator[Token]:
         encoding = self.encoding
-        texts, offsets = _without_marks(encoding.tokens, encoding.offsets)
+        texts, offsets = without_marks(encoding.tokens, encoding.offsets)
         ids, special = self.ids, encoding.special_tokens_mask
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
-
-
-def _without_marks(
-    texts: Sequence[str], offsets: Sequence[tuple[int, int]]
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """Tokens and their offsets. A mark at the beginning has the offsets of the character before."""
-    ends = [0, *(end for _, end in offsets)]
-    begins = [
-        max(start, last_end) if _MARKS.match(text) else start
-        for text, (start, _), last_end in zip(texts, offsets, ends, strict=False)
-    ]
-    plain = [_MARKS.sub("", text) for text in texts]
-    return plain, list(zip(begins, ends[1:], strict=True))
-
-
-class _TokenTexts(dict[int, str]):
-    """The tokens that were asked for, as the vocabulary writes them, by id."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, token_id: int) -> str:
-        text = self[token_id] = _MARKS.sub("", self._tokenizer.id_to_token(token_id) or "")
-        return text
 
 
 class TextTokenizer:
@@ -267,16 +241,39 @@ class TextTokenizer:
             raise TokenizerError(problem)
         self._vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
         self._unk_id = unk_id or 0
-        self._is_converted = bool(_MARKS.search(definition)) or num_tokens > self._vocab_size
+        self._is_converted = bool(MARKS.search(definition)) or num_tokens > self._vocab_size
         self._continuation_mark: str = prefix or ""
-        self._token_texts = _TokenTexts(self._tokenizer)
+        self._token_texts = TokenTexts(self._tokenizer.id_to_token)
 
     def encode(self, text: str, pair: str | None = None) -> TokenizedText:
         """Tokenize a text, or a pair of texts, and add special tokens; raises TokenizerError."""
         try:
-            encoding = self._tokenizer.encode(text, pair)
+            return self._tokenized(self._tokenizer.encode(text, pair))
         except BaseException as error:
             raise _translated(error) from error
+
+    def encode_all(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> list[TokenizedText | TokenizerError]:
+        """Tokenize texts or pairs like `encode`; a text that fails has its error instead.
+
+        Other threads run meanwhile: unlike for one text, the library releases the interpreter lock.
+        """
+        try:
+            return list(map(self._tokenized, self._tokenizer.encode_batch(texts)))
+        except BaseException as error:
+            if not isinstance(translated := _translated(error), TokenizerError):
+                raise translated from error
+        return [self.encode_or_error(text) for text in texts]
+
+    def encode_or_error(self, text: str | tuple[str, str]) -> TokenizedText | TokenizerError:
+        """Tokenize a text or a pair like `encode`; returns the error of a text that fails."""
+        try:
+            return self.encode(text) if isinstance(text, str) else self.encode(*text)
+        except TokenizerError as error:
+            return error
+
+    def _tokenized(self, encoding: Encoding) -> TokenizedText:
         positions = range(len(encoding))
         if not self._is_converted:
             return TokenizedText(encoding, positions)

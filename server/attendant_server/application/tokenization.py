@@ -134,7 +134,7 @@ async def tokenize(
     is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
     results: list[TokenizedOrError] = []
     for job in _jobs(texts):
-        run = partial(_tokenize_all, options, field, job, len(results))
+        run = partial(_tokenize_all, options, field, job, len(results), is_short)
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
     usage.take_tokens(num_tokens(results))
@@ -188,9 +188,25 @@ def _jobs(texts: Iterable[str | TextPair]) -> Iterator[list[str | TextPair]]:
 
 
 def _tokenize_all(
-    options: TokenizationOptions, field: str, texts: Sequence[str | TextPair], first: int
+    options: TokenizationOptions,
+    field: str,
+    texts: Sequence[str | TextPair],
+    first: int,
+    one_by_one: bool,
 ) -> list[TokenizedOrError]:
-    return [_tokenize(options, field, text, number) for number, text in enumerate(texts, first)]
+    """Tokenize the texts from number ``first`` on.
+
+    ``one_by_one`` is quicker for few short texts, but holds the interpreter lock all the time.
+    """
+    plain = [text if isinstance(text, str) else (text.first, text.second) for text in texts]
+    tokenizer = options.tokenizer
+    encoded = map(tokenizer.encode_or_error, plain) if one_by_one else tokenizer.encode_all(plain)
+    return [
+        _checked(options, field, tokens, number)
+        if isinstance(text, str)
+        else _checked_pair(options, field, tokens, number)
+        for number, (text, tokens) in enumerate(zip(texts, encoded, strict=True), first)
+    ]
 
 
 def _check_total(options: TokenizationOptions, results: Sequence[TokenizedOrError]) -> None:
@@ -200,14 +216,11 @@ def _check_total(options: TokenizationOptions, results: Sequence[TokenizedOrErro
         raise InvalidRequest("texts", f"at most {options.max_total_tokens} tokens in one call")
 
 
-def _tokenize(
-    options: TokenizationOptions, field: str, text: str | TextPair, number: int
+def _checked(
+    options: TokenizationOptions, field: str, tokens: TokenizedText | TokenizerError, number: int
 ) -> TokenizedOrError:
-    if isinstance(text, TextPair):
-        return _tokenize_pair(options, field, text, number)
-    try:
-        tokens = options.tokenizer.encode(text)
-    except TokenizerError:
+    """The tokens of a text within the limits, or its fault."""
+    if isinstance(tokens, TokenizerError):
         return InvalidRequest(field.format(number), "cannot be tokenized")
     before, prompt_length = options.before, options.prompt_length
     if options.text_codes and not tokens.is_empty:
@@ -234,12 +247,11 @@ def _tokenize(
     return _too_long(options, field, number, tokens)
 
 
-def _tokenize_pair(
-    options: TokenizationOptions, field: str, pair: TextPair, number: int
+def _checked_pair(
+    options: TokenizationOptions, field: str, tokens: TokenizedText | TokenizerError, number: int
 ) -> TokenizedOrError:
-    try:
-        tokens = options.tokenizer.encode(pair.first, pair.second)
-    except TokenizerError:
+    """The tokens of a pair within the limits, or its fault."""
+    if isinstance(tokens, TokenizerError):
         return InvalidRequest(field.format(number), "cannot be tokenized")
     for side, name in enumerate((field, SECOND_TEXTS)):
         if not tokens.has_text(side):
