@@ -9,6 +9,7 @@ from attendant_server.engine.admission_queue import MAX_PAST_CALLERS, AdmissionQ
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
 from attendant_server.errors import QueueFull
+from attendant_server.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -134,6 +135,12 @@ def test_a_caller_leaves_others_a_quarter_of_the_places():
     with pytest.raises(QueueFull, match="0 texts of this caller .* of the 6 places"):
         put(queue, "c", [5] * 6)
     put(queue, "c", [5] * 5)
+
+
+def test_six_callers_with_256_texts_fit_the_default_queue():
+    queue = new_queue(max_texts=Settings().max_queued_texts)
+    for n in range(6):
+        put(queue, str(n), [5] * 256)
 
 
 def test_a_caller_who_is_alone_may_fill_the_queue_with_one_call():
