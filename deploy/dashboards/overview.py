@@ -142,8 +142,9 @@ def _calls() -> list[Panel]:
         ),
         graph(
             "Refused calls",
-            "Calls refused on arrival, by reason. queue_full and concurrency: more load than these "
-            "servers can take. unavailable: a server is starting, stopping or down.",
+            "Calls refused on arrival, by reason. queue_full, queue_wait and concurrency: more "
+            "load than these servers can take. unavailable: a server is starting, stopping or "
+            "down.",
             "reqps",
             Query(f"sum by (reason) (rate({refused}[$__rate_interval]))", "{{reason}}"),
             soft_max=1,

@@ -12,6 +12,9 @@ from attendant_server.settings import SettingsError
 from attendant_server.system.standard_streams import open_standard_streams, say
 from attendant_server.system.temporary_folders import remove_temporary_folders
 
+SWITCH_SECONDS = 0.0005
+"""Seconds for which a thread may keep the interpreter lock while another one waits for it."""
+
 
 def main() -> NoReturn:
     """Run the server, and end the process as soon as the server has stopped.
@@ -46,6 +49,10 @@ def serve() -> int:
         return 2
     # gRPC would write further lines, which may hold data of clients.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # One call must not tokenize on all processors.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # With Python's 5 ms, threads that work for a flood delay each step of other calls by as much.
+    sys.setswitchinterval(SWITCH_SECONDS)
     set_up_logs(settings.log_level, settings.log_format)
     import uvloop  # imported late, so that --help is quick
 

@@ -1,4 +1,4 @@
-"""The caller of a call: its name, the methods and models that it may use, and its limits."""
+"""Identities of callers: their names, the methods and models that they may use, their limits."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,8 +22,8 @@ NO_LIMITS = Quota(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """A caller that the server knows, or `ANONYMOUS`."""
+class Identity:
+    """The authenticated identity of a caller, or `ANONYMOUS`."""
 
     name: str
     """The kind of its credentials and its name: ``key:search``, ``jwt:alice``, ``cert:worker-3``.
@@ -50,5 +50,5 @@ class Caller:
         return self.models is None or name in self.models or f"{name}/{version}" in self.models
 
 
-ANONYMOUS = Caller("anonymous")
-"""Every caller of a server without authentication."""
+ANONYMOUS = Identity("anonymous")
+"""The identity of every caller of a server without authentication."""

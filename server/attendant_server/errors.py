@@ -7,6 +7,7 @@ AttendantError
 ├── ModelWithoutHead      the model lacks the head that a call needs
 ├── Unavailable           loading, draining, or the worker has died
 ├── QueueFull             the queue is full; says after how many seconds to retry
+│   └── WaitTooLong       the call would wait for most of its time, or longer
 ├── QuotaExceeded         a limit of the caller is used up; says when to retry
 ├── DeadlineExceeded      the deadline of the call has passed
 └── ModelFailed           the model raised, or returned NaN or infinity
@@ -79,6 +80,10 @@ class QueueFull(AttendantError):
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class WaitTooLong(QueueFull):
+    """The texts that wait before the call would take too much of the time that it has."""
 
 
 class QuotaExceeded(AttendantError):

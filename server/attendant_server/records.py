@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from attendant_server.callers import ANONYMOUS, Caller
+from attendant_server.callers import ANONYMOUS, Identity
 from attendant_server.engine import calls
 from attendant_server.engine.calls import CallTimings
 
@@ -66,8 +66,8 @@ class CallRecord:
     """The caller's id, or an id made by the server."""
     peer: str = ""
     """The address of the caller or of its proxy, ``host:port``."""
-    caller: Caller = ANONYMOUS
-    """The authenticated caller."""
+    caller: Identity = ANONYMOUS
+    """The identity of the authenticated caller."""
     is_bulk: bool = False
     """Whether the caller asked for the class bulk."""
     started: float = field(default_factory=time.monotonic)

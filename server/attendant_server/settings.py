@@ -201,7 +201,7 @@ class Settings:
         max=10,
     )
     max_queued_texts: int = _setting(
-        1024,
+        2048,
         "Texts that may wait for one model, those of one caller in at most three quarters of the"
         " places that others leave; further calls are refused at once",
         min=1,

@@ -1,6 +1,5 @@
 """The tokens of one text: ids, offsets, truncation. Knows no requests and no models."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -9,9 +8,8 @@ from typing import NamedTuple
 from tokenizers import Encoding
 
 from attendant_server.text_normalization import NormalizedText
+from attendant_server.token_marks import without_marks
 
-MARKS = re.compile("[\ufdd0-\ufdd2]")
-"""Noncharacters that tokenizers of imported models put around runs of unknown characters."""
 WORD_START = "\u2581"
 """The mark of a word's beginning, as the only character of a token."""
 
@@ -207,19 +205,6 @@ class ConvertedText(TokenizedText):
 
     def _tokens(self) -> Iterator[Token]:
         encoding = self.encoding
-        texts, offsets = _without_marks(encoding.tokens, self._offsets)
+        texts, offsets = without_marks(encoding.tokens, self._offsets)
         ids, special = self.ids, encoding.special_tokens_mask
         return (Token(ids[i], texts[i], *offsets[i], bool(special[i])) for i in self.positions)
-
-
-def _without_marks(
-    texts: Sequence[str], offsets: Sequence[tuple[int, int]]
-) -> tuple[list[str], list[tuple[int, int]]]:
-    """Tokens and their offsets. A mark at the beginning has the offsets of the character before."""
-    ends = [0, *(end for _, end in offsets)]
-    begins = [
-        max(start, last_end) if MARKS.match(text) else start
-        for text, (start, _), last_end in zip(texts, offsets, ends, strict=False)
-    ]
-    plain = [MARKS.sub("", text) for text in texts]
-    return plain, list(zip(begins, ends[1:], strict=True))

@@ -7,12 +7,14 @@ Knows no requests and no models.
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
 
 from attendant_server.streamed_text import complete_words, only_appends
 from attendant_server.text_normalization import NormalizedText, TextNormalizer
-from attendant_server.tokenized_text import MARKS, ConvertedText, Token, TokenizedText
+from attendant_server.token_marks import MARKS, TokenTexts
+from attendant_server.tokenized_text import ConvertedText, Token, TokenizedText
 from attendant_server.tokenizer_rules import tokenizer_problem
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -22,16 +24,12 @@ class TokenizerError(Exception):
     """A tokenizer file is bad, or the library failed on a text."""
 
 
-class _TokenTexts(dict[int, str]):
-    """The tokens that were asked for, as the vocabulary writes them, by id."""
+class _Input(NamedTuple):
+    """A text or a pair for the library."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, token_id: int) -> str:
-        text = self[token_id] = MARKS.sub("", self._tokenizer.id_to_token(token_id) or "")
-        return text
+    texts: tuple[str, ...]
+    normalized: Sequence[NormalizedText | None] = ()
+    """The normalized texts, None where nothing changed; empty without normalization."""
 
 
 class TextTokenizer:
@@ -82,7 +80,7 @@ class TextTokenizer:
         self._normalizer = TextNormalizer(self._is_known)
         self._is_converted = bool(MARKS.search(definition)) or num_tokens > self._vocab_size
         self._continuation_mark: str = prefix or ""
-        self._token_texts = _TokenTexts(self._tokenizer)
+        self._token_texts = TokenTexts(self._tokenizer.id_to_token)
 
     def encode(
         self, text: str, pair: str | None = None, normalizes: bool | None = None
@@ -91,17 +89,35 @@ class TextTokenizer:
 
         ``normalizes``: whether to normalize them first; by default that of the tokenizer.
         """
-        normalized: list[NormalizedText | None] = []
-        if self.normalizes if normalizes is None else normalizes:
-            text, first = self._normalized(text)
-            pair, second = (None, None) if pair is None else self._normalized(pair)
-            normalized = [first, second]
-        encoding = self._encode(text, pair)
-        positions = range(len(encoding))
-        if not self._is_converted:
-            return TokenizedText(encoding, positions, normalized=normalized)
-        ids = [i if i < self._vocab_size else self._unk_id or 0 for i in encoding.ids]
-        return ConvertedText(encoding, positions, normalized=normalized, ids=ids)
+        [normalized] = self._normalized([text if pair is None else (text, pair)], normalizes)
+        return self._tokenized(self._encode(*normalized.texts), normalized)
+
+    def encode_all(
+        self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None = None
+    ) -> list[TokenizedText | TokenizerError]:
+        """Tokenize texts or pairs like `encode`; a text that fails has its error instead.
+
+        Other threads run meanwhile: unlike for one text, the library releases the interpreter lock.
+        """
+        normalized = self._normalized(texts, normalizes)
+        inputs = [each.texts if len(each.texts) > 1 else each.texts[0] for each in normalized]
+        try:
+            encodings = self._tokenizer.encode_batch(inputs)
+        except BaseException as error:
+            if not isinstance(translated := _translated(error), TokenizerError):
+                raise translated from error
+            return [self.encode_or_error(text, normalizes) for text in texts]
+        return list(map(self._tokenized, encodings, normalized))
+
+    def encode_or_error(
+        self, text: str | tuple[str, str], normalizes: bool | None = None
+    ) -> TokenizedText | TokenizerError:
+        """Tokenize a text or a pair like `encode`; returns the error of a text that fails."""
+        first, second = (text, None) if isinstance(text, str) else text
+        try:
+            return self.encode(first, second, normalizes)
+        except TokenizerError as error:
+            return error
 
     def can_read(self, text: str) -> bool:
         """Whether the vocabulary has all characters of a normalized text."""
@@ -111,9 +127,25 @@ class TextTokenizer:
         """Number of tokens that stand for text that the vocabulary lacks."""
         return 0 if self._unk_id is None else token_ids.count(self._unk_id)
 
-    def _normalized(self, text: str) -> tuple[str, NormalizedText | None]:
-        normalized = self._normalizer.normalize(text)
-        return (text, None) if normalized is None else (normalized.text, normalized)
+    def _normalized(
+        self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None
+    ) -> list[_Input]:
+        sides = [(text,) if isinstance(text, str) else text for text in texts]
+        if not (self.normalizes if normalizes is None else normalizes):
+            return list(map(_Input, sides))
+        found = []
+        for side in sides:
+            new = tuple(map(self._normalizer.normalize, side))
+            kept = zip(side, new, strict=True)
+            found.append(_Input(tuple(old if n is None else n.text for old, n in kept), new))
+        return found
+
+    def _tokenized(self, encoding: Encoding, source: _Input) -> TokenizedText:
+        positions = range(len(encoding))
+        if not self._is_converted:
+            return TokenizedText(encoding, positions, normalized=source.normalized)
+        ids = [i if i < self._vocab_size else self._unk_id or 0 for i in encoding.ids]
+        return ConvertedText(encoding, positions, normalized=source.normalized, ids=ids)
 
     def _encode(self, text: str, pair: str | None = None) -> Encoding:
         try:

@@ -154,7 +154,7 @@ def test_a_call_that_fails_for_a_reason_that_nobody_foresaw_names_its_kind_only(
         raise RuntimeError(f"cannot read {MARKER}")
 
     running = start()
-    monkeypatch.setattr("attendant_server.application.tokenization._read_all", fail)
+    monkeypatch.setattr("attendant_server.application.tokenization.encode_all", fail)
     end(running, "embedding", "Embed", EmbedRequest(texts=[MARKER]), "unforeseen")
     assert call_line(caplog, "unforeseen")["reason"] == "RuntimeError"
     assert not [m for m in caplog.messages if MARKER in m]

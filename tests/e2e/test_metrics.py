@@ -239,7 +239,7 @@ def test_memory_and_limits_are_shown(running: Running):
     used, limit = "attendant_memory_used_bytes", "attendant_memory_limit_bytes"
     assert 0 < running.metric(used) < running.metric(limit)
     assert running.metric("process_resident_memory_bytes") > 0
-    assert running.metric("attendant_max_queued_texts", model=TRANSLATION_MODEL) == 1024
+    assert running.metric("attendant_max_queued_texts", model=TRANSLATION_MODEL) == 2048
     assert running.metric("attendant_max_concurrent_calls") == 512
     assert running.metric("attendant_max_rows") == 128
     assert running.metric("attendant_max_step_rows") == 128  # one thread, so one worker

@@ -1,8 +1,10 @@
 from typing import Any
 
 import grpc
+import pytest
 from attendant.v1 import embedding_pb2
 from attendant.v1.translation_pb2 import TranslateRequest
+from attendant_server.engine.work_flow import Rates, WorkFlow
 from google.rpc import error_details_pb2
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -34,6 +36,37 @@ def test_a_call_that_does_not_fit_the_queue_is_refused_at_once_with_a_time_to_re
         assert running.metric("attendant_refused_calls_total", reason="queue_full") == 1
     assert all(t.hypotheses for t in waiting.result().translations)
     assert running.translation.Translate(ONE).translations[0].hypotheses
+
+
+@pytest.fixture
+def slow_model(monkeypatch):
+    """A measured rate of a token in ten seconds, whatever the speed of this machine is."""
+    monkeypatch.setattr(WorkFlow, "rates", lambda *_: Rates(leaving=0.1, load=0.0))
+
+
+def test_a_call_that_would_wait_too_long_is_refused_at_once_with_a_time_to_retry(start, slow_model):
+    running = start(max_queued_texts=100, max_texts=4, max_request_seconds=60)
+    with running.held_engine():
+        waiting = running.translation.Translate.future(FOUR)
+        running.wait_for_queued(4)
+        error = refusal(running.translation.Translate, FOUR)
+        assert "is too long: at most " in error.details()
+        assert "until the call's deadline, which max_request_seconds limits" in error.details()
+        retry = error_details_pb2.RetryInfo()
+        [detail] = rpc_status.from_call(error).details
+        assert detail.Unpack(retry)
+        assert retry.retry_delay.ToSeconds() > 0
+        assert running.metric("attendant_refused_calls_total", reason="queue_wait") == 1
+        assert running.metric("attendant_refused_calls_total", reason="queue_full") == 0
+    assert all(t.hypotheses for t in waiting.result().translations)
+    assert running.translation.Translate(ONE).translations[0].hypotheses
+
+
+def test_a_call_without_a_queue_before_it_is_not_refused_however_slow_the_model_is(
+    start, slow_model
+):
+    running = start(max_texts=4)
+    assert all(t.hypotheses for t in running.translation.Translate(FOUR).translations)
 
 
 def test_all_texts_of_a_call_are_admitted_or_none(start):

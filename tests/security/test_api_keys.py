@@ -9,7 +9,7 @@ import grpc
 import pytest
 from attendant_client import PermissionDeniedError, UnauthenticatedError
 from attendant_server.app import StartError
-from attendant_server.callers import Caller
+from attendant_server.callers import Identity
 from attendant_server.errors import Unauthenticated
 from attendant_server.security.api_keys import ApiKey, ApiKeys, new_api_key, watched_api_keys
 from attendant_server.security.watching import FileFault, WatchedFiles, watch
@@ -229,7 +229,7 @@ def test_a_server_does_not_start_with_a_faulty_file(start, key_file):
 def test_two_keys_whose_hashes_begin_alike_are_told_apart():
     key, _ = new_api_key("a")
     digest = hashlib.sha256(key.encode()).digest()
-    keys = ApiKeys([ApiKey(digest[:8] + bytes(24), Caller("key:b"), None)])
+    keys = ApiKeys([ApiKey(digest[:8] + bytes(24), Identity("key:b"), None)])
     with pytest.raises(Unauthenticated):
         keys.caller(key)
 

@@ -9,6 +9,7 @@ from attendant_server.engine.admission_queue import MAX_PAST_CALLERS, AdmissionQ
 from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.calls import Caller, EmbedCall, SearchOptions, TranslateCall
 from attendant_server.errors import QueueFull
+from attendant_server.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -136,6 +137,12 @@ def test_a_caller_leaves_others_a_quarter_of_the_places():
     put(queue, "c", [5] * 5)
 
 
+def test_six_callers_with_256_texts_fit_the_default_queue():
+    queue = new_queue(max_texts=Settings().max_queued_texts)
+    for n in range(6):
+        put(queue, str(n), [5] * 256)
+
+
 def test_a_caller_who_is_alone_may_fill_the_queue_with_one_call():
     queue = new_queue(max_texts=100)
     put(queue, "a", [5] * 100)
@@ -251,6 +258,10 @@ class QueueMachine(RuleBasedStateMachine):
     def counts_are_right(self):
         assert len(self.queue) == len(self.waiting)
         assert self.queue._admission.num_waiting == len(self.waiting)
+        queues = self.queue._callers.values()
+        assert self.queue._work == sum(queue.work for queue in queues)
+        for queue in queues:
+            assert queue.work == sum(t.work for texts in queue.calls.values() for t in texts) > 0
         assert len(self.queue._past_callers) <= len("abcd") * 2
         loads = self.queue._admission._loads
         assert sum(load.num_texts for load in loads.values()) == sum(

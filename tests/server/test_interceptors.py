@@ -39,7 +39,7 @@ for error_class in STATUS_CODES:
     arguments: tuple[Any, ...] = ("a message",)
     if error_class is errors.InvalidRequest:
         arguments = ("texts", "a message")
-    if error_class in (errors.QueueFull, errors.QuotaExceeded):
+    if issubclass(error_class, errors.QueueFull | errors.QuotaExceeded):
         arguments = ("a message", 0.25)
     FAILURES[error_class.__name__] = error_class(*arguments)
 

@@ -52,7 +52,10 @@ def read(
     options = TokenizationOptions(
         TOKENIZER, max_tokens, 10_000, truncation=truncation, normalizes=normalizes
     )
-    return PieceReader(splitting, language)(options, "texts[{}]", text, 7)
+    reader = PieceReader(splitting, language)
+    for one_by_one in (True, False):
+        [found] = reader(options, "texts[{}]", [text], 7, one_by_one)
+    return found
 
 
 def pieces(text: str, **options: object) -> PiecedText:

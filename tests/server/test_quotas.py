@@ -13,7 +13,7 @@ from attendant_server.application.quotas import (
     TokenBucket,
     current_usage,
 )
-from attendant_server.callers import NO_LIMITS, Caller, Quota
+from attendant_server.callers import NO_LIMITS, Identity, Quota
 from attendant_server.errors import InvalidRequest, QueueFull, QuotaExceeded, Unavailable
 from attendant_server.records import CallRecord, Method
 from hypothesis import example, given
@@ -120,7 +120,7 @@ class Quotas:
         self, num_texts: int = 0, num_tokens: int = 0, quota: Quota = OWN, name: str = "a"
     ) -> CallRecord:
         """A call that counts texts and tokens; returns its record."""
-        record = CallRecord(METHOD, caller=Caller(name, quota=quota))
+        record = CallRecord(METHOD, caller=Identity(name, quota=quota))
         records.begin(record)
         with self.quotas.call():
             current_usage().take_texts(num_texts)
@@ -169,7 +169,7 @@ def test_a_call_that_is_refused_for_its_tokens_takes_no_texts():
 def test_a_caller_without_tokens_is_refused_before_any_work():
     quotas = Quotas()
     quotas.call(1, 60, quota=TOKENS)
-    record = CallRecord(METHOD, caller=Caller("a", quota=TOKENS))
+    record = CallRecord(METHOD, caller=Identity("a", quota=TOKENS))
     records.begin(record)
     with pytest.raises(QuotaExceeded), quotas.quotas.call():
         current_usage().take_texts(2)
@@ -177,7 +177,7 @@ def test_a_caller_without_tokens_is_refused_before_any_work():
 
 
 def fail_after_five_texts(quotas: Quotas, error: Exception) -> None:
-    records.begin(CallRecord(METHOD, caller=Caller("a", quota=TEXTS)))
+    records.begin(CallRecord(METHOD, caller=Identity("a", quota=TEXTS)))
     with pytest.raises(type(error)), quotas.quotas.call():
         take_five_and_raise(error)
 

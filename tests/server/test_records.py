@@ -1,4 +1,4 @@
-from attendant_server.callers import Caller as Identity
+from attendant_server.callers import Identity
 from attendant_server.engine.calls import Caller, CallTimings
 from attendant_server.records import CallRecord, Method, Phase
 

@@ -1,13 +1,19 @@
 import json
+import sys
+import threading
+import time
 from typing import Any
 
 import pytest
 from attendant_export.data.tokenizer import train_bert_tokenizer, train_translation_tokenizer
 from attendant_server.tokenized_text import TokenizedText
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 TEXTS = ["The dog is barking.", "Der Hund bellt.", "Ein Mann läuft im Park, oder?"] * 20
+ANY_TEXT = st.text(max_size=40)
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +218,47 @@ def test_a_pair_is_cut_at_its_longer_text_first(
     assert cut.first_length == kept[0] + 2
     if kept[0]:
         assert (plain[0].start == 0) == (first == kept[0] or not keeps_end)
+
+
+@given(st.lists(ANY_TEXT | st.tuples(ANY_TEXT, ANY_TEXT), max_size=8))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_texts_have_the_same_tokens_together_as_alone(word_piece, texts):
+    tokenizer = TextTokenizer(word_piece)
+    together = tokenizer.encode_all(texts)
+    assert [list(each) for each in together if not isinstance(each, TokenizerError)] == [
+        list(tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text))
+        for text in texts
+    ]
+
+
+def test_a_text_that_the_library_cannot_read_fails_alone():
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    tokenizer = TextTokenizer(definition(pre_tokenizer=split | {"invert": False}))
+    first, bad, last = tokenizer.encode_all(["a", "a" * 40 + "b", "aa"])
+    assert isinstance(bad, TokenizerError)
+    assert not isinstance(first, TokenizerError)
+    assert not isinstance(last, TokenizerError)
+    assert list(first) == list(tokenizer.encode("a"))
+    assert list(last) == list(tokenizer.encode("aa"))
+
+
+def test_other_threads_run_while_texts_are_tokenized(word_piece):
+    tokenizer, events = TextTokenizer(word_piece), list[str]()
+    interval = sys.getswitchinterval()
+
+    def tokenize():
+        events.append("begin")
+        tokenizer.encode_all(["The dog " * 50_000])
+        events.append("end")
+
+    thread = threading.Thread(target=tokenize)
+    sys.setswitchinterval(60)  # a thread goes on until it releases the lock itself
+    try:
+        thread.start()
+        while "end" not in events:
+            events.append("other")
+            time.sleep(0.001)
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert "other" in events[events.index("begin") : events.index("end")]

@@ -20,6 +20,7 @@ from attendant_server.errors import (
     PermissionDenied,
     QueueFull,
     Unavailable,
+    WaitTooLong,
 )
 from attendant_server.tokenizer import TextTokenizer
 
@@ -49,7 +50,7 @@ class ServedModel:
     engine_name: str
     """The engine's name of the model. It differs between a model and its replacement."""
     on_refused: Callable[[str], None]
-    """Receives the reason of each refusal: ``queue_full`` or ``unavailable``."""
+    """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
     usage: ModelUsage = field(default_factory=ModelUsage)
 
     @cached_property
@@ -80,7 +81,8 @@ class ServedModel:
                 break
             except QueueFull as error:
                 if not may_wait:
-                    self.on_refused("queue_full")
+                    is_wait = isinstance(error, WaitTooLong)
+                    self.on_refused("queue_wait" if is_wait else "queue_full")
                     raise
                 await asyncio.sleep(error.retry_after_seconds)
             except Unavailable:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from attendant_server.application.copying import Piece, piece
 from attendant_server.application.descriptions import Splitting
@@ -10,10 +11,11 @@ from attendant_server.application.splitting import Span, clause_end, spans, trim
 from attendant_server.application.tokenization import (
     EMPTY,
     LANGUAGE_CODE,
-    encode_text,
+    encode_all,
     length_problem,
     limited,
     too_long,
+    with_language,
 )
 from attendant_server.application.tokenization_options import (
     TokenizationOptions,
@@ -21,6 +23,7 @@ from attendant_server.application.tokenization_options import (
 from attendant_server.errors import InvalidRequest
 from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenized_text import TokenizedText
+from attendant_server.tokenizer import TokenizerError
 
 _CODE = re.compile(rf"{LANGUAGE_CODE.pattern}\s*")
 SPARE_TOKENS = 2
@@ -87,33 +90,43 @@ class PieceReader:
     """BCP 47 tag of the language of the texts; "" if it is unknown."""
 
     def __call__(
-        self, options: TokenizationOptions, field: str, text: str, number: int
-    ) -> PiecedText | InvalidRequest:
-        """The pieces of a text, or its fault; ``number`` is that of the text in ``field``.
+        self,
+        options: TokenizationOptions,
+        field: str,
+        texts: Sequence[str],
+        first: int,
+        one_by_one: bool,
+    ) -> list[PiecedText | InvalidRequest]:
+        """The pieces of each text, or its fault; a `Reader`.
 
         A part that is too long is cut, unless texts are not split. If texts are normalized, a text
         may have no pieces, because all of it is copied.
         """
-        if problem := length_problem(options, len(text)):
-            return InvalidRequest(field.format(number), problem)
+        readings = [
+            self._reading(options, field, text, number) for number, text in enumerate(texts, first)
+        ]
+        to_encode = [reading.code + each.text for reading in readings for each in reading.pieces]
+        tokens = iter(encode_all(options, to_encode, one_by_one))
+        return [reading.result(list(islice(tokens, len(reading.pieces)))) for reading in readings]
+
+    def _reading(
+        self, options: TokenizationOptions, field: str, text: str, number: int
+    ) -> "_Reading":
         code = _CODE.match(text) if options.text_codes else None
         begin = code.end() if code else 0
-        body = text[begin:]
-        reading = _Reading(options, field, number, body, text[:begin])
-        try:
-            parts = spans(body, self.splitting, self.language)
-            cuts = self.splitting is not Splitting.NONE
-            found = [each for part in parts for each in reading.pieces(part, cuts)]
-            if not (found or (parts and options.normalizes)):
-                raise InvalidRequest(field.format(number), EMPTY)
-        except InvalidRequest as fault:
-            return fault
-        return PiecedText(body, begin, [each for each, _ in found], [tokens for _, tokens in found])
+        reading = _Reading(
+            options, field, number, text[begin:], text[:begin], self.splitting is not Splitting.NONE
+        )
+        if not length_problem(options, len(text)):
+            parts = spans(reading.text, self.splitting, self.language)
+            reading.is_empty = not parts
+            reading.pieces = list(filter(None, map(reading.piece, parts)))
+        return reading
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reading:
-    """The tokenization of one text."""
+    """The reading of one text."""
 
     options: TokenizationOptions
     field: str
@@ -121,34 +134,58 @@ class _Reading:
     text: str
     code: str
     """The code of the target language, which the model reads before each piece."""
+    cuts: bool
+    """Whether pieces that are too long are cut."""
+    pieces: Sequence[Piece] = ()
+    is_empty: bool = True
 
-    def pieces(self, part: Span, cuts: bool) -> Iterator[tuple[Piece, TokenizedText]]:
-        """The pieces of a part of the text, usually one; none if there is nothing to translate.
+    def piece(self, part: Span) -> Piece | None:
+        """The piece of a part of the text; None if there is nothing to translate."""
+        if self.options.normalizes:
+            return piece(self.text, part, self.options.tokenizer.can_read)
+        return Piece(*part, self.text[slice(*part)])
 
-        ``cuts`` says whether a part that is too long is cut. Raises InvalidRequest.
-        """
-        whole = self._piece(part)
-        if whole is None:
-            return
+    def result(
+        self, encoded: Sequence[TokenizedText | TokenizerError]
+    ) -> PiecedText | InvalidRequest:
+        """The text with the tokens of its pieces, or its fault."""
+        name = self.field.format(self.number)
+        if problem := length_problem(self.options, len(self.code) + len(self.text)):
+            return InvalidRequest(name, problem)
+        try:
+            found = [
+                each
+                for whole, tokens in zip(self.pieces, encoded, strict=True)
+                for each in self._fitting(whole, tokens)
+            ]
+        except InvalidRequest as fault:
+            return fault
+        if not found and (self.is_empty or not self.options.normalizes):
+            return InvalidRequest(name, EMPTY)
+        return PiecedText(
+            self.text, len(self.code), [each for each, _ in found], [tokens for _, tokens in found]
+        )
+
+    def _fitting(
+        self, whole: Piece, encoded: TokenizedText | TokenizerError
+    ) -> Iterator[tuple[Piece, TokenizedText]]:
+        """The piece with its tokens, or smaller ones; none if the model can read nothing of it."""
         options, field, number = self.options, self.field, self.number
-        tokens, prompt_length = encode_text(options, field, self.code + whole.text, number)
+        tokens, prompt_length = with_language(options, field, encoded, number)
         if tokens.is_empty_after(prompt_length):
             return
         if options.max_tokens is None or len(tokens) <= options.max_tokens:
             yield whole, tokens
-        elif not cuts:
+        elif not self.cuts:
             yield whole, limited(options, field, number, tokens, prompt_length)
         else:
-            smaller = list(self._cut(part, options.max_tokens, len(tokens)))
-            if len(smaller) == 1:
+            parts = list(self._cut((whole.start, whole.end), options.max_tokens, len(tokens)))
+            if len(parts) == 1:
                 raise too_long(options, field, number, tokens)
-            for each in smaller:
-                yield from self.pieces(each, cuts)
-
-    def _piece(self, part: Span) -> Piece | None:
-        if self.options.normalizes:
-            return piece(self.text, part, self.options.tokenizer.can_read)
-        return Piece(*part, self.text[slice(*part)])
+            smaller = list(filter(None, map(self.piece, parts)))
+            texts = [self.code + each.text for each in smaller]
+            for each, part_tokens in zip(smaller, encode_all(options, texts, True), strict=True):
+                yield from self._fitting(each, part_tokens)
 
     def _cut(self, part: Span, max_tokens: int, num_tokens: int) -> Iterator[Span]:
         """Smaller parts of a part with ``num_tokens`` tokens, each of about ``max_tokens``."""

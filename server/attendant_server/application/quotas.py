@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import NoReturn
 
 from attendant_server import records
-from attendant_server.callers import NO_LIMITS, Caller, Quota
+from attendant_server.callers import NO_LIMITS, Identity, Quota
 from attendant_server.errors import QueueFull, QuotaExceeded, Unavailable
 from attendant_server.records import CallRecord
 
@@ -189,7 +189,7 @@ class CallerQuotas:
             _current.reset(outer)
             usage.end()
 
-    def _account(self, caller: Caller) -> _Account:
+    def _account(self, caller: Identity) -> _Account:
         account = self._accounts.get(caller.name)
         if account is None:
             if len(self._accounts) >= self._max_accounts:

@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from attendant_server import records
 from attendant_server.application.jobs import JobRunner
@@ -35,17 +35,36 @@ LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 EMPTY = "is empty, or has nothing that the model can read"
 UNKNOWN = "has only characters that the model does not know"
 Text = TypeVar("Text")
-Source = TypeVar("Source", bound="str | TextPair")
-Tokens = TypeVar("Tokens", bound="CountedTokens")
+Source = TypeVar("Source", bound="str | TextPair", contravariant=True)
+Tokens = TypeVar("Tokens", bound=CountedTokens)
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
+
+
+class Reader(Protocol[Source, Tokens]):
+    """Reads a part of a call's texts."""
+
+    def __call__(
+        self,
+        options: TokenizationOptions,
+        field: str,
+        texts: Sequence[Source],
+        first: int,
+        one_by_one: bool,
+    ) -> list[Tokens | InvalidRequest]:
+        """The tokens or the fault of each text.
+
+        ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number, which
+        is ``first`` for the first one. ``one_by_one`` is quicker for few short texts, but holds the
+        interpreter lock all the time.
+        """
 
 
 async def tokenize(
     jobs: JobRunner, options: TokenizationOptions, field: str, texts: Sequence[str | TextPair]
 ) -> list[TokenizedOrError]:
     """The tokens, or the fault, of each text; like `read_texts`."""
-    return await read_texts(jobs, options, field, texts, tokenize_text)
+    return await read_texts(jobs, options, field, texts, tokenize_all)
 
 
 async def read_texts(
@@ -53,15 +72,12 @@ async def read_texts(
     options: TokenizationOptions,
     field: str,
     texts: Sequence[Source],
-    read: Callable[[TokenizationOptions, str, Source, int], Tokens | InvalidRequest],
+    read: Reader[Source, Tokens],
 ) -> list[Tokens | InvalidRequest]:
     """What ``read`` makes of each text, or its fault, counted for the quotas of the caller.
 
     Raises InvalidRequest for too many tokens in total, or QuotaExceeded. A pair of texts that are
     tokenized one after the other counts as one text.
-
-    ``field`` is the name of a text in faults; ``{}`` in it stands for the text's number, which is
-    the last argument of ``read``.
     """
     record, usage = records.current(), current_usage()
     if record.tokenization_started is None:
@@ -70,7 +86,7 @@ async def read_texts(
     is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
     results: list[Tokens | InvalidRequest] = []
     for job in _jobs(texts):
-        run = partial(_read_all, options, field, job, len(results), read)
+        run = partial(read, options, field, job, len(results), is_short)
         results += run() if is_short else await jobs.run(run)
         _check_total(options, results)
     usage.take_tokens(num_tokens(results))
@@ -123,14 +139,45 @@ def _jobs(texts: Iterable[Source]) -> Iterator[list[Source]]:
     yield job
 
 
-def _read_all(
+def tokenize_all(
     options: TokenizationOptions,
     field: str,
-    texts: Sequence[Source],
+    texts: Sequence[str | TextPair],
     first: int,
-    read: Callable[[TokenizationOptions, str, Source, int], Tokens | InvalidRequest],
-) -> list[Tokens | InvalidRequest]:
-    return [read(options, field, text, number) for number, text in enumerate(texts, first)]
+    one_by_one: bool,
+) -> list[TokenizedOrError]:
+    """The tokens of each text or pair within the limits, or its fault; a `Reader`."""
+    results = [_length_fault(options, field, text, i) for i, text in enumerate(texts, first)]
+    good = [text for text, fault in zip(texts, results, strict=True) if fault is None]
+    tokens = iter(encode_all(options, good, one_by_one))
+    return [
+        _limited_or_fault(options, field, text, next(tokens), number) if fault is None else fault
+        for number, (text, fault) in enumerate(zip(texts, results, strict=True), first)
+    ]
+
+
+def encode_all(
+    options: TokenizationOptions, texts: Sequence[str | TextPair], one_by_one: bool
+) -> Iterable[TokenizedText | TokenizerError]:
+    """All tokens of each text or pair, or the error of the tokenizer."""
+    plain = [text if isinstance(text, str) else (text.first, text.second) for text in texts]
+    if one_by_one:
+        tokenizer, normalizes = options.tokenizer, options.normalizes
+        return (tokenizer.encode_or_error(text, normalizes) for text in plain)
+    return options.tokenizer.encode_all(plain, options.normalizes)
+
+
+def _length_fault(
+    options: TokenizationOptions, field: str, text: str | TextPair, number: int
+) -> InvalidRequest | None:
+    if isinstance(text, str):
+        sides = [(field, len(text) - options.prompt_length)]
+    else:
+        sides = [(field, len(text.first)), (SECOND_TEXTS, len(text.second))]
+    for name, length in sides:
+        if problem := length_problem(options, length):
+            return InvalidRequest(name.format(number), problem)
+    return None
 
 
 def _check_total(
@@ -142,29 +189,37 @@ def _check_total(
         raise InvalidRequest("texts", f"at most {options.max_total_tokens} tokens in one call")
 
 
-def tokenize_text(
-    options: TokenizationOptions, field: str, text: str | TextPair, number: int
+def _limited_or_fault(
+    options: TokenizationOptions,
+    field: str,
+    text: str | TextPair,
+    tokens: TokenizedText | TokenizerError,
+    number: int,
 ) -> TokenizedOrError:
-    """The tokens of a text or a pair, or its fault; ``number`` is that of the text in ``field``."""
-    if isinstance(text, TextPair):
-        return _tokenize_pair(options, field, text, number)
     try:
-        tokens, prompt_length = encode_text(options, field, text, number)
-        return limited(options, field, number, tokens, prompt_length)
+        if isinstance(text, TextPair):
+            return _limited_pair(options, field, number, readable(tokens, field, number))
+        whole, prompt_length = with_language(options, field, tokens, number)
+        return limited(options, field, number, whole, prompt_length)
     except InvalidRequest as fault:
         return fault
 
 
-def encode_text(
-    options: TokenizationOptions, field: str, text: str, number: int
+def readable(tokens: TokenizedText | TokenizerError, field: str, number: int) -> TokenizedText:
+    """The tokens; raises InvalidRequest if the tokenizer failed."""
+    if isinstance(tokens, TokenizerError):
+        raise InvalidRequest(field.format(number), "cannot be tokenized")
+    return tokens
+
+
+def with_language(
+    options: TokenizationOptions, field: str, found: TokenizedText | TokenizerError, number: int
 ) -> tuple[TokenizedText, int]:
-    """All tokens of a text, and the length of its prompt; raises InvalidRequest."""
-    if problem := length_problem(options, len(text) - options.prompt_length):
-        raise InvalidRequest(field.format(number), problem)
-    try:
-        tokens = options.tokenizer.encode(text, normalizes=options.normalizes)
-    except TokenizerError:
-        raise InvalidRequest(field.format(number), "cannot be tokenized") from None
+    """A text with the tokens of its languages, and the length of its prompt.
+
+    Raises InvalidRequest if the text cannot be tokenized, or does not choose one language.
+    """
+    tokens = readable(found, field, number)
     before, prompt_length = options.before, options.prompt_length
     if options.text_codes and not tokens.is_empty:
         first_id = tokens.first_id
@@ -199,19 +254,13 @@ def limited(
     raise too_long(options, field, number, tokens)
 
 
-def _tokenize_pair(
-    options: TokenizationOptions, field: str, pair: TextPair, number: int
-) -> TokenizedOrError:
-    for text, name in ((pair.first, field), (pair.second, SECOND_TEXTS)):
-        if problem := length_problem(options, len(text)):
-            return InvalidRequest(name.format(number), problem)
-    try:
-        tokens = options.tokenizer.encode(pair.first, pair.second, options.normalizes)
-    except TokenizerError:
-        return InvalidRequest(field.format(number), "cannot be tokenized")
+def _limited_pair(
+    options: TokenizationOptions, field: str, number: int, tokens: TokenizedText
+) -> TokenizedText:
+    """Like `limited`, for a pair."""
     for side, name in enumerate((field, SECOND_TEXTS)):
         if not tokens.has_text(side):
-            return InvalidRequest(name.format(number), EMPTY)
+            raise InvalidRequest(name.format(number), EMPTY)
     max_tokens, truncation = options.max_tokens, options.truncation
     if max_tokens is None or len(tokens) <= max_tokens:
         return tokens
@@ -219,7 +268,7 @@ def _tokenize_pair(
         cut = tokens.cut_pair(max_tokens, keeps_end=truncation is Truncation.LEFT)
         if len(cut) <= max_tokens and cut.has_text(0) and cut.has_text(1):
             return cut
-    return too_long(options, field, number, tokens)
+    raise too_long(options, field, number, tokens)
 
 
 def _is_unknown(tokenizer: TextTokenizer, tokens: TokenizedText, prompt_length: int) -> bool:

@@ -66,10 +66,18 @@ class Admission:
         """Texts waiting."""
         return self._num_waiting
 
+    def check_room(self, call: Call[Any], now: float) -> None:
+        """Raise QueueFull if the texts of ``call`` do not fit. The caller holds the lock."""
+        self._check_room(call.num_texts, self._load_of(call.caller), now)
+
+    def is_heavy_with(self, call: Call[Any]) -> bool:
+        """Whether the caller of ``call`` is heavy once the call is admitted."""
+        load = self._load_of(call.caller)
+        return load.is_heavy or load.num_texts + call.num_texts > self._most_light_texts
+
     def admit(self, call: Call[Any], now: float) -> CallerLoad:
-        """Count all texts of ``call``; raises QueueFull. The caller holds the lock."""
-        load = self._loads.get(call.caller) or CallerLoad(is_heavy=call.caller.is_bulk)
-        self._check_room(call.num_texts, load, now)
+        """Count all texts of ``call``, for which there must be room. The caller holds the lock."""
+        load = self._load_of(call.caller)
         if not load.num_texts:
             self._loads[call.caller] = load
             self.activity.count(load.is_heavy, 1)
@@ -108,6 +116,9 @@ class Admission:
             self.activity.count(load.is_heavy, -1)
         elif load.is_heavy and not caller.is_bulk and load.num_texts <= self._most_light_texts:
             self._set_heavy(load, False)
+
+    def _load_of(self, caller: Caller) -> CallerLoad:
+        return self._loads.get(caller) or CallerLoad(is_heavy=caller.is_bulk)
 
     def _set_heavy(self, load: CallerLoad, is_heavy: bool) -> None:
         load.is_heavy = is_heavy

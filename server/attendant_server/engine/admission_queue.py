@@ -2,61 +2,26 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from heapq import heapify, heappop, heapreplace
-from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
-from attendant_server.engine.admission import Admission, CallerLoad
-from attendant_server.engine.calls import Call, Caller, CallFuture
+from attendant_server.engine.admission import LEAST_RETRY_SECONDS, Admission
+from attendant_server.engine.caller_queue import (
+    AnyCall,
+    CallerQueue,
+    QueuedText,
+    in_fair_order,
+    work_before,
+    work_of,
+)
+from attendant_server.engine.calls import Caller
+from attendant_server.engine.work_flow import LaneFlows
+from attendant_server.errors import WaitTooLong
 
 MAX_PAST_CALLERS = 1024
 """Callers without queued texts whose lead is remembered."""
-
-AnyCall = TypeVar("AnyCall", bound=Call[Any])
-
-
-@dataclass(slots=True, eq=False)  # not frozen, which would take longer for every text
-class QueuedText(Generic[AnyCall]):
-    """One text of a call, or one pair of a `ScoreCall`."""
-
-    call: AnyCall
-    index: int
-    num_tokens: int
-    """Tokens of the text, or of the longer text of the pair."""
-
-
-@dataclass(slots=True, eq=False)
-class _CallerQueue(Generic[AnyCall]):
-    """The queued texts of one caller."""
-
-    caller: Caller
-    load: CallerLoad
-    lead: float = 0.0
-    """Tokens that were taken from this caller beyond its fair share, divided by its weight."""
-    calls: dict[CallFuture[Any], deque[QueuedText[AnyCall]]] = field(default_factory=dict)
-    """The queued texts of each call, the call whose turn it is first."""
-
-    def in_turn(self) -> Iterator[QueuedText[AnyCall]]:
-        """All texts: one of each call in turn."""
-        rounds: Iterable[Iterator[QueuedText[AnyCall]]] = map(iter, self.calls.values())
-        while True:
-            going_on = []
-            for texts in rounds:
-                for text in islice(texts, 1):
-                    going_on.append(texts)
-                    yield text
-            if not going_on:
-                return
-            rounds = going_on
-
-    def charge(self, text: QueuedText[AnyCall]) -> None:
-        """Count a text that was taken; its call's next turn comes after the other calls' turns."""
-        self.lead += _cost(text) / self.caller.weight
-        future = text.call.future
-        if len(self.calls) > 1 and future in self.calls:
-            self.calls[future] = self.calls.pop(future)
+MAX_WAIT_SHARE = 0.75
+"""Share of the time until its deadline that a call may wait at most; the rest is for its runs."""
 
 
 class AdmissionQueue(Generic[AnyCall]):
@@ -71,11 +36,14 @@ class AdmissionQueue(Generic[AnyCall]):
     def __init__(self, admission: Admission) -> None:
         """``admission`` bounds the queue, together with the other queues of the model."""
         self._admission = admission
-        self._callers: dict[Caller, _CallerQueue[AnyCall]] = {}
+        self._callers: dict[Caller, CallerQueue[AnyCall]] = {}
         """The callers with queued texts."""
-        self._past_callers: dict[Caller, _CallerQueue[AnyCall]] = {}
+        self._past_callers: dict[Caller, CallerQueue[AnyCall]] = {}
         """Callers whose texts were all taken and who have a lead; empty without queued texts."""
         self._num_queued = 0
+        self._work = 0
+        """Work of all queued texts."""
+        self._flows = LaneFlows()
 
     def __len__(self) -> int:
         """Texts that a worker may take. Consistent at any time: `take` is atomic."""
@@ -84,19 +52,29 @@ class AdmissionQueue(Generic[AnyCall]):
     def put(self, call: AnyCall, lengths: Iterable[int], now: float) -> None:
         """Queue all texts of ``call``, which have ``lengths`` tokens.
 
-        Raises QueueFull if they do not fit; ``lengths`` is then not iterated.
+        Raises QueueFull if they do not fit; ``lengths`` is then not iterated. Raises WaitTooLong if
+        they would wait so long that the call would most likely end after its deadline.
         """
         with self._admission.lock:
+            self._admission.check_room(call, now)
+            width = int(call.width)
+            texts = deque(
+                [QueuedText(call, i, n, max(1, n) * width) for i, n in enumerate(lengths)]
+            )
+            work = work_of(texts)
+            lane = self._lane_of(call, now)
+            self._check_wait(call, work, lane, now)
+            self._flows.of(lane).note_coming(work, not self._has_queued(lane), now)
             load = self._admission.admit(call, now)
             call.timings.submitted = now
             queue = self._callers.get(call.caller)
             if queue is None:
-                queue = self._past_callers.pop(call.caller, None) or _CallerQueue(call.caller, load)
+                queue = self._past_callers.pop(call.caller, None) or CallerQueue(call.caller, load)
                 queue.load = load
                 self._callers[call.caller] = queue
-            queue.calls[call.future] = deque(
-                [QueuedText(call, i, n) for i, n in enumerate(lengths)]
-            )
+            queue.calls[call.future] = texts
+            queue.work += work
+            self._work += work
             self._num_queued += call.num_texts
         call.future.add_done_callback(partial(self._forget, call.caller, call.num_texts))
 
@@ -113,12 +91,12 @@ class AdmissionQueue(Generic[AnyCall]):
         texts and the expired texts, which are removed too.
         """
         with self._admission.lock:
-            queues = list(self._callers.values())
-            if is_light is not None:
-                queues = [queue for queue in queues if queue.load.is_heavy is not is_light]
+            queues = self._callers_of(is_light)
             expired: list[QueuedText[AnyCall]] = []
-            chosen = choose(_unexpired(_in_fair_order(queues), now, expired))
+            chosen = choose(_unexpired(in_fair_order(queues), now, expired))
             self._charge(chosen, queues)
+            if chosen:
+                self._flows.of(is_light).note_leaving(work_of(chosen), now)
             for text in [*chosen, *expired]:
                 self._remove(text)
         return chosen, expired
@@ -128,8 +106,52 @@ class AdmissionQueue(Generic[AnyCall]):
         chosen, expired = self.take(now, list)
         return [*chosen, *expired]
 
+    def _check_wait(self, call: AnyCall, work: int, lane: bool | None, now: float) -> None:
+        """Raise WaitTooLong if the texts of a new call, which are ``work``, would wait too long."""
+        rates = self._flows.rates(lane, now)
+        if rates is None or call.deadline is None or call.is_expired(now):
+            return
+        seconds_left, own_seconds = call.deadline - now, work / rates.leaving
+        max_seconds = MAX_WAIT_SHARE * seconds_left
+        if own_seconds < seconds_left:  # otherwise, the call comes too late without any wait
+            max_seconds = min(max_seconds, seconds_left - own_seconds)
+        if self._work + rates.load * work <= (1 - rates.load) * max_seconds * rates.leaving:
+            return  # quick, and most often so
+        own = self._callers.get(call.caller) or self._past_callers.get(call.caller)
+        before = work_before(call, work, rates.load, own, self._callers_of(lane))
+        seconds = before / rates.leaving
+        if seconds > max_seconds:
+            raise WaitTooLong(
+                f"the estimated wait of {seconds:.3g} seconds is too long: at most "
+                f"{max_seconds:.3g} of the {seconds_left:.3g} seconds until the call's deadline, "
+                "which max_request_seconds limits",
+                # More than the excess if that is tiny; no longer than until the queue is empty.
+                retry_after_seconds=max(
+                    LEAST_RETRY_SECONDS,
+                    min(max(seconds - max_seconds, seconds / 10), self._work / rates.leaving),
+                ),
+            )
+
+    def _lane_of(self, call: AnyCall, now: float) -> bool | None:
+        """Whether a new call is light; None without lanes."""
+        if not self._admission.activity.has_lanes(now):
+            return None
+        return not self._admission.is_heavy_with(call)
+
+    def _has_queued(self, lane: bool | None) -> bool:
+        if lane is None:
+            return self._num_queued > 0
+        return any(queue.load.is_heavy is not lane for queue in self._callers.values())
+
+    def _callers_of(self, lane: bool | None) -> list[CallerQueue[AnyCall]]:
+        """The queues of all callers, of light ones (True) or of heavy ones (False)."""
+        queues = list(self._callers.values())
+        if lane is None:
+            return queues
+        return [queue for queue in queues if queue.load.is_heavy is not lane]
+
     def _charge(
-        self, texts: Sequence[QueuedText[AnyCall]], queues: Sequence[_CallerQueue[AnyCall]]
+        self, texts: Sequence[QueuedText[AnyCall]], queues: Sequence[CallerQueue[AnyCall]]
     ) -> None:
         """Count the texts that were taken; ``queues`` are those of the callers that had a chance.
 
@@ -139,7 +161,7 @@ class AdmissionQueue(Generic[AnyCall]):
             self._callers[text.call.caller].charge(text)
         if not texts:
             return
-        share = sum(map(_cost, texts)) / sum(queue.caller.weight for queue in queues)
+        share = work_of(texts) / sum(queue.caller.weight for queue in queues)
         for queue in queues:
             queue.lead -= share
         for caller, queue in list(self._past_callers.items()):
@@ -152,11 +174,13 @@ class AdmissionQueue(Generic[AnyCall]):
         texts = queue.calls[text.call.future]
         texts.remove(text)
         self._num_queued -= 1
+        queue.work -= text.work
+        self._work -= text.work
         if not texts:
             del queue.calls[text.call.future]
             self._rest(queue)
 
-    def _rest(self, queue: _CallerQueue[AnyCall]) -> None:
+    def _rest(self, queue: CallerQueue[AnyCall]) -> None:
         """Take a caller without queued texts out of the turns; it keeps its lead for some time."""
         if queue.calls:
             return
@@ -173,31 +197,11 @@ class AdmissionQueue(Generic[AnyCall]):
             self._admission.end(future, caller, num_texts)
             queue = self._callers.get(caller)
             if queue is not None and future in queue.calls:
-                self._num_queued -= len(queue.calls.pop(future))
+                texts = queue.calls.pop(future)
+                self._num_queued -= len(texts)
+                queue.work -= (work := work_of(texts))
+                self._work -= work
                 self._rest(queue)
-
-
-def _cost(text: QueuedText[Any]) -> int:
-    """Tokens of a text, over all rows of its search."""
-    return max(1, text.num_tokens) * int(text.call.width)
-
-
-def _in_fair_order(queues: Sequence[_CallerQueue[AnyCall]]) -> Iterator[QueuedText[AnyCall]]:
-    """All texts, in the order in which they would be taken one by one."""
-    if len(queues) == 1:
-        yield from queues[0].in_turn()
-        return
-    # The index decides between equal leads.
-    heap = [(queue.lead, i, queue, queue.in_turn()) for i, queue in enumerate(queues)]
-    heapify(heap)
-    while heap:
-        lead, i, queue, texts = heap[0]
-        text = next(texts, None)
-        if text is None:
-            heappop(heap)
-            continue
-        yield text
-        heapreplace(heap, (lead + _cost(text) / queue.caller.weight, i, queue, texts))
 
 
 def _unexpired(

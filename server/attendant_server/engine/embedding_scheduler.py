@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import QueuedText
 from attendant_server.engine.calls import (
     SPARSE_TOKEN_IDS,
     SPARSE_VECTORS,

@@ -12,8 +12,9 @@ from math import ceil
 from typing import Any, Self, TypeVar
 
 from attendant_server.engine.admission import Admission
-from attendant_server.engine.admission_queue import AdmissionQueue, AnyCall, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import AnyCall, QueuedText
 from attendant_server.engine.calls import Call, CallFuture
 from attendant_server.engine.lanes import HEAVY_TIME_FACTOR, LaneTurns, Run
 from attendant_server.engine.reports import BatchReport, Observer

@@ -14,10 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from attendant_server.engine.admission_queue import AdmissionQueue, QueuedText
+from attendant_server.engine.admission_queue import AdmissionQueue
 from attendant_server.engine.batch_budget import BatchBudget
 from attendant_server.engine.cache_budget import CacheBudget
 from attendant_server.engine.caller_activity import CallerActivity
+from attendant_server.engine.caller_queue import QueuedText
 from attendant_server.engine.calls import Call, ScoreCall, TargetScore, TranslateCall
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled

@@ -14,7 +14,7 @@ from attendant_server.observability.metrics_server import RESULTS as CONNECTION_
 from attendant_server.records import CallRecord, Method
 from attendant_server.security.authentication import RESULTS
 
-REFUSALS = ("queue_full", "unavailable", "concurrency", "quota", "memory")
+REFUSALS = ("queue_full", "queue_wait", "unavailable", "concurrency", "quota", "memory")
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
     "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attendant_server.callers import KEY, Caller, Quota
+from attendant_server.callers import KEY, Identity, Quota
 from attendant_server.errors import Unauthenticated
 from attendant_server.security.caller_options import FIELDS, caller_options
 from attendant_server.security.watching import (
@@ -38,7 +38,7 @@ class ApiKey:
     """A key of the file."""
 
     sha256: bytes
-    caller: Caller
+    caller: Identity
     expires: datetime | None
     """None for never."""
 
@@ -50,7 +50,7 @@ class ApiKeys:
         # Keys are found by the first bytes of their hash and compared in constant time.
         self._keys = {key.sha256[:_NUM_INDEX_BYTES]: key for key in keys}
 
-    def caller(self, token: str) -> Caller:
+    def caller(self, token: str) -> Identity:
         """The caller with this key; raises Unauthenticated."""
         digest = hashlib.sha256(token.encode()).digest()
         key = self._keys.get(digest[:_NUM_INDEX_BYTES])
@@ -101,7 +101,7 @@ def _read(path: Path, methods: Collection[str]) -> list[ApiKey]:
     if document.keys() - {"keys"} or not isinstance(entries, list):
         raise FileFault(f"{path}: must have tables [[keys]] only")
     keys: dict[bytes, ApiKey] = {}
-    callers: dict[str, Caller] = {}
+    callers: dict[str, Identity] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{path}: [[keys]] number {number}"
         key = _entry(where, entry, methods)
@@ -113,7 +113,7 @@ def _read(path: Path, methods: Collection[str]) -> list[ApiKey]:
     return list(keys.values())
 
 
-def _options(caller: Caller) -> tuple[Quota, float, bool]:
+def _options(caller: Identity) -> tuple[Quota, float, bool]:
     return caller.quota, caller.weight, caller.is_bulk
 
 
@@ -131,7 +131,7 @@ def _entry(where: str, entry: Any, methods: Collection[str]) -> ApiKey:
     if expires is not None and not (isinstance(expires, datetime) and expires.tzinfo):
         raise FileFault(f"{where}: expires must be a time with a zone, as 2027-01-31T00:00:00Z")
     try:
-        caller = Caller(f"{KEY}{entry['name']}", permitted, models, **caller_options(entry))
+        caller = Identity(f"{KEY}{entry['name']}", permitted, models, **caller_options(entry))
     except ValueError as error:
         raise FileFault(f"{where}: {error}") from None
     return ApiKey(bytes.fromhex(entry["sha256"]), caller, expires)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from attendant_server.callers import Caller
+from attendant_server.callers import Identity
 from attendant_server.errors import AttendantError, Unauthenticated
 from attendant_server.security.api_keys import ApiKeys
 from attendant_server.security.tokens import TokenVerifier
@@ -32,7 +32,7 @@ class Authenticator:
         """``on_result`` receives one of `RESULTS` for each call."""
         self._api_keys, self._tokens, self._on_result = api_keys, tokens, on_result
 
-    async def caller(self, authorizations: Sequence[str | bytes]) -> Caller:
+    async def caller(self, authorizations: Sequence[str | bytes]) -> Identity:
         """The caller with these values of ``authorization``; raises Unauthenticated."""
         try:
             caller = await self._caller(_token(authorizations))
@@ -45,7 +45,7 @@ class Authenticator:
         self._on_result(AUTHENTICATED)
         return caller
 
-    async def _caller(self, token: str) -> Caller:
+    async def _caller(self, token: str) -> Identity:
         # Keys that the server makes have no full stops.
         if self._tokens is not None and (self._api_keys is None or token.count(".") == 2):
             return await self._tokens.caller(token)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import jwt
 
-from attendant_server.callers import Caller
+from attendant_server.callers import Identity
 from attendant_server.errors import Unauthenticated, Unavailable
 from attendant_server.security.caller_options import FIELDS, caller_options
 from attendant_server.security.token_keys import TokenKey, TokenKeys
@@ -76,10 +76,10 @@ class TokenVerifier:
 
     def __init__(self, keys: KeySource, rules: TokenRules) -> None:
         self._keys, self._rules = keys, rules
-        self._verified: OrderedDict[bytes, tuple[Caller, int]] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Identity, int]] = OrderedDict()
         self._verified_with = keys.value
 
-    async def caller(self, token: str) -> Caller:
+    async def caller(self, token: str) -> Identity:
         """The caller with this token; raises Unauthenticated, or Unavailable without any keys."""
         digest = hashlib.sha256(token.encode()).digest()
         keys = self._keys.value
@@ -97,7 +97,7 @@ class TokenVerifier:
             self._remember(digest, caller, int(claims["exp"]))
         return caller
 
-    def _remember(self, digest: bytes, caller: Caller, expires: int) -> None:
+    def _remember(self, digest: bytes, caller: Identity, expires: int) -> None:
         self._verified[digest] = (caller, expires)
         if len(self._verified) > MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)
@@ -121,7 +121,7 @@ class TokenVerifier:
             raise Unauthenticated("unknown_key_id")
         return [(key, algorithm) for key in found]
 
-    def _caller_of(self, claims: Mapping[str, Any]) -> Caller:
+    def _caller_of(self, claims: Mapping[str, Any]) -> Identity:
         allowed = claims.get(self._rules.permissions_claim, {})
         # A misspelled field must not count as an absent one, which permits everything.
         if not isinstance(allowed, dict) or allowed.keys() - PERMISSIONS - FIELDS:
@@ -133,7 +133,7 @@ class TokenVerifier:
             options = caller_options(allowed)
         except ValueError:
             raise Unauthenticated("bad_permissions") from None
-        return Caller(_name(claims["sub"]), **permitted, **options)
+        return Identity(_name(claims["sub"]), **permitted, **options)
 
 
 def _verified_claims(

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from attendant_server import records
-from attendant_server.callers import Caller
+from attendant_server.callers import Identity
 from attendant_server.errors import PermissionDenied
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.interceptors.around import AroundInterceptor, Behaviour
@@ -38,9 +38,9 @@ class AuthenticationInterceptor(AroundInterceptor):
                 raise PermissionDenied(f"method: this caller may not call {method.name}")
         return await behaviour(request, context)
 
-    async def _caller(self, context: Context) -> Caller:
+    async def _caller(self, context: Context) -> Identity:
         if self._authenticator is None:
-            return Caller(f"cert:{_certificate_name(context)}")
+            return Identity(f"cert:{_certificate_name(context)}")
         metadata = context.invocation_metadata() or ()
         return await self._authenticator.caller(
             [value for key, value in metadata if key == AUTHORIZATION]

@@ -26,6 +26,7 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.QueueFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.WaitTooLong: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.ModelFailed: grpc.StatusCode.INTERNAL,
