@@ -1,14 +1,14 @@
-"""The command ``attendant-server``."""
+"""The command ``attendant-server``.
 
-import logging
+Modules that are slow to import are imported late, once signals are kept.
+"""
+
 import os
 import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from attendant_server.observability.logs import set_up_logs
-from attendant_server.setting_sources import load_settings, settings_table
-from attendant_server.settings import SettingsError
+from attendant_server.system.early_signals import keep_early_signals
 from attendant_server.system.standard_streams import open_standard_streams, say
 from attendant_server.system.temporary_folders import remove_temporary_folders
 
@@ -19,8 +19,11 @@ def main() -> NoReturn:
     A normal interpreter exit would wait for hanging threads, or destroy objects that they use.
     """
     open_standard_streams()
+    keep_early_signals()
     code = serve()
     remove_temporary_folders()
+    import logging
+
     logging.shutdown()
     os._exit(code)
 
@@ -32,6 +35,9 @@ def serve() -> int:
 
     ``--settings-table`` prints the README's table instead, ``--new-api-key NAME`` a new key.
     """
+    from attendant_server.setting_sources import load_settings, settings_table
+    from attendant_server.settings import SettingsError
+
     match sys.argv[1:]:
         case ["--settings-table"]:
             say(settings_table())
@@ -46,8 +52,10 @@ def serve() -> int:
         return 2
     # gRPC would write further lines, which may hold data of clients.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from attendant_server.observability.logs import set_up_logs
+
     set_up_logs(settings.log_level, settings.log_format)
-    import uvloop  # imported late, so that --help is quick
+    import uvloop
 
     from attendant_server.process import run
 
