@@ -4,9 +4,10 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,40 @@ def test_a_server_that_is_stopped_while_it_loads_leaves_no_copies(bundles: Path,
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_SECONDS) == 0
     assert not list(tmp_path.iterdir())
+
+
+HANGING_TRIAL = """
+from attendant_server import bundle_trial
+from attendant_server.__main__ import main
+
+bundle_trial.CHILD = "tests.support.trial_children"
+main()
+"""
+
+
+def command_line(process_id: str) -> bytes:
+    """The command of a process; empty if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    return b""
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[str]:
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [child for children in lists for child in children.read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: needs Linux")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_trial_of_a_bundle_ends_with_the_server(number: signal.Signals):
+    variables = {"TRIAL_CHILD": "hangs", "PYTHONPATH": str(Path(__file__).parents[2])}
+    flags, program = ("--try-bundles", "always"), ("-c", HANGING_TRIAL)
+    with server_process(TINY_BUNDLES, *flags, program=program, variables=variables) as process:
+        wait_until(lambda: bool(children_of(process)))
+        [child] = children_of(process)
+        process.send_signal(number)
+        process.wait(TIMEOUT_SECONDS)
+        wait_until(lambda: not command_line(child))
 
 
 EARLY_SIGNAL = """
