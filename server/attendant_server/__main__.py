@@ -52,6 +52,8 @@ def serve() -> int:
         return 2
     # gRPC would write further lines, which may hold data of clients.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Without memory, the tokenizers library would hang while it writes a backtrace.
+    os.environ["RUST_BACKTRACE"] = "0"
     from attendant_server.observability.logs import set_up_logs
 
     set_up_logs(settings.log_level, settings.log_format)

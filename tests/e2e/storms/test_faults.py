@@ -3,12 +3,17 @@
 import re
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from attendant.v1 import model_control_pb2_grpc
+from attendant.v1.embedding_pb2 import EmbedRequest
+from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 
-from tests.support.observed import GOOD_REQUEST, observed_server
+from tests.support.observed import GOOD_REQUEST, ObservedServer, observed_server
 from tests.support.serving import TIMEOUT_SECONDS, failure_of, wait_until
 
 FAULTY_MODEL = """
@@ -88,7 +93,13 @@ def test_a_clock_that_jumps_changes_no_answer_of_a_call_without_a_deadline(tmp_p
 
 FAULTS = {
     "raises": "raise RuntimeError('broken weights')",
+    "finds no memory": "raise MemoryError",
     "returns NaN": "found.log_probabilities[:] = float('nan')",
+    "returns no rows": "return type(found)(found.token_ids[:0], found.log_probabilities[:0])",
+    "returns one number for each row": (
+        "return type(found)(found.token_ids[:, 0], found.log_probabilities[:, 0])"
+    ),
+    "returns tokens that do not exist": "found.token_ids[:] = 2**40",
 }
 
 
@@ -108,3 +119,58 @@ def test_a_model_that_fails_in_a_step_fails_the_calls_in_it_only(tmp_path: Path,
         server.wait_for_rest()
         faults = re.compile(b"event=(model_failed|result_not_finite) ")
         wait_until(lambda: bool(faults.search(server.log.read_bytes())))  # the log is written later
+
+
+def load(server: ObservedServer, model: str) -> None:
+    stub: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
+    stub.LoadModel(LoadModelRequest(model=model), timeout=TIMEOUT_SECONDS)
+
+
+def unload(server: ObservedServer, model: str) -> None:
+    stub: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
+    stub.UnloadModel(UnloadModelRequest(model=model), timeout=TIMEOUT_SECONDS)
+
+
+def test_a_server_that_can_write_no_files_serves_on_and_loads_no_model(tmp_path: Path):
+    """No file may grow beyond a few bytes, which the writer sees as it sees a full disk."""
+    flags = ("--model-control", "on", "--log-level", "info")
+    with observed_server(tmp_path, *flags) as server:
+        expected = server.good_answer()
+        unload(server, "tiny-bert")
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100, hard))
+        failure = failure_of(load, server, "tiny-bert")
+        assert failure.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert failure.details() == (
+            "model: tiny-bert/1/embedder.fp32.onnx: cannot be copied to the temporary folder: "
+            "File too large"
+        )
+        assert server.good_answer() == expected
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        load(server, "tiny-bert")
+        assert server.good_answer() == expected
+        wait_until(lambda: b"event=model_loaded model=tiny-bert/1" in server.log.read_bytes())
+        server.wait_for_rest()
+
+
+def test_a_server_without_free_memory_recovers_or_ends_and_never_hangs(tmp_path: Path):
+    """Libraries written in C++ and Rust may end a process that gets no memory."""
+    with observed_server(tmp_path) as server:
+        expected = server.good_answer()
+        pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_AS)[1]
+        limit = pages * resource.getpagesize() + 2_000_000
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, hard))
+        request = EmbedRequest(texts=["dog " * 60] * 256)
+        embed = server.embedding.Embed
+        for call in [embed.future(request, timeout=5) for _ in range(16)]:
+            call.exception()
+        if server.process.poll() is None:
+            with suppress(ProcessLookupError):
+                resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
+        answer = server.translation.Translate.future(GOOD_REQUEST, timeout=TIMEOUT_SECONDS)
+        if answer.code() is grpc.StatusCode.OK:
+            assert list(answer.result().translations) == expected
+        else:
+            assert answer.code() is grpc.StatusCode.UNAVAILABLE
+            assert server.process.wait(TIMEOUT_SECONDS) < 0
