@@ -121,6 +121,106 @@ def test_a_model_that_fails_in_a_step_fails_the_calls_in_it_only(tmp_path: Path,
         wait_until(lambda: bool(faults.search(server.log.read_bytes())))  # the log is written later
 
 
+FAULTY_EMBEDDER = """
+import os, sys
+import numpy as np
+from attendant_server.__main__ import main
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+
+embed = OnnxEmbeddingModel.embed
+
+def faulty(self, texts, *arguments):
+    found = embed(self, texts, *arguments)
+    if not os.path.exists({switch!r}):
+        return found
+    return {{name: {fault} for name, array in found.items()}}
+
+OnnxEmbeddingModel.embed = faulty
+sys.exit(main())
+"""
+EMBEDDER_FAULTS = {
+    "returns NaN": "array * np.float32('nan')",
+    "returns no rows": "array[:0]",
+    "returns one row too many": "np.concatenate([array, array[:1]])",
+    "returns one number for each row": "array[:, 0]",
+    "returns vectors of another width": "array[..., :3]",
+}
+
+
+@pytest.mark.parametrize("fault", EMBEDDER_FAULTS.values(), ids=EMBEDDER_FAULTS.keys())
+def test_an_embedder_that_fails_fails_its_own_calls_only(tmp_path: Path, fault: str):
+    switch = tmp_path / "fails"
+    program = FAULTY_EMBEDDER.format(fault=fault, switch=str(switch))
+    request = EmbedRequest(texts=["The dog.", "The king sees."])
+    with observed_server(tmp_path, program=("-c", program)) as server:
+        expected = server.good_answer()
+        vectors = server.embedding.Embed(request).results
+        switch.touch()
+        failure = failure_of(server.embedding.Embed, request, timeout=TIMEOUT_SECONDS)
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert server.good_answer() == expected
+        switch.unlink()
+        assert server.embedding.Embed(request).results == vectors
+        assert server.is_serving
+        server.wait_for_rest()
+
+
+FAULTY_ENCODER = """
+import os, sys
+from attendant_server.__main__ import main
+from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+class FaultySession:
+    def __init__(self, session):
+        self.session = session
+    def __enter__(self):
+        self.entered = self.session.__enter__()
+        return self
+    def __exit__(self, *arguments):
+        return self.session.__exit__(*arguments)
+    def run(self, names, feeds):
+        found = self.entered.run(names, feeds)
+        is_faulty = os.path.exists({switch!r})
+        return [{fault} for array in found] if is_faulty else found
+
+run = OnnxTranslationModel._run_encoder
+
+def run_encoder(self, *arguments):
+    session = self.encoder.session
+    self.encoder.session = lambda: FaultySession(session())
+    try:
+        return run(self, *arguments)
+    finally:
+        self.encoder.session = session
+
+OnnxTranslationModel._run_encoder = run_encoder
+sys.exit(main())
+"""
+ENCODER_FAULTS = {
+    "returns no rows": "array[:0]",
+    "returns one row too many": "array.repeat(2, axis=0)",
+    "returns short rows": "array[:, :, :1]",
+}
+
+
+@pytest.mark.parametrize("fault", ENCODER_FAULTS.values(), ids=ENCODER_FAULTS.keys())
+def test_an_encoder_that_fails_fails_its_own_calls_only(tmp_path: Path, fault: str):
+    switch = tmp_path / "fails"
+    program = FAULTY_ENCODER.format(fault=fault, switch=str(switch))
+    request = EmbedRequest(texts=["The dog.", "The king sees."])
+    with observed_server(tmp_path, program=("-c", program)) as server:
+        expected = server.good_answer()
+        vectors = server.embedding.Embed(request).results
+        switch.touch()
+        failure = failure_of(server.translation.Translate, GOOD_REQUEST, timeout=TIMEOUT_SECONDS)
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert server.embedding.Embed(request).results == vectors
+        switch.unlink()
+        assert server.good_answer() == expected
+        assert server.is_serving
+        server.wait_for_rest()
+
+
 def load(server: ObservedServer, model: str) -> None:
     stub: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
     stub.LoadModel(LoadModelRequest(model=model), timeout=TIMEOUT_SECONDS)
