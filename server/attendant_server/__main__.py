@@ -1,14 +1,14 @@
-"""The command ``attendant-server``."""
+"""The command ``attendant-server``.
 
-import logging
+Modules that are slow to import are imported late, once signals are kept.
+"""
+
 import os
 import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from attendant_server.observability.logs import set_up_logs
-from attendant_server.setting_sources import load_settings, settings_table
-from attendant_server.settings import SettingsError
+from attendant_server.system.early_signals import keep_early_signals
 from attendant_server.system.standard_streams import open_standard_streams, say
 from attendant_server.system.temporary_folders import remove_temporary_folders
 
@@ -22,8 +22,11 @@ def main() -> NoReturn:
     A normal interpreter exit would wait for hanging threads, or destroy objects that they use.
     """
     open_standard_streams()
+    keep_early_signals()
     code = serve()
     remove_temporary_folders()
+    import logging
+
     logging.shutdown()
     os._exit(code)
 
@@ -35,6 +38,9 @@ def serve() -> int:
 
     ``--settings-table`` prints the README's table instead, ``--new-api-key NAME`` a new key.
     """
+    from attendant_server.setting_sources import load_settings, settings_table
+    from attendant_server.settings import SettingsError
+
     match sys.argv[1:]:
         case ["--settings-table"]:
             say(settings_table())
@@ -51,10 +57,14 @@ def serve() -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # One call must not tokenize on all processors.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Without memory, the tokenizers library would hang while it writes a backtrace.
+    os.environ["RUST_BACKTRACE"] = "0"
     # With Python's 5 ms, threads that work for a flood delay each step of other calls by as much.
     sys.setswitchinterval(SWITCH_SECONDS)
+    from attendant_server.observability.logs import set_up_logs
+
     set_up_logs(settings.log_level, settings.log_format)
-    import uvloop  # imported late, so that --help is quick
+    import uvloop
 
     from attendant_server.process import run
 

@@ -48,7 +48,7 @@ from attendant_server.settings import Settings
 from attendant_server.supervision import EngineSupervisor
 from attendant_server.system.blocking_work import run_blocking
 from attendant_server.system.connections import num_connections
-from attendant_server.system.memory import host_memory, memory_limit
+from attendant_server.system.memory import host_memory
 
 if TYPE_CHECKING:
     from attendant_server.observability.tracing import Tracer
@@ -90,7 +90,7 @@ class Server:
             CallerQuotas(default_quota(settings)),
         )
         self._memory = HeldMemory(
-            settings.max_held_bytes or int(SHARE_OF_MEMORY * memory_limit()),
+            settings.max_held_bytes or int(SHARE_OF_MEMORY * host_memory().limit),
             2 * settings.max_concurrent_calls,
             self._metrics.on_refused,
         )

@@ -4,6 +4,7 @@ A bundle that crashes, hangs or takes too much memory thus ends its trial, and n
 """
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def try_bundle(copy: Bundle, settings: Settings) -> None:
     max_bytes = settings.trial_memory_bytes + MEMORY_PER_BYTE * copy.num_loaded_bytes
     arguments = (
         *(copy.directory, copy.copies, copy.precision, settings.device, settings.shortlists),
-        *(seconds, max_bytes),
+        *(seconds, max_bytes, os.getpid()),
     )
     # -P: no module comes from the working directory, which may be the folder of the bundles.
     command = [sys.executable, "-P", "-m", CHILD, *map(str, arguments)]

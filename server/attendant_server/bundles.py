@@ -4,14 +4,13 @@ Nothing in a bundle is trusted before it is checked: names, paths, sizes, hashes
 runtime and executes nothing from a bundle.
 """
 
-import hashlib
 import logging
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +28,12 @@ from attendant_manifest.rules import (
 )
 from attendant_manifest.signatures import MAX_SIGNATURE_FILE_BYTES
 
+from attendant_server.hashed_copies import hash_of
 from attendant_server.reasons import reason_of
 from attendant_server.system.temporary_folders import temporary_folder
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 16 * 1024
-"""Bytes of a file that are read, hashed and written at a time. Linux caches larger writes in larger
-pages, and a process that maps a part of such a page seems to use all of it."""
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 PREFERRED_PRECISIONS = {"cpu": ("int8", "fp32", "fp16"), "cuda": ("fp16",)}
 """The precisions that each device can run, best first. On a GPU, ONNX Runtime's kernels with
@@ -286,26 +283,10 @@ def _check_file(directory: Path, file: bundle_pb2.BundleFile, copy: Path | None)
     size_bytes = _regular_file(directory, file.path).st_size
     if size_bytes != file.size_bytes:
         raise BundleError(f"{path}: has {size_bytes} bytes instead of {file.size_bytes}")
-    if _hash_of(path, size_bytes, copy) != file.sha256:
+    with _named(path):
+        found = hash_of(path, size_bytes, copy)
+    if found != file.sha256:
         raise BundleError(f"{path}: its SHA-256 is not the one in the manifest")
-
-
-def _hash_of(path: Path, size_bytes: int, copy: Path | None) -> str:
-    """The SHA-256 of a file; the bytes that are hashed are written to ``copy``.
-
-    Does not read much more than ``size_bytes`` of a file that grows meanwhile.
-    """
-    digest = hashlib.sha256()
-    with _named(path), path.open("rb") as content, ExitStack() as files:
-        if copy is not None:
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            written = files.enter_context(copy.open("wb"))
-        for _ in range(size_bytes // READ_BYTES + 2):
-            part = content.read(READ_BYTES)
-            digest.update(part)
-            if copy is not None:
-                written.write(part)
-    return digest.hexdigest()
 
 
 def _check_nothing_else(directory: Path, known: set[str]) -> None:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from attendant_server.application.catalog import Catalog, ServedModel, version_order
-from attendant_server.application.descriptions import ModelKind
+from attendant_server.application.descriptions import ModelDescription, ModelKind
+from attendant_server.bundle_faults import without_paths
 from attendant_server.bundles import Bundle, BundleError, is_wanted
 from attendant_server.default_versions import read_default_versions
 from attendant_server.engine.engine import Engine
@@ -28,8 +29,7 @@ from attendant_server.observability.model_series import ModelSeries
 from attendant_server.reasons import reason_of
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
-from attendant_server.system.garbage import collect_garbage
-from attendant_server.system.memory import return_freed_memory
+from attendant_server.system.memory import free_memory
 
 RETIREMENT_GRACE_SECONDS = 5.0
 """Seconds beyond the time limit of calls for which an unloaded model waits for its calls."""
@@ -72,9 +72,11 @@ class ModelLifecycle:
         on_bad = self._report_bad if self._skips_bad else None
         bundles = read_bundles(settings, settings.models, on_bad)
         self._served = {bundle.key: bundle for bundle in bundles}
-        catalog.choose_defaults(read_default_versions(settings.bundles, self._served))
+        on_bad_choice = self._report_bad_choice if self._skips_bad else None
+        chosen = read_default_versions(settings.bundles, self._served, on_bad_choice)
+        catalog.choose_defaults(chosen)
         for bundle in bundles:
-            self._announce(bundle)
+            self._announce(describe_model(bundle))
 
     @property
     def _skips_bad(self) -> bool:
@@ -101,7 +103,8 @@ class ModelLifecycle:
             raise BundleError(f"{self._settings.bundles}: no bundle can be loaded")
         self.engine = engine
         engine.start()
-        self._catalog.open([self._enter(model) for model in loaded])
+        described = {description.key: description for description in self._catalog.descriptions}
+        self._catalog.open([self._enter(model, described[model.bundle.key]) for model in loaded])
         warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
 
@@ -155,7 +158,7 @@ class ModelLifecycle:
             task.cancel()
 
     async def _load(self, model: str) -> str:
-        faults: dict[str, BundleError] = {}
+        faults: dict[str, str] = {}
         async with self._change():
             try:
                 bundles = await self._read(faults)
@@ -163,15 +166,16 @@ class ModelLifecycle:
                 logger.error("event=bundles_not_read %s", error)
                 raise ModelNotLoaded("model: the folder has no bundles that can be read") from error
             found = [b for b in bundles if model in (b.key, b.manifest.name)]
+            if not found:
+                for fault in (faults[key] for key in faults if is_wanted(key, (model,))):
+                    raise ModelNotLoaded(f"model: {fault}")
+                raise ModelNotFound("model: the folder has no such bundle")
+            bundle = max(found, key=lambda each: version_order(each.manifest.version))
             try:
-                if not found:
-                    of_model = (fault for key, fault in faults.items() if is_wanted(key, (model,)))
-                    missing = ModelNotFound("model: the folder has no such bundle")
-                    raise next(of_model, missing)
-                bundle = max(found, key=lambda each: version_order(each.manifest.version))
                 await self._serve(bundle)
             except BundleError as error:
-                raise ModelNotLoaded(f"model: {self._without_paths(error)}") from error
+                fault = without_paths(error, bundle.directory, bundle.key)
+                raise ModelNotLoaded(f"model: {fault}") from error
             self._requested[bundle.key] = True
             return bundle.key
 
@@ -188,7 +192,7 @@ class ModelLifecycle:
         return keys[0]
 
     async def _refresh(self) -> None:
-        faults: dict[str, BundleError] = {}
+        faults: dict[str, str] = {}
         async with self._change():
             bundles = [each for each in await self._read(faults) if self._is_wanted(each.key)]
             for bundle in bundles:
@@ -200,23 +204,22 @@ class ModelLifecycle:
             for key in [key for key in served if key not in kept]:
                 await self._remove(key)
 
-    async def _read(self, faults: dict[str, BundleError]) -> list[Bundle]:
-        """The bundles of the folder; the errors of bad manifests are logged and put in ``faults``.
+    async def _read(self, faults: dict[str, str]) -> list[Bundle]:
+        """The bundles of the folder; bad manifests are logged.
 
-        Raises BundleError if there are no bundles at all.
+        ``faults`` gets what callers may know of them, by key. Raises BundleError if there are no
+        bundles at all.
         """
 
         def note(directory: Path, error: BundleError) -> None:
-            faults[f"{directory.parent.name}/{directory.name}"] = error
+            key = f"{directory.parent.name}/{directory.name}"
+            faults[key] = without_paths(error, directory, key)
             self._report_bad(directory, error)
 
         return await run_blocking(read_bundles, self._settings, (), note)
 
     def _is_wanted(self, key: str) -> bool:
         return self._requested.get(key, is_wanted(key, self._settings.models))
-
-    def _without_paths(self, error: BundleError) -> str:
-        return str(error).replace(f"{self._settings.bundles.resolve()}/", "")
 
     @asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
@@ -234,8 +237,9 @@ class ModelLifecycle:
             return
         started = time.monotonic()
         logger.info("event=model_loading model=%s", key)
+        description = describe_model(bundle)
         if old is None:
-            self._announce(bundle)
+            self._announce(description)
         try:
             self._loader.num_translation = self._num_translation()
             if self._settings.device == "cpu":
@@ -248,7 +252,9 @@ class ModelLifecycle:
                 self._report_bad(bundle.directory, error)
             raise
         self._served[key] = bundle
-        self._catalog.open([self._enter(model)])
+        if old is not None:
+            self._series.add(description)
+        self._catalog.open([self._enter(model, description)])
         warn_of_caches(sum(self._max_cache_bytes.values()))
         await self._on_change()
         self._series.on_change("loaded")
@@ -276,24 +282,30 @@ class ModelLifecycle:
 
     async def _retired(self, model: ServedModel, is_replaced: bool) -> None:
         """Wait for the last call that uses a model, and free the model."""
-        key, engine = model.description.key, self.engine
+        key = model.description.key
+        try:
+            await self._ended(model)
+        finally:  # also after the death of the engine, which ends the calls
+            if not is_replaced:
+                self._series.remove(key)
+        del model
+        await run_blocking(free_memory)
+        self._series.on_change("unloaded")
+        logger.info("event=model_unloaded model=%s replaced=%s", key, is_replaced)
+
+    async def _ended(self, model: ServedModel) -> None:
+        """Wait for the last call that uses a model, and let the engine run it no more."""
+        engine = self.engine
         assert engine is not None
         longest = self._settings.max_request_seconds + RETIREMENT_GRACE_SECONDS
         try:
             await asyncio.wait_for(model.usage.wait_until_unused(), longest)
         except TimeoutError:
-            logger.warning("event=model_unloaded_in_use model=%s", key)
+            logger.warning("event=model_unloaded_in_use model=%s", model.description.key)
         await asyncio.wrap_future(engine.remove(model.engine_name))
-        if not is_replaced:
-            self._series.remove(key)
-        del model
-        await run_blocking(_free_memory)
-        self._series.on_change("unloaded")
-        logger.info("event=model_unloaded model=%s replaced=%s", key, is_replaced)
 
-    def _announce(self, bundle: Bundle) -> None:
-        """List a bundle as loading, with its metrics."""
-        description = describe_model(bundle)
+    def _announce(self, description: ModelDescription) -> None:
+        """List a model as loading, with its metrics."""
         self._series.add(description)
         self._catalog.announce([description])
 
@@ -304,15 +316,13 @@ class ModelLifecycle:
         self._catalog.withdraw(key)
         self._series.remove(key)
 
-    def _enter(self, model: LoadedModel) -> ServedModel:
+    def _enter(self, model: LoadedModel, description: ModelDescription) -> ServedModel:
         """Let the engine run a loaded model; returns it for the catalog."""
         assert self.engine is not None
         key, self._num_loads = model.bundle.key, self._num_loads + 1
         name = key if self._catalog.ready(key) is None else f"{key}#{self._num_loads}"
         self.engine.add(name, model.schedulers)
         self._max_cache_bytes[key] = model.max_cache_bytes
-        description = describe_model(model.bundle)
-        self._series.add(description)
         self._series.watch(key, model.schedulers, model.max_cache_bytes)
         return ServedModel(
             description=description,
@@ -332,7 +342,6 @@ class ModelLifecycle:
         self._series.on_change("failed")
         logger.error("event=model_not_loaded bundle=%s %s", directory, error)
 
-
-def _free_memory() -> None:
-    collect_garbage()
-    return_freed_memory()
+    def _report_bad_choice(self, error: BundleError) -> None:
+        self._series.on_change("failed")
+        logger.error("event=default_version_ignored %s", error)

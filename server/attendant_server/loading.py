@@ -207,11 +207,11 @@ class ModelLoader:
         return settings.max_cache_bytes
 
     def _memory_bytes(self) -> float:
-        """The bytes of memory that models, caches and runs share; infinity if unknown."""
-        try:
-            if self._settings.device == "cuda":
-                return self._settings.max_device_memory_bytes or gpu_memory()[1]
+        """The bytes that models, caches and runs share; infinity for a GPU that does not tell."""
+        if self._settings.device != "cuda":
             return host_memory().limit
+        try:
+            return self._settings.max_device_memory_bytes or gpu_memory()[1]
         except (OSError, RuntimeError):
             return math.inf
 

@@ -4,7 +4,7 @@ import logging
 
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.bundles import Bundle, BundleError
-from attendant_server.system.memory import HostMemory, host_memory
+from attendant_server.system.memory import host_memory
 
 BYTES_PER_BYTE = {
     ModelKind.TRANSLATION: 6.5,
@@ -19,9 +19,7 @@ logger = logging.getLogger(__name__)
 
 def check_memory(bundle: Bundle) -> None:
     """Raise BundleError if the free memory does not suffice to load a bundle."""
-    memory = _memory()
-    if memory is None:
-        return
+    memory = host_memory()
     needed, free = needed_bytes(bundle), memory.limit - memory.used
     if needed > free:
         raise BundleError(
@@ -32,8 +30,8 @@ def check_memory(bundle: Bundle) -> None:
 
 def warn_of_caches(max_cache_bytes: int) -> None:
     """Log a warning if the caches of the loaded models could take more than the free memory."""
-    memory = _memory()
-    if memory is not None and memory.used + max_cache_bytes > memory.limit:
+    memory = host_memory()
+    if memory.used + max_cache_bytes > memory.limit:
         logger.warning(
             "event=memory_may_run_out used_bytes=%d max_cache_bytes=%d limit_bytes=%d %s",
             memory.used,
@@ -46,10 +44,3 @@ def warn_of_caches(max_cache_bytes: int) -> None:
 def needed_bytes(bundle: Bundle) -> int:
     """An estimate of the memory that a bundle takes once it is loaded, without caches."""
     return int(BYTES_PER_BYTE[ModelKind(bundle.manifest.kind)] * bundle.num_loaded_bytes)
-
-
-def _memory() -> HostMemory | None:
-    try:
-        return host_memory()
-    except OSError:  # a system that does not tell
-        return None

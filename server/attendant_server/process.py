@@ -9,6 +9,7 @@ from attendant_server.app import Server, StartError
 from attendant_server.bundles import BundleError
 from attendant_server.settings import Settings
 from attendant_server.system.blocking_work import run_blocking
+from attendant_server.system.early_signals import was_kept
 from attendant_server.system.garbage import collect_garbage_rarely
 from attendant_server.system.standard_streams import has_terminal, say
 
@@ -55,6 +56,8 @@ def _stop_event() -> asyncio.Event:
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop)
+    if any(was_kept(number) for number in STOP_SIGNALS):
+        stop()
     return stopping
 
 
@@ -67,6 +70,8 @@ def _listen_for_hangups(stopping: asyncio.Event, refreshing: asyncio.Event) -> N
         (stopping if had_terminal and not has_terminal() else refreshing).set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, choose)
+    if was_kept(signal.SIGHUP):
+        choose()
 
 
 async def _refresh_whenever(requested: asyncio.Event, server: Server) -> None:

@@ -15,8 +15,9 @@ from attendant_server.streamed_text import complete_words, only_appends
 from attendant_server.text_normalization import NormalizedText, TextNormalizer
 from attendant_server.token_marks import MARKS, TokenTexts
 from attendant_server.tokenized_text import ConvertedText, Token, TokenizedText
-from attendant_server.tokenizer_rules import tokenizer_problem
+from attendant_server.tokenizer_rules import TRIED_TEXT, encoding_problem, tokenizer_problem
 
+MAX_REASON_CHARACTERS = 300
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -81,6 +82,11 @@ class TextTokenizer:
         self._is_converted = bool(MARKS.search(definition)) or num_tokens > self._vocab_size
         self._continuation_mark: str = prefix or ""
         self._token_texts = TokenTexts(self._tokenizer.id_to_token)
+        for pair in (None, TRIED_TEXT):  # some faults show in use only
+            tokens = self.encode(TRIED_TEXT, pair, normalizes=False)
+            self.decode(tokens.token_ids)
+            if problem := encoding_problem(tokens.encoding, tokens.token_ids, vocab_size):
+                raise TokenizerError(problem)
 
     def encode(
         self, text: str, pair: str | None = None, normalizes: bool | None = None
@@ -161,13 +167,13 @@ class TextTokenizer:
         return token_id not in self._special_ids and bool(self._token_texts[token_id])
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The decoded text of the tokens; special tokens are skipped."""
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        """The decoded text of the tokens; special tokens are skipped. Raises TokenizerError."""
+        return self._decoded(token_ids, skip_special_tokens=True)
 
     def decode_words(self, token_ids: Sequence[int]) -> str:
         """The complete words of a text whose first tokens are ``token_ids``.
 
-        Later tokens cannot change these words: the decoded whole text begins with them.
+        Later tokens cannot change them: the whole text begins with them. Raises TokenizerError.
         """
         if not self._only_appends:
             return ""
@@ -191,11 +197,17 @@ class TextTokenizer:
         return list(map(self._token_texts.__getitem__, token_ids))
 
     def readable_token(self, token_id: int) -> str:
-        """The token without markers of word boundaries."""
-        text = str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+        """The token without markers of word boundaries; raises TokenizerError."""
+        text = self._decoded([token_id], skip_special_tokens=False)
         text = text.removeprefix(self._continuation_mark)
         # A byte-level tokenizer marks the beginning of a word with a space.
         return text.removeprefix(" ") or text
+
+    def _decoded(self, token_ids: Sequence[int], skip_special_tokens: bool) -> str:
+        try:
+            return str(self._tokenizer.decode(list(token_ids), skip_special_tokens))
+        except BaseException as error:
+            raise _translated(error) from error
 
 
 def _translated(error: BaseException) -> BaseException:
@@ -204,6 +216,7 @@ def _translated(error: BaseException) -> BaseException:
     Panics have a class that derives from BaseException and cannot be imported.
     """
     if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-        words = str(error).strip()
+        # The message may repeat parts of the file, with line breaks and of any length.
+        words = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
         return TokenizerError(f"{type(error).__name__}: {words}" if words else type(error).__name__)
     return error

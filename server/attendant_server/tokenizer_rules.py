@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.normalizers import Normalizer
 
 MAX_REPLACEMENT = 64
@@ -17,6 +17,8 @@ MAX_STEPS = 256
 MAX_TOKEN_CHARACTERS = 2048
 """Longest token of a vocabulary: it is the text of one step of a translation."""
 MAX_PROBES = 10_000
+TRIED_TEXT = "The dog's 2 cafe\u0301s. \u72ac\U0001f436"
+"""A text on which a tokenizer is tried when it is loaded."""
 _PROBES = "".join(map(chr, itertools.chain(range(0x20, 0x500), (0x4E00, 0xAC00, 0xFDFA))))
 """Characters of common scripts, and the one that grows most by compatibility normalization."""
 
@@ -34,6 +36,22 @@ def tokenizer_problem(content: dict[str, Any], vocabulary: Sequence[str]) -> str
     if longest > MAX_TOKEN_CHARACTERS:
         return f"a token has {longest} characters, more than {MAX_TOKEN_CHARACTERS}"
     return _expansion_problem(content.get("normalizer"))
+
+
+def encoding_problem(
+    encoding: Encoding, token_ids: Sequence[int], vocab_size: int | None
+) -> str | None:
+    """A broken rule of the tokens of a text, as a message.
+
+    ``token_ids`` are those that the network gets, which has ``vocab_size`` tokens, if known.
+    """
+    parts = encoding.tokens, encoding.offsets, encoding.special_tokens_mask, encoding.type_ids
+    if any(len(part) != len(token_ids) for part in parts):
+        return "the post-processor adds different numbers of ids and tokens"
+    largest = max(token_ids, default=0)
+    if vocab_size is not None and largest >= vocab_size:
+        return f"adds the token id {largest}, but the network has {vocab_size} tokens"
+    return None
 
 
 def _expansion_problem(normalizer: Any) -> str | None:

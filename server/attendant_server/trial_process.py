@@ -17,13 +17,15 @@ from attendant_server.manifest_description import describe_model
 from attendant_server.observability.metrics import NoMetrics
 from attendant_server.reasons import reason_of
 from attendant_server.settings import Settings
+from attendant_server.system.parent import die_with
 
 MAX_REASON_CHARACTERS = 2000
 
 
 def main() -> NoReturn:
     """Load the bundle that the arguments and the standard input describe, and end the process."""
-    directory, copies, precision, device, shortlists, seconds, max_bytes = sys.argv[1:]
+    directory, copies, precision, device, shortlists, seconds, max_bytes, parent = sys.argv[1:]
+    die_with(int(parent))
     _limit(int(seconds), int(max_bytes))
     manifest = Manifest.FromString(sys.stdin.buffer.read())
     bundle = Bundle(Path(directory), manifest, precision, Path(copies))
@@ -35,7 +37,7 @@ def main() -> NoReturn:
 
 
 def _limit(seconds: int, max_bytes: int) -> None:
-    """Limit this process, also if its parent is gone."""
+    """Limit the time and the memory of this process."""
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -14,6 +14,8 @@ import numpy as np
 from attendant.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
+    model_control_pb2,
+    model_control_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
     text_pb2,
@@ -319,6 +321,19 @@ class Librarian(model_pb2_grpc.ModelServiceServicer):
         return self._script.answer(request, response, context)
 
 
+class Controller(model_control_pb2_grpc.ModelControlServiceServicer):
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    def LoadModel(self, request, context):
+        response = model_control_pb2.LoadModelResponse(model=INFOS[0])
+        return self._script.answer(request, response, context)
+
+    def UnloadModel(self, request, context):
+        response = model_control_pb2.UnloadModelResponse(model="upper/1")
+        return self._script.answer(request, response, context)
+
+
 def start_server(
     script: Script, address: str = "127.0.0.1:0", has_health: bool = True
 ) -> tuple[grpc.Server, str]:
@@ -331,6 +346,7 @@ def start_server(
     translation_pb2_grpc.add_TranslationServiceServicer_to_server(Translator(script), server)
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(Embedder(script), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(Librarian(script), server)
+    model_control_pb2_grpc.add_ModelControlServiceServicer_to_server(Controller(script), server)
     script.health.set("attendant.v1.TranslationService", health_pb2.HealthCheckResponse.SERVING)
     script.health.set("attendant.v1.EmbeddingService", health_pb2.HealthCheckResponse.NOT_SERVING)
     if has_health:

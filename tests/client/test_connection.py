@@ -91,6 +91,52 @@ def test_options_that_do_not_fit_together_are_refused(target, options, problem):
         connect_options(target, **options)
 
 
+FORM, PORT = "must be host:port", "the port must be between 1 and 65535"
+BAD_TARGETS = {
+    "127.0.0.1:99999": PORT,
+    "host:abc": PORT,
+    "host:": PORT,
+    "host:0": PORT,
+    "host:-1": PORT,
+    "host:\u0661": PORT,
+    "host:00000000050051": PORT,
+    "localhost:50051/": PORT,
+    "grpc://localhost:500510": PORT,
+    "grpcs://localhost:x": PORT,
+    "dns:///host:99999": PORT,
+    "dns://1.1.1.1/host:99999": PORT,
+    "10.0.0.1:50051,10.0.0.2:99999": PORT,
+    "ipv4:10.0.0.1:50051,10.0.0.2:99999": PORT,
+    "[::1]:99999": PORT,
+    "[::1]50051": PORT,
+    "": FORM,
+    ":50051": FORM,
+    "[::1": FORM,
+    "[host]:50051": FORM,
+    "host:1:2": FORM,
+    "http://localhost:50051": "use grpc:// or, with TLS, grpcs://",
+}
+
+
+@pytest.mark.parametrize("target", BAD_TARGETS)
+def test_a_target_that_can_lead_to_no_server_is_refused_at_once(target):
+    with pytest.raises(ValueError, match=f"^target .*{BAD_TARGETS[target]}"):
+        connect_options(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("localhost", "localhost:50051", "host:1", "host:65535", "a-b.example:443", "127.0.0.1"),
+        *("[::1]:50051", "[::1]", "::1", "dns:host:50051", "dns:///host:50051", "dns:///host"),
+        *("ipv4:10.0.0.1:1,10.0.0.2:2", "10.0.0.1,10.0.0.2:5", "ipv6:[::1]:1", "[::1]:1,[::2]:2"),
+        *("unix:/a:b,c", "unix-abstract:x", "grpc://host:5/", "xds:///service", "vsock:2:50051"),
+    ],
+)
+def test_every_form_of_a_target_is_accepted(target):
+    assert connect_options(target).address
+
+
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="tls_cs"):
         Client(LOCAL, tls_cs="ca.pem")  # type: ignore[call-arg]

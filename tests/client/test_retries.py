@@ -235,6 +235,20 @@ def test_a_time_past_the_deadline_is_not_waited_for(client, script):
     assert len(script.calls) == 1
 
 
+@pytest.mark.parametrize("fault", [UNAVAILABLE, CANCELLED])
+def test_an_unload_that_may_have_been_carried_out_is_not_tried_again(client, script, fault):
+    script.faults = [fault]
+    with pytest.raises(ERROR_BY_CODE[StatusCode[code_pb2.Code.Name(fault.code)]]):
+        client.unload_model("upper")
+    assert script.calls == ["UnloadModel"]
+
+
+def test_an_unload_that_the_server_has_not_begun_is_tried_again(client, script):
+    script.faults = [Fault(code_pb2.RESOURCE_EXHAUSTED, retry_delay_seconds=0.02)]
+    assert client.unload_model("upper") == "upper/1"
+    assert script.calls == ["UnloadModel"] * 2
+
+
 def test_a_negative_pushback_forbids_retries(client, script):
     script.faults = [Fault(code_pb2.UNAVAILABLE, metadata=(("grpc-retry-pushback-ms", "-1"),))]
     with pytest.raises(UnavailableError):

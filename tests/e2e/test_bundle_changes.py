@@ -17,7 +17,9 @@ from attendant.v1 import translation_pb2_grpc
 from attendant.v1.model_pb2 import ListModelsRequest
 from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server.app import Server
+from attendant_server.application.descriptions import ModelDescription
 from attendant_server.bundles import BundleError
+from attendant_server.observability.model_series import ModelSeries
 
 from tests.support.processes import line_of, port_of, server_command, server_process
 from tests.support.serving import TIMEOUT_SECONDS, Running, wait_until
@@ -140,6 +142,34 @@ def test_a_default_version_that_is_not_there_is_refused_at_the_start(settings: A
     (root / "tiny-en-de" / "default-version").write_text("7")
     with pytest.raises(BundleError, match="default-version: must hold a version of tiny-en-de"):
         Server(settings(bundles=root))
+
+
+def test_a_default_version_that_cannot_be_served_is_skipped_with_bad_bundles(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, caplog: Any
+):
+    add_version(translation_bundle, root, "2")
+    (add_version(translation_bundle, root, "3") / "manifest.json").write_text("{")
+    chosen = root / "tiny-en-de" / "default-version"
+    chosen.write_text("3")
+    server = start(bundles=root, bad_bundles="skip")
+    assert default(server) == "tiny-en-de/2"
+    assert f"event=default_version_ignored {chosen}: must hold a version of" in caplog.text
+    assert server.metric("attendant_model_changes_total", result="failed") == 2
+
+
+def test_a_bundle_is_described_and_its_series_are_begun_once_at_the_start(
+    start: Callable[..., Running], root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    add, begun = ModelSeries.add, list[str]()
+
+    def begin(series: ModelSeries, model: ModelDescription) -> None:
+        begun.append(model.key)
+        add(series, model)
+
+    monkeypatch.setattr(ModelSeries, "add", begin)
+    server = start(bundles=root)
+    assert begun == ["tiny-en-de/1"]
+    assert server.metric("attendant_max_rows", model="tiny-en-de/1") > 0
 
 
 def test_a_folder_that_cannot_be_read_is_not_taken_for_a_removed_one(

@@ -1,3 +1,5 @@
+import time
+
 import grpc
 import pytest
 from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateOptions, TranslateRequest
@@ -87,3 +89,20 @@ def test_the_servers_own_limit_ends_a_call_even_while_a_model_run_hangs(start, t
         assert failure.details() == "the call took more than 0.2 seconds"
         running.wait_for_queued(0)
     wait_until(lambda: num_dropped(running, "expired") == 1)
+
+
+@pytest.mark.parametrize("jump_seconds", [1e6, -1e6])
+def test_a_jump_of_the_clock_of_the_system_changes_no_deadline_and_no_quota(
+    start, monkeypatch, jump_seconds
+):
+    running = start(caller_max_texts_per_minute=2)
+    now = time.time
+    with running.held_engine():
+        calls = [running.translation.Translate.future(REQUEST, timeout=60) for _ in range(2)]
+        running.wait_for_queued(2)
+        monkeypatch.setattr(time, "time", lambda: now() + jump_seconds)
+    for call in calls:
+        assert call.result().translations[0].hypotheses
+    refusal = failure_of(running.translation.Translate, REQUEST)
+    assert refusal.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "max_texts_per_minute" in refusal.details()

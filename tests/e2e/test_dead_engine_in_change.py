@@ -10,13 +10,14 @@ from typing import Any
 import grpc
 import pytest
 from attendant.v1 import model_control_pb2_grpc
-from attendant.v1.model_control_pb2 import LoadModelRequest
+from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 from attendant.v1.model_pb2 import ListModelsRequest
+from attendant.v1.translation_pb2 import TranslateRequest
 from attendant_server import restarts
 from attendant_server.bundles import Bundle
 from attendant_server.loading import LoadedModel, ModelLoader
 
-from tests.support.serving import TIMEOUT_SECONDS, Running, wait_until
+from tests.support.serving import TIMEOUT_SECONDS, Running, metrics_page, wait_until
 from tests.support.versions import add_version
 
 
@@ -92,3 +93,23 @@ def test_the_next_engine_starts_without_a_served_bundle_that_was_removed(
     wait_until(lambda: keys(server) == ["tiny-en-de/2"])
     server.loop.run(asyncio.wait_for(server.server.lifecycle.refresh(), TIMEOUT_SECONDS))
     assert keys(server) == ["tiny-en-de/2"]
+
+
+def test_a_model_that_is_being_unloaded_leaves_no_series(
+    start: Callable[..., Running], root: Path, translation_bundle: Path, loading: Event
+):
+    add_version(translation_bundle, root, "2")
+    server = start(bundles=root, model_control="on")
+    control: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
+    translation: Any = server.translation
+    with server.held_engine():
+        request = TranslateRequest(model="tiny-en-de/1", texts=["The dog."])
+        begun = translation.Translate.future(request, timeout=TIMEOUT_SECONDS)
+        server.wait_for_queued(1)
+        unload = UnloadModelRequest(model="tiny-en-de/1")
+        unloading = control.UnloadModel.future(unload, timeout=TIMEOUT_SECONDS)
+        wait_until(lambda: keys(server) == ["tiny-en-de/2"])
+        let_engine_die(server)
+        assert unloading.code() == begun.code() == grpc.StatusCode.UNAVAILABLE
+    wait_until(lambda: 'version="1"' not in metrics_page(server.server))
+    wait_until(lambda: server.metric("attendant_model_serving", model="tiny-en-de/2") == 1)

@@ -1,9 +1,11 @@
 """Models that callers load and unload while the server runs."""
 
+import shutil
 import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -220,6 +222,33 @@ def test_a_folder_without_bundles_is_a_fault_that_tells_no_path(server: Running,
     failure = failure_of(load, server, "tiny-bert")
     assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
     assert failure.details() == "model: the folder has no bundles that can be read"
+
+
+@pytest.mark.parametrize("damage_it", [damage, lambda b: (b / "manifest.json").write_text("{}")])
+def test_a_fault_of_a_linked_folder_does_not_tell_where_it_is(
+    server: Running,
+    root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    translation_bundle: Path,
+    damage_it: Callable[[Path], None],
+):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    damage_it(add_version(translation_bundle, elsewhere, "2"))
+    (root / "tiny-en-de" / "2").symlink_to(elsewhere / "tiny-en-de" / "2")
+    failure = failure_of(load, server, "tiny-en-de/2")
+    assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert failure.details().startswith("model: tiny-en-de/2/")
+    assert "elsewhere" not in failure.details()
+
+
+def test_a_lack_of_room_for_copies_does_not_tell_their_folder(
+    server: Running, root: Path, translation_bundle: Path, monkeypatch: pytest.MonkeyPatch
+):
+    add_version(translation_bundle, root, "2")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    failure = failure_of(load, server, "tiny-en-de/2")
+    assert failure.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert failure.details().startswith("model: tiny-en-de/2: the temporary folder has 1 free")
 
 
 def test_a_load_that_is_given_up_leaves_nothing_behind(

@@ -4,7 +4,10 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from tests.support.application import TINY_BUNDLES
 from tests.support.processes import last_line, line_of, server_command, server_process
 from tests.support.serving import TIMEOUT_SECONDS, wait_until
 
@@ -160,3 +164,77 @@ def test_a_server_that_is_stopped_while_it_loads_leaves_no_copies(bundles: Path,
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_SECONDS) == 0
     assert not list(tmp_path.iterdir())
+
+
+HANGING_TRIAL = """
+from attendant_server import bundle_trial
+from attendant_server.__main__ import main
+
+bundle_trial.CHILD = "tests.support.trial_children"
+main()
+"""
+
+
+def command_line(process_id: str) -> bytes:
+    """The command of a process; empty if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{process_id}/cmdline").read_bytes()
+    return b""
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[str]:
+    lists = Path(f"/proc/{process.pid}/task").glob("*/children")
+    return [child for children in lists for child in children.read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="NOT CHECKED: needs Linux")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_trial_of_a_bundle_ends_with_the_server(number: signal.Signals):
+    variables = {"TRIAL_CHILD": "hangs", "PYTHONPATH": str(Path(__file__).parents[2])}
+    flags, program = ("--try-bundles", "always"), ("-c", HANGING_TRIAL)
+    with server_process(TINY_BUNDLES, *flags, program=program, variables=variables) as process:
+        wait_until(lambda: bool(children_of(process)))
+        [child] = children_of(process)
+        process.send_signal(number)
+        process.wait(TIMEOUT_SECONDS)
+        wait_until(lambda: not command_line(child))
+
+
+EARLY_SIGNAL = """
+import os, signal, sys
+from attendant_server.__main__ import main
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+
+class SignalAtImport:
+    def find_spec(self, name, *_):
+        if name == "attendant_server.setting_sources":
+            os.kill(os.getpid(), int(os.environ["EARLY_SIGNAL"]))
+
+sys.meta_path.insert(0, SignalAtImport())
+main()
+"""
+
+
+@contextmanager
+def server_signalled_early(number: signal.Signals) -> Iterator["subprocess.Popen[str]"]:
+    """A server that gets a signal while it imports its modules."""
+    variables = {"EARLY_SIGNAL": str(int(number))}
+    program = ("-c", EARLY_SIGNAL)
+    with server_process(TINY_BUNDLES, program=program, variables=variables) as process:
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_that_comes_during_the_imports_stops_the_server(number: signal.Signals):
+    with server_signalled_early(number) as process:
+        assert process.wait(TIMEOUT_SECONDS) == 0
+        assert "event=stopped" in last_line(process)
+
+
+def test_a_hangup_that_comes_during_the_imports_refreshes_the_models():
+    with server_signalled_early(signal.SIGHUP) as process:
+        line_of("serving", process)
+        line_of("refreshing", process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_SECONDS) == 0

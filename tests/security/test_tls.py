@@ -72,6 +72,26 @@ def test_an_expired_certificate_is_reported_by_server_client_and_metric(
     assert 1.7e9 < sum_of_metric(metrics_page(server), name) < 3e9
 
 
+def test_a_certificate_that_expires_ends_no_connection_and_a_new_one_is_taken(
+    start, client_of, authority, caplog
+):
+    caplog.set_level("INFO")
+    server = start(**tls_settings(authority.issue("server")))
+    authority.issue("server", days=10 / (24 * 60 * 60))  # writes the same files
+    wait_until(lambda: "event=security_files_reloaded" in caplog.text)
+    before = client_of(server, TLS, tls_ca=authority.file)
+    assert before.models()
+    wait_until(lambda: "event=certificate_expired" in caplog.text)
+    assert before.models()
+    with pytest.raises(UnavailableError, match="certificate has expired"):
+        client_of(server, TLS, tls_ca=authority.file).health()
+    authority.issue("server")
+    wait_until(lambda: caplog.text.count("event=security_files_reloaded") == 2)
+    assert client_of(server, TLS, tls_ca=authority.file).health() == "serving"
+    assert before.models()
+    assert caplog.text.count("event=certificate_expired") == 1
+
+
 def test_a_plain_client_of_a_server_with_tls_is_told_what_to_do(start, client_of, authority):
     server = start(**tls_settings(authority.issue("server")))
     with pytest.raises(UnavailableError, match="use a target with grpcs://"):

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_a_limit_that_is_none_is_not_taken_for_one(root: Path, limit: str):
 def test_this_machine_has_memory_in_use_and_more_than_that():
     memory = host_memory()
     assert 0 < memory.used < memory.limit
+
+
+@pytest.mark.parametrize("content", [None, "", "MemTotal: 1000 kB\n", "MemTotal: a lot\n"])
+def test_without_information_of_the_system_its_physical_memory_is_the_limit(
+    tmp_path: Path, content: str | None
+):
+    if content is not None:
+        write(tmp_path, "proc/meminfo", content)
+    memory = host_memory(tmp_path)
+    assert 0 < memory.used < memory.limit
+    assert memory.limit == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

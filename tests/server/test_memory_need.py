@@ -35,12 +35,3 @@ def test_caches_that_may_exceed_the_free_memory_are_told(monkeypatch, caplog):
     assert not caplog.messages
     warn_of_caches(1001)
     assert "event=memory_may_run_out used_bytes=1000000000 max_cache_bytes=1001" in caplog.text
-
-
-def test_a_system_that_does_not_tell_its_memory_refuses_nothing(monkeypatch, bundle):
-    def fail():
-        raise OSError
-
-    monkeypatch.setattr(memory_need, "host_memory", fail)
-    check_memory(bundle)
-    warn_of_caches(10**15)

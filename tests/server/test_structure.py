@@ -38,7 +38,7 @@ def test_the_server_runs_on_the_event_loop_of_uvloop(monkeypatch: pytest.MonkeyP
         return 7 if isinstance(asyncio.get_running_loop(), uvloop.Loop) else 1
 
     monkeypatch.setattr("attendant_server.process.run", run)
-    monkeypatch.setattr("attendant_server.__main__.set_up_logs", lambda *_: None)
+    monkeypatch.setattr("attendant_server.observability.logs.set_up_logs", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["attendant-server"])
     assert serve() == 7
 

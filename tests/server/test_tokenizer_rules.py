@@ -22,6 +22,17 @@ def steps(*normalizers: dict[str, Any]) -> dict[str, Any]:
     return {"normalizer": {"type": "Sequence", "normalizers": list(normalizers)}}
 
 
+def post_processor(ids: list[int], tokens: list[str]) -> dict[str, Any]:
+    """Adds a special token after a text."""
+    special = {"<x>": {"id": "<x>", "ids": ids, "tokens": tokens}}
+    single = [
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<x>", "type_id": 0}},
+    ]
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
+
+
 def character_map(text: bytes) -> str:
     table = b"\0" * 4
     return base64.b64encode(len(table).to_bytes(4, "little") + table + text + b"\0").decode()
@@ -87,3 +98,45 @@ def test_token_ids_beyond_the_network_are_refused_or_unknown(token_id: int):
     with pytest.raises(TokenizerError, match=f"the token id {token_id}, but the network has 2"):
         TextTokenizer(definition, vocab_size=2)
     assert TextTokenizer(definition, vocab_size=2, unk_id=0).encode("dog").token_ids == [0]
+
+
+FAULTS_IN_USE: dict[str, tuple[dict[str, Any], str]] = {
+    "a pre-tokenizer that panics": (
+        {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+        "PanicException: chunk size must be non-zero",
+    ),
+    "a post-processor that adds an id without a token": (
+        {"post_processor": post_processor(ids=[0, 0], tokens=["<unk>"])},
+        "the post-processor adds different numbers of ids and tokens",
+    ),
+    "a post-processor that adds an id that the network lacks": (
+        {"post_processor": post_processor(ids=[7], tokens=["<unk>"])},
+        "adds the token id 7, but the network has 2 tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), FAULTS_IN_USE.values(), ids=FAULTS_IN_USE)
+def test_a_tokenizer_that_fails_on_any_text_is_refused(change: dict[str, Any], reason: str):
+    model = {"type": "WordLevel", "vocab": {"<unk>": 0, "dog": 1}, "unk_token": "<unk>"}
+    definition = {"version": "1.0", "added_tokens": [], "model": model} | change
+    with pytest.raises(TokenizerError, match=f"^{reason}$"):
+        TextTokenizer(json.dumps(definition), vocab_size=2)
+
+
+def test_a_decoder_that_panics_on_some_tokens_fails_with_an_error_of_our_own():
+    model = {"type": "WordLevel", "vocab": {"<unk>": 0, ".": 1}, "unk_token": "<unk>"}
+    decoder = {"type": "Strip", "content": ".", "start": 1, "stop": 1}
+    definition = {"version": "1.0", "added_tokens": [], "model": model, "decoder": decoder}
+    tokenizer = TextTokenizer(json.dumps(definition))
+    for use in (tokenizer.decode, lambda ids: tokenizer.readable_token(*ids)):
+        with pytest.raises(TokenizerError, match="PanicException: slice index"):
+            use([1])
+
+
+def test_a_reason_is_one_short_line_whatever_the_file_says():
+    model = {"type": "Word\nLevel" * 1000, "vocab": {}}
+    with pytest.raises(TokenizerError) as error:
+        TextTokenizer(json.dumps({"version": "1.0", "model": model, "a\nb" * 500: {}}))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400

@@ -6,8 +6,10 @@ import sys
 import time
 
 from attendant_server import trial_process
+from attendant_server.system.parent import die_with
 
 if __name__ == "__main__":
+    die_with(int(sys.argv[8]))
     trial_process._limit(int(sys.argv[6]), int(sys.argv[7]))
     match os.environ["TRIAL_CHILD"]:
         case "crashes":

@@ -200,7 +200,7 @@ class Client(EmbeddingCalls):
         """Let the server stop serving "name/version", or the only version of "name".
 
         Returns the full name once the calls that use the model have ended. The conditions are
-        those of `load_model`.
+        those of `load_model`. The call is retried only if the server has refused to begin it.
         """
         return self._call(model_messages.unload_model(name), timeout_seconds, self._any_server)
 
@@ -214,7 +214,7 @@ class Client(EmbeddingCalls):
     def _call(
         self, call: Call[Result], timeout_seconds: float | None, channel: Any = None
     ) -> Result:
-        attempts = self._defaults.attempts(timeout_seconds)
+        attempts = self._defaults.attempts(timeout_seconds, call.is_idempotent)
         send = (channel or self._channel).unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,

@@ -15,6 +15,7 @@ import grpc
 from attendant_client.options import FilePath, Token
 from attendant_client.retries import Attempts, RetryPolicy, RetryThrottle
 from attendant_client.targets import (
+    check_address,
     is_list,
     is_local,
     may_have_several_servers,
@@ -105,6 +106,7 @@ def connect(
     """
     address, scheme_tls = split_target(target)
     address = with_list_scheme(address)
+    check_address(address)
     has_files = bool(tls_ca or tls_cert or tls_key)
     is_tls = bool(scheme_tls or has_files) if tls is None else tls
     if scheme_tls not in (None, is_tls) or (has_files and not is_tls):
@@ -159,12 +161,21 @@ class CallDefaults:
             _check_token(token)
         return (*self.metadata, (AUTHORIZATION, f"Bearer {token}"))
 
-    def attempts(self, timeout_seconds: float | None) -> Attempts:
-        """Begin a call, whose deadline counts from now; raises ValueError for a bad timeout."""
+    def attempts(self, timeout_seconds: float | None, is_idempotent: bool = True) -> Attempts:
+        """Begin a call, whose deadline counts from now; raises ValueError for a bad timeout.
+
+        A call that is not idempotent is repeated only if the server has refused to begin it.
+        """
         if timeout_seconds is None:
             timeout_seconds = self.timeout_seconds
         _check_timeout(timeout_seconds)
-        return Attempts(self.retry, self.throttle, timeout_seconds, is_closed=self.is_closed)
+        return Attempts(
+            self.retry,
+            self.throttle,
+            timeout_seconds,
+            is_closed=self.is_closed,
+            is_idempotent=is_idempotent,
+        )
 
 
 def _check_timeout(timeout_seconds: float) -> None:

@@ -40,12 +40,16 @@ ERRORS = ("raise", "return")
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Result]):
-    """One RPC to be made; `parse` turns a message of `response_type` into the result."""
+    """One RPC to be made; `parse` turns a message of `response_type` into the result.
+
+    `is_idempotent` says whether it may be repeated although it may have been carried out.
+    """
 
     method: str
     request: Message
     response_type: type[Message]
     parse: Callable[[Any], Result]
+    is_idempotent: bool = True
 
 
 def translate(

@@ -44,6 +44,7 @@ def unload_model(name: str) -> Call[str]:
         model_control_pb2.UnloadModelRequest(model=name),
         model_control_pb2.UnloadModelResponse,
         lambda response: str(response.model),
+        is_idempotent=False,
     )
 
 

@@ -29,10 +29,11 @@ class RetryPolicy:
     and `initial_backoff_seconds` · `backoff_multiplier`^(attempts so far - 1), at most
     `max_backoff_seconds`. If the server states a wait, the client waits that time instead.
     RESOURCE_EXHAUSTED is retried only if the server states a wait. CANCELLED is retried like
-    UNAVAILABLE: a stopping server cancels calls that it has not begun, and a call may be repeated:
-    it changes nothing, or loads or unloads a model just once. No other failure is retried, and none
-    once the client was closed. While most of a client's retries fail, its calls are not retried
-    (RetryThrottle).
+    UNAVAILABLE: a stopping server cancels calls that it has not begun. UnloadModel is retried only
+    if the server states a wait: the failed attempt may have unloaded the model, and another one
+    may have been loaded since. The other calls change nothing, or nothing a second time. No other
+    failure is retried, and none once the client was closed. While most of a client's retries fail,
+    its calls are not retried (RetryThrottle).
 
     `max_attempts` includes the first attempt; 1 means no retries. Raises ValueError for bad values.
     """
@@ -102,12 +103,14 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = _generator.random,
         is_closed: Callable[[], bool] = lambda: False,
+        is_idempotent: bool = True,
     ) -> None:
         self._policy = policy
         self._throttle = throttle
         self._clock = clock
         self._chance = chance
         self._is_closed = is_closed
+        self._is_idempotent = is_idempotent
         self._deadline = clock() + timeout_seconds
         self._num_attempts = 1
 
@@ -137,7 +140,7 @@ class Attempts:
         if failure.retry_after_seconds is not None:
             # The server sets the pace of these retries, so they need no throttle.
             return failure.retry_after_seconds
-        if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED or not self._is_idempotent:
             return None
         if not self._throttle.record_failure(is_retry=self._num_attempts > 1):
             return None

@@ -7,6 +7,10 @@ PLAIN_SCHEME = "grpc://"
 _LISTS = ("ipv4:", "ipv6:")
 _RESOLVERS = ("dns", "ipv4", "ipv6", "passthrough")
 _UNIX = ("unix:", "unix-abstract:")
+_UNCHECKED = (*_UNIX, "vsock:", "xds:", "google-c2p:")
+"""Other forms that gRPC knows. They have no port in the usual form."""
+_WEB_SCHEMES = ("http://", "https://")
+MAX_PORT = 65_535
 
 
 def split_target(target: str) -> tuple[str, bool | None]:
@@ -34,6 +38,30 @@ def with_list_scheme(address: str) -> str:
     return f"ipv{versions.pop()}:{address}"
 
 
+def check_address(address: str) -> None:
+    """Raise ValueError for an address that can lead to no server, such as one with a bad port."""
+    if address.startswith(_WEB_SCHEMES):
+        raise ValueError(f"target {address}: use {PLAIN_SCHEME} or, with TLS, {TLS_SCHEME}")
+    if not address.startswith(_UNCHECKED):
+        for part in _parts(address):
+            _check_part(part, address)
+
+
+def _check_part(part: str, address: str) -> None:
+    """Check one server of an address: ``host``, ``host:port`` or ``[IPv6]:port``."""
+    host = _host(part)
+    in_brackets = part.startswith("[")
+    shown = f"[{host}]" if in_brackets else host
+    is_host = _ip_version(host) == 6 if in_brackets or ":" in host else bool(host)
+    if not is_host or not part.startswith(shown):
+        raise ValueError(f"target {address!r}: must be host:port, with brackets around IPv6")
+    port = part.removeprefix(shown)
+    number = port.removeprefix(":")
+    is_number = number.isascii() and number.isdigit() and len(number) <= len(str(MAX_PORT))
+    if port and not (port != number and is_number and 1 <= int(number) <= MAX_PORT):
+        raise ValueError(f"target {address!r}: the port must be between 1 and {MAX_PORT}")
+
+
 def is_list(address: str) -> bool:
     """Whether an address names several servers one by one."""
     return "," in address and not address.startswith(_UNIX)
@@ -54,11 +82,16 @@ def is_local(address: str) -> bool:
 
 
 def _hosts(address: str) -> list[str]:
+    return [_host(part) for part in _parts(address)]
+
+
+def _parts(address: str) -> list[str]:
+    """The servers of an address, each with its port if it has one."""
     scheme, colon, rest = address.partition(":")
     if colon and scheme in _RESOLVERS:
         # dns://server/host names the name server to ask.
         address = rest.removeprefix("//").partition("/")[2] if rest.startswith("//") else rest
-    return [_host(part) for part in address.split(",")]
+    return address.split(",")
 
 
 def _host(address: str) -> str:

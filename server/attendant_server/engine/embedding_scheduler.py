@@ -186,11 +186,14 @@ class EmbeddingScheduler(Scheduler):
 
     def _embed(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, NDArray[np.float32]]:
         """All outputs that the texts of the batch need, each with a leading batch axis."""
-        names = {name for text in batch for name in self._outputs_of(text.call)}
+        names = sorted({name for text in batch for name in self._outputs_of(text.call)})
         texts = [t.call.texts[t.index] for t in batch]
-        if not self._model.reads_token_types:
-            return self._model.embed(texts, sorted(names))
-        return self._model.embed(texts, sorted(names), list(map(_first_length, batch)))
+        lengths = list(map(_first_length, batch)) if self._model.reads_token_types else None
+        found = self._model.embed(texts, names, lengths)
+        for name, array in found.items():
+            if len(array) != len(batch):  # rows could be those of other texts
+                raise ValueError(f"{name} has {len(array)} rows for {len(batch)} texts")
+        return found
 
     def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):

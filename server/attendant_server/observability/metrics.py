@@ -169,8 +169,9 @@ class Metrics:
 
     def on_step(self, model: str, report: StepReport) -> None:
         """A decoding step has ended."""
-        labels = self._labels[model]
-        metrics = self._definitions
+        labels, metrics = self._labels.get(model), self._definitions
+        if labels is None:  # the model was removed; its run hung until now
+            return
         metrics.step_seconds.labels(*labels).observe(report.seconds)
         metrics.step_rows.labels(*labels).observe(report.num_rows)
         if report.num_output_tokens:
@@ -181,7 +182,9 @@ class Metrics:
 
     def on_batch(self, model: str, report: BatchReport) -> None:
         """A batch has been run."""
-        labels, metrics = self._labels[model], self._definitions
+        labels, metrics = self._labels.get(model), self._definitions
+        if labels is None:
+            return
         is_scored = report.graph == "scorer"
         seconds, texts, tokens, padded_tokens = (
             metric.labels(*labels)
@@ -195,7 +198,8 @@ class Metrics:
 
     def on_dropped(self, model: str, reason: str, num_texts: int) -> None:
         """Texts were left without an answer."""
-        self._definitions.dropped_texts.labels(*self._labels[model], reason).inc(num_texts)
+        if labels := self._labels.get(model):
+            self._definitions.dropped_texts.labels(*labels, reason).inc(num_texts)
 
     def _count_for_caller(self, record: CallRecord) -> None:
         metrics, name = self._definitions, record.caller.name

@@ -209,7 +209,12 @@ class OnnxTranslationModel:
     ) -> list[NDArray[Any]]:
         feeds = {"source": source, "source_lengths": lengths}
         with self.encoder.session() as session:
-            return session.run(names, feeds)  # type: ignore[no-any-return]
+            found: list[NDArray[Any]] = session.run(names, feeds)
+        for name, array in zip(names, found, strict=True):
+            is_long = name not in self._source_outputs or array.shape[2] == source.shape[1]
+            if len(array) != len(source) or not is_long:  # it could be that of other sources
+                raise ValueError(f"{name} is {array.shape} for sources that are {source.shape}")
+        return found
 
     def new_cache_pool(self, max_bytes: int, spare_bytes: int) -> CachePool:
         """A new, empty memory pool for the caches of one worker."""

@@ -1,5 +1,6 @@
 """The server's certificate and key, and the authorities of its callers' certificates."""
 
+import asyncio
 import logging
 import ssl
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from attendant_server.security.watching import (
+    PERIOD_SECONDS,
     FileFault,
     WatchedFiles,
     read_file,
@@ -43,6 +45,19 @@ def watched_certificate(
     return WatchedFiles(paths, lambda: _read(chain, key, client_authorities))
 
 
+async def watch_expiry(
+    file: Path, certificate: WatchedFiles[Certificate], period_seconds: float = PERIOD_SECONDS
+) -> None:
+    """Log once for each certificate that it has expired, now or later, until cancelled."""
+    told: Certificate | None = None
+    while True:
+        value = certificate.value
+        if value is not told and value.expires <= datetime.now(UTC):
+            told, expired = value, value.expires.isoformat()
+            logger.error("event=certificate_expired file=%s expired=%s", file, expired)
+        await asyncio.sleep(period_seconds)
+
+
 def _read(chain: Path, key: Path, client_authorities: Path | None) -> Certificate:
     chain_pem, key_pem = read_file(chain), read_file(key)
     certificates = _certificates(chain, chain_pem)
@@ -53,8 +68,6 @@ def _read(chain: Path, key: Path, client_authorities: Path | None) -> Certificat
         authorities = read_file(client_authorities)
         _certificates(client_authorities, authorities)
     expires = min(certificate.not_valid_after_utc for certificate in certificates)
-    if expires <= datetime.now(UTC):
-        logger.error("event=certificate_expired file=%s expired=%s", chain, expires.isoformat())
     context = _context(chain, key, authorities)
     return Certificate(chain_pem, key_pem, authorities, expires, context)
 

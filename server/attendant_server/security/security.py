@@ -11,7 +11,7 @@ from typing import Any
 from attendant_server.addresses import is_loopback
 from attendant_server.security.api_keys import watched_api_keys
 from attendant_server.security.authentication import Authenticator
-from attendant_server.security.certificates import Certificate, watched_certificate
+from attendant_server.security.certificates import Certificate, watch_expiry, watched_certificate
 from attendant_server.security.key_set_url import KeySetUrl
 from attendant_server.security.token_keys import read_public_keys, read_secret
 from attendant_server.security.tokens import KeyFiles, KeySource, TokenRules, TokenVerifier
@@ -82,9 +82,10 @@ class Security:
         if not settings.tls_cert:
             return None
         authorities = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-        return self._watched(
-            watched_certificate(Path(settings.tls_cert), Path(settings.tls_key), authorities)
-        )
+        chain, key = Path(settings.tls_cert), Path(settings.tls_key)
+        certificate = self._watched(watched_certificate(chain, key, authorities))
+        self._watches.append(partial(watch_expiry, chain, certificate))
+        return certificate
 
     def _metrics_context(self, settings: Settings) -> Callable[[], SSLContext] | None:
         certificate = self.certificate

@@ -1,11 +1,15 @@
 """Memory in use and memory limit, of the control group or else of the machine."""
 
 import ctypes
+import os
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from attendant_server.system.control_groups import control_groups
+from attendant_server.system.garbage import collect_garbage
 
 
 class HostMemory(NamedTuple):
@@ -35,20 +39,22 @@ def return_freed_memory() -> None:
         trim(0)
 
 
-def memory_limit() -> int:
-    """The limit of `host_memory`, or one gigabyte if the system does not tell."""
-    try:
-        return host_memory().limit
-    except OSError:
-        return 10**9
+def free_memory() -> None:
+    """Free objects that nothing refers to, and return their memory to the system."""
+    collect_garbage()
+    return_freed_memory()
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:
     """The present values of the control group with the lowest limit on this process's path.
 
-    Raises OSError if ``/proc`` has no memory information.
+    If ``/proc`` has no memory information, as on macOS, the limit is the memory of the machine, and
+    the memory in use that of this process at its peak.
     """
-    machine = _machine(root)
+    try:
+        machine = _machine(root)
+    except (OSError, LookupError, ValueError):
+        return _machine_without_proc()
     groups = [group for group in _groups(root) if group.limit < machine.limit]
     return min(groups, key=lambda group: group.limit, default=machine)
 
@@ -58,6 +64,12 @@ def _machine(root: Path) -> HostMemory:
     kibibytes = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
     total = kibibytes["MemTotal"] * 1024
     return HostMemory(total - kibibytes["MemAvailable"] * 1024, total)
+
+
+def _machine_without_proc() -> HostMemory:
+    unit = 1 if sys.platform == "darwin" else 1024  # of the peak
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return HostMemory(used, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _groups(root: Path) -> Iterator[HostMemory]:

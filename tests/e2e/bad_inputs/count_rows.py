@@ -17,16 +17,18 @@ BAD_OPTIONS: list[dict[str, float]] = [
     {"beam_size": 2**32 - 1},
     {"num_hypotheses": 0},
     {"num_hypotheses": 2},
+    {"beam_size": 4, "num_hypotheses": 5},
     {"max_output_tokens": 0},
+    {"max_output_tokens": 65},
     {"max_output_tokens": 2**32 - 1},
     {"max_output_tokens": 5, "min_output_tokens": 6},
     {"min_output_tokens": 2**31 - 1},
     {"length_penalty": -0.5},
+    {"length_penalty": 10.5},
     {"length_penalty": nan},
     {"length_penalty": inf},
     {"length_penalty": -inf},
 ]
-TOO_MANY = "INVALID_ARGUMENT"
 
 
 def with_options(**options: float) -> TranslateRequest:

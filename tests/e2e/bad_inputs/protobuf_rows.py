@@ -2,7 +2,15 @@
 
 import grpc
 
-from tests.e2e.bad_inputs.table import MARKER, BadInput, content, field, varint
+from tests.e2e.bad_inputs.table import (
+    MARKER,
+    METHODS,
+    TRANSLATE,
+    BadInput,
+    content,
+    field,
+    varint,
+)
 
 TEXTS = field(2, MARKER.encode())
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
@@ -28,6 +36,12 @@ UNDECODABLE = {
     "100,000 nested groups": TEXTS + START_OF_GROUP * 100_000 + END_OF_GROUP * 100_000,
     "noise": bytes(range(256)) * 4,
 }
+OTHER_METHODS = [
+    "/attendant.v1.TranslationService/Score",
+    *(method for method, _, _ in METHODS.values() if method != TRANSLATE),
+    "/attendant.v1.ModelService/ListModels",
+    "/grpc.health.v1.Health/Check",
+]
 ROWS = [
     *(
         BadInput(name, content(sent), "INVALID_ARGUMENT", "request: cannot be decoded")
@@ -60,16 +74,13 @@ ROWS = [
         "INVALID_ARGUMENT",
         "texts: at most 256, got 1000000",
     ),
-    BadInput(
-        "bytes for a method without fields",
-        content(b"\xff\xff", "/attendant.v1.ModelService/ListModels"),
-        "INVALID_ARGUMENT",
-        "cannot be decoded",
-    ),
-    BadInput(
-        "bytes for health",
-        content(b"\xff\xff", "/grpc.health.v1.Health/Check"),
-        "INVALID_ARGUMENT",
-        "cannot be decoded",
+    *(
+        BadInput(
+            f"bytes for {method}",
+            content(b"\xff\xff", method),
+            "INVALID_ARGUMENT",
+            "cannot be decoded",
+        )
+        for method in OTHER_METHODS
     ),
 ]

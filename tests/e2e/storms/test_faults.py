@@ -3,12 +3,17 @@
 import re
 import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from attendant.v1 import model_control_pb2_grpc
+from attendant.v1.embedding_pb2 import EmbedRequest
+from attendant.v1.model_control_pb2 import LoadModelRequest, UnloadModelRequest
 
-from tests.support.observed import GOOD_REQUEST, observed_server
+from tests.support.observed import GOOD_REQUEST, ObservedServer, observed_server
 from tests.support.serving import TIMEOUT_SECONDS, failure_of, wait_until
 
 FAULTY_MODEL = """
@@ -88,7 +93,13 @@ def test_a_clock_that_jumps_changes_no_answer_of_a_call_without_a_deadline(tmp_p
 
 FAULTS = {
     "raises": "raise RuntimeError('broken weights')",
+    "finds no memory": "raise MemoryError",
     "returns NaN": "found.log_probabilities[:] = float('nan')",
+    "returns no rows": "return type(found)(found.token_ids[:0], found.log_probabilities[:0])",
+    "returns one number for each row": (
+        "return type(found)(found.token_ids[:, 0], found.log_probabilities[:, 0])"
+    ),
+    "returns tokens that do not exist": "found.token_ids[:] = 2**40",
 }
 
 
@@ -108,3 +119,158 @@ def test_a_model_that_fails_in_a_step_fails_the_calls_in_it_only(tmp_path: Path,
         server.wait_for_rest()
         faults = re.compile(b"event=(model_failed|result_not_finite) ")
         wait_until(lambda: bool(faults.search(server.log.read_bytes())))  # the log is written later
+
+
+FAULTY_EMBEDDER = """
+import os, sys
+import numpy as np
+from attendant_server.__main__ import main
+from attendant_server.runtime.embedding_model import OnnxEmbeddingModel
+
+embed = OnnxEmbeddingModel.embed
+
+def faulty(self, texts, *arguments):
+    found = embed(self, texts, *arguments)
+    if not os.path.exists({switch!r}):
+        return found
+    return {{name: {fault} for name, array in found.items()}}
+
+OnnxEmbeddingModel.embed = faulty
+sys.exit(main())
+"""
+EMBEDDER_FAULTS = {
+    "returns NaN": "array * np.float32('nan')",
+    "returns no rows": "array[:0]",
+    "returns one row too many": "np.concatenate([array, array[:1]])",
+    "returns one number for each row": "array[:, 0]",
+    "returns vectors of another width": "array[..., :3]",
+}
+
+
+@pytest.mark.parametrize("fault", EMBEDDER_FAULTS.values(), ids=EMBEDDER_FAULTS.keys())
+def test_an_embedder_that_fails_fails_its_own_calls_only(tmp_path: Path, fault: str):
+    switch = tmp_path / "fails"
+    program = FAULTY_EMBEDDER.format(fault=fault, switch=str(switch))
+    request = EmbedRequest(texts=["The dog.", "The king sees."])
+    with observed_server(tmp_path, program=("-c", program)) as server:
+        expected = server.good_answer()
+        vectors = server.embedding.Embed(request).results
+        switch.touch()
+        failure = failure_of(server.embedding.Embed, request, timeout=TIMEOUT_SECONDS)
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert server.good_answer() == expected
+        switch.unlink()
+        assert server.embedding.Embed(request).results == vectors
+        assert server.is_serving
+        server.wait_for_rest()
+
+
+FAULTY_ENCODER = """
+import os, sys
+from attendant_server.__main__ import main
+from attendant_server.runtime.translation_model import OnnxTranslationModel
+
+class FaultySession:
+    def __init__(self, session):
+        self.session = session
+    def __enter__(self):
+        self.entered = self.session.__enter__()
+        return self
+    def __exit__(self, *arguments):
+        return self.session.__exit__(*arguments)
+    def run(self, names, feeds):
+        found = self.entered.run(names, feeds)
+        is_faulty = os.path.exists({switch!r})
+        return [{fault} for array in found] if is_faulty else found
+
+run = OnnxTranslationModel._run_encoder
+
+def run_encoder(self, *arguments):
+    session = self.encoder.session
+    self.encoder.session = lambda: FaultySession(session())
+    try:
+        return run(self, *arguments)
+    finally:
+        self.encoder.session = session
+
+OnnxTranslationModel._run_encoder = run_encoder
+sys.exit(main())
+"""
+ENCODER_FAULTS = {
+    "returns no rows": "array[:0]",
+    "returns one row too many": "array.repeat(2, axis=0)",
+    "returns short rows": "array[:, :, :1]",
+}
+
+
+@pytest.mark.parametrize("fault", ENCODER_FAULTS.values(), ids=ENCODER_FAULTS.keys())
+def test_an_encoder_that_fails_fails_its_own_calls_only(tmp_path: Path, fault: str):
+    switch = tmp_path / "fails"
+    program = FAULTY_ENCODER.format(fault=fault, switch=str(switch))
+    request = EmbedRequest(texts=["The dog.", "The king sees."])
+    with observed_server(tmp_path, program=("-c", program)) as server:
+        expected = server.good_answer()
+        vectors = server.embedding.Embed(request).results
+        switch.touch()
+        failure = failure_of(server.translation.Translate, GOOD_REQUEST, timeout=TIMEOUT_SECONDS)
+        assert failure.code() is grpc.StatusCode.INTERNAL
+        assert server.embedding.Embed(request).results == vectors
+        switch.unlink()
+        assert server.good_answer() == expected
+        assert server.is_serving
+        server.wait_for_rest()
+
+
+def load(server: ObservedServer, model: str) -> None:
+    stub: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
+    stub.LoadModel(LoadModelRequest(model=model), timeout=TIMEOUT_SECONDS)
+
+
+def unload(server: ObservedServer, model: str) -> None:
+    stub: Any = model_control_pb2_grpc.ModelControlServiceStub(server.channel)
+    stub.UnloadModel(UnloadModelRequest(model=model), timeout=TIMEOUT_SECONDS)
+
+
+def test_a_server_that_can_write_no_files_serves_on_and_loads_no_model(tmp_path: Path):
+    """No file may grow beyond a few bytes, which the writer sees as it sees a full disk."""
+    flags = ("--model-control", "on", "--log-level", "info")
+    with observed_server(tmp_path, *flags) as server:
+        expected = server.good_answer()
+        unload(server, "tiny-bert")
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (100, hard))
+        failure = failure_of(load, server, "tiny-bert")
+        assert failure.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert failure.details() == (
+            "model: tiny-bert/1/embedder.fp32.onnx: cannot be copied to the temporary folder: "
+            "File too large"
+        )
+        assert server.good_answer() == expected
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        load(server, "tiny-bert")
+        assert server.good_answer() == expected
+        wait_until(lambda: b"event=model_loaded model=tiny-bert/1" in server.log.read_bytes())
+        server.wait_for_rest()
+
+
+def test_a_server_without_free_memory_recovers_or_ends_and_never_hangs(tmp_path: Path):
+    """Libraries written in C++ and Rust may end a process that gets no memory."""
+    with observed_server(tmp_path) as server:
+        expected = server.good_answer()
+        pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+        hard = resource.prlimit(server.process.pid, resource.RLIMIT_AS)[1]
+        limit = pages * resource.getpagesize() + 2_000_000
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, hard))
+        request = EmbedRequest(texts=["dog " * 60] * 256)
+        embed = server.embedding.Embed
+        for call in [embed.future(request, timeout=5) for _ in range(16)]:
+            call.exception()
+        if server.process.poll() is None:
+            with suppress(ProcessLookupError):
+                resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
+        answer = server.translation.Translate.future(GOOD_REQUEST, timeout=TIMEOUT_SECONDS)
+        if answer.code() is grpc.StatusCode.OK:
+            assert list(answer.result().translations) == expected
+        else:
+            assert answer.code() is grpc.StatusCode.UNAVAILABLE
+            assert server.process.wait(TIMEOUT_SECONDS) < 0
