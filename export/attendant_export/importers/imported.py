@@ -24,6 +24,7 @@ from attendant_export.importers.classification import (
     read_head,
 )
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
+from attendant_export.importers.masked_head import read_head_as_stored
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
 from attendant_export.importers.token_types import without_token_types
 from attendant_export.importers.tokenizer_checks import (
@@ -95,6 +96,8 @@ def load_encoder(
         head = read_head(checkpoint.config, architecture.d_model)
         architecture.classification_head.CopyFrom(head)
         weights = replace(weights, names={**weights.names, **head_weights(family)})
+    if architecture.HasField("head"):
+        weights = read_head_as_stored(architecture, weights, checkpoint)
     if has_projection(checkpoint):  # read later, with its settings
         weights = replace(weights, ignored=(*weights.ignored, rf"{HF_PROJECTION}\.weight"))
     tokens = tokens or encoder_tokens(checkpoint)
