@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import Classification, DecodingDefaults, EmbeddingDefaults
+from attendant.v1.bundle_pb2 import (
+    Classification,
+    DecodingDefaults,
+    EmbeddingDefaults,
+    LateInteraction,
+)
 from attendant.v1.embedding_pb2 import (
     POOLING_LAST,
     POOLING_MEAN,
@@ -58,6 +63,8 @@ class ImportedEncoder:
     )
     classification: Classification | None = None
     """The labels of a model with a classification head."""
+    late_interaction: LateInteraction | None = None
+    """The queries and documents of a model of late interaction."""
 
 
 @dataclass(frozen=True, slots=True)

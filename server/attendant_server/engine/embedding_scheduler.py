@@ -187,9 +187,12 @@ class EmbeddingScheduler(Scheduler):
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = {name for text in batch for name in self._outputs_of(text.call)}
         texts = [t.call.texts[t.index] for t in batch]
-        if not self._model.reads_token_types:
-            return self._model.embed(texts, sorted(names))
-        return self._model.embed(texts, sorted(names), list(map(_first_length, batch)))
+        if self._model.reads_token_types:
+            return self._model.embed(texts, sorted(names), list(map(_first_length, batch)))
+        if any(isinstance(t.call, EmbedCall) and t.call.attended_lengths for t in batch):
+            attended = list(map(_attended_length, batch))
+            return self._model.embed(texts, sorted(names), attended_lengths=attended)
+        return self._model.embed(texts, sorted(names))
 
     def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
@@ -202,6 +205,14 @@ def _first_length(text: QueuedText[EncoderCall]) -> int:
     call = text.call
     if isinstance(call, EmbedCall) and call.first_lengths:
         return call.first_lengths[text.index]
+    return text.num_tokens
+
+
+def _attended_length(text: QueuedText[EncoderCall]) -> int:
+    """Number of tokens that are attended to."""
+    call = text.call
+    if isinstance(call, EmbedCall) and call.attended_lengths:
+        return call.attended_lengths[text.index]
     return text.num_tokens
 
 
