@@ -44,7 +44,8 @@ def write_old_checkpoint(
 ) -> Path:
     """Write ``model.pt`` with random weights into a folder and return the folder.
 
-    ``form`` is one of `FORMS`, or "cycle": an object that contains itself. ``num_features`` is the number of features of source tokens.
+    ``form`` is one of `FORMS`, or "cycle": an object that contains itself. ``num_features`` is the
+    number of features of source tokens.
     """
     folder.mkdir(parents=True)
     tensors = random_tensors(OPTIONS, len(source), len(target), True, seed)
