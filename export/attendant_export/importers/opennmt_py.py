@@ -127,7 +127,7 @@ def _check_options(config: Config) -> None:
         lora_embedding=False,
     )
     config.choice("self_attn_type", dict.fromkeys(("scaled-dot", "scaled-dot-flash")), "scaled-dot")
-    for name in ("lora_layers", "quant_layers"):
+    for name in ("lora_layers", "quant_layers", "src_subword_vocab", "tgt_subword_vocab"):
         if value := config.get(name):
             raise CheckpointError(f"{config.path}: {name} is {value!r}, which is not supported")
 
