@@ -225,6 +225,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "num_prompt_tokens",
             "max_active_dims",
         },
+        "late_interaction": {"max_query_tokens", "expands_queries", "skipped_token_ids"},
     }
     for name, fields in applied.items():
         for field, _ in getattr(manifest, name).ListFields():

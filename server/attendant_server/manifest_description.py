@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from attendant_server.application.descriptions import (
     Language,
+    LateInteraction,
     ModelDescription,
     ModelKind,
     Pooling,
@@ -61,6 +62,7 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         token_dimension=token_dimension(architecture),
         sparse_dimension=sparse_dimension(architecture),
         default_max_active_dims=manifest.embedding.max_active_dims,
+        late_interaction=_late_interaction(manifest),
         num_layers=num_layers(architecture.encoder),
         vocab_size=architecture.source_embeddings.vocab_size,
         mask_id=special_tokens.mask_id if special_tokens.HasField("mask_id") else None,
@@ -87,6 +89,18 @@ def _languages(languages: Iterable[bundle_pb2.Language]) -> tuple[Language, ...]
             tuple(language.forced_target_ids),
         )
         for language in languages
+    )
+
+
+def _late_interaction(manifest: bundle_pb2.Manifest) -> LateInteraction | None:
+    if not manifest.HasField("late_interaction"):
+        return None
+    part = manifest.late_interaction
+    return LateInteraction(
+        max_query_tokens=part.max_query_tokens,
+        expands_queries=part.expands_queries,
+        has_unattended_tokens=manifest.architecture.token_vectors.has_unattended_tokens,
+        skipped_token_ids=frozenset(part.skipped_token_ids),
     )
 
 

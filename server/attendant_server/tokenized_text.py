@@ -39,10 +39,27 @@ class TokenizedText:
     normalized: Sequence[NormalizedText | None] = ()
     """The normalized texts, one or a pair; None for a text that normalization did not change. Empty
     without normalization."""
+    prompt_length: int = 0
+    """Number of first characters that offsets do not count."""
 
     def between(self, before: Sequence[Token], after: Sequence[Token]) -> "TokenizedText":
         """The text with further tokens before and after it, which are never truncated."""
         return replace(self, before=before, after=after)
+
+    def filled(self, filler: Token, length: int) -> "TokenizedText":
+        """The text with tokens after it, up to ``length`` tokens."""
+        return replace(self, after=(*self.after, *[filler] * (length - len(self))))
+
+    def without_prompt(self, prompt_length: int) -> "TokenizedText":
+        """The text with offsets that do not count its first ``prompt_length`` characters.
+
+        Tokens of these characters are special ones.
+        """
+        return replace(self, prompt_length=prompt_length)
+
+    def keeping(self, rows: Sequence[int]) -> "TokenizedText":
+        """A text without further tokens before and after it, with some of its tokens."""
+        return replace(self, positions=[self.positions[row] for row in rows])
 
     @property
     def num_original_tokens(self) -> int:
@@ -91,7 +108,10 @@ class TokenizedText:
         return len(self.positions) + self.num_added
 
     def __iter__(self) -> Iterator[Token]:
-        return chain(self.before, self._tokens(), self.after)
+        tokens = self._tokens()
+        if self.prompt_length:
+            tokens = (_after_prompt(token, self.prompt_length) for token in tokens)
+        return chain(self.before, tokens, self.after)
 
     @property
     def _ids(self) -> list[int]:
@@ -178,6 +198,12 @@ class TokenizedText:
 
 def _original(text: NormalizedText | None, offset: tuple[int, int]) -> tuple[int, int]:
     return offset if text is None else text.original(*offset)
+
+
+def _after_prompt(token: Token, length: int) -> Token:
+    if token.end <= length:
+        return token._replace(start=0, end=0, is_special=True)
+    return token._replace(start=max(0, token.start - length), end=token.end - length)
 
 
 def _pair_lengths(first: int, second: int, room: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from attendant.v1.bundle_pb2 import LateInteraction
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import BundleError, read_manifest
 from attendant_export.bundle.verify import verify_bundle
@@ -71,7 +72,7 @@ def test_a_bundle_is_verified_and_described_by_its_vectors_of_tokens(late, capsy
     assert lines.count("fp32: cosine of vectors of tokens: mean 1.0") == 2
     assert f"d_output {DIMENSION}" in lines
     card = (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert "without the expansion of queries" in card
+    assert "its roles are queries, of at most 32 tokens, and documents" in card
 
 
 @pytest.mark.parametrize(
@@ -115,16 +116,84 @@ def test_markers_and_the_limit_are_those_of_the_metadata(metadata, markers, max_
 
 
 def test_settings_of_pylate_are_read(tmp_path):
-    source = write_pylate(tmp_path / "source", document_length=50, query_prefix="")
+    source = write_pylate(
+        *(tmp_path / "source", "bert"),
+        document_length=50,
+        query_length=17,
+        query_prefix="",
+        skiplist_words=["nowhere", "!"],
+        do_query_expansion=False,
+    )
     encoder = read_encoder(source)
     assert dict(encoder.defaults.prompts) == {"document": PYLATE_MARKERS["document"]}
     assert encoder.max_tokens == 50
+    vocabulary = encoder.tokenizer.get_vocab()
+    assert encoder.late_interaction == LateInteraction(
+        max_query_tokens=17,
+        skipped_token_ids=sorted(vocabulary[token] for token in ("[UNK]", "!")),
+    )
+    assert not encoder.model.architecture.token_vectors.has_unattended_tokens
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_the_expansion_of_queries_is_read(attends, tmp_path):
+    encoders = [
+        read_encoder(write_pylate(tmp_path / "pylate", attend_to_expansion_tokens=attends)),
+        read_encoder(write_colbert(tmp_path / "colbert", attend_to_mask_tokens=attends)),
+    ]
+    for encoder in encoders:
+        assert encoder.late_interaction is not None
+        assert encoder.late_interaction.max_query_tokens == 32
+        assert encoder.late_interaction.expands_queries
+        assert encoder.model.architecture.token_vectors.has_unattended_tokens != attends
+
+
+@pytest.mark.parametrize(("masks", "skips"), [(True, True), (False, False), (None, True)])
+def test_documents_of_colbert_skip_punctuation_unless_its_metadata_say_otherwise(
+    masks, skips, tmp_path
+):
+    encoder = read_encoder(
+        write_colbert(tmp_path / "source", doc_maxlen=90, mask_punctuation=masks)
+    )
+    point = encoder.tokenizer.token_to_id(".")
+    assert encoder.late_interaction is not None
+    assert (point in encoder.late_interaction.skipped_token_ids) == skips
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"query_length": 101}, "queries have up to 101 tokens, and documents up to 100"),
+        (
+            {"query_length": 7},
+            "queries are expanded to 7 tokens, and the window of local attention",
+        ),
+    ],
+)
+def test_a_model_whose_expansion_is_not_supported_has_markers_only(
+    settings, problem, tmp_path, caplog
+):
+    encoder = read_encoder(write_pylate(tmp_path / "source", "modernbert", **settings))
+    assert f"{problem}" in caplog.text
+    assert encoder.late_interaction is None
+    assert not encoder.model.architecture.token_vectors.has_unattended_tokens
+    assert dict(encoder.defaults.prompts) == PYLATE_MARKERS
+
+
+def test_a_limit_below_that_of_queries_is_refused(tmp_path, refusal):
+    source = write_pylate(tmp_path / "source")
+    problem = "the limit of 31 tokens is less than the 32 tokens of queries"
+    assert problem in refusal(source, "--max-tokens", "31")
 
 
 @pytest.mark.parametrize(
     ("metadata", "problem"),
     [
-        ({"attend_to_mask_tokens": True}, "attend_to_mask_tokens is True, which is not supported"),
+        (
+            {"attend_to_mask_tokens": True, "query_maxlen": 131},
+            "queries have up to 131 tokens, and documents up to 130, which is not supported",
+        ),
+        ({"mask_punctuation": 1.5}, "mask_punctuation is 1.5"),
         ({"dim": 128}, f"dim is 128, which is not supported; supported: {DIMENSION}"),
         ({"doc_token_id": "[unused9]"}, "tokenizer.json has no token '[unused9]'"),
         ({"query_token_id": 1}, "query_token_id is 1, want a token"),
@@ -137,7 +206,8 @@ def test_metadata_that_are_not_supported_are_named(metadata, problem, tmp_path, 
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"attend_to_expansion_tokens": True}, "attend_to_expansion_tokens is True, which is not"),
+        ({"skiplist_words": [3]}, "skiplist_words is [3], want a list of tokens"),
+        ({"query_length": 0}, "query_length is 0, want an integer from 1"),
         ({"prompts": {"query": "query: "}}, "prompts of a model of PyLate are not supported"),
         ({"query_prefix": "[A] "}, "tokenizer.json has no token '[A] '"),
         ({"query_prefix": "[SEP]"}, "does not read the marker '[SEP]' before a text as one token"),

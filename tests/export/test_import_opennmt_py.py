@@ -2,9 +2,7 @@
 
 import collections
 import io
-import sys
 import zipfile
-from types import ModuleType
 
 import pytest
 import torch
@@ -202,17 +200,7 @@ def test_vocabularies_with_features_repeated_or_missing_tokens_are_refused(tmp_p
         assert wanted in refusal(source, *options)
 
 
-def test_files_that_are_no_checkpoints_of_version_3_are_refused(tmp_path, refusal, monkeypatch):
-    field = ModuleType("torchtext.data.field")
-    class_ = type("Field", (), {"__module__": field.__name__})
-    monkeypatch.setattr(field, "Field", class_, raising=False)
-    monkeypatch.setitem(sys.modules, "torchtext", ModuleType("torchtext"))
-    monkeypatch.setitem(sys.modules, "torchtext.data", ModuleType("torchtext.data"))
-    monkeypatch.setitem(sys.modules, field.__name__, field)
-    early = write_checkpoint(tmp_path / "a", content={"vocab": {"src": class_()}})
-    message = refusal(early, *ARGUMENTS)
-    assert "has objects of torchtext.data.field.Field, which is not read, because" in message
-    assert "convert the file with tools/convertv2_v3.py of OpenNMT-py, or with" in message
+def test_files_that_are_no_checkpoints_are_refused(tmp_path, refusal):
     other = write_checkpoint(tmp_path / "b", content={"optim": collections.deque()})
     assert "has objects of collections.deque, which is not read" in refusal(other, *ARGUMENTS)
     lost = write_checkpoint(tmp_path / "c", is_split=True)

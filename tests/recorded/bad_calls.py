@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from attendant.v1.embedding_pb2 import TEXT_ROLE_QUERY
 from attendant.v1.model_pb2 import GetModelRequest
 
 from tests.recorded.call import (
@@ -89,9 +90,11 @@ def bad_options() -> Iterator[Call]:
         yield score(f"length penalty {penalty}", [PAIR], length_penalty=penalty)
     for name, layers in BAD_LAYERS.items():
         yield embed_tokens(f"layers, {name}", [TEXT], layers=layers)
+    yield embed_tokens("role of a model without roles", [TEXT], role=TEXT_ROLE_QUERY)
     for top_k in (0, 101, 2**32 - 1):
         yield fill_mask(f"top {top_k}", ["[MASK]"], top_k=top_k)
     value: Any = UNKNOWN_VALUE
+    yield embed_tokens("role, unknown", [TEXT], role=value)
     for make in (translate, embed, embed_tokens, fill_mask):
         yield make("unknown truncation", [TEXT], truncation=value)
     yield stream("unknown truncation", TEXT, truncation=value)

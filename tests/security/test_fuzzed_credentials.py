@@ -11,7 +11,7 @@ from typing import Any
 
 import jwt
 import pytest
-from attendant_server.callers import Caller
+from attendant_server.callers import Identity
 from attendant_server.errors import Unauthenticated
 from attendant_server.security.api_keys import new_api_key, watched_api_keys
 from attendant_server.security.bundle_keys import BundleKeys
@@ -101,7 +101,7 @@ def verify(runner: asyncio.Runner, token: str) -> None:
     verifier = TokenVerifier(Fixed(), RULES)
     for _ in range(2):  # the second time, it may be remembered
         with suppress(Unauthenticated):
-            assert isinstance(runner.run(verifier.caller(token)), Caller)
+            assert isinstance(runner.run(verifier.caller(token)), Identity)
 
 
 def read_or_refuse(read: Callable[[], object], path: Path, content: bytes) -> None:

@@ -185,6 +185,7 @@ class FakeEmbeddingModel:
         texts: Sequence[Sequence[int]],
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
+        attended_lengths: Sequence[int] | None = None,
     ) -> dict[str, np.ndarray]:
         self.batches.append([len(text) for text in texts])
         longest = max(self.batches[-1])

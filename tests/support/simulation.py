@@ -33,11 +33,11 @@ class SlowEmbeddingModel(FakeEmbeddingModel):
         self.stalls: list[tuple[float, float]] = []
         """Times, and the seconds by which the first run that ends after each takes longer."""
 
-    def embed(self, texts: Any, outputs: Any, first_lengths: Any = None) -> Any:
+    def embed(self, texts: Any, outputs: Any, *lengths: Any, **more: Any) -> Any:
         self.clock.now += self.seconds_per_token * len(texts) * max(map(len, texts))
         while self.stalls and self.stalls[0][0] <= self.clock.now:
             self.clock.now += self.stalls.pop(0)[1]
-        return super().embed(texts, outputs, first_lengths)
+        return super().embed(texts, outputs, *lengths, **more)
 
 
 def slow_embedder(

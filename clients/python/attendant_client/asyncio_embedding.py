@@ -15,6 +15,7 @@ from attendant_client.options import (
     Errors,
     SparseOptions,
     TextOptions,
+    TokenOptions,
 )
 
 Result = TypeVar("Result")
@@ -64,7 +65,7 @@ class AsyncEmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> results.TokenEmbeddings: ...
     @overload
     async def embed_tokens(
@@ -73,7 +74,7 @@ class AsyncEmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> list[results.TokenEmbeddings]: ...
     async def embed_tokens(
         self,
@@ -81,7 +82,7 @@ class AsyncEmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
         """Return a float32 vector for every token, from the given layers or else from the last one.
 

@@ -16,6 +16,7 @@ from attendant_client.options import (
     Errors,
     SparseOptions,
     TextOptions,
+    TokenOptions,
 )
 
 Result = TypeVar("Result")
@@ -65,7 +66,7 @@ class EmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> results.TokenEmbeddings: ...
     @overload
     def embed_tokens(
@@ -74,7 +75,7 @@ class EmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> list[results.TokenEmbeddings]: ...
     def embed_tokens(
         self,
@@ -82,7 +83,7 @@ class EmbeddingCalls(ABC):
         layers: Sequence[int] = (),
         *,
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        **options: Unpack[TokenOptions],
     ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
         """Return a float32 vector for every token, from the given layers or else from the last one.
 

@@ -13,7 +13,7 @@ from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.message import Message
 
 from attendant_client import parsing, results
-from attendant_client.options import Errors, Pooling, SearchOptions, Side, Truncation
+from attendant_client.options import Errors, Pooling, Role, SearchOptions, Side, Truncation
 
 Result = TypeVar("Result")
 
@@ -30,6 +30,11 @@ POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     "last": embedding_pb2.POOLING_LAST,
     "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
     "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
+}
+ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
+    None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
+    "query": embedding_pb2.TEXT_ROLE_QUERY,
+    "document": embedding_pb2.TEXT_ROLE_DOCUMENT,
 }
 SIDES: dict[str, model_pb2.TextSide.ValueType] = {
     "source": model_pb2.TEXT_SIDE_SOURCE,
@@ -162,6 +167,7 @@ def embed_tokens(
     layers: Sequence[int] = (),
     *,
     model: str = "",
+    role: Role | None = None,
     truncation: Truncation = "refuse",
     errors: Errors = "raise",
 ) -> Call[list[results.TokenEmbeddings]]:
@@ -170,6 +176,7 @@ def embed_tokens(
         model=model,
         texts=text_list(texts),
         layers=layers,
+        role=chosen(ROLES, "role", role),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     parse = partial(parsing.token_embeddings, num_texts=len(request.texts), errors=checked(errors))

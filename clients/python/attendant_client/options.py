@@ -12,6 +12,7 @@ Token = str | Callable[[], str]
 Truncation = Literal["refuse", "right", "left"]
 Pooling = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_length"]
 Side = Literal["source", "target"]
+Role = Literal["query", "document"]
 Errors = Literal["raise", "return"]
 
 
@@ -98,6 +99,18 @@ class TextOptions(TypedDict, total=False):
     model: str
     truncation: Truncation
     errors: Errors
+
+
+class TokenOptions(TextOptions, total=False):
+    """Options of `embed_tokens`.
+
+    `role`: "query" or "document", for vectors of late interaction as the package of the model gives
+    them: with its marker, the expansion of queries, and without the tokens that documents skip.
+    None reads a text as it is.
+    `model`, `truncation`, `errors`: as for `translate`.
+    """
+
+    role: Role | None
 
 
 class ClassifyOptions(TextOptions, total=False):

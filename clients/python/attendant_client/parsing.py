@@ -180,6 +180,8 @@ def model(response: model_pb2.GetModelResponse) -> results.Model:
         labels=tuple(response.labels),
         score_function=_choice(embedding_pb2.ScoreFunction, response.score_function),
         default_max_active_dims=response.default_max_active_dims or None,
+        max_query_tokens=response.max_query_tokens or None,
+        expands_queries=response.expands_queries,
         license=response.license,
         credits=tuple(response.credits),
         provenance=_plain(response.provenance),

@@ -293,8 +293,10 @@ class Model:
     mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `labels` are
     those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are empty
     for a model without a classification head. `default_max_active_dims` is that of `embed_sparse`,
-    None for no limit. `sizes`, `provenance` and `parity` have the fields of the messages of the
-    same names in the contract.
+    None for no limit. `max_query_tokens` is the limit of `embed_tokens` for queries, None for a
+    model without roles of texts; `expands_queries` says whether queries are filled up to it.
+    `sizes`, `provenance` and `parity` have the fields of the messages of the same names in the
+    contract.
     """
 
     info: ModelInfo
@@ -310,6 +312,8 @@ class Model:
     labels: tuple[str, ...]
     score_function: str
     default_max_active_dims: int | None
+    max_query_tokens: int | None
+    expands_queries: bool
     license: str
     credits: tuple[str, ...]
     provenance: Mapping[str, object]

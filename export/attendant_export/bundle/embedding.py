@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from attendant.v1.bundle_pb2 import (
     MODEL_KIND_EMBEDDING,
     Classification,
     EmbeddingDefaults,
+    LateInteraction,
     Limits,
     Manifest,
     PrecisionGraphs,
@@ -61,7 +63,7 @@ from attendant_export.verify.embedding import (
 )
 from attendant_export.verify.graph_sessions import ParityError
 from attendant_export.verify.quality import measure_embeddings
-from attendant_export.verify.token_vectors import verify_token_vectors
+from attendant_export.verify.token_vectors import TokenVectorVerifier
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +84,8 @@ def describe_use(manifest: Manifest) -> str:
     use = f"Reads {languages}, texts of at most {manifest.limits.max_tokens} tokens."
     if manifest.architecture.HasField("token_vectors"):
         use += (
-            " `EmbedTokens` returns vectors of tokens for late interaction, without the expansion "
-            "of queries and with the punctuation of documents."
+            " `EmbedTokens` returns vectors of tokens for late interaction; its roles are queries, "
+            f"of at most {manifest.late_interaction.max_query_tokens} tokens, and documents."
         )
     if manifest.architecture.HasField("sparse_vectors"):
         use += " `EmbedSparse` returns weights of the tokens of the vocabulary."
@@ -100,16 +102,22 @@ class EmbeddingExport:
         draft: Draft,
         defaults: EmbeddingDefaults | None = None,
         classification: Classification | None = None,
+        late_interaction: LateInteraction | None = None,
     ) -> None:
         """Complete the draft's manifest and embed the reference texts with the PyTorch model.
 
         ``defaults`` are those of Embed. None: mean pooling of normalized vectors.
-        ``classification`` has the labels of a model with a classification head.
+        ``classification`` has the labels of a model with a classification head,
+        ``late_interaction`` the roles of texts of a model of late interaction. Raises ValueError if
+        its queries exceed the limit of tokens.
         """
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
         self._max_tokens = longest_text(model.architecture, draft.max_tokens)
         _describe(draft.manifest, model, tokenizer, self._max_tokens)
         draft.manifest.embedding.CopyFrom(defaults or DEFAULTS)
+        if late_interaction is not None:
+            _check_query_length(late_interaction, self._max_tokens)
+            draft.manifest.late_interaction.CopyFrom(late_interaction)
         draft.add_tokenizer(tokenizer)
         self._texts = draft.reference_texts(tokenizer, self._max_tokens)
         self._verifier = EmbeddingVerifier(
@@ -124,6 +132,11 @@ class EmbeddingExport:
             draft.manifest.classification.CopyFrom(classification)
             texts = classified_texts(self._texts, tokenizer, draft.manifest)
             self._labels = LabelExport(model, texts)
+
+    @cached_property
+    def _token_verifier(self) -> TokenVectorVerifier:
+        texts, hidden = list(self._texts.values()), self._verifier.last_hidden
+        return TokenVectorVerifier(self._model, texts, hidden, self._draft.manifest)
 
     def write(self, precision: str) -> PrecisionGraphs:
         """Write the graphs and weights of one precision."""
@@ -143,9 +156,8 @@ class EmbeddingExport:
         if self._sparse is not None:
             self._sparse.verify(graphs, verified.parity)
         if self._model.architecture.HasField("token_vectors"):
-            texts, hidden = list(self._texts.values()), self._verifier.last_hidden
-            found = verify_token_vectors(graphs, texts, self._model.token_dense, hidden)
-            verified.parity.token_vectors.CopyFrom(found)
+            verified.parity.token_vectors.CopyFrom(self._token_verifier.verify(graphs))
+            texts = list(self._texts.values())
             self._token_vectors[written.name] = mean_vectors(graphs, texts)
         return verified.parity
 
@@ -204,6 +216,14 @@ def _describe(manifest: Manifest, model: Encoder, tokenizer: Tokenizer, max_toke
         )
     )
     manifest.limits.CopyFrom(Limits(max_tokens=max_tokens))
+
+
+def _check_query_length(part: LateInteraction, max_tokens: int) -> None:
+    if part.max_query_tokens > max_tokens:
+        raise ValueError(
+            f"the limit of {max_tokens} tokens is less than the {part.max_query_tokens} tokens of "
+            "queries"
+        )
 
 
 def _warn_of_distance(parity: PrecisionParity) -> None:

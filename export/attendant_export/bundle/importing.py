@@ -117,7 +117,7 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
         else:
             export = EmbeddingExport(
                 *(imported.model, imported.tokenizer, draft),
-                *(imported.defaults, imported.classification),
+                *(imported.defaults, imported.classification, imported.late_interaction),
             )
         written = write_precisions(export, draft)
         outputs = export.reference_outputs()

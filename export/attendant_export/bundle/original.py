@@ -68,7 +68,7 @@ from attendant_export.verify.static_original import (
     SentenceTransformersOriginal,
     compare_static,
 )
-from attendant_export.verify.token_vectors import compare_token_vectors
+from attendant_export.verify.token_vectors import compare_token_vectors, read_texts
 
 
 def is_original_installed(checkpoint: Path) -> bool:
@@ -138,7 +138,8 @@ def _compare_vectors(
     )
     if has_token_vectors:
         dense = read_token_dense(checkpoint, network.d_model)
-        found = compare_token_vectors(encoder, list(texts.values()), graphs, dense)
+        read = read_texts(list(texts.values()), manifest)
+        found = compare_token_vectors(encoder, read, graphs, dense)
         parity.token_vectors.extend(found)
     return parity
 

@@ -19,7 +19,7 @@ from attendant_export.models.special_tokens import EncoderTokens, TranslationTok
 from attendant_export.verify.embedding import EmbeddingGraphs, EmbeddingVerifier
 from attendant_export.verify.graph_sessions import TranslationGraphs
 from attendant_export.verify.shortlists import check_shortlists
-from attendant_export.verify.token_vectors import verify_token_vectors
+from attendant_export.verify.token_vectors import TokenVectorVerifier
 from attendant_export.verify.translation import SampleSentences, TranslationVerifier
 
 
@@ -76,9 +76,9 @@ def measure_embedding_parity(
     opened = [EmbeddingGraphs(folder, graphs, manifest) for graphs in manifest.precisions]
     measured = [verifier.verify(graphs.precision, graphs).parity for graphs in opened]
     if manifest.architecture.HasField("token_vectors"):
+        tokens_verifier = TokenVectorVerifier(model, token_ids, verifier.last_hidden, manifest)
         for graphs, parity in zip(opened, measured, strict=True):
-            found = verify_token_vectors(graphs, token_ids, model.token_dense, verifier.last_hidden)
-            parity.token_vectors.CopyFrom(found)
+            parity.token_vectors.CopyFrom(tokens_verifier.verify(graphs))
     if manifest.architecture.HasField("sparse_vectors"):
         sparse = SparseExport(model, token_ids)
         for graphs, parity in zip(opened, measured, strict=True):

@@ -68,7 +68,8 @@ def attend_sequence(
 ) -> str:
     """Self-attention of whole texts: queries, keys and values (rows, width) to (rows, inner).
 
-    ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the padding;
+    ``batch`` holds the shape (batch, length) of the texts. ``lengths`` (batch) masks the keys
+    after the first ones, such as padding;
     causal attention needs no mask. ``bias`` (1, heads, length, length) is added to the scores.
     ``positions`` are needed for rotary positions, local attention, and causal attention of long
     texts in little memory.

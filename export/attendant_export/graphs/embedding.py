@@ -18,7 +18,7 @@ from attendant_export.graphs.layers import Layers
 from attendant_export.graphs.packing import Packing
 from attendant_export.graphs.stack import final_norm, run_stack
 from attendant_export.graphs.text_vectors import text_vectors
-from attendant_export.graphs.token_vectors import TOKEN_VECTORS, token_vectors
+from attendant_export.graphs.token_vectors import ATTENDED_LENGTHS, TOKEN_VECTORS, token_vectors
 from attendant_export.models.embeddings import SOURCE, embedding_width
 
 
@@ -32,7 +32,9 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
     lengths = g.input("lengths", np.int64, "batch")
     batch = g.op("Shape", token_ids)
     run = _packed_states if architecture.encoder.groups else _embeddings_alone
-    states, pad = run(g, architecture, token_ids, batch, lengths)
+    has_unattended = architecture.token_vectors.has_unattended_tokens
+    attended = g.input(ATTENDED_LENGTHS, np.int64, "batch") if has_unattended else lengths
+    states, pad = run(g, architecture, token_ids, batch, lengths, attended)
     states[-1] = final_norm(g, architecture.encoder, "encoder", states[-1])
     hidden = [g.fp32(g.by_text(pad(state), batch)) for state in states]
     dimension = text_dimension(architecture)
@@ -52,10 +54,10 @@ def build_embedder(g: Layers, architecture: Architecture) -> None:
 
 
 def _packed_states(
-    g: Layers, architecture: Architecture, token_ids: str, batch: str, lengths: str
+    g: Layers, architecture: Architecture, token_ids: str, batch: str, lengths: str, attended: str
 ) -> tuple[list[str], Callable[[str], str]]:
     """The embeddings and each layer's output without padding, and what adds their padding."""
-    packing = Packing(g, batch, lengths)
+    packing = Packing(g, batch, lengths, attended)
     embeddings, stack = source_embeddings(architecture), architecture.encoder
     types = packing.pack(g.flat(token_types(g, batch))) if embeddings.reads_token_types else ""
     x = embeddings.run(g, packing.pack(g.flat(token_ids)), packing.add_positions, types)
@@ -65,7 +67,7 @@ def _packed_states(
 
 
 def _embeddings_alone(
-    g: Layers, architecture: Architecture, token_ids: str, batch: str, _: str
+    g: Layers, architecture: Architecture, token_ids: str, batch: str, *_: str
 ) -> tuple[list[str], Callable[[str], str]]:
     """The same without layers. Packing would take more time than padding."""
     embeddings = source_embeddings(architecture)

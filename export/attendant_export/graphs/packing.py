@@ -16,9 +16,13 @@ class Packing:
     number for each text.
     """
 
-    def __init__(self, g: Layers, batch: str, lengths: str) -> None:
-        """``batch`` holds the shape (batch, length) of the texts, ``lengths`` is (batch)."""
-        self._g, self._batch, self._lengths = g, batch, lengths
+    def __init__(self, g: Layers, batch: str, lengths: str, attended: str = "") -> None:
+        """``batch`` holds the shape (batch, length) of the texts.
+
+        ``lengths`` and ``attended`` (batch) are the numbers of tokens, and of those that are
+        attended to, by default all.
+        """
+        self._g, self._batch, self._attended = g, batch, attended or lengths
         self._positions = TextPositions(g, batch)
         is_real = g.flat(g.is_real(batch, lengths))  # (padded)
         self._indices = g.flat(g.op("NonZero", is_real))  # (packed)
@@ -47,7 +51,7 @@ class Packing:
         ``bias`` is that of `attend_sequence`.
         """
         padded = self._pad_projections(part, query_key_value)
-        inputs = (padded, self._batch, self._lengths, bias, self._positions)
+        inputs = (padded, self._batch, self._attended, bias, self._positions)
         weighted = attend_sequence(self._g, part, *inputs)
         return self.pack(weighted)
 

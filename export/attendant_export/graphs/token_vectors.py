@@ -12,6 +12,8 @@ from attendant_export.models.token_vectors import LEAST_LENGTH
 
 TOKEN_VECTORS = "token_vectors"
 """Output with the vectors of tokens: (batch, length, dimension)."""
+ATTENDED_LENGTHS = "attended_lengths"
+"""Input with the number of tokens of each text that are attended to: (batch)."""
 
 
 def token_vectors(g: Layers, architecture: Architecture, hidden: str, batch: str) -> str:

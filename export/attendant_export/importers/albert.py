@@ -48,7 +48,7 @@ def read_albert(checkpoint: Checkpoint) -> ImportedEncoder:
     architecture = post_norm_encoder(config, embeddings, norm_epsilon, FIELDS)
     _share_layers(architecture, config)
     if HEAD in checkpoint.weights.shapes:
-        add_head(architecture, config, read_activation(config, FIELDS))
+        add_head(architecture, read_activation(config, FIELDS))
     return load_encoder("albert", architecture, checkpoint, _weight_table(architecture))
 
 

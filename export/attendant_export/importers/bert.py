@@ -55,7 +55,7 @@ def read_bert(checkpoint: Checkpoint) -> ImportedEncoder:
     config = checkpoint.config
     architecture = bert_encoder(config)
     if HEAD in checkpoint.weights.shapes:
-        add_head(architecture, config, read_activation(config, FIELDS))
+        add_head(architecture, read_activation(config, FIELDS))
     return load_encoder("bert", architecture, checkpoint, WEIGHTS)
 
 

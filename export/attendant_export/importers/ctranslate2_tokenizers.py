@@ -1,7 +1,8 @@
 """Tokenizers for CTranslate2 folders, which have vocabularies of tokens but no tokenizer of text.
 
 A folder may have the tokenizer that its model was trained with: ``source.spm`` and ``target.spm``,
-one SentencePiece model, or ``tokenizer.json``. Otherwise the user must say what a token is.
+one SentencePiece model, ``source.codes`` and ``target.codes``, one file of BPE codes, or
+``tokenizer.json``. Otherwise the user must say what a token is.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,9 +29,13 @@ from attendant_export.importers.marian_tokenizer import (
 from attendant_export.importers.sentencepiece_model import SPACE, read_sentencepiece
 from attendant_export.importers.sentencepiece_tokenizer import Vocabulary, sentencepiece_tokenizer
 from attendant_export.importers.special_tokens import read_tokenizer
+from attendant_export.importers.subword_codes import SUFFIX as CODES
+from attendant_export.importers.subword_codes import codes_tokenizer, read_codes
 from attendant_export.importers.translation_tokenizers import TranslationTokenizers
 
 MODEL_SUFFIXES = (".spm", ".model")
+PAIRS = ((SOURCE_MODEL, TARGET_MODEL), (f"source{CODES}", f"target{CODES}"))
+"""Names of files for source and target."""
 MAX_TOKENS = 1024
 """Default limit of tokens of a text, as CTranslate2's option ``max_input_length``."""
 
@@ -80,17 +85,18 @@ def _files(checkpoint: Checkpoint, choice: str | None) -> tuple[str, str]:
     if choice is not None and choice in _MAKERS:
         return choice, choice
     if choice is not None:
-        is_known = is_plain_name(choice) and choice.endswith((".json", *MODEL_SUFFIXES))
+        is_known = is_plain_name(choice) and choice.endswith((".json", CODES, *MODEL_SUFFIXES))
         if not is_known or not checkpoint.has(choice):
             raise CheckpointError(
                 f"--tokenizer {choice} is neither {' nor '.join(_MAKERS)}, nor a file of "
-                f"SentencePiece or {TOKENIZER} in {checkpoint.folder}"
+                f"SentencePiece, BPE codes (*{CODES}) or {TOKENIZER} in {checkpoint.folder}"
             )
         return choice, choice
-    if checkpoint.has(SOURCE_MODEL) and checkpoint.has(TARGET_MODEL):
-        return SOURCE_MODEL, TARGET_MODEL
+    for names in PAIRS:
+        if all(map(checkpoint.has, names)):
+            return names
     found = [TOKENIZER] if checkpoint.has(TOKENIZER) else []
-    found += [name for name in checkpoint.names() if name.endswith(MODEL_SUFFIXES)]
+    found += [name for name in checkpoint.names() if name.endswith((CODES, *MODEL_SUFFIXES))]
     if len(found) != 1:
         problem = f"has several: {', '.join(found)}" if found else "has no tokenizer of text"
         raise CheckpointError(
@@ -106,6 +112,9 @@ def _tokenizer(checkpoint: Checkpoint, file: str, side: Side) -> Tokenizer:
     if file.endswith(MODEL_SUFFIXES):
         model = read_sentencepiece(checkpoint.path(file))
         return sentencepiece_tokenizer(model, _vocabulary(side))
+    if file.endswith(CODES):
+        merges = read_codes(checkpoint.path(file))
+        return _with_special_tokens(codes_tokenizer(merges, side.ids, side.unk), side)
     tokenizer = read_tokenizer(checkpoint, file)
     for token, token_id in tokenizer.get_vocab().items():
         if side.ids.get(token) != token_id:

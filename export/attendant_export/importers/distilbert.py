@@ -53,5 +53,5 @@ def read_distilbert(checkpoint: Checkpoint) -> ImportedEncoder:
     architecture = post_norm_encoder(config, learned_embeddings(config), NORM_EPSILON, FIELDS)
     if HEAD in checkpoint.weights.shapes:
         config.require(tie_weights_=True)
-        add_head(architecture, config, read_activation(config, FIELDS))
+        add_head(architecture, read_activation(config, FIELDS))
     return load_encoder("distilbert", architecture, checkpoint, WEIGHTS)

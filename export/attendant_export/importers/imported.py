@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from attendant.v1.architecture_pb2 import Architecture
-from attendant.v1.bundle_pb2 import Classification, DecodingDefaults, EmbeddingDefaults
+from attendant.v1.bundle_pb2 import (
+    Classification,
+    DecodingDefaults,
+    EmbeddingDefaults,
+    LateInteraction,
+)
 from attendant.v1.embedding_pb2 import (
     POOLING_LAST,
     POOLING_MEAN,
@@ -24,6 +29,7 @@ from attendant_export.importers.classification import (
     read_head,
 )
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
+from attendant_export.importers.masked_head import read_head_as_stored
 from attendant_export.importers.special_tokens import encoder_tokens, read_tokenizer
 from attendant_export.importers.token_types import without_token_types
 from attendant_export.importers.tokenizer_checks import (
@@ -57,6 +63,8 @@ class ImportedEncoder:
     )
     classification: Classification | None = None
     """The labels of a model with a classification head."""
+    late_interaction: LateInteraction | None = None
+    """The queries and documents of a model of late interaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,8 @@ def load_encoder(
         head = read_head(checkpoint.config, architecture.d_model)
         architecture.classification_head.CopyFrom(head)
         weights = replace(weights, names={**weights.names, **head_weights(family)})
+    if architecture.HasField("head"):
+        weights = read_head_as_stored(architecture, weights, checkpoint)
     if has_projection(checkpoint):  # read later, with its settings
         weights = replace(weights, ignored=(*weights.ignored, rf"{HF_PROJECTION}\.weight"))
     tokens = tokens or encoder_tokens(checkpoint)

@@ -4,16 +4,19 @@ There are two layouts: checkpoints of ColBERT itself (``HF_ColBERT``), and folde
 are those of sentence-transformers with other modules.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from string import punctuation
 from typing import Any
 
 import torch
 from attendant.v1.architecture_pb2 import Dense, TextVectors
-from attendant.v1.bundle_pb2 import EmbeddingDefaults
+from attendant.v1.bundle_pb2 import EmbeddingDefaults, LateInteraction
 from attendant.v1.embedding_pb2 import POOLING_MEAN
 from tokenizers import AddedToken, Tokenizer
 
+from attendant_export.data.tokenizer import unknown_token_id
 from attendant_export.importers.checkpoint import Checkpoint, CheckpointError, Config
 from attendant_export.importers.colbert import HF_PROJECTION, has_projection
 from attendant_export.importers.imported import ImportedEncoder
@@ -33,7 +36,12 @@ from attendant_export.models.text_vectors import DenseLayers
 METADATA = "artifact.metadata"
 """The settings of a checkpoint of ColBERT, in JSON."""
 PYLATE = "pylate."
+LEAST_QUERY = 3
+"""Number of tokens of the shortest query: two special tokens, and a marker or a token of a text."""
 SAMPLE = "An example, with punctuation."
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,13 @@ class Settings:
     """The token after the first one of a query and of a document, by the names of prompts."""
     max_tokens: int
     """Limit of tokens of a document, special tokens and marker included."""
+    max_query_tokens: int
+    """The same of a query."""
+    expands_queries: bool
+    """Whether mask tokens are put after queries up to their limit."""
+    attends_to_expansion: bool
+    skipped_token_ids: Iterable[int | None]
+    """Ids of tokens whose vectors are left out of documents; None for a token that there is not."""
 
 
 def is_late_interaction(checkpoint: Checkpoint) -> bool:
@@ -65,11 +80,53 @@ def with_token_vectors(encoder: ImportedEncoder, checkpoint: Checkpoint) -> Impo
     settings = read(checkpoint, encoder)
     for marker in settings.markers.values():
         _add_marker(encoder.tokenizer, marker, checkpoint)
-    return replace(
+    encoder = replace(
         encoder,
         max_tokens=min(encoder.max_tokens, settings.max_tokens),
         defaults=EmbeddingDefaults(pooling=POOLING_MEAN, prompts=settings.markers),
     )
+    if problem := _query_problem(encoder, settings):
+        if settings.attends_to_expansion:
+            raise CheckpointError(f"{checkpoint.folder}: {problem}, which is not supported")
+        logger.warning(
+            "%s: %s, which is not supported: the bundle has no roles of texts, and callers write "
+            "the markers before texts",
+            *(checkpoint.folder, problem),
+        )
+        return encoder
+    is_unattended = settings.expands_queries and not settings.attends_to_expansion
+    model.architecture.token_vectors.has_unattended_tokens = is_unattended
+    part = LateInteraction(
+        max_query_tokens=settings.max_query_tokens,
+        expands_queries=settings.expands_queries,
+        skipped_token_ids=sorted({i for i in settings.skipped_token_ids if i is not None}),
+    )
+    return replace(encoder, late_interaction=part)
+
+
+def _query_problem(encoder: ImportedEncoder, settings: Settings) -> str:
+    """The reason why the model cannot read queries as the original does; "" without any."""
+    length = settings.max_query_tokens
+    if length > encoder.max_tokens:
+        return f"queries have up to {length} tokens, and documents up to {encoder.max_tokens}"
+    if not settings.expands_queries:
+        return ""
+    if encoder.model.tokens.mask_id is None:
+        return "queries are expanded, and the tokenizer has no mask token"
+    if settings.attends_to_expansion:
+        return ""
+    parts = [group.self_attention for group in encoder.model.architecture.encoder.groups]
+    if any(part.is_causal for part in parts):
+        return "queries are expanded by tokens without attention, and the network is causal"
+    # A query has three tokens or more. Mask tokens farther away than a window attend to nothing,
+    # which versions 4 and 5 of transformers compute differently.
+    longest = min((part.window + LEAST_QUERY for part in parts if part.window), default=length)
+    if length > longest:
+        return (
+            f"queries are expanded to {length} tokens, and the window of local attention reaches "
+            f"{longest}"
+        )
+    return ""
 
 
 def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
@@ -89,10 +146,20 @@ def read_token_dense(checkpoint: Checkpoint, d_model: int) -> DenseLayers:
 def _colbert_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settings:
     config = checkpoint.options(METADATA)
     dimension = encoder.model.architecture.token_vectors.dense_layers[-1].d_output
-    config.require(attend_to_mask_tokens=False, dim=dimension)
+    config.require(dim=dimension)
     names = {"query": ("query_token_id", "[unused0]"), "document": ("doc_token_id", "[unused1]")}
-    markers = {name: _text(config, *field) for name, field in names.items()}
-    return Settings(markers, config.integer("doc_maxlen", default=220))
+    skips = config.flag("mask_punctuation", default=True)
+    tokenizer = encoder.tokenizer
+    return Settings(
+        markers={name: _text(config, *field) for name, field in names.items()},
+        max_tokens=config.integer("doc_maxlen", default=220),
+        max_query_tokens=config.integer("query_maxlen", default=32),
+        expands_queries=True,
+        attends_to_expansion=config.flag("attend_to_mask_tokens", default=False),
+        skipped_token_ids=[
+            tokenizer.encode(each, add_special_tokens=False).ids[0] for each in punctuation if skips
+        ],
+    )
 
 
 def _pylate_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settings:
@@ -102,15 +169,25 @@ def _pylate_settings(checkpoint: Checkpoint, encoder: ImportedEncoder) -> Settin
             f"{checkpoint.folder / SETTINGS}: prompts of a model of PyLate are not supported"
         )
     config = checkpoint.options(SETTINGS)
-    if config.flag("do_query_expansion", default=True):
-        config.require(attend_to_expansion_tokens=False)
     markers = {
         name: _text(config, f"{name}_prefix", f"[{name[0].upper()}] ")
         for name in ("query", "document")
     }
+    skipped: Any = config.get("skiplist_words", list(punctuation))
+    if not isinstance(skipped, list) or not all(isinstance(word, str) for word in skipped):
+        raise CheckpointError(
+            f"{config.path}: skiplist_words is {skipped!r}, want a list of tokens"
+        )
+    # The original reads a word that the vocabulary lacks as the unknown token.
+    unknown = unknown_token_id(encoder.tokenizer)
+    ids = [encoder.tokenizer.token_to_id(word) for word in skipped]
     return Settings(
-        {name: marker for name, marker in markers.items() if marker},
-        config.integer("document_length", default=180),
+        markers={name: marker for name, marker in markers.items() if marker},
+        max_tokens=config.integer("document_length", default=180),
+        max_query_tokens=config.integer("query_length", default=32),
+        expands_queries=config.flag("do_query_expansion", default=True),
+        attends_to_expansion=config.flag("attend_to_expansion_tokens", default=False),
+        skipped_token_ids=[unknown if token_id is None else token_id for token_id in ids],
     )
 
 

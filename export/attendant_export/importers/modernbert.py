@@ -78,7 +78,7 @@ def read_modernbert(checkpoint: Checkpoint) -> ImportedEncoder:
         encoder=stack,
     )
     if HEAD in checkpoint.weights.shapes and not has_classification_head(checkpoint):
-        add_head(architecture, config, read_activation(config, HEAD_FIELDS))
+        add_head(architecture, read_activation(config, HEAD_FIELDS))
         head = architecture.head
         head.has_bias = config.flag("decoder_bias", default=True)
         head.transform_lacks_bias = not config.flag("classifier_bias", default=False)

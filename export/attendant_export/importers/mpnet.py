@@ -62,5 +62,5 @@ def read_mpnet(checkpoint: Checkpoint) -> ImportedEncoder:
         RelativePositions(num_buckets=NUM_BUCKETS, max_distance=MAX_DISTANCE)
     )
     if HEAD in checkpoint.weights.shapes:
-        add_head(architecture, config, ACTIVATION_GELU)
+        add_head(architecture, ACTIVATION_GELU)
     return load_encoder("mpnet", architecture, checkpoint, WEIGHTS)

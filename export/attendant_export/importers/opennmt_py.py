@@ -1,4 +1,4 @@
-"""OpenNMT-py: Transformers with pre-norm and sinusoidal positions, of version 3 of that project."""
+"""OpenNMT-py, versions 1 to 3: Transformers with pre-norm and sinusoidal positions."""
 
 from math import sqrt
 
@@ -95,12 +95,13 @@ def read_opennmt_py(checkpoint: Checkpoint, tokenizer: str | None = None) -> Imp
 def opennmt_vocabularies(file: OpenNMTFile) -> Vocabularies:
     """The vocabularies of a checkpoint; raises CheckpointError if a special token is missing."""
     start = file.start_token()
-    sides = {name: Side(file.tokens(name), UNK, EOS, PAD) for name in ("src", "tgt")}
-    for name, side in sides.items():
-        wanted = [PAD, UNK, EOS, *([start] if name == "tgt" else [])]
-        if missing := [token for token in wanted if token not in side.tokens]:
+    tokens = {name: file.tokens(name) for name in ("src", "tgt")}
+    for name, wanted in (("src", [PAD, UNK]), ("tgt", [PAD, UNK, EOS, start])):
+        if missing := [token for token in wanted if token not in tokens[name]]:
             raise CheckpointError(f"{file.path}: the vocabulary {name} lacks {', '.join(missing)}")
-    source, target = sides.values()
+    # Sources end without EOS, which vocabularies before version 3 lack.
+    source_eos = EOS if EOS in tokens["src"] else PAD
+    source, target = Side(tokens["src"], UNK, source_eos, PAD), Side(tokens["tgt"], UNK, EOS, PAD)
     return Vocabularies(source, target, start, is_shared=source.tokens == target.tokens)
 
 
@@ -126,13 +127,13 @@ def _check_options(config: Config) -> None:
         lora_embedding=False,
     )
     config.choice("self_attn_type", dict.fromkeys(("scaled-dot", "scaled-dot-flash")), "scaled-dot")
-    for name in ("lora_layers", "quant_layers"):
+    for name in ("lora_layers", "quant_layers", "src_subword_vocab", "tgt_subword_vocab"):
         if value := config.get(name):
             raise CheckpointError(f"{config.path}: {name} is {value!r}, which is not supported")
 
 
 def _architecture(file: OpenNMTFile, vocabularies: Vocabularies) -> Architecture:
-    width = _either(file.config, "hidden_size", "enc_hid_size")
+    width = _width(file.config)
     tables = [f"{EMBEDDINGS.format(stack)}.weight" for stack in LAYERS]
     return Architecture(
         d_model=width,
@@ -146,6 +147,13 @@ def _architecture(file: OpenNMTFile, vocabularies: Vocabularies) -> Architecture
             has_bias=f"{GENERATOR}bias" in file.tensors,
         ),
     )
+
+
+def _width(config: Config) -> int:
+    """The width, which versions before 3 state as that of a recurrent network."""
+    names = ("hidden_size", "enc_hid_size"), ("rnn_size", "enc_rnn_size")
+    present = [pair for pair in names if any(name in config for name in pair)]
+    return _either(config, *(present or names)[0])
 
 
 def _either(config: Config, whole: str, own: str) -> int:

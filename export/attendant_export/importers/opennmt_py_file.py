@@ -1,7 +1,8 @@
 """Reads checkpoints of OpenNMT-py: options, vocabularies and tensors of one ``.pt`` file.
 
 The file is a pickle. Of its classes, only tensors, plain data and `argparse.Namespace`, which holds
-the options, are allowed, so that nothing from the file runs.
+the options, are allowed. The objects that held vocabularies before version 3 are read as `Inert`
+ones. So nothing from the file runs.
 """
 
 import argparse
@@ -24,6 +25,35 @@ GENERATOR = "generator."
 START, DEFAULT_START = "decoder_start_token", "<s>"
 
 
+OLD_NAMES = (
+    "functools.partial",
+    "onmt.inputters.inputter.make_src",
+    "onmt.inputters.inputter.make_tgt",
+    "onmt.inputters.text_dataset.TextMultiField",
+    "onmt.inputters.text_dataset._feature_tokenize",
+    "torchtext.data.field.Field",
+    "torchtext.data.field.LabelField",
+    "torchtext.data.field.RawField",
+    "torchtext.data.utils._split_tokenizer",
+    "torchtext.vocab.Vocab",
+)
+"""Classes and functions in the vocabularies of versions 1 and 2."""
+MAX_NESTING = 8
+"""More objects than are around a list of tokens."""
+
+
+class Inert:
+    """Stands for an object of a class, or for a function, that is not to run."""
+
+    def __init__(self, *_: object) -> None:
+        """Takes what the constructor of the class, or the function, takes."""
+        self.fields: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        """Take the fields of an object."""
+        self.fields = state if isinstance(state, dict) else {}
+
+
 class OpenNMTFile:
     """The content of a checkpoint. Tensors are mapped, and read when they are asked for."""
 
@@ -36,7 +66,7 @@ class OpenNMTFile:
         options = content["opt"]
         fields = vars(options) if isinstance(options, argparse.Namespace) else options
         self.config = Config(self.path, _dictionary(self.path, "opt", fields))
-        self._vocabularies = _dictionary(self.path, "vocab", content["vocab"])
+        self._vocabularies = _dictionary(self.path, "vocab", _by_side(content["vocab"]))
         self.tensors = _tensors(checkpoint, self.path, content)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
@@ -51,7 +81,10 @@ class OpenNMTFile:
 
     def tokens(self, side: str) -> Sequence[str]:
         """The tokens of "src" or "tgt" by id; raises CheckpointError."""
-        tokens = self._vocabularies.get(side)
+        tokens = _unwrapped(self._vocabularies.get(side))
+        match tokens:
+            case [(str(), _), *_]:
+                raise CheckpointError(f"{self.path}: features of {side} tokens are not supported")
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise CheckpointError(f"{self.path}: the vocabulary {side} is not a list of tokens")
         if len(set(tokens)) < len(tokens):
@@ -70,6 +103,30 @@ class OpenNMTFile:
     def options(self) -> dict[str, Any]:
         """The fields of ``opt``."""
         return {name: self.config.get(name) for name in self.config}
+
+
+def _by_side(vocabularies: object) -> object:
+    """Vocabularies by side, also of the first versions, which have pairs of name and vocabulary."""
+    if not isinstance(vocabularies, list):
+        return vocabularies
+    is_pair = [isinstance(each, tuple) and len(each) == 2 for each in vocabularies]
+    return dict(vocabularies) if all(is_pair) else vocabularies
+
+
+def _unwrapped(vocabulary: object) -> object:
+    """The list of tokens in the objects of versions 1 and 2 around it."""
+    for _ in range(MAX_NESTING):
+        match vocabulary:
+            case (
+                Inert(fields={"fields": inner})
+                | Inert(fields={"vocab": inner})
+                | Inert(fields={"itos": inner})
+                | [(str(), inner)]
+            ):
+                vocabulary = inner
+            case _:
+                break
+    return vocabulary
 
 
 def checkpoint_files(checkpoint: Checkpoint) -> list[str]:
@@ -91,7 +148,8 @@ def _only(checkpoint: Checkpoint) -> str:
 
 def _load(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        inert = [(Inert, name) for name in OLD_NAMES]
+        with torch.serialization.safe_globals([argparse.Namespace, *inert]):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # Damaged pickles raise errors of many kinds.
         found = re.search(r"Unsupported global: GLOBAL ([\w.]+)", str(error))
@@ -99,15 +157,8 @@ def _load(path: Path) -> Any:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise CheckpointError(f"{path} cannot be read: {reason}") from error
         name = found[1]
-        advice = ""
-        if name.startswith(("torchtext.", "onmt.")):
-            advice = (
-                ": vocabularies of OpenNMT-py before version 3 are objects; convert the file with "
-                "tools/convertv2_v3.py of OpenNMT-py, or with ct2-opennmt-py-converter of "
-                "CTranslate2, and import the result"
-            )
         raise CheckpointError(
-            f"{path} has objects of {name}, which is not read, because that would run code{advice}"
+            f"{path} has objects of {name}, which is not read, because that would run code"
         ) from error
 
 

@@ -106,7 +106,6 @@ def learned_embeddings(config: Config, num_token_types: int = 0, offset: int = 0
     )
 
 
-def add_head(architecture: Architecture, config: Config, transform: ActivationNumber) -> None:
-    """Add a masked-language-model head, whose projection must be the embedding table."""
-    config.require(tie_word_embeddings=True)
+def add_head(architecture: Architecture, transform: ActivationNumber) -> None:
+    """Add a masked-language-model head, whose projection is the embedding table."""
     architecture.head.CopyFrom(Head(is_tied=True, has_bias=True, transform=transform))

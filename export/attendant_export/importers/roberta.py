@@ -35,7 +35,7 @@ def read_roberta(checkpoint: Checkpoint) -> ImportedEncoder:
     architecture = bert_encoder(checkpoint.config, first_position(checkpoint))
     if HEAD in checkpoint.weights.shapes:
         # The activation of the head does not depend on the configuration.
-        add_head(architecture, checkpoint.config, ACTIVATION_GELU)
+        add_head(architecture, ACTIVATION_GELU)
     family = checkpoint.config.get("model_type")
     return load_encoder(family, architecture, checkpoint, WEIGHTS)
 

@@ -55,7 +55,7 @@ class WeightTable:
         tensor with NaN, or names a tensor that differs from the one that it should repeat.
         """
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        theirs = {name: self._theirs(name, weights.shapes) for name in wanted}
+        theirs = {name: self.stored_names(name, weights.shapes) for name in wanted}
         self._check_names_and_shapes(wanted, theirs, weights)
         tensors = {
             name: _joined(names, weights).reshape(wanted[name]) for name, names in theirs.items()
@@ -91,8 +91,8 @@ class WeightTable:
             listed = "; ".join(problems)
             raise CheckpointError(f"the weights do not fit the configuration: {listed}")
 
-    def _theirs(self, name: str, found: Mapping[str, object]) -> list[str]:
-        """The checkpoint's names of a parameter."""
+    def stored_names(self, name: str, found: Mapping[str, object]) -> list[str]:
+        """The checkpoint's names of a parameter of ours, given the names that it has."""
         if name in self.whole_names:
             whole = self.whole_names[name]
             return [whole] if isinstance(whole, str) else list(whole)

@@ -7,6 +7,7 @@ Depends on tensors only, not on tokenizers, files or training.
 
 from typing import cast
 
+import torch
 from attendant.v1.architecture_pb2 import Architecture
 from torch import Tensor, nn
 
@@ -81,14 +82,20 @@ class Encoder(nn.Module):
         token_ids: Tensor,
         token_types: Tensor | None = None,
         num_layers: int | None = None,
+        attended_lengths: Tensor | None = None,
     ) -> list[Tensor]:
         """The embeddings and each layer's output, num_layers + 1 of (batch, length, d_model).
 
         ``token_ids`` (batch, length) are right-padded with ``pad_id``; ``token_types``, of the same
         shape, default to 0. ``num_layers`` limits the computation to the first layers; 0 computes
-        the embeddings only. States at padding are undefined.
+        the embeddings only. ``attended_lengths`` (batch) are the numbers of tokens that are
+        attended to; by default, all but padding. States at padding are undefined.
         """
-        mask = self.real_tokens(token_ids)[:, None, None, :]  # (batch, 1, 1, length)
+        is_attended = self.real_tokens(token_ids)
+        if attended_lengths is not None:
+            positions = torch.arange(token_ids.shape[1], device=token_ids.device)
+            is_attended = positions < attended_lengths[:, None]
+        mask = is_attended[:, None, None, :]  # (batch, 1, 1, length)
         relative = self.relative_positions
         bias = None if relative is None else relative.bias(token_ids.shape[1])
         states = [self.embed(token_ids, token_types=token_types)]

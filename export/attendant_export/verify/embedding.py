@@ -17,6 +17,7 @@ from attendant_export.data.batches import pad
 from attendant_export.graphs.classification import FIRST_LENGTHS, LABEL_SCORES
 from attendant_export.graphs.sparse_head import SPARSE_VECTORS
 from attendant_export.graphs.text_vectors import NUM_PROMPT_TOKENS
+from attendant_export.graphs.token_vectors import ATTENDED_LENGTHS
 from attendant_export.models.encoder import Encoder
 from attendant_export.models.text_vectors import poolings_of
 from attendant_export.progress import progress
@@ -79,6 +80,7 @@ class EmbeddingGraphs:
         has_sparse = graphs.HasField("sparse_head")
         self._sparse_head = GraphSession(folder, graphs.sparse_head) if has_sparse else None
         self._reads_pairs = FIRST_LENGTHS in self.embedder.input_names
+        self._has_unattended_tokens = ATTENDED_LENGTHS in self.embedder.input_names
         names = self.embedder.output_names
         self.hidden_names = sorted(
             (n for n in names if n.startswith("hidden_")), key=lambda n: int(n.split("_")[1])
@@ -89,15 +91,19 @@ class EmbeddingGraphs:
         texts: Sequence[Sequence[int]],
         names: Sequence[str],
         first_lengths: Sequence[int] = (),
+        attended_lengths: Sequence[int] = (),
     ) -> list[FloatArray]:
         """The outputs ``names`` of one padded batch. Raises ParityError for NaN or infinity.
 
         ``first_lengths`` are the numbers of tokens of type 0; by default, all tokens are.
+        ``attended_lengths`` are the numbers of tokens that are attended to, by default all.
         """
         lengths = np.array([len(ids) for ids in texts])
         inputs = {"token_ids": pad(texts, self._pad_id).numpy(), "lengths": lengths}
         if self._reads_pairs:
             inputs[FIRST_LENGTHS] = np.array(first_lengths) if first_lengths else lengths
+        if self._has_unattended_tokens:
+            inputs[ATTENDED_LENGTHS] = np.array(attended_lengths) if attended_lengths else lengths
         if self._num_prompt_tokens is not None:
             inputs[NUM_PROMPT_TOKENS] = np.full(len(texts), self._num_prompt_tokens)
         outputs: list[FloatArray] = self.embedder.run(names, inputs)

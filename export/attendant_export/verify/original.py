@@ -124,13 +124,20 @@ class OriginalEncoder(Original):
         """Raises OriginalError."""
         super().__init__(folder, "AutoModel")
 
-    def hidden_states(self, token_ids: Sequence[int]) -> list[FloatArray]:
+    def hidden_states(
+        self, token_ids: Sequence[int], num_attended: int | None = None
+    ) -> list[FloatArray]:
         """The embeddings and each layer's output, each (1, length, d_model).
 
+        ``num_attended`` is the number of tokens that are attended to, by default all.
         Raises OriginalError.
         """
-        with self.running(len(token_ids)):
-            output = self._model(torch.tensor([list(token_ids)]), output_hidden_states=True)
+        num_tokens = len(token_ids)
+        attended = num_tokens if num_attended is None else num_attended
+        mask = torch.arange(num_tokens)[None] < attended
+        inputs = {"input_ids": torch.tensor([list(token_ids)]), "attention_mask": mask.long()}
+        with self.running(num_tokens):
+            output = self._model(**inputs, output_hidden_states=True)
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         return [state.numpy() for state in states]
 

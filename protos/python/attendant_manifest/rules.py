@@ -192,6 +192,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     yield from _text_vector_problems(manifest)
     yield from _classification_problems(manifest)
     yield from _sparse_problems(manifest)
+    yield from _late_interaction_problems(manifest)
     yield from _graph_problems(manifest, ("embedder",))
     layers = range(num_layers(manifest.architecture.encoder) + 1)
     additional = manifest.architecture.text_vectors.additional_poolings
@@ -248,6 +249,27 @@ def _classification_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         function = manifest.classification.score_function
         if not function or function not in embedding_pb2.ScoreFunction.values():
             yield f"classification.score_function has no value {function}"
+
+
+def _late_interaction_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    part, network = manifest.late_interaction, manifest.architecture
+    has_unattended = network.token_vectors.has_unattended_tokens
+    for precision in manifest.precisions:
+        if has_unattended != ("attended_lengths" in precision.embedder.inputs):
+            yield (
+                f"the {precision.name} precision: the input attended_lengths of the embedder and "
+                "architecture.token_vectors.has_unattended_tokens need each other"
+            )
+    if not manifest.HasField("late_interaction"):
+        return
+    if not network.HasField("token_vectors"):
+        yield "late_interaction is set without architecture.token_vectors"
+    if not 1 <= part.max_query_tokens <= manifest.limits.max_tokens:
+        yield "late_interaction.max_query_tokens must be between 1 and limits.max_tokens"
+    if part.expands_queries and not manifest.special_tokens.HasField("mask_id"):
+        yield "special_tokens.mask_id is missing, but late_interaction.expands_queries is set"
+    if max(part.skipped_token_ids, default=0) >= network.source_embeddings.vocab_size:
+        yield "late_interaction.skipped_token_ids has an id outside the vocabulary"
 
 
 def _sparse_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:

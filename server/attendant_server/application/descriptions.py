@@ -1,6 +1,6 @@
 """The description of a model, independent of the format of its bundle."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -76,6 +76,20 @@ class Language:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LateInteraction:
+    """How a model of late interaction reads queries and documents."""
+
+    max_query_tokens: int
+    """Maximum number of tokens of a query, special tokens included."""
+    expands_queries: bool
+    """Whether mask tokens are put after queries up to that number."""
+    has_unattended_tokens: bool
+    """Whether these mask tokens are not attended to."""
+    skipped_token_ids: Collection[int]
+    """Ids of tokens whose vectors are left out of documents."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
     """The description of one model. Fields that do not apply to its kind have their defaults."""
@@ -122,6 +136,8 @@ class ModelDescription:
     """Dimension of the sparse vector of a text. 0 without such vectors."""
     default_max_active_dims: int = 0
     """Tokens with a weight that a sparse vector keeps by default. 0 for all."""
+    late_interaction: LateInteraction | None = None
+    """The roles of texts of a model of late interaction."""
     num_layers: int = 0
     """Number of layers of an embedding model."""
     vocab_size: int = 0

@@ -1,6 +1,6 @@
 """Vectors of texts and of their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -17,6 +17,7 @@ from attendant_server.application.descriptions import (
     Pooling,
 )
 from attendant_server.application.jobs import JobRunner
+from attendant_server.application.text_roles import role_of_texts
 from attendant_server.application.tokenization import (
     TokenizedOrError,
     good,
@@ -92,6 +93,8 @@ class TokenEmbeddingRequest:
     layers: Sequence[int] = ()
     truncation: int = 0
     text_normalization: int = 0
+    role: int = 0
+    """Number of a `TextRole`, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ class Embedder:
         model = self._checked_model(request)
         description = model.description
         outputs, dimension = _token_outputs(request.layers, description)
+        role = role_of_texts(request.role, description)
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
@@ -175,24 +179,33 @@ class Embedder:
             request.truncation,
             request.text_normalization,
         )
+        to_read = request.texts
+        if role is not None:
+            tokenization = role.tokenization(tokenization, description.mask_id)
+            to_read = [role.marker + text for text in request.texts]
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
-        texts = await tokenize(self._jobs, tokenization, TEXTS, request.texts)
+        texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
         token_bytes = TOKEN_BYTES + len(outputs) * dimension * FLOAT_BYTES
         size = num_tokens(texts)
         self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
-        call = EmbedCall([text.token_ids for text in good(texts)], outputs, deadline)
-        results = await model.answer(call)
+        readable = list(good(texts))
+        attended = () if role is None else role.attended_lengths(readable)
+        token_ids = [text.token_ids for text in readable]
+        results = await model.answer(
+            EmbedCall(token_ids, outputs, deadline, attended_lengths=attended)
+        )
+
+        def build(
+            text: TokenizedText, result: Mapping[str, NDArray[np.float32]]
+        ) -> TokenEmbeddings:
+            report, vectors = tokenization.report(text), [result[output] for output in outputs]
+            kept, vectors = (text, vectors) if role is None else role.kept(text, vectors)
+            return TokenEmbeddings(kept, vectors, report)
 
         return TokenEmbeddingAnswer(
             model=description.key,
-            texts=merged(
-                texts,
-                results,
-                lambda text, result: TokenEmbeddings(
-                    text, [result[output] for output in outputs], tokenization.report(text)
-                ),
-            ),
+            texts=merged(texts, results, build),
             num_input_tokens=size,
             phases=records.current().phases(),
             size=size,

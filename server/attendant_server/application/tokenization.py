@@ -244,7 +244,8 @@ def limited(
     if options.normalizes and _is_unknown(options.tokenizer, tokens, prompt_length):
         raise InvalidRequest(field.format(number), UNKNOWN)
     if len(tokens) <= options.max_tokens:
-        return tokens
+        filler = options.filler
+        return tokens if filler is None else tokens.filled(filler, options.max_tokens)
     if options.truncation is Truncation.RIGHT:
         tokens = tokens.cut_end(options.max_tokens)
     elif options.truncation is Truncation.LEFT:

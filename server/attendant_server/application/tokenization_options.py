@@ -71,6 +71,8 @@ class TokenizationOptions:
     """Tokens put after every text."""
     text_codes: Collection[int] = ()
     """Tokens of languages with which a text may begin. It must, unless ``before`` ends with one."""
+    filler: Token | None = None
+    """Token put after every text up to ``max_tokens``."""
     prompt_length: int = 0
     """Number of first characters of every text that are a prompt. Truncation keeps the prompt, and
     a prompt alone is no text."""

@@ -275,6 +275,8 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     ``sparse_vectors`` (weights,). A text's result maps these names to arrays, and
     ``sparse_token_ids`` to the ids of weights. ``first_lengths`` are the numbers of tokens of type
     0, which come first, of texts that have tokens of both types; empty if no text has.
+    ``attended_lengths`` are the numbers of tokens, which come first, that are attended to; empty if
+    all tokens are.
     """
 
     def __init__(
@@ -283,11 +285,13 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
         outputs: tuple[str, ...],
         deadline: float | None = None,
         first_lengths: Sequence[int] = (),
+        attended_lengths: Sequence[int] = (),
     ) -> None:
         super().__init__(len(texts), deadline)
         self.texts = texts
         self.outputs = outputs
         self.first_lengths = first_lengths
+        self.attended_lengths = attended_lengths
 
 
 @dataclass(frozen=True, slots=True)

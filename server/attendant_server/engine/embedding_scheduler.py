@@ -188,12 +188,19 @@ class EmbeddingScheduler(Scheduler):
         """All outputs that the texts of the batch need, each with a leading batch axis."""
         names = sorted({name for text in batch for name in self._outputs_of(text.call)})
         texts = [t.call.texts[t.index] for t in batch]
-        lengths = list(map(_first_length, batch)) if self._model.reads_token_types else None
-        found = self._model.embed(texts, names, lengths)
+        found = self._model.embed(texts, names, **self._lengths(batch))
         for name, array in found.items():
             if len(array) != len(batch):  # rows could be those of other texts
                 raise ValueError(f"{name} has {len(array)} rows for {len(batch)} texts")
         return found
+
+    def _lengths(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, list[int]]:
+        """Lengths of parts of the texts that the model has to know."""
+        if self._model.reads_token_types:
+            return {"first_lengths": list(map(_first_length, batch))}
+        if any(isinstance(t.call, EmbedCall) and t.call.attended_lengths for t in batch):
+            return {"attended_lengths": list(map(_attended_length, batch))}
+        return {}
 
     def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
         if isinstance(call, EmbedCall):
@@ -206,6 +213,14 @@ def _first_length(text: QueuedText[EncoderCall]) -> int:
     call = text.call
     if isinstance(call, EmbedCall) and call.first_lengths:
         return call.first_lengths[text.index]
+    return text.num_tokens
+
+
+def _attended_length(text: QueuedText[EncoderCall]) -> int:
+    """Number of tokens that are attended to."""
+    call = text.call
+    if isinstance(call, EmbedCall) and call.attended_lengths:
+        return call.attended_lengths[text.index]
     return text.num_tokens
 
 

@@ -200,10 +200,12 @@ class EmbeddingModel(Protocol):
         texts: Sequence[TokenIds],
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
+        attended_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Run the texts as one padded batch; ``outputs`` as in `EmbedCall`, with a batch axis.
 
-        ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
+        ``first_lengths`` are the numbers of tokens of type 0, ``attended_lengths`` of those that
+        are attended to; None if all tokens are.
         """
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:

@@ -55,6 +55,7 @@ class OnnxEmbeddingModel:
         }
         """The field that states the width of an output, and that width."""
         self.reads_token_types = "first_lengths" in bundle.graphs.embedder.inputs
+        self._has_unattended_tokens = architecture.token_vectors.has_unattended_tokens
         self._embedder = ThreadedGraph(
             bundle.graph_path("embedder"), num_threads, device, run_counter
         )
@@ -114,12 +115,14 @@ class OnnxEmbeddingModel:
         texts: Sequence[TokenIds],
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
+        attended_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d).
 
-        ``first_lengths`` are the numbers of tokens of type 0; None if all tokens are.
+        ``first_lengths`` are the numbers of tokens of type 0, ``attended_lengths`` of those that
+        are attended to; None if all tokens are.
         """
-        feeds = self._feeds(texts, first_lengths)
+        feeds = self._feeds(texts, first_lengths, attended_lengths)
         names = list(outputs)
         if is_sparse := SPARSE_VECTORS in names:
             names.remove(SPARSE_VECTORS)
@@ -143,13 +146,20 @@ class OnnxEmbeddingModel:
         return found
 
     def _feeds(
-        self, texts: Sequence[TokenIds], first_lengths: Sequence[int] | None = None
+        self,
+        texts: Sequence[TokenIds],
+        first_lengths: Sequence[int] | None = None,
+        attended_lengths: Sequence[int] | None = None,
     ) -> dict[str, NDArray[np.int64]]:
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
         if self.reads_token_types:
             feeds["first_lengths"] = (
                 lengths if first_lengths is None else np.array(first_lengths, np.int64)
+            )
+        if self._has_unattended_tokens:
+            feeds["attended_lengths"] = (
+                lengths if attended_lengths is None else np.array(attended_lengths, np.int64)
             )
         if self._num_prompt_tokens is not None:
             feeds["num_prompt_tokens"] = np.full_like(lengths, self._num_prompt_tokens)

@@ -639,6 +639,12 @@ class TokenVectors(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DENSE_LAYERS_FIELD_NUMBER: builtins.int
+    HAS_UNATTENDED_TOKENS_FIELD_NUMBER: builtins.int
+    has_unattended_tokens: builtins.bool
+    """Whether a text may end with tokens that attend to the tokens before them and that no token attends to, such as those
+    that expand a query. The embedder then has the input attended_lengths, the number of tokens of each text that are
+    attended to: (texts), int64.
+    """
     @property
     def dense_layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Dense]:
         """The layers, in order. At least one. The last one decides the dimension of the vectors."""
@@ -647,8 +653,9 @@ class TokenVectors(google.protobuf.message.Message):
         self,
         *,
         dense_layers: collections.abc.Iterable[Global___Dense] | None = ...,
+        has_unattended_tokens: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dense_layers", b"dense_layers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dense_layers", b"dense_layers", "has_unattended_tokens", b"has_unattended_tokens"]) -> None: ...
 
 Global___TokenVectors: typing_extensions.TypeAlias = TokenVectors
 

@@ -134,6 +134,7 @@ class Manifest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     TARGET_SPECIAL_TOKENS_FIELD_NUMBER: builtins.int
     CLASSIFICATION_FIELD_NUMBER: builtins.int
+    LATE_INTERACTION_FIELD_NUMBER: builtins.int
     manifest_version: builtins.int
     """Format of the bundle: 2. 0 is invalid. A reader upgrades version 1 and refuses versions that it does not know."""
     name: builtins.str
@@ -226,6 +227,10 @@ class Manifest(google.protobuf.message.Message):
     def classification(self) -> Global___Classification:
         """Labels of a model with a classification head. Absent for other models."""
 
+    @property
+    def late_interaction(self) -> Global___LateInteraction:
+        """Queries and documents of a model of late interaction. Absent for other models."""
+
     def __init__(
         self,
         *,
@@ -255,9 +260,10 @@ class Manifest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         target_special_tokens: Global___SpecialTokens | None = ...,
         classification: Global___Classification | None = ...,
+        late_interaction: Global___LateInteraction | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "decoding", b"decoding", "embedding", b"embedding", "late_interaction", b"late_interaction", "limits", b"limits", "parity", b"parity", "provenance", b"provenance", "special_tokens", b"special_tokens", "target_special_tokens", b"target_special_tokens"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["architecture", b"architecture", "classification", b"classification", "credits", b"credits", "decoding", b"decoding", "description", b"description", "embedding", b"embedding", "files", b"files", "kind", b"kind", "languages", b"languages", "late_interaction", b"late_interaction", "license", b"license", "limits", b"limits", "manifest_version", b"manifest_version", "name", b"name", "parity", b"parity", "precisions", b"precisions", "provenance", b"provenance", "quality", b"quality", "reference_outputs", b"reference_outputs", "source_languages", b"source_languages", "source_tokenizer", b"source_tokenizer", "special_tokens", b"special_tokens", "target_languages", b"target_languages", "target_special_tokens", b"target_special_tokens", "target_tokenizer", b"target_tokenizer", "text_normalization", b"text_normalization", "version", b"version"]) -> None: ...
 
 Global___Manifest: typing_extensions.TypeAlias = Manifest
 
@@ -482,6 +488,40 @@ class Classification(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["labels", b"labels", "score_function", b"score_function"]) -> None: ...
 
 Global___Classification: typing_extensions.TypeAlias = Classification
+
+@typing.final
+class LateInteraction(google.protobuf.message.Message):
+    """LateInteraction says how a model of late interaction reads queries and documents. Their markers are the prompts
+    "query" and "document".
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_QUERY_TOKENS_FIELD_NUMBER: builtins.int
+    EXPANDS_QUERIES_FIELD_NUMBER: builtins.int
+    SKIPPED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    max_query_tokens: builtins.int
+    """Maximum number of tokens of a query, its marker and special tokens included. At most Limits.max_tokens, which is the
+    limit of documents.
+    """
+    expands_queries: builtins.bool
+    """Whether mask tokens are put after a query up to max_query_tokens ("query expansion"). With
+    TokenVectors.has_unattended_tokens, the query does not attend to them.
+    """
+    @property
+    def skipped_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Ids of tokens, such as those of punctuation, whose vectors are left out of documents."""
+
+    def __init__(
+        self,
+        *,
+        max_query_tokens: builtins.int = ...,
+        expands_queries: builtins.bool = ...,
+        skipped_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["expands_queries", b"expands_queries", "max_query_tokens", b"max_query_tokens", "skipped_token_ids", b"skipped_token_ids"]) -> None: ...
+
+Global___LateInteraction: typing_extensions.TypeAlias = LateInteraction
 
 @typing.final
 class PrecisionGraphs(google.protobuf.message.Message):

@@ -26,7 +26,7 @@ from attendant.v1 import text_pb2 as attendant_dot_v1_dot_text__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61ttendant/v1/embedding.proto\x12\x0c\x61ttendant.v1\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"L\n\x06Tensor\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12%\n\x05\x64type\x18\x03 \x01(\x0e\x32\x16.attendant.v1.DataType\"\xe5\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12&\n\x07pooling\x18\x03 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12,\n\ntruncation\x18\x05 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x06 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x0c\n\n_normalize\"\xcd\x01\n\rEmbedResponse\x12(\n\nembeddings\x18\x01 \x01(\x0b\x32\x14.attendant.v1.Tensor\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.attendant.v1.EmbedResult\x12\r\n\x05model\x18\x03 \x01(\t\x12/\n\x0ctoken_counts\x18\x04 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x05 \x01(\x0b\x32\x15.attendant.v1.Timings\"x\n\x0b\x45mbedResult\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xad\x01\n\x12\x45mbedTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x0e\n\x06layers\x18\x03 \x03(\x11\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x05 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\"\xaf\x01\n\x13\x45mbedTokensResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.attendant.v1.EmbedTokensResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xb9\x01\n\x11\x45mbedTokensResult\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Token\x12(\n\nembeddings\x18\x02 \x01(\x0b\x32\x14.attendant.v1.Tensor\x12\x32\n\ntruncation\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"\xb8\x01\n\x0f\x46illMaskRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x05 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x08\n\x06_top_k\"\xa9\x01\n\x10\x46illMaskResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.FillMaskResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\x90\x01\n\x0e\x46illMaskResult\x12\'\n\x05masks\x18\x01 \x03(\x0b\x32\x18.attendant.v1.FilledMask\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"Y\n\nFilledMask\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12/\n\ncandidates\x18\x03 \x03(\x0b\x32\x1b.attendant.v1.MaskCandidate\">\n\rMaskCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\xe0\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\ntext_pairs\x18\x03 \x03(\t\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nraw_scores\x18\x05 \x01(\x08\x12,\n\ntruncation\x18\x06 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x08\n\x06_top_k\"\xde\x01\n\x10\x43lassifyResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.ClassifyResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\x12\x33\n\x0escore_function\x18\x05 \x01(\x0e\x32\x1b.attendant.v1.ScoreFunction\"\x91\x01\n\x0e\x43lassifyResult\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LabelScore\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"\xe6\x01\n\x12\x45mbedSparseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1c\n\x0fmax_active_dims\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rreturn_tokens\x18\x04 \x01(\x08\x12,\n\ntruncation\x18\x05 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x06 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x12\n\x10_max_active_dims\"\xaf\x01\n\x13\x45mbedSparseResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.attendant.v1.EmbedSparseResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xb2\x01\n\x11\x45mbedSparseResult\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0f\n\x07weights\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x03(\t\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12\x32\n\ntruncation\x18\x05 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status*\x84\x01\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17SCORE_FUNCTION_IDENTITY\x10\x01\x12\x1a\n\x16SCORE_FUNCTION_SIGMOID\x10\x02\x12\x1a\n\x16SCORE_FUNCTION_SOFTMAX\x10\x03*\xa1\x01\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x12\x0f\n\x0bPOOLING_MAX\x10\x03\x12\x10\n\x0cPOOLING_LAST\x10\x04\x12\x19\n\x15POOLING_WEIGHTED_MEAN\x10\x05\x12\x1c\n\x18POOLING_MEAN_SQRT_LENGTH\x10\x06*S\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x32\x92\x03\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.attendant.v1.EmbedRequest\x1a\x1b.attendant.v1.EmbedResponse\x12R\n\x0b\x45mbedTokens\x12 .attendant.v1.EmbedTokensRequest\x1a!.attendant.v1.EmbedTokensResponse\x12I\n\x08\x46illMask\x12\x1d.attendant.v1.FillMaskRequest\x1a\x1e.attendant.v1.FillMaskResponse\x12I\n\x08\x43lassify\x12\x1d.attendant.v1.ClassifyRequest\x1a\x1e.attendant.v1.ClassifyResponse\x12R\n\x0b\x45mbedSparse\x12 .attendant.v1.EmbedSparseRequest\x1a!.attendant.v1.EmbedSparseResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61ttendant/v1/embedding.proto\x12\x0c\x61ttendant.v1\x1a\x17\x61ttendant/v1/text.proto\x1a\x17google/rpc/status.proto\"L\n\x06Tensor\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05shape\x18\x02 \x03(\r\x12%\n\x05\x64type\x18\x03 \x01(\x0e\x32\x16.attendant.v1.DataType\"\xe5\x01\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12&\n\x07pooling\x18\x03 \x01(\x0e\x32\x15.attendant.v1.Pooling\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12,\n\ntruncation\x18\x05 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x06 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x0c\n\n_normalize\"\xcd\x01\n\rEmbedResponse\x12(\n\nembeddings\x18\x01 \x01(\x0b\x32\x14.attendant.v1.Tensor\x12*\n\x07results\x18\x02 \x03(\x0b\x32\x19.attendant.v1.EmbedResult\x12\r\n\x05model\x18\x03 \x01(\t\x12/\n\x0ctoken_counts\x18\x04 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x05 \x01(\x0b\x32\x15.attendant.v1.Timings\"x\n\x0b\x45mbedResult\x12\x12\n\nnum_tokens\x18\x01 \x01(\r\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xd3\x01\n\x12\x45mbedTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x0e\n\x06layers\x18\x03 \x03(\x11\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x05 \x01(\x0e\x32\x1f.attendant.v1.TextNormalization\x12$\n\x04role\x18\x06 \x01(\x0e\x32\x16.attendant.v1.TextRole\"\xaf\x01\n\x13\x45mbedTokensResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.attendant.v1.EmbedTokensResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xb9\x01\n\x11\x45mbedTokensResult\x12#\n\x06tokens\x18\x01 \x03(\x0b\x32\x13.attendant.v1.Token\x12(\n\nembeddings\x18\x02 \x01(\x0b\x32\x14.attendant.v1.Tensor\x12\x32\n\ntruncation\x18\x03 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"\xb8\x01\n\x0f\x46illMaskRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x00\x88\x01\x01\x12,\n\ntruncation\x18\x04 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x05 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x08\n\x06_top_k\"\xa9\x01\n\x10\x46illMaskResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.FillMaskResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\x90\x01\n\x0e\x46illMaskResult\x12\'\n\x05masks\x18\x01 \x03(\x0b\x32\x18.attendant.v1.FilledMask\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"Y\n\nFilledMask\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12/\n\ncandidates\x18\x03 \x03(\x0b\x32\x1b.attendant.v1.MaskCandidate\">\n\rMaskCandidate\x12\n\n\x02id\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"\xe0\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x12\n\ntext_pairs\x18\x03 \x03(\t\x12\x12\n\x05top_k\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nraw_scores\x18\x05 \x01(\x08\x12,\n\ntruncation\x18\x06 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x07 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x08\n\x06_top_k\"\xde\x01\n\x10\x43lassifyResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.attendant.v1.ClassifyResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\x12\x33\n\x0escore_function\x18\x05 \x01(\x0e\x32\x1b.attendant.v1.ScoreFunction\"\x91\x01\n\x0e\x43lassifyResult\x12(\n\x06labels\x18\x01 \x03(\x0b\x32\x18.attendant.v1.LabelScore\x12\x32\n\ntruncation\x18\x02 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"\xe6\x01\n\x12\x45mbedSparseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x1c\n\x0fmax_active_dims\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x15\n\rreturn_tokens\x18\x04 \x01(\x08\x12,\n\ntruncation\x18\x05 \x01(\x0e\x32\x18.attendant.v1.Truncation\x12;\n\x12text_normalization\x18\x06 \x01(\x0e\x32\x1f.attendant.v1.TextNormalizationB\x12\n\x10_max_active_dims\"\xaf\x01\n\x13\x45mbedSparseResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.attendant.v1.EmbedSparseResult\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x0ctoken_counts\x18\x03 \x01(\x0b\x32\x19.attendant.v1.TokenCounts\x12&\n\x07timings\x18\x04 \x01(\x0b\x32\x15.attendant.v1.Timings\"\xb2\x01\n\x11\x45mbedSparseResult\x12\x11\n\ttoken_ids\x18\x01 \x03(\r\x12\x0f\n\x07weights\x18\x02 \x03(\x02\x12\x0e\n\x06tokens\x18\x03 \x03(\t\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12\x32\n\ntruncation\x18\x05 \x01(\x0b\x32\x1e.attendant.v1.TruncationReport\x12!\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x12.google.rpc.Status*\x84\x01\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1b\n\x17SCORE_FUNCTION_IDENTITY\x10\x01\x12\x1a\n\x16SCORE_FUNCTION_SIGMOID\x10\x02\x12\x1a\n\x16SCORE_FUNCTION_SOFTMAX\x10\x03*\xa1\x01\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x10\n\x0cPOOLING_MEAN\x10\x01\x12\x0f\n\x0bPOOLING_CLS\x10\x02\x12\x0f\n\x0bPOOLING_MAX\x10\x03\x12\x10\n\x0cPOOLING_LAST\x10\x04\x12\x19\n\x15POOLING_WEIGHTED_MEAN\x10\x05\x12\x1c\n\x18POOLING_MEAN_SQRT_LENGTH\x10\x06*R\n\x08TextRole\x12\x19\n\x15TEXT_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_ROLE_QUERY\x10\x01\x12\x16\n\x12TEXT_ROLE_DOCUMENT\x10\x02*S\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x32\x92\x03\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.attendant.v1.EmbedRequest\x1a\x1b.attendant.v1.EmbedResponse\x12R\n\x0b\x45mbedTokens\x12 .attendant.v1.EmbedTokensRequest\x1a!.attendant.v1.EmbedTokensResponse\x12I\n\x08\x46illMask\x12\x1d.attendant.v1.FillMaskRequest\x1a\x1e.attendant.v1.FillMaskResponse\x12I\n\x08\x43lassify\x12\x1d.attendant.v1.ClassifyRequest\x1a\x1e.attendant.v1.ClassifyResponse\x12R\n\x0b\x45mbedSparse\x12 .attendant.v1.EmbedSparseRequest\x1a!.attendant.v1.EmbedSparseResponseB*\n\x0c\x61ttendant.v1P\x01Z\x18\x61ttendant/v1;attendantv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attendant.v1.embedding_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\014attendant.v1P\001Z\030attendant/v1;attendantv1'
-  _globals['_SCOREFUNCTION']._serialized_start=3176
-  _globals['_SCOREFUNCTION']._serialized_end=3308
-  _globals['_POOLING']._serialized_start=3311
-  _globals['_POOLING']._serialized_end=3472
-  _globals['_DATATYPE']._serialized_start=3474
-  _globals['_DATATYPE']._serialized_end=3557
+  _globals['_SCOREFUNCTION']._serialized_start=3214
+  _globals['_SCOREFUNCTION']._serialized_end=3346
+  _globals['_POOLING']._serialized_start=3349
+  _globals['_POOLING']._serialized_end=3510
+  _globals['_TEXTROLE']._serialized_start=3512
+  _globals['_TEXTROLE']._serialized_end=3594
+  _globals['_DATATYPE']._serialized_start=3596
+  _globals['_DATATYPE']._serialized_end=3679
   _globals['_TENSOR']._serialized_start=96
   _globals['_TENSOR']._serialized_end=172
   _globals['_EMBEDREQUEST']._serialized_start=175
@@ -49,35 +51,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDRESULT']._serialized_start=614
   _globals['_EMBEDRESULT']._serialized_end=734
   _globals['_EMBEDTOKENSREQUEST']._serialized_start=737
-  _globals['_EMBEDTOKENSREQUEST']._serialized_end=910
-  _globals['_EMBEDTOKENSRESPONSE']._serialized_start=913
-  _globals['_EMBEDTOKENSRESPONSE']._serialized_end=1088
-  _globals['_EMBEDTOKENSRESULT']._serialized_start=1091
-  _globals['_EMBEDTOKENSRESULT']._serialized_end=1276
-  _globals['_FILLMASKREQUEST']._serialized_start=1279
-  _globals['_FILLMASKREQUEST']._serialized_end=1463
-  _globals['_FILLMASKRESPONSE']._serialized_start=1466
-  _globals['_FILLMASKRESPONSE']._serialized_end=1635
-  _globals['_FILLMASKRESULT']._serialized_start=1638
-  _globals['_FILLMASKRESULT']._serialized_end=1782
-  _globals['_FILLEDMASK']._serialized_start=1784
-  _globals['_FILLEDMASK']._serialized_end=1873
-  _globals['_MASKCANDIDATE']._serialized_start=1875
-  _globals['_MASKCANDIDATE']._serialized_end=1937
-  _globals['_CLASSIFYREQUEST']._serialized_start=1940
-  _globals['_CLASSIFYREQUEST']._serialized_end=2164
-  _globals['_CLASSIFYRESPONSE']._serialized_start=2167
-  _globals['_CLASSIFYRESPONSE']._serialized_end=2389
-  _globals['_CLASSIFYRESULT']._serialized_start=2392
-  _globals['_CLASSIFYRESULT']._serialized_end=2537
-  _globals['_LABELSCORE']._serialized_start=2539
-  _globals['_LABELSCORE']._serialized_end=2581
-  _globals['_EMBEDSPARSEREQUEST']._serialized_start=2584
-  _globals['_EMBEDSPARSEREQUEST']._serialized_end=2814
-  _globals['_EMBEDSPARSERESPONSE']._serialized_start=2817
-  _globals['_EMBEDSPARSERESPONSE']._serialized_end=2992
-  _globals['_EMBEDSPARSERESULT']._serialized_start=2995
-  _globals['_EMBEDSPARSERESULT']._serialized_end=3173
-  _globals['_EMBEDDINGSERVICE']._serialized_start=3560
-  _globals['_EMBEDDINGSERVICE']._serialized_end=3962
+  _globals['_EMBEDTOKENSREQUEST']._serialized_end=948
+  _globals['_EMBEDTOKENSRESPONSE']._serialized_start=951
+  _globals['_EMBEDTOKENSRESPONSE']._serialized_end=1126
+  _globals['_EMBEDTOKENSRESULT']._serialized_start=1129
+  _globals['_EMBEDTOKENSRESULT']._serialized_end=1314
+  _globals['_FILLMASKREQUEST']._serialized_start=1317
+  _globals['_FILLMASKREQUEST']._serialized_end=1501
+  _globals['_FILLMASKRESPONSE']._serialized_start=1504
+  _globals['_FILLMASKRESPONSE']._serialized_end=1673
+  _globals['_FILLMASKRESULT']._serialized_start=1676
+  _globals['_FILLMASKRESULT']._serialized_end=1820
+  _globals['_FILLEDMASK']._serialized_start=1822
+  _globals['_FILLEDMASK']._serialized_end=1911
+  _globals['_MASKCANDIDATE']._serialized_start=1913
+  _globals['_MASKCANDIDATE']._serialized_end=1975
+  _globals['_CLASSIFYREQUEST']._serialized_start=1978
+  _globals['_CLASSIFYREQUEST']._serialized_end=2202
+  _globals['_CLASSIFYRESPONSE']._serialized_start=2205
+  _globals['_CLASSIFYRESPONSE']._serialized_end=2427
+  _globals['_CLASSIFYRESULT']._serialized_start=2430
+  _globals['_CLASSIFYRESULT']._serialized_end=2575
+  _globals['_LABELSCORE']._serialized_start=2577
+  _globals['_LABELSCORE']._serialized_end=2619
+  _globals['_EMBEDSPARSEREQUEST']._serialized_start=2622
+  _globals['_EMBEDSPARSEREQUEST']._serialized_end=2852
+  _globals['_EMBEDSPARSERESPONSE']._serialized_start=2855
+  _globals['_EMBEDSPARSERESPONSE']._serialized_end=3030
+  _globals['_EMBEDSPARSERESULT']._serialized_start=3033
+  _globals['_EMBEDSPARSERESULT']._serialized_end=3211
+  _globals['_EMBEDDINGSERVICE']._serialized_start=3682
+  _globals['_EMBEDDINGSERVICE']._serialized_end=4084
 # @@protoc_insertion_point(module_scope)

@@ -103,6 +103,38 @@ list it in GetModelResponse.additional_poolings.
 """
 Global___Pooling: typing_extensions.TypeAlias = Pooling
 
+class _TextRole:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TextRoleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TextRole.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TEXT_ROLE_UNSPECIFIED: _TextRole.ValueType  # 0
+    """The default: the text is read as it was sent."""
+    TEXT_ROLE_QUERY: _TextRole.ValueType  # 1
+    """A query: the model reads its marker and the text. It has at most GetModelResponse.max_query_tokens tokens. If the
+    model expands queries, mask tokens follow up to that number; they are in the result, with vectors of their own.
+    """
+    TEXT_ROLE_DOCUMENT: _TextRole.ValueType  # 2
+    """A document: the model reads its marker and the text. Tokens that the model skips in documents, such as punctuation,
+    are not in the result.
+    """
+
+class TextRole(_TextRole, metaclass=_TextRoleEnumTypeWrapper):
+    """TextRole is the role of a text in a search by late interaction, as in ColBERT."""
+
+TEXT_ROLE_UNSPECIFIED: TextRole.ValueType  # 0
+"""The default: the text is read as it was sent."""
+TEXT_ROLE_QUERY: TextRole.ValueType  # 1
+"""A query: the model reads its marker and the text. It has at most GetModelResponse.max_query_tokens tokens. If the
+model expands queries, mask tokens follow up to that number; they are in the result, with vectors of their own.
+"""
+TEXT_ROLE_DOCUMENT: TextRole.ValueType  # 2
+"""A document: the model reads its marker and the text. Tokens that the model skips in documents, such as punctuation,
+are not in the result.
+"""
+Global___TextRole: typing_extensions.TypeAlias = TextRole
+
 class _DataType:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -280,12 +312,17 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     LAYERS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
+    role: Global___TextRole.ValueType
+    """Role of the texts. Only for models of late interaction (GetModelResponse.max_query_tokens); for other models, a role
+    fails the call with FAILED_PRECONDITION.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -308,8 +345,9 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         layers: collections.abc.Iterable[builtins.int] | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        role: Global___TextRole.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 
@@ -360,7 +398,9 @@ class EmbedTokensResult(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     @property
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[attendant.v1.text_pb2.Token]:
-        """The tokens that the model read, special tokens included. Empty when there is an error."""
+        """The tokens that the model read, special tokens included; of a text with a role, without the tokens that the model
+        skips. The marker of a role and the tokens that expand a query are special tokens. Empty when there is an error.
+        """
 
     @property
     def embeddings(self) -> Global___Tensor:

@@ -173,8 +173,8 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     """Embed returns one vector for each text.
 
     If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-    tokens count as tokens of the text, except in poolings of models that leave out their prompt. EmbedTokens and
-    FillMask apply no prompt.
+    tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
+    prompt, and EmbedTokens only the marker of a role.
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
@@ -251,8 +251,8 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         """Embed returns one vector for each text.
 
         If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-        tokens count as tokens of the text, except in poolings of models that leave out their prompt. EmbedTokens and
-        FillMask apply no prompt.
+        tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
+        prompt, and EmbedTokens only the marker of a role.
         """
 
     @abc.abstractmethod

@@ -74,6 +74,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 layers=list(request.layers),
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
+                role=request.role,
             ),
             context.time_remaining(),
         )

@@ -84,6 +84,9 @@ def _get_model_response(model: ListedModel, limits: RequestLimits) -> model_pb2.
         )
     if description.default_max_active_dims:
         response.default_max_active_dims = description.default_max_active_dims
+    if description.late_interaction is not None:
+        response.max_query_tokens = description.late_interaction.max_query_tokens
+        response.expands_queries = description.late_interaction.expands_queries
     if description.default_beam_size != 1:
         response.default_beam_size = min(description.default_beam_size, limits.max_beam_size)
     if description.default_length_penalty != 1:
