@@ -180,6 +180,13 @@ def test_light_callers_are_answered_beside_floods_that_are_refused(clock, schedu
     assert found["answered"] > found["expired"]
 
 
+def test_a_later_part_of_a_long_call_is_admitted_however_long_it_waits(clock, scheduler):
+    flooded(scheduler, clock)
+    part = embedding(clock.now, 4.0, "0", [20])
+    part.call.may_wait = True
+    assert refusal_of(scheduler, part) is None
+
+
 def test_a_call_that_expired_before_is_not_told_to_retry(clock, scheduler):
     flooded(scheduler, clock)
     assert refusal_of(scheduler, embedding(clock.now - 1.0, 0.5, "0", [20])) is None

@@ -69,12 +69,14 @@ class ServedModel:
     async def answer(self, call: Call[Result], may_wait: bool = False) -> list[Result]:
         """Let the engine answer a call; cancelling the coroutine abandons the call.
 
-        ``may_wait``: a call for which the queue has no room waits for it instead of being refused.
+        ``may_wait``: a call for which the queue has no room waits for it instead of being refused,
+        and is admitted however long its texts wait.
         """
         if not call.num_texts:
             return []
         record = records.current()
         record.engine, call.caller = call.timings, record.engine_caller
+        call.may_wait = may_wait
         while True:
             try:
                 self.engine.submit(self.engine_name, call)

@@ -109,7 +109,7 @@ class AdmissionQueue(Generic[AnyCall]):
     def _check_wait(self, call: AnyCall, work: int, lane: bool | None, now: float) -> None:
         """Raise WaitTooLong if the texts of a new call, which are ``work``, would wait too long."""
         rates = self._flows.rates(lane, now)
-        if rates is None or call.deadline is None or call.is_expired(now):
+        if rates is None or call.deadline is None or call.is_expired(now) or call.may_wait:
             return
         seconds_left, own_seconds = call.deadline - now, work / rates.leaving
         max_seconds = MAX_WAIT_SHARE * seconds_left

@@ -124,6 +124,8 @@ class Call(Generic[Result]):
     caller = ANY_CALLER
     width = 1
     """Rows for each text."""
+    may_wait = False
+    """Whether the call is admitted however long it would wait."""
 
     def __init__(self, num_texts: int, deadline: float | None) -> None:
         self.num_texts = num_texts
