@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from attendant.v1 import model_pb2
+from attendant.v1 import model_pb2, text_pb2
 from attendant.v1.embedding_pb2 import EmbedRequest, FillMaskRequest
 from attendant.v1.translation_pb2 import TranslateOptions, TranslateRequest, TranslateResponse
 
@@ -49,8 +49,13 @@ def test_the_last_of_equal_scalars_counts(running: Running):
 
 
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
-def test_a_text_as_long_as_allowed_fails_alone(running: Running, text: str):
-    response = running.translation.Translate(TranslateRequest(texts=[text, "The dog."]))
+def test_a_text_as_long_as_allowed_fails_alone_if_it_is_not_split(running: Running, text: str):
+    request = TranslateRequest(
+        texts=[text, "The dog."],
+        splitting=text_pb2.SPLITTING_NONE,
+        text_normalization=text_pb2.TEXT_NORMALIZATION_NONE,
+    )
+    response = running.translation.Translate(request)
     assert response.translations[0].error.code == INVALID.value[0]
     assert response.translations[1].hypotheses
 
@@ -77,6 +82,17 @@ def test_the_tokens_of_odd_texts_lie_inside_them(running: Running, text: str):
             assert token.start <= token.end <= len(text)
 
 
+@pytest.mark.parametrize("text", ["犬が吠えている", "😀", " 💩 "])
+def test_a_text_of_unknown_characters_only_is_not_embedded(running: Running, text: str):
+    response = running.embedding.Embed(EmbedRequest(texts=[text, "The dog."]))
+    [error, other] = [result.error for result in response.results]
+    assert error.code == INVALID.value[0]
+    assert error.message == "texts[0]: has only characters that the model does not know"
+    assert not other.code
+    as_sent = EmbedRequest(texts=[text], text_normalization=text_pb2.TEXT_NORMALIZATION_NONE)
+    assert not running.embedding.Embed(as_sent).results[0].HasField("error")
+
+
 def test_special_tokens_in_a_text_are_plain_text(running: Running):
     for model, text in (
         ("tiny-bert", "[CLS] [SEP] [MASK] [PAD]"),
@@ -90,7 +106,7 @@ def test_special_tokens_in_a_text_are_plain_text(running: Running):
 
 
 def test_a_translation_that_never_ends_is_cut_off(running: Running):
-    options = TranslateOptions(min_output_tokens=64)
+    options = TranslateOptions(return_tokens=True, min_output_tokens=64)
     request = TranslateRequest(texts=["The dog."], options=options)
     [hypothesis] = running.translation.Translate(request).translations[0].hypotheses
     assert len(hypothesis.tokens) == 64
