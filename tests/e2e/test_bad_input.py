@@ -87,7 +87,7 @@ def test_a_text_of_unknown_characters_only_is_not_embedded(running: Running, tex
     response = running.embedding.Embed(EmbedRequest(texts=[text, "The dog."]))
     [error, other] = [result.error for result in response.results]
     assert error.code == INVALID.value[0]
-    assert error.message == "texts[0]: has only characters that the model does not know"
+    assert error.message == "texts[0]: has nothing that the vocabulary of the model knows"
     assert not other.code
     as_sent = EmbedRequest(texts=[text], text_normalization=text_pb2.TEXT_NORMALIZATION_NONE)
     assert not running.embedding.Embed(as_sent).results[0].HasField("error")

@@ -33,7 +33,7 @@ TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 """A token before a text that chooses the target language."""
 EMPTY = "is empty, or has nothing that the model can read"
-UNKNOWN = "has only characters that the model does not know"
+UNKNOWN = "has nothing that the vocabulary of the model knows"
 Text = TypeVar("Text")
 Source = TypeVar("Source", bound="str | TextPair", contravariant=True)
 Tokens = TypeVar("Tokens", bound=CountedTokens)

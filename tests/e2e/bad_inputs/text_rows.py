@@ -11,23 +11,22 @@ BLANK = {
     "space": " ",
     "line break": "\n",
     "white space": " \t\r\n",
+    "20,000 spaces": " " * 20_000,
     "white space of Unicode": "\u00a0\u2003\u3000",
 }
 LONG = {
-    "20,000 spaces": " " * 20_000,
     "20,000 letters without a space": "a" * 20_000,
     "19,999 combining marks": "e" + "\u0301" * 19_999,
 }
 ODD = {
     "NUL": f"{MARKER}\0 dog",
     "control characters": f"\x01\x02{MARKER} \x7fdog\x1b[31m",
-    "byte order mark": f"\ufeff{MARKER}",
-    "right to left": f"\u202e{MARKER}\u202c",
-    "zero width joiners": f"{MARKER[:4]}\u200d\u200c\u200b{MARKER[4:]}",
+    "byte order mark": f"\ufeff{MARKER} dog",
+    "right to left": f"\u202e{MARKER}\u202c dog",
+    "zero width joiners": f"{MARKER[:4]}\u200d\u200c\u200b{MARKER[4:]} dog",
     "joined emoji": "👩\u200d👩\u200d👧\u200d👦 dog",
     "lone variation selector": "\ufe0f dog",
-    "private use and the last code point": f"\ue000 \U0010ffff {MARKER}",
-    "script that no model knows": "犬が吠えている",
+    "private use and the last code point": f"\ue000 \U0010ffff {MARKER} dog",
     "special tokens": f"<s> </s> <pad> [CLS] [SEP] [PAD] >>fra<< {MARKER}",
     "formats": f"%s %d %n {{}} {{0}} ${{jndi:x}} {MARKER}",
     "markup": f"<b>{MARKER}</b> ' OR 1=1 --",
@@ -52,7 +51,22 @@ ROWS = [
         BadInput(
             f"{name} to translate", request(TranslateRequest(texts=[text])), "TEXT_INVALID_ARGUMENT"
         )
-        for name, text in (BLANK | LONG).items()
+        for name, text in BLANK.items()
+    ),
+    *(
+        BadInput(f"{name} to translate", request(TranslateRequest(texts=[text])), "OK")
+        for name, text in LONG.items()
+    ),
+    BadInput(
+        "script that no model knows to translate",
+        request(TranslateRequest(texts=["犬が吠えている"])),
+        "OK",
+    ),
+    BadInput(
+        "script that no model knows to embed",
+        request(EmbedRequest(texts=["犬が吠えている"])),
+        "TEXT_INVALID_ARGUMENT",
+        "has nothing that the vocabulary of the model knows",
     ),
     *(
         BadInput(f"{name} to embed", request(EmbedRequest(texts=[text])), "TEXT_INVALID_ARGUMENT")
@@ -69,7 +83,7 @@ ROWS = [
     ),
     BadInput(
         "no mask to fill",
-        request(FillMaskRequest(texts=[MARKER])),
+        request(FillMaskRequest(texts=[f"{MARKER} dog"])),
         "TEXT_INVALID_ARGUMENT",
         "mask",
     ),
