@@ -11,7 +11,6 @@ from attendant_client import Client
 from attendant_client.results import Token
 
 STSB_TEST = "stsb-open/stsb-open.en.test.tsv.gz"
-TEXTS_PER_CALL = 64
 NUM_MASKED = 1000
 """Sentences per language in which one word piece is masked."""
 

@@ -1,18 +1,15 @@
 """Requests and results of the calls of both clients."""
 
 import asyncio
-import inspect
 import math
-from typing import get_overloads
 
 import numpy as np
 import pytest
-from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
+from attendant.v1 import embedding_pb2, model_pb2, text_pb2
 from attendant_client import (
     AsyncClient,
     CallCancelledError,
     CallReport,
-    Client,
     InvalidRequestError,
     NotFoundError,
     ServerError,
@@ -96,37 +93,6 @@ def test_values_that_no_server_takes_are_refused_before_they_are_sent(
     with pytest.raises(ValueError):
         getattr(client, method)(*arguments, **options)
     assert not script.calls
-
-
-METHODS = ["translate", "stream_translate", "score", "tokenize", "embed", "embed_tokens"]
-METHODS += ["fill_mask", "classify", "embed_sparse"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_an_unknown_option_is_a_type_error_that_names_it(client, script, method):
-    with pytest.raises(TypeError, match=rf"{method}\(\) got an .* keyword argument 'beams'"):
-        getattr(client, method)("a", beams=4)
-    assert not script.calls
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_signature_of_a_method_names_every_option(method):
-    for cls in (Client, AsyncClient):
-        form = getattr(cls, method)
-        parameters = inspect.signature(form).parameters
-        assert inspect.Parameter.VAR_KEYWORD not in {each.kind for each in parameters.values()}
-        assert "request_id" in parameters
-        for overload in get_overloads(form):
-            assert list(inspect.signature(overload).parameters) == list(parameters)
-
-
-def test_a_stream_has_the_options_of_a_translation_and_those_are_all_of_the_contract():
-    translate, stream = (
-        set(inspect.signature(form).parameters) - {"self", "texts", "text"}
-        for form in (Client.translate, Client.stream_translate)
-    )
-    assert translate == stream
-    assert set(translation_pb2.TranslateOptions.DESCRIPTOR.fields_by_name) <= translate
 
 
 def test_a_text_that_fails_raises_its_index_and_reason_when_asked_for(client):
