@@ -112,9 +112,7 @@ class AsyncEmbeddingCalls(ABC):
         gives them: with its marker, the expansion of queries, and without the tokens that
         documents skip. None reads a text as it is.
         """
-        call = messages.embed_tokens(
-            texts, layers, model=model, role=role, truncation=truncation
-        )
+        call = messages.embed_tokens(texts, layers, model=model, role=role, truncation=truncation)
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
