@@ -3,32 +3,22 @@
 import csv
 import gzip
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attendant_client import Client
 from attendant_client.results import Token
 
-from bench.loads import in_calls
-
 STSB_TEST = "stsb-open/stsb-open.en.test.tsv.gz"
-TEXTS_PER_CALL = 64
 NUM_MASKED = 1000
 """Sentences per language in which one word piece is masked."""
 
 
-def results_of(call: Callable[[Sequence[str]], Any], texts: Sequence[str]) -> Iterator[Any]:
-    """The results for all texts, requested in calls of limited size."""
-    for some in in_calls(texts, TEXTS_PER_CALL):
-        yield from call(some)
-
-
 def measure_retrieval(client: Client, references: dict[str, list[str]]) -> dict[str, float]:
     """Share of sentences whose nearest neighbour in the other language is their translation."""
-    english = np.array(list(results_of(client.embed, list(references))))
-    german = np.array(list(results_of(client.embed, [r[0] for r in references.values()])))
+    english = client.embed(list(references)).raise_for_errors().vectors
+    german = client.embed([r[0] for r in references.values()]).raise_for_errors().vectors
     cosines = english @ german.T  # (english, german), of unit vectors
     own = np.arange(len(cosines))
     to_german = float((cosines.argmax(1) == own).mean())
@@ -61,7 +51,7 @@ def measure_similarity(client: Client, data_dir: Path) -> dict[str, float]:
     with gzip.open(data_dir / STSB_TEST, "rt", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     first, second = (
-        np.array(list(results_of(client.embed, [row[side] for row in rows])))
+        client.embed([row[side] for row in rows]).raise_for_errors().vectors
         for side in ("sentence1", "sentence2")
     )
     scores = np.array([float(row["score"]) for row in rows])
@@ -90,10 +80,10 @@ def mask_one(text: str, tokens: Sequence[Token], rng: random.Random) -> tuple[st
 def measure_masks(client: Client, texts: Sequence[str], model: str) -> dict[str, float]:
     """Accuracy of the best guess for one masked word piece per text."""
     rng = random.Random(1)
-    read = results_of(lambda some: client.tokenize(some, model=model), texts)
+    read = client.tokenize(texts, model=model).raise_for_errors()
     pairs = zip(texts, read, strict=True)
     masked = [m for text, found in pairs if (m := mask_one(text, found.tokens, rng))]
-    filled = results_of(lambda some: client.fill_mask(some, 1, model=model), [t for t, _ in masked])
+    filled = client.fill_mask([text for text, _ in masked], 1, model=model)
     guesses = [result.masks[0].candidates[0].id for result in filled]
     hits = [guess == token_id for guess, (_, token_id) in zip(guesses, masked, strict=True)]
     return {"accuracy": sum(hits) / len(hits), "num_texts": len(hits)}

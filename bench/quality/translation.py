@@ -6,8 +6,6 @@ from typing import Any
 import sacrebleu
 from attendant_client import Client
 
-from bench.quality.embedding import results_of
-
 NUM_LONG_WORDS = 15
 
 
@@ -36,10 +34,7 @@ def is_looping(text: str) -> bool:
 
 def translate(client: Client, texts: Sequence[str], beam_size: int, model: str) -> list[str]:
     """The translations of any number of texts."""
-    results = results_of(
-        lambda some: client.translate(some, beam_size=beam_size, model=model), texts
-    )
-    return [result.text for result in results]
+    return [each.text for each in client.translate(texts, beam_size=beam_size, model=model)]
 
 
 def measure_translation(

@@ -2,6 +2,7 @@
 
 AttendantError
 ├── InvalidRequest        a value of the request is bad; names the field and the limit
+│   └── CallTooLarge      the texts of a call exceed a limit that fewer texts may keep
 ├── ModelNotFound         no model of this name
 ├── ModelNotLoaded        a bundle cannot be loaded while the server runs
 ├── ModelWithoutHead      the model lacks the head that a call needs
@@ -56,6 +57,17 @@ class InvalidRequest(AttendantError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+class CallTooLarge(InvalidRequest):
+    """A call has too many texts, or asks for too much; with fewer texts it may succeed.
+
+    ``max_texts`` is the maximum number of texts; None if another limit is exceeded.
+    """
+
+    def __init__(self, field: str, problem: str, max_texts: int | None = None) -> None:
+        super().__init__(field, problem)
+        self.max_texts = max_texts
 
 
 class ModelNotFound(AttendantError):

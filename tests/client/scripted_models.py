@@ -9,6 +9,7 @@ INFOS = [
         kind=bundle_pb2.MODEL_KIND_TRANSLATION,
         state=model_pb2.MODEL_STATE_READY,
         is_default=True,
+        is_default_of_kind=True,
         source_language="en",
         target_language="en-x-loud",
         precision="int8",

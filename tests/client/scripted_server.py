@@ -70,6 +70,7 @@ class Script:
     reached: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     change: Callable[[Any], None] | None = None
+    max_texts: int | None = None
     health: HealthServicer = field(default_factory=HealthServicer)
 
     def answer(self, request: Any, response: Any, context: grpc.ServicerContext) -> Any:
@@ -77,12 +78,22 @@ class Script:
         self.reached.set()
         self.time_left.append(context.time_remaining())
         self.peers.add(context.peer())
+        self._check_count(request, context)
         if "slow" in str(request):
             self.watch(context)
             self.ended.wait(30)
         if self.change is not None:
             self.change(response)
         return response
+
+    def _check_count(self, request: Any, context: grpc.ServicerContext) -> None:
+        texts: Any = getattr(request, "texts", None) or getattr(request, "pairs", ())
+        if self.max_texts is not None and len(texts) > self.max_texts:
+            detail, limits = AnyMessage(), {"max_texts": str(self.max_texts)}
+            detail.Pack(error_details_pb2.ErrorInfo(reason="CALL_TOO_LARGE", metadata=limits))
+            code, message = code_pb2.INVALID_ARGUMENT, f"texts: at most {self.max_texts}"
+            status = status_pb2.Status(code=code, message=message, details=[detail])
+            context.abort_with_status(rpc_status.to_status(status))
 
     def watch(self, context: grpc.ServicerContext) -> None:
         """Set `ended` as soon as the call has ended for any reason."""
@@ -119,17 +130,20 @@ def error_of(text: str) -> status_pb2.Status | None:
     return None if text.strip() else EMPTY
 
 
-def translation_of(text: str, num_hypotheses: int = 1) -> translation_pb2.Translation:
+def translation_of(
+    text: str, options: translation_pb2.TranslateOptions
+) -> translation_pb2.Translation:
     if not text.strip():
         return translation_pb2.Translation(error=EMPTY)
     hypotheses = [
         translation_pb2.Hypothesis(
             text=text.upper() + "!" * rank,
             score=-0.5 * (rank + 1),
-            tokens=[translation_pb2.OutputToken(id=7, text=text, log_probability=-0.5)],
+            tokens=[translation_pb2.OutputToken(id=7, text=text, log_probability=-0.5)]
+            * options.return_tokens,
             finish_reason=translation_pb2.FINISH_REASON_STOP,
         )
-        for rank in range(num_hypotheses)
+        for rank in range(options.num_hypotheses or 1)
     ]
     return translation_pb2.Translation(
         hypotheses=hypotheses, num_source_tokens=len(text.split()) + 1
@@ -163,9 +177,8 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
         self._script = script
 
     def Translate(self, request, context):
-        number = request.options.num_hypotheses or 1
         response = translation_pb2.TranslateResponse(
-            translations=[translation_of(text, number) for text in request.texts],
+            translations=[translation_of(text, request.options) for text in request.texts],
             model=request.model or "upper/1",
             token_counts=text_pb2.TokenCounts(num_input_tokens=3, num_output_tokens=4),
             timings=TIMINGS,
@@ -185,7 +198,7 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
             context.abort(grpc.StatusCode.UNAVAILABLE, "broken in the middle")
         response = translation_pb2.StreamTranslateResponse(
             delta=request.text.upper().split()[-1],
-            translation=translation_of(request.text),
+            translation=translation_of(request.text, request.options),
             model="upper/1",
         )
         yield self._script.answer(request, response, context)
@@ -197,8 +210,8 @@ class Translator(translation_pb2_grpc.TranslationServiceServicer):
             else translation_pb2.TranslationScore(
                 score=-1.0,
                 log_probability=-2.0,
-                log_probabilities=[-0.5, -1.5],
-                tokens=tokens_of(pair.target),
+                log_probabilities=[-0.5, -1.5] * request.return_tokens,
+                tokens=tokens_of(pair.target) if request.return_tokens else (),
                 num_source_tokens=3,
             )
             for pair in request.pairs

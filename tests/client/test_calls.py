@@ -1,6 +1,7 @@
 """Requests and results of the calls of both clients."""
 
 import asyncio
+import math
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def test_one_string_gives_one_translation(client):
     translation = client.translate("a dog")
     assert translation.text == "A DOG"
     assert translation.hypotheses[0].finish_reason == "stop"
-    assert translation.hypotheses[0].tokens[0].log_probability == -0.5
+    assert translation.hypotheses[0].tokens == ()
     assert translation.num_source_tokens == 3
     assert translation.truncation is None
 
@@ -34,7 +35,7 @@ def test_several_texts_give_translations_in_their_order(client):
 
 
 def test_results_carry_the_report_of_their_call(client):
-    assert client.translate("a").call == CallReport(
+    assert client.translate("a", request_id="id-7").call == CallReport(
         model="upper/1",
         num_input_tokens=3,
         num_output_tokens=4,
@@ -42,6 +43,7 @@ def test_results_carry_the_report_of_their_call(client):
         tokenize_seconds=None,
         encode_seconds=1.0,
         decode_seconds=None,
+        request_id="id-7",
     )
 
 
@@ -75,9 +77,10 @@ def test_options_that_are_given_are_sent(client, script):
     ("method", "arguments", "options"),
     [
         ("translate", ["a"], {"truncation": "middle"}),
-        ("translate", ["a"], {"errors": "ignore"}),
         ("translate", ["a"], {"beam_size": -1}),
-        ("translate", ["lone surrogate \ud800"], {}),
+        ("translate", ["a"], {"request_id": "two words"}),
+        ("translate", ["a"], {"request_id": ""}),
+        ("classify", [["a"]], {"text_pairs": ["a", "b"]}),
         ("translate", ["a"], {"timeout_seconds": 0}),
         ("translate", ["a"], {"timeout_seconds": float("inf")}),
         ("embed", ["a"], {"pooling": "min"}),
@@ -92,22 +95,19 @@ def test_values_that_no_server_takes_are_refused_before_they_are_sent(
     assert not script.calls
 
 
-def test_an_unknown_option_is_a_type_error(client):
-    with pytest.raises(TypeError):
-        client.translate("a", beams=4)
-
-
-def test_a_text_that_fails_raises_its_index_and_reason(client):
+def test_a_text_that_fails_raises_its_index_and_reason_when_asked_for(client):
+    results = client.translate(["a", " ", ""])
+    assert [error.index for error in results.errors] == [1, 2]
     with pytest.raises(TextError) as caught:
-        client.translate(["a", " ", ""])
+        results.raise_for_errors()
     assert caught.value.index == 1
     assert caught.value.code is StatusCode.INVALID_ARGUMENT
     assert str(caught.value) == "text 1: the text is empty"
 
 
-def test_errors_of_texts_can_be_returned_with_the_other_results(client):
-    good, bad = client.translate(["a", " "], errors="return")
-    assert good.text == "A"
+def test_the_error_of_a_text_is_in_its_result(client):
+    good, bad = client.translate(["a", " "])
+    assert good.raise_for_errors().text == "A"
     assert bad.error.index == 1
     assert bad.hypotheses == ()
     with pytest.raises(TextError):
@@ -115,27 +115,35 @@ def test_errors_of_texts_can_be_returned_with_the_other_results(client):
 
 
 def test_scores_have_a_log_probability_for_every_token(client):
-    (score,) = client.score([("a dog", "Hund")], length_penalty=0.5)
+    (plain,) = client.score([("a dog", "Hund")])
+    assert (plain.log_probabilities, plain.tokens) == ((), ())
+    (score,) = client.score([("a dog", "Hund")], length_penalty=0.5, return_tokens=True)
     assert score.log_probabilities == (-0.5, -1.5)
     assert [token.text for token in score.tokens] == ["Hund", "</s>"]
     assert score.tokens[1].special
     assert (score.score, score.log_probability) == (-1.0, -2.0)
 
 
-def test_a_pair_that_fails_raises_its_index(client):
+def test_a_pair_that_fails_has_no_score(client):
+    good, bad = client.score([("a", "b"), ("a", "")])
+    assert (good.score, good.error) == (-1.0, None)
+    assert math.isnan(bad.score)
+    assert math.isnan(bad.log_probability)
     with pytest.raises(TextError, match="text 1"):
-        client.score([("a", "b"), ("a", "")])
+        bad.raise_for_errors()
 
 
-def test_embed_returns_a_writable_float32_array(client):
-    vectors = client.embed(["aab", "b"])
+def test_the_vectors_of_texts_are_a_writable_float32_array(client):
+    vectors = client.embed(["aab", "b"]).vectors
     assert vectors.dtype == np.float32
     assert vectors.flags.writeable
     assert vectors.tolist() == [[3, 2, 1], [1, 0, 1]]
 
 
 def test_embed_of_one_string_returns_one_vector(client):
-    assert client.embed("aab").tolist() == [3, 2, 1]
+    assert client.embed("aab").vector.tolist() == [3, 2, 1]
+    assert np.asarray(client.embed("aab")).tolist() == [3, 2, 1]
+    assert np.asarray(client.embed(["aab"])).tolist() == [[3, 2, 1]]
 
 
 def test_embed_sends_pooling_and_normalization_only_when_chosen(client, script):
@@ -148,17 +156,17 @@ def test_embed_sends_pooling_and_normalization_only_when_chosen(client, script):
     assert chosen.HasField("normalize")
 
 
-def test_embed_raises_the_error_of_a_text(client):
+def test_the_vector_of_a_text_that_failed_is_not_a_number(client):
+    embeddings = client.embed(["a", ""])
+    good, bad = embeddings
+    assert good.vector.tolist() == embeddings.vectors[0].tolist() == [1, 1, 0]
+    assert np.isnan(bad.vector).all()
+    assert np.isnan(embeddings.vectors[1]).all()
+    assert [result.num_tokens for result in embeddings] == [2, 0]
+    assert bad.error.index == 1
+    assert good.call.model == "vectors/1"
     with pytest.raises(TextError, match="text 1: the text is empty"):
-        client.embed(["a", ""])
-
-
-def test_embed_can_return_how_every_text_fared(client):
-    embeddings = client.embed(["a", ""], errors="return")
-    assert embeddings.vectors.tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert [result.num_tokens for result in embeddings.results] == [2, 0]
-    assert embeddings.results[1].error.index == 1
-    assert embeddings.call.model == "vectors/1"
+        embeddings.raise_for_errors()
 
 
 def test_token_embeddings_have_one_vector_for_every_token(client):
@@ -174,7 +182,7 @@ def test_several_layers_are_the_first_dimension_of_token_embeddings(client, scri
 
 
 def test_token_embeddings_of_a_text_that_failed_are_empty(client):
-    good, bad = client.embed_tokens(["a", ""], errors="return")
+    good, bad = client.embed_tokens(["a", ""])
     assert good.error is None
     assert bad.error.index == 1
     assert bad.embeddings.shape == (0, 0)
@@ -194,7 +202,7 @@ def test_sparse_vectors_have_ids_weights_and_tokens(client, script):
     vector = client.embed_sparse("abb", return_tokens=True)
     assert (vector.token_ids.tolist(), vector.weights.tolist()) == ([0, 1], [1.0, 2.0])
     assert (vector.tokens, vector.num_tokens, vector.error) == (("a", "b"), 3, None)
-    good, bad = client.embed_sparse(["cab", ""], max_active_dims=2, errors="return")
+    good, bad = client.embed_sparse(["cab", ""], max_active_dims=2)
     assert (good.token_ids.tolist(), good.tokens) == ([0, 1], ())
     assert (bad.token_ids.tolist(), bad.error.index) == ([], 1)
     assert [request.return_tokens for request in script.requests] == [True, False]

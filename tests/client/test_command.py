@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import attendant_client
-import numpy as np
 import pytest
 from attendant.v1 import model_pb2, text_pb2
 from attendant_client.__main__ import main
@@ -63,7 +62,7 @@ def test_a_line_that_fails_is_blank_and_named_on_the_standard_error(attendant, s
     script.change = fail_the_second
     code, out, err = attendant("translate", stdin="a\nb\nc\n")
     assert (code, out) == (1, "A\n\nC\n")
-    assert err == "attendant: text 2: the text has 600 tokens, but 512 is the limit\n"
+    assert err == "attendant: line 2: the text has 600 tokens, but 512 is the limit\n"
 
 
 def test_translate_sends_its_options(attendant, script):
@@ -71,7 +70,7 @@ def test_translate_sends_its_options(attendant, script):
         "translate", "a", "--beam", "4", "--num-hypotheses", "2", "--scores", "--model", "upper/1",
         "--length-penalty", "0", "--max-output-tokens", "9", "--truncation", "left",
     )  # fmt: skip
-    assert (code, out) == (0, "-0.5000\tA\n-1.0000\tA!\n")
+    assert (code, out) == (0, "-0.5000\tA\t-1.0000\tA!\n")
     (request,) = script.requests
     assert request.model == "upper/1"
     assert request.options.beam_size == 4
@@ -80,52 +79,10 @@ def test_translate_sends_its_options(attendant, script):
     assert request.truncation == text_pb2.TRUNCATION_LEFT
 
 
-def test_translate_prints_one_json_object_for_each_line(attendant):
-    _, out, _ = attendant("translate", "--json", stdin="ä\n\n")
-    first, second = (json.loads(line) for line in out.splitlines())
-    assert first["source"] == "ä"
-    assert first["hypotheses"][0]["text"] == "Ä"
-    assert first["call"]["model"] == "upper/1"
-    assert second == {"source": "", "hypotheses": []}
-
-
-def test_errors_are_part_of_the_json(attendant):
-    code, out, _ = attendant("fill", "--json", "no mask")
-    assert code == 1
-    assert json.loads(out)["error"] == {
-        "index": 0,
-        "code": "INVALID_ARGUMENT",
-        "message": "no [MASK]",
-    }
-
-
 def test_stream_prints_the_pieces_line_for_line(attendant, script):
     code, out, err = attendant("translate", "--stream", stdin="one two\n\nthree\n")
     assert (code, out, err) == (0, "ONE TWO\n\nTHREE\n", "")
     assert script.calls == ["StreamTranslate"] * 2
-
-
-def test_embed_prints_one_line_of_numbers_for_each_text(attendant):
-    assert attendant("embed", "aab", "b") == (0, "3 2 1\n1 0 1\n", "")
-    assert attendant("embed", "b", "--json") == (0, "[1.0, 0.0, 1.0]\n", "")
-
-
-def test_embed_saves_a_file_of_numpy(attendant, tmp_path):
-    path = tmp_path / "vectors.npy"
-    code, out, _ = attendant(
-        "embed", "--batch-size", "2", "--output", str(path), stdin="aab\nb\na\n"
-    )
-    assert (code, out) == (0, "")
-    vectors = np.load(path)
-    assert vectors.dtype == np.float32
-    assert vectors.tolist() == [[3, 2, 1], [1, 0, 1], [1, 1, 0]]
-
-
-def test_embed_writes_no_file_when_a_text_fails(attendant, tmp_path):
-    path = tmp_path / "vectors.npy"
-    code, _, err = attendant("embed", "--output", str(path), stdin="aab\n\nb\n")
-    assert (code, err) == (1, "attendant: text 2: the text is empty\n")
-    assert not path.exists()
 
 
 def test_embed_sends_pooling_and_normalization(attendant, script):
@@ -140,47 +97,6 @@ def test_similarity_prints_the_cosine(attendant):
     assert attendant("similarity", "aa", "bb") == (0, "0.5000\n", "")
 
 
-def test_classify_prints_scores_with_a_blank_line_between_texts(attendant):
-    code, out, _ = attendant("classify", "aab", "b")
-    assert (code, out) == (0, "2.0000\ta\n1.0000\tb\n\n0.0000\ta\n1.0000\tb\n")
-
-
-def test_classify_reads_pairs(attendant):
-    code, out, _ = attendant("classify", "--pairs", "--top-k", "1", "a", "ab")
-    assert (code, out) == (0, "2.0000\ta\n")
-    code, out, _ = attendant("classify", "--pairs", "--json", "a", "ab")
-    assert '"labels": [{"label": "a", "score": 2.0}, {"label": "b", "score": 1.0}]' in out
-
-
-def test_embed_sparse_prints_the_greatest_weights_first(attendant):
-    code, out, _ = attendant("embed-sparse", "abb", "c")
-    assert (code, out) == (0, "2.0000\tb\n1.0000\ta\n\n1.0000\tc\n")
-    code, out, _ = attendant("embed-sparse", "--max-active-dims", "1", "--json", "abb")
-    assert out.startswith('{"token_ids": [0], "weights": [1.0], "tokens": ["a"], "num_tokens": 3')
-    code, out, err = attendant("embed-sparse", "a", " ")
-    assert (code, out) == (1, "1.0000\ta\n\n\n")
-    assert "text 2: " in err
-
-
-def test_fill_prints_candidates_with_a_blank_line_between_masks(attendant):
-    code, out, _ = attendant("fill", "[MASK] [MASK]", "--top-k", "2")
-    block = "0.5000\tword1\n0.2500\tword2\n"
-    assert (code, out) == (0, f"{block}\n{block}")
-
-
-def test_score_takes_a_pair_or_lines_with_tabs(attendant):
-    assert attendant("score", "a dog", "ein Hund") == (0, "-1.0000\n", "")
-    assert attendant("score", stdin="a\tb\nc\td\n") == (0, "-1.0000\n-1.0000\n", "")
-    code, out, err = attendant("score", stdin="a\tb\nc\t\n")
-    assert (code, out) == (1, "-1.0000\n\n")
-    assert err == "attendant: text 2: the text is empty\n"
-
-
-def test_score_names_the_line_without_a_tab(attendant):
-    code, _, err = attendant("score", stdin="a\tb\nc d\n")
-    assert (code, err) == (1, "attendant: line 2 has no tab between source and translation\n")
-
-
 def test_tokenize_prints_tokens_or_ids(attendant):
     assert attendant("tokenize", "a dog") == (0, "a dog </s>\n", "")
     assert attendant("tokenize", "a dog", "--ids") == (0, "1 3 1\n", "")
@@ -193,6 +109,18 @@ def test_models_are_printed_as_a_table(attendant):
         "vectors/1  embedding    en, de          fp32  loading\n",
         "",
     )
+
+
+def test_a_default_version_is_shown_only_among_several(attendant, script):
+    def several(response):
+        for name, version in (("upper", "2"), ("lower", "1")):
+            info = response.models.add(name=name, version=version, is_default=True)
+            info.kind = response.models[0].kind
+        response.models[0].is_default = response.models[0].is_default_of_kind = False
+
+    script.change = several
+    rows = attendant("models")[1].splitlines()
+    assert ["default version" in row for row in rows] == [False, False, True, False]
 
 
 def test_one_model_is_described_on_a_page(attendant):
@@ -317,8 +245,12 @@ def test_a_server_that_is_too_slow_is_one_line_on_the_standard_error(attendant, 
     ("arguments", "stdin", "complaint"),
     [
         (["models", "nothing"], None, "attendant: there is no model 'nothing'\n"),
-        (["translate"], b"a\n\xff\n", "attendant: the standard input is not UTF-8\n"),
         (["embed", "--output", "x.npy"], "", "attendant: there is no text to embed\n"),
+        (
+            ["translate", "--input", "/nothing"],
+            None,
+            "attendant: [Errno 2] No such file or directory: '/nothing'\n",
+        ),
     ],
 )
 def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
@@ -338,6 +270,13 @@ def test_what_fails_is_said_in_one_line(attendant, arguments, stdin, complaint):
         ["translate", "a", "--stream", "--num-hypotheses", "2"],
         ["embed", "a", "--json", "--output", "x.npy"],
         ["similarity", "a"],
+        ["translate", "a", "--tokens"],
+        ["translate", "a", "--input", "x"],
+        ["translate", "--resume"],
+        ["translate", "a", "--resume", "--output", "x"],
+        ["translate", "--stream", "--output", "x"],
+        ["tokenize", "--output", "x.npy"],
+        ["embed", "--resume", "--output", "x.npy"],
         ["score", "a"],
         ["score", "a", "b", "c"],
         ["classify", "--pairs", "a", "b", "c"],

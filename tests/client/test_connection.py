@@ -155,7 +155,7 @@ def test_the_token_is_in_no_repr():
 
 
 def options_of(*flags: str, **environment: str) -> Any:
-    from attendant_client.__main__ import build_parser
+    from attendant_client.arguments import build_parser
 
     arguments = build_parser().parse_args([*flags, "models"])
     return connection_options(arguments, environment)

@@ -20,6 +20,7 @@ from attendant_client import (
     Client,
     TextError,
     TranslationStream,
+    calls,
     errors,
     messages,
     model_messages,
@@ -31,7 +32,8 @@ from grpc_health.v1 import health_pb2
 PUBLIC_NAMES = sorted(set(attendant_client.__all__) - {"__version__"})
 MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection", "errors"}
 MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retries", "streams"}
-MODULES |= {"asyncio_embedding", "embedding", "sparse_vectors"}
+MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
+MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
 MODULES |= {"connection_hints", "targets"}
 
 
@@ -60,7 +62,8 @@ def described_methods(cls):
 
 def test_every_visible_name_is_exported():
     visible = {name for name in vars(attendant_client) if not name.startswith("_")}
-    of_command = {"__main__", "commands", "connection_flags", "model_page", "printing"}
+    of_command = {"__main__", "arguments", "commands", "connection_flags", "input_lines"}
+    of_command |= {"line_commands", "line_output", "model_page", "printing", "text_commands"}
     assert visible - MODULES - of_command == set(PUBLIC_NAMES)
 
 
@@ -101,23 +104,26 @@ def test_every_error_class_is_in_the_tree_of_the_docstring_and_exported():
 
 
 def test_errors_survive_pickling_and_copying():
-    error = TextError("too long", grpc.StatusCode.INVALID_ARGUMENT, None, 3)
+    error = TextError("too long", grpc.StatusCode.INVALID_ARGUMENT, None, "id-7", 3)
     for twin in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
         assert str(twin) == "text 3: too long"
-        assert (twin.code, twin.index) == (error.code, 3)
+        assert (twin.code, twin.index, twin.request_id) == (error.code, 3, "id-7")
 
 
 def test_every_rpc_of_the_contract_has_a_call():
-    calls: list[messages.Call[Any]] = [
-        messages.translate([]),
-        messages.stream_translate(""),
-        messages.score([]),
-        messages.embed([]),
-        messages.embed_tokens([]),
-        messages.fill_mask([]),
-        messages.classify([]),
-        sparse_vectors.embed_sparse([]),
-        messages.tokenize([]),
+    model: Any = {"model": "", "truncation": "refuse"}
+    languages: Any = {"source_language": "", "target_language": ""}
+    options = translation_pb2.TranslateOptions()
+    all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
+        messages.translate([], options, **model, **languages),
+        messages.stream_translate("", options, **model, **languages),
+        messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
+        messages.embed([], pooling=None, normalize=None, **model),
+        messages.embed_tokens([], (), role=None, **model),
+        messages.fill_mask([], 5, **model),
+        messages.classify([], None, top_k=None, raw_scores=False, **model),
+        sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),
+        messages.tokenize([], model="", side="source"),
         model_messages.list_models(),
         model_messages.get_model(""),
         model_messages.load_model(""),
@@ -130,7 +136,7 @@ def test_every_rpc_of_the_contract_has_a_call():
         for method in service.methods
     }
     assert contract == {
-        call.method: (call.request.DESCRIPTOR, call.response_type.DESCRIPTOR) for call in calls
+        call.method: (call.request.DESCRIPTOR, call.response_type.DESCRIPTOR) for call in all_calls
     }
     health = model_messages.health("")
     check = health_pb2.DESCRIPTOR.services_by_name["Health"].methods_by_name["Check"]

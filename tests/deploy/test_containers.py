@@ -74,7 +74,7 @@ def health(stack: Stack) -> str:
 def test_the_server_answers_over_the_published_port(stack: Stack):
     with Client(stack.address) as client:
         assert client.translate("The dog is here.", model="en-de").text
-        assert client.embed(["The dog is here."]).shape == (1, 256)
+        assert client.embed(["The dog is here."]).vectors.shape == (1, 256)
 
 
 def test_the_server_runs_without_root_capabilities_or_a_place_to_write(stack: Stack):

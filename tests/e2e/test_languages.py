@@ -101,7 +101,12 @@ def test_a_translation_begins_with_the_tokens_of_its_language_and_scores_what_de
 def test_languages_change_translations_and_streams_alike(server):
     texts = set()
     for source, target in (("en", "de"), ("nl", "de"), ("en", "de-AT")):
-        request = StreamTranslateRequest(text=TEXT, source_language=source, target_language=target)
+        request = StreamTranslateRequest(
+            text=TEXT,
+            source_language=source,
+            target_language=target,
+            options=TranslateOptions(return_tokens=True),
+        )
         *_, last = server.translation.StreamTranslate(request)
         assert last.translation == translated(server, source, target)
         texts.add(last.translation.hypotheses[0].text)

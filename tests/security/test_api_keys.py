@@ -237,7 +237,7 @@ def test_two_keys_whose_hashes_begin_alike_are_told_apart():
 def test_a_key_may_call_its_methods_only(start, client_of, key_file):
     key = key_file.add("search", 'methods = ["Embed"]\n')
     client = client_of(start(api_keys=str(key_file.path)), token=key)
-    assert client.embed("The dog.").shape
+    assert client.embed("The dog.").vector.shape
     with pytest.raises(PermissionDeniedError, match="may not call Translate"):
         client.translate("The dog.")
     with pytest.raises(PermissionDeniedError, match="may not call ListModels"):

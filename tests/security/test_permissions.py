@@ -64,13 +64,13 @@ def test_a_name_stands_for_the_highest_permitted_version(client):
 def test_the_default_model_is_one_that_the_caller_may_use(client):
     limited = client("tiny-en-de/1")
     assert limited.translate("The dog.").call.model == "tiny-en-de/1"
-    with pytest.raises(NotFoundError, match=r"no embedding model; there are tiny-en-de/1$"):
+    with pytest.raises(NotFoundError, match=r"no embedding model; there are tiny-en-de/1"):
         limited.embed("The dog.")
 
 
 def test_languages_choose_among_permitted_models(client):
     limited = client("tiny-bert")
-    with pytest.raises(NotFoundError, match=r"target_language de; there are tiny-bert/1$"):
+    with pytest.raises(NotFoundError, match=r"target_language de; there are tiny-bert/1"):
         limited.translate("The dog.", target_language="de")
 
 
@@ -86,7 +86,7 @@ def test_every_method_checks_the_named_model(client):
     for call in calls:
         with pytest.raises(PermissionDeniedError, match="this caller may use tiny-bert/1 only"):
             call()
-    assert limited.embed("The dog.").shape
+    assert limited.embed("The dog.").vector.shape
     with pytest.raises(InvalidRequestError):
         limited.translate("The dog.", model="tiny-bert")
 

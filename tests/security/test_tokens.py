@@ -187,7 +187,7 @@ def test_permissions_are_those_of_the_claim(start, client_of, keys):
     allowed: Any = {"methods": ["Embed", "ListModels"], "models": ["tiny-bert"]}
     client = client_of(server, token=SIGNER.token(**{"urn:attendant": allowed}))
     assert [model.name for model in client.models()] == ["tiny-bert"]
-    assert client.embed("The dog.").shape
+    assert client.embed("The dog.").vector.shape
     with pytest.raises(PermissionDeniedError, match="may not call Translate"):
         client.translate("The dog.")
 

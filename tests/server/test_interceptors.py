@@ -37,7 +37,7 @@ FAILURES: dict[str, BaseException] = {
 }
 for error_class in STATUS_CODES:
     arguments: tuple[Any, ...] = ("a message",)
-    if error_class is errors.InvalidRequest:
+    if issubclass(error_class, errors.InvalidRequest):
         arguments = ("texts", "a message")
     if issubclass(error_class, errors.QueueFull | errors.QuotaExceeded):
         arguments = ("a message", 0.25)

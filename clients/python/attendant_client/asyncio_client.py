@@ -1,17 +1,19 @@
 """The asyncio client; `make clients` generates the synchronous one from this module.
 
-Sends calls and waits for their answers; `messages` builds the requests and parses the responses.
+Sends calls and waits for their answers; `messages` builds the requests.
 """
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar
 
 import grpc
 
-from attendant_client import messages, model_messages, results
+from attendant_client import model_messages, model_results
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.asyncio_translation import AsyncTranslationCalls
+from attendant_client.calls import Call, CallSplitter, TextCall
 from attendant_client.closing import AsyncClosing
 from attendant_client.connection import (
     DEFAULT_RETRY,
@@ -20,21 +22,16 @@ from attendant_client.connection import (
     CallDefaults,
     connect,
 )
-from attendant_client.errors import call_error
-from attendant_client.messages import Call
-from attendant_client.options import (
-    ConnectionOptions,
-    ScoreOptions,
-    StreamOptions,
-    TokenizeOptions,
-    TranslateOptions,
-)
+from attendant_client.errors import CallTooLargeError, call_error
+from attendant_client.options import FilePath, Token
+from attendant_client.results import Results, TextResult, Translation
 from attendant_client.retries import RetryPolicy
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
+Result = TypeVar("Result", bound=TextResult)
 
 
-class AsyncClient(AsyncEmbeddingCalls):
+class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls):
     """A client for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:
@@ -45,12 +42,35 @@ class AsyncClient(AsyncEmbeddingCalls):
     servers that report SERVING if the host is a name with several addresses, or the target a list
     of IP addresses, such as "10.0.0.1:50051,10.0.0.2:50051"; a list cannot have TLS.
     `timeout_seconds` is the default time limit of a call, over all its attempts. `retry` decides
-    which failures are retried. `metadata` is sent with every call. TLS and the token are the
-    options of ConnectionOptions. A call is cancelled with its task.
+    which failures are retried. `metadata` is sent with every call. A call is cancelled with its
+    task.
+
+    TLS and authentication:
+    `tls`: whether the connection has TLS; if absent, it has if the target begins with "grpcs://"
+    or one of the files is given.
+    `tls_ca`: PEM file of the authorities that may issue the server's certificate; if absent,
+    those that gRPC brings along.
+    `tls_cert`, `tls_key`: PEM files of the client's own certificate and key, for servers that ask
+    for one.
+    `token`: an API key or a JSON Web Token, or a function that returns the current one. It is
+    called before each attempt of a call and must not block.
+    `allow_plain_token`: send the token to another machine even without TLS.
 
     A method that takes texts returns one result for a string. For a sequence of strings it returns
-    a list of results in the same order. All methods raise CallError when the call fails, TextError
-    when one of its texts fails, and ValueError for a bad value of an option.
+    Results: a list of results in the same order. The error of a text is in its result;
+    `raise_for_errors()` of one result or of all raises it. More texts than the server takes in one
+    call are sent in several calls, one after the other.
+
+    These options are common to the methods:
+    `model`: "name" or "name/version"; empty for the only one that fits.
+    `truncation`: "refuse" a text that is too long (default), or drop tokens at its end ("right")
+    or its beginning ("left").
+    `timeout_seconds`: time limit of each call to the server, over all its attempts.
+    `request_id`: the id of the calls in the server's log, 1 to 128 letters, digits and
+    _ . : / + = -; by default a new one. Errors and reports of calls have it.
+
+    All methods raise CallError when a whole call fails, and ValueError for a bad value of an
+    option.
     """
 
     def __init__(
@@ -60,14 +80,28 @@ class AsyncClient(AsyncEmbeddingCalls):
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         retry: RetryPolicy = DEFAULT_RETRY,
         metadata: Sequence[tuple[str, str | bytes]] = (),
-        **connection: Unpack[ConnectionOptions],
+        tls: bool | None = None,
+        tls_ca: FilePath | None = None,
+        tls_cert: FilePath | None = None,
+        tls_key: FilePath | None = None,
+        token: Token | None = None,
+        allow_plain_token: bool = False,
     ) -> None:
         self._closing = AsyncClosing()
-        token = connection.get("token")
+        self._splitter = CallSplitter()
         self._defaults = CallDefaults(
             timeout_seconds, retry, tuple(metadata), self._closing.is_closed, token
         )
-        self._channel, self._any_server = connect(target, **connection).open(grpc.aio)
+        connection = connect(
+            target,
+            tls=tls,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            token=token,
+            allow_plain_token=allow_plain_token,
+        )
+        self._channel, self._any_server = connection.open(grpc.aio)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,138 +120,116 @@ class AsyncClient(AsyncEmbeddingCalls):
         await self._channel.close()
         await self._any_server.close()
 
-    @overload
-    async def translate(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TranslateOptions],
-    ) -> results.Translation: ...
-    @overload
-    async def translate(
-        self,
-        texts: Sequence[str],
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TranslateOptions],
-    ) -> list[results.Translation]: ...
-    async def translate(
-        self,
-        texts: str | Sequence[str],
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TranslateOptions],
-    ) -> results.Translation | list[results.Translation]:
-        """Translate texts; the options are those of TranslateOptions."""
-        call = messages.translate(texts, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
-
-    def stream_translate(
-        self,
-        text: str,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[StreamOptions],
-    ) -> AsyncTranslationStream:
-        """Translate one text piece by piece; the options are those of StreamOptions.
-
-        The call starts when the first piece is requested.
-        """
-        call = messages.stream_translate(text, **options)
-        send = self._channel.unary_stream(
-            call.method,
-            request_serializer=type(call.request).SerializeToString,
-            response_deserializer=call.response_type.FromString,
-        )
-
-        return AsyncTranslationStream(call, send, self._defaults, self._closing, timeout_seconds)
-
-    async def score(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        *,
-        length_penalty: float | None = None,
-        timeout_seconds: float | None = None,
-        **options: Unpack[ScoreOptions],
-    ) -> list[results.TranslationScore]:
-        """Return the model's log-probabilities of (source, translation) pairs."""
-        call = messages.score(pairs, length_penalty=length_penalty, **options)
-        return await self._call(call, timeout_seconds)
-
-    @overload
-    async def tokenize(  # type: ignore[overload-overlap]  # a str is a Sequence too
-        self,
-        texts: str,
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TokenizeOptions],
-    ) -> results.Tokenization: ...
-    @overload
-    async def tokenize(
-        self,
-        texts: Sequence[str],
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TokenizeOptions],
-    ) -> list[results.Tokenization]: ...
-    async def tokenize(
-        self,
-        texts: str | Sequence[str],
-        *,
-        timeout_seconds: float | None = None,
-        **options: Unpack[TokenizeOptions],
-    ) -> results.Tokenization | list[results.Tokenization]:
-        """Return the tokens that a model would read; the options are those of TokenizeOptions."""
-        call = messages.tokenize(texts, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
-
-    async def models(self, *, timeout_seconds: float | None = None) -> list[results.ModelInfo]:
+    async def models(
+        self, *, timeout_seconds: float | None = None, request_id: str | None = None
+    ) -> list[model_results.ModelInfo]:
         """Return all models of the server, including models that are still loading.
 
         If the target has several servers, one of them answers, whether it is serving or not.
         """
-        return await self._call(model_messages.list_models(), timeout_seconds, self._any_server)
+        call = model_messages.list_models()
+        return await self._call(call, timeout_seconds, request_id, self._any_server)
 
-    async def model(self, name: str = "", *, timeout_seconds: float | None = None) -> results.Model:
+    async def model(
+        self,
+        name: str = "",
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> model_results.Model:
         """Return the description of a model: "name" or "name/version", or "" for the only one.
 
         If the target has several servers, one of them answers, whether it is serving or not.
         """
-        return await self._call(model_messages.get_model(name), timeout_seconds, self._any_server)
+        call = model_messages.get_model(name)
+        return await self._call(call, timeout_seconds, request_id, self._any_server)
 
     async def load_model(
-        self, name: str, *, timeout_seconds: float | None = None
-    ) -> results.ModelInfo:
+        self, name: str, *, timeout_seconds: float | None = None, request_id: str | None = None
+    ) -> model_results.ModelInfo:
         """Let the server load a bundle of its folder: "name/version", or "name" for the highest.
 
         Returns when the model is ready. Loading goes on if the timeout passes first. The server
         must allow it (``--model-control on``), and the caller needs permission. If the target has
         several servers, only one of them loads the bundle.
         """
-        return await self._call(model_messages.load_model(name), timeout_seconds, self._any_server)
+        call = model_messages.load_model(name)
+        return await self._call(call, timeout_seconds, request_id, self._any_server)
 
-    async def unload_model(self, name: str, *, timeout_seconds: float | None = None) -> str:
+    async def unload_model(
+        self, name: str, *, timeout_seconds: float | None = None, request_id: str | None = None
+    ) -> str:
         """Let the server stop serving "name/version", or the only version of "name".
 
         Returns the full name once the calls that use the model have ended. The conditions are
         those of `load_model`. The call is retried only if the server has refused to begin it.
         """
-        return await self._call(
-            model_messages.unload_model(name), timeout_seconds, self._any_server
-        )
+        call = model_messages.unload_model(name)
+        return await self._call(call, timeout_seconds, request_id, self._any_server)
 
-    async def health(self, service: str = "", *, timeout_seconds: float | None = None) -> str:
+    async def health(
+        self,
+        service: str = "",
+        *,
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> str:
         """Return "serving", "not_serving" or "unknown" for a service, or for the whole server.
 
         If the target has several servers, the answer is that of one of them.
         """
-        return await self._call(model_messages.health(service), timeout_seconds, self._any_server)
+        call = model_messages.health(service)
+        return await self._call(call, timeout_seconds, request_id, self._any_server)
+
+    async def _texts(
+        self, call: TextCall[Result], timeout_seconds: float | None, request_id: str | None
+    ) -> Results[Result]:
+        found: list[Result] = []
+        request_id = self._defaults.request_id(request_id)
+        for part in self._splitter.parts(call):
+            found += await self._part(part, timeout_seconds, request_id)
+        return Results(found)
+
+    async def _part(
+        self, call: TextCall[Result], timeout_seconds: float | None, request_id: str
+    ) -> list[Result]:
+        """The results of a call; one that is too large is sent again in parts."""
+        try:
+            return await self._call(call.rpc(), timeout_seconds, request_id)
+        except CallTooLargeError as error:
+            if call.num_texts == 1:
+                return call.failed(error)
+            parts = self._splitter.smaller(call, error)
+        found: list[Result] = []
+        for part in parts:
+            found += await self._part(part, timeout_seconds, request_id)
+        return found
+
+    def _stream(
+        self,
+        call: Call[Translation | None],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> AsyncTranslationStream:
+        send = self._channel.unary_stream(
+            call.method,
+            request_serializer=type(call.request).SerializeToString,
+            response_deserializer=call.response_type.FromString,
+        )
+        request_id = self._defaults.request_id(request_id)
+        return AsyncTranslationStream(
+            call, send, self._defaults, self._closing, timeout_seconds, request_id
+        )
 
     async def _call(
-        self, call: Call[Result], timeout_seconds: float | None, channel: Any = None
-    ) -> Result:
+        self,
+        call: Call[Value],
+        timeout_seconds: float | None,
+        request_id: str | None,
+        channel: Any = None,
+    ) -> Value:
         attempts = self._defaults.attempts(timeout_seconds, call.is_idempotent)
+        request_id = self._defaults.request_id(request_id)
         send = (channel or self._channel).unary_unary(
             call.method,
             request_serializer=type(call.request).SerializeToString,
@@ -229,10 +241,11 @@ class AsyncClient(AsyncEmbeddingCalls):
                     response = await send(
                         call.request,
                         timeout=attempts.remaining_seconds(),
-                        metadata=self._defaults.call_metadata(),
+                        metadata=self._defaults.call_metadata(request_id),
                     )
             except grpc.RpcError as error:
-                await self._closing.wait(attempts.wait_seconds_after(call_error(error)))
+                failure = call_error(error, request_id)
+                await self._closing.wait(attempts.wait_seconds_after(failure))
             else:
                 attempts.record_success()
-                return call.parse(response)
+                return call.parse(response, request_id)

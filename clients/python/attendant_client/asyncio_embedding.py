@@ -1,62 +1,72 @@
 """The part for embeddings; `make clients` generates the synchronous one from this module.
 
-The asyncio client inherits its methods.
+The asyncio client inherits its methods, whose common options its docstring describes.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeVar, Unpack, overload
+from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
-from attendant_client.messages import Call
-from attendant_client.options import (
-    ClassifyOptions,
-    EmbedOptions,
-    Errors,
-    SparseOptions,
-    TextOptions,
-    TokenOptions,
-)
+from attendant_client.calls import TextCall
+from attendant_client.options import Pooling, Role, Truncation
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound=results.TextResult)
 
 
 class AsyncEmbeddingCalls(ABC):
     """The methods of a client for the embedding service."""
 
     @overload
-    async def embed(
+    async def embed(  # type: ignore[overload-overlap]  # a str is a Sequence too
         self,
-        texts: str | Sequence[str],
+        texts: str,
         *,
-        errors: Literal["raise"] = "raise",
+        model: str = "",
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> results.FloatArray: ...
+        request_id: str | None = None,
+    ) -> results.Embedding: ...
     @overload
     async def embed(
         self,
-        texts: str | Sequence[str],
+        texts: Sequence[str],
         *,
-        errors: Literal["return"],
+        model: str = "",
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
+        request_id: str | None = None,
     ) -> results.Embeddings: ...
     async def embed(
         self,
         texts: str | Sequence[str],
         *,
-        errors: Errors = "raise",
+        model: str = "",
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
-    ) -> results.FloatArray | results.Embeddings:
-        """Return float32 vectors, shape (texts, dimension), or (dimension,) for one string.
+        request_id: str | None = None,
+    ) -> results.Embedding | results.Embeddings:
+        """Return a vector for each text: `embed(texts).vectors` is an array (texts, dimension).
 
-        With `errors="return"` the result is an Embeddings, which has one EmbedResult for each text.
-        The other options are those of EmbedOptions.
+        `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
+        choice if absent.
+        `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
         """
-        call = messages.embed(texts, errors=errors, **options)
-        return messages.vectors_of(texts, errors, await self._call(call, timeout_seconds))
+        call = messages.embed(
+            texts,
+            model=model,
+            pooling=pooling,
+            normalize=normalize,
+            truncation=truncation,
+        )
+        found = await self._texts(call, timeout_seconds, request_id)
+        return found[0] if isinstance(texts, str) else results.Embeddings(found)
 
     @overload
     async def embed_tokens(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -64,8 +74,11 @@ class AsyncEmbeddingCalls(ABC):
         texts: str,
         layers: Sequence[int] = (),
         *,
+        model: str = "",
+        role: Role | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TokenOptions],
+        request_id: str | None = None,
     ) -> results.TokenEmbeddings: ...
     @overload
     async def embed_tokens(
@@ -73,25 +86,35 @@ class AsyncEmbeddingCalls(ABC):
         texts: Sequence[str],
         layers: Sequence[int] = (),
         *,
+        model: str = "",
+        role: Role | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> list[results.TokenEmbeddings]: ...
+        request_id: str | None = None,
+    ) -> results.Results[results.TokenEmbeddings]: ...
     async def embed_tokens(
         self,
         texts: str | Sequence[str],
         layers: Sequence[int] = (),
         *,
+        model: str = "",
+        role: Role | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TokenOptions],
-    ) -> results.TokenEmbeddings | list[results.TokenEmbeddings]:
-        """Return a float32 vector for every token, from the given layers or else from the last one.
+        request_id: str | None = None,
+    ) -> results.TokenEmbeddings | results.Results[results.TokenEmbeddings]:
+        """Return a vector for every token, from the given layers or else from the last one.
 
         Without layers, a model of late interaction, such as ColBERT, gives its vectors of tokens.
         Layer 0 is the output of the input embeddings; negative numbers count from the end, -1 is
         the last layer.
+        `role`: "query" or "document", for vectors of late interaction as the package of the model
+        gives them: with its marker, the expansion of queries, and without the tokens that
+        documents skip. None reads a text as it is.
         """
-        call = messages.embed_tokens(texts, layers, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
+        call = messages.embed_tokens(texts, layers, model=model, role=role, truncation=truncation)
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
     @overload
     async def fill_mask(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -99,8 +122,10 @@ class AsyncEmbeddingCalls(ABC):
         texts: str,
         top_k: int = 5,
         *,
+        model: str = "",
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
+        request_id: str | None = None,
     ) -> results.FilledText: ...
     @overload
     async def fill_mask(
@@ -108,20 +133,25 @@ class AsyncEmbeddingCalls(ABC):
         texts: Sequence[str],
         top_k: int = 5,
         *,
+        model: str = "",
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> list[results.FilledText]: ...
+        request_id: str | None = None,
+    ) -> results.Results[results.FilledText]: ...
     async def fill_mask(
         self,
         texts: str | Sequence[str],
         top_k: int = 5,
         *,
+        model: str = "",
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[TextOptions],
-    ) -> results.FilledText | list[results.FilledText]:
+        request_id: str | None = None,
+    ) -> results.FilledText | results.Results[results.FilledText]:
         """Return the `top_k` likeliest tokens for every "[MASK]"."""
-        call = messages.fill_mask(texts, top_k, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
+        call = messages.fill_mask(texts, top_k, model=model, truncation=truncation)
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
     @overload
     async def classify(  # type: ignore[overload-overlap]  # a str is a Sequence too
@@ -129,8 +159,12 @@ class AsyncEmbeddingCalls(ABC):
         texts: str,
         text_pairs: str | None = None,
         *,
+        model: str = "",
+        top_k: int | None = None,
+        raw_scores: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
+        request_id: str | None = None,
     ) -> results.ClassifiedText: ...
     @overload
     async def classify(
@@ -138,58 +172,118 @@ class AsyncEmbeddingCalls(ABC):
         texts: Sequence[str],
         text_pairs: Sequence[str] | None = None,
         *,
+        model: str = "",
+        top_k: int | None = None,
+        raw_scores: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
-    ) -> list[results.ClassifiedText]: ...
+        request_id: str | None = None,
+    ) -> results.Results[results.ClassifiedText]: ...
     async def classify(
         self,
         texts: str | Sequence[str],
         text_pairs: str | Sequence[str] | None = None,
         *,
+        model: str = "",
+        top_k: int | None = None,
+        raw_scores: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[ClassifyOptions],
-    ) -> results.ClassifiedText | list[results.ClassifiedText]:
-        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs."""
-        call = messages.classify(texts, text_pairs, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
+        request_id: str | None = None,
+    ) -> results.ClassifiedText | results.Results[results.ClassifiedText]:
+        """Return the scores of a model's labels; `text_pairs` are the second texts of pairs.
+
+        `top_k`: labels returned for each text; all if absent.
+        `raw_scores`: whether scores are those of the head, before softmax or sigmoid.
+        """
+        call = messages.classify(
+            texts,
+            text_pairs,
+            model=model,
+            top_k=top_k,
+            raw_scores=raw_scores,
+            truncation=truncation,
+        )
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
     @overload
     async def embed_sparse(  # type: ignore[overload-overlap]  # a str is a Sequence too
         self,
         texts: str,
         *,
+        model: str = "",
+        max_active_dims: int | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[SparseOptions],
+        request_id: str | None = None,
     ) -> results.SparseEmbedding: ...
     @overload
     async def embed_sparse(
         self,
         texts: Sequence[str],
         *,
+        model: str = "",
+        max_active_dims: int | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[SparseOptions],
-    ) -> list[results.SparseEmbedding]: ...
+        request_id: str | None = None,
+    ) -> results.Results[results.SparseEmbedding]: ...
     async def embed_sparse(
         self,
         texts: str | Sequence[str],
         *,
+        model: str = "",
+        max_active_dims: int | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[SparseOptions],
-    ) -> results.SparseEmbedding | list[results.SparseEmbedding]:
-        """Return a sparse vector for each text, from a SPLADE model; see SparseOptions."""
-        call = sparse_vectors.embed_sparse(texts, **options)
-        return messages.one_or_all(texts, await self._call(call, timeout_seconds))
+        request_id: str | None = None,
+    ) -> results.SparseEmbedding | results.Results[results.SparseEmbedding]:
+        """Return a sparse vector for each text, from a SPLADE model.
+
+        `max_active_dims`: tokens that a vector keeps, those with the greatest weights; the bundle's
+        choice if absent, mostly all.
+        `return_tokens`: whether results have the tokens in addition to their ids.
+        """
+        call = sparse_vectors.embed_sparse(
+            texts,
+            model=model,
+            max_active_dims=max_active_dims,
+            return_tokens=return_tokens,
+            truncation=truncation,
+        )
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
     async def similarity(
         self,
         a: str,
         b: str,
         *,
+        model: str = "",
+        pooling: Pooling | None = None,
+        truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
-        **options: Unpack[EmbedOptions],
+        request_id: str | None = None,
     ) -> float:
-        """Return the cosine between the embeddings of two texts, -1 to 1."""
-        return messages.cosine(await self.embed([a, b], timeout_seconds=timeout_seconds, **options))
+        """Return the cosine between the embeddings of two texts, -1 to 1.
+
+        Raises TextError if one of the texts fails.
+        """
+        embeddings = await self.embed(
+            [a, b],
+            model=model,
+            pooling=pooling,
+            truncation=truncation,
+            timeout_seconds=timeout_seconds,
+            request_id=request_id,
+        )
+        return messages.cosine(embeddings.raise_for_errors().vectors)
 
     @abstractmethod
-    async def _call(self, call: Call[Result], timeout_seconds: float | None) -> Result: ...
+    async def _texts(
+        self, call: TextCall[Result], timeout_seconds: float | None, request_id: str | None
+    ) -> results.Results[Result]: ...

@@ -5,6 +5,8 @@ The synchronous and the asyncio client share it.
 
 import json
 import math
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +58,11 @@ BALANCED: ChannelOption = (
 )
 """Spreads calls over all servers that report SERVING. Servers without the health service count as
 serving."""
-AUTHORIZATION = "authorization"
+AUTHORIZATION, REQUEST_ID = "authorization", "x-request-id"
+_FIT_REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
+"""An id that the server writes into its log; it replaces others."""
+_ids = random.Random()
+"""A generator of its own, so that a seeded application does not repeat ids."""
 
 
 def channel_options(address: str) -> list[ChannelOption]:
@@ -100,7 +106,7 @@ def connect(
     token: Token | None = None,
     allow_plain_token: bool = False,
 ) -> Connection:
-    """Check the options, those of ConnectionOptions.
+    """Check the options of a client.
 
     Raises ValueError, and OSError for a file that cannot be read.
     """
@@ -151,15 +157,30 @@ class CallDefaults:
         if isinstance(self.token, str):
             _check_token(self.token)
 
-    def call_metadata(self) -> Metadata:
+    def request_id(self, given: str | None) -> str:
+        """The id of a call: the given one, that of the metadata, or a new one.
+
+        Raises ValueError for an id that the server does not take.
+        """
+        if given is None:
+            given = next((str(value) for key, value in self.metadata if key == REQUEST_ID), None)
+        if given is None:
+            return f"{_ids.getrandbits(64):016x}"
+        if not _FIT_REQUEST_ID.fullmatch(given):
+            raise ValueError(f"request_id must match {_FIT_REQUEST_ID.pattern}, not {given!r}")
+        return given
+
+    def call_metadata(self, request_id: str) -> Metadata:
         """Return the metadata of an attempt; raises ValueError for a bad token."""
-        if self.token is None:
-            return self.metadata
+        metadata = [entry for entry in self.metadata if entry[0] != REQUEST_ID]
+        metadata.append((REQUEST_ID, request_id))
         token = self.token
-        if not isinstance(token, str):
-            token = token()
-            _check_token(token)
-        return (*self.metadata, (AUTHORIZATION, f"Bearer {token}"))
+        if token is not None:
+            if not isinstance(token, str):
+                token = token()
+                _check_token(token)
+            metadata.append((AUTHORIZATION, f"Bearer {token}"))
+        return tuple(metadata)
 
     def attempts(self, timeout_seconds: float | None, is_idempotent: bool = True) -> Attempts:
         """Begin a call, whose deadline counts from now; raises ValueError for a bad timeout.

@@ -4,6 +4,7 @@ AttendantError                  anything that went wrong between the client and 
 ├── TextError                   one text of a call failed, the others did not
 └── CallError                   the whole call failed
     ├── InvalidRequestError     a value of the request is bad; trying again will not help
+    │   └── CallTooLargeError   the request or its answer exceeds a limit that fewer texts may keep
     ├── NotFoundError           there is no such model or service
     ├── UnsupportedError        this model or this server cannot do it
     ├── UnauthenticatedError    the server does not know the caller: no token, or a bad one
@@ -17,10 +18,10 @@ AttendantError                  anything that went wrong between the client and 
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import TypeVar, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -28,6 +29,12 @@ from attendant_client.connection_hints import connection_hint
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
+TOO_LARGE = "CALL_TOO_LARGE"
+"""The reason of google.rpc.ErrorInfo for calls that may succeed with fewer texts."""
+TOO_LARGE_MESSAGE = "eceived message larger than max"
+"""What gRPC says of a request, or an answer, that exceeds the receiver's limit."""
+
+Detail = TypeVar("Detail", bound=Message)
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -36,34 +43,43 @@ class AttendantError(Exception):
 
     `code` is the gRPC status, `message` is the server's text. `retry_after_seconds` is the wait
     that the server asks for before a retry: None if it states none, infinity if the call must not
-    be retried.
+    be retried. `request_id` is the id of the call in the server's log; empty if nothing was sent.
+    Tracebacks show it.
     """
-
-    def __init__(
-        self, message: str, code: grpc.StatusCode, retry_after_seconds: float | None = None
-    ) -> None:
-        # All arguments go to the parent, so that errors can be pickled and copied.
-        super().__init__(message, code, retry_after_seconds)
-        self.message = message
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
-
-    def __str__(self) -> str:
-        return self.message
-
-
-class TextError(AttendantError):
-    """One text of a call failed; `index` is its index in the call, from 0."""
 
     def __init__(
         self,
         message: str,
         code: grpc.StatusCode,
         retry_after_seconds: float | None = None,
+        request_id: str = "",
+    ) -> None:
+        # All arguments go to the parent, so that errors can be pickled and copied.
+        super().__init__(message, code, retry_after_seconds, request_id)
+        self.message = message
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+        self.request_id = request_id
+        if request_id:
+            self.add_note(f"request id: {request_id}")
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TextError(AttendantError):
+    """One text of a call failed; `index` is its index among the texts of the method, from 0."""
+
+    def __init__(
+        self,
+        message: str,
+        code: grpc.StatusCode,
+        retry_after_seconds: float | None = None,
+        request_id: str = "",
         index: int = 0,
     ) -> None:
-        super().__init__(message, code, retry_after_seconds)
-        self.args = (message, code, retry_after_seconds, index)
+        super().__init__(message, code, retry_after_seconds, request_id)
+        self.args = (message, code, retry_after_seconds, request_id, index)
         self.index = index
 
     def __str__(self) -> str:
@@ -76,6 +92,25 @@ class CallError(AttendantError):
 
 class InvalidRequestError(CallError):
     """A value of the request is bad; the message names the field and the limit."""
+
+
+class CallTooLargeError(InvalidRequestError):
+    """The request, or the answer to it, is too large; with fewer texts, it may not be.
+
+    `max_texts` is the server's limit of the texts of a call; None if another limit is exceeded.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        code: grpc.StatusCode,
+        retry_after_seconds: float | None = None,
+        request_id: str = "",
+        max_texts: int | None = None,
+    ) -> None:
+        super().__init__(message, code, retry_after_seconds, request_id)
+        self.args = (message, code, retry_after_seconds, request_id, max_texts)
+        self.max_texts = max_texts
 
 
 class NotFoundError(CallError):
@@ -95,7 +130,7 @@ class PermissionDeniedError(CallError):
 
 
 class OverloadedError(CallError):
-    """The server has no room now, or the message exceeds a size limit."""
+    """The server has no room now, or a quota of the caller is used up."""
 
 
 class UnavailableError(CallError):
@@ -136,35 +171,48 @@ ERROR_BY_CODE: dict[grpc.StatusCode, type[CallError]] = {
 CODE_BY_NUMBER: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def call_error(error: grpc.RpcError) -> CallError:
+def call_error(error: grpc.RpcError, request_id: str = "") -> CallError:
     """Turn the gRPC error of a failed call, synchronous or asyncio, into a CallError."""
     code = error.code()
     message = error.details() or f"the call failed with {code.name}"
     if code is grpc.StatusCode.UNAVAILABLE and (hint := connection_hint(message)):
         message = f"{hint} ({message})"
-    return ERROR_BY_CODE[code](message, code, _retry_after_seconds(error))
+    if TOO_LARGE_MESSAGE in message:
+        return CallTooLargeError(message, code, None, request_id)
+    call = cast(grpc.Call, error)  # gRPC raises objects that are both
+    status = _status(call)
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    if info is not None and info.reason == TOO_LARGE:
+        max_texts = info.metadata.get("max_texts", "")
+        limit = int(max_texts) if max_texts.isdecimal() else None
+        return CallTooLargeError(message, code, None, request_id, limit)
+    return ERROR_BY_CODE[code](message, code, _retry_after_seconds(call, status), request_id)
 
 
-def text_error(status: status_pb2.Status, index: int) -> TextError:
+def text_error(status: status_pb2.Status, index: int, request_id: str) -> TextError:
     """Turn the status in the result of text `index` into an error."""
     code = CODE_BY_NUMBER.get(status.code, grpc.StatusCode.UNKNOWN)
-    return TextError(status.message, code, _retry_info_seconds(status), index)
+    return TextError(status.message, code, _retry_info_seconds(status), request_id, index)
 
 
-def bad_answer(reason: str) -> ServerError:
+def bad_answer(reason: str, request_id: str = "") -> ServerError:
     """Return the error for an answer that violates the contract."""
-    return ServerError(f"the server's answer is wrong: {reason}", grpc.StatusCode.INTERNAL)
+    message = f"the server's answer is wrong: {reason}"
+    return ServerError(message, grpc.StatusCode.INTERNAL, None, request_id)
 
 
-def _retry_after_seconds(error: grpc.RpcError) -> float | None:
-    call = cast(grpc.Call, error)  # gRPC raises objects that are both
+def _status(call: grpc.Call) -> status_pb2.Status | None:
+    try:
+        status: status_pb2.Status | None = rpc_status.from_call(call)
+    except (ValueError, DecodeError):
+        return None  # ignore details that belong to another status
+    return status
+
+
+def _retry_after_seconds(call: grpc.Call, status: status_pb2.Status | None) -> float | None:
     for key, value in cast(Metadata, call.trailing_metadata() or ()):
         if key == PUSHBACK_KEY:
             return _pushback_seconds(value)
-    try:
-        status = rpc_status.from_call(call)
-    except (ValueError, DecodeError):
-        return None  # ignore details that belong to another status
     return None if status is None else _retry_info_seconds(status)
 
 
@@ -178,8 +226,11 @@ def _pushback_seconds(value: str | bytes) -> float:
 
 
 def _retry_info_seconds(status: status_pb2.Status) -> float | None:
-    info = error_details_pb2.RetryInfo()
-    for detail in status.details:
-        if detail.Unpack(info):
-            return max(0.0, info.retry_delay.ToTimedelta().total_seconds())
-    return None
+    info = _detail(status, error_details_pb2.RetryInfo())
+    return None if info is None else max(0.0, info.retry_delay.ToTimedelta().total_seconds())
+
+
+def _detail(status: status_pb2.Status | None, message: Detail) -> Detail | None:
+    """The detail of a status that has the type of `message`, which is filled."""
+    details = () if status is None else status.details
+    return message if any(detail.Unpack(message) for detail in details) else None

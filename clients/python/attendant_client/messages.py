@@ -1,21 +1,18 @@
-"""Every RPC as a value: its method, its request and the parser of its response.
+"""Builds the requests of the methods that take texts. Knows no channel."""
 
-Both clients share this module: they differ only in how they wait. Knows no channel.
-"""
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, TypeVar, Unpack
-
+import grpc
 import numpy as np
 from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
-from google.protobuf.message import Message
 
 from attendant_client import parsing, results
-from attendant_client.options import Errors, Pooling, Role, SearchOptions, Side, Truncation
+from attendant_client.calls import Call, TextCall, sendable
+from attendant_client.errors import TextError
+from attendant_client.options import Pooling, Role, Side, Truncation
 
-Result = TypeVar("Result")
+Choice = TypeVar("Choice")
 
 TRUNCATIONS: dict[str, text_pb2.Truncation.ValueType] = {
     "refuse": text_pb2.TRUNCATION_REFUSE,
@@ -40,65 +37,57 @@ SIDES: dict[str, model_pb2.TextSide.ValueType] = {
     "source": model_pb2.TEXT_SIDE_SOURCE,
     "target": model_pb2.TEXT_SIDE_TARGET,
 }
-ERRORS = ("raise", "return")
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[Result]):
-    """One RPC to be made; `parse` turns a message of `response_type` into the result.
-
-    `is_idempotent` says whether it may be repeated although it may have been carried out.
-    """
-
-    method: str
-    request: Message
-    response_type: type[Message]
-    parse: Callable[[Any], Result]
-    is_idempotent: bool = True
 
 
 def translate(
     texts: str | Sequence[str],
+    options: translation_pb2.TranslateOptions,
     *,
-    model: str = "",
-    source_language: str = "",
-    target_language: str = "",
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-    **search: Unpack[SearchOptions],
-) -> Call[list[results.Translation]]:
+    model: str,
+    source_language: str,
+    target_language: str,
+    truncation: Truncation,
+) -> TextCall[results.Translation]:
     """Build a Translate call."""
+    sent, faults = sendable(text_list(texts))
     request = translation_pb2.TranslateRequest(
         model=model,
-        texts=text_list(texts),
-        options=_search_options(**search),
+        texts=sent,
+        options=options,
         source_language=source_language,
         target_language=target_language,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.translations, num_texts=len(request.texts), errors=checked(errors))
-    return Call(
+    return TextCall(
         "/attendant.v1.TranslationService/Translate",
         request,
         translation_pb2.TranslateResponse,
-        parse,
+        parsing.translations,
+        results_field="translations",
+        faults=faults,
     )
 
 
 def stream_translate(
     text: str,
+    options: translation_pb2.TranslateOptions,
     *,
-    model: str = "",
-    source_language: str = "",
-    target_language: str = "",
-    truncation: Truncation = "refuse",
-    **search: Unpack[SearchOptions],
+    model: str,
+    source_language: str,
+    target_language: str,
+    truncation: Truncation,
 ) -> Call[results.Translation | None]:
-    """Build a StreamTranslate call. Only the last message parses to a Translation."""
+    """Build a StreamTranslate call. Only the last message parses to a Translation.
+
+    Raises TextError for a text that cannot be sent.
+    """
+    (sent,), faults = sendable([text])
+    if faults:
+        raise TextError(faults[0], grpc.StatusCode.INVALID_ARGUMENT)
     request = translation_pb2.StreamTranslateRequest(
         model=model,
-        text=text,
-        options=_search_options(**search),
+        text=sent,
+        options=options,
         source_language=source_language,
         target_language=target_language,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
@@ -114,156 +103,166 @@ def stream_translate(
 def score(
     pairs: Sequence[tuple[str, str]],
     *,
-    model: str = "",
-    source_language: str = "",
-    target_language: str = "",
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-    length_penalty: float | None = None,
-    return_tokens: bool = False,
-) -> Call[list[results.TranslationScore]]:
+    model: str,
+    source_language: str,
+    target_language: str,
+    length_penalty: float | None,
+    return_tokens: bool,
+    truncation: Truncation,
+) -> TextCall[results.TranslationScore]:
     """Build a Score call."""
+    sources, faults = sendable([source for source, _ in pairs])
+    targets, target_faults = sendable([target for _, target in pairs])
     request = translation_pb2.ScoreRequest(
         model=model,
         pairs=[
             translation_pb2.TranslationPair(source=source, target=target)
-            for source, target in pairs
+            for source, target in zip(sources, targets, strict=True)
         ],
         length_penalty=length_penalty,
+        return_tokens=return_tokens,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
         target_language=target_language,
-        return_tokens=return_tokens,
     )
-    parse = partial(parsing.scores, num_pairs=len(request.pairs), errors=checked(errors))
-    return Call(
-        "/attendant.v1.TranslationService/Score", request, translation_pb2.ScoreResponse, parse
+    return TextCall(
+        "/attendant.v1.TranslationService/Score",
+        request,
+        translation_pb2.ScoreResponse,
+        parsing.scores,
+        fields=("pairs",),
+        results_field="scores",
+        faults=_of_side("target", target_faults) | _of_side("source", faults),
     )
 
 
 def embed(
     texts: str | Sequence[str],
     *,
-    errors: Errors = "raise",
-    model: str = "",
-    pooling: Pooling | None = None,
-    normalize: bool | None = None,
-    truncation: Truncation = "refuse",
-) -> Call[results.Embeddings]:
+    model: str,
+    pooling: Pooling | None,
+    normalize: bool | None,
+    truncation: Truncation,
+) -> TextCall[results.Embedding]:
     """Build an Embed call."""
+    sent, faults = sendable(text_list(texts))
     request = embedding_pb2.EmbedRequest(
         model=model,
-        texts=text_list(texts),
+        texts=sent,
         pooling=chosen(POOLINGS, "pooling", pooling),
         normalize=normalize,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.embeddings, num_texts=len(request.texts), errors=checked(errors))
-    return Call("/attendant.v1.EmbeddingService/Embed", request, embedding_pb2.EmbedResponse, parse)
+    return TextCall(
+        "/attendant.v1.EmbeddingService/Embed",
+        request,
+        embedding_pb2.EmbedResponse,
+        parsing.embeddings,
+        faults=faults,
+    )
 
 
 def embed_tokens(
     texts: str | Sequence[str],
-    layers: Sequence[int] = (),
+    layers: Sequence[int],
     *,
-    model: str = "",
-    role: Role | None = None,
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-) -> Call[list[results.TokenEmbeddings]]:
+    model: str,
+    role: Role | None,
+    truncation: Truncation,
+) -> TextCall[results.TokenEmbeddings]:
     """Build an EmbedTokens call."""
+    sent, faults = sendable(text_list(texts))
     request = embedding_pb2.EmbedTokensRequest(
         model=model,
-        texts=text_list(texts),
+        texts=sent,
         layers=layers,
         role=chosen(ROLES, "role", role),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.token_embeddings, num_texts=len(request.texts), errors=checked(errors))
-    return Call(
+    return TextCall(
         "/attendant.v1.EmbeddingService/EmbedTokens",
         request,
         embedding_pb2.EmbedTokensResponse,
-        parse,
+        parsing.token_embeddings,
+        faults=faults,
     )
 
 
 def fill_mask(
-    texts: str | Sequence[str],
-    top_k: int = 5,
-    *,
-    model: str = "",
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-) -> Call[list[results.FilledText]]:
+    texts: str | Sequence[str], top_k: int, *, model: str, truncation: Truncation
+) -> TextCall[results.FilledText]:
     """Build a FillMask call."""
+    sent, faults = sendable(text_list(texts))
     request = embedding_pb2.FillMaskRequest(
         model=model,
-        texts=text_list(texts),
+        texts=sent,
         top_k=top_k,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.filled_texts, num_texts=len(request.texts), errors=checked(errors))
-    return Call(
-        "/attendant.v1.EmbeddingService/FillMask", request, embedding_pb2.FillMaskResponse, parse
+    return TextCall(
+        "/attendant.v1.EmbeddingService/FillMask",
+        request,
+        embedding_pb2.FillMaskResponse,
+        parsing.filled_texts,
+        faults=faults,
     )
 
 
 def classify(
     texts: str | Sequence[str],
-    text_pairs: str | Sequence[str] | None = None,
+    text_pairs: str | Sequence[str] | None,
     *,
-    top_k: int | None = None,
-    raw_scores: bool = False,
-    model: str = "",
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-) -> Call[list[results.ClassifiedText]]:
-    """Build a Classify call."""
+    model: str,
+    top_k: int | None,
+    raw_scores: bool,
+    truncation: Truncation,
+) -> TextCall[results.ClassifiedText]:
+    """Build a Classify call. Raises ValueError for another number of second texts than of texts."""
+    sent, faults = sendable(text_list(texts))
+    fields: tuple[str, ...] = ("texts",)
+    pairs: list[str] = []
+    if text_pairs is not None:
+        pairs, pair_faults = sendable(text_list(text_pairs))
+        if len(pairs) != len(sent):
+            raise ValueError(f"text_pairs must be {len(sent)} texts, as many as texts")
+        faults = _of_side("second text", pair_faults) | faults
+        fields = ("texts", "text_pairs")
     request = embedding_pb2.ClassifyRequest(
         model=model,
-        texts=text_list(texts),
-        text_pairs=None if text_pairs is None else text_list(text_pairs),
+        texts=sent,
+        text_pairs=pairs,
         top_k=top_k,
         raw_scores=raw_scores,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(parsing.classified_texts, num_texts=len(request.texts), errors=checked(errors))
-    return Call(
-        "/attendant.v1.EmbeddingService/Classify", request, embedding_pb2.ClassifyResponse, parse
+    return TextCall(
+        "/attendant.v1.EmbeddingService/Classify",
+        request,
+        embedding_pb2.ClassifyResponse,
+        parsing.classified_texts,
+        fields=fields,
+        faults=faults,
     )
 
 
 def tokenize(
-    texts: str | Sequence[str],
-    *,
-    model: str = "",
-    side: Side = "source",
-    errors: Errors = "raise",
-) -> Call[list[results.Tokenization]]:
+    texts: str | Sequence[str], *, model: str, side: Side
+) -> TextCall[results.Tokenization]:
     """Build a Tokenize call."""
-    request = model_pb2.TokenizeRequest(
-        model=model, texts=text_list(texts), side=chosen(SIDES, "side", side)
+    sent, faults = sendable(text_list(texts))
+    request = model_pb2.TokenizeRequest(model=model, texts=sent, side=chosen(SIDES, "side", side))
+    return TextCall(
+        "/attendant.v1.ModelService/Tokenize",
+        request,
+        model_pb2.TokenizeResponse,
+        parsing.tokenizations,
+        faults=faults,
     )
-    parse = partial(parsing.tokenizations, num_texts=len(request.texts), errors=checked(errors))
-    return Call("/attendant.v1.ModelService/Tokenize", request, model_pb2.TokenizeResponse, parse)
 
 
-def one_or_all(texts: str | Sequence[str], all_results: list[Result]) -> Result | list[Result]:
+def one_or_all(texts: str | Sequence[str], all_results: results.Results[Any]) -> Any:
     """Return the only result if the texts were one string, else all of them."""
     return all_results[0] if isinstance(texts, str) else all_results
-
-
-def vectors_of(
-    texts: str | Sequence[str], errors: Errors, embeddings: results.Embeddings
-) -> results.FloatArray | results.Embeddings:
-    """Return the result of `embed`: an Embeddings if `errors` is "return", else vectors.
-
-    The shape of the vectors is (texts, dimension), or (dimension,) if the texts were one string.
-    """
-    if errors == "return":
-        return embeddings
-    return embeddings.vectors[0] if isinstance(texts, str) else embeddings.vectors
 
 
 def cosine(vectors: results.FloatArray) -> float:
@@ -276,39 +275,17 @@ def cosine(vectors: results.FloatArray) -> float:
     return float(np.clip(a @ b / lengths, -1.0, 1.0)) if lengths else 0.0
 
 
-def _search_options(
-    *,
-    beam_size: int | None = None,
-    num_hypotheses: int | None = None,
-    length_penalty: float | None = None,
-    max_output_tokens: int | None = None,
-    min_output_tokens: int | None = None,
-    return_tokens: bool = False,
-) -> translation_pb2.TranslateOptions:
-    return translation_pb2.TranslateOptions(
-        beam_size=beam_size,
-        num_hypotheses=num_hypotheses,
-        length_penalty=length_penalty,
-        max_output_tokens=max_output_tokens,
-        min_output_tokens=min_output_tokens,
-        return_tokens=return_tokens,
-    )
-
-
 def text_list(texts: str | Sequence[str]) -> list[str]:
     """Return the texts as a list; one string is one text."""
     return [texts] if isinstance(texts, str) else list(texts)
 
 
-def chosen(choices: dict[Any, Result], name: str, value: object) -> Result:
+def chosen(choices: dict[Any, Choice], name: str, value: object) -> Choice:
     """Return what an option stands for. Raises ValueError for an unknown value."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, not {value!r}")
     return choices[value]
 
 
-def checked(errors: Errors) -> Errors:
-    """Return the treatment of errors. Raises ValueError for an unknown one."""
-    if errors not in ERRORS:
-        raise ValueError(f"errors must be one of {list(ERRORS)}, not {errors!r}")
-    return errors
+def _of_side(name: str, faults: dict[int, str]) -> dict[int, str]:
+    return {index: f"{name}: {problem}" for index, problem in faults.items()}

@@ -3,8 +3,9 @@
 from attendant.v1 import model_control_pb2, model_pb2
 from grpc_health.v1 import health_pb2
 
-from attendant_client import parsing, results
-from attendant_client.messages import Call
+from attendant_client import model_parsing as parsing
+from attendant_client import model_results as results
+from attendant_client.calls import Call
 
 
 def list_models() -> Call[list[results.ModelInfo]]:
@@ -13,7 +14,7 @@ def list_models() -> Call[list[results.ModelInfo]]:
         "/attendant.v1.ModelService/ListModels",
         model_pb2.ListModelsRequest(),
         model_pb2.ListModelsResponse,
-        parsing.model_infos,
+        lambda response, _: parsing.model_infos(response),
     )
 
 
@@ -23,7 +24,7 @@ def get_model(name: str) -> Call[results.Model]:
         "/attendant.v1.ModelService/GetModel",
         model_pb2.GetModelRequest(model=name),
         model_pb2.GetModelResponse,
-        parsing.model,
+        lambda response, _: parsing.model(response),
     )
 
 
@@ -33,7 +34,7 @@ def load_model(name: str) -> Call[results.ModelInfo]:
         "/attendant.v1.ModelControlService/LoadModel",
         model_control_pb2.LoadModelRequest(model=name),
         model_control_pb2.LoadModelResponse,
-        lambda response: parsing.model_info(response.model),
+        lambda response, _: parsing.model_info(response.model),
     )
 
 
@@ -43,7 +44,7 @@ def unload_model(name: str) -> Call[str]:
         "/attendant.v1.ModelControlService/UnloadModel",
         model_control_pb2.UnloadModelRequest(model=name),
         model_control_pb2.UnloadModelResponse,
-        lambda response: str(response.model),
+        lambda response, _: str(response.model),
         is_idempotent=False,
     )
 
@@ -54,5 +55,5 @@ def health(service: str) -> Call[str]:
         "/grpc.health.v1.Health/Check",
         health_pb2.HealthCheckRequest(service=service),
         health_pb2.HealthCheckResponse,
-        parsing.health,
+        lambda response, _: parsing.health(response),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-from attendant_client.results import Model, ModelInfo
+from attendant_client.model_results import Model, ModelInfo
 
 WIDTH = 80
 INDENT = 14

@@ -1,44 +1,22 @@
 """What the subcommands of `attendant` print results with."""
 
-import argparse
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+import sys
 from typing import Any
 
 import numpy as np
 
 from attendant_client.errors import TextError
-from attendant_client.results import FloatArray, SparseEmbedding
 
 
-def print_vectors(vectors: FloatArray, arguments: argparse.Namespace) -> None:
-    """Print vectors (texts, dimension), one per line."""
-    for vector in vectors:  # (dimension,)
-        numbers = vector.tolist()
-        print(json_text(numbers) if arguments.json else " ".join(f"{x:.6g}" for x in numbers))
+def prepare_output() -> None:
+    """Let the standard output take any text.
 
-
-def print_scores(
-    arguments: argparse.Namespace,
-    separator: str,
-    results: Iterable[Any],
-    scores: Callable[[Any], Iterable[tuple[float, str]]],
-) -> str:
-    """Print the scores of each result after `separator`; return the separator of the next one."""
-    for result in results:
-        if arguments.json:
-            print(json_text(asdict(result)))
-            continue
-        print(separator + "\n".join(f"{score:.4f}\t{text}" for score, text in scores(result)))
-        separator = "\n"
-    return separator
-
-
-def greatest_first(vector: SparseEmbedding) -> list[tuple[float, str]]:
-    """Return the weights of a sparse vector with their tokens."""
-    weights = zip(vector.weights.tolist(), vector.tokens, strict=True)
-    return sorted(weights, key=lambda weight: -weight[0])
+    It is UTF-8 unless it is a terminal, whose encoding may lack characters: they are escaped.
+    """
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def print_table(rows: list[list[str]]) -> None:

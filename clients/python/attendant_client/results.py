@@ -1,10 +1,10 @@
-"""The values that the clients return.
+"""The results of texts that the clients return.
 
 Fields are named as in the contract. This module knows neither protobuf nor gRPC.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from attendant_client.errors import TextError
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+MAX_SHOWN_CHARACTERS = 60
+"""Characters of a text that the representation of a result shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class CallReport:
     """The server's report on a whole call; all results of the call share it.
 
     Times are in seconds, measured by the server; None for a phase that the call does not have.
+    `request_id` is the id of the call in the server's log.
     """
 
     model: str
@@ -29,6 +32,52 @@ class CallReport:
     tokenize_seconds: float | None
     encode_seconds: float | None
     decode_seconds: float | None
+    request_id: str = ""
+
+
+class TextResult:
+    """What the results of all methods that take texts have: an `error`, None for success."""
+
+    __slots__ = ()
+    error: TextError | None
+
+    def raise_for_errors(self) -> Self:
+        """Return this result; raise the text's TextError if it has one."""
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def __repr__(self) -> str:
+        """The essentials in one line; `dataclasses.asdict` gives everything."""
+        shown = self._shown() if self.error is None else f"error={shortened(self.error.message)}"
+        return f"{type(self).__name__}({shown})"
+
+    def _shown(self) -> str:
+        raise NotImplementedError
+
+
+Result = TypeVar("Result", bound=TextResult)
+
+
+class Results(list[Result]):
+    """The results of several texts, in the order of the texts; a failed text has an `error`."""
+
+    @property
+    def errors(self) -> list[TextError]:
+        """The errors of the texts that failed."""
+        return [result.error for result in self if result.error is not None]
+
+    def raise_for_errors(self) -> Self:
+        """Return these results; raise the first text's TextError if a text failed."""
+        for error in self.errors:
+            raise error
+        return self
+
+
+def shortened(text: str) -> str:
+    """The representation of a text, cut after some characters."""
+    is_short = len(text) <= MAX_SHOWN_CHARACTERS
+    return repr(text if is_short else f"{text[: MAX_SHOWN_CHARACTERS - 1]}…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +118,9 @@ class Hypothesis:
     """One translation that the search found.
 
     `score` is the sum of the tokens' log-probabilities divided by their number to the power of the
-    length penalty. `finish_reason` is "stop", or "length" when the translation may be cut off.
-    `tokens` is empty unless the call had `return_tokens`; a hypothesis has at least one token.
+    length penalty. `finish_reason` is "stop", "length" when the translation may be cut off, or
+    "repetition" when it began to repeat itself.
+    `tokens` is empty unless the call had `return_tokens`.
     """
 
     text: str
@@ -78,9 +128,13 @@ class Hypothesis:
     tokens: tuple[OutputToken, ...]
     finish_reason: str
 
+    def __repr__(self) -> str:
+        """The essentials in one line."""
+        return f"Hypothesis({shortened(self.text)}, score={self.score:.4f})"
 
-@dataclass(frozen=True, slots=True)
-class Translation:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Translation(TextResult):
     """The result for one text: hypotheses, best first, or an error and no hypotheses."""
 
     hypotheses: tuple[Hypothesis, ...]
@@ -92,19 +146,20 @@ class Translation:
     @property
     def text(self) -> str:
         """The best translation. Raises the text's error if it has one."""
-        if self.error is not None:
-            raise self.error
-        return self.hypotheses[0].text
+        return self.raise_for_errors().hypotheses[0].text
+
+    def _shown(self) -> str:
+        return f"{shortened(self.text)}, score={self.hypotheses[0].score:.4f}"
 
 
-@dataclass(frozen=True, slots=True)
-class TranslationScore:
+@dataclass(frozen=True, slots=True, repr=False)
+class TranslationScore(TextResult):
     """The log-probability that the model assigns to a given translation.
 
-    `log_probability` is the natural logarithm of the target's probability, and `score` is it
-    divided by the number of the target's tokens to the power of the length penalty. `tokens`, and
-    `log_probabilities` with one number for each of them, are empty unless the call had
-    `return_tokens`.
+    `log_probability` is the natural logarithm of the target's probability; `score` is it divided
+    by the number of the target's tokens to the power of the length penalty. Both are NaN if the
+    pair failed. `tokens`, and `log_probabilities` with one number for each of them, are empty
+    unless the call had `return_tokens`.
     """
 
     score: float
@@ -116,30 +171,46 @@ class TranslationScore:
     error: TextError | None
     call: CallReport
 
+    def _shown(self) -> str:
+        return f"score={self.score:.4f}"
 
-@dataclass(frozen=True, slots=True)
-class EmbedResult:
-    """The result for one text of an `embed` call, except its vector."""
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Embedding(TextResult):
+    """The vector of one text, shape (dimension,); all NaN if the text failed."""
+
+    vector: FloatArray
     num_tokens: int
     truncation: TruncationReport | None
     error: TextError | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embeddings:
-    """The vectors of an `embed` call with `errors="return"`.
-
-    `vectors` has shape (texts, dimension); the row of a text that failed is all zero.
-    """
-
-    vectors: FloatArray
-    results: tuple[EmbedResult, ...]
     call: CallReport
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The vector, for functions of NumPy."""
+        return np.array(self.vector, dtype, copy=copy)
 
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenEmbeddings:
+    def _shown(self) -> str:
+        return f"dimension={len(self.vector)}"
+
+
+class Embeddings(Results[Embedding]):
+    """The vectors of several texts, in the order of the texts."""
+
+    @property
+    def vectors(self) -> FloatArray:
+        """A copy of all vectors, shape (texts, dimension); the row of a failed text is all NaN.
+
+        `raise_for_errors().vectors` has no such row.
+        """
+        return np.stack([each.vector for each in self]) if self else np.zeros((0, 0), np.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """The vectors, for functions of NumPy."""
+        return np.asarray(self.vectors, dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TokenEmbeddings(TextResult):
     """The tokens of one text and a vector for each.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
@@ -151,6 +222,9 @@ class TokenEmbeddings:
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+
+    def _shown(self) -> str:
+        return f"num_tokens={len(self.tokens)}, shape={self.embeddings.shape}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +245,18 @@ class MaskFill:
     candidates: tuple[MaskCandidate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FilledText:
+@dataclass(frozen=True, slots=True, repr=False)
+class FilledText(TextResult):
     """The masks of one text, in order, or an error and no masks."""
 
     masks: tuple[MaskFill, ...]
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+
+    def _shown(self) -> str:
+        best = (mask.candidates[0].text for mask in self.masks if mask.candidates)
+        return f"best={list(best)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +267,8 @@ class LabelScore:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifiedText:
+@dataclass(frozen=True, slots=True, repr=False)
+class ClassifiedText(TextResult):
     """The labels of one text or pair, highest score first, or an error and no labels."""
 
     labels: tuple[LabelScore, ...]
@@ -201,13 +279,14 @@ class ClassifiedText:
     @property
     def score(self) -> float:
         """The highest score. Raises the text's error if it has one."""
-        if self.error is not None:
-            raise self.error
-        return self.labels[0].score
+        return self.raise_for_errors().labels[0].score
+
+    def _shown(self) -> str:
+        return f"label={self.labels[0].label!r}, score={self.score:.4f}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SparseEmbedding:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SparseEmbedding(TextResult):
     """The tokens of the vocabulary that have a weight in one text, in ascending order of their ids.
 
     `token_ids` and `weights` have the same length, 0 if the text failed; so has `tokens` with
@@ -222,100 +301,17 @@ class SparseEmbedding:
     error: TextError | None
     call: CallReport
 
+    def _shown(self) -> str:
+        return f"num_weights={len(self.weights)}"
 
-@dataclass(frozen=True, slots=True)
-class Tokenization:
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tokenization(TextResult):
     """The tokens that `model` would read for one text, special tokens included."""
 
     tokens: tuple[Token, ...]
     error: TextError | None
     model: str
 
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """The short description of a model.
-
-    `kind` is "translation" or "embedding", `state` "loading" or "ready". Languages are BCP 47 tags:
-    `source_languages` and `target_languages` of a translation model, `languages` of an embedding
-    one. `source_language` and `target_language` are empty if there are several.
-    """
-
-    name: str
-    version: str
-    kind: str
-    state: str
-    is_default: bool
-    source_language: str
-    target_language: str
-    languages: tuple[str, ...]
-    precision: str
-    description: str
-    source_languages: tuple[str, ...] = ()
-    target_languages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The token limits of a model, special tokens included; 0 if a limit does not apply."""
-
-    max_source_tokens: int
-    max_target_tokens: int
-    max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """The server's limits of a call to the model; 0 if a limit does not apply."""
-
-    max_texts: int
-    max_text_characters: int
-    max_beam_size: int
-    max_top_k: int
-
-
-@dataclass(frozen=True, slots=True)
-class QualityFigure:
-    """One measured figure of a bundle."""
-
-    metric: str
-    dataset: str
-    precision: str
-    search: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Everything that the server knows about a model.
-
-    `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
-    mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `labels` are
-    those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are empty
-    for a model without a classification head. `default_max_active_dims` is that of `embed_sparse`,
-    None for no limit. `max_query_tokens` is the limit of `embed_tokens` for queries, None for a
-    model without roles of texts; `expands_queries` says whether queries are filled up to it.
-    `sizes`, `provenance` and `parity` have the fields of the messages of the same names in the
-    contract.
-    """
-
-    info: ModelInfo
-    available_precisions: tuple[str, ...]
-    limits: Limits
-    request_limits: RequestLimits
-    sizes: Mapping[str, int]
-    default_pooling: str
-    default_normalize: bool
-    additional_poolings: tuple[str, ...]
-    prompts: Mapping[str, str]
-    default_prompt: str
-    labels: tuple[str, ...]
-    score_function: str
-    default_max_active_dims: int | None
-    max_query_tokens: int | None
-    expands_queries: bool
-    license: str
-    credits: tuple[str, ...]
-    provenance: Mapping[str, object]
-    quality: tuple[QualityFigure, ...]
-    parity: Mapping[str, object]
+    def _shown(self) -> str:
+        return shortened(" ".join(token.text for token in self.tokens))

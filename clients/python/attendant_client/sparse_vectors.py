@@ -1,55 +1,53 @@
 """The EmbedSparse call: its request and the parser of its response. Knows no channel."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from attendant.v1 import embedding_pb2
 
 from attendant_client import results
-from attendant_client.errors import TextError, bad_answer
-from attendant_client.messages import TRUNCATIONS, Call, checked, chosen, text_list
-from attendant_client.options import Errors, Truncation
-from attendant_client.parsing import call_report, parse_all, truncation
+from attendant_client.calls import TextCall, sendable
+from attendant_client.errors import bad_answer
+from attendant_client.messages import TRUNCATIONS, chosen, text_list
+from attendant_client.options import Truncation
+from attendant_client.parsing import Errors, call_report, truncation
 
 
 def embed_sparse(
     texts: str | Sequence[str],
     *,
-    max_active_dims: int | None = None,
-    return_tokens: bool = False,
-    model: str = "",
-    truncation: Truncation = "refuse",
-    errors: Errors = "raise",
-) -> Call[list[results.SparseEmbedding]]:
+    model: str,
+    max_active_dims: int | None,
+    return_tokens: bool,
+    truncation: Truncation,
+) -> TextCall[results.SparseEmbedding]:
     """Build an EmbedSparse call."""
+    sent, faults = sendable(text_list(texts))
     request = embedding_pb2.EmbedSparseRequest(
         model=model,
-        texts=text_list(texts),
+        texts=sent,
         max_active_dims=max_active_dims,
         return_tokens=return_tokens,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
-    parse = partial(_parsed, num_texts=len(request.texts), errors=checked(errors))
-    return Call(
+    return TextCall(
         "/attendant.v1.EmbeddingService/EmbedSparse",
         request,
         embedding_pb2.EmbedSparseResponse,
-        parse,
+        _parsed,
+        faults=faults,
     )
 
 
 def _parsed(
-    response: embedding_pb2.EmbedSparseResponse, num_texts: int, errors: Errors
+    response: embedding_pb2.EmbedSparseResponse, errors: Errors, request_id: str
 ) -> list[results.SparseEmbedding]:
-    call = call_report(response)
-
-    def parse(
-        item: embedding_pb2.EmbedSparseResult, error: TextError | None
-    ) -> results.SparseEmbedding:
+    call = call_report(response, request_id)
+    for item in response.results:
         if len(item.token_ids) != len(item.weights):
             raise bad_answer(f"{len(item.weights)} weights of {len(item.token_ids)} tokens")
-        return results.SparseEmbedding(
+    return [
+        results.SparseEmbedding(
             np.array(item.token_ids, np.int64),
             np.array(item.weights, np.float32),
             tuple(item.tokens),
@@ -58,5 +56,5 @@ def _parsed(
             error,
             call,
         )
-
-    return parse_all(response.results, num_texts, errors, parse)
+        for item, error in zip(response.results, errors, strict=True)
+    ]

@@ -11,10 +11,10 @@ from typing import Any, Self
 
 import grpc
 
+from attendant_client.calls import Call
 from attendant_client.closing import Closing
 from attendant_client.connection import CallDefaults
 from attendant_client.errors import bad_answer, call_error
-from attendant_client.messages import Call
 from attendant_client.results import Translation
 from attendant_client.retries import Attempts
 
@@ -33,12 +33,14 @@ class TranslationStream(Iterator[str]):
         defaults: CallDefaults,
         closing: Closing,
         timeout_seconds: float | None,
+        request_id: str,
     ) -> None:
         self._call = call
         self._send = send
         self._defaults = defaults
         self._closing = closing
         self._timeout_seconds = timeout_seconds
+        self._request_id = request_id
         self._started = False
         self._translation: Translation | None = None
         self._deltas = self._read()
@@ -89,23 +91,23 @@ class TranslationStream(Iterator[str]):
         return self._send(
             self._call.request,
             timeout=attempts.remaining_seconds(),
-            metadata=self._defaults.call_metadata(),
+            metadata=self._defaults.call_metadata(self._request_id),
         )
 
     def _take(self, response: Any) -> str:
         if self._translation is not None:
-            raise bad_answer("a stream goes on after its translation")
+            raise bad_answer("a stream goes on after its translation", self._request_id)
         self._started = True
-        self._translation = self._call.parse(response)
+        self._translation = self._call.parse(response, self._request_id)
         return str(response.delta)
 
     def _finish(self, attempts: Attempts) -> None:
         if self._translation is None:
-            raise bad_answer("a stream ended without its translation")
+            raise bad_answer("a stream ended without its translation", self._request_id)
         attempts.record_success()
 
     def _wait_seconds_after(self, error: grpc.RpcError, attempts: Attempts) -> float:
-        failure = call_error(error)
+        failure = call_error(error, self._request_id)
         if self._started:
             raise failure
         return attempts.wait_seconds_after(failure)

@@ -156,6 +156,14 @@ class Catalog:
         versions = [d for d in self.permitted() if d.name == description.name]
         return description is self._default_of(versions)
 
+    def is_default_of_kind(self, description: ModelDescription) -> bool:
+        """Whether the caller gets this model by a request that names none."""
+        of_kind = [d for d in self.permitted() if d.kind is description.kind]
+        try:
+            return description is self._chosen(of_kind)
+        except InvalidRequest:
+            return False
+
     def find(
         self,
         model: str,

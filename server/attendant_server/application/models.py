@@ -35,6 +35,8 @@ class ListedModel:
     is_ready: bool
     is_default: bool
     """Whether this is the default version of its name."""
+    is_default_of_kind: bool
+    """Whether calls that name no model get it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +102,5 @@ class ModelInspector:
             description,
             is_ready=self._catalog.is_ready(description),
             is_default=self._catalog.is_default(description),
+            is_default_of_kind=self._catalog.is_default_of_kind(description),
         )

@@ -15,7 +15,7 @@ from attendant_server.application.tokenization_options import (
     TokenizationOptions,
     Truncation,
 )
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import CallTooLarge, InvalidRequest
 from attendant_server.records import CallRecord
 from attendant_server.tokenized_text import WORD_START, Token, TokenizedText
 from attendant_server.tokenizer import TextTokenizer, TokenizerError
@@ -76,7 +76,7 @@ async def read_texts(
 ) -> list[Tokens | InvalidRequest]:
     """What ``read`` makes of each text, or its fault, counted for the quotas of the caller.
 
-    Raises InvalidRequest for too many tokens in total, or QuotaExceeded. A pair of texts that are
+    Raises CallTooLarge for too many tokens in total, or QuotaExceeded. A pair of texts that are
     tokenized one after the other counts as one text.
     """
     record, usage = records.current(), current_usage()
@@ -186,7 +186,7 @@ def _check_total(
     if options.max_total_tokens is None:
         return
     if num_tokens(results) > options.max_total_tokens:
-        raise InvalidRequest("texts", f"at most {options.max_total_tokens} tokens in one call")
+        raise CallTooLarge("texts", f"at most {options.max_total_tokens} tokens in one call")
 
 
 def _limited_or_fault(

@@ -49,7 +49,7 @@ from attendant_server.errors import InvalidRequest
 MAX_RUNNING_SENTENCES = 256
 """Sentences of one call that the engine has at the same time, unless the call has more texts. A
 long text must not need more places in the queue than there are."""
-HYPOTHESIS_SIZE = 3
+HYPOTHESIS_SIZE = 10
 """The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
 TOKENS_DECODED_FOR_ONE = 8
 """Tokens that are decoded to text in the time in which one is written into an answer."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
-from attendant_server.errors import InvalidRequest
+from attendant_server.errors import CallTooLarge, InvalidRequest
 
 TEXTS = "texts[{}]"
 """The name of one text of the field ``texts``, for messages; ``{}`` stands for its number."""
@@ -31,16 +31,17 @@ class RequestLimits:
     max_request_seconds: float
 
     def check_count(self, field: str, num_texts: int) -> None:
-        """Raise InvalidRequest for no texts or too many texts."""
+        """Raise InvalidRequest for no texts, CallTooLarge for too many."""
         if not num_texts:
             raise InvalidRequest(field, "at least 1, got 0")
         if num_texts > self.max_texts:
-            raise InvalidRequest(field, f"at most {self.max_texts}, got {num_texts}")
+            problem = f"at most {self.max_texts}, got {num_texts}"
+            raise CallTooLarge(field, problem, self.max_texts)
 
     def check_response(self, field: str, num_bytes: int) -> None:
-        """Raise InvalidRequest if the answer could exceed the largest message."""
+        """Raise CallTooLarge if the answer could exceed the largest message."""
         if num_bytes > self.max_response_bytes:
-            raise InvalidRequest(
+            raise CallTooLarge(
                 field,
                 f"the answer could take {num_bytes} bytes, at most {self.max_response_bytes}; "
                 "ask for less in one call",

@@ -35,6 +35,10 @@ class EmbeddingServiceStub(object):
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
 
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
+
     A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
     can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
     """
@@ -81,6 +85,10 @@ class EmbeddingServiceServicer(object):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
 
     A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
     can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.
@@ -182,6 +190,10 @@ class EmbeddingService(object):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
 
     A fault of one text (empty or white space only, more than RequestLimits.max_text_characters, or longer than the model
     can read: INVALID_ARGUMENT) is reported in that text's result and does not affect the other texts.

@@ -89,6 +89,7 @@ class ModelInfo(google.protobuf.message.Message):
     DESCRIPTION_FIELD_NUMBER: builtins.int
     SOURCE_LANGUAGES_FIELD_NUMBER: builtins.int
     TARGET_LANGUAGES_FIELD_NUMBER: builtins.int
+    IS_DEFAULT_OF_KIND_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the bundle, such as "en-de"."""
     version: builtins.str
@@ -98,9 +99,7 @@ class ModelInfo(google.protobuf.message.Message):
     state: Global___ModelState.ValueType
     """Whether the model can answer now."""
     is_default: builtins.bool
-    """Whether this is the default version of the model. Requests that name the model without a version get it. So do
-    requests that name no model, if all models of the kind have the same name.
-    """
+    """Whether this is the default version of the model. Requests that name the model without a version get it."""
     source_language: builtins.str
     """BCP 47 tag of the only language that a translation model reads. Empty if there are several, and for an embedding
     model.
@@ -113,6 +112,10 @@ class ModelInfo(google.protobuf.message.Message):
     """The precision that the server runs: "fp32", "int8" or "fp16"."""
     description: builtins.str
     """Description of the model in one sentence, from the bundle."""
+    is_default_of_kind: builtins.bool
+    """Whether requests that name neither a model nor languages get this model: Translate for a translation model, Embed
+    for an embedding model.
+    """
     @property
     def languages(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """BCP 47 tags of the languages that an embedding model was trained on. Empty for a translation model."""
@@ -140,8 +143,9 @@ class ModelInfo(google.protobuf.message.Message):
         description: builtins.str = ...,
         source_languages: collections.abc.Iterable[builtins.str] | None = ...,
         target_languages: collections.abc.Iterable[builtins.str] | None = ...,
+        is_default_of_kind: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["description", b"description", "is_default", b"is_default", "kind", b"kind", "languages", b"languages", "name", b"name", "precision", b"precision", "source_language", b"source_language", "source_languages", b"source_languages", "state", b"state", "target_language", b"target_language", "target_languages", b"target_languages", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "is_default", b"is_default", "is_default_of_kind", b"is_default_of_kind", "kind", b"kind", "languages", b"languages", "name", b"name", "precision", b"precision", "source_language", b"source_language", "source_languages", b"source_languages", "state", b"state", "target_language", b"target_language", "target_languages", b"target_languages", "version", b"version"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

@@ -34,6 +34,10 @@ class TranslationServiceStub(object):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
     """
 
     def __init__(self, channel):
@@ -68,6 +72,10 @@ class TranslationServiceServicer(object):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
     """
 
     def Translate(self, request, context):
@@ -135,6 +143,10 @@ class TranslationService(object):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
     """
 
     @staticmethod

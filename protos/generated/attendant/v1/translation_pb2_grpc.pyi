@@ -82,6 +82,10 @@ class TranslationServiceStub(typing.Generic[_TranslationServiceTranslateType, _T
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
     """
 
     @typing.overload
@@ -161,6 +165,10 @@ class TranslationServiceServicer(metaclass=abc.ABCMeta):
     deadline or the server's own time limit for a call has passed. All texts of a call are admitted, or none. A server
     with authentication also answers UNAUTHENTICATED to a call without valid credentials, and PERMISSION_DENIED for a
     method or a model that the caller may not use.
+
+    A call with too many texts, or whose answer could be larger than the server sends, fails with INVALID_ARGUMENT and a
+    google.rpc.ErrorInfo with the reason CALL_TOO_LARGE. Its metadata has max_texts if that is the limit. With fewer texts
+    it may succeed.
     """
 
     @abc.abstractmethod

@@ -21,6 +21,7 @@ from attendant_server.records import Method
 
 STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.CallTooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNotFound: grpc.StatusCode.NOT_FOUND,
     errors.ModelNotLoaded: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ModelWithoutHead: grpc.StatusCode.FAILED_PRECONDITION,
@@ -33,6 +34,9 @@ STATUS_CODES: dict[type[errors.AttendantError], grpc.StatusCode] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
+
+TOO_LARGE, DOMAIN = "CALL_TOO_LARGE", "attendant"
+"""The reason and the domain of google.rpc.ErrorInfo for calls that may succeed with fewer texts."""
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +85,10 @@ async def _abort(context: Context, error: errors.AttendantError) -> None:
             field=error.field, description=error.problem
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.CallTooLarge):
+        limits = {} if error.max_texts is None else {"max_texts": str(error.max_texts)}
+        info = error_details_pb2.ErrorInfo(reason=TOO_LARGE, domain=DOMAIN, metadata=limits)
+        status.details.add().Pack(info)
     if isinstance(error, errors.QueueFull | errors.QuotaExceeded) and (
         error.retry_after_seconds is not None
     ):

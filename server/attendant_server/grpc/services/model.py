@@ -122,6 +122,7 @@ def model_info(model: ListedModel) -> model_pb2.ModelInfo:
         kind=cast("bundle_pb2.ModelKind.ValueType", description.kind.value),
         state=model_pb2.MODEL_STATE_READY if model.is_ready else model_pb2.MODEL_STATE_LOADING,
         is_default=model.is_default,
+        is_default_of_kind=model.is_default_of_kind,
         source_language=_only(source_languages),
         target_language=_only(target_languages),
         languages=description.languages,

@@ -1,0 +1,259 @@
+"""The command line of `attendant`: its subcommands, flags and their checks."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import get_args
+
+from attendant_client import __version__, commands, connection_flags, text_commands
+from attendant_client.client import Client
+from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
+from attendant_client.options import Pooling
+
+HEALTH_TIMEOUT_SECONDS = 3.0
+BATCH_SIZE = 32
+
+ENVIRONMENT = f"""\
+environment variables:
+  ATTENDANT_TARGET    the server or servers, as for --target, if it is not given
+{connection_flags.ENVIRONMENT}  http_proxy, https_proxy, grpc_proxy, no_proxy, no_grpc_proxy
+                      the proxy to servers on other machines, as gRPC reads them
+
+attendant COMMAND --help lists the options of a command.
+"""
+
+Parser = argparse.ArgumentParser
+Command = Callable[[Client, argparse.Namespace], int]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="attendant",
+        description="Ask an attendant server from the command line.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"attendant {__version__}")
+    target = os.environ.get("ATTENDANT_TARGET") or DEFAULT_TARGET
+    _add_connection_flags(parser, target=target, timeout=None)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_translation_commands(subparsers)
+    _add_embedding_commands(subparsers)
+    _add_model_commands(subparsers)
+    return parser
+
+
+def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    translate = _add(subparsers, "translate", text_commands.translate, "translate texts")
+    _add_texts(translate)
+    _add_truncation(translate)
+    _add_length_penalty(translate)
+    _add_languages(translate)
+    translate.add_argument(
+        "--beam", type=_count, metavar="N", help="beam size, 1 for greedy; default: the model's"
+    )
+    translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
+    translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
+    translate.add_argument("--scores", action="store_true", help="put the score before each line")
+    translate.add_argument("--stream", action="store_true", help="print words while decoding")
+    _add_tokens(translate)
+
+    score = _add(subparsers, "score", text_commands.score, "score a given translation")
+    _add_texts(score, "a text and its translation; default: input lines, tab-separated")
+    _add_languages(score)
+    _add_truncation(score)
+    _add_length_penalty(score)
+    _add_tokens(score)
+
+
+def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    embed = _add(subparsers, "embed", text_commands.embed, "print or save one vector for each text")
+    _add_texts(embed)
+    _add_truncation(embed)
+    embed.add_argument(
+        "--pooling",
+        choices=get_args(Pooling),
+        help="default: the bundle's; all offer mean, cls, max",
+    )
+    embed.add_argument(
+        "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
+    )
+    similarity = _add(subparsers, "similarity", commands.similarity, "compare two texts, -1 to 1")
+    similarity.add_argument("texts", nargs=2, metavar="TEXT", help="the texts to compare")
+    _add_model(similarity)
+    _add_truncation(similarity)
+
+    fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
+    _add_texts(fill)
+    _add_truncation(fill)
+    fill.add_argument("--top-k", type=_count, default=5, metavar="N", help="candidates; default 5")
+
+    classify = _add(subparsers, "classify", text_commands.classify, "score the labels of a model")
+    _add_texts(classify)
+    _add_truncation(classify)
+    classify.add_argument(
+        "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
+    )
+    classify.add_argument("--top-k", type=_count, metavar="N", help="labels; default all")
+    classify.add_argument(
+        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
+    )
+
+    sparse = _add(subparsers, "embed-sparse", text_commands.embed_sparse, "print weights of tokens")
+    _add_texts(sparse)
+    _add_truncation(sparse)
+    sparse.add_argument(
+        "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
+    )
+
+
+def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
+    tokenize = _add(subparsers, "tokenize", text_commands.tokenize, "show the tokens of texts")
+    _add_texts(tokenize)
+    tokenize.add_argument("--side", choices=["source", "target"], default="source")
+    tokenize.add_argument("--ids", action="store_true", help="print ids instead of tokens")
+
+    models = _add(subparsers, "models", commands.models, "list the models, or describe one")
+    models.add_argument(
+        "name", nargs="?", metavar="MODEL", help="describe this model; --json prints all fields"
+    )
+
+    load = _add(subparsers, "load", commands.load, "let the server load a bundle of its folder")
+    load.add_argument("name", metavar="MODEL", help="NAME/VERSION, or NAME for the highest one")
+    unload = _add(subparsers, "unload", commands.unload, "let the server unload a model")
+    unload.add_argument("name", metavar="MODEL", help="NAME/VERSION, or NAME if it is the only one")
+
+    health = _add(subparsers, "health", commands.health, "exit with 0 if the server is serving")
+    health.add_argument("--service", default="", help="check one service only")
+
+
+def _add(
+    subparsers: "argparse._SubParsersAction[Parser]", name: str, run: Command, about: str
+) -> Parser:
+    parser = subparsers.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+    # Suppressed defaults keep the values given before the command.
+    _add_connection_flags(parser, target=argparse.SUPPRESS, timeout=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print JSON, one value per line")
+    parser.add_argument("--request-id", metavar="ID", help="id of the calls in the server's log")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_connection_flags(parser: Parser, target: str, timeout: str | None) -> None:
+    parser.add_argument(
+        "--target",
+        default=target,
+        metavar="HOST:PORT",
+        help="the server, or grpcs://HOST:PORT for TLS, or several servers: a name with several "
+        "addresses, or a list IP:PORT,IP:PORT without TLS; default $ATTENDANT_TARGET, or "
+        f"{DEFAULT_TARGET}",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=timeout,
+        metavar="SECONDS",
+        help=f"time limit of one call; default {DEFAULT_TIMEOUT_SECONDS:g}, "
+        f"for health {HEALTH_TIMEOUT_SECONDS:g}",
+    )
+    connection_flags.add_connection_flags(parser, suppress=target is argparse.SUPPRESS)
+
+
+def _add_texts(parser: Parser, about: str = "default: the lines of the standard input") -> None:
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=about)
+    parser.add_argument("--input", metavar="FILE", help="read the lines of this file")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write to this new file and show the progress; embed writes FILE.npy for NumPy",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted run with the same input: as many lines as the output has "
+        "are left out",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=_count,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"texts in one call; default {BATCH_SIZE}",
+    )
+    _add_model(parser)
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument("--model", default="", metavar="NAME", help='"name" or "name/version"')
+
+
+def _add_languages(parser: Parser) -> None:
+    for side, name in (("source", "from"), ("target", "to")):
+        parser.add_argument(
+            f"--{name}",
+            dest=f"{side}_language",
+            default="",
+            metavar="TAG",
+            help=f'{side} language, such as "de"; default: the only one of the model',
+        )
+
+
+def _add_truncation(parser: Parser) -> None:
+    parser.add_argument(
+        "--truncation",
+        choices=["refuse", "right", "left"],
+        default="refuse",
+        help="what to do with a text that is too long; default refuse",
+    )
+
+
+def _add_tokens(parser: Parser) -> None:
+    parser.add_argument(
+        "--tokens", action="store_true", help="with --json: add tokens and their log-probabilities"
+    )
+
+
+def _add_length_penalty(parser: Parser) -> None:
+    parser.add_argument("--length-penalty", type=float, metavar="X", help="0 to 10; default 1")
+
+
+def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Check the arguments that depend on each other. Wrong ones end the process with code 2."""
+    if arguments.command == "score" and len(arguments.texts) not in (0, 2):
+        parser.error("score takes one text and its translation")
+    if arguments.command == "classify" and arguments.pairs and len(arguments.texts) not in (0, 2):
+        parser.error("--pairs takes two texts")
+    if getattr(arguments, "tokens", False) and not arguments.json:
+        parser.error("--tokens works with --json only")
+    if "input" in arguments:
+        _check_files(parser, arguments)
+    if arguments.command == "translate" and arguments.stream:
+        further = arguments.json or arguments.scores or arguments.output
+        if further or (arguments.num_hypotheses or 1) > 1:
+            parser.error("--stream does not work with --json, --scores, --output, --num-hypotheses")
+        arguments.run = text_commands.stream
+
+
+def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
+    is_numpy = (arguments.output or "").endswith(".npy")
+    if arguments.texts and arguments.input is not None:
+        parser.error("texts and --input do not work together")
+    if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
+        parser.error("--resume takes --output, lines as input, and no .npy file")
+    if is_numpy and (arguments.command != "embed" or arguments.json):
+        parser.error("only embed writes .npy files, and without --json")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and {2**32 - 1}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds

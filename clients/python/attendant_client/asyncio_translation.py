@@ -1,0 +1,235 @@
+"""The part for translation; `make clients` generates the synchronous one from this module.
+
+The asyncio client inherits its methods, whose common options its docstring describes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+from attendant.v1 import translation_pb2
+
+from attendant_client import messages, results
+from attendant_client.asyncio_streams import AsyncTranslationStream
+from attendant_client.calls import Call, TextCall
+from attendant_client.options import Side, Truncation
+
+Result = TypeVar("Result", bound=results.TextResult)
+
+
+class AsyncTranslationCalls(ABC):
+    """The methods of a client for translation, and for tokens."""
+
+    @overload
+    async def translate(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        beam_size: int | None = None,
+        num_hypotheses: int | None = None,
+        length_penalty: float | None = None,
+        max_output_tokens: int | None = None,
+        min_output_tokens: int | None = None,
+        repetition_guard: bool | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Translation: ...
+    @overload
+    async def translate(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        beam_size: int | None = None,
+        num_hypotheses: int | None = None,
+        length_penalty: float | None = None,
+        max_output_tokens: int | None = None,
+        min_output_tokens: int | None = None,
+        repetition_guard: bool | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Results[results.Translation]: ...
+    async def translate(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        beam_size: int | None = None,
+        num_hypotheses: int | None = None,
+        length_penalty: float | None = None,
+        max_output_tokens: int | None = None,
+        min_output_tokens: int | None = None,
+        repetition_guard: bool | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Translation | results.Results[results.Translation]:
+        """Translate texts.
+
+        `source_language`, `target_language`: BCP 47 tags, such as "de". Each may be left out if the
+        model has only one. Without a model, they choose it among the server's models.
+        `beam_size`: hypotheses kept at every step, 1 for greedy search; the model's default if
+        absent.
+        `num_hypotheses`: hypotheses returned, at most `beam_size`; 1 if absent.
+        `length_penalty`: scores are divided by the length to this power, 0 to 10; the model's
+        default if absent, mostly 1.
+        `max_output_tokens`: maximum number of tokens of a translation; if absent, 3 x the source
+        tokens + 16, at most the model's limit.
+        `min_output_tokens`: minimum number of tokens of a translation; the model's default if
+        absent, mostly 0.
+        `repetition_guard`: whether a translation that repeats itself ends early; the model's
+        default if absent.
+        `return_tokens`: whether hypotheses have their tokens with log-probabilities.
+        """
+        options = translation_pb2.TranslateOptions(
+            beam_size=beam_size,
+            num_hypotheses=num_hypotheses,
+            length_penalty=length_penalty,
+            max_output_tokens=max_output_tokens,
+            min_output_tokens=min_output_tokens,
+            repetition_guard=repetition_guard,
+            return_tokens=return_tokens,
+        )
+        call = messages.translate(
+            texts,
+            options,
+            model=model,
+            source_language=source_language,
+            target_language=target_language,
+            truncation=truncation,
+        )
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
+
+    def stream_translate(
+        self,
+        text: str,
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        beam_size: int | None = None,
+        num_hypotheses: int | None = None,
+        length_penalty: float | None = None,
+        max_output_tokens: int | None = None,
+        min_output_tokens: int | None = None,
+        repetition_guard: bool | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncTranslationStream:
+        """Translate one text piece by piece; the options are those of `translate`.
+
+        The call starts when the first piece is requested.
+        """
+        options = translation_pb2.TranslateOptions(
+            beam_size=beam_size,
+            num_hypotheses=num_hypotheses,
+            length_penalty=length_penalty,
+            max_output_tokens=max_output_tokens,
+            min_output_tokens=min_output_tokens,
+            repetition_guard=repetition_guard,
+            return_tokens=return_tokens,
+        )
+        call = messages.stream_translate(
+            text,
+            options,
+            model=model,
+            source_language=source_language,
+            target_language=target_language,
+            truncation=truncation,
+        )
+        return self._stream(call, timeout_seconds, request_id)
+
+    async def score(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        model: str = "",
+        source_language: str = "",
+        target_language: str = "",
+        length_penalty: float | None = None,
+        return_tokens: bool = False,
+        truncation: Truncation = "refuse",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Results[results.TranslationScore]:
+        """Return the model's log-probabilities of (source, translation) pairs.
+
+        `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
+        `source_language`, `target_language`, `length_penalty`: as for `translate`.
+        """
+        call = messages.score(
+            pairs,
+            model=model,
+            source_language=source_language,
+            target_language=target_language,
+            length_penalty=length_penalty,
+            return_tokens=return_tokens,
+            truncation=truncation,
+        )
+        return await self._texts(call, timeout_seconds, request_id)
+
+    @overload
+    async def tokenize(  # type: ignore[overload-overlap]  # a str is a Sequence too
+        self,
+        texts: str,
+        *,
+        model: str = "",
+        side: Side = "source",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Tokenization: ...
+    @overload
+    async def tokenize(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = "",
+        side: Side = "source",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Results[results.Tokenization]: ...
+    async def tokenize(
+        self,
+        texts: str | Sequence[str],
+        *,
+        model: str = "",
+        side: Side = "source",
+        timeout_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> results.Tokenization | results.Results[results.Tokenization]:
+        """Return the tokens that a model would read.
+
+        `side`: whether texts are read as a "source" (default) or as a "target" of a translation
+        model.
+        """
+        call = messages.tokenize(texts, model=model, side=side)
+        found = await self._texts(call, timeout_seconds, request_id)
+        return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
+
+    @abstractmethod
+    async def _texts(
+        self, call: TextCall[Result], timeout_seconds: float | None, request_id: str | None
+    ) -> results.Results[Result]: ...
+
+    @abstractmethod
+    def _stream(
+        self,
+        call: Call[results.Translation | None],
+        timeout_seconds: float | None,
+        request_id: str | None,
+    ) -> AsyncTranslationStream: ...

@@ -1,0 +1,206 @@
+"""The subcommands of `attendant` that print one line for each input line: questions and answers."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from attendant_client.client import Client
+from attendant_client.errors import InvalidRequestError, TextError
+from attendant_client.input_lines import opened_lines
+from attendant_client.line_commands import LineCommand, Rows, one_line
+from attendant_client.line_output import complain
+from attendant_client.results import (
+    ClassifiedText,
+    Embedding,
+    FilledText,
+    SparseEmbedding,
+    Tokenization,
+    Translation,
+    TranslationScore,
+)
+
+
+def stream(client: Client, arguments: argparse.Namespace) -> int:
+    """Print translations one after another, each while it is decoded."""
+    name, all_good = ("text" if arguments.texts else "line"), True
+    with opened_lines(arguments, 1, 0) as lines:
+        for line in lines:
+            fault = line.fault
+            if not (fault or line.is_blank):
+                fault = _stream_line(client, line.texts[0], arguments)
+            print(flush=True)
+            if fault:
+                complain(f"{name} {line.number}: {fault}")
+            all_good &= not fault
+    return 0 if all_good else 1
+
+
+def _stream_line(client: Client, text: str, arguments: argparse.Namespace) -> str:
+    """Print one translation without an end of line; return the fault of the text."""
+    try:
+        with client.stream_translate(text, **_translate_options(arguments)) as deltas:
+            for delta in deltas:
+                print(one_line(delta), end="", flush=True)
+    except TextError as error:
+        return error.message
+    except InvalidRequestError as error:
+        # The other faults would also be those of all other texts.
+        if not error.message.startswith("text: "):
+            raise
+        return error.message.removeprefix("text: ")
+    return ""
+
+
+def _translate(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Translation]:
+    return client.translate([text for (text,) in rows], **_translate_options(arguments))
+
+
+def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        **_languages(arguments),
+        **_common(arguments),
+        "beam_size": arguments.beam,
+        "num_hypotheses": arguments.num_hypotheses,
+        "length_penalty": arguments.length_penalty,
+        "max_output_tokens": arguments.max_output_tokens,
+        "return_tokens": arguments.tokens,
+    }
+
+
+def _translation_text(result: Translation, arguments: argparse.Namespace) -> str:
+    if len(result.hypotheses) == 1 and not arguments.scores:
+        return one_line(result.text)
+    columns = []
+    for each in result.hypotheses:
+        columns += [f"{each.score:.4f}"] if arguments.scores else []
+        columns.append(one_line(each.text).replace("\t", " "))
+    return "\t".join(columns)
+
+
+def _translation_fields(result: Translation, arguments: argparse.Namespace) -> dict[str, Any]:
+    fields = asdict(result)
+    if not arguments.tokens:
+        for hypothesis in fields["hypotheses"]:
+            del hypothesis["tokens"]
+    return fields
+
+
+def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[TranslationScore]:
+    return client.score(
+        [(source, target) for source, target in rows],
+        length_penalty=arguments.length_penalty,
+        return_tokens=arguments.tokens,
+        **_languages(arguments),
+        **_common(arguments),
+    )
+
+
+def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Embedding]:
+    return client.embed(
+        [text for (text,) in rows],
+        pooling=arguments.pooling,
+        normalize=arguments.normalize,
+        **_common(arguments),
+    )
+
+
+def _fill(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[FilledText]:
+    return client.fill_mask([text for (text,) in rows], arguments.top_k, **_common(arguments))
+
+
+def _fill_text(result: FilledText, arguments: argparse.Namespace) -> str:
+    masks = [[(each.probability, each.text) for each in mask.candidates] for mask in result.masks]
+    return "\t|\t".join(map(_weighted, masks))
+
+
+def _classify(
+    client: Client, arguments: argparse.Namespace, rows: Rows
+) -> Sequence[ClassifiedText]:
+    return client.classify(
+        [row[0] for row in rows],
+        [row[1] for row in rows] if arguments.pairs else None,
+        top_k=arguments.top_k,
+        raw_scores=arguments.raw_scores,
+        **_common(arguments),
+    )
+
+
+def _embed_sparse(
+    client: Client, arguments: argparse.Namespace, rows: Rows
+) -> Sequence[SparseEmbedding]:
+    return client.embed_sparse(
+        [text for (text,) in rows],
+        max_active_dims=arguments.max_active_dims,
+        return_tokens=True,
+        **_common(arguments),
+    )
+
+
+def _sparse_text(result: SparseEmbedding, arguments: argparse.Namespace) -> str:
+    weights = zip(result.weights.tolist(), result.tokens, strict=True)
+    return _weighted(sorted(weights, key=lambda weight: -weight[0]))
+
+
+def _tokenize(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequence[Tokenization]:
+    return client.tokenize(
+        [text for (text,) in rows],
+        model=arguments.model,
+        side=arguments.side,
+        request_id=arguments.request_id,
+    )
+
+
+def _tokenize_text(result: Tokenization, arguments: argparse.Namespace) -> str:
+    return " ".join(str(t.id) if arguments.ids else one_line(t.text) for t in result.tokens)
+
+
+def _weighted(pairs: Sequence[tuple[float, str]]) -> str:
+    """Numbers with their tokens or labels, separated by tabs."""
+    return "\t".join(f"{number:.4f} {one_line(text)}" for number, text in pairs)
+
+
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "model": arguments.model,
+        "truncation": arguments.truncation,
+        "request_id": arguments.request_id,
+    }
+
+
+def _languages(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "source_language": arguments.source_language,
+        "target_language": arguments.target_language,
+    }
+
+
+translate = LineCommand(
+    _translate,
+    _translation_text,
+    ("hypotheses", "num_source_tokens", "truncation"),
+    fields=_translation_fields,
+)
+score = LineCommand(
+    _score,
+    lambda result, _: f"{result.score:.4f}",
+    ("score", "log_probability", "num_source_tokens", "truncation"),
+    token_keys=("log_probabilities", "tokens"),
+    columns=lambda _: ("source", "target"),
+)
+embed = LineCommand(
+    _embed,
+    lambda result, _: " ".join(f"{x:.6g}" for x in result.vector.tolist()),
+    ("vector", "num_tokens", "truncation"),
+)
+fill = LineCommand(_fill, _fill_text, ("masks", "truncation"))
+classify = LineCommand(
+    _classify,
+    lambda result, _: _weighted([(each.score, each.label) for each in result.labels]),
+    ("labels", "truncation"),
+    columns=lambda arguments: ("text", "text_pair") if arguments.pairs else ("text",),
+)
+embed_sparse = LineCommand(
+    _embed_sparse, _sparse_text, ("token_ids", "weights", "tokens", "num_tokens", "truncation")
+)
+tokenize = LineCommand(_tokenize, _tokenize_text, ("tokens",))
