@@ -7,9 +7,9 @@ from attendant_server.engine.search import Search
 MAX_PHRASE_TOKENS = 32
 MIN_REPEATED_TOKENS = 4
 """Repeated tokens, without the first phrase, of a loop. A short phrase must come more often."""
-BEAM_CHECK_TOKENS = 4
-"""A beam search is looked at when its number of tokens has passed a multiple of this, since it
-takes time to collect the tokens of beams."""
+CHECK_TOKENS = 8
+"""A search is looked at after so many tokens, and at its end. All beginnings of its hypotheses are
+looked at then, so the result is that of looking after each token."""
 
 
 def num_repeated(token_ids: Sequence[int], phrase_tokens: int) -> int:
@@ -34,8 +34,6 @@ def loop_start(token_ids: Sequence[int]) -> int | None:
     None if the tokens do not end in a loop: at least three occurrences of the phrase, and at least
     ``MIN_REPEATED_TOKENS`` after the first one.
     """
-    if not token_ids or token_ids[-1] not in token_ids[-MAX_PHRASE_TOKENS - 1 : -1]:
-        return None
     longest = 0
     for phrase_tokens in _phrase_lengths(token_ids):
         repeated = num_repeated(token_ids, phrase_tokens)
@@ -64,27 +62,38 @@ def repeats_itself(source: Sequence[int]) -> bool:
 class RepetitionGuard:
     """Watches the search of one sentence."""
 
-    def __init__(self, source: Sequence[int], min_output_tokens: int) -> None:
+    def __init__(
+        self, source: Sequence[int], min_output_tokens: int, is_streamed: bool = False
+    ) -> None:
         """``source`` are the tokens of the sentence. A loop within it is no reason to end a search,
-        nor is one that leaves fewer than ``min_output_tokens``."""
+        nor is one that leaves fewer than ``min_output_tokens``. The search of a stream is looked at
+        after each step, since its tokens cannot be taken back."""
         self._source, self._min_output_tokens = source, min_output_tokens
-        self._num_checked = 0
+        self._num_checked, self._interval = 0, 1 if is_streamed else CHECK_TOKENS
+        self.next_check = self._interval
+        """Number of tokens from which on `check` has to be called."""
 
     def check(self, search: Search) -> None:
         """End the hypotheses that are in a loop, after the first occurrence of the phrase."""
         # The last token of a finished search, such as EOS, ends no loop.
         first, last = self._num_checked + 1, search.num_tokens - search.is_finished
-        if search.width > 1:
-            first = last - last % BEAM_CHECK_TOKENS
-            if first <= self._num_checked or search.is_finished:
-                return
-        self._num_checked = last
+        self._num_checked, self.next_check = last, last + self._interval
+        if search.is_finished and search.width > 1:
+            return
         loops = {}
         for row, token_ids in enumerate(search.prefixes()):
-            # A step may decode several tokens. The first loop counts, as in steps of one token.
-            starts = (loop_start(token_ids[:length]) for length in range(first, last + 1))
-            start = next((each for each in starts if each is not None), None)
+            start = _first_loop(token_ids, first, last)
             if start is not None and start >= self._min_output_tokens:
                 loops[row] = start
         if loops and not repeats_itself(self._source):
             search.end_loops(loops)
+
+
+def _first_loop(token_ids: Sequence[int], first: int, last: int) -> int | None:
+    """Where the first loop begins that ends after ``first`` to ``last`` tokens."""
+    for length in range(first, last + 1):
+        if token_ids[length - 1] in token_ids[max(0, length - 1 - MAX_PHRASE_TOKENS) : length - 1]:
+            start = loop_start(token_ids[:length])
+            if start is not None:
+                return start
+    return None

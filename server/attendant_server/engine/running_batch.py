@@ -183,9 +183,11 @@ class RunningBatch:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows])
             else:
                 own_copies = search.advance(token_ids[rows], log_probabilities[rows], scores[rows])
-            if sentence.guard is not None:
-                sentence.guard.check(search)
-            if search.is_finished:
+            guard, is_finished = sentence.guard, search.is_finished
+            if guard is not None and (is_finished or search.num_tokens >= guard.next_check):
+                guard.check(search)
+                is_finished = search.is_finished
+            if is_finished:
                 continue
             self._tokens[rows] = search.next_tokens
             for row, parent, start, stop in own_copies:

@@ -215,7 +215,11 @@ class TranslationScheduler(Scheduler):
         rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
         guard = None
         if options.repetition_guard:
-            guard = RepetitionGuard(text.call.sources[text.index], options.min_output_tokens)
+            guard = RepetitionGuard(
+                text.call.sources[text.index],
+                options.min_output_tokens,
+                is_streamed=text.call.on_prefix is not None,
+            )
         return Sentence(
             *(text.call, text.index, search, text.num_tokens, options.max_output_tokens, rules),
             options.repetition_penalty,
