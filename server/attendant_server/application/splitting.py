@@ -14,6 +14,8 @@ Span = tuple[int, int]
 _LINE_ENDS = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 _NO_SENTENCE = re.compile(r"\W*+\w?+\W*+")
 """Too little to be a sentence: at most one letter or digit, as in the initial of a name."""
+_MAY_END_SENTENCE = re.compile(r"[^\w\s,;:'\"\u2019()/-]")
+_WORD = re.compile(r"\w")
 _CLAUSE_ENDS = re.compile(r"[,;:\u2013\u2014)\]]\s+|[\u3001\uff0c\uff1b\uff1a\u060c\u061b]")
 _SPACES = re.compile(r"\s+")
 
@@ -63,7 +65,11 @@ def _lines(text: str) -> Iterator[Span]:
 
 def _sentences(text: str, line: Span, language: str) -> Iterator[Span]:
     content = text[slice(*line)]
-    if not content.strip():
+    end = _MAY_END_SENTENCE.search(content)
+    if end is None or not _WORD.search(content, end.end()):
+        # Most texts are one sentence. The library would release the interpreter lock for them, too,
+        # and the event loop would wait for it as long as for a step of the engine.
+        yield line
         return
     first_subtag = re.split("[-_]", language, maxsplit=1)[0].lower()
     found = sentencex.get_sentence_boundaries(first_subtag, content)
