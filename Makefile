@@ -210,6 +210,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed from DATA_DIR, beside RIVALS
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
 	$(BENCH) bench.quality --data-dir $(DATA_DIR)
+	$(BENCH) bench.quality.first_contact
 	$(BENCH) bench.serving.step_fill --data-dir $(DATA_DIR)
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--loads saturated,batches,single,poisson50,poisson80,poisson95,bare,sweep,latency
