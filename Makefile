@@ -143,9 +143,13 @@ check: $(VENV)/.installed $(VENV_PROTOS)/.installed $(NPM_TOOLS) ## Lint, types,
 	$(VENV)/bin/pytest --quiet tests/client/test_generated_modules.py tests/deploy/test_dashboards.py tests/protos
 	@diff -r -x __pycache__ build/generated protos/generated \
 		|| { echo "protos/generated is not what the .proto files give: run 'make protos'" >&2; exit 1; }
+	$(call reference,build/api.md)
+	@cmp build/api.md docs/api.md \
+		|| { echo "docs/api.md is not what the .proto files give: run 'make protos'" >&2; exit 1; }
 
-protos: $(VENV_PROTOS)/.installed ## Generate the Python code of the contract again
+protos: $(VENV_PROTOS)/.installed ## Generate the Python code and the reference of the contract again
 	$(call generate,protos/generated)
+	$(call reference,docs/api.md)
 
 clients: $(VENV)/.installed ## Generate the synchronous Python client from the asyncio client again
 	$(VENV)/bin/python -m clients.generate_sync
@@ -206,6 +210,7 @@ bundles: $(VENV)/.installed ## Train the built-in bundles again from DATA_DIR, h
 bench: $(BENCH_VENV)/.installed $(BENCH_OTHERS) ## Measure quality and speed from DATA_DIR, beside RIVALS
 	@[ -n "$(DATA_DIR)" ] || { echo "say where the data is: make bench DATA_DIR=..." >&2; exit 1; }
 	$(BENCH) bench.quality --data-dir $(DATA_DIR)
+	$(BENCH) bench.quality.first_contact
 	$(BENCH) bench.serving.step_fill --data-dir $(DATA_DIR)
 	$(BENCH) bench.translation --data-dir $(DATA_DIR) --rivals "$(TRANSLATION_RIVALS)" --pairs $(PAIRS) \
 		--loads saturated,batches,single,poisson50,poisson80,poisson95,bare,sweep,latency
@@ -235,6 +240,13 @@ PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 PATH="$(CURDIR)/$(VENV_PROTOS)/bin:$$PATH" \
 	$(call protoc,--grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1),$(SERVICES))
 touch $(1)/attendant/v1/py.typed
+endef
+
+# $(call reference,file)
+define reference
+@mkdir -p build
+$(call protoc,--include_imports --include_source_info --descriptor_set_out=build/contract.binpb,$(PROTOS))
+$(VENV_PROTOS)/bin/python -m protos.write_reference build/contract.binpb > $(1)
 endef
 
 # attendant-protos is on no package index, so pip must see all members in one call.

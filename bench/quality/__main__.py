@@ -12,6 +12,8 @@ of digital.gov. Checks whether batches change tokens or log-probabilities of a s
 Embeddings, for en-de only: retrieval accuracy between English and German test sentences in both
 directions (first references); Spearman's correlation with human judgements on the open subset of
 STS-B (test); accuracy of one masked word piece per test sentence.
+
+``bench.quality.first_contact`` counts the right translations of a newcomer's first phrases.
 """
 
 import argparse

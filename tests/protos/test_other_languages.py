@@ -1,8 +1,10 @@
 """The commands of docs/other-languages.md, run unchanged against a real server."""
 
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +31,12 @@ class Section(NamedTuple):
 
 TRANSLATION = "Bahnhof"
 """A word of the translation that is the same on all processors."""
+TRANSLATIONS = rf"{TRANSLATION}.*\n.*{TRANSLATION}.*\n"
 SECTIONS = {
+    "Python": Section(("python",), rf"{TRANSLATIONS}\(2, 256\)"),
     "protoc": Section(("protoc",), files=("attendant.binpb",)),
-    "buf": Section(("buf",), TRANSLATION, ("attendant.binpb",)),
-    "Node": Section(("node",), rf"{TRANSLATION}.*\n.*{TRANSLATION}.*\n"),
+    "buf": Section(("buf",), rf'(?s){TRANSLATION}.*"delta".*"embeddings"', ("attendant.binpb",)),
+    "Node": Section(("node",), rf"{TRANSLATIONS}\[ 2, 256 \] 512"),
     "Go": Section(
         ("protoc", "protoc-gen-go", "protoc-gen-go-grpc"),
         files=("gen/attendant/v1/text.pb.go", "gen/attendant/v1/translation_grpc.pb.go"),
@@ -41,7 +45,7 @@ SECTIONS = {
         ("protoc", "protoc-gen-grpc-java"),
         files=("gen/attendant/v1/Hypothesis.java", "gen/attendant/v1/ModelServiceGrpc.java"),
     ),
-    "grpcurl": Section(("grpcurl",), TRANSLATION),
+    "grpcurl": Section(("grpcurl",), rf'(?s){TRANSLATION}.*"delta".*"embeddings"'),
 }
 
 
@@ -49,17 +53,21 @@ def commands(heading: str) -> str:
     """The shell commands of a section, except those that install its tools."""
     _, _, section = PAGE.read_text(encoding="utf-8").partition(f"\n## {heading}\n")
     section = section.partition("\n## ")[0]
-    found = re.findall(r"^```(sh|js)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    scripts = [f"node - <<'END'\n{code}END\n" if kind == "js" else code for kind, code in found]
+    found = re.findall(r"^```(sh|js|python)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    programs = {"js": "node", "python": "python"}
+    scripts = [
+        f"{programs[kind]} - <<'END'\n{code}END\n" if kind in programs else code
+        for kind, code in found
+    ]
     return "".join(code for code in scripts if not re.match(r"(npm|go) install", code))
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server with the built-in model that the page uses."""
+    """A server with the built-in models that the page uses."""
     settings = Settings(
         bundles=ROOT / "bundles",
-        models=("en-de",),
+        models=("bert-en-de", "en-de"),
         host="127.0.0.1",
         port=0,
         metrics_port=-1,
@@ -73,16 +81,22 @@ def address() -> Iterator[str]:
         loop.close()
 
 
+def write_program(path: Path, *command: str) -> None:
+    """Write a shell script that runs a command with its arguments."""
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    path.chmod(0o755)
+
+
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The search path of the tools: that of this machine plus the folders of ``make check``."""
     programs = tmp_path / "bin"
     programs.mkdir()
+    write_program(programs / "python", sys.executable)
     if BUF.exists():
         (programs / "buf").symlink_to(BUF)
     if GRPC_TOOLS.exists() and shutil.which("protoc") is None:
-        (programs / "protoc").write_text(f'#!/bin/sh\n"{GRPC_TOOLS}" -m grpc_tools.protoc "$@"\n')
-        (programs / "protoc").chmod(0o755)
+        write_program(programs / "protoc", str(GRPC_TOOLS), "-m", "grpc_tools.protoc")
     monkeypatch.setenv("PATH", str(programs), prepend=":")
     return str(programs)
 

@@ -320,8 +320,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
     role: Global___TextRole.ValueType
-    """Role of the texts. Only for models of late interaction (GetModelResponse.max_query_tokens); for other models, a role
-    fails the call with FAILED_PRECONDITION.
+    """Role of the texts. Default: none, texts are read as they were sent. Only for models of late interaction
+    (GetModelResponse.max_query_tokens); for other models, a role fails the call with FAILED_PRECONDITION.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -611,7 +611,7 @@ class ClassifyRequest(google.protobuf.message.Message):
     top_k: builtins.int
     """Labels to return for each text. Default: all. 0 and more than RequestLimits.max_top_k are INVALID_ARGUMENT."""
     raw_scores: builtins.bool
-    """Whether to return the scores of the head as they are, before the score function."""
+    """Whether to return the scores of the head as they are, before the score function. Default false."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a text, or a pair, of more than Limits.max_tokens tokens. Default: refuse it. Of a pair, the
     longer text loses tokens until both are equally long, then both do.

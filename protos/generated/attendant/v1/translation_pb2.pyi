@@ -504,7 +504,7 @@ class ScoreRequest(google.protobuf.message.Message):
     have the given languages have the same name.
     """
     length_penalty: builtins.float
-    """Length penalty, with the default and the limits of that in TranslateOptions."""
+    """Length penalty of the scores. Default: that of the model. Limits: those of TranslateOptions.length_penalty."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a source of more than Limits.max_source_tokens tokens. Default: refuse it. Targets are never
     truncated: a target of more than Limits.max_target_tokens tokens is always refused.
