@@ -72,7 +72,7 @@ def test_every_piece_fits_and_the_pieces_join_to_the_text(
     if isinstance(found, InvalidRequest):
         assert not text.strip()
         return
-    assert all(len(tokens) <= max_tokens for tokens in found.tokens)
+    assert all(len(token_ids) <= max_tokens for token_ids in found.token_ids)
     joined, places = found.join([each.text for each in found.pieces])
     assert sorted(joined.replace(" ", "")) == sorted(text.replace(" ", ""))
     if not any(each.copies for each in found.pieces):
@@ -88,8 +88,8 @@ def test_without_normalization_and_splitting_a_text_is_read_as_it_is(text: str):
     if isinstance(found, InvalidRequest):
         assert not text.strip()
         return
-    [tokens] = found.tokens
-    assert tokens.token_ids == TOKENIZER.encode(text, normalizes=False).token_ids
+    [token_ids] = found.token_ids
+    assert token_ids == TOKENIZER.encode(text, normalizes=False).token_ids
     assert found.join(["The translation"])[0] == "The translation"
 
 

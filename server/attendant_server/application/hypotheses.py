@@ -82,7 +82,7 @@ class Joiner:
         return Translation(
             [self._hypothesis(text, parts) for parts in columns],
             num_source_tokens=len(text),
-            num_unknown_tokens=sum(tokenizer.num_unknown(each.token_ids) for each in text.tokens),
+            num_unknown_tokens=sum(map(tokenizer.num_unknown, text.token_ids)),
             truncation=self.tokenization.report(text),
         )
 

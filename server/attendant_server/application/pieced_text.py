@@ -39,17 +39,14 @@ class PiecedText:
     begin: int
     """The place of the text in the text as sent, in code points."""
     pieces: Sequence[Piece]
-    tokens: Sequence[TokenizedText]
-    """One for each piece."""
+    token_ids: Sequence[list[int]]
+    """The tokens of each piece."""
+    num_original_tokens: int
+    """Number of tokens before truncation."""
 
     def __len__(self) -> int:
         """Number of tokens that the model reads."""
-        return sum(map(len, self.tokens))
-
-    @property
-    def num_original_tokens(self) -> int:
-        """Number of tokens before truncation."""
-        return sum(tokens.num_original_tokens for tokens in self.tokens)
+        return sum(map(len, self.token_ids))
 
     def before(self, number: int, last: str, content: str) -> str:
         """The text between piece ``number - 1`` and ``number``, both or one of which may not exist.
@@ -163,7 +160,11 @@ class _Reading:
         if not found and (self.is_empty or not self.options.normalizes):
             return InvalidRequest(name, EMPTY)
         return PiecedText(
-            self.text, len(self.code), [each for each, _ in found], [tokens for _, tokens in found]
+            self.text,
+            len(self.code),
+            [each for each, _ in found],
+            [tokens.token_ids for _, tokens in found],
+            sum(tokens.num_original_tokens for _, tokens in found),
         )
 
     def _fitting(

@@ -65,8 +65,8 @@ def _lines(text: str) -> Iterator[Span]:
 
 def _sentences(text: str, line: Span, language: str) -> Iterator[Span]:
     content = text[slice(*line)]
-    end = _MAY_END_SENTENCE.search(content)
-    if end is None or not _WORD.search(content, end.end()):
+    mark = _MAY_END_SENTENCE.search(content)
+    if mark is None or not _WORD.search(content, mark.end()):
         # Most texts are one sentence. The library would release the interpreter lock for them, too,
         # and the event loop would wait for it as long as for a step of the engine.
         yield line

@@ -25,8 +25,8 @@ class TextStream:
         self._model, self._text = model, text
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         self._calls = [
-            TranslateCall([tokens.token_ids], options, deadline, prefix.put)
-            for tokens, prefix in zip(text.tokens, self._prefixes, strict=True)
+            TranslateCall([token_ids], options, deadline, prefix.put)
+            for token_ids, prefix in zip(text.token_ids, self._prefixes, strict=True)
         ]
         self._tasks: list[asyncio.Task[list[list[Hypothesis]]]] = []
         self.results: Sequence[list[Hypothesis]] = ()

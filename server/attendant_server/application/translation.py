@@ -246,7 +246,7 @@ async def _search(
     plan: _Plan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
-    sources = [tokens.token_ids for text in good(texts) for tokens in text.tokens]
+    sources = [token_ids for text in good(texts) for token_ids in text.token_ids]
     size = max(MAX_RUNNING_SENTENCES, len(texts))
     calls, results = [], []
     for first in range(0, len(sources), size):
