@@ -112,18 +112,19 @@ def test_errors_survive_pickling_and_copying():
 
 def test_every_rpc_of_the_contract_has_a_call():
     model: Any = {"model": "", "truncation": "refuse"}
-    languages: Any = {"source_language": "", "target_language": ""}
+    languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
+    of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
     all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
-        messages.translate([], options, **model, **languages),
-        messages.stream_translate("", options, **model, **languages),
+        messages.translate([], options, **model, **languages, **of_texts),
+        messages.stream_translate("", options, **model, **languages, **of_texts),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
         messages.embed([], pooling=None, normalize=None, **model),
         messages.embed_tokens([], (), role=None, **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),
         sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),
-        messages.tokenize([], model="", side="source"),
+        messages.tokenize([], model="", side="source", text_normalization=None),
         model_messages.list_models(),
         model_messages.get_model(""),
         model_messages.load_model(""),

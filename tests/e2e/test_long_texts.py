@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attendant.v1 import text_pb2
 from attendant.v1.translation_pb2 import StreamTranslateRequest, TranslateOptions, TranslateRequest
+from attendant_client import Client
 from google.rpc import code_pb2
 
 from tests.support.bundles import sentence_pairs
@@ -126,3 +127,19 @@ def test_the_places_of_sentences_are_told_on_request(running: Running):
     assert pairs == list(zip(SENTENCES[:3], translations(running, *SENTENCES[:3]), strict=True))
     [plain] = running.translation.Translate(TranslateRequest(texts=[text])).translations
     assert not plain.hypotheses[0].sentences
+
+
+def test_the_client_passes_the_options_of_texts_on(running: Running):
+    text = f"{SENTENCES[0]}  {SENTENCES[1]} 😀"
+    with Client(f"localhost:{running.server.port}") as client:
+        found = client.translate(text, return_sentences=True)
+        whole = client.translate(text, splitting="none", text_normalization="none")
+        *_, last = deltas = list(client.stream_translate(text))
+    assert "".join(deltas) == found.text
+    assert last
+    first, second = found.hypotheses[0].sentences
+    assert text[second.source_start : second.source_end] == SENTENCES[1]
+    assert found.text[first.target_end : second.target_start] == "  "
+    assert found.num_unknown_tokens == 0
+    assert whole.num_unknown_tokens == 1
+    assert not whole.hypotheses[0].sentences

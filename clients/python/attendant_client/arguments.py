@@ -47,6 +47,12 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
     translate = _add(subparsers, "translate", text_commands.translate, "translate texts")
     _add_texts(translate)
+    translate.add_argument(
+        "--split",
+        choices=["none", "lines", "sentences"],
+        help="parts of a text that are translated alone; default: the model's, mostly sentences",
+    )
+    _add_normalization(translate)
     _add_truncation(translate)
     _add_length_penalty(translate)
     _add_languages(translate)
@@ -62,6 +68,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     score = _add(subparsers, "score", text_commands.score, "score a given translation")
     _add_texts(score, "a text and its translation; default: input lines, tab-separated")
     _add_languages(score)
+    _add_normalization(score)
     _add_truncation(score)
     _add_length_penalty(score)
     _add_tokens(score)
@@ -197,6 +204,14 @@ def _add_languages(parser: Parser) -> None:
             metavar="TAG",
             help=f'{side} language, such as "de"; default: the only one of the model',
         )
+
+
+def _add_normalization(parser: Parser) -> None:
+    parser.add_argument(
+        "--normalize",
+        choices=["none", "standard"],
+        help="normalization of texts before the model reads them; default: the model's",
+    )
 
 
 def _add_truncation(parser: Parser) -> None:

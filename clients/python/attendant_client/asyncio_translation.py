@@ -12,7 +12,7 @@ from attendant.v1 import translation_pb2
 from attendant_client import messages, results
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.calls import Call, TextCall
-from attendant_client.options import Side, Truncation
+from attendant_client.options import Side, Splitting, TextNormalization, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -35,6 +35,9 @@ class AsyncTranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -54,6 +57,9 @@ class AsyncTranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -72,6 +78,9 @@ class AsyncTranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -92,6 +101,12 @@ class AsyncTranslationCalls(ABC):
         `repetition_guard`: whether a translation that repeats itself ends early; the model's
         default if absent.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
+        `splitting`: whether each of the "sentences" of a text, each of its "lines", or the text as
+        a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
+        Truncation needs "none".
+        `return_sentences`: whether hypotheses have the places of their sentences.
+        `text_normalization`: whether texts are read as they are ("none") or normalized
+        ("standard"); the model's default if absent.
         """
         options = translation_pb2.TranslateOptions(
             beam_size=beam_size,
@@ -108,6 +123,9 @@ class AsyncTranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            splitting=splitting,
+            return_sentences=return_sentences,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -127,6 +145,9 @@ class AsyncTranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -150,6 +171,9 @@ class AsyncTranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            splitting=splitting,
+            return_sentences=return_sentences,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         return self._stream(call, timeout_seconds, request_id)
@@ -163,6 +187,7 @@ class AsyncTranslationCalls(ABC):
         target_language: str = "",
         length_penalty: float | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -170,7 +195,8 @@ class AsyncTranslationCalls(ABC):
         """Return the model's log-probabilities of (source, translation) pairs.
 
         `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
-        `source_language`, `target_language`, `length_penalty`: as for `translate`.
+        `source_language`, `target_language`, `length_penalty`, `text_normalization`: as for
+        `translate`.
         """
         call = messages.score(
             pairs,
@@ -179,6 +205,7 @@ class AsyncTranslationCalls(ABC):
             target_language=target_language,
             length_penalty=length_penalty,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         return await self._texts(call, timeout_seconds, request_id)
@@ -190,6 +217,7 @@ class AsyncTranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization: ...
@@ -200,6 +228,7 @@ class AsyncTranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Tokenization]: ...
@@ -209,6 +238,7 @@ class AsyncTranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization | results.Results[results.Tokenization]:
@@ -216,8 +246,11 @@ class AsyncTranslationCalls(ABC):
 
         `side`: whether texts are read as a "source" (default) or as a "target" of a translation
         model.
+        `text_normalization`: as for `translate`.
         """
-        call = messages.tokenize(texts, model=model, side=side)
+        call = messages.tokenize(
+            texts, model=model, side=side, text_normalization=text_normalization
+        )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 

@@ -10,7 +10,14 @@ from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
-from attendant_client.options import Pooling, Role, Side, Truncation
+from attendant_client.options import (
+    Pooling,
+    Role,
+    Side,
+    Splitting,
+    TextNormalization,
+    Truncation,
+)
 
 Choice = TypeVar("Choice")
 
@@ -18,6 +25,17 @@ TRUNCATIONS: dict[str, text_pb2.Truncation.ValueType] = {
     "refuse": text_pb2.TRUNCATION_REFUSE,
     "right": text_pb2.TRUNCATION_RIGHT,
     "left": text_pb2.TRUNCATION_LEFT,
+}
+SPLITTINGS: dict[str | None, text_pb2.Splitting.ValueType] = {
+    None: text_pb2.SPLITTING_UNSPECIFIED,
+    "none": text_pb2.SPLITTING_NONE,
+    "lines": text_pb2.SPLITTING_LINES,
+    "sentences": text_pb2.SPLITTING_SENTENCES,
+}
+NORMALIZATIONS: dict[str | None, text_pb2.TextNormalization.ValueType] = {
+    None: text_pb2.TEXT_NORMALIZATION_UNSPECIFIED,
+    "none": text_pb2.TEXT_NORMALIZATION_NONE,
+    "standard": text_pb2.TEXT_NORMALIZATION_STANDARD,
 }
 POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     None: embedding_pb2.POOLING_UNSPECIFIED,
@@ -46,6 +64,9 @@ def translate(
     model: str,
     source_language: str,
     target_language: str,
+    splitting: Splitting | None,
+    return_sentences: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[results.Translation]:
     """Build a Translate call."""
@@ -56,6 +77,9 @@ def translate(
         options=options,
         source_language=source_language,
         target_language=target_language,
+        splitting=chosen(SPLITTINGS, "splitting", splitting),
+        return_sentences=return_sentences,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -75,6 +99,9 @@ def stream_translate(
     model: str,
     source_language: str,
     target_language: str,
+    splitting: Splitting | None,
+    return_sentences: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> Call[results.Translation | None]:
     """Build a StreamTranslate call. Only the last message parses to a Translation.
@@ -90,6 +117,9 @@ def stream_translate(
         options=options,
         source_language=source_language,
         target_language=target_language,
+        splitting=chosen(SPLITTINGS, "splitting", splitting),
+        return_sentences=return_sentences,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return Call(
@@ -108,6 +138,7 @@ def score(
     target_language: str,
     length_penalty: float | None,
     return_tokens: bool,
+    text_normalization: TextNormalization | None,
     truncation: Truncation,
 ) -> TextCall[results.TranslationScore]:
     """Build a Score call."""
@@ -121,6 +152,7 @@ def score(
         ],
         length_penalty=length_penalty,
         return_tokens=return_tokens,
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
         source_language=source_language,
         target_language=target_language,
@@ -246,11 +278,20 @@ def classify(
 
 
 def tokenize(
-    texts: str | Sequence[str], *, model: str, side: Side
+    texts: str | Sequence[str],
+    *,
+    model: str,
+    side: Side,
+    text_normalization: TextNormalization | None,
 ) -> TextCall[results.Tokenization]:
     """Build a Tokenize call."""
     sent, faults = sendable(text_list(texts))
-    request = model_pb2.TokenizeRequest(model=model, texts=sent, side=chosen(SIDES, "side", side))
+    request = model_pb2.TokenizeRequest(
+        model=model,
+        texts=sent,
+        side=chosen(SIDES, "side", side),
+        text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
+    )
     return TextCall(
         "/attendant.v1.ModelService/Tokenize",
         request,

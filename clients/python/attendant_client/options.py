@@ -9,6 +9,8 @@ Token = str | Callable[[], str]
 Truncation = Literal["refuse", "right", "left"]
 Pooling = Literal["mean", "cls", "max", "last", "weighted_mean", "mean_sqrt_length"]
 Side = Literal["source", "target"]
+Splitting = Literal["none", "lines", "sentences"]
+TextNormalization = Literal["none", "standard"]
 Role = Literal["query", "document"]
 
 

@@ -33,7 +33,14 @@ def _translation(
     if error is None and not item.hypotheses:
         raise bad_answer("a translation has neither hypotheses nor an error", call.request_id)
     hypotheses = tuple(_hypothesis(hypothesis) for hypothesis in item.hypotheses)
-    return results.Translation(hypotheses, item.num_source_tokens, truncation(item), error, call)
+    return results.Translation(
+        hypotheses,
+        item.num_source_tokens,
+        item.num_unknown_tokens,
+        truncation(item),
+        error,
+        call,
+    )
 
 
 def stream_end(
@@ -196,6 +203,15 @@ def _hypothesis(hypothesis: translation_pb2.Hypothesis) -> results.Hypothesis:
             for token in hypothesis.tokens
         ),
         finish_reason=choice(translation_pb2.FinishReason, hypothesis.finish_reason),
+        sentences=tuple(
+            results.SentencePair(
+                sentence.source_start,
+                sentence.source_end,
+                sentence.target_start,
+                sentence.target_end,
+            )
+            for sentence in hypothesis.sentences
+        ),
     )
 
 

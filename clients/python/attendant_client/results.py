@@ -114,19 +114,35 @@ class OutputToken:
 
 
 @dataclass(frozen=True, slots=True)
+class SentencePair:
+    """A part of a text that was translated alone, and the place of its translation.
+
+    `source_start` and `source_end` (exclusive) count the characters of the text, `target_start` and
+    `target_end` those of the hypothesis.
+    """
+
+    source_start: int
+    source_end: int
+    target_start: int
+    target_end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One translation that the search found.
 
     `score` is the sum of the tokens' log-probabilities divided by their number to the power of the
     length penalty. `finish_reason` is "stop", "length" when the translation may be cut off, or
     "repetition" when it began to repeat itself.
-    `tokens` is empty unless the call had `return_tokens`.
+    `tokens` is empty unless the call had `return_tokens`, `sentences` unless it had
+    `return_sentences`.
     """
 
     text: str
     score: float
     tokens: tuple[OutputToken, ...]
     finish_reason: str
+    sentences: tuple[SentencePair, ...] = ()
 
     def __repr__(self) -> str:
         """The essentials in one line."""
@@ -135,10 +151,14 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Translation(TextResult):
-    """The result for one text: hypotheses, best first, or an error and no hypotheses."""
+    """The result for one text: hypotheses, best first, or an error and no hypotheses.
+
+    `num_unknown_tokens` is how many source tokens stand for text that the vocabulary lacks.
+    """
 
     hypotheses: tuple[Hypothesis, ...]
     num_source_tokens: int
+    num_unknown_tokens: int
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport

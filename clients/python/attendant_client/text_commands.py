@@ -65,6 +65,8 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "length_penalty": arguments.length_penalty,
         "max_output_tokens": arguments.max_output_tokens,
         "return_tokens": arguments.tokens,
+        "splitting": arguments.split,
+        "text_normalization": arguments.normalize,
     }
 
 
@@ -91,6 +93,7 @@ def _score(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [(source, target) for source, target in rows],
         length_penalty=arguments.length_penalty,
         return_tokens=arguments.tokens,
+        text_normalization=arguments.normalize,
         **_languages(arguments),
         **_common(arguments),
     )

@@ -12,7 +12,7 @@ from attendant.v1 import translation_pb2
 
 from attendant_client import messages, results
 from attendant_client.calls import Call, TextCall
-from attendant_client.options import Side, Truncation
+from attendant_client.options import Side, Splitting, TextNormalization, Truncation
 from attendant_client.streams import TranslationStream
 
 Result = TypeVar("Result", bound=results.TextResult)
@@ -36,6 +36,9 @@ class TranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -55,6 +58,9 @@ class TranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -73,6 +79,9 @@ class TranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -93,6 +102,12 @@ class TranslationCalls(ABC):
         `repetition_guard`: whether a translation that repeats itself ends early; the model's
         default if absent.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
+        `splitting`: whether each of the "sentences" of a text, each of its "lines", or the text as
+        a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
+        Truncation needs "none".
+        `return_sentences`: whether hypotheses have the places of their sentences.
+        `text_normalization`: whether texts are read as they are ("none") or normalized
+        ("standard"); the model's default if absent.
         """
         options = translation_pb2.TranslateOptions(
             beam_size=beam_size,
@@ -109,6 +124,9 @@ class TranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            splitting=splitting,
+            return_sentences=return_sentences,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -128,6 +146,9 @@ class TranslationCalls(ABC):
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
         return_tokens: bool = False,
+        splitting: Splitting | None = None,
+        return_sentences: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -151,6 +172,9 @@ class TranslationCalls(ABC):
             model=model,
             source_language=source_language,
             target_language=target_language,
+            splitting=splitting,
+            return_sentences=return_sentences,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         return self._stream(call, timeout_seconds, request_id)
@@ -164,6 +188,7 @@ class TranslationCalls(ABC):
         target_language: str = "",
         length_penalty: float | None = None,
         return_tokens: bool = False,
+        text_normalization: TextNormalization | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -171,7 +196,8 @@ class TranslationCalls(ABC):
         """Return the model's log-probabilities of (source, translation) pairs.
 
         `return_tokens`: whether scores have the tokens of their targets with log-probabilities.
-        `source_language`, `target_language`, `length_penalty`: as for `translate`.
+        `source_language`, `target_language`, `length_penalty`, `text_normalization`: as for
+        `translate`.
         """
         call = messages.score(
             pairs,
@@ -180,6 +206,7 @@ class TranslationCalls(ABC):
             target_language=target_language,
             length_penalty=length_penalty,
             return_tokens=return_tokens,
+            text_normalization=text_normalization,
             truncation=truncation,
         )
         return self._texts(call, timeout_seconds, request_id)
@@ -191,6 +218,7 @@ class TranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization: ...
@@ -201,6 +229,7 @@ class TranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Results[results.Tokenization]: ...
@@ -210,6 +239,7 @@ class TranslationCalls(ABC):
         *,
         model: str = "",
         side: Side = "source",
+        text_normalization: TextNormalization | None = None,
         timeout_seconds: float | None = None,
         request_id: str | None = None,
     ) -> results.Tokenization | results.Results[results.Tokenization]:
@@ -217,8 +247,11 @@ class TranslationCalls(ABC):
 
         `side`: whether texts are read as a "source" (default) or as a "target" of a translation
         model.
+        `text_normalization`: as for `translate`.
         """
-        call = messages.tokenize(texts, model=model, side=side)
+        call = messages.tokenize(
+            texts, model=model, side=side, text_normalization=text_normalization
+        )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
