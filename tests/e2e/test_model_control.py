@@ -129,7 +129,7 @@ def test_a_call_that_has_begun_ends_with_the_replaced_model(
 ):
     before = translate(server)
     with server.held_engine():
-        request = TranslateRequest(texts=[TEXT])
+        request = TranslateRequest(texts=[TEXT], options=TranslateOptions(return_tokens=True))
         begun = server.translation.Translate.future(request)
         server.wait_for_queued(1)
         add_version(translation_bundle, root, "1", suppress_tokens_of(before))

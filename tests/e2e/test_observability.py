@@ -109,7 +109,7 @@ def say_the_marker(running: Running) -> None:
     running.translation.Translate(TranslateRequest(texts=texts))
     list(running.translation.StreamTranslate(StreamTranslateRequest(text=MARKER)))
     running.translation.Score(ScoreRequest(pairs=pairs))
-    running.embedding.Embed(EmbedRequest(texts=texts))
+    running.embedding.Embed(EmbedRequest(texts=[*texts, f"{MARKER} dog", "x" * 30_000 + MARKER]))
     running.embedding.EmbedTokens(EmbedTokensRequest(texts=texts))
     running.embedding.FillMask(FillMaskRequest(texts=[f"{MARKER} [MASK]", *texts]))
     running.models.Tokenize(TokenizeRequest(texts=texts, model="tiny-bert"))
@@ -117,7 +117,6 @@ def say_the_marker(running: Running) -> None:
     for call, request in (
         (running.translation.Translate, TranslateRequest(texts=texts, options=too_wide)),
         (running.translation.Translate, TranslateRequest(texts=texts, model=MARKER)),
-        (running.embedding.Embed, EmbedRequest(texts=["x" * 30_000 + MARKER])),
         (running.models.GetModel, GetModelRequest(model=MARKER)),
     ):
         failure_of(call, request)
@@ -143,7 +142,7 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
     ):
         say_the_marker(running)
         monkeypatch.setattr(
-            "attendant_server.application.tokenization._tokenize_all", fail_with_the_marker
+            "attendant_server.application.tokenization.encode_all", fail_with_the_marker
         )  # an unexpected error
         failure_of(running.translation.Translate, REQUEST)
         wait_until(lambda: running.metric("grpc_server_handled_total") == 13)

@@ -31,10 +31,6 @@ DECODERS: dict[str, tuple[Any, bool]] = {
         ),
         True,
     ),
-    "stripped at its end": (
-        decoders.Sequence([SPACE, decoders.Fuse(), decoders.Strip(" ", 0, 1)]),
-        False,
-    ),
     "spaces after joining": (decoders.Sequence([decoders.Fuse(), SPACE]), True),
     "patterns in tokens": (decoders.Replace(Regex("▁+"), " "), True),
     "sequences in sequences": (
@@ -94,6 +90,7 @@ def test_decoders_that_only_append_are_known(name: str):
 
 
 def test_a_decoder_that_is_not_known_is_not_trusted():
+    assert not only_appends({"type": "Strip", "content": " ", "start": 0, "stop": 1})
     assert not only_appends({"type": "Oracle"})
     assert not only_appends({})
     assert not only_appends({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "New"}]})

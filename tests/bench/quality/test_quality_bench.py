@@ -70,7 +70,11 @@ def write(path, lines):
 
 
 def test_the_served_bundles_are_measured(translation_bundle, embedding_bundle, tmp_path):
-    rows = [["score", "sentence1", "sentence2"], ["5", "The dog", "The dog"], ["1", "A", "No cat"]]
+    rows = [
+        ["score", "sentence1", "sentence2"],
+        ["5", "The dog", "The dog"],
+        ["1", "The king", "The cat sees"],
+    ]
     write(tmp_path / STSB_TEST, ["\t".join(row) for row in rows])
     references = {"The dog waits.": ["Der Hund wartet."], "The king sees.": ["Der König sieht."]}
     long_references = references | {"The dog sees the cat. " * 4: ["Der Hund sieht. " * 4]}
