@@ -6,21 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server.test_token_rules import search_together
+from tests.server.test_translation_scheduler import forbidden_tokens
 from tests.support.fake_model import EOS, VOCAB, FakeTranslationModel
 
 
 class CertainModel(FakeTranslationModel):
-    """A model for which these first tokens have a probability of 1."""
+    """A model for which forced tokens have a probability of 1, and forbidden ones of 0."""
 
-    def __init__(self, forced, num_greedy_tokens):
+    def __init__(self, options, num_greedy_tokens):
         super().__init__(num_greedy_tokens)
-        self.forced = forced
+        self.options = options
 
     def log_probabilities(self, source, prefix):
-        if len(prefix) >= len(self.forced):
-            return super().log_probabilities(source, prefix)
+        forced = self.options.forced_token_ids
+        if len(prefix) >= len(forced):
+            found = list(super().log_probabilities(source, prefix))
+            for token in forbidden_tokens(self.options, prefix):
+                found[token] = -np.inf
+            return found
         found = np.full(VOCAB, -np.inf)
-        found[self.forced[len(prefix)]] = 0
+        found[forced[len(prefix)]] = 0
         return found.tolist()
 
 
@@ -37,6 +42,8 @@ def searches(draw):
         length_penalty=draw(st.sampled_from([0.0, 0.6, 1.0])),
         min_output_tokens=draw(st.integers(0, max_output_tokens)),
         forced_token_ids=tuple(draw(st.lists(tokens, max_size=4))),
+        suppressed_token_ids=tuple(draw(st.sets(st.integers(3, VOCAB - 1)))),
+        no_repeat_ngram_size=draw(st.sampled_from([0, 0, 1, 2])),
     )
 
 
@@ -47,8 +54,13 @@ def test_searches_go_on_as_over_a_model_that_is_certain_of_the_forced_tokens(
 ):
     found = search_together(FakeTranslationModel(num_greedy_tokens), wanted)
     for (source, options), hypotheses in zip(wanted, found, strict=True):
-        model = CertainModel(options.forced_token_ids, num_greedy_tokens)
-        plain = options._replace(forced_token_ids=())
+        model = CertainModel(options, num_greedy_tokens)
+        plain = options._replace(
+            forced_token_ids=(),
+            min_output_tokens=0,
+            suppressed_token_ids=(),
+            no_repeat_ngram_size=0,
+        )
         assert [hypotheses] == search_together(model, [(source, plain)])
         num_forced = min(len(options.forced_token_ids), options.max_output_tokens)
         for hypothesis in hypotheses:

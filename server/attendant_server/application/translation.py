@@ -19,6 +19,7 @@ from attendant_server.application.languages import (
 )
 from attendant_server.application.pieced_text import PiecedText, PieceReader
 from attendant_server.application.streaming import TextStream
+from attendant_server.application.suppressed_tokens import suppressed_tokens
 from attendant_server.application.tokenization import (
     good,
     num_tokens,
@@ -135,7 +136,7 @@ class Translator:
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
         self._limits.check_count("texts", len(request.texts))
-        plan = self._plan(request, len(request.texts))
+        plan = await self._plan(request, len(request.texts))
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
@@ -152,7 +153,7 @@ class Translator:
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        plan = self._plan(request, 1)
+        plan = await self._plan(request, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
             self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
@@ -171,14 +172,18 @@ class Translator:
         answer = await self._answer(plan, [text], stream.results)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
-    def _plan(self, request: SearchRequest, num_texts: int) -> _Plan:
+    async def _plan(self, request: SearchRequest, num_texts: int) -> _Plan:
         """Find the model and check the options."""
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
         description = model.description
         tokens = language_tokens(model, *languages)
         options = search_options(
-            request.options, self._limits, description, tokens.forced_target_ids
+            request.options,
+            self._limits,
+            description,
+            tokens.forced_target_ids,
+            await suppressed_tokens(self._jobs, model, request.options),
         )
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
         token_bytes = TOKEN_BYTES if request.options.return_tokens else TOKEN_TEXT_BYTES

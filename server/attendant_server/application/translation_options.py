@@ -1,6 +1,7 @@
 """The options of a translation: checks and defaults."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attendant_server.application.descriptions import ModelDescription
@@ -9,6 +10,7 @@ from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
 MAX_LENGTH_PENALTY = 10.0
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
 """By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
 likely repeats itself: none of 164,110 English-German pairs has more than 1.5 times the source
@@ -25,8 +27,15 @@ class TranslationOptions:
     max_output_tokens: int | None = None
     min_output_tokens: int | None = None
     return_tokens: bool = False
-    repetition_guard: bool | None = None
     """Whether hypotheses have their tokens."""
+    repetition_guard: bool | None = None
+    no_repeat_ngram_size: int | None = None
+    suppressed_token_ids: Sequence[int] = ()
+    suppressed_texts: Sequence[str] = ()
+    """Texts of tokens to suppress."""
+    allow_unknown: bool | None = None
+    """Whether hypotheses may contain the unknown token."""
+    repetition_penalty: float | None = None
 
 
 def search_options(
@@ -34,11 +43,12 @@ def search_options(
     limits: RequestLimits,
     model: ModelDescription,
     forced_token_ids: tuple[int, ...] = (),
+    suppressed_token_ids: tuple[int, ...] | None = None,
 ) -> SearchOptions:
     """The search options with all defaults filled in; raises InvalidRequest.
 
-    Without ``max_output_tokens``, the limit of each text depends on its source tokens
-    (`MAX_OUTPUT_RATIO`).
+    ``suppressed_token_ids`` are by default those of the model. Without ``max_output_tokens``, the
+    limit of each text depends on its source tokens (`MAX_OUTPUT_RATIO`).
     """
     max_target_tokens = model.max_target_tokens
     default_beam_size = min(model.default_beam_size, limits.max_beam_size)
@@ -51,6 +61,8 @@ def search_options(
     default_min_output_tokens = min(model.default_min_output_tokens, max_output_tokens)
     min_output_tokens = _or_default(options.min_output_tokens, default_min_output_tokens)
     check_range("options.min_output_tokens", min_output_tokens, 0, max_output_tokens)
+    no_repeat_ngram_size = _or_default(options.no_repeat_ngram_size, model.no_repeat_ngram_size)
+    check_range("options.no_repeat_ngram_size", no_repeat_ngram_size, 0, max_target_tokens)
     return SearchOptions(
         max_output_tokens=max_output_tokens,
         beam_size=beam_size,
@@ -61,11 +73,15 @@ def search_options(
         min_output_tokens=min_output_tokens,
         max_output_ratio=MAX_OUTPUT_RATIO if options.max_output_tokens is None else None,
         extra_output_tokens=EXTRA_OUTPUT_TOKENS,
-        suppressed_token_ids=tuple(model.suppressed_token_ids),
+        suppressed_token_ids=(
+            tuple(model.suppressed_token_ids)
+            if suppressed_token_ids is None
+            else suppressed_token_ids
+        ),
         forced_token_ids=forced_token_ids,
         early_stopping=model.early_stopping,
-        no_repeat_ngram_size=model.no_repeat_ngram_size,
-        repetition_penalty=model.repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        repetition_penalty=_repetition_penalty(options, model),
         repetition_guard=(
             model.repetition_guard if options.repetition_guard is None else options.repetition_guard
         ),
@@ -81,6 +97,22 @@ def checked_length_penalty(
     if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):
         raise InvalidRequest(field, f"must be between 0 and {MAX_LENGTH_PENALTY:g}, and finite")
     return length_penalty
+
+
+def _repetition_penalty(options: TranslationOptions, model: ModelDescription) -> float:
+    penalty = options.repetition_penalty
+    if penalty is None:
+        return model.repetition_penalty
+    if not MIN_REPETITION_PENALTY <= penalty <= MAX_REPETITION_PENALTY:
+        raise InvalidRequest(
+            "options.repetition_penalty",
+            f"must be between {MIN_REPETITION_PENALTY:g} and {MAX_REPETITION_PENALTY:g}",
+        )
+    if penalty != 1 and not model.takes_repetition_penalties:
+        raise InvalidRequest(
+            "options.repetition_penalty", f"the graphs of {model.key} can apply none but 1"
+        )
+    return penalty
 
 
 def _or_default(value: int | None, default: int) -> int:

@@ -66,6 +66,11 @@ class TranslateOptions(google.protobuf.message.Message):
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
     REPETITION_GUARD_FIELD_NUMBER: builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
+    SUPPRESSED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    SUPPRESSED_TEXTS_FIELD_NUMBER: builtins.int
+    ALLOW_UNKNOWN_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -99,6 +104,35 @@ class TranslateOptions(google.protobuf.message.Message):
     (FINISH_REASON_REPETITION). A phrase that the source repeats, too, is left alone. Default: that of the model
     (GetModelResponse.default_repetition_guard).
     """
+    no_repeat_ngram_size: builtins.int
+    """Size of the n-grams of tokens that a hypothesis of a sentence must not have twice. Default: that of the model
+    (GetModelResponse.no_repeat_ngram_size). 0: no such rule. More than Limits.max_target_tokens is INVALID_ARGUMENT.
+    """
+    allow_unknown: builtins.bool
+    """Whether a hypothesis may contain the unknown token, which stands for text that the vocabulary lacks. Default: that of
+    the model. No effect if the vocabulary has no unknown token.
+    """
+    repetition_penalty: builtins.float
+    """Repetition penalty: the value of a token that the hypothesis has already is multiplied by it if it is negative, and
+    divided otherwise, so more than 1 makes repeated tokens less likely. Values are logits in greedy search and sampling,
+    and log-probabilities in beam search. It counts in the ranking, not in log_probability and score. Default: that of
+    the model (GetModelResponse.repetition_penalty). 1: none. Must be between 0.01 and 100. Another value than 1 is
+    INVALID_ARGUMENT if the model has no penalty, because its graphs cannot apply any.
+    """
+    @property
+    def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
+        is one of them, sentences are as long as max_output_tokens allows. At most 256. An id that the vocabulary lacks is
+        INVALID_ARGUMENT. ModelService.Tokenize with TEXT_SIDE_TARGET tells the ids of the tokens of a text.
+        """
+
+    @property
+    def suppressed_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts of target tokens that no hypothesis may contain: each text stands for all tokens whose text it is, with or
+        without a mark of a word boundary. A translation can still have the text if other tokens write it together. Upper
+        and lower case are different texts. At most 256. A text that no single token writes is INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -109,9 +143,16 @@ class TranslateOptions(google.protobuf.message.Message):
         min_output_tokens: builtins.int | None = ...,
         return_tokens: builtins.bool = ...,
         repetition_guard: builtins.bool | None = ...,
+        no_repeat_ngram_size: builtins.int | None = ...,
+        suppressed_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        suppressed_texts: collections.abc.Iterable[builtins.str] | None = ...,
+        allow_unknown: builtins.bool | None = ...,
+        repetition_penalty: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "return_tokens", b"return_tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
     @typing.overload
@@ -121,9 +162,13 @@ class TranslateOptions(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_output_tokens", b"_min_output_tokens"]) -> typing.Literal["min_output_tokens"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]) -> typing.Literal["no_repeat_ngram_size"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_hypotheses", b"_num_hypotheses"]) -> typing.Literal["num_hypotheses"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_guard", b"_repetition_guard"]) -> typing.Literal["repetition_guard"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
 
 Global___TranslateOptions: typing_extensions.TypeAlias = TranslateOptions
 

@@ -107,6 +107,11 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         min_output_tokens=given(options, "min_output_tokens"),
         return_tokens=options.return_tokens,
         repetition_guard=given(options, "repetition_guard"),
+        no_repeat_ngram_size=given(options, "no_repeat_ngram_size"),
+        suppressed_token_ids=options.suppressed_token_ids,
+        suppressed_texts=options.suppressed_texts,
+        allow_unknown=given(options, "allow_unknown"),
+        repetition_penalty=given(options, "repetition_penalty"),
     )
 
 
