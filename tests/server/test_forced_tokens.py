@@ -24,9 +24,9 @@ class CertainModel(FakeTranslationModel):
             for token in forbidden_tokens(self.options, prefix):
                 found[token] = -np.inf
             return found
-        found = np.full(VOCAB, -np.inf)
-        found[forced[len(prefix)]] = 0
-        return found.tolist()
+        found = [-np.inf] * VOCAB
+        found[forced[len(prefix)]] = 0.0
+        return found
 
 
 @st.composite

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import chain
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
@@ -19,14 +20,31 @@ class TextStream:
     """The translation of one text while it is decoded."""
 
     def __init__(
-        self, model: ServedModel, text: PiecedText, options: SearchOptions, deadline: float
+        self,
+        model: ServedModel,
+        text: PiecedText,
+        options: SearchOptions,
+        deadline: float,
+        seeds: Sequence[str] = (),
     ) -> None:
-        """``deadline`` is on the engine's clock."""
+        """``deadline`` is on the engine's clock.
+
+        ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
+        """
         self._model, self._text = model, text
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
+        num_samples = options.num_hypotheses if seeds else 1
         self._calls = [
-            TranslateCall([token_ids], options, deadline, prefix.put)
-            for token_ids, prefix in zip(text.token_ids, self._prefixes, strict=True)
+            TranslateCall(
+                [token_ids] * num_samples,
+                options,
+                deadline,
+                prefix.put,
+                seeds[number * num_samples : (number + 1) * num_samples],
+            )
+            for number, (token_ids, prefix) in enumerate(
+                zip(text.token_ids, self._prefixes, strict=True)
+            )
         ]
         self._tasks: list[asyncio.Task[list[list[Hypothesis]]]] = []
         self.results: Sequence[list[Hypothesis]] = ()
@@ -51,7 +69,7 @@ class TextStream:
                 if number + 1 < len(self._calls):
                     yield (self._text.before(number, last, content) + content)[num_sent:]
                 last = content
-            self.results = [task.result()[0] for task in self._tasks]
+            self.results = [list(chain.from_iterable(task.result())) for task in self._tasks]
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -78,7 +96,7 @@ class TextStream:
 
     async def _content(self, number: int) -> str:
         """The whole translation of a piece."""
-        [hypotheses] = await self._tasks[number]
+        hypotheses, *_ = await self._tasks[number]
         if not hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
         translation = self._model.target_tokenizer.decode(hypotheses[0].token_ids)

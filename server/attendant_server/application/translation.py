@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
 from attendant_server import records
@@ -18,6 +18,7 @@ from attendant_server.application.languages import (
     translation_model,
 )
 from attendant_server.application.pieced_text import PiecedText, PieceReader
+from attendant_server.application.sampling import chosen_seed, seeds_of
 from attendant_server.application.streaming import TextStream
 from attendant_server.application.suppressed_tokens import suppressed_tokens
 from attendant_server.application.tokenization import (
@@ -98,6 +99,8 @@ class TranslationAnswer(Answer):
 
     translations: Sequence[Translation | InvalidRequest]
     num_output_tokens: int
+    seed: int | None
+    """The seed of the samples; None without sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,13 @@ class _Plan(NamedTuple):
     tokenization: TokenizationOptions
     read_pieces: PieceReader
     joiner: Joiner
+    seed: int | None
+    """The seed of the samples; None without sampling."""
+
+    @property
+    def num_samples(self) -> int:
+        """Searches for each piece."""
+        return 1 if self.seed is None else self.options.num_hypotheses
 
 
 class Translator:
@@ -160,7 +170,8 @@ class Translator:
         )
         if isinstance(text, InvalidRequest):
             raise text
-        stream, num_sent = TextStream(plan.model, text, plan.options, deadline), 0
+        seeds = list(seeds_of(plan.seed, [text], plan.num_samples))
+        stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds), 0
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -215,6 +226,7 @@ class Translator:
                 request.options.return_tokens,
                 request.return_sentences,
             ),
+            chosen_seed(request.options.sampling),
         )
 
     async def _answer(
@@ -244,6 +256,7 @@ class Translator:
             num_output_tokens=num_output_tokens,
             phases=record.phases(),
             size=size,
+            seed=plan.seed,
         )
 
 
@@ -251,20 +264,36 @@ async def _search(
     plan: _Plan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
-    sources = [token_ids for text in good(texts) for token_ids in text.token_ids]
+    num_samples = plan.num_samples
+    pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
+    sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
+    seeds = list(seeds_of(plan.seed, texts, num_samples))
     size = max(MAX_RUNNING_SENTENCES, len(texts))
     calls, results = [], []
     for first in range(0, len(sources), size):
-        call = TranslateCall(sources[first : first + size], plan.options, deadline)
+        part = slice(first, first + size)
+        call = TranslateCall(sources[part], plan.options, deadline, seeds=seeds[part])
         calls.append(call)
         try:
             results += await plan.model.answer(call, may_wait=first > 0)
         except SearchTooLarge as error:
-            problems = {first + i: problem for i, problem in error.problems.items()}
+            problems = {
+                (first + i) // num_samples: problem for i, problem in error.problems.items()
+            }
             raise SearchTooLarge(problems) from None
     if len(calls) > 1:
         records.current().engine = joined_timings([call.timings for call in calls])
-    return results
+    return results if num_samples == 1 else _joined_samples(results, num_samples)
+
+
+def _joined_samples(
+    results: Sequence[list[Hypothesis]], num_samples: int
+) -> list[list[Hypothesis]]:
+    """The hypotheses of each piece, from those of its samples."""
+    return [
+        list(chain.from_iterable(results[first : first + num_samples]))
+        for first in range(0, len(results), num_samples)
+    ]
 
 
 def _with_faults(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attendant_server.application.descriptions import ModelDescription
+from attendant_server.application.sampling import SamplingOptions, checked_sampling
 from attendant_server.application.validation import RequestLimits, check_range
 from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
@@ -36,6 +37,8 @@ class TranslationOptions:
     allow_unknown: bool | None = None
     """Whether hypotheses may contain the unknown token."""
     repetition_penalty: float | None = None
+    sampling: SamplingOptions | None = None
+    """How tokens are drawn at random; None for a search."""
 
 
 def search_options(
@@ -51,11 +54,7 @@ def search_options(
     limit of each text depends on its source tokens (`MAX_OUTPUT_RATIO`).
     """
     max_target_tokens = model.max_target_tokens
-    default_beam_size = min(model.default_beam_size, limits.max_beam_size)
-    beam_size = _or_default(options.beam_size, default_beam_size)
-    check_range("options.beam_size", beam_size, 1, limits.max_beam_size)
-    num_hypotheses = _or_default(options.num_hypotheses, 1)
-    check_range("options.num_hypotheses", num_hypotheses, 1, beam_size)
+    beam_size, num_hypotheses = _widths(options, limits, model)
     max_output_tokens = _or_default(options.max_output_tokens, max_target_tokens)
     check_range("options.max_output_tokens", max_output_tokens, 1, max_target_tokens)
     default_min_output_tokens = min(model.default_min_output_tokens, max_output_tokens)
@@ -82,10 +81,28 @@ def search_options(
         early_stopping=model.early_stopping,
         no_repeat_ngram_size=no_repeat_ngram_size,
         repetition_penalty=_repetition_penalty(options, model),
+        sampling=None if options.sampling is None else checked_sampling(options.sampling),
         repetition_guard=(
             model.repetition_guard if options.repetition_guard is None else options.repetition_guard
         ),
     )
+
+
+def _widths(
+    options: TranslationOptions, limits: RequestLimits, model: ModelDescription
+) -> tuple[int, int]:
+    """The beam size and the number of hypotheses."""
+    default_beam_size = min(model.default_beam_size, limits.max_beam_size)
+    if options.sampling is not None:
+        default_beam_size = 1
+    beam_size = _or_default(options.beam_size, default_beam_size)
+    check_range("options.beam_size", beam_size, 1, limits.max_beam_size)
+    if options.sampling is not None and beam_size > 1:
+        raise InvalidRequest("options.beam_size", f"must be 1 with sampling, got {beam_size}")
+    num_hypotheses = _or_default(options.num_hypotheses, 1)
+    max_hypotheses = beam_size if options.sampling is None else limits.max_beam_size
+    check_range("options.num_hypotheses", num_hypotheses, 1, max_hypotheses)
+    return beam_size, num_hypotheses
 
 
 def checked_length_penalty(

@@ -169,6 +169,19 @@ class Call(Generic[Result]):
         return not (future.done() or future.running()) and future.set_running_or_notify_cancel()
 
 
+class Sampling(NamedTuple):
+    """How tokens are drawn at random."""
+
+    temperature: float
+    """Log-probabilities are divided by it. More than 1 makes unlikely tokens likelier."""
+    top_k: int
+    """Only this many of the likeliest tokens are drawn."""
+    top_p: float = 1.0
+    """Only the likeliest tokens with this probability together are drawn."""
+    min_p: float = 0.0
+    """Only tokens with at least this times the probability of the likeliest one are drawn."""
+
+
 class SearchOptions(NamedTuple):
     """Options of the search for the best hypotheses of one text."""
 
@@ -189,6 +202,8 @@ class SearchOptions(NamedTuple):
     """Penalty of the tokens that a hypothesis has already. 1 for none."""
     repetition_guard: bool = False
     """Whether hypotheses that repeat a phrase over and over are ended."""
+    sampling: Sampling | None = None
+    """If given, ``beam_size`` is 1, and tokens are drawn at random."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""
@@ -228,17 +243,20 @@ class TranslateCall(Call[list[Hypothesis]]):
         options: SearchOptions,
         deadline: float | None = None,
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
+        seeds: Sequence[str] = (),
     ) -> None:
-        """``on_prefix`` receives the settled prefix of a call with one source, whenever it grows.
+        """``on_prefix`` receives the settled prefix of the first source, whenever it grows.
 
-        The settled prefix is the common prefix of the token ids of all hypotheses that can still
-        win. The callback runs on one of the engine's threads and must be quick.
+        ``seeds`` has one seed for each source if tokens are drawn. The settled prefix is the common
+        prefix of the token ids of all hypotheses that can still win. The callback runs on one of
+        the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.width = options.beam_size
         self.sources = sources
         self.options = options
         self.on_prefix = on_prefix
+        self.seeds = seeds
 
 
 class SearchTooLarge(InvalidRequest):

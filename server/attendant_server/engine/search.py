@@ -20,6 +20,8 @@ class Search(Protocol):
     """The search state of one sentence over ``width`` rows."""
 
     width: int
+    num_candidates: int
+    """Candidates that a step must return for each row."""
     next_tokens: list[int]
     """The input token of each row in the next step."""
     is_finished: bool
@@ -92,6 +94,7 @@ class GreedySearch:
     """Takes the likeliest token at every step, or all tokens of a step of several tokens."""
 
     width = 1
+    num_candidates = 1
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.next_tokens = [start_token_id]
@@ -190,7 +193,7 @@ class BeamSearch:
     """The running beams of the last call of `prefixes`, with their tokens."""
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
-        self.width = options.beam_size
+        self.width, self.num_candidates = options.beam_size, num_candidates(options.beam_size)
         self.next_tokens = [start_token_id] * self.width
         self.is_finished = False
         self._options, self._eos_id = options, eos_id

@@ -24,8 +24,9 @@ from attendant_server.engine.models import CachePool, EncodedSource, Translation
 from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
+from attendant_server.engine.sampling import SampledSearch
 from attendant_server.engine.scheduler import Scheduler
-from attendant_server.engine.search import new_search
+from attendant_server.engine.search import Search, new_search
 from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
 from attendant_server.errors import ModelFailed
@@ -211,8 +212,13 @@ class TranslationScheduler(Scheduler):
 
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
         options = text.call.options.for_source(text.num_tokens)
-        search = new_search(options, self._model.start_token_id, self._model.eos_id)
-        rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
+        ends = self._model.start_token_id, self._model.eos_id
+        search: Search
+        if options.sampling is None:
+            search = new_search(options, *ends)
+        else:
+            search = SampledSearch(options, text.call.seeds[text.index], *ends)
+        rules = rules_of(options, *ends)
         guard = None
         if options.repetition_guard:
             guard = RepetitionGuard(
@@ -274,7 +280,7 @@ class TranslationScheduler(Scheduler):
                 call.timings.first_token = now
                 call.timings.num_first_tokens = sentence.search.num_tokens
                 call.timings.num_step_texts = len(sentences)
-            if call.on_prefix is not None and not call.is_over():
+            if call.on_prefix is not None and not (sentence.index or call.is_over()):
                 self._tell_prefix(sentence, call.on_prefix)
 
     def _tell_prefix(

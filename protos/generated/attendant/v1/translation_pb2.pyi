@@ -71,6 +71,7 @@ class TranslateOptions(google.protobuf.message.Message):
     SUPPRESSED_TEXTS_FIELD_NUMBER: builtins.int
     ALLOW_UNKNOWN_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -78,7 +79,9 @@ class TranslateOptions(google.protobuf.message.Message):
     """
     num_hypotheses: builtins.int
     """Hypotheses returned for each text, best first. Hypothesis k of a text of several sentences joins hypothesis k of
-    each. Default 1. 0 and more than beam_size are INVALID_ARGUMENT.
+    each. Default 1. 0 and more than beam_size are INVALID_ARGUMENT. With sampling: independent samples, in the order of
+    their numbers instead of their scores, at most RequestLimits.max_beam_size. The first ones are the same however many
+    there are.
     """
     length_penalty: builtins.float
     """Length penalty: the score of a hypothesis is its log-probability divided by its number of tokens to this power.
@@ -133,6 +136,12 @@ class TranslateOptions(google.protobuf.message.Message):
         and lower case are different texts. At most 256. A text that no single token writes is INVALID_ARGUMENT.
         """
 
+    @property
+    def sampling(self) -> Global___Sampling:
+        """If present, tokens are drawn at random instead of being searched for. beam_size is then 1 by default, and more is
+        INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -148,9 +157,10 @@ class TranslateOptions(google.protobuf.message.Message):
         suppressed_texts: collections.abc.Iterable[builtins.str] | None = ...,
         allow_unknown: builtins.bool | None = ...,
         repetition_penalty: builtins.float | None = ...,
+        sampling: Global___Sampling | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
@@ -171,6 +181,62 @@ class TranslateOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
 
 Global___TranslateOptions: typing_extensions.TypeAlias = TranslateOptions
+
+@typing.final
+class Sampling(google.protobuf.message.Message):
+    """Sampling says how tokens are drawn at random. Token rules and repetition penalties are applied before, as in a search.
+    log_probability and score are the model's, without temperature.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    TOP_P_FIELD_NUMBER: builtins.int
+    MIN_P_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    temperature: builtins.float
+    """Temperature: log-probabilities are divided by it. Less than 1 makes likely tokens likelier. Default 1. Must be more
+    than 0 and at most 100.
+    """
+    top_k: builtins.int
+    """Only this many of the likeliest tokens are drawn. Default 50. Must be between 1 and 256."""
+    top_p: builtins.float
+    """Only the likeliest tokens that have this probability together, among the best top_k tokens, are drawn. Default 1:
+    all of them. Must be more than 0 and at most 1.
+    """
+    min_p: builtins.float
+    """Only tokens with at least this times the probability of the likeliest token are drawn. Default 0: all of them. Must be
+    between 0 and 1.
+    """
+    seed: builtins.int
+    """Seed of the random numbers. The same request with the same seed to the same model gives the same translations,
+    whatever else the server does, unless rounding, which depends on the batch, decides between two tokens. The place of
+    a text in its request counts. Default: a random seed, which the answer has.
+    """
+    def __init__(
+        self,
+        *,
+        temperature: builtins.float | None = ...,
+        top_k: builtins.int | None = ...,
+        top_p: builtins.float | None = ...,
+        min_p: builtins.float | None = ...,
+        seed: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_temperature", b"_temperature"]) -> typing.Literal["temperature"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_p", b"_top_p"]) -> typing.Literal["top_p"] | None: ...
+
+Global___Sampling: typing_extensions.TypeAlias = Sampling
 
 @typing.final
 class TranslateRequest(google.protobuf.message.Message):
@@ -246,8 +312,11 @@ class TranslateResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model that answered, as "name/version"."""
+    seed: builtins.int
+    """The seed that was used; absent without sampling."""
     @property
     def translations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Translation]:
         """One result for each text, in the order of the request."""
@@ -267,9 +336,11 @@ class TranslateResponse(google.protobuf.message.Message):
         model: builtins.str = ...,
         token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
         timings: attendant.v1.text_pb2.Timings | None = ...,
+        seed: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "timings", b"timings", "token_counts", b"token_counts", "translations", b"translations"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "model", b"model", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translations", b"translations"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 Global___TranslateResponse: typing_extensions.TypeAlias = TranslateResponse
 
@@ -290,8 +361,9 @@ class Translation(google.protobuf.message.Message):
     """How many of these tokens stand for text that the vocabulary lacks."""
     @property
     def hypotheses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The best hypotheses, best first: num_hypotheses of them. Empty when there is an error. The best one has the highest
-        score, unless the model has a repetition penalty, which counts in the ranking and not in the score.
+        """The best hypotheses, best first: num_hypotheses of them, or samples, in the order of their numbers. Empty when there
+        is an error. The best one has the highest score, unless there is a repetition penalty, which counts in the ranking and
+        not in the score.
         """
 
     @property
@@ -497,6 +569,7 @@ class StreamTranslateResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     delta: builtins.str
     """Text to append to the deltas sent before. Text is sent once every hypothesis that can still win begins with it, up
     to the end of the last complete word, so it is never taken back. In scripts written without spaces, such as
@@ -506,6 +579,8 @@ class StreamTranslateResponse(google.protobuf.message.Message):
     """
     model: builtins.str
     """The model that answered, as "name/version"; in the last message only."""
+    seed: builtins.int
+    """The seed that was used, in the last message only; absent without sampling."""
     @property
     def translation(self) -> Global___Translation:
         """The whole result, in the last message only. Its error is always absent."""
@@ -526,9 +601,11 @@ class StreamTranslateResponse(google.protobuf.message.Message):
         model: builtins.str = ...,
         token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
         timings: attendant.v1.text_pb2.Timings | None = ...,
+        seed: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delta", b"delta", "model", b"model", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "delta", b"delta", "model", b"model", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 Global___StreamTranslateResponse: typing_extensions.TypeAlias = StreamTranslateResponse
 
