@@ -28,9 +28,10 @@ def running(request, loop, settings):
         yield server
 
 
-def translate(running: Running, texts: list[str], **options: Any) -> TranslateResponse:
-    options = {"sampling": HOT, "max_output_tokens": 20} | options
-    request = TranslateRequest(texts=texts, options=TranslateOptions(return_tokens=True, **options))
+def translate(running: Running, texts: list[str], **changed: Any) -> TranslateResponse:
+    options: dict[str, Any] = {"sampling": HOT, "max_output_tokens": 20, "return_tokens": True}
+    options |= changed
+    request = TranslateRequest(texts=texts, options=TranslateOptions(**options))
     response: TranslateResponse = running.translation.Translate(request)
     return response
 

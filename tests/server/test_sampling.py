@@ -10,7 +10,14 @@ from attendant_server.engine.translation_scheduler import TranslationScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.fake_model import BOS, EOS, VOCAB, FakeTranslationModel, RecordingObserver
+from tests.support.fake_model import (
+    BOS,
+    EOS,
+    VOCAB,
+    FakeCache,
+    FakeTranslationModel,
+    RecordingObserver,
+)
 from tests.support.limits import translation_limits
 
 PROBABILITIES = [0.5, 0.25, 0.125, 0.1, 0.025]
@@ -26,7 +33,7 @@ def options_with(sampling, **changed):
 
 def frequencies(sampling, scores=SCORES, given_scores=None):
     """How often each token is drawn as the first one, over many seeds."""
-    drawn = Counter()
+    drawn: Counter[int] = Counter()
     for seed in range(NUM_DRAWS):
         search = SampledSearch(options_with(sampling), str(seed), BOS, EOS)
         search.advance([TOKENS], [scores], None if given_scores is None else [given_scores])
@@ -169,20 +176,17 @@ def test_the_best_of_one_candidate_is_greedy(wanted):
 def test_searches_that_are_not_sampled_get_no_more_candidates_than_before():
     wanted = []
 
+    class Cache(FakeCache):
+        def step(self, num_slots, step_input):
+            wanted.append((self.num_step_tokens, self.width, step_input.num_candidates))
+            return super().step(num_slots, step_input)
+
     class Model(FakeTranslationModel):
         def new_cache(self, step, width, max_slots, pool=None):
-            cache = super().new_cache(step, width, max_slots, pool)
-            run = cache.step
-
-            def step_and_record(num_slots, step_input):
-                wanted.append((step, width, step_input.num_candidates))
-                return run(num_slots, step_input)
-
-            cache.step = step_and_record
-            return cache
+            return Cache(self, width, max_slots, step)
 
     every = [options_with(None), options_with(None, beam_size=3), options_with(Sampling(1.0, 9))]
     model = Model(2)
     model.vocab_size = 1000
     search_together(model, [((5, 6), options, "seed") for options in every])
-    assert set(wanted) == {("greedy", 1, 1), ("general", 3, 6), ("general", 1, 64)}
+    assert set(wanted) == {(2, 1, 1), (1, 3, 6), (1, 1, 64)}

@@ -34,6 +34,7 @@ class TextStream:
         self._model, self._text = model, text
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
         num_samples = options.num_hypotheses if seeds else 1
+        prefixes = [text.prefix.token_ids] * num_samples if text.prefix is not None else ()
         self._calls = [
             TranslateCall(
                 [token_ids] * num_samples,
@@ -41,6 +42,7 @@ class TextStream:
                 deadline,
                 prefix.put,
                 seeds[number * num_samples : (number + 1) * num_samples],
+                prefixes,
             )
             for number, (token_ids, prefix) in enumerate(
                 zip(text.token_ids, self._prefixes, strict=True)
@@ -89,7 +91,7 @@ class TextStream:
         num_characters = 0
         while (token_ids := await self._prefixes[number].next()) is not None:
             if not self._text.pieces[number].copies:
-                words = self._model.target_tokenizer.decode_words(token_ids)
+                words = self._text.words(self._model.target_tokenizer, token_ids)
                 if len(words) > num_characters:
                     yield words
                     num_characters = len(words)
@@ -99,7 +101,8 @@ class TextStream:
         hypotheses, *_ = await self._tasks[number]
         if not hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
-        translation = self._model.target_tokenizer.decode(hypotheses[0].token_ids)
+        tokenizer = self._model.target_tokenizer
+        translation = self._text.decoded(tokenizer, hypotheses[0].token_ids)
         return self._text.pieces[number].with_copies(translation)
 
     def _note_times(self) -> None:

@@ -209,13 +209,16 @@ class SearchOptions(NamedTuple):
     ``extra_output_tokens``."""
     extra_output_tokens: int = 0
 
-    def for_source(self, num_source_tokens: int) -> "SearchOptions":
-        """These options with the output limit of one text."""
-        if self.max_output_ratio is None:
-            return self
-        limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
-        limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
-        return self._replace(max_output_tokens=limit, max_output_ratio=None)
+    def for_source(self, num_source_tokens: int, prefix: tuple[int, ...] = ()) -> "SearchOptions":
+        """These options with the output limit of one text and the prefix of its hypotheses."""
+        options = self
+        if self.max_output_ratio is not None:
+            limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
+            limit = min(self.max_output_tokens, max(limit + len(prefix), self.min_output_tokens))
+            options = self._replace(max_output_tokens=limit, max_output_ratio=None)
+        if prefix:
+            options = options._replace(forced_token_ids=(*self.forced_token_ids, *prefix))
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +247,13 @@ class TranslateCall(Call[list[Hypothesis]]):
         deadline: float | None = None,
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
         seeds: Sequence[str] = (),
+        prefixes: Sequence[tuple[int, ...]] = (),
     ) -> None:
         """``on_prefix`` receives the settled prefix of the first source, whenever it grows.
 
-        ``seeds`` has one seed for each source if tokens are drawn. The settled prefix is the common
+        ``seeds`` has one seed for each source if tokens are drawn. ``prefixes`` are the tokens that
+        the hypotheses of each source begin with, after the forced tokens of the options; empty if
+        no source has any. The settled prefix is the common
         prefix of the token ids of all hypotheses that can still win. The callback runs on one of
         the engine's threads and must be quick.
         """
@@ -257,6 +263,12 @@ class TranslateCall(Call[list[Hypothesis]]):
         self.options = options
         self.on_prefix = on_prefix
         self.seeds = seeds
+        self.prefixes = prefixes
+
+    def options_for(self, index: int, num_source_tokens: int) -> SearchOptions:
+        """The options of the search for one source."""
+        prefix = self.prefixes[index] if self.prefixes else ()
+        return self.options.for_source(num_source_tokens, prefix)
 
 
 class SearchTooLarge(InvalidRequest):

@@ -123,7 +123,7 @@ class TranslationScheduler(Scheduler):
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
             lengths = [len(source) for source in call.sources]
-            self._budget.check(call.options, lengths)
+            self._budget.check(call, lengths)
             self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
@@ -211,7 +211,7 @@ class TranslationScheduler(Scheduler):
             encoded.append((self._sentence(text), source))
 
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
-        options = text.call.options.for_source(text.num_tokens)
+        options = text.call.options_for(text.index, text.num_tokens)
         ends = self._model.start_token_id, self._model.eos_id
         search: Search
         if options.sampling is None:
@@ -221,9 +221,10 @@ class TranslationScheduler(Scheduler):
         rules = rules_of(options, *ends)
         guard = None
         if options.repetition_guard:
+            # Forced tokens are no loop, even if they repeat themselves.
             guard = RepetitionGuard(
                 text.call.sources[text.index],
-                options.min_output_tokens,
+                max(options.min_output_tokens, len(options.forced_token_ids)),
                 is_streamed=text.call.on_prefix is not None,
             )
         return Sentence(

@@ -90,8 +90,8 @@ class TranslateOptions(google.protobuf.message.Message):
     """
     max_output_tokens: builtins.int
     """Maximum number of tokens in one hypothesis of a sentence, including the end token. Upper limit:
-    Limits.max_target_tokens of the model. Default: 3 x the source tokens + 16, at most the upper limit and at least min_output_tokens. The default
-    stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
+    Limits.max_target_tokens of the model. Default: 3 x the source tokens + 16 + the tokens of the target prefix, at most the upper
+    limit and at least min_output_tokens. The default stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
     """
     min_output_tokens: builtins.int
     """Minimum number of tokens of a sentence before the end token. Default: that of the model
@@ -251,6 +251,7 @@ class TranslateRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
+    TARGET_PREFIXES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -286,6 +287,17 @@ class TranslateRequest(google.protobuf.message.Message):
     def options(self) -> Global___TranslateOptions:
         """Options for all texts of the call. Absent: all defaults."""
 
+    @property
+    def target_prefixes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The beginning of the translation of each text, which the model continues: as many as texts, "" for a text without,
+        or none at all. Every hypothesis begins with it, without the white space around it; whether a space follows is the
+        model's choice. Its tokens come first in Hypothesis.tokens, have a log_probability of 0, and count in
+        max_output_tokens, whose default grows by them, and in min_output_tokens. They may contain tokens that options forbid.
+        A text with a prefix is not split, and nothing of it is copied; another splitting than SPLITTING_NONE is
+        INVALID_ARGUMENT. A prefix with text that the vocabulary lacks, or with as many tokens as a translation may have,
+        fails its text alone.
+        """
+
     def __init__(
         self,
         *,
@@ -298,9 +310,10 @@ class TranslateRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
+        target_prefixes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -411,7 +424,7 @@ class Hypothesis(google.protobuf.message.Message):
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
         """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
         of each sentence is the end token, unless the sentence reached max_output_tokens. Text that is copied has no tokens.
-        Tokens that the model or its target language demands come first, with a log_probability of 0.
+        Tokens that the model, its target language or the target prefix demands come first, with a log_probability of 0.
         """
 
     @property
@@ -507,6 +520,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
+    TARGET_PREFIX_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -534,6 +548,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     """
     return_sentences: builtins.bool
     """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
+    target_prefix: builtins.str
+    """The beginning of the translation, by the rules of TranslateRequest.target_prefixes. Default: none."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -550,9 +566,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
+        target_prefix: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 

@@ -45,6 +45,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 splitting=request.splitting,
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
+                target_prefixes=request.target_prefixes,
             ),
             context.time_remaining(),
         )
@@ -65,6 +66,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 splitting=request.splitting,
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
+                target_prefix=request.target_prefix,
             ),
             context.time_remaining(),
         )
