@@ -48,6 +48,7 @@ def random_options(rng: random.Random) -> TranslateOptions:
         beam_size=beam_size,
         num_hypotheses=num_hypotheses,
         sampling=sampling,
+        patience=rng.choice([1, 2]) if beam_size > 1 else None,
         no_repeat_ngram_size=rng.choice([0, 0, 0, 2, 3]),
         suppressed_token_ids=rng.sample(range(3, 100), rng.choice([0, 0, 3])),
         length_penalty=rng.choice([0.0, 0.6, 1.0, 2.0]),

@@ -59,6 +59,22 @@ def test_a_zero_that_means_something_is_kept():
     assert search_options(options, LIMITS, MODEL).length_penalty == 0.0
 
 
+@pytest.mark.parametrize(
+    ("beam_size", "patience", "problem"),
+    [
+        (4, 0.9, "must be between 1 and 10"),
+        (4, 10.1, "must be between 1 and 10"),
+        (4, float("nan"), "must be between 1 and 10"),
+        (1, 1.0, "is for beam searches only"),
+        (None, 2.0, "is for beam searches only"),
+    ],
+)
+def test_patience_that_no_search_can_have_is_refused(beam_size, patience, problem):
+    assert search_options(TranslationOptions(beam_size=2, patience=1.5), LIMITS, MODEL).patience
+    with pytest.raises(InvalidRequest, match=rf"^options\.patience: {problem}"):
+        search_options(TranslationOptions(beam_size=beam_size, patience=patience), LIMITS, MODEL)
+
+
 def test_options_of_a_request_go_before_those_of_the_model():
     model = replace(
         MODEL, no_repeat_ngram_size=3, repetition_penalty=1.2, takes_repetition_penalties=True

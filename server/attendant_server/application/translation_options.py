@@ -11,6 +11,7 @@ from attendant_server.engine.calls import SearchOptions
 from attendant_server.errors import InvalidRequest
 
 MAX_LENGTH_PENALTY = 10.0
+MAX_PATIENCE = 10.0
 MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
 MAX_OUTPUT_RATIO, EXTRA_OUTPUT_TOKENS = 3, 16
 """By default, a translation has at most 3 tokens for each source token, plus 16. A longer one most
@@ -37,6 +38,7 @@ class TranslationOptions:
     allow_unknown: bool | None = None
     """Whether hypotheses may contain the unknown token."""
     repetition_penalty: float | None = None
+    patience: float | None = None
     sampling: SamplingOptions | None = None
     """How tokens are drawn at random; None for a search."""
 
@@ -79,6 +81,7 @@ def search_options(
         ),
         forced_token_ids=forced_token_ids,
         early_stopping=model.early_stopping,
+        patience=_patience(options.patience, beam_size),
         no_repeat_ngram_size=no_repeat_ngram_size,
         repetition_penalty=_repetition_penalty(options, model),
         sampling=None if options.sampling is None else checked_sampling(options.sampling),
@@ -114,6 +117,16 @@ def checked_length_penalty(
     if not (math.isfinite(length_penalty) and 0.0 <= length_penalty <= MAX_LENGTH_PENALTY):
         raise InvalidRequest(field, f"must be between 0 and {MAX_LENGTH_PENALTY:g}, and finite")
     return length_penalty
+
+
+def _patience(patience: float | None, beam_size: int) -> float:
+    if patience is None:
+        return 1.0
+    if not 1 <= patience <= MAX_PATIENCE:
+        raise InvalidRequest("options.patience", f"must be between 1 and {MAX_PATIENCE:g}")
+    if beam_size == 1:
+        raise InvalidRequest("options.patience", "is for beam searches only")
+    return patience
 
 
 def _repetition_penalty(options: TranslationOptions, model: ModelDescription) -> float:

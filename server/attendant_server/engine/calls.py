@@ -170,16 +170,17 @@ class Call(Generic[Result]):
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn at random."""
+    """How tokens are drawn at random.
+
+    Log-probabilities are divided by ``temperature``. Only the ``top_k`` likeliest tokens are drawn,
+    of these the likeliest ones with the probability ``top_p`` together, and only tokens with at
+    least ``min_p`` times the probability of the likeliest one.
+    """
 
     temperature: float
-    """Log-probabilities are divided by it. More than 1 makes unlikely tokens likelier."""
     top_k: int
-    """Only this many of the likeliest tokens are drawn."""
     top_p: float = 1.0
-    """Only the likeliest tokens with this probability together are drawn."""
     min_p: float = 0.0
-    """Only tokens with at least this times the probability of the likeliest one are drawn."""
 
 
 class SearchOptions(NamedTuple):
@@ -195,7 +196,8 @@ class SearchOptions(NamedTuple):
     forced_token_ids: tuple[int, ...] = ()
     """Tokens that every hypothesis begins with. Their log-probability is 0."""
     early_stopping: bool = False
-    """Whether a beam search ends as soon as ``beam_size`` hypotheses have finished."""
+    """Whether a beam search ends when ``patience`` x ``beam_size`` hypotheses have finished."""
+    patience: float = 1.0
     no_repeat_ngram_size: int = 0
     """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
     repetition_penalty: float = 1.0

@@ -72,6 +72,7 @@ class TranslateOptions(google.protobuf.message.Message):
     ALLOW_UNKNOWN_FIELD_NUMBER: builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
+    PATIENCE_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -122,6 +123,11 @@ class TranslateOptions(google.protobuf.message.Message):
     the model (GetModelResponse.repetition_penalty). 1: none. Must be between 0.01 and 100. Another value than 1 is
     INVALID_ARGUMENT if the model has no penalty, because its graphs cannot apply any.
     """
+    patience: builtins.float
+    """Patience of a beam search, which goes on until this times beam_size hypotheses, rounded, have finished and no running
+    one can beat them. Default 1. More finds better hypotheses, in more time. Must be between 1 and 10. With a beam_size
+    of 1: INVALID_ARGUMENT.
+    """
     @property
     def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
@@ -158,9 +164,10 @@ class TranslateOptions(google.protobuf.message.Message):
         allow_unknown: builtins.bool | None = ...,
         repetition_penalty: builtins.float | None = ...,
         sampling: Global___Sampling | None = ...,
+        patience: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
@@ -175,6 +182,8 @@ class TranslateOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]) -> typing.Literal["no_repeat_ngram_size"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_hypotheses", b"_num_hypotheses"]) -> typing.Literal["num_hypotheses"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_guard", b"_repetition_guard"]) -> typing.Literal["repetition_guard"] | None: ...
     @typing.overload

@@ -115,6 +115,7 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         suppressed_texts=options.suppressed_texts,
         allow_unknown=given(options, "allow_unknown"),
         repetition_penalty=given(options, "repetition_penalty"),
+        patience=given(options, "patience"),
         sampling=_sampling(options.sampling) if options.HasField("sampling") else None,
     )
 
