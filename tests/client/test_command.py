@@ -96,10 +96,10 @@ def test_translate_sends_options_of_the_search_and_of_samples(attendant, script)
 
 
 @pytest.mark.parametrize("flag", ["--temperature", "--top-k", "--top-p", "--seed"])
-def test_options_of_samples_need_sample(attendant, script, flag):
-    code, _, err = attendant("translate", "a", flag, "1")
-    assert code == 2
-    assert f"{flag} works with --sample only" in err
+def test_options_of_samples_need_sample(attendant, script, capsys, flag):
+    with pytest.raises(SystemExit):
+        attendant("translate", "a", flag, "1")
+    assert f"{flag} works with --sample only" in capsys.readouterr().err
     assert not script.calls
 
 
