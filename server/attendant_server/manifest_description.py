@@ -54,6 +54,8 @@ def describe_model(bundle: Bundle) -> ModelDescription:
         early_stopping=decoding.early_stopping,
         no_repeat_ngram_size=decoding.no_repeat_ngram_size,
         repetition_penalty=decoding.repetition_penalty or 1.0,
+        # A rule of manifests: only a bundle with a penalty needs graphs that apply one.
+        takes_repetition_penalties=bool(decoding.repetition_penalty),
         default_min_output_tokens=decoding.min_output_tokens,
         suppressed_token_ids=tuple(decoding.suppressed_token_ids),
         forced_token_ids=tuple(decoding.forced_token_ids),

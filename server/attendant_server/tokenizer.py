@@ -6,7 +6,8 @@ Knows no requests and no models.
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from tokenizers import Encoding, Tokenizer
@@ -74,12 +75,14 @@ class TextTokenizer:
             problem = f"has the token id {num_tokens - 1}, but the network has {vocab_size} tokens"
         if problem:
             raise TokenizerError(problem)
-        self._vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
-        self._unk_id = unk_id
+        self.vocab_size = num_tokens if vocab_size is None or unk_id is None else vocab_size
+        """Number of tokens that both the tokenizer and the model have."""
+        self.unk_id = unk_id
+        """The token that stands for text that the vocabulary lacks, if there is one."""
         self.normalizes = normalizes
         """Whether texts are normalized unless a caller says otherwise."""
         self._normalizer = TextNormalizer(self._is_known)
-        self._is_converted = bool(MARKS.search(definition)) or num_tokens > self._vocab_size
+        self._is_converted = bool(MARKS.search(definition)) or num_tokens > self.vocab_size
         self._continuation_mark: str = prefix or ""
         self._token_texts = TokenTexts(self._tokenizer.id_to_token)
         for pair in (None, TRIED_TEXT):  # some faults show in use only
@@ -131,7 +134,7 @@ class TextTokenizer:
 
     def num_unknown(self, token_ids: Sequence[int]) -> int:
         """Number of tokens that stand for text that the vocabulary lacks."""
-        return 0 if self._unk_id is None else token_ids.count(self._unk_id)
+        return 0 if self.unk_id is None else token_ids.count(self.unk_id)
 
     def _normalized(
         self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None
@@ -150,7 +153,7 @@ class TextTokenizer:
         positions = range(len(encoding))
         if not self._is_converted:
             return TokenizedText(encoding, positions, normalized=source.normalized)
-        ids = [i if i < self._vocab_size else self._unk_id or 0 for i in encoding.ids]
+        ids = [i if i < self.vocab_size else self.unk_id or 0 for i in encoding.ids]
         return ConvertedText(encoding, positions, normalized=source.normalized, ids=ids)
 
     def _encode(self, text: str, pair: str | None = None) -> Encoding:
@@ -161,6 +164,21 @@ class TextTokenizer:
 
     def _is_known(self, character: str) -> bool:
         return not self.num_unknown(self._encode(character).ids)
+
+    def tokens_of(self, text: str) -> Sequence[int]:
+        """The tokens, except special ones, that write exactly this text; its case counts.
+
+        The first call takes a few microseconds for each token of the vocabulary.
+        """
+        return self._tokens_by_text.get(text, ())
+
+    @cached_property
+    def _tokens_by_text(self) -> Mapping[str, Sequence[int]]:
+        found: dict[str, list[int]] = {}
+        for token_id in filter(self.is_plain, range(self.vocab_size)):
+            found.setdefault(self.readable_token(token_id), []).append(token_id)
+        # Neither marks alone nor parts of a character write a text.
+        return {text: ids for text, ids in found.items() if text and "\ufffd" not in text}
 
     def is_plain(self, token_id: int) -> bool:
         """Whether the vocabulary has this token and it is not special."""

@@ -12,6 +12,7 @@ from attendant_client import (
     CallReport,
     InvalidRequestError,
     NotFoundError,
+    Sampling,
     ServerError,
     TextError,
 )
@@ -73,11 +74,41 @@ def test_options_that_are_given_are_sent(client, script):
     assert translation.truncation.num_kept_tokens == 5
 
 
+def test_the_seed_of_samples_is_reported(client, script):
+    assert client.translate("a").call.seed is None
+    script.change = lambda response: setattr(response, "seed", 7)
+    sampling = Sampling(temperature=0.5, top_k=9, seed=7)
+    assert client.translate("a", sampling=sampling).call.seed == 7
+    sent = script.requests[-1].options.sampling
+    assert (sent.temperature, sent.top_k, sent.seed) == (0.5, 9, 7)
+    assert [each.name for each, _ in sent.ListFields()] == ["temperature", "top_k", "seed"]
+
+
+def test_target_prefixes_are_sent_with_their_texts(client, script):
+    client.translate(["a", "b"], target_prefix=["", "B"])
+    client.translate("a", target_prefix="A")
+    assert [list(request.target_prefixes) for request in script.requests] == [["", "B"], ["A"]]
+    script.max_texts = 1
+    client.translate(["a", "b"], target_prefix=["A", "B"])
+    assert [list(request.target_prefixes) for request in script.requests[-2:]] == [["A"], ["B"]]
+    with client.stream_translate("a", target_prefix="A") as stream:
+        list(stream)
+    assert script.requests[-1].target_prefix == "A"
+
+
+def test_the_error_of_a_target_prefix_says_so(client, script):
+    bad, good = client.translate(["a", "b"], target_prefix=["\ud800", "B"])
+    assert bad.error.message.startswith("target_prefix: ")
+    assert good.text == "B"
+
+
 @pytest.mark.parametrize(
     ("method", "arguments", "options"),
     [
         ("translate", ["a"], {"truncation": "middle"}),
         ("translate", ["a"], {"beam_size": -1}),
+        ("translate", [["a"]], {"target_prefix": ["A", "B"]}),
+        ("translate", ["a"], {"sampling": Sampling(seed=-1)}),
         ("translate", ["a"], {"request_id": "two words"}),
         ("translate", ["a"], {"request_id": ""}),
         ("classify", [["a"]], {"text_pairs": ["a", "b"]}),

@@ -79,6 +79,30 @@ def test_translate_sends_its_options(attendant, script):
     assert request.truncation == text_pb2.TRUNCATION_LEFT
 
 
+def test_translate_sends_options_of_the_search_and_of_samples(attendant, script):
+    attendant(
+        "translate", "a", "--no-repeat-ngram-size", "0", "--suppress", "x", "--suppress", "y",
+        "--repetition-penalty", "1.25", "--sample", "--temperature", "0.5", "--seed", "0",
+    )  # fmt: skip
+    options = script.requests[-1].options
+    assert options.HasField("no_repeat_ngram_size")
+    assert list(options.suppressed_texts) == ["x", "y"]
+    assert options.repetition_penalty == 1.25
+    assert [each.name for each, _ in options.sampling.ListFields()] == ["temperature", "seed"]
+    attendant("translate", "a", "--beam", "4", "--patience", "2")
+    options = script.requests[-1].options
+    assert options.patience == 2
+    assert not options.HasField("sampling")
+
+
+@pytest.mark.parametrize("flag", ["--temperature", "--top-k", "--top-p", "--seed"])
+def test_options_of_samples_need_sample(attendant, script, capsys, flag):
+    with pytest.raises(SystemExit):
+        attendant("translate", "a", flag, "1")
+    assert f"{flag} works with --sample only" in capsys.readouterr().err
+    assert not script.calls
+
+
 def test_stream_prints_the_pieces_line_for_line(attendant, script):
     code, out, err = attendant("translate", "--stream", stdin="one two\n\nthree\n")
     assert (code, out, err) == (0, "ONE TWO\n\nTHREE\n", "")

@@ -116,8 +116,10 @@ def test_every_rpc_of_the_contract_has_a_call():
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
     all_calls: list[calls.Call[Any] | calls.TextCall[Any]] = [
-        messages.translate([], options, **model, **languages, **of_texts),
-        messages.stream_translate("", options, **model, **languages, **of_texts),
+        messages.translate([], options, target_prefix=None, **model, **languages, **of_texts),
+        messages.stream_translate(
+            "", options, target_prefix=None, **model, **languages, **of_texts
+        ),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
         messages.embed([], pooling=None, normalize=None, **model),
         messages.embed_tokens([], (), role=None, **model),

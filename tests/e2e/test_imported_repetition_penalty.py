@@ -49,7 +49,7 @@ def languages(bundle):
     return manifest.source_languages[0], manifest.target_languages[-1]
 
 
-def translate(server, bundle, texts, beam_size):
+def translate(server, bundle, texts, beam_size, **options):
     source, target = languages(bundle)
     request = TranslateRequest(
         texts=texts,
@@ -60,6 +60,7 @@ def translate(server, bundle, texts, beam_size):
             max_output_tokens=MAX_TOKENS,
             beam_size=beam_size,
             num_hypotheses=beam_size,
+            **options,
         ),
     )
     return server.translation.Translate(request).translations
@@ -138,6 +139,14 @@ def test_translations_are_those_of_transformers(beam_size, server, imported, ori
     expected = original.generate(beam_size)
     assert [token_ids(each.hypotheses[0]) for each in found] == expected
     assert original.generate(beam_size, repetition_penalty=1.0) != expected
+
+
+@pytest.mark.parametrize("beam_size", BEAM_SIZES)
+@pytest.mark.parametrize("penalty", [1.0, 1.6])
+def test_a_request_can_choose_another_penalty(beam_size, penalty, server, imported, original):
+    found = translate(server, imported[1], TEXTS, beam_size, repetition_penalty=penalty)
+    expected = original.generate(beam_size, repetition_penalty=penalty)
+    assert [token_ids(each.hypotheses[0]) for each in found] == expected
 
 
 @pytest.mark.parametrize("beam_size", BEAM_SIZES)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from attendant.v1.embedding_pb2 import EmbedRequest
 from attendant.v1.translation_pb2 import (
+    Sampling,
     ScoreRequest,
     StreamTranslateRequest,
     TranslateOptions,
@@ -31,11 +32,25 @@ def running(request, loop, settings):
 
 def random_options(rng: random.Random) -> TranslateOptions:
     beam_size = rng.choice([1, 1, 2, 3, 4, 8])
+    num_hypotheses = rng.randint(1, beam_size)
     max_output_tokens = rng.randint(1, 30)
+    sampling = None
+    if rng.random() < 0.3:
+        beam_size = 1
+        sampling = Sampling(
+            temperature=rng.choice([0.5, 1, 2]),
+            top_k=rng.choice([2, 50, 256]),
+            top_p=rng.choice([0.9, 1]),
+            seed=rng.randint(0, 9),
+        )
     return TranslateOptions(
         return_tokens=True,
         beam_size=beam_size,
-        num_hypotheses=rng.randint(1, beam_size),
+        num_hypotheses=num_hypotheses,
+        sampling=sampling,
+        patience=rng.choice([1, 2]) if beam_size > 1 else None,
+        no_repeat_ngram_size=rng.choice([0, 0, 0, 2, 3]),
+        suppressed_token_ids=rng.sample(range(3, 100), rng.choice([0, 0, 3])),
         length_penalty=rng.choice([0.0, 0.6, 1.0, 2.0]),
         max_output_tokens=max_output_tokens,
         min_output_tokens=rng.randint(0, max_output_tokens),

@@ -5,6 +5,7 @@ from typing import Any
 
 from attendant.v1.embedding_pb2 import TEXT_ROLE_QUERY
 from attendant.v1.model_pb2 import GetModelRequest
+from attendant.v1.translation_pb2 import Sampling
 
 from tests.recorded.call import (
     METHODS,
@@ -42,6 +43,14 @@ BAD_OPTIONS: tuple[dict[str, Any], ...] = (
     {"length_penalty": float("nan")},
     {"length_penalty": float("inf")},
     {"length_penalty": float("-inf")},
+    {"no_repeat_ngram_size": 257},
+    {"suppressed_token_ids": [2**32 - 1]},
+    {"suppressed_texts": [""]},
+    {"repetition_penalty": 1.5},
+    {"patience": 2},
+    {"beam_size": 2, "sampling": Sampling()},
+    {"sampling": Sampling(temperature=0)},
+    {"sampling": Sampling(top_k=257)},
 )
 BAD_LAYERS = {
     "too many": (0, 1, 2, -1, -2, -3, 0, 1),
@@ -82,7 +91,9 @@ def bad_counts() -> Iterator[Call]:
 def bad_options() -> Iterator[Call]:
     """Options out of range and enum values that do not exist."""
     for options in BAD_OPTIONS:
-        name = ", ".join(f"{field} {value}" for field, value in options.items())
+        # The text of a message has line ends.
+        names = (f"{field} {' '.join(str(value).split())}" for field, value in options.items())
+        name = ", ".join(names)
         yield translate(name, [TEXT], **options)
     yield stream("beam_size 0", TEXT, beam_size=0)
     yield stream("num_hypotheses 2", TEXT, num_hypotheses=2)

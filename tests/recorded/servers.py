@@ -38,6 +38,7 @@ from tests.recorded.translation_calls import (
     mixed_calls,
     odd_calls,
     odd_score_calls,
+    prefix_calls,
     score_calls,
     search_calls,
     stream_calls,
@@ -85,6 +86,7 @@ def _tiny_calls() -> Iterator[Call]:
     yield from truncated_calls(translation)
     yield from odd_calls(translation, ODD)
     yield from stream_calls(translation, TINY_ENGLISH)
+    yield from prefix_calls(translation, TINY_ENGLISH, "Der alte")
     yield from score_calls(translation, TINY_PAIRS)
     yield from odd_score_calls(translation, TINY_ENGLISH[0])
     yield from embed_calls(embedding, TINY_ENGLISH)
@@ -114,6 +116,7 @@ def _built_in_calls() -> Iterator[Call]:
             f"en-de {name}, beam 8", [ODD[name]], "en-de", beam_size=8, num_hypotheses=8
         )
     yield from stream_calls("en-de", ENGLISH)
+    yield from prefix_calls("en-de", ENGLISH, "Der")
     yield from score_calls("en-de", GERMAN_PAIRS)
     yield from odd_score_calls("en-de", ENGLISH[0])
     yield from language_calls(ENGLISH[0])

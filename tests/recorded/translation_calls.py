@@ -1,6 +1,7 @@
 """Valid calls of TranslationService."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from attendant.v1.text_pb2 import (
     TRUNCATION_LEFT,
@@ -8,6 +9,7 @@ from attendant.v1.text_pb2 import (
     TRUNCATION_RIGHT,
     TRUNCATION_UNSPECIFIED,
 )
+from attendant.v1.translation_pb2 import Sampling
 
 from tests.recorded.call import Call, score, stream, translate
 from tests.recorded.texts import BLANK, LONG, ODD
@@ -18,7 +20,7 @@ TRUNCATIONS = {
     "right": TRUNCATION_RIGHT,
     "left": TRUNCATION_LEFT,
 }
-SEARCHES: dict[str, dict[str, float]] = {
+SEARCHES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "greedy": {"beam_size": 1, "num_hypotheses": 1},
     "beam 2": {"beam_size": 2},
@@ -58,6 +60,21 @@ SEARCHES: dict[str, dict[str, float]] = {
         "max_output_tokens": 30,
     },
 }
+SEARCHES |= {
+    "greedy, no bigram twice": {"no_repeat_ngram_size": 2, "repetition_penalty": 1},
+    "beam 3, suppressed tokens": {
+        "beam_size": 3,
+        "suppressed_token_ids": [43, 80],
+        "allow_unknown": False,
+    },
+    "greedy, suppressed text": {"suppressed_texts": ["."], "repetition_guard": False},
+    "beam 4, patience 2": {"beam_size": 4, "num_hypotheses": 4, "patience": 2},
+    "3 samples": {
+        "num_hypotheses": 3,
+        "max_output_tokens": 12,
+        "sampling": Sampling(temperature=2, top_k=20, top_p=0.95, min_p=0.01, seed=5),
+    },
+}
 FEW_SEARCHES = (
     "defaults",
     "beam 4",
@@ -66,6 +83,7 @@ FEW_SEARCHES = (
     "greedy, at most 5 tokens",
     "greedy, at least 15 tokens",
     "beam 5, everything set",
+    "3 samples",
 )
 
 
@@ -128,6 +146,17 @@ def stream_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
         )
     for name, text in BLANK.items():
         yield stream(f"{model} {name}", text, model)
+
+
+def prefix_calls(model: str, texts: Sequence[str], prefix: str) -> Iterator[Call]:
+    """Beginnings of translations, good and bad ones."""
+    for beam_size in (1, 4):
+        options = {"beam_size": beam_size, "max_output_tokens": 24}
+        prefixes = [prefix, "", "\u72ac"]
+        name = f"{model} target prefixes, beam {beam_size}"
+        yield translate(name, texts[:3], model, target_prefixes=prefixes, **options)
+        name = f"{model} target prefix, beam {beam_size}"
+        yield stream(name, texts[0], model, target_prefix=prefix, **options)
 
 
 def few_stream_calls(model: str, text: str) -> Iterator[Call]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.embedding import chosen_layers
@@ -55,6 +57,50 @@ def test_the_least_output_goes_before_the_length_of_the_text():
 def test_a_zero_that_means_something_is_kept():
     options = TranslationOptions(length_penalty=0.0, min_output_tokens=0)
     assert search_options(options, LIMITS, MODEL).length_penalty == 0.0
+
+
+@pytest.mark.parametrize(
+    ("beam_size", "patience", "problem"),
+    [
+        (4, 0.9, "must be between 1 and 10"),
+        (4, 10.1, "must be between 1 and 10"),
+        (4, float("nan"), "must be between 1 and 10"),
+        (1, 1.0, "is for beam searches only"),
+        (None, 2.0, "is for beam searches only"),
+    ],
+)
+def test_patience_that_no_search_can_have_is_refused(beam_size, patience, problem):
+    assert search_options(TranslationOptions(beam_size=2, patience=1.5), LIMITS, MODEL).patience
+    with pytest.raises(InvalidRequest, match=rf"^options\.patience: {problem}"):
+        search_options(TranslationOptions(beam_size=beam_size, patience=patience), LIMITS, MODEL)
+
+
+def test_options_of_a_request_go_before_those_of_the_model():
+    model = replace(
+        MODEL, no_repeat_ngram_size=3, repetition_penalty=1.2, takes_repetition_penalties=True
+    )
+    found = search_options(TranslationOptions(), LIMITS, model)
+    assert (found.no_repeat_ngram_size, found.repetition_penalty) == (3, 1.2)
+    options = TranslationOptions(no_repeat_ngram_size=0, repetition_penalty=1.0)
+    found = search_options(options, LIMITS, model)
+    assert (found.no_repeat_ngram_size, found.repetition_penalty) == (0, 1.0)
+
+
+@pytest.mark.parametrize("penalty", [0.0, -1.0, 0.009, 100.5, float("nan"), float("inf")])
+def test_a_repetition_penalty_outside_of_its_range_is_refused(penalty: float):
+    model = replace(MODEL, takes_repetition_penalties=True)
+    with pytest.raises(
+        InvalidRequest, match=r"^options\.repetition_penalty: must be between 0.01 "
+    ):
+        search_options(TranslationOptions(repetition_penalty=penalty), LIMITS, model)
+
+
+def test_a_repetition_penalty_that_the_graphs_cannot_apply_is_refused():
+    assert search_options(TranslationOptions(repetition_penalty=1), LIMITS, MODEL)
+    with pytest.raises(
+        InvalidRequest, match=r"^options\.repetition_penalty: the graphs of en-de/1 "
+    ):
+        search_options(TranslationOptions(repetition_penalty=1.1), LIMITS, MODEL)
 
 
 @pytest.mark.parametrize("num_texts", [0, 5, 1_000_000])

@@ -42,6 +42,14 @@ def test_all_rows_of_a_sentence_have_its_list():
     )
 
 
+def test_as_many_tokens_are_listed_as_there_are_candidates_but_may_not_be_used():
+    shortlists = Shortlists(max_slots=1, width=1, vocab_size=20)
+    shortlists.load(0, np.array([5, 9]))
+    listed = shortlists.of_first(1, num_candidates=7)
+    assert listed.token_ids.tolist() == [0, 1, 2, 3, 4, 5, 9]
+    assert listed.token_ids[listed.may_use[0]].tolist() == [0, 1, 5, 9]
+
+
 def test_a_list_goes_where_its_sentence_goes_and_is_replaced_by_that_of_the_next():
     shortlists = Shortlists(max_slots=2, width=1, vocab_size=20)
     shortlists.load(0, np.array([5]))

@@ -49,6 +49,18 @@ def test_special_tokens_in_a_text_are_plain_text(bpe: TextTokenizer, word_piece:
         assert ids == added
 
 
+def test_the_tokens_of_a_text_write_it_with_or_without_a_mark(bpe: TextTokenizer, word_piece: str):
+    pieces = TextTokenizer(word_piece)
+    for tokenizer, marked in ((bpe, "\u2581b"), (pieces, "##n")):
+        written = {text for i in tokenizer.tokens_of(marked[-1]) for text in tokenizer.tokens([i])}
+        assert written == {marked, marked[-1]}
+        for text in ("", "</s>", "[CLS]", "The dog", "\ufffd"):
+            assert not tokenizer.tokens_of(text)
+        for token_id in filter(tokenizer.is_plain, range(tokenizer.vocab_size)):
+            if text := tokenizer.decode([token_id]).strip().removeprefix("##"):
+                assert token_id in tokenizer.tokens_of(text)
+
+
 def test_only_a_tokenizer_that_knows_the_mask_recognizes_it(word_piece: str):
     text = "[CLS] The [MASK]."
     plain = TextTokenizer(word_piece)

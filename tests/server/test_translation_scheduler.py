@@ -87,6 +87,7 @@ def beam(source, options, forbidden=forbidden_tokens):
         return total / len(tokens) ** options.length_penalty
 
     width = options.beam_size
+    num_wanted = round(options.patience * width)
     running: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     finished: list[tuple[tuple[int, ...], float]] = []
     for num_tokens in range(1, options.max_output_tokens + 1):
@@ -98,12 +99,12 @@ def beam(source, options, forbidden=forbidden_tokens):
                     extended.append(((*tokens, token), total + log_p))
         extended.sort(key=lambda h: -h[1])
         finished += [h for h in extended[:width] if h[0][-1] == EOS]
-        finished = sorted(finished, key=score, reverse=True)[:width]
+        finished = sorted(finished, key=score, reverse=True)[:num_wanted]
         running = [h for h in extended if h[0][-1] != EOS][:width]
         if num_tokens == options.max_output_tokens:
             finished = sorted(finished + running, key=score, reverse=True)
         elif not running or (
-            len(finished) == width
+            len(finished) == num_wanted
             and (options.early_stopping or score(running[0]) <= score(finished[-1]))
         ):
             break
@@ -121,6 +122,7 @@ def random_options(rng):
         min_output_tokens=rng.randint(0, max_output_tokens),
         suppressed_token_ids=tuple(rng.sample(range(VOCAB), rng.choice([0, 0, 4, 18, 22]))),
         early_stopping=rng.random() < 0.5,
+        patience=rng.choice([1.0, 1.0, 1.5, 3.0]),
         no_repeat_ngram_size=rng.choice([0, 0, 1, 2, 3]),
     )
 

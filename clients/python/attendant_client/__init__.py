@@ -26,6 +26,7 @@ from attendant_client.model_results import (
     QualityFigure,
     RequestLimits,
 )
+from attendant_client.options import Sampling
 from attendant_client.results import (
     CallReport,
     ClassifiedText,
@@ -83,6 +84,7 @@ __all__ = [
     "Results",
     "SentencePair",
     "RetryPolicy",
+    "Sampling",
     "ServerError",
     "SparseEmbedding",
     "TextError",

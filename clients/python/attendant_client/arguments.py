@@ -12,6 +12,8 @@ from attendant_client.options import Pooling
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
+SAMPLING = ("temperature", "top_k", "top_p", "seed")
+"""Options of a sample."""
 
 ENVIRONMENT = f"""\
 environment variables:
@@ -61,6 +63,7 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     )
     translate.add_argument("--num-hypotheses", type=_count, metavar="N", help="hypotheses per text")
     translate.add_argument("--max-output-tokens", type=_count, metavar="N", help="output limit")
+    _add_search_options(translate)
     translate.add_argument("--scores", action="store_true", help="put the score before each line")
     translate.add_argument("--stream", action="store_true", help="print words while decoding")
     _add_tokens(translate)
@@ -72,6 +75,29 @@ def _add_translation_commands(subparsers: "argparse._SubParsersAction[Parser]") 
     _add_truncation(score)
     _add_length_penalty(score)
     _add_tokens(score)
+
+
+def _add_search_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-repeat-ngram-size", type=int, metavar="N", help="n-grams that come once only; 0: none"
+    )
+    parser.add_argument(
+        "--suppress",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the text of a token that must not come; may be repeated",
+    )
+    parser.add_argument("--repetition-penalty", type=float, metavar="X", help="1 for none")
+    parser.add_argument("--patience", type=float, metavar="X", help="of a beam search; default 1")
+    parser.add_argument("--sample", action="store_true", help="draw tokens at random")
+    for name in SAMPLING:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int if name in ("top_k", "seed") else float,
+            metavar="X",
+            help="of --sample; default: the server's",
+        )
 
 
 def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -243,6 +269,10 @@ def check_together(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("--tokens works with --json only")
     if "input" in arguments:
         _check_files(parser, arguments)
+    if not getattr(arguments, "sample", True):
+        given = [name for name in SAMPLING if getattr(arguments, name) is not None]
+        if given:
+            parser.error(f"--{given[0].replace('_', '-')} works with --sample only")
     if arguments.command == "translate" and arguments.stream:
         further = arguments.json or arguments.scores or arguments.output
         if further or (arguments.num_hypotheses or 1) > 1:

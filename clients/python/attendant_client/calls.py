@@ -21,8 +21,9 @@ DEFAULT_MAX_TEXTS = 256
 MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 """The server's default limits of a request, for a call whose own limits are not known yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACE = re.compile(r"(?:texts|pairs)\[\d+\](?:\.(\w+))?: |(text_pairs)\[\d+\]: ")
+_PLACE = re.compile(r"(?:texts|pairs)\[\d+\](?:\.(\w+))?: |(text_pairs|target_prefixes)\[\d+\]: ")
 """The place of a text in its request, at the beginning of the server's messages."""
+_SIDES = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class TextCall(Generic[Result]):
 
     def _error(self, status: status_pb2.Status, index: int, request_id: str) -> TextError:
         if place := _PLACE.match(status.message):
-            side = place[1] or ("second text" if place[2] else "")
+            side = place[1] or _SIDES.get(place[2], "")
             problem = status.message[place.end() :]
             status.message = f"{side}: {problem}" if side else problem
         return text_error(status, index, request_id)

@@ -1,6 +1,7 @@
 """Builds the requests of the methods that take texts. Knows no channel."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import grpc
@@ -13,6 +14,7 @@ from attendant_client.errors import TextError
 from attendant_client.options import (
     Pooling,
     Role,
+    Sampling,
     Side,
     Splitting,
     TextNormalization,
@@ -57,6 +59,11 @@ SIDES: dict[str, model_pb2.TextSide.ValueType] = {
 }
 
 
+def sampling(options: Sampling | None) -> translation_pb2.Sampling | None:
+    """The message of sampling options; None for a search."""
+    return None if options is None else translation_pb2.Sampling(**asdict(options))
+
+
 def translate(
     texts: str | Sequence[str],
     options: translation_pb2.TranslateOptions,
@@ -68,9 +75,18 @@ def translate(
     return_sentences: bool,
     text_normalization: TextNormalization | None,
     truncation: Truncation,
+    target_prefix: str | Sequence[str] | None,
 ) -> TextCall[results.Translation]:
-    """Build a Translate call."""
+    """Build a Translate call. Raises ValueError for another number of prefixes than of texts."""
     sent, faults = sendable(text_list(texts))
+    fields: tuple[str, ...] = ("texts",)
+    prefixes: list[str] = []
+    if target_prefix is not None:
+        prefixes, prefix_faults = sendable(text_list(target_prefix))
+        if len(prefixes) != len(sent):
+            raise ValueError(f"target_prefix must be {len(sent)} texts, as many as texts")
+        faults = _of_side("target_prefix", prefix_faults) | faults
+        fields = ("texts", "target_prefixes")
     request = translation_pb2.TranslateRequest(
         model=model,
         texts=sent,
@@ -81,12 +97,14 @@ def translate(
         return_sentences=return_sentences,
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
+        target_prefixes=prefixes,
     )
     return TextCall(
         "/attendant.v1.TranslationService/Translate",
         request,
         translation_pb2.TranslateResponse,
         parsing.translations,
+        fields=fields,
         results_field="translations",
         faults=faults,
     )
@@ -103,14 +121,15 @@ def stream_translate(
     return_sentences: bool,
     text_normalization: TextNormalization | None,
     truncation: Truncation,
+    target_prefix: str | None,
 ) -> Call[results.Translation | None]:
     """Build a StreamTranslate call. Only the last message parses to a Translation.
 
     Raises TextError for a text that cannot be sent.
     """
-    (sent,), faults = sendable([text])
-    if faults:
-        raise TextError(faults[0], grpc.StatusCode.INVALID_ARGUMENT)
+    (sent, prefix), faults = sendable([text, target_prefix or ""])
+    for problem in faults.values():
+        raise TextError(problem, grpc.StatusCode.INVALID_ARGUMENT)
     request = translation_pb2.StreamTranslateRequest(
         model=model,
         text=sent,
@@ -121,6 +140,7 @@ def stream_translate(
         return_sentences=return_sentences,
         text_normalization=chosen(NORMALIZATIONS, "text_normalization", text_normalization),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
+        target_prefix=prefix,
     )
     return Call(
         "/attendant.v1.TranslationService/StreamTranslate",

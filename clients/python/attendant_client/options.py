@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 FilePath = str | os.PathLike[str]
@@ -12,6 +13,26 @@ Side = Literal["source", "target"]
 Splitting = Literal["none", "lines", "sentences"]
 TextNormalization = Literal["none", "standard"]
 Role = Literal["query", "document"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the tokens of a translation are drawn at random. None takes the server's default.
+
+    `temperature`: less than 1 makes likely tokens likelier; 1 if absent.
+    `top_k`: only this many of the likeliest tokens are drawn, 1 to 256; 50 if absent.
+    `top_p`: only the likeliest tokens with this probability together are drawn; 1 if absent.
+    `min_p`: only tokens with at least this times the probability of the likeliest one are drawn; 0
+    if absent.
+    `seed`: the same seed gives the same translations of the same texts. If absent, the server
+    chooses one (`CallReport.seed`).
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
 
 
 class ConnectionOptions(TypedDict):

@@ -172,7 +172,13 @@ def call_report(response: Any, request_id: str) -> results.CallReport:
         encode_seconds=seconds("encode"),
         decode_seconds=seconds("decode"),
         request_id=request_id,
+        seed=_seed(response),
     )
+
+
+def _seed(response: Any) -> int | None:
+    has_seeds = "seed" in response.DESCRIPTOR.fields_by_name
+    return response.seed if has_seeds and response.HasField("seed") else None
 
 
 def truncation(item: Any) -> results.TruncationReport | None:

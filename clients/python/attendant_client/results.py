@@ -22,7 +22,7 @@ class CallReport:
     """The server's report on a whole call; all results of the call share it.
 
     Times are in seconds, measured by the server; None for a phase that the call does not have.
-    `request_id` is the id of the call in the server's log.
+    `request_id` is the id of the call in the server's log, `seed` that of sampled translations.
     """
 
     model: str
@@ -33,6 +33,7 @@ class CallReport:
     encode_seconds: float | None
     decode_seconds: float | None
     request_id: str = ""
+    seed: int | None = None
 
 
 class TextResult:

@@ -10,6 +10,7 @@ from attendant_client.errors import InvalidRequestError, TextError
 from attendant_client.input_lines import opened_lines
 from attendant_client.line_commands import LineCommand, Rows, one_line
 from attendant_client.line_output import complain
+from attendant_client.options import Sampling
 from attendant_client.results import (
     ClassifiedText,
     Embedding,
@@ -64,10 +65,26 @@ def _translate_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "num_hypotheses": arguments.num_hypotheses,
         "length_penalty": arguments.length_penalty,
         "max_output_tokens": arguments.max_output_tokens,
+        "no_repeat_ngram_size": arguments.no_repeat_ngram_size,
+        "suppressed_texts": arguments.suppress,
+        "repetition_penalty": arguments.repetition_penalty,
+        "patience": arguments.patience,
+        "sampling": _sampling(arguments),
         "return_tokens": arguments.tokens,
         "splitting": arguments.split,
         "text_normalization": arguments.normalize,
     }
+
+
+def _sampling(arguments: argparse.Namespace) -> Sampling | None:
+    if not arguments.sample:
+        return None
+    return Sampling(
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+    )
 
 
 def _translation_text(result: Translation, arguments: argparse.Namespace) -> str:

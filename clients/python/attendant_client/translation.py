@@ -12,7 +12,7 @@ from attendant.v1 import translation_pb2
 
 from attendant_client import messages, results
 from attendant_client.calls import Call, TextCall
-from attendant_client.options import Side, Splitting, TextNormalization, Truncation
+from attendant_client.options import Sampling, Side, Splitting, TextNormalization, Truncation
 from attendant_client.streams import TranslationStream
 
 Result = TypeVar("Result", bound=results.TextResult)
@@ -35,6 +35,14 @@ class TranslationCalls(ABC):
         max_output_tokens: int | None = None,
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
+        no_repeat_ngram_size: int | None = None,
+        suppressed_token_ids: Sequence[int] = (),
+        suppressed_texts: Sequence[str] = (),
+        allow_unknown: bool | None = None,
+        repetition_penalty: float | None = None,
+        sampling: Sampling | None = None,
+        patience: float | None = None,
+        target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
@@ -57,6 +65,14 @@ class TranslationCalls(ABC):
         max_output_tokens: int | None = None,
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
+        no_repeat_ngram_size: int | None = None,
+        suppressed_token_ids: Sequence[int] = (),
+        suppressed_texts: Sequence[str] = (),
+        allow_unknown: bool | None = None,
+        repetition_penalty: float | None = None,
+        sampling: Sampling | None = None,
+        patience: float | None = None,
+        target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
@@ -78,6 +94,14 @@ class TranslationCalls(ABC):
         max_output_tokens: int | None = None,
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
+        no_repeat_ngram_size: int | None = None,
+        suppressed_token_ids: Sequence[int] = (),
+        suppressed_texts: Sequence[str] = (),
+        allow_unknown: bool | None = None,
+        repetition_penalty: float | None = None,
+        sampling: Sampling | None = None,
+        patience: float | None = None,
+        target_prefix: str | Sequence[str] | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
@@ -101,6 +125,19 @@ class TranslationCalls(ABC):
         absent, mostly 0.
         `repetition_guard`: whether a translation that repeats itself ends early; the model's
         default if absent.
+        `no_repeat_ngram_size`: size of the n-grams of tokens that must not come twice, 0 for no
+        such rule; the model's default if absent.
+        `suppressed_token_ids`, `suppressed_texts`: target tokens that a translation must not have,
+        by their ids or by the texts of single tokens.
+        `allow_unknown`: whether the unknown token may come; the model's default if absent.
+        `repetition_penalty`: more than 1 makes tokens that came already less likely; for models
+        whose graphs can apply one.
+        `sampling`: how tokens are drawn at random; None for a search. `num_hypotheses` is then the
+        number of samples, which are independent.
+        `patience`: a beam search ends when this times `beam_size` hypotheses have finished; 1 if
+        absent.
+        `target_prefix`: the beginning of the translation, which the model continues; for several
+        texts as many, "" for none. Such a text is not split into sentences.
         `return_tokens`: whether hypotheses have their tokens with log-probabilities.
         `splitting`: whether each of the "sentences" of a text, each of its "lines", or the text as
         a whole ("none") is translated alone; the model's default if absent, mostly "sentences".
@@ -116,6 +153,13 @@ class TranslationCalls(ABC):
             max_output_tokens=max_output_tokens,
             min_output_tokens=min_output_tokens,
             repetition_guard=repetition_guard,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            suppressed_token_ids=suppressed_token_ids,
+            suppressed_texts=suppressed_texts,
+            allow_unknown=allow_unknown,
+            repetition_penalty=repetition_penalty,
+            sampling=messages.sampling(sampling),
+            patience=patience,
             return_tokens=return_tokens,
         )
         call = messages.translate(
@@ -128,6 +172,7 @@ class TranslationCalls(ABC):
             return_sentences=return_sentences,
             text_normalization=text_normalization,
             truncation=truncation,
+            target_prefix=target_prefix,
         )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
@@ -145,6 +190,14 @@ class TranslationCalls(ABC):
         max_output_tokens: int | None = None,
         min_output_tokens: int | None = None,
         repetition_guard: bool | None = None,
+        no_repeat_ngram_size: int | None = None,
+        suppressed_token_ids: Sequence[int] = (),
+        suppressed_texts: Sequence[str] = (),
+        allow_unknown: bool | None = None,
+        repetition_penalty: float | None = None,
+        sampling: Sampling | None = None,
+        patience: float | None = None,
+        target_prefix: str | None = None,
         return_tokens: bool = False,
         splitting: Splitting | None = None,
         return_sentences: bool = False,
@@ -164,6 +217,13 @@ class TranslationCalls(ABC):
             max_output_tokens=max_output_tokens,
             min_output_tokens=min_output_tokens,
             repetition_guard=repetition_guard,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            suppressed_token_ids=suppressed_token_ids,
+            suppressed_texts=suppressed_texts,
+            allow_unknown=allow_unknown,
+            repetition_penalty=repetition_penalty,
+            sampling=messages.sampling(sampling),
+            patience=patience,
             return_tokens=return_tokens,
         )
         call = messages.stream_translate(
@@ -176,6 +236,7 @@ class TranslationCalls(ABC):
             return_sentences=return_sentences,
             text_normalization=text_normalization,
             truncation=truncation,
+            target_prefix=target_prefix,
         )
         return self._stream(call, timeout_seconds, request_id)
 

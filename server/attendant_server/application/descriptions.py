@@ -118,6 +118,8 @@ class ModelDescription:
     """Size of the n-grams that must not repeat within a translation. 0 for no such rule."""
     repetition_penalty: float = 1.0
     """Penalty of the tokens that a translation has already. 1 for none."""
+    takes_repetition_penalties: bool = False
+    """Whether the graphs of the model can apply penalties."""
     default_min_output_tokens: int = 0
     """The least number of tokens before the end token. It may exceed the limit of a request."""
     suppressed_token_ids: Sequence[int] = ()

@@ -88,7 +88,7 @@ class Joiner:
 
     def _hypothesis(self, text: PiecedText, parts: Sequence[Hypothesis]) -> TranslationHypothesis:
         tokenizer = self.target_tokenizer
-        joined, targets = text.join([tokenizer.decode(part.token_ids) for part in parts])
+        joined, targets = text.join([text.decoded(tokenizer, part.token_ids) for part in parts])
         hypothesis = TranslationHypothesis(
             text=joined,
             score=self._score(parts),

@@ -1,7 +1,7 @@
 """Texts to translate, in pieces that the model can read: sentences, or parts of long ones."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,11 +23,29 @@ from attendant_server.application.tokenization_options import (
 from attendant_server.errors import InvalidRequest
 from attendant_server.streamed_text import UNSPACED
 from attendant_server.tokenized_text import TokenizedText
-from attendant_server.tokenizer import TokenizerError
+from attendant_server.tokenizer import TextTokenizer, TokenizerError
 
 _CODE = re.compile(rf"{LANGUAGE_CODE.pattern}\s*")
 SPARE_TOKENS = 2
 """A part of a text may have more tokens alone than within the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPrefix:
+    """The beginning of a translation, which the model continues."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    num_forced_tokens: int
+    """Number of tokens before the first one that the model chooses."""
+    decoded: str
+    """The text of these tokens, which may differ from the prefix as it was sent."""
+
+    def continued_by(self, words: str) -> str | None:
+        """The prefix as sent and the rest of decoded words; None unless they begin with it."""
+        if not words.startswith(self.decoded):
+            return None
+        return self.text + words[len(self.decoded) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +61,25 @@ class PiecedText:
     """The tokens of each piece."""
     num_original_tokens: int
     """Number of tokens before truncation."""
+    prefix: TargetPrefix | None = None
+    """The beginning of the translation of the only piece, if the caller gives it."""
+
+    def decoded(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
+        """The translation of a piece, without its copies."""
+        whole = tokenizer.decode(token_ids)
+        if self.prefix is None:
+            return whole
+        continued = self.prefix.continued_by(whole)
+        if continued is None:  # later bytes can change the text of bytes before them
+            continued = self.prefix.text + tokenizer.decode(
+                token_ids[self.prefix.num_forced_tokens :]
+            )
+        return continued
+
+    def words(self, tokenizer: TextTokenizer, token_ids: Sequence[int]) -> str:
+        """The complete words of the translation of a piece that begins with these tokens."""
+        words = tokenizer.decode_words(token_ids)
+        return words if self.prefix is None else self.prefix.continued_by(words) or ""
 
     def __len__(self) -> int:
         """Number of tokens that the model reads."""
@@ -85,6 +122,8 @@ class PieceReader:
     splitting: Splitting
     language: str
     """BCP 47 tag of the language of the texts; "" if it is unknown."""
+    whole: Collection[int] = ()
+    """Numbers of texts that are not split, and of which nothing is copied."""
 
     def __call__(
         self,
@@ -111,11 +150,12 @@ class PieceReader:
     ) -> "_Reading":
         code = _CODE.match(text) if options.text_codes else None
         begin = code.end() if code else 0
-        reading = _Reading(
-            options, field, number, text[begin:], text[:begin], self.splitting is not Splitting.NONE
-        )
+        is_whole = number in self.whole
+        splitting = Splitting.NONE if is_whole else self.splitting
+        cuts = splitting is not Splitting.NONE
+        reading = _Reading(options, field, number, text[begin:], text[:begin], cuts, is_whole)
         if not length_problem(options, len(text)):
-            parts = spans(reading.text, self.splitting, self.language)
+            parts = spans(reading.text, splitting, self.language)
             reading.is_empty = not parts
             reading.pieces = list(filter(None, map(reading.piece, parts)))
         return reading
@@ -133,14 +173,19 @@ class _Reading:
     """The code of the target language, which the model reads before each piece."""
     cuts: bool
     """Whether pieces that are too long are cut."""
+    is_whole: bool
+    """Whether the text has one piece with nothing to copy."""
     pieces: Sequence[Piece] = ()
     is_empty: bool = True
 
     def piece(self, part: Span) -> Piece | None:
         """The piece of a part of the text; None if there is nothing to translate."""
-        if self.options.normalizes:
-            return piece(self.text, part, self.options.tokenizer.can_read)
-        return Piece(*part, self.text[slice(*part)])
+        content = self.text[slice(*part)]
+        if not self.options.normalizes:
+            return Piece(*part, content)
+        if self.is_whole:
+            return Piece(*part, content.strip())
+        return piece(self.text, part, self.options.tokenizer.can_read)
 
     def result(
         self, encoded: Sequence[TokenizedText | TokenizerError]
@@ -157,7 +202,7 @@ class _Reading:
             ]
         except InvalidRequest as fault:
             return fault
-        if not found and (self.is_empty or not self.options.normalizes):
+        if not found and (self.is_empty or self.is_whole or not self.options.normalizes):
             return InvalidRequest(name, EMPTY)
         return PiecedText(
             self.text,
@@ -175,10 +220,11 @@ class _Reading:
         tokens, prompt_length = with_language(options, field, encoded, number)
         if tokens.is_empty_after(prompt_length):
             return
-        if options.max_tokens is None or len(tokens) <= options.max_tokens:
-            yield whole, tokens
-        elif not self.cuts:
+        is_long = options.max_tokens is not None and len(tokens) > options.max_tokens
+        if self.is_whole or (is_long and not self.cuts):
             yield whole, limited(options, field, number, tokens, prompt_length)
+        elif options.max_tokens is None or not is_long:
+            yield whole, tokens
         else:
             parts = list(self._cut((whole.start, whole.end), options.max_tokens, len(tokens)))
             if len(parts) == 1:

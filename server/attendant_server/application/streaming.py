@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import chain
 
 from attendant_server import records
 from attendant_server.application.catalog import ServedModel
@@ -19,14 +20,33 @@ class TextStream:
     """The translation of one text while it is decoded."""
 
     def __init__(
-        self, model: ServedModel, text: PiecedText, options: SearchOptions, deadline: float
+        self,
+        model: ServedModel,
+        text: PiecedText,
+        options: SearchOptions,
+        deadline: float,
+        seeds: Sequence[str] = (),
     ) -> None:
-        """``deadline`` is on the engine's clock."""
+        """``deadline`` is on the engine's clock.
+
+        ``seeds`` are those of the samples of all pieces. The first sample of each is streamed.
+        """
         self._model, self._text = model, text
         self._prefixes = [_SettledPrefix() for _ in text.pieces]
+        num_samples = options.num_hypotheses if seeds else 1
+        prefixes = [text.prefix.token_ids] * num_samples if text.prefix is not None else ()
         self._calls = [
-            TranslateCall([token_ids], options, deadline, prefix.put)
-            for token_ids, prefix in zip(text.token_ids, self._prefixes, strict=True)
+            TranslateCall(
+                [token_ids] * num_samples,
+                options,
+                deadline,
+                prefix.put,
+                seeds[number * num_samples : (number + 1) * num_samples],
+                prefixes,
+            )
+            for number, (token_ids, prefix) in enumerate(
+                zip(text.token_ids, self._prefixes, strict=True)
+            )
         ]
         self._tasks: list[asyncio.Task[list[list[Hypothesis]]]] = []
         self.results: Sequence[list[Hypothesis]] = ()
@@ -51,7 +71,7 @@ class TextStream:
                 if number + 1 < len(self._calls):
                     yield (self._text.before(number, last, content) + content)[num_sent:]
                 last = content
-            self.results = [task.result()[0] for task in self._tasks]
+            self.results = [list(chain.from_iterable(task.result())) for task in self._tasks]
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -71,17 +91,18 @@ class TextStream:
         num_characters = 0
         while (token_ids := await self._prefixes[number].next()) is not None:
             if not self._text.pieces[number].copies:
-                words = self._model.target_tokenizer.decode_words(token_ids)
+                words = self._text.words(self._model.target_tokenizer, token_ids)
                 if len(words) > num_characters:
                     yield words
                     num_characters = len(words)
 
     async def _content(self, number: int) -> str:
         """The whole translation of a piece."""
-        [hypotheses] = await self._tasks[number]
+        hypotheses, *_ = await self._tasks[number]
         if not hypotheses:
             raise InvalidRequest("text", NO_TRANSLATION)
-        translation = self._model.target_tokenizer.decode(hypotheses[0].token_ids)
+        tokenizer = self._model.target_tokenizer
+        translation = self._text.decoded(tokenizer, hypotheses[0].token_ids)
         return self._text.pieces[number].with_copies(translation)
 
     def _note_times(self) -> None:

@@ -1,14 +1,14 @@
 """Translation of texts, whole or streamed."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
-from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.catalog import Catalog
 from attendant_server.application.descriptions import Splitting
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
@@ -17,15 +17,21 @@ from attendant_server.application.languages import (
     source_tag,
     translation_model,
 )
+from attendant_server.application.piece_searches import (
+    TranslationPlan,
+    search_pieces,
+    with_faults,
+)
 from attendant_server.application.pieced_text import PiecedText, PieceReader
+from attendant_server.application.sampling import chosen_seed, seeds_of
 from attendant_server.application.streaming import TextStream
+from attendant_server.application.suppressed_tokens import suppressed_tokens
+from attendant_server.application.target_prefixes import PrefixOptions, with_prefixes
 from attendant_server.application.tokenization import (
-    good,
     num_tokens,
     read_texts,
 )
 from attendant_server.application.tokenization_options import (
-    TokenizationOptions,
     Truncation,
     tokenization_options,
 )
@@ -37,18 +43,9 @@ from attendant_server.application.validation import (
     RequestLimits,
     known_value,
 )
-from attendant_server.engine.calls import (
-    Hypothesis,
-    SearchOptions,
-    SearchTooLarge,
-    TranslateCall,
-    joined_timings,
-)
+from attendant_server.engine.calls import Hypothesis, SearchTooLarge
 from attendant_server.errors import InvalidRequest
 
-MAX_RUNNING_SENTENCES = 256
-"""Sentences of one call that the engine has at the same time, unless the call has more texts. A
-long text must not need more places in the queue than there are."""
 HYPOTHESIS_SIZE = 10
 """The work of writing a hypothesis without its tokens, as a number of tokens in an answer."""
 TOKENS_DECODED_FOR_ONE = 8
@@ -73,6 +70,8 @@ class TranslationRequest:
     text_normalization: int = 0
     return_sentences: bool = False
     """Whether hypotheses have the places of their sentences."""
+    target_prefixes: Sequence[str] = ()
+    """The beginning of each translation, "" for none; empty if no text has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,8 @@ class StreamRequest:
     text_normalization: int = 0
     return_sentences: bool = False
     """Whether hypotheses have the places of their sentences."""
+    target_prefix: str = ""
+    """The beginning of the translation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,8 @@ class TranslationAnswer(Answer):
 
     translations: Sequence[Translation | InvalidRequest]
     num_output_tokens: int
+    seed: int | None
+    """The seed of the samples; None without sampling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +112,6 @@ class StreamPiece:
 
 
 SearchRequest: TypeAlias = TranslationRequest | StreamRequest
-
-
-class _Plan(NamedTuple):
-    """The checked options of a call."""
-
-    model: ServedModel
-    options: SearchOptions
-    tokenization: TokenizationOptions
-    read_pieces: PieceReader
-    joiner: Joiner
 
 
 class Translator:
@@ -134,32 +127,44 @@ class Translator:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        self._limits.check_count("texts", len(request.texts))
-        plan = self._plan(request, len(request.texts))
+        num_texts, prefixes = len(request.texts), request.target_prefixes
+        self._limits.check_count("texts", num_texts)
+        if prefixes and len(prefixes) != num_texts:
+            problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
+            raise InvalidRequest("target_prefixes", problem)
+        plan = await self._plan(request, num_texts, prefixes)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
         )
+        if plan.read_pieces.whole:
+            options = self._prefix_options(plan, "target_prefixes[{}]")
+            texts = await with_prefixes(self._jobs, options, texts, prefixes)
         while True:
             try:
-                results = await _search(plan, texts, deadline)
+                results = await search_pieces(plan, texts, deadline)
                 break
             except SearchTooLarge as error:
-                texts = _with_faults(texts, error.problems)
+                texts = with_faults(texts, error.problems)
         return await self._answer(plan, texts, results)
 
     async def stream(
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        plan = self._plan(request, 1)
+        plan = await self._plan(request, 1, [request.target_prefix])
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
             self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
         )
+        if plan.read_pieces.whole:
+            options = self._prefix_options(plan, "target_prefix")
+            prefixes = [request.target_prefix]
+            [text] = await with_prefixes(self._jobs, options, [text], prefixes)
         if isinstance(text, InvalidRequest):
             raise text
-        stream, num_sent = TextStream(plan.model, text, plan.options, deadline), 0
+        seeds = list(seeds_of(plan.seed, [text], plan.num_samples))
+        stream, num_sent = TextStream(plan.model, text, plan.options, deadline, seeds), 0
         try:
             async with aclosing(stream.deltas()) as deltas:
                 async for delta in deltas:
@@ -171,14 +176,30 @@ class Translator:
         answer = await self._answer(plan, [text], stream.results)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
-    def _plan(self, request: SearchRequest, num_texts: int) -> _Plan:
+    def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
+        return PrefixOptions(
+            plan.model.target_tokenizer,
+            field,
+            plan.tokenization.normalizes,
+            self._limits.max_text_characters,
+            plan.options.max_output_tokens,
+            plan.options.forced_token_ids,
+        )
+
+    async def _plan(
+        self, request: SearchRequest, num_texts: int, prefixes: Sequence[str]
+    ) -> TranslationPlan:
         """Find the model and check the options."""
         languages = request.source_language, request.target_language
         model = translation_model(self._catalog, request.model, *languages)
         description = model.description
         tokens = language_tokens(model, *languages)
         options = search_options(
-            request.options, self._limits, description, tokens.forced_target_ids
+            request.options,
+            self._limits,
+            description,
+            tokens.forced_target_ids,
+            await suppressed_tokens(self._jobs, model, request.options),
         )
         max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
         token_bytes = TOKEN_BYTES if request.options.return_tokens else TOKEN_TEXT_BYTES
@@ -198,11 +219,14 @@ class Translator:
         splitting = known_value("splitting", request.splitting, default_splitting)
         if truncates and splitting is not Splitting.NONE:
             raise InvalidRequest("truncation", "is for texts that are not split only")
-        return _Plan(
+        whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
+        if whole and request.splitting and splitting is not Splitting.NONE:
+            raise InvalidRequest("splitting", "is for texts without target prefixes only")
+        return TranslationPlan(
             model,
             options,
             tokenization,
-            PieceReader(splitting, source_tag(description, request.source_language)),
+            PieceReader(splitting, source_tag(description, request.source_language), whole),
             Joiner(
                 model.target_tokenizer,
                 tokenization,
@@ -210,11 +234,12 @@ class Translator:
                 request.options.return_tokens,
                 request.return_sentences,
             ),
+            chosen_seed(request.options.sampling),
         )
 
     async def _answer(
         self,
-        plan: _Plan,
+        plan: TranslationPlan,
         texts: Sequence[PiecedText | InvalidRequest],
         results: Sequence[list[Hypothesis]],
     ) -> TranslationAnswer:
@@ -239,43 +264,8 @@ class Translator:
             num_output_tokens=num_output_tokens,
             phases=record.phases(),
             size=size,
+            seed=plan.seed,
         )
-
-
-async def _search(
-    plan: _Plan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
-) -> list[list[Hypothesis]]:
-    """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
-    sources = [token_ids for text in good(texts) for token_ids in text.token_ids]
-    size = max(MAX_RUNNING_SENTENCES, len(texts))
-    calls, results = [], []
-    for first in range(0, len(sources), size):
-        call = TranslateCall(sources[first : first + size], plan.options, deadline)
-        calls.append(call)
-        try:
-            results += await plan.model.answer(call, may_wait=first > 0)
-        except SearchTooLarge as error:
-            problems = {first + i: problem for i, problem in error.problems.items()}
-            raise SearchTooLarge(problems) from None
-    if len(calls) > 1:
-        records.current().engine = joined_timings([call.timings for call in calls])
-    return results
-
-
-def _with_faults(
-    texts: Sequence[PiecedText | InvalidRequest], problems: Mapping[int, str]
-) -> list[PiecedText | InvalidRequest]:
-    """The texts with further faults; the keys of ``problems`` count pieces of good texts."""
-    record, results = records.current(), list(texts)
-    owners = [
-        i for i, text in enumerate(texts) if isinstance(text, PiecedText) for _ in text.pieces
-    ]
-    for number, problem in problems.items():
-        i = owners[number]
-        record.num_invalid_texts += not isinstance(results[i], InvalidRequest)
-        results[i] = InvalidRequest(TEXTS.format(i), problem)
-    record.num_input_tokens = num_tokens(results)
-    return results
 
 
 def _best_text(answer: TranslationAnswer) -> str:

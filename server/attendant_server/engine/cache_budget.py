@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-from attendant_server.engine.calls import SearchOptions, SearchTooLarge
+from attendant_server.engine.calls import SearchTooLarge, TranslateCall
 from attendant_server.engine.running_batch import Sentence
 
 NeededBytes: TypeAlias = Callable[[int, int, int, int], int]
@@ -51,16 +51,16 @@ class CacheBudget:
         width = sentences[0].width
         return self._needed_bytes(width, len(sentences), longest_output, longest_source)
 
-    def check(self, options: SearchOptions, source_lengths: Sequence[int]) -> None:
+    def check(self, call: TranslateCall, source_lengths: Sequence[int]) -> None:
         """Raise SearchTooLarge if some sources exceed the limit even when they run alone."""
         if self.is_ample:
             return
-        width, longest = options.beam_size, options.max_output_tokens
+        width, longest = call.width, call.options.max_output_tokens
         if self._needed_bytes(width, 1, longest, max(source_lengths)) <= self.max_bytes:
             return
         problems: dict[int, str] = {}
         for i, num_source_tokens in enumerate(source_lengths):
-            longest = options.for_source(num_source_tokens).max_output_tokens
+            longest = call.options_for(i, num_source_tokens).max_output_tokens
             needed_bytes = self._needed_bytes(width, 1, longest, num_source_tokens)
             if needed_bytes > self.max_bytes:
                 problems[i] = (

@@ -169,6 +169,20 @@ class Call(Generic[Result]):
         return not (future.done() or future.running()) and future.set_running_or_notify_cancel()
 
 
+class Sampling(NamedTuple):
+    """How tokens are drawn at random.
+
+    Log-probabilities are divided by ``temperature``. Only the ``top_k`` likeliest tokens are drawn,
+    of these the likeliest ones with the probability ``top_p`` together, and only tokens with at
+    least ``min_p`` times the probability of the likeliest one.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
 class SearchOptions(NamedTuple):
     """Options of the search for the best hypotheses of one text."""
 
@@ -182,25 +196,31 @@ class SearchOptions(NamedTuple):
     forced_token_ids: tuple[int, ...] = ()
     """Tokens that every hypothesis begins with. Their log-probability is 0."""
     early_stopping: bool = False
-    """Whether a beam search ends as soon as ``beam_size`` hypotheses have finished."""
+    """Whether a beam search ends when ``patience`` x ``beam_size`` hypotheses have finished."""
+    patience: float = 1.0
     no_repeat_ngram_size: int = 0
     """Size of the n-grams that no hypothesis may have twice. 0 for no such rule."""
     repetition_penalty: float = 1.0
     """Penalty of the tokens that a hypothesis has already. 1 for none."""
     repetition_guard: bool = False
     """Whether hypotheses that repeat a phrase over and over are ended."""
+    sampling: Sampling | None = None
+    """If given, ``beam_size`` is 1, and tokens are drawn at random."""
     max_output_ratio: int | None = None
     """If given, output tokens are also limited to this times the source tokens, plus
     ``extra_output_tokens``."""
     extra_output_tokens: int = 0
 
-    def for_source(self, num_source_tokens: int) -> "SearchOptions":
-        """These options with the output limit of one text."""
-        if self.max_output_ratio is None:
-            return self
-        limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
-        limit = min(self.max_output_tokens, max(limit, self.min_output_tokens))
-        return self._replace(max_output_tokens=limit, max_output_ratio=None)
+    def for_source(self, num_source_tokens: int, prefix: tuple[int, ...] = ()) -> "SearchOptions":
+        """These options with the output limit of one text and the prefix of its hypotheses."""
+        options = self
+        if self.max_output_ratio is not None:
+            limit = self.max_output_ratio * num_source_tokens + self.extra_output_tokens
+            limit = min(self.max_output_tokens, max(limit + len(prefix), self.min_output_tokens))
+            options = self._replace(max_output_tokens=limit, max_output_ratio=None)
+        if prefix:
+            options = options._replace(forced_token_ids=(*self.forced_token_ids, *prefix))
+        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,17 +248,29 @@ class TranslateCall(Call[list[Hypothesis]]):
         options: SearchOptions,
         deadline: float | None = None,
         on_prefix: Callable[[tuple[int, ...]], None] | None = None,
+        seeds: Sequence[str] = (),
+        prefixes: Sequence[tuple[int, ...]] = (),
     ) -> None:
-        """``on_prefix`` receives the settled prefix of a call with one source, whenever it grows.
+        """``on_prefix`` receives the settled prefix of the first source, whenever it grows.
 
-        The settled prefix is the common prefix of the token ids of all hypotheses that can still
-        win. The callback runs on one of the engine's threads and must be quick.
+        ``seeds`` has one seed for each source if tokens are drawn. ``prefixes`` are the tokens that
+        the hypotheses of each source begin with, after the forced tokens of the options; empty if
+        no source has any. The settled prefix is the common
+        prefix of the token ids of all hypotheses that can still win. The callback runs on one of
+        the engine's threads and must be quick.
         """
         super().__init__(len(sources), deadline)
         self.width = options.beam_size
         self.sources = sources
         self.options = options
         self.on_prefix = on_prefix
+        self.seeds = seeds
+        self.prefixes = prefixes
+
+    def options_for(self, index: int, num_source_tokens: int) -> SearchOptions:
+        """The options of the search for one source."""
+        prefix = self.prefixes[index] if self.prefixes else ()
+        return self.options.for_source(num_source_tokens, prefix)
 
 
 class SearchTooLarge(InvalidRequest):

@@ -24,7 +24,7 @@ from attendant_server.engine.models import (
 )
 from attendant_server.engine.repetition_guard import RepetitionGuard
 from attendant_server.engine.repetition_penalty import token_penalties
-from attendant_server.engine.search import Search, num_candidates
+from attendant_server.engine.search import Search
 from attendant_server.engine.token_rules import TokenRule, token_biases
 
 
@@ -52,7 +52,9 @@ class Sentence:
     def one_token_steps(self) -> bool:
         """Whether its options forbid steps of several tokens, which greedy search allows."""
         return self.width == 1 and (
-            self.repetition_penalty != 1 or any(rule.needs_tokens for rule in self.rules)
+            self.search.num_candidates > 1
+            or self.repetition_penalty != 1
+            or any(rule.needs_tokens for rule in self.rules)
         )
 
 
@@ -66,7 +68,10 @@ class Ended:
 
 
 class RunningBatch:
-    """Sentences that are searched with ``width`` rows each, at most ``max_slots`` together."""
+    """Sentences that are searched with ``width`` rows each, at most ``max_slots`` together.
+
+    Each step returns ``num_candidates`` candidates for a row.
+    """
 
     def __init__(
         self,
@@ -74,12 +79,12 @@ class RunningBatch:
         max_slots: int,
         cache: DecoderCache,
         start_token_id: int,
-        vocab_size: int,
+        num_candidates: int,
     ) -> None:
         self.width, self.max_slots = width, max_slots
         self.sentences: list[Sentence] = []
         self._cache, self._start_token_id = cache, start_token_id
-        self._num_candidates = min(num_candidates(width), vocab_size)
+        self._num_candidates = num_candidates
         self._tokens = np.zeros(max_slots * width, dtype=np.int64)
         self._lengths = np.zeros(max_slots * width, dtype=np.int32)
         self._rows = [slice(slot * width, (slot + 1) * width) for slot in range(max_slots)]

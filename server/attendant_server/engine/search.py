@@ -20,6 +20,8 @@ class Search(Protocol):
     """The search state of one sentence over ``width`` rows."""
 
     width: int
+    num_candidates: int
+    """Candidates that a step must return for each row."""
     next_tokens: list[int]
     """The input token of each row in the next step."""
     is_finished: bool
@@ -92,6 +94,7 @@ class GreedySearch:
     """Takes the likeliest token at every step, or all tokens of a step of several tokens."""
 
     width = 1
+    num_candidates = 1
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
         self.next_tokens = [start_token_id]
@@ -180,20 +183,22 @@ class BeamSearch:
 
     The 2 x ``beam_size`` best continuations of all beams are ranked by their total. End tokens
     among the first ``beam_size`` finish their beams. The best ``beam_size`` other continuations run
-    on. The search ends when ``beam_size`` beams have finished and the best running beam, if it
-    ended now, would not beat the worst of them; with ``early_stopping``, the running beams do not
-    matter. It also ends at ``max_output_tokens``, where running beams count as finished. If fewer
-    than ``beam_size`` beams can run on, the remaining rows hold beams of probability zero.
+    on. The search ends when ``patience`` x ``beam_size`` beams have finished and the best running
+    beam, if it ended now, would not beat the worst of them; with ``early_stopping``, the running
+    beams do not matter. It also ends at ``max_output_tokens``, where running beams count as
+    finished. If fewer than ``beam_size`` beams can run on, the remaining rows hold beams of
+    probability zero.
     """
 
     _prefixes: Mapping[Beam | None, tuple[int, ...]] = MappingProxyType({})
     """The running beams of the last call of `prefixes`, with their tokens."""
 
     def __init__(self, options: SearchOptions, start_token_id: int, eos_id: int) -> None:
-        self.width = options.beam_size
+        self.width, self.num_candidates = options.beam_size, num_candidates(options.beam_size)
         self.next_tokens = [start_token_id] * self.width
         self.is_finished = False
         self._options, self._eos_id = options, eos_id
+        self._num_wanted = round(options.patience * options.beam_size)
         self._running = [Beam()] * self.width  # by row
         self._finished: list[Beam] = []
         self._has_loops = False
@@ -246,7 +251,8 @@ class BeamSearch:
             elif rank < self.width:
                 self._finished.append(beam)
         if len(self._finished) > num_finished:
-            self._finished = sorted(self._finished, key=self._score, reverse=True)[: self.width]
+            self._finished = sorted(self._finished, key=self._score, reverse=True)
+            del self._finished[self._num_wanted :]
         copies = self._settle(survivors)
         self.next_tokens = [beam.token for beam in self._running]
         self.is_finished = not survivors or self._is_decided(best=survivors[0][1])
@@ -304,7 +310,7 @@ class BeamSearch:
     def _is_decided(self, best: Beam) -> bool:
         if self.num_tokens == self._options.max_output_tokens:
             return True
-        if len(self._finished) < self.width:
+        if len(self._finished) < self._num_wanted:
             return False
         if self._options.early_stopping:
             return True

@@ -10,9 +10,9 @@ from attendant_server.engine.lanes import num_slots_of_lane
 from attendant_server.engine.models import CachePool, EncodedSource, TranslationModel
 from attendant_server.engine.running_batch import RunningBatch, Sentence
 
-BatchKey: TypeAlias = tuple[str, int, bool]
-"""Name of the step graph and width of the sentences of a `RunningBatch`, and whether they are in
-the light lane."""
+BatchKey: TypeAlias = tuple[str, int, bool, int]
+"""Name of the step graph and width of the sentences of a `RunningBatch`, whether they are in the
+light lane, and the number of candidates that they need."""
 Encoded: TypeAlias = deque[tuple[Sentence, EncodedSource]]
 
 MAX_OVERTAKING = 8
@@ -163,14 +163,16 @@ class Slots:
 
     def _key_for(self, sentence: Sentence, is_light: bool | None) -> BatchKey:
         width = sentence.width
-        return self._model.step_for(width, sentence.one_token_steps), width, is_light is True
+        step = self._model.step_for(width, sentence.one_token_steps)
+        return step, width, is_light is True, sentence.search.num_candidates
 
     def _batch_for(self, key: BatchKey) -> RunningBatch:
         if key not in self.batches:
-            step, width, _ = key
+            step, width, _, num_candidates = key
             max_slots = min(self.max_rows // width, self.max_sentences)
             cache = self._model.new_cache(step, width, max_slots, self._pool)
+            num_candidates = min(num_candidates, self._model.vocab_size)
             self.batches[key] = RunningBatch(
-                width, max_slots, cache, self._model.start_token_id, self._model.vocab_size
+                width, max_slots, cache, self._model.start_token_id, num_candidates
             )
         return self.batches[key]

@@ -63,16 +63,16 @@ class MinimumLength:
 
 
 class SuppressedTokens:
-    """Forbids the same tokens at every position."""
+    """Forbids the same tokens at every position after the forced ones."""
 
     needs_tokens: ClassVar[bool] = False
 
-    def __init__(self, token_ids: tuple[int, ...]) -> None:
-        self._bias = _forbidding(token_ids)
+    def __init__(self, token_ids: tuple[int, ...], num_forced: int = 0) -> None:
+        self._bias, self._num_forced = _forbidding(token_ids), num_forced
 
     def row_bias(self, num_tokens: int, token_ids: Sequence[int]) -> RowBias | None:
         """A bias of minus infinity for each of the tokens."""
-        return self._bias
+        return self._bias if num_tokens >= self._num_forced else None
 
 
 class ForcedTokens:
@@ -100,7 +100,8 @@ def rules_of(options: SearchOptions, start_token_id: int, eos_id: int) -> tuple[
     if options.min_output_tokens:
         rules.append(MinimumLength(options.min_output_tokens, eos_id))
     if options.suppressed_token_ids:
-        rules.append(SuppressedTokens(options.suppressed_token_ids))
+        num_forced = len(options.forced_token_ids)
+        rules.append(SuppressedTokens(options.suppressed_token_ids, num_forced))
     if options.no_repeat_ngram_size:
         rules.append(NoRepeatedNgrams(options.no_repeat_ngram_size, start_token_id))
     return tuple(rules)

@@ -24,8 +24,9 @@ from attendant_server.engine.models import CachePool, EncodedSource, Translation
 from attendant_server.engine.repetition_guard import RepetitionGuard, num_settled
 from attendant_server.engine.reports import Observer, StepReport
 from attendant_server.engine.running_batch import RunningBatch, Sentence
+from attendant_server.engine.sampling import SampledSearch
 from attendant_server.engine.scheduler import Scheduler
-from attendant_server.engine.search import new_search
+from attendant_server.engine.search import Search, new_search
 from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
 from attendant_server.errors import ModelFailed
@@ -122,7 +123,7 @@ class TranslationScheduler(Scheduler):
         elif isinstance(call, TranslateCall):
             assert call.options.beam_size <= self.max_rows
             lengths = [len(source) for source in call.sources]
-            self._budget.check(call.options, lengths)
+            self._budget.check(call, lengths)
             self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
@@ -210,14 +211,20 @@ class TranslationScheduler(Scheduler):
             encoded.append((self._sentence(text), source))
 
     def _sentence(self, text: QueuedText[TranslateCall]) -> Sentence:
-        options = text.call.options.for_source(text.num_tokens)
-        search = new_search(options, self._model.start_token_id, self._model.eos_id)
-        rules = rules_of(options, self._model.start_token_id, self._model.eos_id)
+        options = text.call.options_for(text.index, text.num_tokens)
+        ends = self._model.start_token_id, self._model.eos_id
+        search: Search
+        if options.sampling is None:
+            search = new_search(options, *ends)
+        else:
+            search = SampledSearch(options, text.call.seeds[text.index], *ends)
+        rules = rules_of(options, *ends)
         guard = None
         if options.repetition_guard:
+            # Forced tokens are no loop, even if they repeat themselves.
             guard = RepetitionGuard(
                 text.call.sources[text.index],
-                options.min_output_tokens,
+                max(options.min_output_tokens, len(options.forced_token_ids)),
                 is_streamed=text.call.on_prefix is not None,
             )
         return Sentence(
@@ -274,7 +281,7 @@ class TranslationScheduler(Scheduler):
                 call.timings.first_token = now
                 call.timings.num_first_tokens = sentence.search.num_tokens
                 call.timings.num_step_texts = len(sentences)
-            if call.on_prefix is not None and not call.is_over():
+            if call.on_prefix is not None and not (sentence.index or call.is_over()):
                 self._tell_prefix(sentence, call.on_prefix)
 
     def _tell_prefix(

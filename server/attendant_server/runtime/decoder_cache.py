@@ -95,7 +95,9 @@ class OnnxDecoderCache(ABC, Generic[Buffer]):
                 self._unbind()
             bound = self._bind(session, num_slots, step_input.num_candidates)
             self._bindings[key] = bound
-        listed = None if self._shortlists is None else self._shortlists.of_first(num_slots)
+        listed = None
+        if self._shortlists is not None:
+            listed = self._shortlists.of_first(num_slots, step_input.num_candidates)
         return bound.run(step_input, listed)
 
     def _bind(

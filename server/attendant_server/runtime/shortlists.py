@@ -36,7 +36,8 @@ class Shortlists:
         """Start without lists, for slots of ``width`` rows."""
         self._may_use = np.zeros((max_slots, vocab_size), dtype=np.bool_)
         self._width = width
-        self._listed: dict[int, Listed] = {}  # by the number of slots, until one changes
+        # By the number of slots, until one changes. A cache has always as many candidates.
+        self._listed: dict[int, Listed] = {}
 
     def load(self, slot: int, token_ids: NDArray[np.integer]) -> None:
         """Replace the list of ``slot`` with ``token_ids``, which may repeat."""
@@ -51,12 +52,18 @@ class Shortlists:
         self._may_use[slot] = self._may_use[origin]
         self._listed.clear()
 
-    def of_first(self, num_slots: int) -> Listed:
-        """The shortlist inputs for the rows of the first ``num_slots`` slots."""
+    def of_first(self, num_slots: int, num_candidates: int = 1) -> Listed:
+        """The shortlist inputs for the rows of the first ``num_slots`` slots.
+
+        At least ``num_candidates`` tokens are listed, some of which no row may use.
+        """
         listed = self._listed.get(num_slots)
         if listed is None:
             may_use = self._may_use[:num_slots]
-            token_ids = np.flatnonzero(may_use.any(axis=0))
+            is_listed: NDArray[np.bool_] = np.any(may_use, axis=0)
+            if (num_missing := num_candidates - np.count_nonzero(is_listed)) > 0:
+                is_listed[np.flatnonzero(~is_listed)[:num_missing]] = True
+            token_ids = np.flatnonzero(is_listed)
             of_rows = may_use.take(token_ids, axis=1)  # (slots, listed)
             if self._width > 1:
                 of_rows = np.repeat(of_rows, self._width, axis=0)

@@ -66,6 +66,13 @@ class TranslateOptions(google.protobuf.message.Message):
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     RETURN_TOKENS_FIELD_NUMBER: builtins.int
     REPETITION_GUARD_FIELD_NUMBER: builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: builtins.int
+    SUPPRESSED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    SUPPRESSED_TEXTS_FIELD_NUMBER: builtins.int
+    ALLOW_UNKNOWN_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    SAMPLING_FIELD_NUMBER: builtins.int
+    PATIENCE_FIELD_NUMBER: builtins.int
     beam_size: builtins.int
     """Beam size: hypotheses kept at every step; 1 is greedy search. Default: that of the model
     (GetModelResponse.default_beam_size), at most the upper limit. 0 is INVALID_ARGUMENT. Upper limit:
@@ -73,7 +80,9 @@ class TranslateOptions(google.protobuf.message.Message):
     """
     num_hypotheses: builtins.int
     """Hypotheses returned for each text, best first. Hypothesis k of a text of several sentences joins hypothesis k of
-    each. Default 1. 0 and more than beam_size are INVALID_ARGUMENT.
+    each. Default 1. 0 and more than beam_size are INVALID_ARGUMENT. With sampling: independent samples, in the order of
+    their numbers instead of their scores, at most RequestLimits.max_beam_size. The first ones are the same however many
+    there are.
     """
     length_penalty: builtins.float
     """Length penalty: the score of a hypothesis is its log-probability divided by its number of tokens to this power.
@@ -82,8 +91,8 @@ class TranslateOptions(google.protobuf.message.Message):
     """
     max_output_tokens: builtins.int
     """Maximum number of tokens in one hypothesis of a sentence, including the end token. Upper limit:
-    Limits.max_target_tokens of the model. Default: 3 x the source tokens + 16, at most the upper limit and at least min_output_tokens. The default
-    stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
+    Limits.max_target_tokens of the model. Default: 3 x the source tokens + 16 + the tokens of the target prefix, at most the upper
+    limit and at least min_output_tokens. The default stops a hypothesis that repeats itself. 0 is INVALID_ARGUMENT.
     """
     min_output_tokens: builtins.int
     """Minimum number of tokens of a sentence before the end token. Default: that of the model
@@ -99,6 +108,46 @@ class TranslateOptions(google.protobuf.message.Message):
     (FINISH_REASON_REPETITION). A phrase that the source repeats, too, is left alone. Default: that of the model
     (GetModelResponse.default_repetition_guard).
     """
+    no_repeat_ngram_size: builtins.int
+    """Size of the n-grams of tokens that a hypothesis of a sentence must not have twice. Default: that of the model
+    (GetModelResponse.no_repeat_ngram_size). 0: no such rule. More than Limits.max_target_tokens is INVALID_ARGUMENT.
+    """
+    allow_unknown: builtins.bool
+    """Whether a hypothesis may contain the unknown token, which stands for text that the vocabulary lacks. Default: that of
+    the model. No effect if the vocabulary has no unknown token.
+    """
+    repetition_penalty: builtins.float
+    """Repetition penalty: the value of a token that the hypothesis has already is multiplied by it if it is negative, and
+    divided otherwise, so more than 1 makes repeated tokens less likely. Values are logits in greedy search and sampling,
+    and log-probabilities in beam search. It counts in the ranking, not in log_probability and score. Default: that of
+    the model (GetModelResponse.repetition_penalty). 1: none. Must be between 0.01 and 100. Another value than 1 is
+    INVALID_ARGUMENT if the model has no penalty, because its graphs cannot apply any.
+    """
+    patience: builtins.float
+    """Patience of a beam search, which goes on until this times beam_size hypotheses, rounded, have finished and no running
+    one can beat them. Default 1. More finds better hypotheses, in more time. Must be between 1 and 10. With a beam_size
+    of 1: INVALID_ARGUMENT.
+    """
+    @property
+    def suppressed_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Target tokens that no hypothesis may contain, in addition to those that the model never generates. If the end token
+        is one of them, sentences are as long as max_output_tokens allows. At most 256. An id that the vocabulary lacks is
+        INVALID_ARGUMENT. ModelService.Tokenize with TEXT_SIDE_TARGET tells the ids of the tokens of a text.
+        """
+
+    @property
+    def suppressed_texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Texts of target tokens that no hypothesis may contain: each text stands for all tokens whose text it is, with or
+        without a mark of a word boundary. A translation can still have the text if other tokens write it together. Upper
+        and lower case are different texts. At most 256. A text that no single token writes is INVALID_ARGUMENT.
+        """
+
+    @property
+    def sampling(self) -> Global___Sampling:
+        """If present, tokens are drawn at random instead of being searched for. beam_size is then 1 by default, and more is
+        INVALID_ARGUMENT.
+        """
+
     def __init__(
         self,
         *,
@@ -109,9 +158,18 @@ class TranslateOptions(google.protobuf.message.Message):
         min_output_tokens: builtins.int | None = ...,
         return_tokens: builtins.bool = ...,
         repetition_guard: builtins.bool | None = ...,
+        no_repeat_ngram_size: builtins.int | None = ...,
+        suppressed_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        suppressed_texts: collections.abc.Iterable[builtins.str] | None = ...,
+        allow_unknown: builtins.bool | None = ...,
+        repetition_penalty: builtins.float | None = ...,
+        sampling: Global___Sampling | None = ...,
+        patience: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_num_hypotheses", b"_num_hypotheses", "_repetition_guard", b"_repetition_guard", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "num_hypotheses", b"num_hypotheses", "repetition_guard", b"repetition_guard", "return_tokens", b"return_tokens"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_allow_unknown", b"_allow_unknown", "_beam_size", b"_beam_size", "_length_penalty", b"_length_penalty", "_max_output_tokens", b"_max_output_tokens", "_min_output_tokens", b"_min_output_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_hypotheses", b"_num_hypotheses", "_patience", b"_patience", "_repetition_guard", b"_repetition_guard", "_repetition_penalty", b"_repetition_penalty", "allow_unknown", b"allow_unknown", "beam_size", b"beam_size", "length_penalty", b"length_penalty", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_hypotheses", b"num_hypotheses", "patience", b"patience", "repetition_guard", b"repetition_guard", "repetition_penalty", b"repetition_penalty", "return_tokens", b"return_tokens", "sampling", b"sampling", "suppressed_texts", b"suppressed_texts", "suppressed_token_ids", b"suppressed_token_ids"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_allow_unknown", b"_allow_unknown"]) -> typing.Literal["allow_unknown"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_beam_size", b"_beam_size"]) -> typing.Literal["beam_size"] | None: ...
     @typing.overload
@@ -121,11 +179,73 @@ class TranslateOptions(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_min_output_tokens", b"_min_output_tokens"]) -> typing.Literal["min_output_tokens"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]) -> typing.Literal["no_repeat_ngram_size"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_num_hypotheses", b"_num_hypotheses"]) -> typing.Literal["num_hypotheses"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_patience", b"_patience"]) -> typing.Literal["patience"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_guard", b"_repetition_guard"]) -> typing.Literal["repetition_guard"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
 
 Global___TranslateOptions: typing_extensions.TypeAlias = TranslateOptions
+
+@typing.final
+class Sampling(google.protobuf.message.Message):
+    """Sampling says how tokens are drawn at random. Token rules and repetition penalties are applied before, as in a search.
+    log_probability and score are the model's, without temperature.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPERATURE_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    TOP_P_FIELD_NUMBER: builtins.int
+    MIN_P_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
+    temperature: builtins.float
+    """Temperature: log-probabilities are divided by it. Less than 1 makes likely tokens likelier. Default 1. Must be more
+    than 0 and at most 100.
+    """
+    top_k: builtins.int
+    """Only this many of the likeliest tokens are drawn. Default 50. Must be between 1 and 256."""
+    top_p: builtins.float
+    """Only the likeliest tokens that have this probability together, among the best top_k tokens, are drawn. Default 1:
+    all of them. Must be more than 0 and at most 1.
+    """
+    min_p: builtins.float
+    """Only tokens with at least this times the probability of the likeliest token are drawn. Default 0: all of them. Must be
+    between 0 and 1.
+    """
+    seed: builtins.int
+    """Seed of the random numbers. The same request with the same seed to the same model gives the same translations,
+    whatever else the server does, unless rounding, which depends on the batch, decides between two tokens. The place of
+    a text in its request counts. Default: a random seed, which the answer has.
+    """
+    def __init__(
+        self,
+        *,
+        temperature: builtins.float | None = ...,
+        top_k: builtins.int | None = ...,
+        top_p: builtins.float | None = ...,
+        min_p: builtins.float | None = ...,
+        seed: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_min_p", b"_min_p", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_temperature", b"_temperature"]) -> typing.Literal["temperature"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_p", b"_top_p"]) -> typing.Literal["top_p"] | None: ...
+
+Global___Sampling: typing_extensions.TypeAlias = Sampling
 
 @typing.final
 class TranslateRequest(google.protobuf.message.Message):
@@ -140,6 +260,7 @@ class TranslateRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
+    TARGET_PREFIXES_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -175,6 +296,17 @@ class TranslateRequest(google.protobuf.message.Message):
     def options(self) -> Global___TranslateOptions:
         """Options for all texts of the call. Absent: all defaults."""
 
+    @property
+    def target_prefixes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The beginning of the translation of each text, which the model continues: as many as texts, "" for a text without,
+        or none at all. Every hypothesis begins with it, without the white space around it; whether a space follows is the
+        model's choice. Its tokens come first in Hypothesis.tokens, have a log_probability of 0, and count in
+        max_output_tokens, whose default grows by them, and in min_output_tokens. They may contain tokens that options forbid.
+        A text with a prefix is not split, and nothing of it is copied; another splitting than SPLITTING_NONE is
+        INVALID_ARGUMENT. A prefix with text that the vocabulary lacks, or with as many tokens as a translation may have,
+        fails its text alone.
+        """
+
     def __init__(
         self,
         *,
@@ -187,9 +319,10 @@ class TranslateRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
+        target_prefixes: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefixes", b"target_prefixes", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___TranslateRequest: typing_extensions.TypeAlias = TranslateRequest
 
@@ -201,8 +334,11 @@ class TranslateResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     model: builtins.str
     """The model that answered, as "name/version"."""
+    seed: builtins.int
+    """The seed that was used; absent without sampling."""
     @property
     def translations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Translation]:
         """One result for each text, in the order of the request."""
@@ -222,9 +358,11 @@ class TranslateResponse(google.protobuf.message.Message):
         model: builtins.str = ...,
         token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
         timings: attendant.v1.text_pb2.Timings | None = ...,
+        seed: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "timings", b"timings", "token_counts", b"token_counts", "translations", b"translations"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "model", b"model", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translations", b"translations"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 Global___TranslateResponse: typing_extensions.TypeAlias = TranslateResponse
 
@@ -245,8 +383,9 @@ class Translation(google.protobuf.message.Message):
     """How many of these tokens stand for text that the vocabulary lacks."""
     @property
     def hypotheses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The best hypotheses, best first: num_hypotheses of them. Empty when there is an error. The best one has the highest
-        score, unless the model has a repetition penalty, which counts in the ranking and not in the score.
+        """The best hypotheses, best first: num_hypotheses of them, or samples, in the order of their numbers. Empty when there
+        is an error. The best one has the highest score, unless there is a repetition penalty, which counts in the ranking and
+        not in the score.
         """
 
     @property
@@ -294,7 +433,7 @@ class Hypothesis(google.protobuf.message.Message):
     def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OutputToken]:
         """The output tokens in order, sentence after sentence. Empty unless TranslateOptions.return_tokens is set. The last one
         of each sentence is the end token, unless the sentence reached max_output_tokens. Text that is copied has no tokens.
-        Tokens that the model or its target language demands come first, with a log_probability of 0.
+        Tokens that the model, its target language or the target prefix demands come first, with a log_probability of 0.
         """
 
     @property
@@ -390,6 +529,7 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     SPLITTING_FIELD_NUMBER: builtins.int
     RETURN_SENTENCES_FIELD_NUMBER: builtins.int
+    TARGET_PREFIX_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all translation models of the server that
     have the given languages have the same name.
@@ -417,6 +557,8 @@ class StreamTranslateRequest(google.protobuf.message.Message):
     """
     return_sentences: builtins.bool
     """Whether each hypothesis has the places of its sentences (Hypothesis.sentences). Default false."""
+    target_prefix: builtins.str
+    """The beginning of the translation, by the rules of TranslateRequest.target_prefixes. Default: none."""
     @property
     def options(self) -> Global___TranslateOptions:
         """Options of the search. Absent: all defaults."""
@@ -433,9 +575,10 @@ class StreamTranslateRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         splitting: attendant.v1.text_pb2.Splitting.ValueType = ...,
         return_sentences: builtins.bool = ...,
+        target_prefix: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "options", b"options", "return_sentences", b"return_sentences", "source_language", b"source_language", "splitting", b"splitting", "target_language", b"target_language", "target_prefix", b"target_prefix", "text", b"text", "text_normalization", b"text_normalization", "truncation", b"truncation"]) -> None: ...
 
 Global___StreamTranslateRequest: typing_extensions.TypeAlias = StreamTranslateRequest
 
@@ -452,6 +595,7 @@ class StreamTranslateResponse(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     TOKEN_COUNTS_FIELD_NUMBER: builtins.int
     TIMINGS_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     delta: builtins.str
     """Text to append to the deltas sent before. Text is sent once every hypothesis that can still win begins with it, up
     to the end of the last complete word, so it is never taken back. In scripts written without spaces, such as
@@ -461,6 +605,8 @@ class StreamTranslateResponse(google.protobuf.message.Message):
     """
     model: builtins.str
     """The model that answered, as "name/version"; in the last message only."""
+    seed: builtins.int
+    """The seed that was used, in the last message only; absent without sampling."""
     @property
     def translation(self) -> Global___Translation:
         """The whole result, in the last message only. Its error is always absent."""
@@ -481,9 +627,11 @@ class StreamTranslateResponse(google.protobuf.message.Message):
         model: builtins.str = ...,
         token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
         timings: attendant.v1.text_pb2.Timings | None = ...,
+        seed: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["delta", b"delta", "model", b"model", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_seed", b"_seed", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_seed", b"_seed", "delta", b"delta", "model", b"model", "seed", b"seed", "timings", b"timings", "token_counts", b"token_counts", "translation", b"translation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
 
 Global___StreamTranslateResponse: typing_extensions.TypeAlias = StreamTranslateResponse
 

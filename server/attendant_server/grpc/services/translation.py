@@ -7,6 +7,7 @@ from attendant.v1 import text_pb2, translation_pb2, translation_pb2_grpc
 
 from attendant_server.application.application import Application
 from attendant_server.application.hypotheses import Translation, TranslationHypothesis
+from attendant_server.application.sampling import SamplingOptions
 from attendant_server.application.scoring import PairScore, ScoringAnswer, ScoringRequest
 from attendant_server.application.translation import (
     StreamPiece,
@@ -44,6 +45,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 splitting=request.splitting,
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
+                target_prefixes=request.target_prefixes,
             ),
             context.time_remaining(),
         )
@@ -64,6 +66,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
                 splitting=request.splitting,
                 return_sentences=request.return_sentences,
                 text_normalization=request.text_normalization,
+                target_prefix=request.target_prefix,
             ),
             context.time_remaining(),
         )
@@ -107,6 +110,23 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         min_output_tokens=given(options, "min_output_tokens"),
         return_tokens=options.return_tokens,
         repetition_guard=given(options, "repetition_guard"),
+        no_repeat_ngram_size=given(options, "no_repeat_ngram_size"),
+        suppressed_token_ids=options.suppressed_token_ids,
+        suppressed_texts=options.suppressed_texts,
+        allow_unknown=given(options, "allow_unknown"),
+        repetition_penalty=given(options, "repetition_penalty"),
+        patience=given(options, "patience"),
+        sampling=_sampling(options.sampling) if options.HasField("sampling") else None,
+    )
+
+
+def _sampling(sampling: translation_pb2.Sampling) -> SamplingOptions:
+    return SamplingOptions(
+        temperature=given(sampling, "temperature"),
+        top_k=given(sampling, "top_k"),
+        top_p=given(sampling, "top_p"),
+        min_p=given(sampling, "min_p"),
+        seed=given(sampling, "seed"),
     )
 
 
@@ -135,6 +155,8 @@ def _fill_common(response: Response, answer: TranslationAnswer) -> None:
     response.token_counts.num_input_tokens = answer.num_input_tokens
     response.token_counts.num_output_tokens = answer.num_output_tokens
     response.timings.CopyFrom(timings(answer.phases))
+    if answer.seed is not None:
+        response.seed = answer.seed
 
 
 def _fill_translation(

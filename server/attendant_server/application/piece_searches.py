@@ -1,0 +1,104 @@
+"""The searches of a call: one for each piece of its texts, or one for each sample of a piece."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from attendant_server import records
+from attendant_server.application.catalog import ServedModel
+from attendant_server.application.hypotheses import Joiner
+from attendant_server.application.pieced_text import PiecedText, PieceReader
+from attendant_server.application.sampling import seeds_of
+from attendant_server.application.tokenization import good, num_tokens
+from attendant_server.application.tokenization_options import TokenizationOptions
+from attendant_server.application.validation import TEXTS
+from attendant_server.engine.calls import (
+    Hypothesis,
+    SearchOptions,
+    SearchTooLarge,
+    TranslateCall,
+    joined_timings,
+)
+from attendant_server.errors import InvalidRequest
+
+MAX_RUNNING_SENTENCES = 256
+"""Sentences of one call that the engine has at the same time, unless the call has more texts. A
+long text must not need more places in the queue than there are."""
+
+
+class TranslationPlan(NamedTuple):
+    """The checked options of a call."""
+
+    model: ServedModel
+    options: SearchOptions
+    tokenization: TokenizationOptions
+    read_pieces: PieceReader
+    joiner: Joiner
+    seed: int | None
+    """The seed of the samples; None without sampling."""
+
+    @property
+    def num_samples(self) -> int:
+        """Searches for each piece."""
+        return 1 if self.seed is None else self.options.num_hypotheses
+
+
+async def search_pieces(
+    plan: TranslationPlan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
+) -> list[list[Hypothesis]]:
+    """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
+    num_samples = plan.num_samples
+    pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
+    sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
+    seeds = list(seeds_of(plan.seed, texts, num_samples))
+    prefixes: list[tuple[int, ...]] = []
+    if plan.read_pieces.whole:
+        prefixes = [
+            text.prefix.token_ids if text.prefix is not None else ()
+            for text in good(texts)
+            for _ in range(len(text.pieces) * num_samples)
+        ]
+    size = max(MAX_RUNNING_SENTENCES, len(texts))
+    calls, results = [], []
+    for first in range(0, len(sources), size):
+        part = slice(first, first + size)
+        call = TranslateCall(
+            sources[part], plan.options, deadline, seeds=seeds[part], prefixes=prefixes[part]
+        )
+        calls.append(call)
+        try:
+            results += await plan.model.answer(call, may_wait=first > 0)
+        except SearchTooLarge as error:
+            problems = {
+                (first + i) // num_samples: problem for i, problem in error.problems.items()
+            }
+            raise SearchTooLarge(problems) from None
+    if len(calls) > 1:
+        records.current().engine = joined_timings([call.timings for call in calls])
+    return results if num_samples == 1 else _joined_samples(results, num_samples)
+
+
+def _joined_samples(
+    results: Sequence[list[Hypothesis]], num_samples: int
+) -> list[list[Hypothesis]]:
+    """The hypotheses of each piece, from those of its samples."""
+    return [
+        list(chain.from_iterable(results[first : first + num_samples]))
+        for first in range(0, len(results), num_samples)
+    ]
+
+
+def with_faults(
+    texts: Sequence[PiecedText | InvalidRequest], problems: Mapping[int, str]
+) -> list[PiecedText | InvalidRequest]:
+    """The texts with further faults; the keys of ``problems`` count pieces of good texts."""
+    record, results = records.current(), list(texts)
+    owners = [
+        i for i, text in enumerate(texts) if isinstance(text, PiecedText) for _ in text.pieces
+    ]
+    for number, problem in problems.items():
+        i = owners[number]
+        record.num_invalid_texts += not isinstance(results[i], InvalidRequest)
+        results[i] = InvalidRequest(TEXTS.format(i), problem)
+    record.num_input_tokens = num_tokens(results)
+    return results

@@ -1,0 +1,68 @@
+"""The options of sampling: checks, defaults, and the seed of each search."""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.validation import check_range
+from attendant_server.engine.calls import Sampling
+from attendant_server.engine.sampling import MAX_TOP_K
+from attendant_server.errors import InvalidRequest
+
+DEFAULT_TOP_K = 50
+MAX_TEMPERATURE = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingOptions:
+    """The options of one call; None means the default."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None
+
+
+def checked_sampling(options: SamplingOptions) -> Sampling:
+    """The options with all defaults filled in; raises InvalidRequest."""
+    temperature = 1.0 if options.temperature is None else options.temperature
+    if not 0 < temperature <= MAX_TEMPERATURE:
+        raise _invalid("temperature", f"must be more than 0 and at most {MAX_TEMPERATURE:g}")
+    top_k = DEFAULT_TOP_K if options.top_k is None else options.top_k
+    check_range("options.sampling.top_k", top_k, 1, MAX_TOP_K)
+    top_p = 1.0 if options.top_p is None else options.top_p
+    if not 0 < top_p <= 1:
+        raise _invalid("top_p", "must be more than 0 and at most 1")
+    min_p = 0.0 if options.min_p is None else options.min_p
+    if not 0 <= min_p <= 1:
+        raise _invalid("min_p", "must be between 0 and 1")
+    return Sampling(temperature, top_k, top_p, min_p)
+
+
+def chosen_seed(options: SamplingOptions | None) -> int | None:
+    """The seed of a call, which is a random one unless the call has one; None without sampling."""
+    if options is None:
+        return None
+    return secrets.randbits(32) if options.seed is None else options.seed
+
+
+def seeds_of(
+    seed: int | None, texts: Sequence[PiecedText | InvalidRequest], num_samples: int
+) -> Iterator[str]:
+    """The seed of each sample of each piece of the good texts; none without sampling.
+
+    It depends on the places of the text, of the piece and of the sample only, so that samples are
+    independent of each other, and a sample is the same however many there are.
+    """
+    if seed is None:
+        return
+    for i, text in enumerate(texts):
+        for piece in range(0 if isinstance(text, InvalidRequest) else len(text.pieces)):
+            for sample in range(num_samples):
+                yield f"{seed}/{i}/{piece}/{sample}"
+
+
+def _invalid(name: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"options.sampling.{name}", problem)
