@@ -142,15 +142,15 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
     ):
         say_the_marker(running)
         monkeypatch.setattr(
-            "attendant_server.application.tokenization.encode_all", fail_with_the_marker
+            "attendant_server.application.pieced_text.encode_all", fail_with_the_marker
         )  # an unexpected error
         failure_of(running.translation.Translate, REQUEST)
-        wait_until(lambda: running.metric("grpc_server_handled_total") == 13)
+        wait_until(lambda: running.metric("grpc_server_handled_total") == 12)
         metrics = metrics_page(running.server)
     ours = [r for r in caplog.records if r.name.startswith(("attendant_server", "grpc"))]
     lines = "\n".join(form.format(r) for r in ours for form in (JsonFormatter(), CONSOLE))
     assert lines.count("event=call_failed") == 1
-    assert lines.count("event=call ") >= 13
+    assert lines.count("event=call ") >= 12
     assert len(collector.spans) > 50
     for what in (lines, metrics, collector.content.decode("latin-1")):
         assert MARKER not in what

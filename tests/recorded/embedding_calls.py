@@ -9,7 +9,7 @@ from attendant.v1.embedding_pb2 import (
     POOLING_MEAN,
     POOLING_UNSPECIFIED,
 )
-from attendant.v1.text_pb2 import TRUNCATION_LEFT, TRUNCATION_RIGHT
+from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE, TRUNCATION_LEFT, TRUNCATION_RIGHT
 
 from tests.recorded.call import Call, classify, embed, embed_sparse, embed_tokens, fill_mask
 from tests.recorded.texts import BLANK, LONG, ODD, UNCUT_WORD
@@ -48,6 +48,8 @@ def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
                 **normalize,
             )
     yield embed(f"{model} one text", texts[:1], model)
+    as_sent = {"text_normalization": TEXT_NORMALIZATION_NONE}
+    yield embed(f"{model} odd texts as sent", list(ODD.values()), model, **as_sent)
     yield embed(f"{model} every odd text", [*ODD.values(), *BLANK.values()], model)
     yield embed(f"{model} mixed texts", ["", texts[0], LONG, texts[0], UNCUT_WORD], model)
     yield embed(f"{model} only bad texts", [*BLANK.values(), LONG], model, normalize=True)
@@ -67,6 +69,9 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
     yield embed_tokens(f"{model} mixed texts", mixed, model)
     yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))
     yield embed_tokens(f"{model} only bad texts", ["", LONG], model)
+    yield embed_tokens(
+        f"{model} emoji as sent", [ODD["emoji"]], model, text_normalization=TEXT_NORMALIZATION_NONE
+    )
     for name, truncation in TRUNCATIONS.items():
         yield embed_tokens(
             f"{model} too long, truncation {name}", [LONG], model, truncation=truncation
@@ -80,6 +85,7 @@ def fill_mask_calls(model: str, text: str) -> Iterator[Call]:
     yield fill_mask(f"{model} default number of candidates", [text], model)
     yield fill_mask(f"{model} most candidates", [text], model, top_k=100)
     yield fill_mask(f"{model} only a mask", ["[MASK]"], model)
+    yield fill_mask(f"{model} as sent", [text], model, text_normalization=TEXT_NORMALIZATION_NONE)
     yield fill_mask(f"{model} several masks", [f"{text} {text} [MASK][MASK]"], model, top_k=3)
     odd = [
         "The dog.",
@@ -116,6 +122,7 @@ def classify_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield classify("several texts", [*first, ""], model)
     yield classify("several pairs", first, text_pairs=second)
     yield classify("one label", first, model, top_k=1)
+    yield classify("as sent", first, model, text_normalization=TEXT_NORMALIZATION_NONE)
     yield classify("raw scores of pairs", first, model, text_pairs=second, raw_scores=True)
     for name, truncation in TRUNCATIONS.items():
         pairs = {"no pair": (), "a long pair": (long,), "one long text of a pair": (texts[0],)}
@@ -137,5 +144,6 @@ def embed_sparse_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield embed_sparse("the greatest weights of several texts", [*texts, ""], **few)
     for name, truncation in TRUNCATIONS.items():
         yield embed_sparse(f"truncation {name}", [long], model, truncation=truncation, **few)
+    yield embed_sparse("as sent", texts[:1], text_normalization=TEXT_NORMALIZATION_NONE)
     yield embed_sparse("no weights", texts, model, max_active_dims=0)
     yield embed_sparse("no texts", [], model)

@@ -41,6 +41,7 @@ from tests.recorded.translation_calls import (
     prefix_calls,
     score_calls,
     search_calls,
+    splitting_calls,
     stream_calls,
     truncated_calls,
 )
@@ -83,6 +84,7 @@ def _tiny_calls() -> Iterator[Call]:
     yield from metadata_calls(embedding)
     yield from search_calls(translation, TINY_ENGLISH, list(SEARCHES))
     yield from mixed_calls(translation, TINY_ENGLISH)
+    yield from splitting_calls(translation, TINY_ENGLISH)
     yield from truncated_calls(translation)
     yield from odd_calls(translation, ODD)
     yield from stream_calls(translation, TINY_ENGLISH)
@@ -110,6 +112,7 @@ def _built_in_calls() -> Iterator[Call]:
     yield from bad_calls.unnamed_models()
     yield from search_calls("en-de", ENGLISH, list(SEARCHES))
     yield from mixed_calls("en-de", ENGLISH)
+    yield from splitting_calls("en-de", ENGLISH)
     yield from odd_calls("en-de", ODD)
     for name in ("address", "digits"):  # their ends come with many candidates
         yield translate(

@@ -4,14 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attendant.v1.text_pb2 import (
+    SPLITTING_LINES,
+    SPLITTING_NONE,
+    SPLITTING_SENTENCES,
+    TEXT_NORMALIZATION_NONE,
+    TEXT_NORMALIZATION_STANDARD,
     TRUNCATION_LEFT,
     TRUNCATION_REFUSE,
     TRUNCATION_RIGHT,
     TRUNCATION_UNSPECIFIED,
+    Splitting,
+    TextNormalization,
 )
 from attendant.v1.translation_pb2 import Sampling
 
-from tests.recorded.call import Call, score, stream, translate
+from tests.recorded.call import Call, score, stream, tokenize, translate
 from tests.recorded.texts import BLANK, LONG, ODD
 
 TRUNCATIONS = {
@@ -75,6 +82,8 @@ SEARCHES |= {
         "sampling": Sampling(temperature=2, top_k=20, top_p=0.95, min_p=0.01, seed=5),
     },
 }
+SPLITTINGS = (SPLITTING_NONE, SPLITTING_LINES, SPLITTING_SENTENCES)
+NORMALIZATIONS = (TEXT_NORMALIZATION_NONE, TEXT_NORMALIZATION_STANDARD)
 FEW_SEARCHES = (
     "defaults",
     "beam 4",
@@ -96,6 +105,31 @@ def search_calls(model: str, texts: Sequence[str], searches: Sequence[str]) -> I
     yield translate(
         f"{model} without tokens", texts, model, beam_size=2, num_hypotheses=2, return_tokens=False
     )
+
+
+def splitting_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Texts of several sentences, split and normalized in every way."""
+    several = [
+        f"{texts[0]}  {texts[1]}\n\n{texts[0]}",
+        f"😀 {ODD['decomposed accents']} https://a.bc",
+    ]
+    for splitting in SPLITTINGS:
+        for normalization in NORMALIZATIONS:
+            name = f"{model} {Splitting.Name(splitting)} {TextNormalization.Name(normalization)}"
+            fields: dict[str, Any] = {
+                "splitting": splitting,
+                "text_normalization": normalization,
+                "return_sentences": True,
+            }
+            yield translate(name, several, model, **fields)
+            yield stream(name, several[0], model, **fields)
+    pairs = [(text, text) for text in several]
+    for normalization in NORMALIZATIONS:
+        name = f"{model} {TextNormalization.Name(normalization)}"
+        yield score(name, pairs, model, text_normalization=normalization)
+        yield tokenize(name, several, model, text_normalization=normalization)
+    for guard in (False, True):
+        yield translate(f"{model} guard {guard}", texts[:1], model, repetition_guard=guard)
 
 
 def mixed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
