@@ -112,6 +112,8 @@ def test_errors_survive_pickling_and_copying():
 
 def test_every_rpc_of_the_contract_has_a_call():
     model: Any = {"model": "", "truncation": "refuse"}
+    vectors: Any = {"dimensions": None, "force_dimensions": False}
+    vectors |= {"prompt_name": None, "prompt": None}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
@@ -121,7 +123,7 @@ def test_every_rpc_of_the_contract_has_a_call():
             "", options, target_prefix=None, **model, **languages, **of_texts
         ),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
-        messages.embed([], pooling=None, normalize=None, **model),
+        messages.embed([], pooling=None, normalize=None, **vectors, **model),
         messages.embed_tokens([], (), role=None, **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),

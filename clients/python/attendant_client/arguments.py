@@ -112,6 +112,7 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     embed.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
     )
+    _add_vectors(embed)
     similarity = _add(subparsers, "similarity", commands.similarity, "compare two texts, -1 to 1")
     similarity.add_argument("texts", nargs=2, metavar="TEXT", help="the texts to compare")
     _add_model(similarity)
@@ -139,6 +140,22 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     sparse.add_argument(
         "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
     )
+
+
+def _add_vectors(parser: Parser) -> None:
+    parser.add_argument(
+        "--dimensions", type=_count, metavar="N", help="first values of a vector; default: all"
+    )
+    parser.add_argument(
+        "--force-dimensions",
+        action="store_true",
+        help="allow dimensions for which the model was not trained",
+    )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument(
+        "--prompt-name", metavar="NAME", help='prompt of the model, "" for none; default: its own'
+    )
+    prompts.add_argument("--prompt", metavar="TEXT", help="text that is put before every text")
 
 
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:

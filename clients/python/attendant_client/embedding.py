@@ -26,6 +26,10 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -38,6 +42,10 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -49,6 +57,10 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -58,12 +70,21 @@ class EmbeddingCalls(ABC):
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
         choice if absent.
         `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
+        `dimensions`: number of first values of each vector to keep; all if absent. One for which
+        the model was not trained needs `force_dimensions`.
+        `prompt_name`: the name of the prompt that the model reads before every text, one of the
+        model's `prompts`, or "" for none; the model's `default_prompt` if absent. `prompt` gives
+        its text instead.
         """
         call = messages.embed(
             texts,
             model=model,
             pooling=pooling,
             normalize=normalize,
+            dimensions=dimensions,
+            force_dimensions=force_dimensions,
+            prompt_name=prompt_name,
+            prompt=prompt,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

@@ -194,6 +194,10 @@ def embed(
     model: str,
     pooling: Pooling | None,
     normalize: bool | None,
+    dimensions: int | None,
+    force_dimensions: bool,
+    prompt_name: str | None,
+    prompt: str | None,
     truncation: Truncation,
 ) -> TextCall[results.Embedding]:
     """Build an Embed call."""
@@ -203,6 +207,10 @@ def embed(
         texts=sent,
         pooling=chosen(POOLINGS, "pooling", pooling),
         normalize=normalize,
+        dimensions=dimensions,
+        force_dimensions=force_dimensions,
+        prompt_name=prompt_name,
+        prompt=prompt,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(

@@ -121,6 +121,10 @@ def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [text for (text,) in rows],
         pooling=arguments.pooling,
         normalize=arguments.normalize,
+        dimensions=arguments.dimensions,
+        force_dimensions=arguments.force_dimensions,
+        prompt_name=arguments.prompt_name,
+        prompt=arguments.prompt,
         **_common(arguments),
     )
 

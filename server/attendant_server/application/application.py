@@ -13,6 +13,7 @@ from attendant_server.application.model_control import Lifecycle, ModelControlle
 from attendant_server.application.models import ModelInspector
 from attendant_server.application.scoring import Scorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
+from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
 
@@ -27,6 +28,7 @@ class Application:
     translator: Translator
     scorer: Scorer
     embedder: Embedder
+    token_embedder: TokenEmbedder
     mask_filler: MaskFiller
     classifier: Classifier
     sparse_embedder: SparseEmbedder
@@ -50,6 +52,7 @@ def new_application(
         translator=Translator(catalog, jobs, limits),
         scorer=Scorer(catalog, jobs, limits),
         embedder=Embedder(catalog, jobs, limits),
+        token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),

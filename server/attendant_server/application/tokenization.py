@@ -247,7 +247,9 @@ def limited(
         filler = options.filler
         return tokens if filler is None else tokens.filled(filler, options.max_tokens)
     if options.truncation is Truncation.RIGHT:
-        tokens = tokens.cut_end(options.max_tokens)
+        whole, tokens = tokens, tokens.cut_end(options.max_tokens)
+        if prompt_length and tokens.is_empty_after(prompt_length):
+            raise too_long(options, field, number, whole)
     elif options.truncation is Truncation.LEFT:
         tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
     if len(tokens) <= options.max_tokens:

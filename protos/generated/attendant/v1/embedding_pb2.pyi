@@ -197,6 +197,10 @@ class EmbedRequest(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    FORCE_DIMENSIONS_FIELD_NUMBER: builtins.int
+    PROMPT_NAME_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -209,6 +213,21 @@ class EmbedRequest(google.protobuf.message.Message):
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
+    dimensions: builtins.int
+    """Number of first values of each vector to return. Vectors are cut before they are scaled to length 1. Default: all.
+    INVALID_ARGUMENT for 0, for more than the vectors of the model have, and for a number for which the model was not
+    trained (GetModelResponse.trained_dimensions) unless force_dimensions is set.
+    """
+    force_dimensions: builtins.bool
+    """Whether dimensions may be a number for which the model was not trained. Default false."""
+    prompt_name: builtins.str
+    """Name of the prompt that the model reads before every text, one of GetModelResponse.prompts; "" for no prompt.
+    Default: GetModelResponse.default_prompt. INVALID_ARGUMENT for an unknown name; the message lists the names.
+    """
+    prompt: builtins.str
+    """Prompt that the model reads before every text, instead of one with a name; "" for no prompt. At most
+    RequestLimits.max_text_characters characters. INVALID_ARGUMENT together with prompt_name.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -224,10 +243,21 @@ class EmbedRequest(google.protobuf.message.Message):
         normalize: builtins.bool | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        dimensions: builtins.int | None = ...,
+        force_dimensions: builtins.bool = ...,
+        prompt_name: builtins.str | None = ...,
+        prompt: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt", b"_prompt"]) -> typing.Literal["prompt"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt_name", b"_prompt_name"]) -> typing.Literal["prompt_name"] | None: ...
 
 Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
 

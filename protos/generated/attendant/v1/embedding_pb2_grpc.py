@@ -97,9 +97,9 @@ class EmbeddingServiceServicer(object):
     def Embed(self, request, context):
         """Embed returns one vector for each text.
 
-        If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-        tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-        prompt, and EmbedTokens only the marker of a role.
+        If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+        that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+        prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -176,9 +176,9 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     Embed: _EmbeddingServiceEmbedType
     """Embed returns one vector for each text.
 
-    If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-    tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-    prompt, and EmbedTokens only the marker of a role.
+    If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+    that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+    prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
@@ -258,9 +258,9 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[attendant.v1.embedding_pb2.EmbedResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.EmbedResponse]]:
         """Embed returns one vector for each text.
 
-        If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-        tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-        prompt, and EmbedTokens only the marker of a role.
+        If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+        that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+        prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
         """
 
     @abc.abstractmethod

@@ -17,9 +17,6 @@ from attendant_server.application.embedding import (
     EmbeddedText,
     EmbeddingAnswer,
     EmbeddingRequest,
-    TokenEmbeddingAnswer,
-    TokenEmbeddingRequest,
-    TokenEmbeddings,
 )
 from attendant_server.application.mask_filling import (
     FilledMask,
@@ -27,10 +24,16 @@ from attendant_server.application.mask_filling import (
     MaskFillingAnswer,
     MaskFillingRequest,
 )
+from attendant_server.application.prompts import PromptChoice
 from attendant_server.application.sparse_embedding import (
     SparseEmbeddingAnswer,
     SparseEmbeddingRequest,
     SparseVector,
+)
+from attendant_server.application.token_embedding import (
+    TokenEmbeddingAnswer,
+    TokenEmbeddingRequest,
+    TokenEmbeddings,
 )
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
@@ -42,6 +45,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._embedder, self._mask_filler = application.embedder, application.mask_filler
+        self._token_embedder = application.token_embedder
         self._classifier = application.classifier
         self._sparse_embedder = application.sparse_embedder
         self._jobs = application.jobs
@@ -58,6 +62,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 normalize=given(request, "normalize"),
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
+                dimensions=given(request, "dimensions"),
+                force_dimensions=request.force_dimensions,
+                prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
             ),
             context.time_remaining(),
         )
@@ -67,7 +74,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
         """One vector for each token of each text, from any layers or for late interaction."""
-        answer = await self._embedder.embed_tokens(
+        answer = await self._token_embedder.embed(
             TokenEmbeddingRequest(
                 texts=list(request.texts),
                 model=request.model,

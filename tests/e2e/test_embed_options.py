@@ -1,0 +1,177 @@
+"""Dimensions and prompts of Embed, with imported folders of sentence-transformers."""
+
+import re
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from attendant.v1 import text_pb2
+from attendant.v1.embedding_pb2 import EmbedRequest, EmbedTokensRequest
+from attendant.v1.model_pb2 import GetModelRequest
+from attendant_client import Client
+from attendant_export.bundle.importing import ImportOptions, import_bundle
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from tests.support.bundles import one_thread
+from tests.support.checkpoints import WIDTH, write_json, write_sentence_transformer
+from tests.support.serving import failure_of, running_server
+
+TEXTS = ["The train leaves at nine.", "Où est la gare ?", "No."]
+PROMPTS = {"query": "query: which one? ", "document": "", "title": "title: "}
+MEAN = {"pooling_mode_mean_tokens": True}
+TRAINED = (4, 8)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, loop, settings, translation_bundle):
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    bundles = tmp_path_factory.mktemp("bundles")
+    for name, includes in (("with", True), ("without", False)):
+        folder = checkpoints / name
+        write_sentence_transformer(folder, {**MEAN, "include_prompt": includes}, normalizes=True)
+        write_json(
+            folder / "config_sentence_transformers.json",
+            {"prompts": PROMPTS, "default_prompt_name": "query"},
+        )
+    with one_thread():
+        for folder in checkpoints.iterdir():
+            import_bundle(folder, bundles, ImportOptions(trained_dimensions=TRAINED))
+    name = translation_bundle.parent.name  # its calls hold the engine
+    (bundles / name).symlink_to(translation_bundle.parent)
+    with running_server(loop, settings(bundles=bundles)) as running:
+        yield running
+
+
+def as_array(tensor: Any) -> np.ndarray:
+    return np.frombuffer(tensor.data, "<f4").reshape(list(tensor.shape))
+
+
+def embed(server, model="with", texts=TEXTS, **options):
+    request = EmbedRequest(model=model, texts=texts, **options)
+    return as_array(server.embedding.Embed(request).embeddings)
+
+
+def hidden_states(server, model, texts):
+    request = EmbedTokensRequest(model=model, texts=texts)
+    return [as_array(each.embeddings) for each in server.embedding.EmbedTokens(request).results]
+
+
+def refusal(server, **options):
+    request = EmbedRequest(model="with", texts=TEXTS, **options)
+    failure = failure_of(server.embedding.Embed, request)
+    assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
+    return failure.details()
+
+
+@examples(max_examples=10, deadline=None)
+@given(dimensions=st.integers(1, WIDTH))
+def test_vectors_are_cut_and_then_normalized(server, dimensions: int):
+    whole = embed(server, normalize=False)
+    cut = embed(server, dimensions=dimensions, force_dimensions=True, normalize=False)
+    np.testing.assert_allclose(cut, whole[:, :dimensions], atol=1e-6)
+    normalized = embed(server, dimensions=dimensions, force_dimensions=True)
+    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
+    np.testing.assert_allclose(normalized, cut / lengths, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [*TRAINED, WIDTH])
+def test_dimensions_for_which_the_model_was_trained_need_no_force(server, dimensions: int):
+    assert embed(server, dimensions=dimensions).shape == (len(TEXTS), dimensions)
+
+
+def test_other_dimensions_are_refused_by_a_list_of_the_trained_ones(server):
+    assert refusal(server, dimensions=5) == (
+        f"dimensions: the model was trained for 4, 8, {WIDTH} only; force_dimensions allows others"
+    )
+
+
+@pytest.mark.parametrize("dimensions", [0, WIDTH + 1, 2**32 - 1])
+def test_dimensions_that_a_vector_does_not_have_are_refused_even_with_force(server, dimensions):
+    problem = refusal(server, dimensions=dimensions, force_dimensions=True)
+    assert problem == f"dimensions: must be between 1 and {WIDTH}, got {dimensions}"
+
+
+def test_the_trained_dimensions_are_part_of_the_description(server):
+    response = server.models.GetModel(GetModelRequest(model="with"))
+    assert tuple(response.trained_dimensions) == TRAINED
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        assert client.model("with").trained_dimensions == TRAINED
+
+
+@pytest.mark.parametrize("model", ["with", "without"])
+@pytest.mark.parametrize(
+    ("options", "prompt"),
+    [
+        ({}, PROMPTS["query"]),
+        ({"prompt_name": "query"}, PROMPTS["query"]),
+        ({"prompt_name": "title"}, PROMPTS["title"]),
+        ({"prompt_name": "document"}, ""),
+        ({"prompt_name": ""}, ""),
+        ({"prompt": ""}, ""),
+        ({"prompt": "a longer prompt, of the caller: "}, "a longer prompt, of the caller: "),
+        ({"prompt": PROMPTS["query"]}, PROMPTS["query"]),
+    ],
+)
+def test_the_model_reads_the_chosen_prompt_before_every_text(server, model, options, prompt):
+    num_left_out = 0
+    if model == "without" and prompt:
+        (alone,) = hidden_states(server, model, [prompt])
+        num_left_out = len(alone) - 1  # all but the token at the end
+    hidden = hidden_states(server, model, [prompt + text for text in TEXTS])
+    expected = np.stack([each[num_left_out:].mean(0) for each in hidden])
+    np.testing.assert_allclose(
+        embed(server, model, normalize=False, **options), expected, atol=2e-5
+    )
+
+
+def test_calls_with_different_prompts_share_a_batch(server):
+    prompts = ["title: ", "", "query: which one? ", "a longer prompt, of the caller: "]
+    alone = [embed(server, "without", prompt=prompt) for prompt in prompts]
+    with server.held_engine():
+        calls = [
+            server.embedding.Embed.future(EmbedRequest(model="without", texts=TEXTS, prompt=prompt))
+            for prompt in prompts
+        ]
+        server.wait_for_queued(len(prompts) * len(TEXTS), model="without/1")
+    for call, expected in zip(calls, alone, strict=True):
+        np.testing.assert_allclose(as_array(call.result().embeddings), expected, atol=1e-5)
+
+
+def test_an_unknown_prompt_is_refused_by_a_list_of_the_names(server):
+    problem = refusal(server, prompt_name="Xylophonwurst")
+    assert problem == (
+        "prompt_name: is unknown; the prompts of the model are: document, query, title"
+    )
+
+
+def test_a_name_and_a_text_of_a_prompt_are_refused_together(server):
+    problem = refusal(server, prompt_name="query", prompt="query: ")
+    assert problem == "prompt: must be left out if prompt_name is given"
+
+
+def test_a_prompt_has_as_many_characters_as_a_text_at_most(server):
+    limits = server.models.GetModel(GetModelRequest(model="with")).request_limits
+    problem = refusal(server, prompt="a" * (limits.max_text_characters + 1))
+    assert problem.startswith(f"prompt: at most {limits.max_text_characters} characters, got ")
+
+
+def test_a_prompt_that_leaves_no_room_is_the_fault_of_each_text(server):
+    request = EmbedRequest(model="with", texts=TEXTS, prompt="one two three " * 200)
+    request.truncation = text_pb2.TRUNCATION_RIGHT
+    results = server.embedding.Embed(request).results
+    for i, result in enumerate(results):
+        assert re.fullmatch(rf"texts\[{i}\]: at most 64 tokens, got \d+", result.error.message)
+
+
+def test_the_clients_pass_all_options_on(server):
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        found = client.embed(
+            TEXTS, model="with", dimensions=3, force_dimensions=True, prompt_name="title"
+        )
+        own = client.embed(TEXTS, model="with", prompt="title: ", dimensions=8)
+    expected = embed(server, prompt_name="title", dimensions=3, force_dimensions=True)
+    np.testing.assert_array_equal(found.vectors, expected)
+    assert own.vectors.shape == (len(TEXTS), 8)
