@@ -113,7 +113,7 @@ def test_errors_survive_pickling_and_copying():
 def test_every_rpc_of_the_contract_has_a_call():
     model: Any = {"model": "", "truncation": "refuse"}
     vectors: Any = {"dimensions": None, "force_dimensions": False}
-    vectors |= {"prompt_name": None, "prompt": None}
+    vectors |= {"prompt_name": None, "prompt": None, "data_type": "float32"}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
@@ -124,7 +124,7 @@ def test_every_rpc_of_the_contract_has_a_call():
         ),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
         messages.embed([], pooling=None, normalize=None, **vectors, **model),
-        messages.embed_tokens([], (), role=None, **model),
+        messages.embed_tokens([], (), role=None, data_type="float32", **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),
         sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),

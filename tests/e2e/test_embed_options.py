@@ -1,7 +1,7 @@
 """Dimensions and prompts of Embed, with imported folders of sentence-transformers."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -175,3 +175,44 @@ def test_the_clients_pass_all_options_on(server):
     expected = embed(server, prompt_name="title", dimensions=3, force_dimensions=True)
     np.testing.assert_array_equal(found.vectors, expected)
     assert own.vectors.shape == (len(TEXTS), 8)
+
+
+DATA_TYPES: dict[str, Any] = {"float16": np.float16, "int8": np.int8, "uint8": np.uint8}
+
+
+@pytest.mark.parametrize("name", DATA_TYPES)
+def test_clients_get_vectors_in_the_data_type_that_they_ask_for(server, name):
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        expected = client.embed(TEXTS, model="with").vectors
+        found = client.embed([*TEXTS, ""], model="with", data_type=name)
+    assert found.vectors.dtype == DATA_TYPES[name]
+    assert len(found.scales) == (0 if name == "float16" else 4)
+    values = found.vectors[:-1].astype(np.float32) - (128 if name == "uint8" else 0)
+    if name != "float16":
+        values *= found.scales[:-1, None]
+    np.testing.assert_allclose(values, expected, atol=np.abs(expected).max() / 250)
+    assert found[-1].error is not None
+
+
+def test_bits_are_the_signs_of_the_values(server):
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        expected = client.embed(TEXTS, model="with").vectors > 0
+        found = client.embed(TEXTS, model="with", data_type="binary").vectors
+    assert found.dtype == np.uint8
+    assert found.shape == (len(TEXTS), WIDTH // 8)
+    np.testing.assert_array_equal(np.unpackbits(found, axis=1), expected)
+
+
+def test_vectors_of_tokens_have_data_types_too(server):
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        expected = client.embed_tokens(TEXTS[0], [0, -1], model="with").embeddings
+        found = client.embed_tokens(TEXTS[0], [0, -1], model="with", data_type="int8")
+    assert found.scales is not None
+    assert found.scales.shape == found.embeddings.shape[:-1]
+    values = found.embeddings.astype(np.float32) * found.scales[..., None]
+    np.testing.assert_allclose(values, expected, atol=np.abs(expected).max() / 250)
+
+
+def test_an_unknown_data_type_is_refused(server):
+    problem = refusal(server, data_type=cast("Any", 99))
+    assert problem == "data_type: has no value 99"

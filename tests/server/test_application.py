@@ -140,7 +140,7 @@ def test_pairs_are_scored_with_the_tokens_of_their_targets(application: Applicat
 def test_vectors_have_the_length_that_was_asked_for_and_zeros_for_faults(application: Application):
     request = EmbeddingRequest([TEXT, " "], normalize=True, pooling=Pooling.CLS)
     answer = asyncio.run(application.embedder.embed(request, None))
-    assert np.linalg.norm(answer.vectors, axis=1) == pytest.approx([1.0, 0.0])
+    assert np.linalg.norm(answer.vectors.numbers, axis=1) == pytest.approx([1.0, 0.0])
     assert [isinstance(text, InvalidRequest) for text in answer.texts] == [False, True]
 
 
@@ -148,7 +148,7 @@ def test_tokens_have_a_vector_from_each_layer(application: Application):
     request = TokenEmbeddingRequest([TEXT], layers=[0, -1])
     [text] = asyncio.run(application.token_embedder.embed(request, None)).texts
     assert not isinstance(text, InvalidRequest)
-    assert [layer.shape[0] for layer in text.layers] == [len(text.tokens)] * 2
+    assert text.vectors.numbers.shape[:2] == (2, len(text.tokens))
 
 
 def test_masks_are_filled_with_the_likeliest_tokens_first(application: Application):

@@ -276,7 +276,7 @@ def test_a_model_that_reads_pairs_gets_the_length_of_each_first_text(clock):
     class ReadsPairs(FakeEmbeddingModel):
         reads_token_types = True
 
-        def embed(self, texts, outputs, first_lengths=None, **more):
+        def embed(self, texts, outputs, first_lengths=None, *lengths, **more):
             self.first_lengths = first_lengths
             return super().embed(texts, outputs)
 

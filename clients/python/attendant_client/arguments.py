@@ -8,7 +8,7 @@ from typing import get_args
 from attendant_client import __version__, commands, connection_flags, text_commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
-from attendant_client.options import Pooling
+from attendant_client.options import DataType, Pooling
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
@@ -150,6 +150,9 @@ def _add_vectors(parser: Parser) -> None:
         "--force-dimensions",
         action="store_true",
         help="allow dimensions for which the model was not trained",
+    )
+    parser.add_argument(
+        "--data-type", choices=get_args(DataType), default="float32", help="default float32"
     )
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument(
@@ -303,6 +306,8 @@ def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("texts and --input do not work together")
     if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
         parser.error("--resume takes --output, lines as input, and no .npy file")
+    if is_numpy and getattr(arguments, "data_type", "") in ("int8", "uint8"):
+        parser.error("a .npy file has no scales: --json has those of int8 and uint8")
     if is_numpy and (arguments.command != "embed" or arguments.json):
         parser.error("only embed writes .npy files, and without --json")
 

@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import Pooling, Role, Truncation
+from attendant_client.options import DataType, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -29,6 +29,7 @@ class AsyncEmbeddingCalls(ABC):
         force_dimensions: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -45,6 +46,7 @@ class AsyncEmbeddingCalls(ABC):
         force_dimensions: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -60,6 +62,7 @@ class AsyncEmbeddingCalls(ABC):
         force_dimensions: bool = False,
         prompt_name: str | None = None,
         prompt: str | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -74,6 +77,8 @@ class AsyncEmbeddingCalls(ABC):
         `prompt_name`: the name of the prompt that the model reads before every text, one of the
         model's `prompts`, or "" for none; the model's `default_prompt` if absent. `prompt` gives
         its text instead.
+        `data_type`: the number format of the vectors, "float32", "float16", "int8", "uint8" or
+        "binary"; see `Embedding`.
         """
         call = messages.embed(
             texts,
@@ -84,6 +89,7 @@ class AsyncEmbeddingCalls(ABC):
             force_dimensions=force_dimensions,
             prompt_name=prompt_name,
             prompt=prompt,
+            data_type=data_type,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -97,6 +103,7 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -109,6 +116,7 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -120,6 +128,7 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -132,8 +141,11 @@ class AsyncEmbeddingCalls(ABC):
         `role`: "query" or "document", for vectors of late interaction as the package of the model
         gives them: with its marker, the expansion of queries, and without the tokens that
         documents skip. None reads a text as it is.
+        `data_type`: as for `embed`.
         """
-        call = messages.embed_tokens(texts, layers, model=model, role=role, truncation=truncation)
+        call = messages.embed_tokens(
+            texts, layers, model=model, role=role, data_type=data_type, truncation=truncation
+        )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 

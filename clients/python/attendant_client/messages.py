@@ -12,6 +12,7 @@ from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
+    DataType,
     Pooling,
     Role,
     Sampling,
@@ -47,6 +48,13 @@ POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     "last": embedding_pb2.POOLING_LAST,
     "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
     "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
+}
+DATA_TYPES: dict[str, embedding_pb2.DataType.ValueType] = {
+    "float32": embedding_pb2.DATA_TYPE_FLOAT32,
+    "float16": embedding_pb2.DATA_TYPE_FLOAT16,
+    "int8": embedding_pb2.DATA_TYPE_INT8,
+    "uint8": embedding_pb2.DATA_TYPE_UINT8,
+    "binary": embedding_pb2.DATA_TYPE_BINARY,
 }
 ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
     None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
@@ -198,6 +206,7 @@ def embed(
     force_dimensions: bool,
     prompt_name: str | None,
     prompt: str | None,
+    data_type: DataType,
     truncation: Truncation,
 ) -> TextCall[results.Embedding]:
     """Build an Embed call."""
@@ -211,6 +220,7 @@ def embed(
         force_dimensions=force_dimensions,
         prompt_name=prompt_name,
         prompt=prompt,
+        data_type=chosen(DATA_TYPES, "data_type", data_type),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -228,6 +238,7 @@ def embed_tokens(
     *,
     model: str,
     role: Role | None,
+    data_type: DataType,
     truncation: Truncation,
 ) -> TextCall[results.TokenEmbeddings]:
     """Build an EmbedTokens call."""
@@ -237,6 +248,7 @@ def embed_tokens(
         texts=sent,
         layers=layers,
         role=chosen(ROLES, "role", role),
+        data_type=chosen(DATA_TYPES, "data_type", data_type),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(

@@ -198,13 +198,20 @@ class TranslationScore(TextResult):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embedding(TextResult):
-    """The vector of one text, shape (dimension,); all NaN if the text failed."""
+    """The vector of one text, shape (dimension,); all NaN if the text failed.
 
-    vector: FloatArray
+    With `data_type`, `vector` is a float16, int8 or uint8 array, or for "binary" an uint8 array of
+    packed bits, which `numpy.unpackbits` unpacks. A value is about its int8 number, or its uint8
+    number minus 128, times `scale`, which is None for the other types. Arrays of integers have no
+    NaN: if the text failed, all of their values are zero.
+    """
+
+    vector: NDArray[Any]
     num_tokens: int
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    scale: float | None = None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The vector, for functions of NumPy."""
@@ -218,12 +225,17 @@ class Embeddings(Results[Embedding]):
     """The vectors of several texts, in the order of the texts."""
 
     @property
-    def vectors(self) -> FloatArray:
-        """A copy of all vectors, shape (texts, dimension); the row of a failed text is all NaN.
+    def vectors(self) -> NDArray[Any]:
+        """A copy of all vectors, shape (texts, dimension); rows of failed texts as in `Embedding`.
 
         `raise_for_errors().vectors` has no such row.
         """
         return np.stack([each.vector for each in self]) if self else np.zeros((0, 0), np.float32)
+
+    @property
+    def scales(self) -> FloatArray:
+        """The scales of all vectors, shape (texts,); empty without scales."""
+        return np.array([each.scale for each in self if each.scale is not None], np.float32)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The vectors, for functions of NumPy."""
@@ -235,14 +247,16 @@ class TokenEmbeddings(TextResult):
     """The tokens of one text and a vector for each.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
-    were requested, and (0, 0) if the text failed.
+    were requested, and (0, 0) if the text failed. With `data_type`, arrays are those of
+    `Embedding`, and int8 and uint8 vectors have `scales` of shape (tokens,) or (layers, tokens).
     """
 
     tokens: tuple[Token, ...]
-    embeddings: FloatArray
+    embeddings: NDArray[Any]
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    scales: FloatArray | None = None
 
     def _shown(self) -> str:
         return f"num_tokens={len(self.tokens)}, shape={self.embeddings.shape}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.data_types import ConvertedVectors, DataType, converted
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.prompts import PromptChoice, chosen_prompt
@@ -23,8 +24,8 @@ from attendant_server.application.tokenization_options import (
     TruncationReport,
     tokenization_options,
 )
-from attendant_server.application.validation import TEXTS, RequestLimits
-from attendant_server.application.vectors import FLOAT_BYTES, chosen_dimension, chosen_output
+from attendant_server.application.validation import TEXTS, RequestLimits, known_value
+from attendant_server.application.vectors import chosen_dimension, chosen_output
 from attendant_server.engine.calls import EmbedCall
 from attendant_server.errors import InvalidRequest
 
@@ -48,6 +49,8 @@ class EmbeddingRequest:
     force_dimensions: bool = False
     """Whether the model need not be trained for that number."""
     prompt: PromptChoice = PromptChoice()
+    data_type: int = 0
+    """Number of a `DataType`, 0 for the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class EmbeddedText:
 class EmbeddingAnswer(Answer):
     """A vector for each text, in the order of the request."""
 
-    vectors: NDArray[np.float32]  # (texts, d); zeros for a text with a fault
+    vectors: ConvertedVectors  # (texts, d); zeros for a text with a fault
     texts: Sequence[EmbeddedText | InvalidRequest]
 
 
@@ -83,7 +86,8 @@ class Embedder:
         description, max_characters = model.description, limits.max_text_characters
         output = chosen_output(request.pooling, description)
         dimension = chosen_dimension(request.dimensions, request.force_dimensions, description)
-        limits.check_response("texts", len(request.texts) * dimension * FLOAT_BYTES)
+        data_type = known_value("data_type", request.data_type, DataType.FLOAT32)
+        limits.check_response("texts", len(request.texts) * data_type.row_bytes(dimension))
         prompt = await chosen_prompt(
             request.prompt, model, self._jobs, max_characters, request.text_normalization
         )
@@ -109,7 +113,7 @@ class Embedder:
             _normalize(vectors)
         return EmbeddingAnswer(
             model=description.key,
-            vectors=vectors,
+            vectors=converted(vectors, data_type),
             texts=[_embedded_text(tokenization, text) for text in texts],
             num_input_tokens=num_tokens(texts),
             phases=records.current().phases(),

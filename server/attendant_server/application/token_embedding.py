@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
+from attendant_server.application.data_types import ConvertedVectors, DataType, converted
 from attendant_server.application.descriptions import ModelDescription, ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.text_roles import role_of_texts
@@ -22,8 +23,8 @@ from attendant_server.application.validation import (
     TOKEN_BYTES,
     RequestLimits,
     check_range,
+    known_value,
 )
-from attendant_server.application.vectors import FLOAT_BYTES
 from attendant_server.engine.calls import TOKEN_VECTORS, EmbedCall
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
@@ -40,6 +41,8 @@ class TokenEmbeddingRequest:
     text_normalization: int = 0
     role: int = 0
     """Number of a `TextRole`, 0 for none."""
+    data_type: int = 0
+    """Number of a `DataType`, 0 for the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,8 @@ class TokenEmbeddings:
     """The tokens of one text with their vectors."""
 
     tokens: TokenizedText
-    layers: Sequence[NDArray[np.float32]]
-    """One array per requested layer, or one for late interaction: (tokens, d)."""
+    vectors: ConvertedVectors
+    """(tokens, d) for at most one requested layer, else (layers, tokens, d)."""
     truncation: TruncationReport | None
 
 
@@ -76,6 +79,7 @@ class TokenEmbedder:
         model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
         description = model.description
         outputs, dimension = _token_outputs(request.layers, description)
+        data_type = known_value("data_type", request.data_type, DataType.FLOAT32)
         role = role_of_texts(request.role, description)
         tokenization = tokenization_options(
             model.source_tokenizer,
@@ -91,7 +95,7 @@ class TokenEmbedder:
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
-        token_bytes = TOKEN_BYTES + len(outputs) * dimension * FLOAT_BYTES
+        token_bytes = TOKEN_BYTES + len(outputs) * data_type.row_bytes(dimension)
         size = num_tokens(texts)
         self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
         readable = list(good(texts))
@@ -106,7 +110,8 @@ class TokenEmbedder:
         ) -> TokenEmbeddings:
             report, vectors = tokenization.report(text), [result[output] for output in outputs]
             kept, vectors = (text, vectors) if role is None else role.kept(text, vectors)
-            return TokenEmbeddings(kept, vectors, report)
+            whole = vectors[0] if len(vectors) == 1 else np.stack(vectors)
+            return TokenEmbeddings(kept, converted(whole, data_type), report)
 
         return TokenEmbeddingAnswer(
             model=description.key,

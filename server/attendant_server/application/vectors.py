@@ -8,7 +8,6 @@ from attendant_server.application.descriptions import (
 from attendant_server.application.validation import check_range, known_value
 from attendant_server.errors import InvalidRequest
 
-FLOAT_BYTES = 4
 OUTPUTS = {
     Pooling.MEAN: "mean_pooled",
     Pooling.CLS: "cls_pooled",

@@ -142,21 +142,51 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Never sent."""
+    """Never sent. In requests the default: DATA_TYPE_FLOAT32."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes, little-endian."""
     DATA_TYPE_FLOAT16: _DataType.ValueType  # 2
-    """IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
+    """IEEE 754 binary16, 2 bytes, little-endian, rounded to nearest. Values beyond ±65504, which vectors of length 1 never
+    have, become ±65504.
+    """
+    DATA_TYPE_INT8: _DataType.ValueType  # 3
+    """A signed byte for each value: round(value / scale) with halves to even, -127 to 127, where scale, see Tensor.scales,
+    is the greatest absolute value of the row divided by 127. The value is about number * scale, and the dot product of
+    two rows about that of their numbers times both scales.
+    """
+    DATA_TYPE_UINT8: _DataType.ValueType  # 4
+    """An unsigned byte for each value: the number of DATA_TYPE_INT8 plus 128, 1 to 255. The value is about
+    (number - 128) * scale.
+    """
+    DATA_TYPE_BINARY: _DataType.ValueType  # 5
+    """A bit for each value: 1 if it is greater than 0. The first value is the highest bit of the first byte. Each row
+    begins with a new byte; the bits that are left in its last byte are 0. Without scale.
+    """
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """DataType is the number format of a Tensor."""
+    """DataType is the number format of a Tensor. A row is what the last dimension holds: one vector."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Never sent."""
+"""Never sent. In requests the default: DATA_TYPE_FLOAT32."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes, little-endian."""
 DATA_TYPE_FLOAT16: DataType.ValueType  # 2
-"""IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
+"""IEEE 754 binary16, 2 bytes, little-endian, rounded to nearest. Values beyond ±65504, which vectors of length 1 never
+have, become ±65504.
+"""
+DATA_TYPE_INT8: DataType.ValueType  # 3
+"""A signed byte for each value: round(value / scale) with halves to even, -127 to 127, where scale, see Tensor.scales,
+is the greatest absolute value of the row divided by 127. The value is about number * scale, and the dot product of
+two rows about that of their numbers times both scales.
+"""
+DATA_TYPE_UINT8: DataType.ValueType  # 4
+"""An unsigned byte for each value: the number of DATA_TYPE_INT8 plus 128, 1 to 255. The value is about
+(number - 128) * scale.
+"""
+DATA_TYPE_BINARY: DataType.ValueType  # 5
+"""A bit for each value: 1 if it is greater than 0. The first value is the highest bit of the first byte. Each row
+begins with a new byte; the bits that are left in its last byte are 0. Without scale.
+"""
 Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final
@@ -168,13 +198,22 @@ class Tensor(google.protobuf.message.Message):
     DATA_FIELD_NUMBER: builtins.int
     SHAPE_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
+    SCALES_FIELD_NUMBER: builtins.int
     data: builtins.bytes
-    """The numbers, little-endian, in row-major order (the last dimension varies fastest), without gaps."""
+    """The numbers, little-endian, in row-major order (the last dimension varies fastest), without gaps except those of
+    DATA_TYPE_BINARY.
+    """
     dtype: Global___DataType.ValueType
     """Format of each number."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Length of every dimension, outermost first."""
+        """Number of values in every dimension, outermost first."""
+
+    @property
+    def scales(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """A scale for each row of DATA_TYPE_INT8 and DATA_TYPE_UINT8, in row-major order; 0 for a row of zeros. Empty for the
+        other types.
+        """
 
     def __init__(
         self,
@@ -182,8 +221,9 @@ class Tensor(google.protobuf.message.Message):
         data: builtins.bytes = ...,
         shape: collections.abc.Iterable[builtins.int] | None = ...,
         dtype: Global___DataType.ValueType = ...,
+        scales: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dtype", b"dtype", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "dtype", b"dtype", "scales", b"scales", "shape", b"shape"]) -> None: ...
 
 Global___Tensor: typing_extensions.TypeAlias = Tensor
 
@@ -201,6 +241,7 @@ class EmbedRequest(google.protobuf.message.Message):
     FORCE_DIMENSIONS_FIELD_NUMBER: builtins.int
     PROMPT_NAME_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
+    DATA_TYPE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -228,6 +269,10 @@ class EmbedRequest(google.protobuf.message.Message):
     """Prompt that the model reads before every text, instead of one with a name; "" for no prompt. At most
     RequestLimits.max_text_characters characters. INVALID_ARGUMENT together with prompt_name.
     """
+    data_type: Global___DataType.ValueType
+    """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32. Vectors are cut and scaled to length 1
+    before they are converted.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -247,9 +292,10 @@ class EmbedRequest(google.protobuf.message.Message):
         force_dimensions: builtins.bool = ...,
         prompt_name: builtins.str | None = ...,
         prompt: builtins.str | None = ...,
+        data_type: Global___DataType.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
     @typing.overload
@@ -274,7 +320,9 @@ class EmbedResponse(google.protobuf.message.Message):
     """The model that answered, as "name/version"."""
     @property
     def embeddings(self) -> Global___Tensor:
-        """Shape [texts, dimension], in the order of the request. The row of a text that failed is all zero."""
+        """Shape [texts, dimension], in the order of the request, in the requested format. All values of the row of a text that
+        failed are zero.
+        """
 
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
@@ -343,6 +391,7 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
+    DATA_TYPE_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -353,6 +402,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """Role of the texts. Default: none, texts are read as they were sent. Only for models of late interaction
     (GetModelResponse.max_query_tokens); for other models, a role fails the call with FAILED_PRECONDITION.
     """
+    data_type: Global___DataType.ValueType
+    """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32."""
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -376,8 +427,9 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         role: Global___TextRole.ValueType = ...,
+        data_type: Global___DataType.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 

@@ -1,10 +1,8 @@
 """EmbeddingService: Embed, EmbedTokens, FillMask, Classify and EmbedSparse."""
 
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc, text_pb2
-from numpy.typing import NDArray
 
 from attendant_server.application.answers import Answer
 from attendant_server.application.application import Application
@@ -13,6 +11,7 @@ from attendant_server.application.classification import (
     ClassificationRequest,
     ClassifiedText,
 )
+from attendant_server.application.data_types import ConvertedVectors
 from attendant_server.application.embedding import (
     EmbeddedText,
     EmbeddingAnswer,
@@ -64,6 +63,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 text_normalization=request.text_normalization,
                 dimensions=given(request, "dimensions"),
                 force_dimensions=request.force_dimensions,
+                data_type=request.data_type,
                 prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
             ),
             context.time_remaining(),
@@ -82,6 +82,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
                 role=request.role,
+                data_type=request.data_type,
             ),
             context.time_remaining(),
         )
@@ -173,19 +174,19 @@ def _embed_tokens_response(answer: TokenEmbeddingAnswer) -> embedding_pb2.EmbedT
 def _embed_tokens_result(text: TokenEmbeddings | InvalidRequest) -> embedding_pb2.EmbedTokensResult:
     if isinstance(text, InvalidRequest):
         return embedding_pb2.EmbedTokensResult(error=fault(text))
-    layers = text.layers
     return embedding_pb2.EmbedTokensResult(
         tokens=tokens(text.tokens),
-        embeddings=_tensor(layers[0] if len(layers) == 1 else np.stack(layers)),
+        embeddings=_tensor(text.vectors),
         truncation=truncation(text.truncation),
     )
 
 
-def _tensor(array: NDArray[Any]) -> embedding_pb2.Tensor:
+def _tensor(vectors: ConvertedVectors) -> embedding_pb2.Tensor:
     return embedding_pb2.Tensor(
-        data=array.astype("<f4", copy=False).tobytes(),
-        shape=array.shape,
-        dtype=embedding_pb2.DATA_TYPE_FLOAT32,
+        data=vectors.numbers.tobytes(),
+        shape=vectors.shape,
+        dtype=cast("embedding_pb2.DataType.ValueType", vectors.data_type.value),
+        scales=None if vectors.scales is None else vectors.scales.ravel().tolist(),
     )
 
 
