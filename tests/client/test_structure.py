@@ -21,6 +21,7 @@ from attendant_client import (
     TextError,
     TranslationStream,
     calls,
+    comparisons,
     errors,
     messages,
     model_messages,
@@ -34,6 +35,7 @@ MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection
 MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retries", "streams"}
 MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
+MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
 MODULES |= {"connection_hints", "targets"}
 
 
@@ -127,6 +129,18 @@ def test_every_rpc_of_the_contract_has_a_call():
         messages.embed_tokens([], (), role=None, data_type="float32", **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),
+        comparisons.similarity(
+            [],
+            [],
+            top_k=None,
+            pooling=None,
+            dimensions=None,
+            force_dimensions=False,
+            query_prompt_name=None,
+            text_prompt_name=None,
+            **model,
+        ),
+        comparisons.rerank("", [], raw_scores=False, **model),
         sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),
         messages.tokenize([], model="", side="source", text_normalization=None),
         model_messages.list_models(),

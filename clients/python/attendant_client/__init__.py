@@ -3,6 +3,7 @@
 from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
+from attendant_client.comparison_results import RankedDocument, SimilarTexts
 from attendant_client.errors import (
     AttendantError,
     CallCancelledError,
@@ -80,12 +81,14 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "QualityFigure",
+    "RankedDocument",
     "RequestLimits",
     "Results",
     "SentencePair",
     "RetryPolicy",
     "Sampling",
     "ServerError",
+    "SimilarTexts",
     "SparseEmbedding",
     "TextError",
     "Token",

@@ -113,10 +113,11 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
         "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
     )
     _add_vectors(embed)
-    similarity = _add(subparsers, "similarity", commands.similarity, "compare two texts, -1 to 1")
-    similarity.add_argument("texts", nargs=2, metavar="TEXT", help="the texts to compare")
-    _add_model(similarity)
-    _add_truncation(similarity)
+    similarity = _add(subparsers, "similarity", commands.similarity, "compare texts, -1 to 1")
+    _add_ranking(similarity, "TEXT", "a text to compare with the first one; several are ranked")
+    rerank = _add(subparsers, "rerank", commands.rerank, "rank documents with a cross-encoder")
+    _add_ranking(rerank, "DOCUMENT", "a document to score for the query")
+    _add_raw_scores(rerank)
 
     fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
     _add_texts(fill)
@@ -130,15 +131,27 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
         "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
     )
     classify.add_argument("--top-k", type=_count, metavar="N", help="labels; default all")
-    classify.add_argument(
-        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
-    )
+    _add_raw_scores(classify)
 
     sparse = _add(subparsers, "embed-sparse", text_commands.embed_sparse, "print weights of tokens")
     _add_texts(sparse)
     _add_truncation(sparse)
     sparse.add_argument(
         "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
+    )
+
+
+def _add_ranking(parser: Parser, name: str, about: str) -> None:
+    parser.add_argument("query", metavar="QUERY", help="the text to compare with the others")
+    parser.add_argument("texts", nargs="+", metavar=name, help=about)
+    parser.add_argument("--top-k", type=_count, metavar="N", help="lines to print; default all")
+    _add_model(parser)
+    _add_truncation(parser)
+
+
+def _add_raw_scores(parser: Parser) -> None:
+    parser.add_argument(
+        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
     )
 
 

@@ -292,31 +292,6 @@ class EmbeddingCalls(ABC):
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
-    def similarity(
-        self,
-        a: str,
-        b: str,
-        *,
-        model: str = "",
-        pooling: Pooling | None = None,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> float:
-        """Return the cosine between the embeddings of two texts, -1 to 1.
-
-        Raises TextError if one of the texts fails.
-        """
-        embeddings = self.embed(
-            [a, b],
-            model=model,
-            pooling=pooling,
-            truncation=truncation,
-            timeout_seconds=timeout_seconds,
-            request_id=request_id,
-        )
-        return messages.cosine(embeddings.raise_for_errors().vectors)
-
     @abstractmethod
     def _texts(
         self, call: TextCall[Result], timeout_seconds: float | None, request_id: str | None

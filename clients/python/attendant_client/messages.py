@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 
 from attendant_client import parsing, results
@@ -344,16 +343,6 @@ def tokenize(
 def one_or_all(texts: str | Sequence[str], all_results: results.Results[Any]) -> Any:
     """Return the only result if the texts were one string, else all of them."""
     return all_results[0] if isinstance(texts, str) else all_results
-
-
-def cosine(vectors: results.FloatArray) -> float:
-    """Return the cosine of the angle between two vectors, shape (2, dimension).
-
-    It is clipped to [-1, 1]; 0 if either vector is zero, NaN if one is not finite.
-    """
-    a, b = vectors.astype(np.float64)
-    lengths = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / lengths, -1.0, 1.0)) if lengths else 0.0
 
 
 def text_list(texts: str | Sequence[str]) -> list[str]:

@@ -11,7 +11,9 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
+from attendant_server.application.reranking import Reranker
 from attendant_server.application.scoring import Scorer
+from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
 from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
@@ -31,6 +33,8 @@ class Application:
     token_embedder: TokenEmbedder
     mask_filler: MaskFiller
     classifier: Classifier
+    similarity_scorer: SimilarityScorer
+    reranker: Reranker
     sparse_embedder: SparseEmbedder
     models: ModelInspector
     control: ModelController
@@ -55,6 +59,8 @@ def new_application(
         token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),
+        similarity_scorer=SimilarityScorer(catalog, jobs, limits),
+        reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
         models=models,
         control=ModelController(lifecycle, models),

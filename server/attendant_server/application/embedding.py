@@ -104,7 +104,12 @@ class Embedder:
         texts = await tokenize(self._jobs, tokenization, TEXTS, prompt.before(request.texts))
         token_ids = [text.token_ids for text in good(texts)]
         results = await model.answer(
-            EmbedCall(token_ids, (output,), deadline, num_prompt_tokens=prompt.num_tokens)
+            EmbedCall(
+                token_ids,
+                (output,),
+                deadline,
+                num_prompt_tokens=prompt.num_tokens_of(len(token_ids)),
+            )
         )
 
         vectors = _stacked(texts, [result[output] for result in results], dimension)
@@ -114,16 +119,17 @@ class Embedder:
         return EmbeddingAnswer(
             model=description.key,
             vectors=converted(vectors, data_type),
-            texts=[_embedded_text(tokenization, text) for text in texts],
+            texts=[embedded_text(tokenization, text) for text in texts],
             num_input_tokens=num_tokens(texts),
             phases=records.current().phases(),
             size=len(texts),
         )
 
 
-def _embedded_text(
+def embedded_text(
     tokenization: TokenizationOptions, text: TokenizedOrError
 ) -> EmbeddedText | InvalidRequest:
+    """The result of a text, without its vector."""
     if isinstance(text, InvalidRequest):
         return text
     return EmbeddedText(len(text), tokenization.report(text))

@@ -18,6 +18,8 @@ class PromptChoice:
     name: str | None = None
     """A name of one of the model's prompts; empty for no prompt."""
     text: str | None = None
+    field: str = "prompt_name"
+    """The field of the name, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,10 @@ class Prompt:
     text: str
     num_tokens: int | None = None
     """Number of first tokens that poolings leave out; None for that of the default prompt."""
+
+    def num_tokens_of(self, num_texts: int) -> Sequence[int | None]:
+        """The number of tokens for each text, as `EmbedCall` takes them."""
+        return () if self.num_tokens is None else [self.num_tokens] * num_texts
 
     def before(self, texts: Sequence[str]) -> Sequence[str]:
         """The texts with the prompt before each."""
@@ -68,7 +74,7 @@ def _chosen_text(
     prompts = model.description.prompts
     if choice.name and choice.name not in prompts:
         names = ", ".join(sorted(prompts)) or "none"
-        raise InvalidRequest("prompt_name", f"is unknown; the prompts of the model are: {names}")
+        raise InvalidRequest(choice.field, f"is unknown; the prompts of the model are: {names}")
     return prompts.get(choice.name, "")
 
 

@@ -228,7 +228,10 @@ def _attended_length(text: QueuedText[EncoderCall]) -> int:
 
 def _num_prompt_tokens(text: QueuedText[EncoderCall]) -> int | None:
     """Number of first tokens that poolings leave out; None for those of the default prompt."""
-    return text.call.num_prompt_tokens if isinstance(text.call, EmbedCall) else None
+    call = text.call
+    if isinstance(call, EmbedCall) and call.num_prompt_tokens:
+        return call.num_prompt_tokens[text.index]
+    return None
 
 
 def _sparse(vector: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

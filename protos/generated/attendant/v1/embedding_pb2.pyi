@@ -952,3 +952,288 @@ class EmbedSparseResult(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "num_tokens", b"num_tokens", "token_ids", b"token_ids", "tokens", b"tokens", "truncation", b"truncation", "weights", b"weights"]) -> None: ...
 
 Global___EmbedSparseResult: typing_extensions.TypeAlias = EmbedSparseResult
+
+@typing.final
+class SimilarityRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    QUERIES_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    POOLING_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    FORCE_DIMENSIONS_FIELD_NUMBER: builtins.int
+    QUERY_PROMPT_NAME_FIELD_NUMBER: builtins.int
+    TEXT_PROMPT_NAME_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
+    top_k: builtins.int
+    """Texts to return for each query, the most similar ones; of equally similar ones, those that come first. Default: all.
+    0 is INVALID_ARGUMENT.
+    """
+    pooling: Global___Pooling.ValueType
+    """Pooling of token vectors into one vector. Default: the bundle's choice."""
+    dimensions: builtins.int
+    """Number of first values of each vector to compare. Default: all. INVALID_ARGUMENT as for EmbedRequest.dimensions."""
+    force_dimensions: builtins.bool
+    """Whether dimensions may be a number for which the model was not trained. Default false."""
+    query_prompt_name: builtins.str
+    """Name of the prompt that the model reads before every query, as EmbedRequest.prompt_name."""
+    text_prompt_name: builtins.str
+    """Name of the prompt that the model reads before every text, as EmbedRequest.prompt_name."""
+    truncation: attendant.v1.text_pb2.Truncation.ValueType
+    """What to do with a query or a text of more than Limits.max_tokens tokens. Default: refuse it."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of queries and texts. Default: that of the model."""
+    @property
+    def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The queries. At least 1. With texts, at most RequestLimits.max_texts; otherwise the call fails with
+        INVALID_ARGUMENT. A query of more than RequestLimits.max_text_characters fails alone.
+        """
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The texts to compare with each query. At least 1; the same limits."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        queries: collections.abc.Iterable[builtins.str] | None = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int | None = ...,
+        pooling: Global___Pooling.ValueType = ...,
+        dimensions: builtins.int | None = ...,
+        force_dimensions: builtins.bool = ...,
+        query_prompt_name: builtins.str | None = ...,
+        text_prompt_name: builtins.str | None = ...,
+        truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_query_prompt_name", b"_query_prompt_name", "_text_prompt_name", b"_text_prompt_name", "_top_k", b"_top_k", "dimensions", b"dimensions", "query_prompt_name", b"query_prompt_name", "text_prompt_name", b"text_prompt_name", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_query_prompt_name", b"_query_prompt_name", "_text_prompt_name", b"_text_prompt_name", "_top_k", b"_top_k", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "pooling", b"pooling", "queries", b"queries", "query_prompt_name", b"query_prompt_name", "text_normalization", b"text_normalization", "text_prompt_name", b"text_prompt_name", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_query_prompt_name", b"_query_prompt_name"]) -> typing.Literal["query_prompt_name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_text_prompt_name", b"_text_prompt_name"]) -> typing.Literal["text_prompt_name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+
+Global___SimilarityRequest: typing_extensions.TypeAlias = SimilarityRequest
+
+@typing.final
+class SimilarityResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model that answered, as "name/version"."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SimilarityResult]:
+        """One result for each query, in the order of the request."""
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
+        """One result for each text, in the order of the request. A text that failed is in no result of a query."""
+
+    @property
+    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
+        """Tokens read. Of queries and texts with the same tokens, each is counted."""
+
+    @property
+    def timings(self) -> attendant.v1.text_pb2.Timings:
+        """Time spent in each phase of the call."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___SimilarityResult] | None = ...,
+        texts: collections.abc.Iterable[Global___EmbedResult] | None = ...,
+        model: builtins.str = ...,
+        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
+        timings: attendant.v1.text_pb2.Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "results", b"results", "texts", b"texts", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+
+Global___SimilarityResponse: typing_extensions.TypeAlias = SimilarityResponse
+
+@typing.final
+class SimilarityResult(google.protobuf.message.Message):
+    """SimilarityResult is the result for one query of a Similarity call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: builtins.int
+    SCORES_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    num_tokens: builtins.int
+    """Tokens of the query that the model read, after truncation, special tokens included. 0 when there is an error."""
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Indices of texts in the request, from 0, the most similar one first. Empty when there is an error."""
+
+    @property
+    def scores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The cosine of the vectors of the query and of each text in indices, -1 to 1."""
+
+    @property
+    def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
+        """Present only when the query was truncated."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """The fault of this query. Absent when it was compared."""
+
+    def __init__(
+        self,
+        *,
+        indices: collections.abc.Iterable[builtins.int] | None = ...,
+        scores: collections.abc.Iterable[builtins.float] | None = ...,
+        num_tokens: builtins.int = ...,
+        truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "indices", b"indices", "num_tokens", b"num_tokens", "scores", b"scores", "truncation", b"truncation"]) -> None: ...
+
+Global___SimilarityResult: typing_extensions.TypeAlias = SimilarityResult
+
+@typing.final
+class RerankRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    DOCUMENTS_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    RAW_SCORES_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """"name" or "name/version". May be empty if all models of the server that have a classification head with one label
+    have the same name.
+    """
+    query: builtins.str
+    """The query, the first text of each pair. At most RequestLimits.max_text_characters."""
+    top_k: builtins.int
+    """Documents to return, those with the highest scores. Default: all. 0 is INVALID_ARGUMENT."""
+    raw_scores: builtins.bool
+    """Whether to return the scores of the head as they are, before the score function."""
+    truncation: attendant.v1.text_pb2.Truncation.ValueType
+    """What to do with a query and a document of more than Limits.max_tokens tokens together. Default: refuse it. The
+    longer one loses tokens until both are equally long, then both do.
+    """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the query and the documents. Default: that of the model."""
+    @property
+    def documents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The documents, the second texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with
+        INVALID_ARGUMENT. A document of more than RequestLimits.max_text_characters fails alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        query: builtins.str = ...,
+        documents: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int | None = ...,
+        raw_scores: builtins.bool = ...,
+        truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "documents", b"documents", "model", b"model", "query", b"query", "raw_scores", b"raw_scores", "text_normalization", b"text_normalization", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+
+Global___RerankRequest: typing_extensions.TypeAlias = RerankRequest
+
+@typing.final
+class RerankResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model that answered, as "name/version"."""
+    score_function: Global___ScoreFunction.ValueType
+    """The function that was applied to the scores: the model's, or SCORE_FUNCTION_IDENTITY with raw_scores."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RerankResult]:
+        """The documents with the highest scores, highest first, at most top_k; of equal scores, those that come first. Then
+        all documents that failed, in the order of the request.
+        """
+
+    @property
+    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
+        """Tokens read. Of documents with the same tokens, each is counted."""
+
+    @property
+    def timings(self) -> attendant.v1.text_pb2.Timings:
+        """Time spent in each phase of the call."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___RerankResult] | None = ...,
+        model: builtins.str = ...,
+        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
+        timings: attendant.v1.text_pb2.Timings | None = ...,
+        score_function: Global___ScoreFunction.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "results", b"results", "score_function", b"score_function", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+
+Global___RerankResponse: typing_extensions.TypeAlias = RerankResponse
+
+@typing.final
+class RerankResult(google.protobuf.message.Message):
+    """RerankResult is the result for one document of a Rerank call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index of the document in the request, from 0."""
+    score: builtins.float
+    """Its score, see RerankResponse.score_function. Documents with the same tokens have the same score. 0 when there is an
+    error.
+    """
+    @property
+    def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
+        """Present only when the query or the document was truncated."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """The fault of this document. Absent when it was scored."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        score: builtins.float = ...,
+        truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "index", b"index", "score", b"score", "truncation", b"truncation"]) -> None: ...
+
+Global___RerankResult: typing_extensions.TypeAlias = RerankResult
