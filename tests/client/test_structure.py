@@ -116,6 +116,7 @@ def test_every_rpc_of_the_contract_has_a_call():
     model: Any = {"model": "", "truncation": "refuse"}
     vectors: Any = {"dimensions": None, "force_dimensions": False}
     vectors |= {"prompt_name": None, "prompt": None, "data_type": "float32"}
+    vectors |= {"chunking": None, "max_chunk_tokens": None, "average_chunks": False}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()

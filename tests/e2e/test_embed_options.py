@@ -216,3 +216,82 @@ def test_vectors_of_tokens_have_data_types_too(server):
 def test_an_unknown_data_type_is_refused(server):
     problem = refusal(server, data_type=cast("Any", 99))
     assert problem == "data_type: has no value 99"
+
+
+LONG = "The train leaves at nine. Où est la gare ? No, it is late!\nPlease close the window."
+
+
+@pytest.fixture
+def client(server):
+    with Client(f"127.0.0.1:{server.server.port}") as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", ["with", "without"])
+def test_each_sentence_has_the_vector_that_it_has_alone(client, model):
+    first, failed, second = client.embed([LONG, " ", "No."], model=model, chunking="sentences")
+    sentences = [LONG[chunk.start : chunk.end] for chunk in first.chunks]
+    assert len(sentences) == 4
+    alone = client.embed([*sentences, "No."], model=model)
+    np.testing.assert_allclose(first.vector, alone.vectors[:4], atol=1e-5)
+    np.testing.assert_allclose(second.vector, alone.vectors[4:], atol=1e-5)
+    assert [chunk.num_tokens for chunk in first.chunks] == [each.num_tokens for each in alone[:4]]
+    assert first.num_tokens == sum(each.num_tokens for each in alone[:4])
+    assert failed.error is not None
+    assert (failed.vector.shape, failed.chunks) == ((0, WIDTH), ())
+
+
+def test_chunks_of_sentences_have_a_limit_of_tokens(client):
+    whole = client.embed(LONG * 9, model="with", chunking="tokens")
+    assert 1 < len(whole.chunks) < 36
+    assert all(chunk.num_tokens <= 64 for chunk in whole.chunks)
+    small = client.embed(LONG * 9, model="with", chunking="tokens", max_chunk_tokens=50)
+    assert len(small.chunks) > len(whole.chunks)
+    assert all(chunk.num_tokens <= 50 for chunk in small.chunks)
+    parts = [(LONG * 9)[chunk.start : chunk.end] for chunk in small.chunks]
+    alone = client.embed(parts, model="with")
+    np.testing.assert_allclose(small.vector, alone.vectors, atol=1e-5)
+
+
+@pytest.mark.parametrize("data_type", ["float32", "int8"])
+def test_chunks_are_averaged_by_their_tokens_before_normalization(client, data_type):
+    options: dict[str, Any] = {"model": "with", "chunking": "sentences"}
+    chunks = client.embed(LONG, normalize=False, **options)
+    weights = np.array([chunk.num_tokens for chunk in chunks.chunks], np.float64)
+    average = weights @ chunks.vector / weights.sum()
+    average /= np.linalg.norm(average)
+    found = client.embed(["", LONG], average_chunks=True, data_type=data_type, **options)
+    assert found.vectors.shape == (2, WIDTH)
+    vector = found[1].vector * (found[1].scale or 1)
+    np.testing.assert_allclose(vector, average, atol=1e-5 if data_type == "float32" else 0.01)
+    assert found[1].chunks == chunks.chunks
+
+
+def test_many_chunks_run_in_several_parts(client):
+    texts = [f"{LONG} " * 40] * 3
+    found = client.embed(texts, model="with", chunking="sentences", data_type="int8")
+    assert [len(each.chunks) for each in found] == [160] * 3
+    assert found.vectors.shape == (480, WIDTH)
+    assert found.scales.shape == (480,)
+    assert found[0].vector[:4].tolist() == found[2].vector[:4].tolist()
+
+
+def test_a_call_without_readable_texts_has_no_chunks(client):
+    found = client.embed(["", " "], model="with", chunking="sentences")
+    assert found.vectors.shape == (0, WIDTH)
+    assert len(found.errors) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"max_chunk_tokens": 8}, "max_chunk_tokens: needs chunking"),
+        ({"average_chunks": True}, "average_chunks: needs chunking"),
+        ({"chunking": 2, "truncation": 2}, "truncation: is for texts without chunking only"),
+        ({"chunking": 3, "max_chunk_tokens": 0}, "max_chunk_tokens: must be between 1 and 64"),
+        ({"chunking": 3, "max_chunk_tokens": 65}, "max_chunk_tokens: must be between 1 and 64"),
+        ({"chunking": 9}, "chunking: has no value 9"),
+    ],
+)
+def test_bad_options_of_chunks_are_refused(server, options, problem):
+    assert refusal(server, **options).startswith(problem)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attendant.v1.embedding_pb2 import (
+    CHUNKING_SENTENCES,
+    CHUNKING_TOKENS,
     DATA_TYPE_BINARY,
     DATA_TYPE_FLOAT16,
     DATA_TYPE_INT8,
@@ -45,6 +47,12 @@ DATA_TYPES = {
     "uint8": DATA_TYPE_UINT8,
     "bits": DATA_TYPE_BINARY,
 }
+CHUNKINGS: dict[str, dict[str, Any]] = {
+    "sentences": {"chunking": CHUNKING_SENTENCES},
+    "averaged sentences": {"chunking": CHUNKING_SENTENCES, "average_chunks": True},
+    "chunks of 24 tokens": {"chunking": CHUNKING_TOKENS, "max_chunk_tokens": 24},
+    "a limit without chunks": {"max_chunk_tokens": 24},
+}
 LAYERS = {
     "none": (),
     "0": (0,),
@@ -73,6 +81,8 @@ def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield embed(f"{model} 256 texts", [f"{texts[0]} {i}" for i in range(256)], model)
     for name, data_type in DATA_TYPES.items():
         yield embed(f"{model} {name}", texts[:2], model, data_type=data_type)
+    for name, chunking in CHUNKINGS.items():
+        yield embed(f"{model} {name}", [" ".join(texts), ""], model, **chunking)
     yield embed(f"{model} with a prompt", texts[:2], model, prompt=texts[2])
     yield embed(f"{model} with no prompt", texts[:2], model, prompt_name="")
     yield embed(f"{model} 8 dimensions", texts[:2], model, dimensions=8, force_dimensions=True)

@@ -30,6 +30,7 @@ from attendant_client.model_results import (
 from attendant_client.options import Sampling
 from attendant_client.results import (
     CallReport,
+    Chunk,
     ClassifiedText,
     Embedding,
     Embeddings,
@@ -62,6 +63,7 @@ __all__ = [
     "CallError",
     "CallReport",
     "CallTooLargeError",
+    "Chunk",
     "ClassifiedText",
     "Client",
     "DeadlineExceededError",

@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import DataType, Pooling, Role, Truncation
+from attendant_client.options import Chunking, DataType, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -30,6 +30,9 @@ class AsyncEmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -47,6 +50,9 @@ class AsyncEmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -63,6 +69,9 @@ class AsyncEmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -79,6 +88,9 @@ class AsyncEmbeddingCalls(ABC):
         its text instead.
         `data_type`: the number format of the vectors, "float32", "float16", "int8", "uint8" or
         "binary"; see `Embedding`.
+        `chunking`: "sentences" for a vector of each sentence, or "tokens" for one of as many
+        sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
+        text has one vector, their average weighted by tokens.
         """
         call = messages.embed(
             texts,
@@ -90,6 +102,9 @@ class AsyncEmbeddingCalls(ABC):
             prompt_name=prompt_name,
             prompt=prompt,
             data_type=data_type,
+            chunking=chunking,
+            max_chunk_tokens=max_chunk_tokens,
+            average_chunks=average_chunks,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)

@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import DataType, Pooling, Role, Truncation
+from attendant_client.options import Chunking, DataType, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -31,6 +31,9 @@ class EmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -48,6 +51,9 @@ class EmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -64,6 +70,9 @@ class EmbeddingCalls(ABC):
         prompt_name: str | None = None,
         prompt: str | None = None,
         data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -80,6 +89,9 @@ class EmbeddingCalls(ABC):
         its text instead.
         `data_type`: the number format of the vectors, "float32", "float16", "int8", "uint8" or
         "binary"; see `Embedding`.
+        `chunking`: "sentences" for a vector of each sentence, or "tokens" for one of as many
+        sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
+        text has one vector, their average weighted by tokens.
         """
         call = messages.embed(
             texts,
@@ -91,6 +103,9 @@ class EmbeddingCalls(ABC):
             prompt_name=prompt_name,
             prompt=prompt,
             data_type=data_type,
+            chunking=chunking,
+            max_chunk_tokens=max_chunk_tokens,
+            average_chunks=average_chunks,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)

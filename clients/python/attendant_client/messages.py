@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -11,6 +12,7 @@ from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
+    Chunking,
     DataType,
     Pooling,
     Role,
@@ -47,6 +49,11 @@ POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     "last": embedding_pb2.POOLING_LAST,
     "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
     "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
+}
+CHUNKINGS: dict[str | None, embedding_pb2.Chunking.ValueType] = {
+    None: embedding_pb2.CHUNKING_NONE,
+    "sentences": embedding_pb2.CHUNKING_SENTENCES,
+    "tokens": embedding_pb2.CHUNKING_TOKENS,
 }
 DATA_TYPES: dict[str, embedding_pb2.DataType.ValueType] = {
     "float32": embedding_pb2.DATA_TYPE_FLOAT32,
@@ -206,6 +213,9 @@ def embed(
     prompt_name: str | None,
     prompt: str | None,
     data_type: DataType,
+    chunking: Chunking | None,
+    max_chunk_tokens: int | None,
+    average_chunks: bool,
     truncation: Truncation,
 ) -> TextCall[results.Embedding]:
     """Build an Embed call."""
@@ -220,13 +230,16 @@ def embed(
         prompt_name=prompt_name,
         prompt=prompt,
         data_type=chosen(DATA_TYPES, "data_type", data_type),
+        chunking=chosen(CHUNKINGS, "chunking", chunking),
+        max_chunk_tokens=max_chunk_tokens,
+        average_chunks=average_chunks,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
         "/attendant.v1.EmbeddingService/Embed",
         request,
         embedding_pb2.EmbedResponse,
-        parsing.embeddings,
+        partial(parsing.embeddings, has_chunks=bool(chunking) and not average_chunks),
         faults=faults,
     )
 

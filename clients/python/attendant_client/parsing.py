@@ -82,24 +82,44 @@ def scores(
 
 
 def embeddings(
-    response: embedding_pb2.EmbedResponse, errors: Errors, request_id: str
+    response: embedding_pb2.EmbedResponse,
+    errors: Errors,
+    request_id: str,
+    has_chunks: bool = False,
 ) -> list[results.Embedding]:
-    """Parse the answer to Embed."""
+    """Parse the answer to Embed. `has_chunks`: whether the rows of the vectors are chunks."""
     call = call_report(response, request_id)
-    vectors, scales = np.zeros((len(errors), 0), np.float32), None
+    vectors, scales = np.zeros((0 if has_chunks else len(errors), 0), np.float32), None
     if response.HasField("embeddings") or not all(errors):
-        vectors, scales = array(response.embeddings)  # (texts, dimension), (texts)
-    if vectors.ndim != 2 or len(vectors) != len(errors):
-        raise bad_answer(f"embeddings of shape {vectors.shape} for {len(errors)} texts")
-    if vectors.dtype.kind == "f":
+        vectors, scales = array(response.embeddings)  # (rows, dimension), (rows)
+    counts = [len(item.chunks) if has_chunks else 1 for item in response.results]
+    if vectors.ndim != 2 or len(vectors) != sum(counts):
+        raise bad_answer(f"embeddings of shape {vectors.shape} for {sum(counts)} texts or chunks")
+    if not has_chunks and vectors.dtype.kind == "f":
         vectors[[error is not None for error in errors]] = np.nan
-    every_scale = [None] * len(errors) if scales is None else scales.tolist()
-    return [
-        results.Embedding(vector, item.num_tokens, truncation(item), error, call, scale)
-        for vector, item, error, scale in zip(
-            vectors, response.results, errors, every_scale, strict=True
+    found, end = [], 0
+    for item, error, count in zip(response.results, errors, counts, strict=True):
+        rows: Any = slice(end, end + count) if has_chunks else end
+        end += count
+        found.append(
+            results.Embedding(
+                vectors[rows],
+                item.num_tokens,
+                truncation(item),
+                error,
+                call,
+                _scale(scales, rows),
+                tuple(results.Chunk(c.start, c.end, c.num_tokens) for c in item.chunks),
+            )
         )
-    ]
+    return found
+
+
+def _scale(scales: results.FloatArray | None, rows: Any) -> Any:
+    """The scale of one row as a number, those of several as an array; None without scales."""
+    if scales is None:
+        return None
+    return scales[rows] if isinstance(rows, slice) else float(scales[rows])
 
 
 def token_embeddings(

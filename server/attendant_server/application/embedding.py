@@ -1,22 +1,24 @@
 """Vectors of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
-from attendant_server.application.catalog import Catalog
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.chunking import Chunk, ChunkedText, ChunkOptions, chunk_reader
 from attendant_server.application.data_types import ConvertedVectors, DataType, converted
 from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
 from attendant_server.application.prompts import PromptChoice, chosen_prompt
 from attendant_server.application.tokenization import (
-    TokenizedOrError,
     good,
     num_tokens,
+    read_texts,
     tokenize,
 )
 from attendant_server.application.tokenization_options import (
@@ -26,8 +28,14 @@ from attendant_server.application.tokenization_options import (
 )
 from attendant_server.application.validation import TEXTS, RequestLimits, known_value
 from attendant_server.application.vectors import chosen_dimension, chosen_output
-from attendant_server.engine.calls import EmbedCall
+from attendant_server.engine.calls import EmbedCall, joined_timings
 from attendant_server.errors import InvalidRequest
+from attendant_server.tokenized_text import TokenizedText
+
+CHUNK_BYTES = 16
+"""Size of the offsets and the token count of a chunk in an answer, at most."""
+MAX_CHUNKS_TOGETHER = 256
+"""Chunks that are submitted to the engine together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +59,24 @@ class EmbeddingRequest:
     prompt: PromptChoice = PromptChoice()
     data_type: int = 0
     """Number of a `DataType`, 0 for the default."""
+    chunks: ChunkOptions = ChunkOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
-    """The token count and truncation of one text."""
+    """The token count and truncation, or the chunks, of one text."""
 
     num_tokens: int
     truncation: TruncationReport | None
+    chunks: Sequence[Chunk] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingAnswer(Answer):
-    """A vector for each text, in the order of the request."""
+    """Vectors in the order of the request."""
 
-    vectors: ConvertedVectors  # (texts, d); zeros for a text with a fault
+    vectors: ConvertedVectors
+    """(texts, d) with zeros for a text with a fault; (chunks, d) of chunks without averages."""
     texts: Sequence[EmbeddedText | InvalidRequest]
 
 
@@ -99,20 +110,32 @@ class Embedder:
             request.text_normalization,
             prompt_length=len(prompt.text),
         )
+        chunked = chunk_reader(request.chunks, tokenization, prompt.text, description)
         deadline = limits.deadline(model.engine.clock(), seconds_left)
 
-        texts = await tokenize(self._jobs, tokenization, TEXTS, prompt.before(request.texts))
-        token_ids = [text.token_ids for text in good(texts)]
-        results = await model.answer(
-            EmbedCall(
-                token_ids,
-                (output,),
-                deadline,
-                num_prompt_tokens=prompt.num_tokens_of(len(token_ids)),
-            )
-        )
+        texts: Sequence[TokenizedText | ChunkedText | InvalidRequest]
+        if chunked is None:
+            texts = await tokenize(self._jobs, tokenization, TEXTS, prompt.before(request.texts))
+            token_ids = [text.token_ids for text in good(texts)]
+        else:
+            texts = await read_texts(self._jobs, chunked[1], TEXTS, request.texts, chunked[0])
+            token_ids = _of_chunks(texts)
+            row_bytes = CHUNK_BYTES
+            row_bytes += 0 if request.chunks.averages else data_type.row_bytes(dimension)
+            limits.check_response("texts", len(token_ids) * row_bytes)
+        calls = [
+            EmbedCall(part, (output,), deadline, num_prompt_tokens=prompt.num_tokens_of(len(part)))
+            for part in _parts(token_ids, len(texts))
+        ]
+        results = await _answered(model, calls)
 
-        vectors = _stacked(texts, [result[output] for result in results], dimension)
+        rows = [result[output] for result in results]
+        if chunked is None:
+            vectors = _stacked(texts, rows, dimension)
+        elif request.chunks.averages:
+            vectors = _averages(texts, rows, dimension)
+        else:
+            vectors = np.array([row[:dimension] for row in rows], np.float32).reshape(-1, dimension)
         default = description.default_normalize
         if default if request.normalize is None else request.normalize:
             _normalize(vectors)
@@ -127,17 +150,59 @@ class Embedder:
 
 
 def embedded_text(
-    tokenization: TokenizationOptions, text: TokenizedOrError
+    tokenization: TokenizationOptions, text: TokenizedText | ChunkedText | InvalidRequest
 ) -> EmbeddedText | InvalidRequest:
     """The result of a text, without its vector."""
     if isinstance(text, InvalidRequest):
         return text
+    if isinstance(text, ChunkedText):
+        return EmbeddedText(len(text), None, text.chunks)
     return EmbeddedText(len(text), tokenization.report(text))
 
 
-def _stacked(
-    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], dimension: int
+def _of_chunks(texts: Sequence[ChunkedText | InvalidRequest]) -> list[list[int]]:
+    """The tokens of the chunks of all texts."""
+    return [chunk.tokens.token_ids for text in good(texts) for chunk in text.chunks]
+
+
+def _parts(token_ids: Sequence[list[int]], num_texts: int) -> Iterator[Sequence[list[int]]]:
+    """All texts without chunks together; many chunks in parts, of which the first may be refused.
+
+    There is one part at least.
+    """
+    size = max(MAX_CHUNKS_TOGETHER, num_texts)
+    for first in range(0, max(1, len(token_ids)), size):
+        yield token_ids[first : first + size]
+
+
+async def _answered(
+    model: ServedModel, calls: Sequence[EmbedCall]
+) -> list[dict[str, NDArray[np.float32]]]:
+    """The results of all calls."""
+    results = []
+    for number, call in enumerate(calls):
+        results += await model.answer(call, may_wait=number > 0)
+    if len(calls) > 1:
+        records.current().engine = joined_timings([call.timings for call in calls])
+    return results
+
+
+def _averages(
+    texts: Sequence[Any], vectors: Sequence[NDArray[np.float32]], dimension: int
 ) -> NDArray[np.float32]:  # (texts, d)
+    """The averages of the first values of the vectors of each text's chunks, by their tokens."""
+    averages, remaining = np.zeros((len(texts), dimension), np.float32), iter(vectors)
+    for row, text in enumerate(texts):
+        if isinstance(text, ChunkedText):
+            weights = np.array([len(chunk.tokens) for chunk in text.chunks], np.float64)
+            rows = np.stack([next(remaining)[:dimension] for _ in text.chunks])  # (chunks, d)
+            averages[row] = weights @ rows / weights.sum()
+    return averages
+
+
+def _stacked(
+    texts: Sequence[Any], vectors: Sequence[NDArray[np.float32]], dimension: int
+) -> NDArray[np.float32]:
     """The first values of all vectors, with zeros for texts with a fault."""
     stacked = np.zeros((len(texts), dimension), np.float32)
     if vectors:

@@ -103,6 +103,34 @@ list it in GetModelResponse.additional_poolings.
 """
 Global___Pooling: typing_extensions.TypeAlias = Pooling
 
+class _Chunking:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ChunkingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Chunking.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CHUNKING_UNSPECIFIED: _Chunking.ValueType  # 0
+    """The default: the same as CHUNKING_NONE."""
+    CHUNKING_NONE: _Chunking.ValueType  # 1
+    """The whole text has one vector."""
+    CHUNKING_SENTENCES: _Chunking.ValueType  # 2
+    """Each sentence. Line ends also end sentences."""
+    CHUNKING_TOKENS: _Chunking.ValueType  # 3
+    """As many adjacent sentences as have at most EmbedRequest.max_chunk_tokens tokens together."""
+
+class Chunking(_Chunking, metaclass=_ChunkingEnumTypeWrapper):
+    """Chunking says which parts of a text have vectors of their own."""
+
+CHUNKING_UNSPECIFIED: Chunking.ValueType  # 0
+"""The default: the same as CHUNKING_NONE."""
+CHUNKING_NONE: Chunking.ValueType  # 1
+"""The whole text has one vector."""
+CHUNKING_SENTENCES: Chunking.ValueType  # 2
+"""Each sentence. Line ends also end sentences."""
+CHUNKING_TOKENS: Chunking.ValueType  # 3
+"""As many adjacent sentences as have at most EmbedRequest.max_chunk_tokens tokens together."""
+Global___Chunking: typing_extensions.TypeAlias = Chunking
+
 class _TextRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -242,6 +270,9 @@ class EmbedRequest(google.protobuf.message.Message):
     PROMPT_NAME_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     DATA_TYPE_FIELD_NUMBER: builtins.int
+    CHUNKING_FIELD_NUMBER: builtins.int
+    MAX_CHUNK_TOKENS_FIELD_NUMBER: builtins.int
+    AVERAGE_CHUNKS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -273,6 +304,19 @@ class EmbedRequest(google.protobuf.message.Message):
     """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32. Vectors are cut and scaled to length 1
     before they are converted.
     """
+    chunking: Global___Chunking.ValueType
+    """Parts of each text that have vectors of their own. A sentence of more than max_chunk_tokens is split at clauses or
+    words. Parts of which the model can read nothing are left out. The model reads the prompt before every chunk.
+    INVALID_ARGUMENT together with a truncation other than TRUNCATION_REFUSE.
+    """
+    max_chunk_tokens: builtins.int
+    """Maximum number of tokens of a chunk, special tokens and those of the prompt included. Default and maximum:
+    Limits.max_tokens. 0, and any number without chunking, is INVALID_ARGUMENT. A text fails if a word does not fit.
+    """
+    average_chunks: builtins.bool
+    """Whether each text has one vector: the average of those of its chunks, each weighted by EmbedChunk.num_tokens. It is
+    computed of vectors before they are scaled to length 1. INVALID_ARGUMENT without chunking.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -293,11 +337,16 @@ class EmbedRequest(google.protobuf.message.Message):
         prompt_name: builtins.str | None = ...,
         prompt: builtins.str | None = ...,
         data_type: Global___DataType.ValueType = ...,
+        chunking: Global___Chunking.ValueType = ...,
+        max_chunk_tokens: builtins.int | None = ...,
+        average_chunks: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "max_chunk_tokens", b"max_chunk_tokens", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "average_chunks", b"average_chunks", "chunking", b"chunking", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "max_chunk_tokens", b"max_chunk_tokens", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens"]) -> typing.Literal["max_chunk_tokens"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
     @typing.overload
@@ -321,7 +370,8 @@ class EmbedResponse(google.protobuf.message.Message):
     @property
     def embeddings(self) -> Global___Tensor:
         """Shape [texts, dimension], in the order of the request, in the requested format. All values of the row of a text that
-        failed are zero.
+        failed are zero. With chunking and without average_chunks, shape [chunks, dimension]: the chunks of the first text in
+        order, then those of the second one, and so on; none for a text that failed.
         """
 
     @property
@@ -359,6 +409,7 @@ class EmbedResult(google.protobuf.message.Message):
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
     num_tokens: builtins.int
     """Tokens that the model read, after truncation, special tokens included. 0 when there is an error."""
     @property
@@ -369,17 +420,48 @@ class EmbedResult(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """The fault of this text. Absent when it was embedded."""
 
+    @property
+    def chunks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedChunk]:
+        """The chunks of the text. Empty without chunking, and when there is an error."""
+
     def __init__(
         self,
         *,
         num_tokens: builtins.int = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        chunks: collections.abc.Iterable[Global___EmbedChunk] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "num_tokens", b"num_tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "error", b"error", "num_tokens", b"num_tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedResult: typing_extensions.TypeAlias = EmbedResult
+
+@typing.final
+class EmbedChunk(google.protobuf.message.Message):
+    """EmbedChunk is a part of a text that has a vector of its own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    num_tokens: builtins.int
+    """Tokens that the model read, special tokens and those of the prompt included."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+        num_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "num_tokens", b"num_tokens", "start", b"start"]) -> None: ...
+
+Global___EmbedChunk: typing_extensions.TypeAlias = EmbedChunk
 
 @typing.final
 class EmbedTokensRequest(google.protobuf.message.Message):

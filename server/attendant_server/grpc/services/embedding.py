@@ -3,6 +3,7 @@
 from attendant.v1 import embedding_pb2, embedding_pb2_grpc
 
 from attendant_server.application.application import Application
+from attendant_server.application.chunking import ChunkOptions
 from attendant_server.application.classification import (
     ClassificationRequest,
 )
@@ -63,6 +64,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 dimensions=given(request, "dimensions"),
                 force_dimensions=request.force_dimensions,
                 data_type=request.data_type,
+                chunks=ChunkOptions(
+                    request.chunking, given(request, "max_chunk_tokens"), request.average_chunks
+                ),
                 prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
             ),
             context.time_remaining(),

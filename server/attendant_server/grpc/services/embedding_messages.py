@@ -52,7 +52,14 @@ def _embed_result(text: EmbeddedText | InvalidRequest) -> embedding_pb2.EmbedRes
     if isinstance(text, InvalidRequest):
         return embedding_pb2.EmbedResult(error=fault(text))
     return embedding_pb2.EmbedResult(
-        num_tokens=text.num_tokens, truncation=truncation(text.truncation)
+        num_tokens=text.num_tokens,
+        truncation=truncation(text.truncation),
+        chunks=[
+            embedding_pb2.EmbedChunk(
+                start=chunk.span[0], end=chunk.span[1], num_tokens=len(chunk.tokens)
+            )
+            for chunk in text.chunks
+        ],
     )
 
 
