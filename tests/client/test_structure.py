@@ -117,6 +117,7 @@ def test_every_rpc_of_the_contract_has_a_call():
     vectors: Any = {"dimensions": None, "force_dimensions": False}
     vectors |= {"prompt_name": None, "prompt": None, "data_type": "float32"}
     vectors |= {"chunking": None, "max_chunk_tokens": None, "average_chunks": False}
+    token_vectors: Any = {"role": None, "layer_combination": None, "data_type": "float32"}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
@@ -127,7 +128,7 @@ def test_every_rpc_of_the_contract_has_a_call():
         ),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
         messages.embed([], pooling=None, normalize=None, **vectors, **model),
-        messages.embed_tokens([], (), role=None, data_type="float32", **model),
+        messages.embed_tokens([], (), **token_vectors, **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),
         comparisons.similarity(

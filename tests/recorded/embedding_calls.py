@@ -10,6 +10,8 @@ from attendant.v1.embedding_pb2 import (
     DATA_TYPE_FLOAT16,
     DATA_TYPE_INT8,
     DATA_TYPE_UINT8,
+    LAYER_COMBINATION_CONCATENATION,
+    LAYER_COMBINATION_MEAN,
     POOLING_CLS,
     POOLING_MAX,
     POOLING_MEAN,
@@ -52,6 +54,10 @@ CHUNKINGS: dict[str, dict[str, Any]] = {
     "averaged sentences": {"chunking": CHUNKING_SENTENCES, "average_chunks": True},
     "chunks of 24 tokens": {"chunking": CHUNKING_TOKENS, "max_chunk_tokens": 24},
     "a limit without chunks": {"max_chunk_tokens": 24},
+}
+LAYER_COMBINATIONS = {
+    "mean of layers": LAYER_COMBINATION_MEAN,
+    "concatenation of layers": LAYER_COMBINATION_CONCATENATION,
 }
 LAYERS = {
     "none": (),
@@ -102,6 +108,10 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
     mixed = ["", texts[0], LONG, texts[1], ODD["decomposed accents"], ODD["emoji family"]]
     for name, data_type in DATA_TYPES.items():
         yield embed_tokens(f"{model} {name}", texts[:1], model, data_type=data_type)
+    for name, number in LAYER_COMBINATIONS.items():
+        options = {"layers": (0, -1), "layer_combination": number}
+        yield embed_tokens(f"{model} {name}", texts[:1], model, **options)
+    yield embed_tokens(f"{model} no layers to combine", texts[:1], model, layer_combination=2)
     yield embed_tokens(f"{model} mixed texts", mixed, model)
     yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))
     yield embed_tokens(f"{model} only bad texts", ["", LONG], model)

@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import Chunking, DataType, Pooling, Role, Truncation
+from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -120,6 +120,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         role: Role | None = None,
         data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -133,6 +134,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         role: Role | None = None,
         data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -145,6 +147,7 @@ class EmbeddingCalls(ABC):
         model: str = "",
         role: Role | None = None,
         data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -158,9 +161,17 @@ class EmbeddingCalls(ABC):
         gives them: with its marker, the expansion of queries, and without the tokens that
         documents skip. None reads a text as it is.
         `data_type`: as for `embed`.
+        `layer_combination`: one vector of each token from several layers, their "mean" or their
+        "concatenation".
         """
         call = messages.embed_tokens(
-            texts, layers, model=model, role=role, data_type=data_type, truncation=truncation
+            texts,
+            layers,
+            model=model,
+            role=role,
+            data_type=data_type,
+            layer_combination=layer_combination,
+            truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from attendant_client.errors import TextError
 from attendant_client.options import (
     Chunking,
     DataType,
+    LayerCombination,
     Pooling,
     Role,
     Sampling,
@@ -61,6 +62,11 @@ DATA_TYPES: dict[str, embedding_pb2.DataType.ValueType] = {
     "int8": embedding_pb2.DATA_TYPE_INT8,
     "uint8": embedding_pb2.DATA_TYPE_UINT8,
     "binary": embedding_pb2.DATA_TYPE_BINARY,
+}
+LAYER_COMBINATIONS: dict[str | None, embedding_pb2.LayerCombination.ValueType] = {
+    None: embedding_pb2.LAYER_COMBINATION_NONE,
+    "mean": embedding_pb2.LAYER_COMBINATION_MEAN,
+    "concatenation": embedding_pb2.LAYER_COMBINATION_CONCATENATION,
 }
 ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
     None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
@@ -251,6 +257,7 @@ def embed_tokens(
     model: str,
     role: Role | None,
     data_type: DataType,
+    layer_combination: LayerCombination | None,
     truncation: Truncation,
 ) -> TextCall[results.TokenEmbeddings]:
     """Build an EmbedTokens call."""
@@ -260,6 +267,7 @@ def embed_tokens(
         texts=sent,
         layers=layers,
         role=chosen(ROLES, "role", role),
+        layer_combination=chosen(LAYER_COMBINATIONS, "layer_combination", layer_combination),
         data_type=chosen(DATA_TYPES, "data_type", data_type),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )

@@ -264,8 +264,9 @@ class TokenEmbeddings(TextResult):
     """The tokens of one text and a vector for each.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
-    were requested, and (0, 0) if the text failed. With `data_type`, arrays are those of
-    `Embedding`, and int8 and uint8 vectors have `scales` of shape (tokens,) or (layers, tokens).
+    were requested and not combined, and (0, 0) if the text failed. With `data_type`, arrays are
+    those of `Embedding`, and int8 and uint8 vectors have `scales` of shape (tokens,) or
+    (layers, tokens).
     """
 
     tokens: tuple[Token, ...]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,25 @@ from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
 
 
+class LayerCombination(IntEnum):
+    """Combinations of the vectors of several layers; numbered as in the contract."""
+
+    NONE = 1
+    MEAN = 2
+    CONCATENATION = 3
+
+    def combined(self, layers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The vectors (tokens, d) of layers as one array; (layers, tokens, d) of several alone."""
+        if len(layers) == 1:
+            return layers[0]
+        if self is LayerCombination.CONCATENATION:
+            return np.concatenate(layers, axis=-1)
+        stacked = np.stack(layers)
+        if self is LayerCombination.MEAN:
+            return np.asarray(stacked.mean(axis=0, dtype=np.float64), np.float32)
+        return stacked
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEmbeddingRequest:
     """Texts whose tokens to embed. Layers count from 0, negative layers from the end."""
@@ -43,6 +63,8 @@ class TokenEmbeddingRequest:
     """Number of a `TextRole`, 0 for none."""
     data_type: int = 0
     """Number of a `DataType`, 0 for the default."""
+    layer_combination: int = 0
+    """Number of a `LayerCombination`, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +73,7 @@ class TokenEmbeddings:
 
     tokens: TokenizedText
     vectors: ConvertedVectors
-    """(tokens, d) for at most one requested layer, else (layers, tokens, d)."""
+    """(tokens, d) for at most one layer, or combined ones, else (layers, tokens, d)."""
     truncation: TruncationReport | None
 
 
@@ -80,6 +102,7 @@ class TokenEmbedder:
         description = model.description
         outputs, dimension = _token_outputs(request.layers, description)
         data_type = known_value("data_type", request.data_type, DataType.FLOAT32)
+        combination = _combination(request)
         role = role_of_texts(request.role, description)
         tokenization = tokenization_options(
             model.source_tokenizer,
@@ -95,7 +118,8 @@ class TokenEmbedder:
         deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
         texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
-        token_bytes = TOKEN_BYTES + len(outputs) * data_type.row_bytes(dimension)
+        num_vectors = 1 if combination is LayerCombination.MEAN else len(outputs)
+        token_bytes = TOKEN_BYTES + num_vectors * data_type.row_bytes(dimension)
         size = num_tokens(texts)
         self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
         readable = list(good(texts))
@@ -110,7 +134,7 @@ class TokenEmbedder:
         ) -> TokenEmbeddings:
             report, vectors = tokenization.report(text), [result[output] for output in outputs]
             kept, vectors = (text, vectors) if role is None else role.kept(text, vectors)
-            whole = vectors[0] if len(vectors) == 1 else np.stack(vectors)
+            whole = combination.combined(vectors)
             return TokenEmbeddings(kept, converted(whole, data_type), report)
 
         return TokenEmbeddingAnswer(
@@ -120,6 +144,14 @@ class TokenEmbedder:
             phases=records.current().phases(),
             size=size,
         )
+
+
+def _combination(request: TokenEmbeddingRequest) -> LayerCombination:
+    """The requested combination of layers; raises InvalidRequest for one without layers."""
+    found = known_value("layer_combination", request.layer_combination, LayerCombination.NONE)
+    if found is not LayerCombination.NONE and not request.layers:
+        raise InvalidRequest("layer_combination", "needs layers")
+    return found
 
 
 def _token_outputs(

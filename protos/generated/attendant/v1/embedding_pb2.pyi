@@ -131,6 +131,34 @@ CHUNKING_TOKENS: Chunking.ValueType  # 3
 """As many adjacent sentences as have at most EmbedRequest.max_chunk_tokens tokens together."""
 Global___Chunking: typing_extensions.TypeAlias = Chunking
 
+class _LayerCombination:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LayerCombinationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LayerCombination.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LAYER_COMBINATION_UNSPECIFIED: _LayerCombination.ValueType  # 0
+    """The default: the same as LAYER_COMBINATION_NONE."""
+    LAYER_COMBINATION_NONE: _LayerCombination.ValueType  # 1
+    """One vector from each layer."""
+    LAYER_COMBINATION_MEAN: _LayerCombination.ValueType  # 2
+    """The mean of the vectors of all requested layers."""
+    LAYER_COMBINATION_CONCATENATION: _LayerCombination.ValueType  # 3
+    """The vectors of all requested layers one after another, in the order of the request, as one vector."""
+
+class LayerCombination(_LayerCombination, metaclass=_LayerCombinationEnumTypeWrapper):
+    """LayerCombination says how the vectors of a token from several layers are returned."""
+
+LAYER_COMBINATION_UNSPECIFIED: LayerCombination.ValueType  # 0
+"""The default: the same as LAYER_COMBINATION_NONE."""
+LAYER_COMBINATION_NONE: LayerCombination.ValueType  # 1
+"""One vector from each layer."""
+LAYER_COMBINATION_MEAN: LayerCombination.ValueType  # 2
+"""The mean of the vectors of all requested layers."""
+LAYER_COMBINATION_CONCATENATION: LayerCombination.ValueType  # 3
+"""The vectors of all requested layers one after another, in the order of the request, as one vector."""
+Global___LayerCombination: typing_extensions.TypeAlias = LayerCombination
+
 class _TextRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -474,6 +502,7 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
     DATA_TYPE_FIELD_NUMBER: builtins.int
+    LAYER_COMBINATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -486,6 +515,10 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     """
     data_type: Global___DataType.ValueType
     """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32."""
+    layer_combination: Global___LayerCombination.ValueType
+    """What becomes of the vectors of several layers. Default: one vector from each layer. Combinations without layers are
+    INVALID_ARGUMENT.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -510,8 +543,9 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         role: Global___TextRole.ValueType = ...,
         data_type: Global___DataType.ValueType = ...,
+        layer_combination: Global___LayerCombination.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 
@@ -568,8 +602,9 @@ class EmbedTokensResult(google.protobuf.message.Message):
 
     @property
     def embeddings(self) -> Global___Tensor:
-        """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several.
-        Absent when there is an error.
+        """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several without a
+        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. Absent when
+        there is an error.
         """
 
     @property

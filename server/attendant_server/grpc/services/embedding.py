@@ -85,6 +85,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
                 role=request.role,
+                layer_combination=request.layer_combination,
                 data_type=request.data_type,
             ),
             context.time_remaining(),
