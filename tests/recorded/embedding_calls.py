@@ -193,7 +193,7 @@ def similarity_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     """Comparisons with all options, and bad requests."""
     queries, compared = texts[:2], ["", *texts, texts[0], LONG]
     yield similarity("several queries", [*queries, ""], compared, model)
-    yield similarity("the best text", queries, compared, model, top_k=1)
+    yield similarity("the best text", queries, compared, model, top_k=1, text_normalization=2)
     yield similarity("8 dimensions", queries, compared, model, dimensions=8, force_dimensions=True)
     yield similarity("pooling cls", queries, compared, model, pooling=POOLING_CLS)
     yield similarity(
@@ -210,6 +210,11 @@ def similarity_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
 
 def rerank_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     """Calls for a model with several labels, which does not rank documents."""
-    options = {"top_k": 1, "raw_scores": True, "truncation": TRUNCATION_LEFT}
+    options = {
+        "top_k": 1,
+        "raw_scores": True,
+        "truncation": TRUNCATION_LEFT,
+        "text_normalization": 1,
+    }
     yield rerank("a model with several labels", texts[0], texts[1:], model, **options)
     yield rerank("no documents", texts[0], [], model)

@@ -56,9 +56,9 @@ def test_chunks_are_in_order_and_hold_all_of_the_text_but_white_space(
     assert not text[found.chunks[-1].span[1] :].strip()
     for chunk in found.chunks:
         content = prompt + text[slice(*chunk.span)]
-        assert chunk.tokens.token_ids == TOKENIZER.encode(content).token_ids
-        assert len(chunk.tokens) <= max_tokens
-    assert len(found) == sum(len(chunk.tokens) for chunk in found.chunks)
+        assert chunk.token_ids == TOKENIZER.encode(content).token_ids
+        assert len(chunk.token_ids) <= max_tokens
+    assert len(found) == sum(len(chunk.token_ids) for chunk in found.chunks)
 
 
 @given(st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=12), st.integers(30, 64))

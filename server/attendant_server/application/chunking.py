@@ -39,7 +39,9 @@ class Chunk:
 
     span: Span
     """Start and end (exclusive) in the text as sent, in code points."""
-    tokens: TokenizedText
+    token_ids: list[int]
+    num_fixed_tokens: int
+    """Number of tokens that every chunk has: special ones and those of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class ChunkedText:
 
     def __len__(self) -> int:
         """Number of tokens that the model reads."""
-        return sum(len(chunk.tokens) for chunk in self.chunks)
+        return sum(len(chunk.token_ids) for chunk in self.chunks)
 
     @property
     def num_original_tokens(self) -> int:
@@ -124,7 +126,7 @@ class ChunkReader:
                     raise too_long(options, field, number, tokens)
                 yield from self._fitting(options, field, number, text, smaller, one_by_one)
             elif not _is_unreadable(options, field, number, tokens):
-                yield Chunk(part, tokens)
+                yield Chunk(part, tokens.token_ids, _num_fixed(tokens, options))
 
 
 def _is_unreadable(
@@ -147,13 +149,13 @@ def _groups(chunks: Sequence[Chunk], options: TokenizationOptions) -> list[Span]
     groups: list[Span] = []
     length = 0
     for chunk in chunks:
-        num_new = len(chunk.tokens) - _num_fixed(chunk.tokens, options)
+        num_new = len(chunk.token_ids) - chunk.num_fixed_tokens
         if groups and options.max_tokens and length + num_new <= options.max_tokens:
             groups[-1] = groups[-1][0], chunk.span[1]
             length += num_new
         else:
             groups.append(chunk.span)
-            length = len(chunk.tokens)
+            length = len(chunk.token_ids)
     return groups
 
 

@@ -162,7 +162,7 @@ def embedded_text(
 
 def _of_chunks(texts: Sequence[ChunkedText | InvalidRequest]) -> list[list[int]]:
     """The tokens of the chunks of all texts."""
-    return [chunk.tokens.token_ids for text in good(texts) for chunk in text.chunks]
+    return [chunk.token_ids for text in good(texts) for chunk in text.chunks]
 
 
 def _parts(token_ids: Sequence[list[int]], num_texts: int) -> Iterator[Sequence[list[int]]]:
@@ -194,7 +194,7 @@ def _averages(
     averages, remaining = np.zeros((len(texts), dimension), np.float32), iter(vectors)
     for row, text in enumerate(texts):
         if isinstance(text, ChunkedText):
-            weights = np.array([len(chunk.tokens) for chunk in text.chunks], np.float64)
+            weights = np.array([len(chunk.token_ids) for chunk in text.chunks], np.float64)
             rows = np.stack([next(remaining)[:dimension] for _ in text.chunks])  # (chunks, d)
             averages[row] = weights @ rows / weights.sum()
     return averages

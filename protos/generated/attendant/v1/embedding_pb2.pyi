@@ -325,8 +325,8 @@ class EmbedRequest(google.protobuf.message.Message):
     Default: GetModelResponse.default_prompt. INVALID_ARGUMENT for an unknown name; the message lists the names.
     """
     prompt: builtins.str
-    """Prompt that the model reads before every text, instead of one with a name; "" for no prompt. At most
-    RequestLimits.max_text_characters characters. INVALID_ARGUMENT together with prompt_name.
+    """Prompt that the model reads before every text, instead of one with a name; "" for no prompt. Default: that of
+    prompt_name. At most RequestLimits.max_text_characters characters. INVALID_ARGUMENT together with prompt_name.
     """
     data_type: Global___DataType.ValueType
     """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32. Vectors are cut and scaled to length 1
@@ -335,6 +335,7 @@ class EmbedRequest(google.protobuf.message.Message):
     chunking: Global___Chunking.ValueType
     """Parts of each text that have vectors of their own. A sentence of more than max_chunk_tokens is split at clauses or
     words. Parts of which the model can read nothing are left out. The model reads the prompt before every chunk.
+    Default: CHUNKING_NONE.
     INVALID_ARGUMENT together with a truncation other than TRUNCATION_REFUSE.
     """
     max_chunk_tokens: builtins.int
@@ -343,7 +344,7 @@ class EmbedRequest(google.protobuf.message.Message):
     """
     average_chunks: builtins.bool
     """Whether each text has one vector: the average of those of its chunks, each weighted by EmbedChunk.num_tokens. It is
-    computed of vectors before they are scaled to length 1. INVALID_ARGUMENT without chunking.
+    computed of vectors before they are scaled to length 1. Default: no average. INVALID_ARGUMENT without chunking.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -1098,9 +1099,13 @@ class SimilarityRequest(google.protobuf.message.Message):
     force_dimensions: builtins.bool
     """Whether dimensions may be a number for which the model was not trained. Default false."""
     query_prompt_name: builtins.str
-    """Name of the prompt that the model reads before every query, as EmbedRequest.prompt_name."""
+    """Name of the prompt that the model reads before every query, as EmbedRequest.prompt_name. Default:
+    GetModelResponse.default_prompt.
+    """
     text_prompt_name: builtins.str
-    """Name of the prompt that the model reads before every text, as EmbedRequest.prompt_name."""
+    """Name of the prompt that the model reads before every text, as EmbedRequest.prompt_name. Default:
+    GetModelResponse.default_prompt.
+    """
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a query or a text of more than Limits.max_tokens tokens. Default: refuse it."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
@@ -1247,7 +1252,7 @@ class RerankRequest(google.protobuf.message.Message):
     top_k: builtins.int
     """Documents to return, those with the highest scores. Default: all. 0 is INVALID_ARGUMENT."""
     raw_scores: builtins.bool
-    """Whether to return the scores of the head as they are, before the score function."""
+    """Whether to return the scores of the head as they are, before the score function. Default: after it."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
     """What to do with a query and a document of more than Limits.max_tokens tokens together. Default: refuse it. The
     longer one loses tokens until both are equally long, then both do.

@@ -56,7 +56,7 @@ def _embed_result(text: EmbeddedText | InvalidRequest) -> embedding_pb2.EmbedRes
         truncation=truncation(text.truncation),
         chunks=[
             embedding_pb2.EmbedChunk(
-                start=chunk.span[0], end=chunk.span[1], num_tokens=len(chunk.tokens)
+                start=chunk.span[0], end=chunk.span[1], num_tokens=len(chunk.token_ids)
             )
             for chunk in text.chunks
         ],
