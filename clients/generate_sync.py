@@ -11,6 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent / "python" / "attendant_client"
 TARGETS = {
     PACKAGE / "asyncio_client.py": PACKAGE / "client.py",
+    PACKAGE / "asyncio_comparison.py": PACKAGE / "comparison.py",
     PACKAGE / "asyncio_embedding.py": PACKAGE / "embedding.py",
     PACKAGE / "asyncio_translation.py": PACKAGE / "translation.py",
     PACKAGE / "asyncio_streams.py": PACKAGE / "streams.py",
@@ -24,7 +25,7 @@ CODE = {
     r"\ba(?=(close|next)\()": "",
     r"\bAsyncGenerator\[str, None\]": "Generator[str, None, None]",
     r"\bAsync(?=[A-Z])": "",
-    r"\basyncio_(?=streams|embedding|translation)": "",
+    r"\basyncio_(?=streams|comparison|embedding|translation)": "",
     r"\bgrpc\.aio\b": "grpc",
 }
 PROSE = {

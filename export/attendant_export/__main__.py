@@ -277,6 +277,7 @@ def _import(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         revision=args.revision,
         tokenizer=args.tokenizer,
+        trained_dimensions=_numbers(args.trained_dimensions),
         without_head=args.without_head,
     )
     print(import_bundle(args.source, args.bundles_dir, options))
@@ -284,6 +285,13 @@ def _import(args: argparse.Namespace) -> None:
 
 def _tags(listed: str | None) -> tuple[str, ...] | None:
     return tuple(listed.split(",")) if listed else None
+
+
+def _numbers(listed: str | None) -> tuple[int, ...] | None:
+    try:
+        return tuple(map(int, listed.split(","))) if listed else None
+    except ValueError:
+        raise ValueError(f"--trained-dimensions {listed}: want integers like 64,128") from None
 
 
 def _verify(args: argparse.Namespace) -> None:

@@ -298,6 +298,12 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=int, help="longest text in tokens; default: that of the source"
     )
     parser.add_argument(
+        "--trained-dimensions",
+        metavar="N,N",
+        help="numbers of first values of a vector for which an embedding model was trained "
+        "(Matryoshka); default: those that the checkpoint states",
+    )
+    parser.add_argument(
         "--without-head",
         action="store_true",
         help="import the embedding part of a model for classification or another task, without its "

@@ -223,6 +223,7 @@ def _unsupported_fields(manifest: bundle_pb2.Manifest) -> Iterator[str]:
             "prompts",
             "default_prompt",
             "num_prompt_tokens",
+            "trained_dimensions",
             "max_active_dims",
         },
         "late_interaction": {"max_query_tokens", "expands_queries", "skipped_token_ids"},

@@ -87,7 +87,8 @@ class Script:
         return response
 
     def _check_count(self, request: Any, context: grpc.ServicerContext) -> None:
-        texts: Any = getattr(request, "texts", None) or getattr(request, "pairs", ())
+        names = ("queries", "texts", "pairs", "documents")
+        texts: Any = next(filter(None, (getattr(request, name, ()) for name in names)), ())
         if self.max_texts is not None and len(texts) > self.max_texts:
             detail, limits = AnyMessage(), {"max_texts": str(self.max_texts)}
             detail.Pack(error_details_pb2.ErrorInfo(reason="CALL_TOO_LARGE", metadata=limits))
@@ -170,6 +171,11 @@ def tensor_of(values: Any) -> embedding_pb2.Tensor:
 def vector_of(text: str) -> list[float]:
     """One component for the length and one for each of two letters."""
     return [float(len(text)), float(text.count("a")), float(text.count("b"))]
+
+
+def cosine_of(*texts: str) -> float:
+    a, b = (np.array(vector_of(text)) for text in texts)
+    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 class Translator(translation_pb2_grpc.TranslationServiceServicer):
@@ -309,6 +315,38 @@ class Embedder(embedding_pb2_grpc.EmbeddingServiceServicer):
             failed = embedding_pb2.EmbedSparseResult(error=EMPTY)
             results.append(result if text.strip() else failed)
         response = embedding_pb2.EmbedSparseResponse(results=results, model="vectors/1")
+        return self._script.answer(request, response, context)
+
+    def Similarity(self, request, context):
+        """Compares the vectors of letters."""
+        texts = [each for each in enumerate(request.texts) if each[1].strip()]
+        results = []
+        for query in request.queries:
+            scores = {i: cosine_of(query, text) for i, text in texts if query.strip()}
+            best = sorted(scores, key=lambda i: -scores[i])[: request.top_k or None]
+            result = embedding_pb2.SimilarityResult(indices=best, scores=[scores[i] for i in best])
+            failed = embedding_pb2.SimilarityResult(error=EMPTY)
+            results.append(result if query.strip() else failed)
+        response = embedding_pb2.SimilarityResponse(
+            results=results,
+            texts=[
+                embedding_pb2.EmbedResult(error=None if text.strip() else EMPTY)
+                for text in request.texts
+            ],
+            model="vectors/1",
+        )
+        return self._script.answer(request, response, context)
+
+    def Rerank(self, request, context):
+        """Counts the query in each document."""
+        results = [
+            embedding_pb2.RerankResult(index=i, score=text.count(request.query))
+            if text.strip()
+            else embedding_pb2.RerankResult(index=i, error=EMPTY)
+            for i, text in enumerate(request.documents)
+        ]
+        results.sort(key=lambda result: (result.HasField("error"), -result.score))
+        response = embedding_pb2.RerankResponse(results=results, model="vectors/1")
         return self._script.answer(request, response, context)
 
 

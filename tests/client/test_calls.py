@@ -240,17 +240,55 @@ def test_sparse_vectors_have_ids_weights_and_tokens(client, script):
     assert script.requests[1].max_active_dims == 2
 
 
-def test_similarity_is_the_cosine_of_the_embeddings(client):
+def test_the_similarity_of_two_texts_is_a_number(client):
     assert client.similarity("ab", "abab") == pytest.approx(1.0)
     assert client.similarity("aa", "bb") == pytest.approx(0.5)
 
 
-def test_similarity_with_a_zero_vector_is_zero(client, script):
-    def erase(response):
-        response.embeddings.data = bytes(len(response.embeddings.data))
+@pytest.mark.parametrize("texts", [("", "a"), ("a", " "), ("\ud800", "a"), ("a", "\ud800")])
+def test_the_fault_of_either_text_is_raised(client, texts):
+    with pytest.raises(TextError):
+        client.similarity(*texts)
 
-    script.change = erase
-    assert client.similarity("a", "b") == 0.0
+
+def test_the_most_similar_texts_of_each_query_come_first(client, script):
+    script.max_texts = 2
+    found = client.similarity(["a", "", "b"], ["b", "\ud800", "a", "ab"], top_k=2)
+    assert [each.indices.tolist() for each in found] == [[2, 3], [], [0, 3]]
+    assert [len(each.scores) for each in found] == [2, 0, 2]
+    assert [error.index for error in found.errors] == [1]
+    for each in found:
+        [error] = each.text_errors
+        assert (error.index, "surrogate" in error.message) == (1, True)
+    alone = client.similarity("a", ["b", "a"])
+    assert alone.indices.tolist() == [1, 0]
+
+
+def test_documents_are_ranked_over_all_calls_that_they_need(client, script):
+    script.max_texts = 2
+    documents = ["a", "b", "\ud800", "aaa", "", "aa"]
+    found = client.rerank("a", documents, top_k=2)
+    assert [each.index for each in found] == [3, 5, 2, 4]
+    assert [each.score for each in found[:2]] == [3, 2]
+    assert [error.index for error in found.errors] == [2, 4]
+    assert len(script.requests) == 4  # the first call is refused
+
+
+def test_a_query_that_cannot_be_sent_fails_alone(client):
+    with pytest.raises(TextError, match="query: has the lone surrogate"):
+        client.rerank("\ud800", ["a"])
+
+
+@pytest.mark.parametrize("indices", [[0, 0], [1, 2], [0]])
+def test_a_ranking_of_other_documents_is_a_fault_of_the_server(client, script, indices):
+    def change(response):
+        del response.results[:]
+        for index in indices:
+            response.results.add(index=index)
+
+    script.change = change
+    with pytest.raises(ServerError, match="other documents than the 2 of the call"):
+        client.rerank("a", ["a", "b"])
 
 
 def test_tokenize_returns_the_tokens_of_the_chosen_side(client, script):

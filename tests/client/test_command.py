@@ -121,6 +121,15 @@ def test_similarity_prints_the_cosine(attendant):
     assert attendant("similarity", "aa", "bb") == (0, "0.5000\n", "")
 
 
+def test_similar_texts_and_documents_are_printed_by_their_scores(attendant):
+    code, out, err = attendant("similarity", "a", "b", "", "a", "--top-k", "1")
+    assert (code, out) == (1, "1.0000\ta\n")
+    assert "text 2: the text is empty" in err
+    assert attendant("rerank", "a", "b", "aa") == (0, "2.0000\taa\n0.0000\tb\n", "")
+    code, out, _ = attendant("rerank", "a", "b", "aa", "--json", "--top-k", "1")
+    assert json.loads(out) == {"index": 1, "score": 2.0, "text": "aa"}
+
+
 def test_tokenize_prints_tokens_or_ids(attendant):
     assert attendant("tokenize", "a dog") == (0, "a dog </s>\n", "")
     assert attendant("tokenize", "a dog", "--ids") == (0, "1 3 1\n", "")

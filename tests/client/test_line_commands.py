@@ -29,7 +29,7 @@ COMMANDS = {
 KEYS = {
     "translate": ["text", "hypotheses", "num_source_tokens", "truncation"],
     "score": ["source", "target", "score", "log_probability", "num_source_tokens", "truncation"],
-    "embed": ["text", "vector", "num_tokens", "truncation"],
+    "embed": ["text", "vector", "scale", "num_tokens", "truncation"],
     "embed-sparse": ["text", "token_ids", "weights", "tokens", "num_tokens", "truncation"],
     "fill": ["text", "masks", "truncation"],
     "classify": ["text", "labels", "truncation"],

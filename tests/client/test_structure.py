@@ -21,6 +21,7 @@ from attendant_client import (
     TextError,
     TranslationStream,
     calls,
+    comparisons,
     errors,
     messages,
     model_messages,
@@ -34,6 +35,7 @@ MODULES = {"asyncio_client", "asyncio_streams", "client", "closing", "connection
 MODULES |= {"messages", "model_messages", "options", "parsing", "results", "retries", "streams"}
 MODULES |= {"asyncio_embedding", "embedding", "asyncio_translation", "translation"}
 MODULES |= {"calls", "model_parsing", "model_results", "sparse_vectors"}
+MODULES |= {"asyncio_comparison", "comparison", "comparison_results", "comparisons"}
 MODULES |= {"connection_hints", "targets"}
 
 
@@ -112,6 +114,10 @@ def test_errors_survive_pickling_and_copying():
 
 def test_every_rpc_of_the_contract_has_a_call():
     model: Any = {"model": "", "truncation": "refuse"}
+    vectors: Any = {"dimensions": None, "force_dimensions": False}
+    vectors |= {"prompt_name": None, "prompt": None, "data_type": "float32"}
+    vectors |= {"chunking": None, "max_chunk_tokens": None, "average_chunks": False}
+    token_vectors: Any = {"role": None, "layer_combination": None, "data_type": "float32"}
     languages: Any = {"source_language": "", "target_language": "", "text_normalization": None}
     of_texts: Any = {"splitting": None, "return_sentences": False}
     options = translation_pb2.TranslateOptions()
@@ -121,10 +127,22 @@ def test_every_rpc_of_the_contract_has_a_call():
             "", options, target_prefix=None, **model, **languages, **of_texts
         ),
         messages.score([], length_penalty=None, return_tokens=False, **model, **languages),
-        messages.embed([], pooling=None, normalize=None, **model),
-        messages.embed_tokens([], (), role=None, **model),
+        messages.embed([], pooling=None, normalize=None, **vectors, **model),
+        messages.embed_tokens([], (), **token_vectors, **model),
         messages.fill_mask([], 5, **model),
         messages.classify([], None, top_k=None, raw_scores=False, **model),
+        comparisons.similarity(
+            [],
+            [],
+            top_k=None,
+            pooling=None,
+            dimensions=None,
+            force_dimensions=False,
+            query_prompt_name=None,
+            text_prompt_name=None,
+            **model,
+        ),
+        comparisons.rerank("", [], raw_scores=False, **model),
         sparse_vectors.embed_sparse([], max_active_dims=None, return_tokens=False, **model),
         messages.tokenize([], model="", side="source", text_normalization=None),
         model_messages.list_models(),

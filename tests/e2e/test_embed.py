@@ -98,6 +98,29 @@ def test_layers_come_in_the_order_asked_for_and_count_from_both_ends(running: Ru
     assert layers() == pytest.approx(every[2], abs=1e-5)
 
 
+def test_layers_are_combined_into_one_vector_of_each_token(running: Running):
+    def combined(combination: Any, layers: Any = (0, 2, 1)) -> Any:
+        request = EmbedTokensRequest(texts=[TEXTS[0]], layers=layers, layer_combination=combination)
+        return as_array(running.embedding.EmbedTokens(request).results[0].embeddings)
+
+    every = combined(embedding_pb2.LAYER_COMBINATION_NONE)
+    assert every.ndim == 3
+    mean = combined(embedding_pb2.LAYER_COMBINATION_MEAN)
+    assert mean == pytest.approx(every.mean(axis=0), abs=1e-5)
+    concatenation = combined(embedding_pb2.LAYER_COMBINATION_CONCATENATION)
+    assert concatenation == pytest.approx(np.concatenate(every, axis=-1), abs=1e-5)
+    alone = combined(embedding_pb2.LAYER_COMBINATION_MEAN, [1])
+    assert alone == pytest.approx(every[2], abs=1e-5)
+
+
+@pytest.mark.parametrize("combination", [2, 3, 4])
+def test_layers_to_combine_must_be_named(running: Running, combination: Any):
+    request = EmbedTokensRequest(texts=TEXTS, layer_combination=combination)
+    failure = failure_of(running.embedding.EmbedTokens, request)
+    assert failure.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert failure.details().startswith("layer_combination: ")
+
+
 def test_masks_are_filled_with_the_likeliest_tokens_first(running: Running):
     text = "🐶 The [MASK] sees the [MASK]."
     response = running.embedding.FillMask(FillMaskRequest(texts=[text], top_k=7))

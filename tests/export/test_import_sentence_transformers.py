@@ -14,7 +14,7 @@ from attendant.v1.embedding_pb2 import (
 from attendant_export.__main__ import main
 from attendant_export.bundle.manifest import read_manifest
 
-from tests.support.checkpoints import change_json, write_json, write_sentence_transformer
+from tests.support.checkpoints import WIDTH, change_json, write_json, write_sentence_transformer
 from tests.support.imports import read_encoder
 
 pytestmark = pytest.mark.usefixtures("quiet_threads")
@@ -239,6 +239,43 @@ def test_prompts_that_cannot_be_applied_are_refused(
         {"prompts": {"query": prompt}, "default_prompt_name": name},
     )
     assert message in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("config.json", {"matryoshka_dimensions": [16, 8, WIDTH]}),
+        ("config_sentence_transformers.json", {"matryoshka_dimensions": [8], "truncate_dim": 16}),
+    ],
+)
+def test_dimensions_that_a_checkpoint_states_are_in_the_manifest(name, fields, tmp_path, import_):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    if not (source / name).exists():
+        write_json(source / name, {})
+    change_json(source / name, **fields)
+    assert list(import_(source).embedding.trained_dimensions) == [8, 16]
+
+
+@pytest.mark.parametrize("value", [[0], [WIDTH + 1], ["8"], [True], 8])
+def test_damaged_dimensions_are_named(value, tmp_path, refusal):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    change_json(source / "config.json", matryoshka_dimensions=value)
+    assert f"{source / 'config.json'}: matryoshka_dimensions " in refusal(source)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (f"8,{WIDTH}", f"--trained-dimensions: {WIDTH} must be between 1 and {WIDTH - 1}"),
+        ("8,a", "--trained-dimensions 8,a: want integers like 64,128"),
+    ],
+)
+def test_bad_numbers_of_dimensions_are_refused(numbers, message, tmp_path, capsys):
+    source = write_sentence_transformer(tmp_path / "source", MEAN)
+    options = ["--bundles-dir", str(tmp_path / "bundles"), "--trained-dimensions", numbers]
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", str(source), *options])
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prompts", [["query: "], {"query": 3}, "query"])

@@ -21,6 +21,16 @@ def test_a_prompt_by_default_must_be_one_of_the_prompts(manifest):
     assert list(problems(manifest)) == ["embedding.default_prompt is not among embedding.prompts"]
 
 
+@pytest.mark.parametrize("numbers", [[0], [8, 4], [8, 8], [33]])
+def test_trained_dimensions_ascend_from_1_to_the_dimension_of_vectors(manifest, numbers):
+    manifest.embedding.trained_dimensions.extend([1, 8, 32])
+    assert not list(problems(manifest))
+    manifest.embedding.trained_dimensions[:] = numbers
+    assert list(problems(manifest)) == [
+        "embedding.trained_dimensions must be ascending numbers from 1 to 32"
+    ]
+
+
 def test_poolings_without_the_default_prompt_need_its_number_of_tokens(manifest):
     manifest.architecture.text_vectors.excludes_prompt = True
     assert not list(problems(manifest))

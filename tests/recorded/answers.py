@@ -26,6 +26,13 @@ Metadata = Iterable[tuple[str, str | bytes]]
 assert error_details_pb2  # the import is needed to decode the details of a status
 STATUS = "grpc-status-details-bin"
 NUM_TENSOR_VALUES = 24
+FORMATS = {
+    embedding_pb2.DATA_TYPE_FLOAT32: "<f4",
+    embedding_pb2.DATA_TYPE_FLOAT16: "<f2",
+    embedding_pb2.DATA_TYPE_INT8: "i1",
+    embedding_pb2.DATA_TYPE_UINT8: "u1",
+    embedding_pb2.DATA_TYPE_BINARY: "u1",
+}
 _ROWS = ("attendant.v1.Token", "attendant.v1.OutputToken", "attendant.v1.MaskCandidate")
 _GENERATED_ID = re.compile(r"\b[0-9a-f]{16}\b")
 
@@ -86,7 +93,7 @@ def _readable_message(message: Message) -> Any:
 
 
 def _readable_tensor(tensor: Any) -> Answer:
-    values = np.frombuffer(tensor.data, "<f4")
+    values = np.frombuffer(tensor.data, FORMATS[tensor.dtype])
     # An odd step, so that the values come from several columns.
     distance = max(1, values.size // NUM_TENSOR_VALUES) | 1
     return {

@@ -98,6 +98,20 @@ def embed_sparse(name: str, texts: Iterable[str], model: str = "", **fields: Any
     return Call(f"EmbedSparse: {name}", "attendant.v1.EmbeddingService/EmbedSparse", request)
 
 
+def similarity(
+    name: str, queries: Iterable[str], texts: Iterable[str], model: str = "", **fields: Any
+) -> Call:
+    """A Similarity call."""
+    request = embedding_pb2.SimilarityRequest(model=model, queries=queries, texts=texts, **fields)
+    return Call(f"Similarity: {name}", "attendant.v1.EmbeddingService/Similarity", request)
+
+
+def rerank(name: str, query: str, documents: Iterable[str], model: str = "", **fields: Any) -> Call:
+    """A Rerank call."""
+    request = embedding_pb2.RerankRequest(model=model, query=query, documents=documents, **fields)
+    return Call(f"Rerank: {name}", "attendant.v1.EmbeddingService/Rerank", request)
+
+
 def list_models() -> Call:
     """The ListModels call."""
     method = "attendant.v1.ModelService/ListModels"

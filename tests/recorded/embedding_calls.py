@@ -4,6 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from attendant.v1.embedding_pb2 import (
+    CHUNKING_SENTENCES,
+    CHUNKING_TOKENS,
+    DATA_TYPE_BINARY,
+    DATA_TYPE_FLOAT16,
+    DATA_TYPE_INT8,
+    DATA_TYPE_UINT8,
+    LAYER_COMBINATION_CONCATENATION,
+    LAYER_COMBINATION_MEAN,
     POOLING_CLS,
     POOLING_MAX,
     POOLING_MEAN,
@@ -11,7 +19,16 @@ from attendant.v1.embedding_pb2 import (
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE, TRUNCATION_LEFT, TRUNCATION_RIGHT
 
-from tests.recorded.call import Call, classify, embed, embed_sparse, embed_tokens, fill_mask
+from tests.recorded.call import (
+    Call,
+    classify,
+    embed,
+    embed_sparse,
+    embed_tokens,
+    fill_mask,
+    rerank,
+    similarity,
+)
 from tests.recorded.texts import BLANK, LONG, ODD, UNCUT_WORD
 from tests.recorded.translation_calls import TRUNCATIONS
 
@@ -25,6 +42,22 @@ NORMALIZATIONS: dict[str, dict[str, bool]] = {
     "unset": {},
     "true": {"normalize": True},
     "false": {"normalize": False},
+}
+DATA_TYPES = {
+    "float16": DATA_TYPE_FLOAT16,
+    "int8": DATA_TYPE_INT8,
+    "uint8": DATA_TYPE_UINT8,
+    "bits": DATA_TYPE_BINARY,
+}
+CHUNKINGS: dict[str, dict[str, Any]] = {
+    "sentences": {"chunking": CHUNKING_SENTENCES},
+    "averaged sentences": {"chunking": CHUNKING_SENTENCES, "average_chunks": True},
+    "chunks of 24 tokens": {"chunking": CHUNKING_TOKENS, "max_chunk_tokens": 24},
+    "a limit without chunks": {"max_chunk_tokens": 24},
+}
+LAYER_COMBINATIONS = {
+    "mean of layers": LAYER_COMBINATION_MEAN,
+    "concatenation of layers": LAYER_COMBINATION_CONCATENATION,
 }
 LAYERS = {
     "none": (),
@@ -54,6 +87,15 @@ def embed_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield embed(f"{model} mixed texts", ["", texts[0], LONG, texts[0], UNCUT_WORD], model)
     yield embed(f"{model} only bad texts", [*BLANK.values(), LONG], model, normalize=True)
     yield embed(f"{model} 256 texts", [f"{texts[0]} {i}" for i in range(256)], model)
+    for name, data_type in DATA_TYPES.items():
+        yield embed(f"{model} {name}", texts[:2], model, data_type=data_type)
+    for name, chunking in CHUNKINGS.items():
+        yield embed(f"{model} {name}", [" ".join(texts), ""], model, **chunking)
+    yield embed(f"{model} with a prompt", texts[:2], model, prompt=texts[2])
+    yield embed(f"{model} with no prompt", texts[:2], model, prompt_name="")
+    yield embed(f"{model} 8 dimensions", texts[:2], model, dimensions=8, force_dimensions=True)
+    yield embed(f"{model} 8 dimensions without force", texts[:2], model, dimensions=8)
+    yield embed(f"{model} an unknown prompt", texts[:2], model, prompt_name="no name")
     for name, truncation in TRUNCATIONS.items():
         yield embed(f"{model} too long, truncation {name}", [LONG], model, truncation=truncation)
 
@@ -66,6 +108,12 @@ def embed_tokens_calls(model: str, texts: Sequence[str], num_layers: int) -> Ite
     every = range(num_layers, -1, -1)
     yield embed_tokens(f"{model} all layers, last first", texts[:1], model, layers=every)
     mixed = ["", texts[0], LONG, texts[1], ODD["decomposed accents"], ODD["emoji family"]]
+    for name, data_type in DATA_TYPES.items():
+        yield embed_tokens(f"{model} {name}", texts[:1], model, data_type=data_type)
+    for name, number in LAYER_COMBINATIONS.items():
+        options = {"layers": (0, -1), "layer_combination": number}
+        yield embed_tokens(f"{model} {name}", texts[:1], model, **options)
+    yield embed_tokens(f"{model} no layers to combine", texts[:1], model, layer_combination=2)
     yield embed_tokens(f"{model} mixed texts", mixed, model)
     yield embed_tokens(f"{model} mixed texts, two layers", mixed, model, layers=(0, -1))
     yield embed_tokens(f"{model} only bad texts", ["", LONG], model)
@@ -147,3 +195,34 @@ def embed_sparse_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
     yield embed_sparse("as sent", texts[:1], text_normalization=TEXT_NORMALIZATION_NONE)
     yield embed_sparse("no weights", texts, model, max_active_dims=0)
     yield embed_sparse("no texts", [], model)
+
+
+def similarity_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Comparisons with all options, and bad requests."""
+    queries, compared = texts[:2], ["", *texts, texts[0], LONG]
+    yield similarity("several queries", [*queries, ""], compared, model)
+    yield similarity("the best text", queries, compared, model, top_k=1, text_normalization=2)
+    yield similarity("8 dimensions", queries, compared, model, dimensions=8, force_dimensions=True)
+    yield similarity("pooling cls", queries, compared, model, pooling=POOLING_CLS)
+    yield similarity(
+        "no prompts", queries, compared, model, query_prompt_name="", text_prompt_name=""
+    )
+    yield similarity("an unknown prompt", queries, compared, model, text_prompt_name="no name")
+    for name, truncation in TRUNCATIONS.items():
+        yield similarity(f"truncation {name}", queries, compared, model, truncation=truncation)
+    yield similarity("no queries", [], compared, model)
+    yield similarity("no texts", queries, [], model)
+    yield similarity("no best texts", queries, compared, model, top_k=0)
+    yield similarity("too many texts", ["a"] * 6, ["a"] * 251, model)
+
+
+def rerank_calls(model: str, texts: Sequence[str]) -> Iterator[Call]:
+    """Calls for a model with several labels, which does not rank documents."""
+    options = {
+        "top_k": 1,
+        "raw_scores": True,
+        "truncation": TRUNCATION_LEFT,
+        "text_normalization": 1,
+    }
+    yield rerank("a model with several labels", texts[0], texts[1:], model, **options)
+    yield rerank("no documents", texts[0], [], model)

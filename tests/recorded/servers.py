@@ -14,6 +14,8 @@ from tests.recorded.embedding_calls import (
     embed_sparse_calls,
     embed_tokens_calls,
     fill_mask_calls,
+    rerank_calls,
+    similarity_calls,
 )
 from tests.recorded.model_calls import (
     description_calls,
@@ -94,6 +96,7 @@ def _tiny_calls() -> Iterator[Call]:
     yield from embed_calls(embedding, TINY_ENGLISH)
     yield from embed_tokens_calls(embedding, TINY_ENGLISH, num_layers=2)
     yield from fill_mask_calls(embedding, TINY_MASK)
+    yield from similarity_calls(embedding, TINY_ENGLISH)
     yield from tokenize_calls(translation, ("unspecified", "source", "target"))
     yield from tokenize_calls(embedding, ("unspecified", "source"))
 
@@ -212,6 +215,7 @@ SERVERS = (
         lambda _: CLASSIFIER_BUNDLES,
         (
             *classify_calls("tiny-classifier", TINY_ENGLISH),
+            *rerank_calls("tiny-classifier", TINY_ENGLISH),
             get_model("tiny-classifier", "tiny-classifier"),
             embed("several texts", TINY_ENGLISH, "tiny-classifier"),
         ),

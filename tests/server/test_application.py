@@ -13,10 +13,11 @@ from attendant.v1 import bundle_pb2, embedding_pb2, model_pb2, text_pb2, transla
 from attendant_server.application import streaming
 from attendant_server.application.application import Application
 from attendant_server.application.descriptions import ModelKind, Pooling
-from attendant_server.application.embedding import EmbeddingRequest, TokenEmbeddingRequest
+from attendant_server.application.embedding import EmbeddingRequest
 from attendant_server.application.mask_filling import MaskFillingRequest
 from attendant_server.application.models import TextSide, TokenizationRequest
 from attendant_server.application.scoring import ScoringRequest
+from attendant_server.application.token_embedding import TokenEmbeddingRequest
 from attendant_server.application.tokenization_options import (
     Truncation,
 )
@@ -139,15 +140,15 @@ def test_pairs_are_scored_with_the_tokens_of_their_targets(application: Applicat
 def test_vectors_have_the_length_that_was_asked_for_and_zeros_for_faults(application: Application):
     request = EmbeddingRequest([TEXT, " "], normalize=True, pooling=Pooling.CLS)
     answer = asyncio.run(application.embedder.embed(request, None))
-    assert np.linalg.norm(answer.vectors, axis=1) == pytest.approx([1.0, 0.0])
+    assert np.linalg.norm(answer.vectors.numbers, axis=1) == pytest.approx([1.0, 0.0])
     assert [isinstance(text, InvalidRequest) for text in answer.texts] == [False, True]
 
 
 def test_tokens_have_a_vector_from_each_layer(application: Application):
     request = TokenEmbeddingRequest([TEXT], layers=[0, -1])
-    [text] = asyncio.run(application.embedder.embed_tokens(request, None)).texts
+    [text] = asyncio.run(application.token_embedder.embed(request, None)).texts
     assert not isinstance(text, InvalidRequest)
-    assert [layer.shape[0] for layer in text.layers] == [len(text.tokens)] * 2
+    assert text.vectors.numbers.shape[:2] == (2, len(text.tokens))
 
 
 def test_masks_are_filled_with_the_likeliest_tokens_first(application: Application):

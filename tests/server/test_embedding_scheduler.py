@@ -27,7 +27,7 @@ class SlowModel(FakeEmbeddingModel):
         super().__init__()
         self.clock = clock
 
-    def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+    def embed(self, texts, outputs, *lengths, **more):
         self.clock.now += max(map(len, texts)) * len(texts)
         return super().embed(texts, outputs)
 
@@ -202,7 +202,7 @@ def test_the_budget_of_time_learns_nothing_from_a_failed_run(clock, caplog):
     caplog.set_level(logging.CRITICAL)
 
     class FailsOnSeven(FakeEmbeddingModel):
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             if 7 in texts[0]:
                 clock.now += 1000
                 raise RuntimeError("no embedder")
@@ -221,7 +221,7 @@ def test_the_head_is_not_run_for_a_call_that_was_cancelled_meanwhile(clock):
     call = FillMaskCall([[5, 8]], [[0]], top_k=2)
 
     class CancellingModel(HeadFailsOnSeven):
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             call.future.cancel()
             return super().embed(texts, outputs)
 
@@ -236,7 +236,7 @@ def test_a_text_without_finite_numbers_fails_alone(clock, caplog):
     caplog.set_level(logging.CRITICAL)
 
     class OverflowingModel(FakeEmbeddingModel):
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             results = super().embed(texts, outputs)
             for row, text in enumerate(texts):
                 if 13 in text:
@@ -256,7 +256,7 @@ def test_a_text_that_the_embedder_cannot_run_fails_alone(clock, caplog):
     caplog.set_level(logging.CRITICAL)
 
     class RefusesSeven(FakeEmbeddingModel):
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             if any(7 in text for text in texts):
                 raise RuntimeError("no position for this token")
             return super().embed(texts, outputs)
@@ -276,7 +276,7 @@ def test_a_model_that_reads_pairs_gets_the_length_of_each_first_text(clock):
     class ReadsPairs(FakeEmbeddingModel):
         reads_token_types = True
 
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, first_lengths=None, *lengths, **more):
             self.first_lengths = first_lengths
             return super().embed(texts, outputs)
 

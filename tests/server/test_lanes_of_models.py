@@ -23,7 +23,7 @@ def clock():
 
 def test_embeddings_of_light_callers_go_first(clock):
     class SlowModel(FakeEmbeddingModel):
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             clock.now += 0.001 * max(map(len, texts)) * len(texts)
             return super().embed(texts, outputs)
 
@@ -63,7 +63,7 @@ def test_a_model_of_light_callers_gets_more_time_than_a_flooded_one(clock):
             super().__init__()
             self.name = name
 
-        def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+        def embed(self, texts, outputs, *lengths, **more):
             clock.now += 0.001 * len(texts)
             spent[self.name] += 0.001 * len(texts)
             return super().embed(texts, outputs)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 from attendant_server.application.descriptions import ModelDescription, ModelKind
-from attendant_server.application.embedding import chosen_layers
+from attendant_server.application.token_embedding import chosen_layers
 from attendant_server.application.tokenization_options import (
     Truncation,
 )

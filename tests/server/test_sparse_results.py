@@ -15,7 +15,7 @@ from tests.support.limits import embedding_limits
 class SparseModel(FakeEmbeddingModel):
     """Gives each token of a text, except 0, the half of its id as its weight; NaN to token 9."""
 
-    def embed(self, texts, outputs, first_lengths=None, attended_lengths=None):
+    def embed(self, texts, outputs, *lengths, **more):
         vectors = np.zeros((len(texts), 10), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             vector[text] = [np.nan if token == 9 else token / 2 for token in text]

@@ -186,6 +186,7 @@ class FakeEmbeddingModel:
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
         attended_lengths: Sequence[int] | None = None,
+        num_prompt_tokens: Sequence[int | None] | None = None,
     ) -> dict[str, np.ndarray]:
         self.batches.append([len(text) for text in texts])
         longest = max(self.batches[-1])

@@ -3,6 +3,7 @@
 from attendant_client.asyncio_client import AsyncClient
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.client import Client
+from attendant_client.comparison_results import RankedDocument, SimilarTexts
 from attendant_client.errors import (
     AttendantError,
     CallCancelledError,
@@ -29,6 +30,7 @@ from attendant_client.model_results import (
 from attendant_client.options import Sampling
 from attendant_client.results import (
     CallReport,
+    Chunk,
     ClassifiedText,
     Embedding,
     Embeddings,
@@ -61,6 +63,7 @@ __all__ = [
     "CallError",
     "CallReport",
     "CallTooLargeError",
+    "Chunk",
     "ClassifiedText",
     "Client",
     "DeadlineExceededError",
@@ -80,12 +83,14 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "QualityFigure",
+    "RankedDocument",
     "RequestLimits",
     "Results",
     "SentencePair",
     "RetryPolicy",
     "Sampling",
     "ServerError",
+    "SimilarTexts",
     "SparseEmbedding",
     "TextError",
     "Token",

@@ -8,7 +8,7 @@ from typing import get_args
 from attendant_client import __version__, commands, connection_flags, text_commands
 from attendant_client.client import Client
 from attendant_client.connection import DEFAULT_TARGET, DEFAULT_TIMEOUT_SECONDS
-from attendant_client.options import Pooling
+from attendant_client.options import DataType, Pooling
 
 HEALTH_TIMEOUT_SECONDS = 3.0
 BATCH_SIZE = 32
@@ -112,10 +112,12 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     embed.add_argument(
         "--normalize", action=argparse.BooleanOptionalAction, help="default: the bundle's choice"
     )
-    similarity = _add(subparsers, "similarity", commands.similarity, "compare two texts, -1 to 1")
-    similarity.add_argument("texts", nargs=2, metavar="TEXT", help="the texts to compare")
-    _add_model(similarity)
-    _add_truncation(similarity)
+    _add_vectors(embed)
+    similarity = _add(subparsers, "similarity", commands.similarity, "compare texts, -1 to 1")
+    _add_ranking(similarity, "TEXT", "a text to compare with the first one; several are ranked")
+    rerank = _add(subparsers, "rerank", commands.rerank, "rank documents with a cross-encoder")
+    _add_ranking(rerank, "DOCUMENT", "a document to score for the query")
+    _add_raw_scores(rerank)
 
     fill = _add(subparsers, "fill", text_commands.fill, 'fill in every "[MASK]"')
     _add_texts(fill)
@@ -129,9 +131,7 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
         "--pairs", action="store_true", help="read pairs: two texts, or lines with a tab"
     )
     classify.add_argument("--top-k", type=_count, metavar="N", help="labels; default all")
-    classify.add_argument(
-        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
-    )
+    _add_raw_scores(classify)
 
     sparse = _add(subparsers, "embed-sparse", text_commands.embed_sparse, "print weights of tokens")
     _add_texts(sparse)
@@ -139,6 +139,39 @@ def _add_embedding_commands(subparsers: "argparse._SubParsersAction[Parser]") ->
     sparse.add_argument(
         "--max-active-dims", type=_count, metavar="N", help="tokens; default: the bundle's choice"
     )
+
+
+def _add_ranking(parser: Parser, name: str, about: str) -> None:
+    parser.add_argument("query", metavar="QUERY", help="the text to compare with the others")
+    parser.add_argument("texts", nargs="+", metavar=name, help=about)
+    parser.add_argument("--top-k", type=_count, metavar="N", help="lines to print; default all")
+    _add_model(parser)
+    _add_truncation(parser)
+
+
+def _add_raw_scores(parser: Parser) -> None:
+    parser.add_argument(
+        "--raw-scores", action="store_true", help="scores before softmax or sigmoid"
+    )
+
+
+def _add_vectors(parser: Parser) -> None:
+    parser.add_argument(
+        "--dimensions", type=_count, metavar="N", help="first values of a vector; default: all"
+    )
+    parser.add_argument(
+        "--force-dimensions",
+        action="store_true",
+        help="allow dimensions for which the model was not trained",
+    )
+    parser.add_argument(
+        "--data-type", choices=get_args(DataType), default="float32", help="default float32"
+    )
+    prompts = parser.add_mutually_exclusive_group()
+    prompts.add_argument(
+        "--prompt-name", metavar="NAME", help='prompt of the model, "" for none; default: its own'
+    )
+    prompts.add_argument("--prompt", metavar="TEXT", help="text that is put before every text")
 
 
 def _add_model_commands(subparsers: "argparse._SubParsersAction[Parser]") -> None:
@@ -286,6 +319,8 @@ def _check_files(parser: Parser, arguments: argparse.Namespace) -> None:
         parser.error("texts and --input do not work together")
     if arguments.resume and (arguments.texts or arguments.output is None or is_numpy):
         parser.error("--resume takes --output, lines as input, and no .npy file")
+    if is_numpy and getattr(arguments, "data_type", "") in ("int8", "uint8"):
+        parser.error("a .npy file has no scales: --json has those of int8 and uint8")
     if is_numpy and (arguments.command != "embed" or arguments.json):
         parser.error("only embed writes .npy files, and without --json")
 

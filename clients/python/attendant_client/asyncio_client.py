@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from attendant_client import model_messages, model_results
+from attendant_client.asyncio_comparison import AsyncComparisonCalls
 from attendant_client.asyncio_embedding import AsyncEmbeddingCalls
 from attendant_client.asyncio_streams import AsyncTranslationStream
 from attendant_client.asyncio_translation import AsyncTranslationCalls
@@ -31,7 +32,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls):
+class AsyncClient(AsyncTranslationCalls, AsyncEmbeddingCalls, AsyncComparisonCalls):
     """A client for asyncio; make it inside the event loop that uses it.
 
         async with AsyncClient("localhost:50051") as client:

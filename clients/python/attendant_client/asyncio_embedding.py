@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import Pooling, Role, Truncation
+from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -25,6 +25,14 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -37,6 +45,14 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -48,6 +64,14 @@ class AsyncEmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -57,12 +81,30 @@ class AsyncEmbeddingCalls(ABC):
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
         choice if absent.
         `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
+        `dimensions`: number of first values of each vector to keep; all if absent. One for which
+        the model was not trained needs `force_dimensions`.
+        `prompt_name`: the name of the prompt that the model reads before every text, one of the
+        model's `prompts`, or "" for none; the model's `default_prompt` if absent. `prompt` gives
+        its text instead.
+        `data_type`: the number format of the vectors, "float32", "float16", "int8", "uint8" or
+        "binary"; see `Embedding`.
+        `chunking`: "sentences" for a vector of each sentence, or "tokens" for one of as many
+        sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
+        text has one vector, their average weighted by tokens.
         """
         call = messages.embed(
             texts,
             model=model,
             pooling=pooling,
             normalize=normalize,
+            dimensions=dimensions,
+            force_dimensions=force_dimensions,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            data_type=data_type,
+            chunking=chunking,
+            max_chunk_tokens=max_chunk_tokens,
+            average_chunks=average_chunks,
             truncation=truncation,
         )
         found = await self._texts(call, timeout_seconds, request_id)
@@ -76,6 +118,8 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -88,6 +132,8 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -99,6 +145,8 @@ class AsyncEmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -111,8 +159,19 @@ class AsyncEmbeddingCalls(ABC):
         `role`: "query" or "document", for vectors of late interaction as the package of the model
         gives them: with its marker, the expansion of queries, and without the tokens that
         documents skip. None reads a text as it is.
+        `data_type`: as for `embed`.
+        `layer_combination`: one vector of each token from several layers, their "mean" or their
+        "concatenation".
         """
-        call = messages.embed_tokens(texts, layers, model=model, role=role, truncation=truncation)
+        call = messages.embed_tokens(
+            texts,
+            layers,
+            model=model,
+            role=role,
+            data_type=data_type,
+            layer_combination=layer_combination,
+            truncation=truncation,
+        )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
@@ -257,31 +316,6 @@ class AsyncEmbeddingCalls(ABC):
         )
         found = await self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    async def similarity(
-        self,
-        a: str,
-        b: str,
-        *,
-        model: str = "",
-        pooling: Pooling | None = None,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> float:
-        """Return the cosine between the embeddings of two texts, -1 to 1.
-
-        Raises TextError if one of the texts fails.
-        """
-        embeddings = await self.embed(
-            [a, b],
-            model=model,
-            pooling=pooling,
-            truncation=truncation,
-            timeout_seconds=timeout_seconds,
-            request_id=request_id,
-        )
-        return messages.cosine(embeddings.raise_for_errors().vectors)
 
     @abstractmethod
     async def _texts(

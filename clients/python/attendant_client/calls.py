@@ -21,7 +21,9 @@ DEFAULT_MAX_TEXTS = 256
 MAX_REQUEST_BYTES = 4 * 1024 * 1024 - 4096
 """The server's default limits of a request, for a call whose own limits are not known yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PLACE = re.compile(r"(?:texts|pairs)\[\d+\](?:\.(\w+))?: |(text_pairs|target_prefixes)\[\d+\]: ")
+_PLACE = re.compile(
+    r"(?:texts|pairs|queries|documents)\[\d+\](?:\.(\w+))?: |(text_pairs|target_prefixes)\[\d+\]: "
+)
 """The place of a text in its request, at the beginning of the server's messages."""
 _SIDES = {"text_pairs": "second text", "target_prefixes": "target_prefix"}
 

@@ -13,6 +13,7 @@ import grpc
 from attendant_client import model_messages, model_results
 from attendant_client.calls import Call, CallSplitter, TextCall
 from attendant_client.closing import Closing
+from attendant_client.comparison import ComparisonCalls
 from attendant_client.connection import (
     DEFAULT_RETRY,
     DEFAULT_TARGET,
@@ -32,7 +33,7 @@ Value = TypeVar("Value")
 Result = TypeVar("Result", bound=TextResult)
 
 
-class Client(TranslationCalls, EmbeddingCalls):
+class Client(TranslationCalls, EmbeddingCalls, ComparisonCalls):
     """A client; may be used from several threads.
 
         with Client("localhost:50051") as client:

@@ -1,4 +1,4 @@
-"""The subcommands of `attendant` about models, health and the similarity of two texts.
+"""The subcommands of `attendant` about models, health and comparisons of texts.
 
 A subcommand takes the parsed arguments and returns the exit code, 0 or 1.
 """
@@ -8,23 +8,62 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from attendant_client.client import Client
+from attendant_client.comparisons import only_score
+from attendant_client.errors import TextError
+from attendant_client.line_commands import one_line
+from attendant_client.line_output import complain
 from attendant_client.model_page import languages, model_page
 from attendant_client.model_results import ModelInfo
 from attendant_client.printing import json_text, print_table
 
 
 def similarity(client: Client, arguments: argparse.Namespace) -> int:
-    """Print the cosine between the embeddings of two texts."""
-    a, b = arguments.texts
-    cosine = client.similarity(
-        a,
-        b,
+    """Print the cosine between the embeddings of two texts, or those of several texts."""
+    query, texts = arguments.query, arguments.texts
+    found = client.similarity(
+        query,
+        texts,
+        top_k=arguments.top_k,
+        model=arguments.model,
+        truncation=arguments.truncation,
+        request_id=arguments.request_id,
+    ).raise_for_errors()
+    if len(texts) == 1:
+        cosine = only_score(found)
+        print(json_text({"similarity": cosine}) if arguments.json else f"{cosine:.4f}")
+        return 0
+    scores = zip(found.indices.tolist(), found.scores.tolist(), strict=True)
+    return _print_ranking(arguments, texts, list(scores), found.text_errors)
+
+
+def rerank(client: Client, arguments: argparse.Namespace) -> int:
+    """Print the scores of documents for a query, highest first."""
+    found = client.rerank(
+        arguments.query,
+        arguments.texts,
+        top_k=arguments.top_k,
+        raw_scores=arguments.raw_scores,
         model=arguments.model,
         truncation=arguments.truncation,
         request_id=arguments.request_id,
     )
-    print(json_text({"similarity": cosine}) if arguments.json else f"{cosine:.4f}")
-    return 0
+    scores = [(each.index, each.score) for each in found if each.error is None]
+    return _print_ranking(arguments, arguments.texts, scores, found.errors)
+
+
+def _print_ranking(
+    arguments: argparse.Namespace,
+    texts: Sequence[str],
+    scores: Sequence[tuple[int, float]],
+    errors: Sequence[TextError],
+) -> int:
+    """Print a line for each text with a score, and the faults of texts; return the exit code."""
+    for index, score in scores:
+        fields = {"index": index, "score": score, "text": texts[index]}
+        print(json_text(fields) if arguments.json else f"{score:.4f}\t{one_line(texts[index])}")
+    for error in errors:
+        complain(f"text {(error.index or 0) + 1}: {error.message}")
+    return 1 if errors else 0
 
 
 def models(client: Client, arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import TypeVar, overload
 
 from attendant_client import messages, results, sparse_vectors
 from attendant_client.calls import TextCall
-from attendant_client.options import Pooling, Role, Truncation
+from attendant_client.options import Chunking, DataType, LayerCombination, Pooling, Role, Truncation
 
 Result = TypeVar("Result", bound=results.TextResult)
 
@@ -26,6 +26,14 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -38,6 +46,14 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -49,6 +65,14 @@ class EmbeddingCalls(ABC):
         model: str = "",
         pooling: Pooling | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
+        force_dimensions: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        data_type: DataType = "float32",
+        chunking: Chunking | None = None,
+        max_chunk_tokens: int | None = None,
+        average_chunks: bool = False,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -58,12 +82,30 @@ class EmbeddingCalls(ABC):
         `pooling`: "mean", "cls", "max", or one of the model's `additional_poolings`; the bundle's
         choice if absent.
         `normalize`: whether vectors are scaled to length 1; the bundle's choice if absent.
+        `dimensions`: number of first values of each vector to keep; all if absent. One for which
+        the model was not trained needs `force_dimensions`.
+        `prompt_name`: the name of the prompt that the model reads before every text, one of the
+        model's `prompts`, or "" for none; the model's `default_prompt` if absent. `prompt` gives
+        its text instead.
+        `data_type`: the number format of the vectors, "float32", "float16", "int8", "uint8" or
+        "binary"; see `Embedding`.
+        `chunking`: "sentences" for a vector of each sentence, or "tokens" for one of as many
+        sentences as have `max_chunk_tokens` together; see `Embedding`. With `average_chunks`, a
+        text has one vector, their average weighted by tokens.
         """
         call = messages.embed(
             texts,
             model=model,
             pooling=pooling,
             normalize=normalize,
+            dimensions=dimensions,
+            force_dimensions=force_dimensions,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            data_type=data_type,
+            chunking=chunking,
+            max_chunk_tokens=max_chunk_tokens,
+            average_chunks=average_chunks,
             truncation=truncation,
         )
         found = self._texts(call, timeout_seconds, request_id)
@@ -77,6 +119,8 @@ class EmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -89,6 +133,8 @@ class EmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -100,6 +146,8 @@ class EmbeddingCalls(ABC):
         *,
         model: str = "",
         role: Role | None = None,
+        data_type: DataType = "float32",
+        layer_combination: LayerCombination | None = None,
         truncation: Truncation = "refuse",
         timeout_seconds: float | None = None,
         request_id: str | None = None,
@@ -112,8 +160,19 @@ class EmbeddingCalls(ABC):
         `role`: "query" or "document", for vectors of late interaction as the package of the model
         gives them: with its marker, the expansion of queries, and without the tokens that
         documents skip. None reads a text as it is.
+        `data_type`: as for `embed`.
+        `layer_combination`: one vector of each token from several layers, their "mean" or their
+        "concatenation".
         """
-        call = messages.embed_tokens(texts, layers, model=model, role=role, truncation=truncation)
+        call = messages.embed_tokens(
+            texts,
+            layers,
+            model=model,
+            role=role,
+            data_type=data_type,
+            layer_combination=layer_combination,
+            truncation=truncation,
+        )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
 
@@ -258,31 +317,6 @@ class EmbeddingCalls(ABC):
         )
         found = self._texts(call, timeout_seconds, request_id)
         return messages.one_or_all(texts, found)  # type: ignore[no-any-return]
-
-    def similarity(
-        self,
-        a: str,
-        b: str,
-        *,
-        model: str = "",
-        pooling: Pooling | None = None,
-        truncation: Truncation = "refuse",
-        timeout_seconds: float | None = None,
-        request_id: str | None = None,
-    ) -> float:
-        """Return the cosine between the embeddings of two texts, -1 to 1.
-
-        Raises TextError if one of the texts fails.
-        """
-        embeddings = self.embed(
-            [a, b],
-            model=model,
-            pooling=pooling,
-            truncation=truncation,
-            timeout_seconds=timeout_seconds,
-            request_id=request_id,
-        )
-        return messages.cosine(embeddings.raise_for_errors().vectors)
 
     @abstractmethod
     def _texts(

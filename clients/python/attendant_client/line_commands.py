@@ -138,10 +138,11 @@ def _save(command: LineCommand, client: Client, arguments: argparse.Namespace) -
     vectors = {each.line.number: each.result.vector for each in answers if each.result is not None}
     if not vectors:
         raise ValueError("there is no text to embed")
-    dimension = max(map(len, vectors.values()))
-    rows = np.full((len(answers), dimension), np.nan, np.float32)
+    longest = max(vectors.values(), key=len)
+    nothing = np.nan if longest.dtype.kind == "f" else 0
+    rows = np.full((len(answers), len(longest)), nothing, longest.dtype)
     for number, vector in vectors.items():
-        rows[number - 1] = vector if len(vector) else np.nan
+        rows[number - 1] = vector if len(vector) else nothing
     with open(f"{arguments.output}.part", "wb") as file:
         np.save(file, rows)
     os.replace(f"{arguments.output}.part", arguments.output)

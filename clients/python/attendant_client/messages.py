@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-import numpy as np
 from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 
 from attendant_client import parsing, results
 from attendant_client.calls import Call, TextCall, sendable
 from attendant_client.errors import TextError
 from attendant_client.options import (
+    Chunking,
+    DataType,
+    LayerCombination,
     Pooling,
     Role,
     Sampling,
@@ -47,6 +50,23 @@ POOLINGS: dict[str | None, embedding_pb2.Pooling.ValueType] = {
     "last": embedding_pb2.POOLING_LAST,
     "weighted_mean": embedding_pb2.POOLING_WEIGHTED_MEAN,
     "mean_sqrt_length": embedding_pb2.POOLING_MEAN_SQRT_LENGTH,
+}
+CHUNKINGS: dict[str | None, embedding_pb2.Chunking.ValueType] = {
+    None: embedding_pb2.CHUNKING_NONE,
+    "sentences": embedding_pb2.CHUNKING_SENTENCES,
+    "tokens": embedding_pb2.CHUNKING_TOKENS,
+}
+DATA_TYPES: dict[str, embedding_pb2.DataType.ValueType] = {
+    "float32": embedding_pb2.DATA_TYPE_FLOAT32,
+    "float16": embedding_pb2.DATA_TYPE_FLOAT16,
+    "int8": embedding_pb2.DATA_TYPE_INT8,
+    "uint8": embedding_pb2.DATA_TYPE_UINT8,
+    "binary": embedding_pb2.DATA_TYPE_BINARY,
+}
+LAYER_COMBINATIONS: dict[str | None, embedding_pb2.LayerCombination.ValueType] = {
+    None: embedding_pb2.LAYER_COMBINATION_NONE,
+    "mean": embedding_pb2.LAYER_COMBINATION_MEAN,
+    "concatenation": embedding_pb2.LAYER_COMBINATION_CONCATENATION,
 }
 ROLES: dict[str | None, embedding_pb2.TextRole.ValueType] = {
     None: embedding_pb2.TEXT_ROLE_UNSPECIFIED,
@@ -194,6 +214,14 @@ def embed(
     model: str,
     pooling: Pooling | None,
     normalize: bool | None,
+    dimensions: int | None,
+    force_dimensions: bool,
+    prompt_name: str | None,
+    prompt: str | None,
+    data_type: DataType,
+    chunking: Chunking | None,
+    max_chunk_tokens: int | None,
+    average_chunks: bool,
     truncation: Truncation,
 ) -> TextCall[results.Embedding]:
     """Build an Embed call."""
@@ -203,13 +231,21 @@ def embed(
         texts=sent,
         pooling=chosen(POOLINGS, "pooling", pooling),
         normalize=normalize,
+        dimensions=dimensions,
+        force_dimensions=force_dimensions,
+        prompt_name=prompt_name,
+        prompt=prompt,
+        data_type=chosen(DATA_TYPES, "data_type", data_type),
+        chunking=chosen(CHUNKINGS, "chunking", chunking),
+        max_chunk_tokens=max_chunk_tokens,
+        average_chunks=average_chunks,
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
         "/attendant.v1.EmbeddingService/Embed",
         request,
         embedding_pb2.EmbedResponse,
-        parsing.embeddings,
+        partial(parsing.embeddings, has_chunks=bool(chunking) and not average_chunks),
         faults=faults,
     )
 
@@ -220,6 +256,8 @@ def embed_tokens(
     *,
     model: str,
     role: Role | None,
+    data_type: DataType,
+    layer_combination: LayerCombination | None,
     truncation: Truncation,
 ) -> TextCall[results.TokenEmbeddings]:
     """Build an EmbedTokens call."""
@@ -229,6 +267,8 @@ def embed_tokens(
         texts=sent,
         layers=layers,
         role=chosen(ROLES, "role", role),
+        layer_combination=chosen(LAYER_COMBINATIONS, "layer_combination", layer_combination),
+        data_type=chosen(DATA_TYPES, "data_type", data_type),
         truncation=chosen(TRUNCATIONS, "truncation", truncation),
     )
     return TextCall(
@@ -324,16 +364,6 @@ def tokenize(
 def one_or_all(texts: str | Sequence[str], all_results: results.Results[Any]) -> Any:
     """Return the only result if the texts were one string, else all of them."""
     return all_results[0] if isinstance(texts, str) else all_results
-
-
-def cosine(vectors: results.FloatArray) -> float:
-    """Return the cosine of the angle between two vectors, shape (2, dimension).
-
-    It is clipped to [-1, 1]; 0 if either vector is zero, NaN if one is not finite.
-    """
-    a, b = vectors.astype(np.float64)
-    lengths = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / lengths, -1.0, 1.0)) if lengths else 0.0
 
 
 def text_list(texts: str | Sequence[str]) -> list[str]:

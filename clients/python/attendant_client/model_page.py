@@ -66,6 +66,9 @@ def _pooling(model: Model) -> Iterator[tuple[str, str]]:
         yield "vectors", f"{model.default_pooling} pooling, {normalized}, unless a call chooses"
     if model.additional_poolings:
         yield "vectors", f"other poolings: {', '.join(model.additional_poolings)}"
+    if model.trained_dimensions:
+        numbers = ", ".join(map(str, model.trained_dimensions))
+        yield "vectors", f"also trained for dimensions: {numbers}"
     for name, prompt in model.prompts.items():
         applied = ", before every text" if name == model.default_prompt else ""
         yield "prompts", f"{name} {prompt!r}{applied}"

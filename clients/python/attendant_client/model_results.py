@@ -65,13 +65,14 @@ class Model:
     """Everything that the server knows about a model.
 
     `default_pooling` is empty for a translation model. `additional_poolings` are poolings besides
-    mean, cls and max. `default_prompt` is the name of the prompt that `embed` applies. `labels` are
-    those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are empty
-    for a model without a classification head. `default_max_active_dims` is that of `embed_sparse`,
-    None for no limit. `max_query_tokens` is the limit of `embed_tokens` for queries, None for a
-    model without roles of texts; `expands_queries` says whether queries are filled up to it.
-    `sizes`, `provenance` and `parity` have the fields of the messages of the same names in the
-    contract.
+    mean, cls and max. `trained_dimensions` are dimensions for which the model was trained, besides
+    that of its vectors. `default_prompt` is the name of the prompt that `embed` applies. `labels`
+    are those of `classify`, and `score_function` is "identity", "sigmoid" or "softmax"; both are
+    empty for a model without a classification head. `default_max_active_dims` is that of
+    `embed_sparse`, None for no limit. `max_query_tokens` is the limit of `embed_tokens` for
+    queries, None for a model without roles of texts; `expands_queries` says whether queries are
+    filled up to it. `sizes`, `provenance` and `parity` have the fields of the messages of the same
+    names in the contract.
     """
 
     info: ModelInfo
@@ -82,6 +83,7 @@ class Model:
     default_pooling: str
     default_normalize: bool
     additional_poolings: tuple[str, ...]
+    trained_dimensions: tuple[int, ...]
     prompts: Mapping[str, str]
     default_prompt: str
     labels: tuple[str, ...]

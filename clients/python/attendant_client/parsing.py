@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 from attendant.v1 import embedding_pb2, model_pb2, text_pb2, translation_pb2
 from google.protobuf.duration_pb2 import Duration
+from numpy.typing import NDArray
 
 from attendant_client import results
 from attendant_client.errors import TextError, bad_answer
 
 Errors = Sequence[TextError | None]
 """The error of each text, None for success."""
+_FORMATS = {
+    embedding_pb2.DATA_TYPE_FLOAT32: "<f4",
+    embedding_pb2.DATA_TYPE_FLOAT16: "<f2",
+    embedding_pb2.DATA_TYPE_INT8: "i1",
+    embedding_pb2.DATA_TYPE_UINT8: "u1",
+    embedding_pb2.DATA_TYPE_BINARY: "u1",
+}
+_SCALED = (embedding_pb2.DATA_TYPE_INT8, embedding_pb2.DATA_TYPE_UINT8)
 
 
 def translations(
@@ -73,20 +82,44 @@ def scores(
 
 
 def embeddings(
-    response: embedding_pb2.EmbedResponse, errors: Errors, request_id: str
+    response: embedding_pb2.EmbedResponse,
+    errors: Errors,
+    request_id: str,
+    has_chunks: bool = False,
 ) -> list[results.Embedding]:
-    """Parse the answer to Embed."""
+    """Parse the answer to Embed. `has_chunks`: whether the rows of the vectors are chunks."""
     call = call_report(response, request_id)
-    vectors = np.zeros((len(errors), 0), np.float32)
+    vectors, scales = np.zeros((0 if has_chunks else len(errors), 0), np.float32), None
     if response.HasField("embeddings") or not all(errors):
-        vectors = array(response.embeddings)  # (texts, dimension)
-    if vectors.ndim != 2 or len(vectors) != len(errors):
-        raise bad_answer(f"embeddings of shape {vectors.shape} for {len(errors)} texts")
-    vectors[[error is not None for error in errors]] = np.nan
-    return [
-        results.Embedding(vector, item.num_tokens, truncation(item), error, call)
-        for vector, item, error in zip(vectors, response.results, errors, strict=True)
-    ]
+        vectors, scales = array(response.embeddings)  # (rows, dimension), (rows)
+    counts = [len(item.chunks) if has_chunks else 1 for item in response.results]
+    if vectors.ndim != 2 or len(vectors) != sum(counts):
+        raise bad_answer(f"embeddings of shape {vectors.shape} for {sum(counts)} texts or chunks")
+    if not has_chunks and vectors.dtype.kind == "f":
+        vectors[[error is not None for error in errors]] = np.nan
+    found, end = [], 0
+    for item, error, count in zip(response.results, errors, counts, strict=True):
+        rows: Any = slice(end, end + count) if has_chunks else end
+        end += count
+        found.append(
+            results.Embedding(
+                vectors[rows],
+                item.num_tokens,
+                truncation(item),
+                error,
+                call,
+                _scale(scales, rows),
+                tuple(results.Chunk(c.start, c.end, c.num_tokens) for c in item.chunks),
+            )
+        )
+    return found
+
+
+def _scale(scales: results.FloatArray | None, rows: Any) -> Any:
+    """The scale of one row as a number, those of several as an array; None without scales."""
+    if scales is None:
+        return None
+    return scales[rows] if isinstance(rows, slice) else float(scales[rows])
 
 
 def token_embeddings(
@@ -101,10 +134,13 @@ def token_embeddings(
         if error is not None:
             nothing = np.zeros((0, 0), dtype=np.float32)
             return results.TokenEmbeddings((), nothing, truncation(item), error, call)
-        vectors = array(item.embeddings)  # (tokens, dimension) or (layers, tokens, dimension)
+        # (tokens, dimension) or (layers, tokens, dimension)
+        vectors, scales = array(item.embeddings)
         if vectors.ndim not in (2, 3) or vectors.shape[-2] != len(item.tokens):
             raise bad_answer(f"embeddings of shape {vectors.shape} for {len(item.tokens)} tokens")
-        return results.TokenEmbeddings(_tokens(item.tokens), vectors, truncation(item), error, call)
+        return results.TokenEmbeddings(
+            _tokens(item.tokens), vectors, truncation(item), error, call, scales
+        )
 
     return list(map(parse, response.results, errors))
 
@@ -145,14 +181,23 @@ def tokenizations(
     ]
 
 
-def array(tensor: embedding_pb2.Tensor) -> results.FloatArray:
-    """Copy a tensor into a float32 array of its shape."""
-    if tensor.dtype != embedding_pb2.DATA_TYPE_FLOAT32:
+def array(
+    tensor: embedding_pb2.Tensor,
+) -> tuple[NDArray[Any], results.FloatArray | None]:
+    """Return the numbers of a tensor and the scales of its rows; bits are packed in bytes."""
+    if tensor.dtype not in _FORMATS:
         raise bad_answer(f"a tensor of data type {tensor.dtype}")
-    shape = tuple(tensor.shape)
-    if len(tensor.data) != 4 * math.prod(shape):
+    shape, wire = tuple(tensor.shape), np.dtype(_FORMATS[tensor.dtype])
+    if tensor.dtype == embedding_pb2.DATA_TYPE_BINARY and shape:
+        shape = (*shape[:-1], (shape[-1] + 7) // 8)
+    if len(tensor.data) != wire.itemsize * math.prod(shape):
         raise bad_answer(f"a tensor of {len(tensor.data)} bytes and shape {shape}")
-    return np.frombuffer(tensor.data, dtype="<f4").astype(np.float32).reshape(shape)
+    numbers = np.frombuffer(tensor.data, wire).astype(wire.newbyteorder("=")).reshape(shape)
+    if tensor.dtype not in _SCALED:
+        return numbers, None
+    if len(tensor.scales) != math.prod(shape[:-1]):
+        raise bad_answer(f"{len(tensor.scales)} scales for a tensor of shape {shape}")
+    return numbers, np.array(tensor.scales, np.float32).reshape(shape[:-1])
 
 
 def call_report(response: Any, request_id: str) -> results.CallReport:

@@ -196,34 +196,63 @@ class TranslationScore(TextResult):
         return f"score={self.score:.4f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a text, `start` to `end` (exclusive) in characters, that has its own vector."""
+
+    start: int
+    end: int
+    num_tokens: int
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Embedding(TextResult):
-    """The vector of one text, shape (dimension,); all NaN if the text failed."""
+    """The vector of one text, shape (dimension,); all NaN if the text failed.
 
-    vector: FloatArray
+    With `data_type`, `vector` is a float16, int8 or uint8 array, or for "binary" an uint8 array of
+    packed bits, which `numpy.unpackbits` unpacks. A value is about its int8 number, or its uint8
+    number minus 128, times `scale`, which is None for the other types. Arrays of integers have no
+    NaN: if the text failed, all of their values are zero.
+
+    With `chunking`, `chunks` are the parts of the text. Unless they are averaged, `vector` has a
+    row for each, shape (chunks, dimension), and `scale` is an array; a text that failed has no row.
+    """
+
+    vector: NDArray[Any]
     num_tokens: int
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    scale: float | FloatArray | None = None
+    chunks: tuple[Chunk, ...] = ()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The vector, for functions of NumPy."""
         return np.array(self.vector, dtype, copy=copy)
 
     def _shown(self) -> str:
-        return f"dimension={len(self.vector)}"
+        chunks = f"num_chunks={len(self.chunks)}, " if self.chunks else ""
+        return f"{chunks}dimension={self.vector.shape[-1]}"
 
 
 class Embeddings(Results[Embedding]):
     """The vectors of several texts, in the order of the texts."""
 
     @property
-    def vectors(self) -> FloatArray:
-        """A copy of all vectors, shape (texts, dimension); the row of a failed text is all NaN.
+    def vectors(self) -> NDArray[Any]:
+        """A copy of all vectors, shape (texts, dimension); rows of failed texts as in `Embedding`.
+
+        With `chunking`, unless they are averaged, the shape is (chunks of all texts, dimension).
 
         `raise_for_errors().vectors` has no such row.
         """
-        return np.stack([each.vector for each in self]) if self else np.zeros((0, 0), np.float32)
+        return np.vstack([each.vector for each in self]) if self else np.zeros((0, 0), np.float32)
+
+    @property
+    def scales(self) -> FloatArray:
+        """The scales of all vectors, in the order of their rows; empty without scales."""
+        scales = [each.scale for each in self if each.scale is not None]
+        return np.hstack(scales).astype(np.float32) if scales else np.zeros(0, np.float32)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """The vectors, for functions of NumPy."""
@@ -235,14 +264,17 @@ class TokenEmbeddings(TextResult):
     """The tokens of one text and a vector for each.
 
     `embeddings` has shape (tokens, dimension), or (layers, tokens, dimension) if several layers
-    were requested, and (0, 0) if the text failed.
+    were requested and not combined, and (0, 0) if the text failed. With `data_type`, arrays are
+    those of `Embedding`, and int8 and uint8 vectors have `scales` of shape (tokens,) or
+    (layers, tokens).
     """
 
     tokens: tuple[Token, ...]
-    embeddings: FloatArray
+    embeddings: NDArray[Any]
     truncation: TruncationReport | None
     error: TextError | None
     call: CallReport
+    scales: FloatArray | None = None
 
     def _shown(self) -> str:
         return f"num_tokens={len(self.tokens)}, shape={self.embeddings.shape}"

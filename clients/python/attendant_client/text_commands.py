@@ -121,6 +121,11 @@ def _embed(client: Client, arguments: argparse.Namespace, rows: Rows) -> Sequenc
         [text for (text,) in rows],
         pooling=arguments.pooling,
         normalize=arguments.normalize,
+        dimensions=arguments.dimensions,
+        force_dimensions=arguments.force_dimensions,
+        prompt_name=arguments.prompt_name,
+        prompt=arguments.prompt,
+        data_type=arguments.data_type,
         **_common(arguments),
     )
 
@@ -211,7 +216,7 @@ score = LineCommand(
 embed = LineCommand(
     _embed,
     lambda result, _: " ".join(f"{x:.6g}" for x in result.vector.tolist()),
-    ("vector", "num_tokens", "truncation"),
+    ("vector", "scale", "num_tokens", "truncation"),
 )
 fill = LineCommand(_fill, _fill_text, ("masks", "truncation"))
 classify = LineCommand(

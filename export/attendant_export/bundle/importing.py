@@ -18,6 +18,7 @@ from attendant.v1.bundle_pb2 import (
 )
 from attendant.v1.text_pb2 import TEXT_NORMALIZATION_NONE
 from attendant_manifest import MANIFEST_VERSION, rules
+from attendant_manifest.sizes import text_dimension
 
 from attendant_export import importers
 from attendant_export.bundle.draft import Draft
@@ -39,6 +40,10 @@ from attendant_export.importers.families import Imported, read_model
 from attendant_export.importers.imported import ImportedEncoder, ImportedTranslator
 from attendant_export.importers.prompts import check_room
 from attendant_export.importers.sources import open_checkpoint
+from attendant_export.importers.trained_dimensions import (
+    check_trained_dimensions,
+    read_trained_dimensions,
+)
 from attendant_export.verify.original import OriginalError
 
 logger = logging.getLogger(__name__)
@@ -73,6 +78,8 @@ class ImportOptions:
     """
     tokenizer: str | None = None
     """The tokenizer of a CTranslate2 folder: ``characters``, ``whitespace`` or a file in it."""
+    trained_dimensions: tuple[int, ...] | None = None
+    """Numbers of first values of a vector for which an embedding model was trained."""
     without_head: bool = False
     """Whether to import the embedding part of a model for classification."""
 
@@ -101,6 +108,9 @@ def import_bundle(source: str | Path, bundles_dir: Path, options: ImportOptions)
     max_tokens = min(imported.max_tokens, options.max_tokens or imported.max_tokens)
     if isinstance(imported, ImportedEncoder):
         check_room(imported.tokenizer, imported.defaults, max_tokens)
+        imported.defaults.trained_dimensions[:] = _trained_dimensions(imported, checkpoint, options)
+    elif options.trained_dimensions is not None:
+        raise ValueError("--trained-dimensions is for embedding models")
     with new_bundle(bundles_dir, name, options.version) as (bundle, scratch):
         manifest = _new_manifest(name, options.version, license_, imported.family, checkpoint)
         manifest.MergeFrom(languages)
@@ -140,6 +150,15 @@ def _name_of(checkpoint: Checkpoint) -> str:
     if not rules.NAME.fullmatch(name):
         raise CheckpointError(f"{checkpoint.title}: its name makes no name of a model: give --name")
     return name
+
+
+def _trained_dimensions(
+    imported: ImportedEncoder, checkpoint: Checkpoint, options: ImportOptions
+) -> list[int]:
+    dimension = text_dimension(imported.model.architecture)
+    if options.trained_dimensions is not None:
+        return check_trained_dimensions(options.trained_dimensions, dimension)
+    return read_trained_dimensions(checkpoint, dimension)
 
 
 def _languages(

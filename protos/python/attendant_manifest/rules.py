@@ -11,7 +11,7 @@ from attendant.v1 import bundle_pb2, embedding_pb2
 from attendant.v1.architecture_pb2 import POSITION_KIND_LEARNED, Architecture
 
 from attendant_manifest import MANIFEST_VERSION
-from attendant_manifest.sizes import num_layers
+from attendant_manifest.sizes import num_layers, text_dimension
 from attendant_manifest.special_tokens import target_tokens
 from attendant_manifest.step_rules import steps_problems
 
@@ -189,6 +189,7 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
         yield f"embedding.pooling has no value {defaults.pooling}"
     if defaults.default_prompt and defaults.default_prompt not in defaults.prompts:
         yield "embedding.default_prompt is not among embedding.prompts"
+    yield from _dimension_problems(manifest)
     yield from _text_vector_problems(manifest)
     yield from _classification_problems(manifest)
     yield from _sparse_problems(manifest)
@@ -211,6 +212,12 @@ def _embedding_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
     with_head = [p for p in manifest.precisions if p.HasField("mlm_head")]
     if with_head and not manifest.special_tokens.HasField("mask_id"):
         yield "special_tokens.mask_id is missing, but there is an mlm_head"
+
+
+def _dimension_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:
+    found, most = manifest.embedding.trained_dimensions, text_dimension(manifest.architecture)
+    if list(found) != sorted(set(found)) or any(not 1 <= each <= most for each in found):
+        yield f"embedding.trained_dimensions must be ascending numbers from 1 to {most}"
 
 
 def _text_vector_problems(manifest: bundle_pb2.Manifest) -> Iterator[str]:

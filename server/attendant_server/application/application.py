@@ -11,8 +11,11 @@ from attendant_server.application.jobs import JobRunner
 from attendant_server.application.mask_filling import MaskFiller
 from attendant_server.application.model_control import Lifecycle, ModelController
 from attendant_server.application.models import ModelInspector
+from attendant_server.application.reranking import Reranker
 from attendant_server.application.scoring import Scorer
+from attendant_server.application.similarity import SimilarityScorer
 from attendant_server.application.sparse_embedding import SparseEmbedder
+from attendant_server.application.token_embedding import TokenEmbedder
 from attendant_server.application.translation import Translator
 from attendant_server.application.validation import RequestLimits
 
@@ -27,8 +30,11 @@ class Application:
     translator: Translator
     scorer: Scorer
     embedder: Embedder
+    token_embedder: TokenEmbedder
     mask_filler: MaskFiller
     classifier: Classifier
+    similarity_scorer: SimilarityScorer
+    reranker: Reranker
     sparse_embedder: SparseEmbedder
     models: ModelInspector
     control: ModelController
@@ -50,8 +56,11 @@ def new_application(
         translator=Translator(catalog, jobs, limits),
         scorer=Scorer(catalog, jobs, limits),
         embedder=Embedder(catalog, jobs, limits),
+        token_embedder=TokenEmbedder(catalog, jobs, limits),
         mask_filler=MaskFiller(catalog, jobs, limits),
         classifier=Classifier(catalog, jobs, limits),
+        similarity_scorer=SimilarityScorer(catalog, jobs, limits),
+        reranker=Reranker(catalog, jobs, limits),
         sparse_embedder=SparseEmbedder(catalog, jobs, limits),
         models=models,
         control=ModelController(lifecycle, models),

@@ -151,13 +151,15 @@ def _ranked(
     """The best labels of each row with their scores, highest first; equal scores in order."""
     if not rows:
         return []
-    scores = _applied(function, np.stack(rows).astype(np.float64))  # (texts, labels)
+    scores = apply_score_function(function, np.stack(rows).astype(np.float64))  # (texts, labels)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     chosen = np.take_along_axis(scores, best, axis=1)
     return list(zip(best.tolist(), chosen.tolist(), strict=True))
 
 
-def _applied(function: ScoreFunction, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def apply_score_function(
+    function: ScoreFunction, scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """The scores (texts, labels) after the score function."""
     if function is ScoreFunction.SIGMOID:
         return np.asarray(0.5 * (1 + np.tanh(scores / 2)))  # exp could overflow

@@ -155,10 +155,14 @@ class ModelDescription:
     default_normalize: bool = False
     additional_poolings: Sequence[Pooling] = ()
     """Poolings in addition to `COMMON_POOLINGS`."""
+    trained_dimensions: Sequence[int] = ()
+    """Numbers of first values of a vector for which the model was trained, ascending."""
     prompts: Mapping[str, str] = field(default_factory=dict)
     """Texts to put before a text to embed, by name."""
     default_prompt: str = ""
     """Name of the prompt of a request that chooses none. Empty for no prompt."""
+    excludes_prompt: bool = False
+    """Whether poolings leave out the tokens of the prompt."""
     repetition_guard: bool = False
     """Whether translations that repeat themselves are ended unless a request says otherwise."""
     normalizes_texts: bool = False

@@ -1,8 +1,8 @@
-"""Vectors of texts and of their tokens."""
+"""Vectors of texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,19 +10,15 @@ from numpy.typing import NDArray
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog, ServedModel
-from attendant_server.application.descriptions import (
-    COMMON_POOLINGS,
-    ModelDescription,
-    ModelKind,
-    Pooling,
-)
+from attendant_server.application.chunking import Chunk, ChunkedText, ChunkOptions, chunk_reader
+from attendant_server.application.data_types import ConvertedVectors, DataType, converted
+from attendant_server.application.descriptions import ModelKind
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.text_roles import role_of_texts
+from attendant_server.application.prompts import PromptChoice, chosen_prompt
 from attendant_server.application.tokenization import (
-    TokenizedOrError,
     good,
-    merged,
     num_tokens,
+    read_texts,
     tokenize,
 )
 from attendant_server.application.tokenization_options import (
@@ -30,26 +26,16 @@ from attendant_server.application.tokenization_options import (
     TruncationReport,
     tokenization_options,
 )
-from attendant_server.application.validation import (
-    TEXTS,
-    TOKEN_BYTES,
-    RequestLimits,
-    check_range,
-    known_value,
-)
-from attendant_server.engine.calls import TOKEN_VECTORS, EmbedCall
+from attendant_server.application.validation import TEXTS, RequestLimits, known_value
+from attendant_server.application.vectors import chosen_dimension, chosen_output
+from attendant_server.engine.calls import EmbedCall, joined_timings
 from attendant_server.errors import InvalidRequest
 from attendant_server.tokenized_text import TokenizedText
 
-FLOAT_BYTES = 4
-OUTPUTS = {
-    Pooling.MEAN: "mean_pooled",
-    Pooling.CLS: "cls_pooled",
-    Pooling.MAX: "max_pooled",
-    Pooling.LAST: "last_pooled",
-    Pooling.WEIGHTED_MEAN: "weighted_mean_pooled",
-    Pooling.MEAN_SQRT_LENGTH: "mean_sqrt_length_pooled",
-}
+CHUNK_BYTES = 16
+"""Size of the offsets and the token count of a chunk in an answer, at most."""
+MAX_CHUNKS_TOGETHER = 256
+"""Chunks that are submitted to the engine together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,55 +52,32 @@ class EmbeddingRequest:
     normalize: bool | None = None
     truncation: int = 0
     text_normalization: int = 0
+    dimensions: int | None = None
+    """Number of first values of each vector to keep. None for all."""
+    force_dimensions: bool = False
+    """Whether the model need not be trained for that number."""
+    prompt: PromptChoice = PromptChoice()
+    data_type: int = 0
+    """Number of a `DataType`, 0 for the default."""
+    chunks: ChunkOptions = ChunkOptions()
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedText:
-    """The token count and truncation of one text."""
+    """The token count and truncation, or the chunks, of one text."""
 
     num_tokens: int
     truncation: TruncationReport | None
+    chunks: Sequence[Chunk] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingAnswer(Answer):
-    """A vector for each text, in the order of the request."""
+    """Vectors in the order of the request."""
 
-    vectors: NDArray[np.float32]  # (texts, d); zeros for a text with a fault
+    vectors: ConvertedVectors
+    """(texts, d) with zeros for a text with a fault; (chunks, d) of chunks without averages."""
     texts: Sequence[EmbeddedText | InvalidRequest]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEmbeddingRequest:
-    """Texts whose tokens to embed. Layers count from 0, negative layers from the end."""
-
-    texts: Sequence[str]
-    model: str = ""
-    layers: Sequence[int] = ()
-    truncation: int = 0
-    text_normalization: int = 0
-    role: int = 0
-    """Number of a `TextRole`, 0 for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEmbeddings:
-    """The tokens of one text with their vectors."""
-
-    tokens: TokenizedText
-    layers: Sequence[NDArray[np.float32]]
-    """One array per requested layer, or one for late interaction: (tokens, d)."""
-    truncation: TruncationReport | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenEmbeddingAnswer(Answer):
-    """Vectors, or a fault, for each text, in the order of the request."""
-
-    texts: Sequence[TokenEmbeddings | InvalidRequest]
-
-
-AnyRequest: TypeAlias = EmbeddingRequest | TokenEmbeddingRequest
 
 
 class Embedder:
@@ -128,142 +91,123 @@ class Embedder:
 
         ``seconds_left`` is the time until the caller's deadline; None if there is no deadline.
         """
-        model = self._checked_model(request)
-        description = model.description
-        output = OUTPUTS[_chosen_pooling(request.pooling, description)]
-        num_bytes = len(request.texts) * description.text_dimension * FLOAT_BYTES
-        self._limits.check_response("texts", num_bytes)
-        prompt = description.prompts.get(description.default_prompt, "")
+        limits = self._limits
+        limits.check_count("texts", len(request.texts))
+        model = self._catalog.serving(request.model, ModelKind.EMBEDDING)
+        description, max_characters = model.description, limits.max_text_characters
+        output = chosen_output(request.pooling, description)
+        dimension = chosen_dimension(request.dimensions, request.force_dimensions, description)
+        data_type = known_value("data_type", request.data_type, DataType.FLOAT32)
+        limits.check_response("texts", len(request.texts) * data_type.row_bytes(dimension))
+        prompt = await chosen_prompt(
+            request.prompt, model, self._jobs, max_characters, request.text_normalization
+        )
         tokenization = tokenization_options(
             model.source_tokenizer,
             description.max_tokens,
-            self._limits.max_text_characters,
+            max_characters,
             request.truncation,
             request.text_normalization,
-            prompt_length=len(prompt),
+            prompt_length=len(prompt.text),
         )
-        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
+        chunked = chunk_reader(request.chunks, tokenization, prompt.text, description)
+        deadline = limits.deadline(model.engine.clock(), seconds_left)
 
-        to_read = [prompt + text for text in request.texts] if prompt else request.texts
-        texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
-        call = EmbedCall([text.token_ids for text in good(texts)], (output,), deadline)
-        results = await model.answer(call)
+        texts: Sequence[TokenizedText | ChunkedText | InvalidRequest]
+        if chunked is None:
+            texts = await tokenize(self._jobs, tokenization, TEXTS, prompt.before(request.texts))
+            token_ids = [text.token_ids for text in good(texts)]
+        else:
+            texts = await read_texts(self._jobs, chunked[1], TEXTS, request.texts, chunked[0])
+            token_ids = _of_chunks(texts)
+            row_bytes = CHUNK_BYTES
+            row_bytes += 0 if request.chunks.averages else data_type.row_bytes(dimension)
+            limits.check_response("texts", len(token_ids) * row_bytes)
+        calls = [
+            EmbedCall(part, (output,), deadline, num_prompt_tokens=prompt.num_tokens_of(len(part)))
+            for part in _parts(token_ids, len(texts))
+        ]
+        results = await _answered(model, calls)
 
-        vectors = _stacked(
-            texts, [result[output] for result in results], description.text_dimension
-        )
+        rows = [result[output] for result in results]
+        if chunked is None:
+            vectors = _stacked(texts, rows, dimension)
+        elif request.chunks.averages:
+            vectors = _averages(texts, rows, dimension)
+        else:
+            vectors = np.array([row[:dimension] for row in rows], np.float32).reshape(-1, dimension)
         default = description.default_normalize
         if default if request.normalize is None else request.normalize:
             _normalize(vectors)
         return EmbeddingAnswer(
             model=description.key,
-            vectors=vectors,
-            texts=[_embedded_text(tokenization, text) for text in texts],
+            vectors=converted(vectors, data_type),
+            texts=[embedded_text(tokenization, text) for text in texts],
             num_input_tokens=num_tokens(texts),
             phases=records.current().phases(),
             size=len(texts),
         )
 
-    async def embed_tokens(
-        self, request: TokenEmbeddingRequest, seconds_left: float | None
-    ) -> TokenEmbeddingAnswer:
-        """One vector for each token of each text, from any layers or for late interaction."""
-        model = self._checked_model(request)
-        description = model.description
-        outputs, dimension = _token_outputs(request.layers, description)
-        role = role_of_texts(request.role, description)
-        tokenization = tokenization_options(
-            model.source_tokenizer,
-            description.max_tokens,
-            self._limits.max_text_characters,
-            request.truncation,
-            request.text_normalization,
-        )
-        to_read = request.texts
-        if role is not None:
-            tokenization = role.tokenization(tokenization, description.mask_id)
-            to_read = [role.marker + text for text in request.texts]
-        deadline = self._limits.deadline(model.engine.clock(), seconds_left)
 
-        texts = await tokenize(self._jobs, tokenization, TEXTS, to_read)
-        token_bytes = TOKEN_BYTES + len(outputs) * dimension * FLOAT_BYTES
-        size = num_tokens(texts)
-        self._limits.check_response("layers" if request.layers else "texts", size * token_bytes)
-        readable = list(good(texts))
-        attended = () if role is None else role.attended_lengths(readable)
-        token_ids = [text.token_ids for text in readable]
-        results = await model.answer(
-            EmbedCall(token_ids, outputs, deadline, attended_lengths=attended)
-        )
-
-        def build(
-            text: TokenizedText, result: Mapping[str, NDArray[np.float32]]
-        ) -> TokenEmbeddings:
-            report, vectors = tokenization.report(text), [result[output] for output in outputs]
-            kept, vectors = (text, vectors) if role is None else role.kept(text, vectors)
-            return TokenEmbeddings(kept, vectors, report)
-
-        return TokenEmbeddingAnswer(
-            model=description.key,
-            texts=merged(texts, results, build),
-            num_input_tokens=size,
-            phases=records.current().phases(),
-            size=size,
-        )
-
-    def _checked_model(self, request: AnyRequest) -> ServedModel:
-        self._limits.check_count("texts", len(request.texts))
-        return self._catalog.serving(request.model, ModelKind.EMBEDDING)
-
-
-def _token_outputs(
-    layers: Sequence[int], description: ModelDescription
-) -> tuple[tuple[str, ...], int]:
-    """The outputs with the vectors of tokens, and their dimension; raises InvalidRequest."""
-    if description.token_dimension and not layers:
-        return (TOKEN_VECTORS,), description.token_dimension
-    chosen = chosen_layers(layers, description.num_layers)
-    return tuple(f"hidden_{layer}" for layer in chosen), description.d_model
-
-
-def chosen_layers(requested: Sequence[int], num_layers: int) -> list[int]:
-    """The requested layers, counted from 0, in the order of the request; raises InvalidRequest."""
-    if len(requested) > num_layers + 1:
-        raise InvalidRequest("layers", f"at most {num_layers + 1}, got {len(requested)}")
-    for layer in requested:
-        check_range("layers", layer, -(num_layers + 1), num_layers)
-    chosen = [layer % (num_layers + 1) for layer in requested or (-1,)]
-    if len(set(chosen)) < len(chosen):
-        raise InvalidRequest("layers", "each layer at most once")
-    return chosen
-
-
-def _chosen_pooling(requested: int, description: ModelDescription) -> Pooling:
-    """The requested pooling, by default the model's. Raises InvalidRequest if it lacks it."""
-    pooling = known_value("pooling", requested, description.default_pooling)
-    offered = (*COMMON_POOLINGS, *description.additional_poolings)
-    if pooling not in offered:
-        names = ", ".join(each.name for each in offered)
-        raise InvalidRequest("pooling", f"is {pooling.name}, but the model offers {names}")
-    return pooling
-
-
-def _embedded_text(
-    tokenization: TokenizationOptions, text: TokenizedOrError
+def embedded_text(
+    tokenization: TokenizationOptions, text: TokenizedText | ChunkedText | InvalidRequest
 ) -> EmbeddedText | InvalidRequest:
+    """The result of a text, without its vector."""
     if isinstance(text, InvalidRequest):
         return text
+    if isinstance(text, ChunkedText):
+        return EmbeddedText(len(text), None, text.chunks)
     return EmbeddedText(len(text), tokenization.report(text))
 
 
-def _stacked(
-    texts: Sequence[TokenizedOrError], vectors: Sequence[NDArray[np.float32]], dimension: int
+def _of_chunks(texts: Sequence[ChunkedText | InvalidRequest]) -> list[list[int]]:
+    """The tokens of the chunks of all texts."""
+    return [chunk.token_ids for text in good(texts) for chunk in text.chunks]
+
+
+def _parts(token_ids: Sequence[list[int]], num_texts: int) -> Iterator[Sequence[list[int]]]:
+    """All texts without chunks together; many chunks in parts, of which the first may be refused.
+
+    There is one part at least.
+    """
+    size = max(MAX_CHUNKS_TOGETHER, num_texts)
+    for first in range(0, max(1, len(token_ids)), size):
+        yield token_ids[first : first + size]
+
+
+async def _answered(
+    model: ServedModel, calls: Sequence[EmbedCall]
+) -> list[dict[str, NDArray[np.float32]]]:
+    """The results of all calls."""
+    results = []
+    for number, call in enumerate(calls):
+        results += await model.answer(call, may_wait=number > 0)
+    if len(calls) > 1:
+        records.current().engine = joined_timings([call.timings for call in calls])
+    return results
+
+
+def _averages(
+    texts: Sequence[Any], vectors: Sequence[NDArray[np.float32]], dimension: int
 ) -> NDArray[np.float32]:  # (texts, d)
-    """The vectors of all texts, with zeros for texts with a fault."""
+    """The averages of the first values of the vectors of each text's chunks, by their tokens."""
+    averages, remaining = np.zeros((len(texts), dimension), np.float32), iter(vectors)
+    for row, text in enumerate(texts):
+        if isinstance(text, ChunkedText):
+            weights = np.array([len(chunk.token_ids) for chunk in text.chunks], np.float64)
+            rows = np.stack([next(remaining)[:dimension] for _ in text.chunks])  # (chunks, d)
+            averages[row] = weights @ rows / weights.sum()
+    return averages
+
+
+def _stacked(
+    texts: Sequence[Any], vectors: Sequence[NDArray[np.float32]], dimension: int
+) -> NDArray[np.float32]:
+    """The first values of all vectors, with zeros for texts with a fault."""
     stacked = np.zeros((len(texts), dimension), np.float32)
     if vectors:
         is_good = [not isinstance(text, InvalidRequest) for text in texts]
-        stacked[is_good] = np.stack(vectors)
+        stacked[is_good] = np.stack(vectors)[:, :dimension]
     return stacked
 
 

@@ -1,6 +1,7 @@
 """Texts to translate, in pieces that the model can read: sentences, or parts of long ones."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -226,7 +227,7 @@ class _Reading:
         elif options.max_tokens is None or not is_long:
             yield whole, tokens
         else:
-            parts = list(self._cut((whole.start, whole.end), options.max_tokens, len(tokens)))
+            parts = list(smaller_parts(options, self.text, (whole.start, whole.end), len(tokens)))
             if len(parts) == 1:
                 raise too_long(options, field, number, tokens)
             smaller = list(filter(None, map(self.piece, parts)))
@@ -234,15 +235,20 @@ class _Reading:
             for each, part_tokens in zip(smaller, encode_all(options, texts, True), strict=True):
                 yield from self._fitting(each, part_tokens)
 
-    def _cut(self, part: Span, max_tokens: int, num_tokens: int) -> Iterator[Span]:
-        """Smaller parts of a part with ``num_tokens`` tokens, each of about ``max_tokens``."""
-        start, end = part
-        content = self.text[start:end]
-        encoded = self.options.tokenizer.encode(content, normalizes=self.options.normalizes)
-        ends = [token.end for token in encoded if not token.is_special]
-        room = max(1, max_tokens - (num_tokens - len(ends)) - SPARE_TOKENS)
-        while len(ends) > room:
-            cut = clause_end(content, start - part[0], max(ends[room - 1], start - part[0] + 1))
-            yield trimmed(self.text, (start, part[0] + cut))
-            start, ends = part[0] + cut, [each for each in ends if each > cut]
-        yield start, end
+
+def smaller_parts(
+    options: TokenizationOptions, text: str, part: Span, num_tokens: int
+) -> Iterator[Span]:
+    """Smaller parts of a part with ``num_tokens`` tokens, each of about ``options.max_tokens``."""
+    start, end = part
+    content = text[start:end]
+    encoded = options.tokenizer.encode(content, normalizes=options.normalizes)
+    ends = sorted(token.end for token in encoded if not token.is_special)
+    room = max(1, (options.max_tokens or 0) - (num_tokens - len(ends)) - SPARE_TOKENS)
+    first = 0  # index of the first token that is left
+    while len(ends) - first > room:
+        begin = start - part[0]
+        cut = clause_end(content, begin, max(ends[first + room - 1], begin + 1))
+        yield trimmed(text, (start, part[0] + cut))
+        start, first = part[0] + cut, bisect_right(ends, cut, first)
+    yield start, end

@@ -26,9 +26,6 @@ it saves."""
 MAX_JOB_CHARACTERS = 10_000
 """Long calls are split into jobs, so that other calls run in between and cancelling is quick."""
 
-SECOND_TEXTS = "text_pairs[{}]"
-"""The name of the second text of a pair, for messages; ``{}`` stands for its number."""
-
 TokenizedOrError: TypeAlias = TokenizedText | InvalidRequest
 LANGUAGE_CODE = re.compile(r">>[^<]+<<")
 """A token before a text that chooses the target language."""
@@ -173,7 +170,7 @@ def _length_fault(
     if isinstance(text, str):
         sides = [(field, len(text) - options.prompt_length)]
     else:
-        sides = [(field, len(text.first)), (SECOND_TEXTS, len(text.second))]
+        sides = [(field, len(text.first)), (options.second_field, len(text.second))]
     for name, length in sides:
         if problem := length_problem(options, length):
             return InvalidRequest(name.format(number), problem)
@@ -247,7 +244,9 @@ def limited(
         filler = options.filler
         return tokens if filler is None else tokens.filled(filler, options.max_tokens)
     if options.truncation is Truncation.RIGHT:
-        tokens = tokens.cut_end(options.max_tokens)
+        whole, tokens = tokens, tokens.cut_end(options.max_tokens)
+        if prompt_length and tokens.is_empty_after(prompt_length):
+            raise too_long(options, field, number, whole)
     elif options.truncation is Truncation.LEFT:
         tokens = tokens.cut_beginning(options.max_tokens, prompt_length)
     if len(tokens) <= options.max_tokens:
@@ -259,7 +258,7 @@ def _limited_pair(
     options: TokenizationOptions, field: str, number: int, tokens: TokenizedText
 ) -> TokenizedText:
     """Like `limited`, for a pair."""
-    for side, name in enumerate((field, SECOND_TEXTS)):
+    for side, name in enumerate((field, options.second_field)):
         if not tokens.has_text(side):
             raise InvalidRequest(name.format(number), EMPTY)
     max_tokens, truncation = options.max_tokens, options.truncation

@@ -78,6 +78,8 @@ class TokenizationOptions:
     a prompt alone is no text."""
     normalizes: bool = False
     """Whether texts are normalized."""
+    second_field: str = "text_pairs[{}]"
+    """The name of the second text of a pair, for messages; ``{}`` stands for its number."""
 
     def report(self, text: CountedTokens) -> TruncationReport | None:
         """The truncation of a text; None when no tokens were dropped."""

@@ -310,7 +310,8 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
     ``sparse_token_ids`` to the ids of weights. ``first_lengths`` are the numbers of tokens of type
     0, which come first, of texts that have tokens of both types; empty if no text has.
     ``attended_lengths`` are the numbers of tokens, which come first, that are attended to; empty if
-    all tokens are.
+    all tokens are. ``num_prompt_tokens`` are the numbers of first tokens that poolings leave out,
+    in a model that leaves out prompts, None for that of the default prompt; empty for it always.
     """
 
     def __init__(
@@ -320,12 +321,14 @@ class EmbedCall(Call[dict[str, NDArray[np.float32]]]):
         deadline: float | None = None,
         first_lengths: Sequence[int] = (),
         attended_lengths: Sequence[int] = (),
+        num_prompt_tokens: Sequence[int | None] = (),
     ) -> None:
         super().__init__(len(texts), deadline)
         self.texts = texts
         self.outputs = outputs
         self.first_lengths = first_lengths
         self.attended_lengths = attended_lengths
+        self.num_prompt_tokens = num_prompt_tokens
 
 
 @dataclass(frozen=True, slots=True)

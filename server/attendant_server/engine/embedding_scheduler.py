@@ -194,12 +194,14 @@ class EmbeddingScheduler(Scheduler):
                 raise ValueError(f"{name} has {len(array)} rows for {len(batch)} texts")
         return found
 
-    def _lengths(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, list[int]]:
+    def _lengths(self, batch: Sequence[QueuedText[EncoderCall]]) -> dict[str, Any]:
         """Lengths of parts of the texts that the model has to know."""
         if self._model.reads_token_types:
             return {"first_lengths": list(map(_first_length, batch))}
         if any(isinstance(t.call, EmbedCall) and t.call.attended_lengths for t in batch):
             return {"attended_lengths": list(map(_attended_length, batch))}
+        if any(_num_prompt_tokens(text) is not None for text in batch):
+            return {"num_prompt_tokens": list(map(_num_prompt_tokens, batch))}
         return {}
 
     def _outputs_of(self, call: EncoderCall) -> tuple[str, ...]:
@@ -222,6 +224,14 @@ def _attended_length(text: QueuedText[EncoderCall]) -> int:
     if isinstance(call, EmbedCall) and call.attended_lengths:
         return call.attended_lengths[text.index]
     return text.num_tokens
+
+
+def _num_prompt_tokens(text: QueuedText[EncoderCall]) -> int | None:
+    """Number of first tokens that poolings leave out; None for those of the default prompt."""
+    call = text.call
+    if isinstance(call, EmbedCall) and call.num_prompt_tokens:
+        return call.num_prompt_tokens[text.index]
+    return None
 
 
 def _sparse(vector: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

@@ -201,11 +201,13 @@ class EmbeddingModel(Protocol):
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
         attended_lengths: Sequence[int] | None = None,
+        num_prompt_tokens: Sequence[int | None] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Run the texts as one padded batch; ``outputs`` as in `EmbedCall`, with a batch axis.
 
         ``first_lengths`` are the numbers of tokens of type 0, ``attended_lengths`` of those that
-        are attended to; None if all tokens are.
+        are attended to; None if all tokens are. ``num_prompt_tokens`` are the numbers of first
+        tokens that poolings leave out; None for those of the default prompt.
         """
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:

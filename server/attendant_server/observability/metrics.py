@@ -18,7 +18,10 @@ REFUSALS = ("queue_full", "queue_wait", "unavailable", "concurrency", "quota", "
 DROPS = ("cancelled", "expired", "failed")
 METHODS = {
     "translation": ("Translate", "StreamTranslate", "Score", "Tokenize"),
-    "embedding": ("Embed", "EmbedTokens", "FillMask", "Classify", "EmbedSparse", "Tokenize"),
+    "embedding": (
+        *("Embed", "EmbedTokens", "EmbedSparse", "Similarity"),
+        *("FillMask", "Classify", "Rerank", "Tokenize"),
+    ),
 }
 CHANGES = ("loaded", "failed", "unloaded")
 TRANSLATING = ("Translate", "StreamTranslate")

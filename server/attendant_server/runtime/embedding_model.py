@@ -116,13 +116,15 @@ class OnnxEmbeddingModel:
         outputs: Sequence[str],
         first_lengths: Sequence[int] | None = None,
         attended_lengths: Sequence[int] | None = None,
+        num_prompt_tokens: Sequence[int | None] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Run texts as one padded batch; pooled outputs (batch, d), hidden (batch, length, d).
 
         ``first_lengths`` are the numbers of tokens of type 0, ``attended_lengths`` of those that
-        are attended to; None if all tokens are.
+        are attended to; None if all tokens are. ``num_prompt_tokens`` are the numbers of first
+        tokens that poolings leave out; None for those of the default prompt.
         """
-        feeds = self._feeds(texts, first_lengths, attended_lengths)
+        feeds = self._feeds(texts, first_lengths, attended_lengths, num_prompt_tokens)
         names = list(outputs)
         if is_sparse := SPARSE_VECTORS in names:
             names.remove(SPARSE_VECTORS)
@@ -150,6 +152,7 @@ class OnnxEmbeddingModel:
         texts: Sequence[TokenIds],
         first_lengths: Sequence[int] | None = None,
         attended_lengths: Sequence[int] | None = None,
+        num_prompt_tokens: Sequence[int | None] | None = None,
     ) -> dict[str, NDArray[np.int64]]:
         token_ids, lengths = pad(texts, self._pad_id)
         feeds = {"token_ids": token_ids, "lengths": lengths}
@@ -162,7 +165,14 @@ class OnnxEmbeddingModel:
                 lengths if attended_lengths is None else np.array(attended_lengths, np.int64)
             )
         if self._num_prompt_tokens is not None:
-            feeds["num_prompt_tokens"] = np.full_like(lengths, self._num_prompt_tokens)
+            default = self._num_prompt_tokens
+            feeds["num_prompt_tokens"] = np.array(
+                [
+                    default if number is None else number
+                    for number in num_prompt_tokens or [None] * len(texts)
+                ],
+                np.int64,
+            )
         return feeds
 
     def fill(self, hidden: NDArray[np.float32], top_k: int) -> MaskCandidates:

@@ -433,6 +433,7 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     DEFAULT_PROMPT_FIELD_NUMBER: builtins.int
     NUM_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     MAX_ACTIVE_DIMS_FIELD_NUMBER: builtins.int
+    TRAINED_DIMENSIONS_FIELD_NUMBER: builtins.int
     pooling: attendant.v1.embedding_pb2.Pooling.ValueType
     """Pooling of a request that chooses none. Must be set."""
     normalize: builtins.bool
@@ -451,6 +452,12 @@ class EmbeddingDefaults(google.protobuf.message.Message):
     def prompts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Prompts by name, such as "query". A prompt is put before the text to embed."""
 
+    @property
+    def trained_dimensions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Numbers of first values of a vector for which the model was trained (Matryoshka training), in ascending order. All
+        values of a vector may be left out of the list. Empty: the model was trained for whole vectors only.
+        """
+
     def __init__(
         self,
         *,
@@ -460,8 +467,9 @@ class EmbeddingDefaults(google.protobuf.message.Message):
         default_prompt: builtins.str = ...,
         num_prompt_tokens: builtins.int = ...,
         max_active_dims: builtins.int = ...,
+        trained_dimensions: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["default_prompt", b"default_prompt", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "num_prompt_tokens", b"num_prompt_tokens", "pooling", b"pooling", "prompts", b"prompts", "trained_dimensions", b"trained_dimensions"]) -> None: ...
 
 Global___EmbeddingDefaults: typing_extensions.TypeAlias = EmbeddingDefaults
 

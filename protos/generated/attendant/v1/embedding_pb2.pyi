@@ -103,6 +103,62 @@ list it in GetModelResponse.additional_poolings.
 """
 Global___Pooling: typing_extensions.TypeAlias = Pooling
 
+class _Chunking:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ChunkingEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Chunking.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CHUNKING_UNSPECIFIED: _Chunking.ValueType  # 0
+    """The default: the same as CHUNKING_NONE."""
+    CHUNKING_NONE: _Chunking.ValueType  # 1
+    """The whole text has one vector."""
+    CHUNKING_SENTENCES: _Chunking.ValueType  # 2
+    """Each sentence. Line ends also end sentences."""
+    CHUNKING_TOKENS: _Chunking.ValueType  # 3
+    """As many adjacent sentences as have at most EmbedRequest.max_chunk_tokens tokens together."""
+
+class Chunking(_Chunking, metaclass=_ChunkingEnumTypeWrapper):
+    """Chunking says which parts of a text have vectors of their own."""
+
+CHUNKING_UNSPECIFIED: Chunking.ValueType  # 0
+"""The default: the same as CHUNKING_NONE."""
+CHUNKING_NONE: Chunking.ValueType  # 1
+"""The whole text has one vector."""
+CHUNKING_SENTENCES: Chunking.ValueType  # 2
+"""Each sentence. Line ends also end sentences."""
+CHUNKING_TOKENS: Chunking.ValueType  # 3
+"""As many adjacent sentences as have at most EmbedRequest.max_chunk_tokens tokens together."""
+Global___Chunking: typing_extensions.TypeAlias = Chunking
+
+class _LayerCombination:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _LayerCombinationEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_LayerCombination.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    LAYER_COMBINATION_UNSPECIFIED: _LayerCombination.ValueType  # 0
+    """The default: the same as LAYER_COMBINATION_NONE."""
+    LAYER_COMBINATION_NONE: _LayerCombination.ValueType  # 1
+    """One vector from each layer."""
+    LAYER_COMBINATION_MEAN: _LayerCombination.ValueType  # 2
+    """The mean of the vectors of all requested layers."""
+    LAYER_COMBINATION_CONCATENATION: _LayerCombination.ValueType  # 3
+    """The vectors of all requested layers one after another, in the order of the request, as one vector."""
+
+class LayerCombination(_LayerCombination, metaclass=_LayerCombinationEnumTypeWrapper):
+    """LayerCombination says how the vectors of a token from several layers are returned."""
+
+LAYER_COMBINATION_UNSPECIFIED: LayerCombination.ValueType  # 0
+"""The default: the same as LAYER_COMBINATION_NONE."""
+LAYER_COMBINATION_NONE: LayerCombination.ValueType  # 1
+"""One vector from each layer."""
+LAYER_COMBINATION_MEAN: LayerCombination.ValueType  # 2
+"""The mean of the vectors of all requested layers."""
+LAYER_COMBINATION_CONCATENATION: LayerCombination.ValueType  # 3
+"""The vectors of all requested layers one after another, in the order of the request, as one vector."""
+Global___LayerCombination: typing_extensions.TypeAlias = LayerCombination
+
 class _TextRole:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -142,21 +198,51 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Never sent."""
+    """Never sent. In requests the default: DATA_TYPE_FLOAT32."""
     DATA_TYPE_FLOAT32: _DataType.ValueType  # 1
     """IEEE 754 binary32, 4 bytes, little-endian."""
     DATA_TYPE_FLOAT16: _DataType.ValueType  # 2
-    """IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
+    """IEEE 754 binary16, 2 bytes, little-endian, rounded to nearest. Values beyond ±65504, which vectors of length 1 never
+    have, become ±65504.
+    """
+    DATA_TYPE_INT8: _DataType.ValueType  # 3
+    """A signed byte for each value: round(value / scale) with halves to even, -127 to 127, where scale, see Tensor.scales,
+    is the greatest absolute value of the row divided by 127. The value is about number * scale, and the dot product of
+    two rows about that of their numbers times both scales.
+    """
+    DATA_TYPE_UINT8: _DataType.ValueType  # 4
+    """An unsigned byte for each value: the number of DATA_TYPE_INT8 plus 128, 1 to 255. The value is about
+    (number - 128) * scale.
+    """
+    DATA_TYPE_BINARY: _DataType.ValueType  # 5
+    """A bit for each value: 1 if it is greater than 0. The first value is the highest bit of the first byte. Each row
+    begins with a new byte; the bits that are left in its last byte are 0. Without scale.
+    """
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """DataType is the number format of a Tensor."""
+    """DataType is the number format of a Tensor. A row is what the last dimension holds: one vector."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Never sent."""
+"""Never sent. In requests the default: DATA_TYPE_FLOAT32."""
 DATA_TYPE_FLOAT32: DataType.ValueType  # 1
 """IEEE 754 binary32, 4 bytes, little-endian."""
 DATA_TYPE_FLOAT16: DataType.ValueType  # 2
-"""IEEE 754 binary16, 2 bytes. In manifests only: never sent in responses."""
+"""IEEE 754 binary16, 2 bytes, little-endian, rounded to nearest. Values beyond ±65504, which vectors of length 1 never
+have, become ±65504.
+"""
+DATA_TYPE_INT8: DataType.ValueType  # 3
+"""A signed byte for each value: round(value / scale) with halves to even, -127 to 127, where scale, see Tensor.scales,
+is the greatest absolute value of the row divided by 127. The value is about number * scale, and the dot product of
+two rows about that of their numbers times both scales.
+"""
+DATA_TYPE_UINT8: DataType.ValueType  # 4
+"""An unsigned byte for each value: the number of DATA_TYPE_INT8 plus 128, 1 to 255. The value is about
+(number - 128) * scale.
+"""
+DATA_TYPE_BINARY: DataType.ValueType  # 5
+"""A bit for each value: 1 if it is greater than 0. The first value is the highest bit of the first byte. Each row
+begins with a new byte; the bits that are left in its last byte are 0. Without scale.
+"""
 Global___DataType: typing_extensions.TypeAlias = DataType
 
 @typing.final
@@ -168,13 +254,22 @@ class Tensor(google.protobuf.message.Message):
     DATA_FIELD_NUMBER: builtins.int
     SHAPE_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
+    SCALES_FIELD_NUMBER: builtins.int
     data: builtins.bytes
-    """The numbers, little-endian, in row-major order (the last dimension varies fastest), without gaps."""
+    """The numbers, little-endian, in row-major order (the last dimension varies fastest), without gaps except those of
+    DATA_TYPE_BINARY.
+    """
     dtype: Global___DataType.ValueType
     """Format of each number."""
     @property
     def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Length of every dimension, outermost first."""
+        """Number of values in every dimension, outermost first."""
+
+    @property
+    def scales(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """A scale for each row of DATA_TYPE_INT8 and DATA_TYPE_UINT8, in row-major order; 0 for a row of zeros. Empty for the
+        other types.
+        """
 
     def __init__(
         self,
@@ -182,8 +277,9 @@ class Tensor(google.protobuf.message.Message):
         data: builtins.bytes = ...,
         shape: collections.abc.Iterable[builtins.int] | None = ...,
         dtype: Global___DataType.ValueType = ...,
+        scales: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "dtype", b"dtype", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "dtype", b"dtype", "scales", b"scales", "shape", b"shape"]) -> None: ...
 
 Global___Tensor: typing_extensions.TypeAlias = Tensor
 
@@ -197,6 +293,14 @@ class EmbedRequest(google.protobuf.message.Message):
     NORMALIZE_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    FORCE_DIMENSIONS_FIELD_NUMBER: builtins.int
+    PROMPT_NAME_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    DATA_TYPE_FIELD_NUMBER: builtins.int
+    CHUNKING_FIELD_NUMBER: builtins.int
+    MAX_CHUNK_TOKENS_FIELD_NUMBER: builtins.int
+    AVERAGE_CHUNKS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     pooling: Global___Pooling.ValueType
@@ -209,6 +313,39 @@ class EmbedRequest(google.protobuf.message.Message):
     """What to do with a text of more than Limits.max_tokens tokens. Default: refuse it."""
     text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
     """Normalization of the texts. Default: that of the model."""
+    dimensions: builtins.int
+    """Number of first values of each vector to return. Vectors are cut before they are scaled to length 1. Default: all.
+    INVALID_ARGUMENT for 0, for more than the vectors of the model have, and for a number for which the model was not
+    trained (GetModelResponse.trained_dimensions) unless force_dimensions is set.
+    """
+    force_dimensions: builtins.bool
+    """Whether dimensions may be a number for which the model was not trained. Default false."""
+    prompt_name: builtins.str
+    """Name of the prompt that the model reads before every text, one of GetModelResponse.prompts; "" for no prompt.
+    Default: GetModelResponse.default_prompt. INVALID_ARGUMENT for an unknown name; the message lists the names.
+    """
+    prompt: builtins.str
+    """Prompt that the model reads before every text, instead of one with a name; "" for no prompt. Default: that of
+    prompt_name. At most RequestLimits.max_text_characters characters. INVALID_ARGUMENT together with prompt_name.
+    """
+    data_type: Global___DataType.ValueType
+    """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32. Vectors are cut and scaled to length 1
+    before they are converted.
+    """
+    chunking: Global___Chunking.ValueType
+    """Parts of each text that have vectors of their own. A sentence of more than max_chunk_tokens is split at clauses or
+    words. Parts of which the model can read nothing are left out. The model reads the prompt before every chunk.
+    Default: CHUNKING_NONE.
+    INVALID_ARGUMENT together with a truncation other than TRUNCATION_REFUSE.
+    """
+    max_chunk_tokens: builtins.int
+    """Maximum number of tokens of a chunk, special tokens and those of the prompt included. Default and maximum:
+    Limits.max_tokens. 0, and any number without chunking, is INVALID_ARGUMENT. A text fails if a word does not fit.
+    """
+    average_chunks: builtins.bool
+    """Whether each text has one vector: the average of those of its chunks, each weighted by EmbedChunk.num_tokens. It is
+    computed of vectors before they are scaled to length 1. Default: no average. INVALID_ARGUMENT without chunking.
+    """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with INVALID_ARGUMENT. A text of
@@ -224,10 +361,27 @@ class EmbedRequest(google.protobuf.message.Message):
         normalize: builtins.bool | None = ...,
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+        dimensions: builtins.int | None = ...,
+        force_dimensions: builtins.bool = ...,
+        prompt_name: builtins.str | None = ...,
+        prompt: builtins.str | None = ...,
+        data_type: Global___DataType.ValueType = ...,
+        chunking: Global___Chunking.ValueType = ...,
+        max_chunk_tokens: builtins.int | None = ...,
+        average_chunks: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_normalize", b"_normalize", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "dimensions", b"dimensions", "max_chunk_tokens", b"max_chunk_tokens", "normalize", b"normalize", "prompt", b"prompt", "prompt_name", b"prompt_name"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_max_chunk_tokens", b"_max_chunk_tokens", "_normalize", b"_normalize", "_prompt", b"_prompt", "_prompt_name", b"_prompt_name", "average_chunks", b"average_chunks", "chunking", b"chunking", "data_type", b"data_type", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "max_chunk_tokens", b"max_chunk_tokens", "model", b"model", "normalize", b"normalize", "pooling", b"pooling", "prompt", b"prompt", "prompt_name", b"prompt_name", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_chunk_tokens", b"_max_chunk_tokens"]) -> typing.Literal["max_chunk_tokens"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_normalize", b"_normalize"]) -> typing.Literal["normalize"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt", b"_prompt"]) -> typing.Literal["prompt"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_prompt_name", b"_prompt_name"]) -> typing.Literal["prompt_name"] | None: ...
 
 Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
 
@@ -244,7 +398,10 @@ class EmbedResponse(google.protobuf.message.Message):
     """The model that answered, as "name/version"."""
     @property
     def embeddings(self) -> Global___Tensor:
-        """Shape [texts, dimension], in the order of the request. The row of a text that failed is all zero."""
+        """Shape [texts, dimension], in the order of the request, in the requested format. All values of the row of a text that
+        failed are zero. With chunking and without average_chunks, shape [chunks, dimension]: the chunks of the first text in
+        order, then those of the second one, and so on; none for a text that failed.
+        """
 
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
@@ -281,6 +438,7 @@ class EmbedResult(google.protobuf.message.Message):
     NUM_TOKENS_FIELD_NUMBER: builtins.int
     TRUNCATION_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    CHUNKS_FIELD_NUMBER: builtins.int
     num_tokens: builtins.int
     """Tokens that the model read, after truncation, special tokens included. 0 when there is an error."""
     @property
@@ -291,17 +449,48 @@ class EmbedResult(google.protobuf.message.Message):
     def error(self) -> google.rpc.status_pb2.Status:
         """The fault of this text. Absent when it was embedded."""
 
+    @property
+    def chunks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedChunk]:
+        """The chunks of the text. Empty without chunking, and when there is an error."""
+
     def __init__(
         self,
         *,
         num_tokens: builtins.int = ...,
         truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
         error: google.rpc.status_pb2.Status | None = ...,
+        chunks: collections.abc.Iterable[Global___EmbedChunk] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "num_tokens", b"num_tokens", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["chunks", b"chunks", "error", b"error", "num_tokens", b"num_tokens", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedResult: typing_extensions.TypeAlias = EmbedResult
+
+@typing.final
+class EmbedChunk(google.protobuf.message.Message):
+    """EmbedChunk is a part of a text that has a vector of its own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    start: builtins.int
+    """First character, counted in Unicode code points of the text as it was sent, from 0."""
+    end: builtins.int
+    """End, exclusive, counted like start."""
+    num_tokens: builtins.int
+    """Tokens that the model read, special tokens and those of the prompt included."""
+    def __init__(
+        self,
+        *,
+        start: builtins.int = ...,
+        end: builtins.int = ...,
+        num_tokens: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "num_tokens", b"num_tokens", "start", b"start"]) -> None: ...
+
+Global___EmbedChunk: typing_extensions.TypeAlias = EmbedChunk
 
 @typing.final
 class EmbedTokensRequest(google.protobuf.message.Message):
@@ -313,6 +502,8 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     TRUNCATION_FIELD_NUMBER: builtins.int
     TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
+    DATA_TYPE_FIELD_NUMBER: builtins.int
+    LAYER_COMBINATION_FIELD_NUMBER: builtins.int
     model: builtins.str
     """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
     truncation: attendant.v1.text_pb2.Truncation.ValueType
@@ -322,6 +513,12 @@ class EmbedTokensRequest(google.protobuf.message.Message):
     role: Global___TextRole.ValueType
     """Role of the texts. Default: none, texts are read as they were sent. Only for models of late interaction
     (GetModelResponse.max_query_tokens); for other models, a role fails the call with FAILED_PRECONDITION.
+    """
+    data_type: Global___DataType.ValueType
+    """Number format of the vectors in the response. Default: DATA_TYPE_FLOAT32."""
+    layer_combination: Global___LayerCombination.ValueType
+    """What becomes of the vectors of several layers. Default: one vector from each layer. Combinations without layers are
+    INVALID_ARGUMENT.
     """
     @property
     def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -346,8 +543,10 @@ class EmbedTokensRequest(google.protobuf.message.Message):
         truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
         text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
         role: Global___TextRole.ValueType = ...,
+        data_type: Global___DataType.ValueType = ...,
+        layer_combination: Global___LayerCombination.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "layer_combination", b"layer_combination", "layers", b"layers", "model", b"model", "role", b"role", "text_normalization", b"text_normalization", "texts", b"texts", "truncation", b"truncation"]) -> None: ...
 
 Global___EmbedTokensRequest: typing_extensions.TypeAlias = EmbedTokensRequest
 
@@ -404,8 +603,9 @@ class EmbedTokensResult(google.protobuf.message.Message):
 
     @property
     def embeddings(self) -> Global___Tensor:
-        """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several.
-        Absent when there is an error.
+        """Shape [tokens, dimension] for at most one requested layer, [layers, tokens, dimension] for several without a
+        combination, [tokens, dimension] for their mean, [tokens, layers * dimension] for their concatenation. Absent when
+        there is an error.
         """
 
     @property
@@ -870,3 +1070,292 @@ class EmbedSparseResult(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["error", b"error", "num_tokens", b"num_tokens", "token_ids", b"token_ids", "tokens", b"tokens", "truncation", b"truncation", "weights", b"weights"]) -> None: ...
 
 Global___EmbedSparseResult: typing_extensions.TypeAlias = EmbedSparseResult
+
+@typing.final
+class SimilarityRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    QUERIES_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    POOLING_FIELD_NUMBER: builtins.int
+    DIMENSIONS_FIELD_NUMBER: builtins.int
+    FORCE_DIMENSIONS_FIELD_NUMBER: builtins.int
+    QUERY_PROMPT_NAME_FIELD_NUMBER: builtins.int
+    TEXT_PROMPT_NAME_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """"name" or "name/version". May be empty if all embedding models of the server have the same name."""
+    top_k: builtins.int
+    """Texts to return for each query, the most similar ones; of equally similar ones, those that come first. Default: all.
+    0 is INVALID_ARGUMENT.
+    """
+    pooling: Global___Pooling.ValueType
+    """Pooling of token vectors into one vector. Default: the bundle's choice."""
+    dimensions: builtins.int
+    """Number of first values of each vector to compare. Default: all. INVALID_ARGUMENT as for EmbedRequest.dimensions."""
+    force_dimensions: builtins.bool
+    """Whether dimensions may be a number for which the model was not trained. Default false."""
+    query_prompt_name: builtins.str
+    """Name of the prompt that the model reads before every query, as EmbedRequest.prompt_name. Default:
+    GetModelResponse.default_prompt.
+    """
+    text_prompt_name: builtins.str
+    """Name of the prompt that the model reads before every text, as EmbedRequest.prompt_name. Default:
+    GetModelResponse.default_prompt.
+    """
+    truncation: attendant.v1.text_pb2.Truncation.ValueType
+    """What to do with a query or a text of more than Limits.max_tokens tokens. Default: refuse it."""
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of queries and texts. Default: that of the model."""
+    @property
+    def queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The queries. At least 1. With texts, at most RequestLimits.max_texts; otherwise the call fails with
+        INVALID_ARGUMENT. A query of more than RequestLimits.max_text_characters fails alone.
+        """
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The texts to compare with each query. At least 1; the same limits."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        queries: collections.abc.Iterable[builtins.str] | None = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int | None = ...,
+        pooling: Global___Pooling.ValueType = ...,
+        dimensions: builtins.int | None = ...,
+        force_dimensions: builtins.bool = ...,
+        query_prompt_name: builtins.str | None = ...,
+        text_prompt_name: builtins.str | None = ...,
+        truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_query_prompt_name", b"_query_prompt_name", "_text_prompt_name", b"_text_prompt_name", "_top_k", b"_top_k", "dimensions", b"dimensions", "query_prompt_name", b"query_prompt_name", "text_prompt_name", b"text_prompt_name", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dimensions", b"_dimensions", "_query_prompt_name", b"_query_prompt_name", "_text_prompt_name", b"_text_prompt_name", "_top_k", b"_top_k", "dimensions", b"dimensions", "force_dimensions", b"force_dimensions", "model", b"model", "pooling", b"pooling", "queries", b"queries", "query_prompt_name", b"query_prompt_name", "text_normalization", b"text_normalization", "text_prompt_name", b"text_prompt_name", "texts", b"texts", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dimensions", b"_dimensions"]) -> typing.Literal["dimensions"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_query_prompt_name", b"_query_prompt_name"]) -> typing.Literal["query_prompt_name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_text_prompt_name", b"_text_prompt_name"]) -> typing.Literal["text_prompt_name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+
+Global___SimilarityRequest: typing_extensions.TypeAlias = SimilarityRequest
+
+@typing.final
+class SimilarityResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model that answered, as "name/version"."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SimilarityResult]:
+        """One result for each query, in the order of the request."""
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
+        """One result for each text, in the order of the request. A text that failed is in no result of a query."""
+
+    @property
+    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
+        """Tokens read. Of queries and texts with the same tokens, each is counted."""
+
+    @property
+    def timings(self) -> attendant.v1.text_pb2.Timings:
+        """Time spent in each phase of the call."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___SimilarityResult] | None = ...,
+        texts: collections.abc.Iterable[Global___EmbedResult] | None = ...,
+        model: builtins.str = ...,
+        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
+        timings: attendant.v1.text_pb2.Timings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "results", b"results", "texts", b"texts", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+
+Global___SimilarityResponse: typing_extensions.TypeAlias = SimilarityResponse
+
+@typing.final
+class SimilarityResult(google.protobuf.message.Message):
+    """SimilarityResult is the result for one query of a Similarity call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: builtins.int
+    SCORES_FIELD_NUMBER: builtins.int
+    NUM_TOKENS_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    num_tokens: builtins.int
+    """Tokens of the query that the model read, after truncation, special tokens included. 0 when there is an error."""
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Indices of texts in the request, from 0, the most similar one first. Empty when there is an error."""
+
+    @property
+    def scores(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """The cosine of the vectors of the query and of each text in indices, -1 to 1."""
+
+    @property
+    def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
+        """Present only when the query was truncated."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """The fault of this query. Absent when it was compared."""
+
+    def __init__(
+        self,
+        *,
+        indices: collections.abc.Iterable[builtins.int] | None = ...,
+        scores: collections.abc.Iterable[builtins.float] | None = ...,
+        num_tokens: builtins.int = ...,
+        truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "indices", b"indices", "num_tokens", b"num_tokens", "scores", b"scores", "truncation", b"truncation"]) -> None: ...
+
+Global___SimilarityResult: typing_extensions.TypeAlias = SimilarityResult
+
+@typing.final
+class RerankRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    DOCUMENTS_FIELD_NUMBER: builtins.int
+    TOP_K_FIELD_NUMBER: builtins.int
+    RAW_SCORES_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    TEXT_NORMALIZATION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """"name" or "name/version". May be empty if all models of the server that have a classification head with one label
+    have the same name.
+    """
+    query: builtins.str
+    """The query, the first text of each pair. At most RequestLimits.max_text_characters."""
+    top_k: builtins.int
+    """Documents to return, those with the highest scores. Default: all. 0 is INVALID_ARGUMENT."""
+    raw_scores: builtins.bool
+    """Whether to return the scores of the head as they are, before the score function. Default: after it."""
+    truncation: attendant.v1.text_pb2.Truncation.ValueType
+    """What to do with a query and a document of more than Limits.max_tokens tokens together. Default: refuse it. The
+    longer one loses tokens until both are equally long, then both do.
+    """
+    text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType
+    """Normalization of the query and the documents. Default: that of the model."""
+    @property
+    def documents(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The documents, the second texts. At least 1, at most RequestLimits.max_texts; otherwise the call fails with
+        INVALID_ARGUMENT. A document of more than RequestLimits.max_text_characters fails alone.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        query: builtins.str = ...,
+        documents: collections.abc.Iterable[builtins.str] | None = ...,
+        top_k: builtins.int | None = ...,
+        raw_scores: builtins.bool = ...,
+        truncation: attendant.v1.text_pb2.Truncation.ValueType = ...,
+        text_normalization: attendant.v1.text_pb2.TextNormalization.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_top_k", b"_top_k", "documents", b"documents", "model", b"model", "query", b"query", "raw_scores", b"raw_scores", "text_normalization", b"text_normalization", "top_k", b"top_k", "truncation", b"truncation"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
+
+Global___RerankRequest: typing_extensions.TypeAlias = RerankRequest
+
+@typing.final
+class RerankResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    TOKEN_COUNTS_FIELD_NUMBER: builtins.int
+    TIMINGS_FIELD_NUMBER: builtins.int
+    SCORE_FUNCTION_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model that answered, as "name/version"."""
+    score_function: Global___ScoreFunction.ValueType
+    """The function that was applied to the scores: the model's, or SCORE_FUNCTION_IDENTITY with raw_scores."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___RerankResult]:
+        """The documents with the highest scores, highest first, at most top_k; of equal scores, those that come first. Then
+        all documents that failed, in the order of the request.
+        """
+
+    @property
+    def token_counts(self) -> attendant.v1.text_pb2.TokenCounts:
+        """Tokens read. Of documents with the same tokens, each is counted."""
+
+    @property
+    def timings(self) -> attendant.v1.text_pb2.Timings:
+        """Time spent in each phase of the call."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___RerankResult] | None = ...,
+        model: builtins.str = ...,
+        token_counts: attendant.v1.text_pb2.TokenCounts | None = ...,
+        timings: attendant.v1.text_pb2.Timings | None = ...,
+        score_function: Global___ScoreFunction.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["timings", b"timings", "token_counts", b"token_counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["model", b"model", "results", b"results", "score_function", b"score_function", "timings", b"timings", "token_counts", b"token_counts"]) -> None: ...
+
+Global___RerankResponse: typing_extensions.TypeAlias = RerankResponse
+
+@typing.final
+class RerankResult(google.protobuf.message.Message):
+    """RerankResult is the result for one document of a Rerank call."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    SCORE_FIELD_NUMBER: builtins.int
+    TRUNCATION_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index of the document in the request, from 0."""
+    score: builtins.float
+    """Its score, see RerankResponse.score_function. Documents with the same tokens have the same score. 0 when there is an
+    error.
+    """
+    @property
+    def truncation(self) -> attendant.v1.text_pb2.TruncationReport:
+        """Present only when the query or the document was truncated."""
+
+    @property
+    def error(self) -> google.rpc.status_pb2.Status:
+        """The fault of this document. Absent when it was scored."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        score: builtins.float = ...,
+        truncation: attendant.v1.text_pb2.TruncationReport | None = ...,
+        error: google.rpc.status_pb2.Status | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["error", b"error", "truncation", b"truncation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "index", b"index", "score", b"score", "truncation", b"truncation"]) -> None: ...
+
+Global___RerankResult: typing_extensions.TypeAlias = RerankResult

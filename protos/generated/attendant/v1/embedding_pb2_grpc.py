@@ -74,6 +74,16 @@ class EmbeddingServiceStub(object):
                 request_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.SerializeToString,
                 response_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.FromString,
                 _registered_method=True)
+        self.Similarity = channel.unary_unary(
+                '/attendant.v1.EmbeddingService/Similarity',
+                request_serializer=attendant_dot_v1_dot_embedding__pb2.SimilarityRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_embedding__pb2.SimilarityResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/attendant.v1.EmbeddingService/Rerank',
+                request_serializer=attendant_dot_v1_dot_embedding__pb2.RerankRequest.SerializeToString,
+                response_deserializer=attendant_dot_v1_dot_embedding__pb2.RerankResponse.FromString,
+                _registered_method=True)
 
 
 class EmbeddingServiceServicer(object):
@@ -97,9 +107,9 @@ class EmbeddingServiceServicer(object):
     def Embed(self, request, context):
         """Embed returns one vector for each text.
 
-        If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-        tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-        prompt, and EmbedTokens only the marker of a role.
+        If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+        that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+        prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,6 +155,29 @@ class EmbeddingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Similarity(self, request, context):
+        """Similarity compares queries with texts by the cosine of their vectors, and returns the most similar texts of each
+        query. No vectors are sent.
+
+        A score is between -1 and 1, and never NaN; 0 if one of the vectors is zero. Queries and texts with the same tokens
+        have the same vector in a call, so that their score is 1, and texts with the same tokens have the same scores.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Rerank scores documents for a query with a cross-encoder, which reads the query and a document together, and returns
+        the documents in the order of their scores.
+
+        The model must have a classification head with one label; another model fails the call with FAILED_PRECONDITION. A
+        request that names no model chooses among such models. A query that is empty or has too many characters fails the
+        whole call with INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EmbeddingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +205,16 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.EmbedSparse,
                     request_deserializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.FromString,
                     response_serializer=attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.SerializeToString,
+            ),
+            'Similarity': grpc.unary_unary_rpc_method_handler(
+                    servicer.Similarity,
+                    request_deserializer=attendant_dot_v1_dot_embedding__pb2.SimilarityRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_embedding__pb2.SimilarityResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=attendant_dot_v1_dot_embedding__pb2.RerankRequest.FromString,
+                    response_serializer=attendant_dot_v1_dot_embedding__pb2.RerankResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -324,6 +367,60 @@ class EmbeddingService(object):
             '/attendant.v1.EmbeddingService/EmbedSparse',
             attendant_dot_v1_dot_embedding__pb2.EmbedSparseRequest.SerializeToString,
             attendant_dot_v1_dot_embedding__pb2.EmbedSparseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Similarity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/attendant.v1.EmbeddingService/Similarity',
+            attendant_dot_v1_dot_embedding__pb2.SimilarityRequest.SerializeToString,
+            attendant_dot_v1_dot_embedding__pb2.SimilarityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/attendant.v1.EmbeddingService/Rerank',
+            attendant_dot_v1_dot_embedding__pb2.RerankRequest.SerializeToString,
+            attendant_dot_v1_dot_embedding__pb2.RerankResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,7 +107,39 @@ _EmbeddingServiceEmbedSparseType = typing_extensions.TypeVar(
     ],
 )
 
-class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _EmbeddingServiceEmbedTokensType, _EmbeddingServiceFillMaskType, _EmbeddingServiceClassifyType, _EmbeddingServiceEmbedSparseType]):
+_EmbeddingServiceSimilarityType = typing_extensions.TypeVar(
+    '_EmbeddingServiceSimilarityType',
+    grpc.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.SimilarityRequest,
+        attendant.v1.embedding_pb2.SimilarityResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.SimilarityRequest,
+        attendant.v1.embedding_pb2.SimilarityResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.SimilarityRequest,
+        attendant.v1.embedding_pb2.SimilarityResponse,
+    ],
+)
+
+_EmbeddingServiceRerankType = typing_extensions.TypeVar(
+    '_EmbeddingServiceRerankType',
+    grpc.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.RerankRequest,
+        attendant.v1.embedding_pb2.RerankResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.RerankRequest,
+        attendant.v1.embedding_pb2.RerankResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.RerankRequest,
+        attendant.v1.embedding_pb2.RerankResponse,
+    ],
+)
+
+class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _EmbeddingServiceEmbedTokensType, _EmbeddingServiceFillMaskType, _EmbeddingServiceClassifyType, _EmbeddingServiceEmbedSparseType, _EmbeddingServiceSimilarityType, _EmbeddingServiceRerankType]):
     """EmbeddingService turns texts into vectors and fills in masked words.
 
     These faults fail the whole call: INVALID_ARGUMENT for a bad value (the message names the field and the limit) or a
@@ -147,6 +179,14 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
             attendant.v1.embedding_pb2.EmbedSparseRequest,
             attendant.v1.embedding_pb2.EmbedSparseResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            attendant.v1.embedding_pb2.SimilarityRequest,
+            attendant.v1.embedding_pb2.SimilarityResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            attendant.v1.embedding_pb2.RerankRequest,
+            attendant.v1.embedding_pb2.RerankResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -171,14 +211,22 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
             attendant.v1.embedding_pb2.EmbedSparseRequest,
             attendant.v1.embedding_pb2.EmbedSparseResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            attendant.v1.embedding_pb2.SimilarityRequest,
+            attendant.v1.embedding_pb2.SimilarityResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            attendant.v1.embedding_pb2.RerankRequest,
+            attendant.v1.embedding_pb2.RerankResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Embed: _EmbeddingServiceEmbedType
     """Embed returns one vector for each text.
 
-    If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-    tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-    prompt, and EmbedTokens only the marker of a role.
+    If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+    that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+    prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
     """
 
     EmbedTokens: _EmbeddingServiceEmbedTokensType
@@ -209,6 +257,23 @@ class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType, _Embedding
     among the models with sparse vectors.
     """
 
+    Similarity: _EmbeddingServiceSimilarityType
+    """Similarity compares queries with texts by the cosine of their vectors, and returns the most similar texts of each
+    query. No vectors are sent.
+
+    A score is between -1 and 1, and never NaN; 0 if one of the vectors is zero. Queries and texts with the same tokens
+    have the same vector in a call, so that their score is 1, and texts with the same tokens have the same scores.
+    """
+
+    Rerank: _EmbeddingServiceRerankType
+    """Rerank scores documents for a query with a cross-encoder, which reads the query and a document together, and returns
+    the documents in the order of their scores.
+
+    The model must have a classification head with one label; another model fails the call with FAILED_PRECONDITION. A
+    request that names no model chooses among such models. A query that is empty or has too many characters fails the
+    whole call with INVALID_ARGUMENT.
+    """
+
 EmbeddingServiceAsyncStub: typing_extensions.TypeAlias = EmbeddingServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         attendant.v1.embedding_pb2.EmbedRequest,
@@ -229,6 +294,14 @@ EmbeddingServiceAsyncStub: typing_extensions.TypeAlias = EmbeddingServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         attendant.v1.embedding_pb2.EmbedSparseRequest,
         attendant.v1.embedding_pb2.EmbedSparseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.SimilarityRequest,
+        attendant.v1.embedding_pb2.SimilarityResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        attendant.v1.embedding_pb2.RerankRequest,
+        attendant.v1.embedding_pb2.RerankResponse,
     ],
 ]
 
@@ -258,9 +331,9 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[attendant.v1.embedding_pb2.EmbedResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.EmbedResponse]]:
         """Embed returns one vector for each text.
 
-        If the model has a default prompt (GetModelResponse.default_prompt), the model reads that prompt and the text. Its
-        tokens count as tokens of the text, except in poolings of models that leave out their prompt. FillMask applies no
-        prompt, and EmbedTokens only the marker of a role.
+        If the request chooses a prompt, or the model has a default prompt (GetModelResponse.default_prompt), the model reads
+        that prompt and the text. Its tokens count as tokens of the text, except in poolings of models that leave out their
+        prompt. FillMask applies no prompt, and EmbedTokens only the marker of a role.
         """
 
     @abc.abstractmethod
@@ -309,6 +382,33 @@ class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
         A default prompt of the model is applied as for Embed. A model without sparse vectors
         (EmbeddingSizes.sparse_dimension) fails the call with FAILED_PRECONDITION. A request that names no model chooses
         among the models with sparse vectors.
+        """
+
+    @abc.abstractmethod
+    def Similarity(
+        self,
+        request: attendant.v1.embedding_pb2.SimilarityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[attendant.v1.embedding_pb2.SimilarityResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.SimilarityResponse]]:
+        """Similarity compares queries with texts by the cosine of their vectors, and returns the most similar texts of each
+        query. No vectors are sent.
+
+        A score is between -1 and 1, and never NaN; 0 if one of the vectors is zero. Queries and texts with the same tokens
+        have the same vector in a call, so that their score is 1, and texts with the same tokens have the same scores.
+        """
+
+    @abc.abstractmethod
+    def Rerank(
+        self,
+        request: attendant.v1.embedding_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[attendant.v1.embedding_pb2.RerankResponse, collections.abc.Awaitable[attendant.v1.embedding_pb2.RerankResponse]]:
+        """Rerank scores documents for a query with a cross-encoder, which reads the query and a document together, and returns
+        the documents in the order of their scores.
+
+        The model must have a classification head with one label; another model fails the call with FAILED_PRECONDITION. A
+        request that names no model chooses among such models. A query that is empty or has too many characters fails the
+        whole call with INVALID_ARGUMENT.
         """
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,40 +1,38 @@
-"""EmbeddingService: Embed, EmbedTokens, FillMask, Classify and EmbedSparse."""
+"""EmbeddingService: embeddings, comparisons, masked words and classification."""
 
-from typing import Any, cast
+from attendant.v1 import embedding_pb2, embedding_pb2_grpc
 
-import numpy as np
-from attendant.v1 import embedding_pb2, embedding_pb2_grpc, text_pb2
-from numpy.typing import NDArray
-
-from attendant_server.application.answers import Answer
 from attendant_server.application.application import Application
+from attendant_server.application.chunking import ChunkOptions
 from attendant_server.application.classification import (
-    ClassificationAnswer,
     ClassificationRequest,
-    ClassifiedText,
 )
 from attendant_server.application.embedding import (
-    EmbeddedText,
-    EmbeddingAnswer,
     EmbeddingRequest,
-    TokenEmbeddingAnswer,
-    TokenEmbeddingRequest,
-    TokenEmbeddings,
 )
 from attendant_server.application.mask_filling import (
-    FilledMask,
-    FilledText,
-    MaskFillingAnswer,
     MaskFillingRequest,
 )
+from attendant_server.application.prompts import PromptChoice
+from attendant_server.application.reranking import RerankingRequest
+from attendant_server.application.similarity import SimilarityRequest
 from attendant_server.application.sparse_embedding import (
-    SparseEmbeddingAnswer,
     SparseEmbeddingRequest,
-    SparseVector,
 )
-from attendant_server.errors import InvalidRequest
+from attendant_server.application.token_embedding import (
+    TokenEmbeddingRequest,
+)
 from attendant_server.grpc.context import Context
-from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
+from attendant_server.grpc.services.embedding_messages import (
+    classify_response,
+    embed_response,
+    embed_sparse_response,
+    embed_tokens_response,
+    fill_mask_response,
+    rerank_response,
+    similarity_response,
+)
+from attendant_server.grpc.services.messages import given
 
 
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
@@ -42,7 +40,12 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def __init__(self, application: Application) -> None:
         self._embedder, self._mask_filler = application.embedder, application.mask_filler
+        self._token_embedder = application.token_embedder
         self._classifier = application.classifier
+        self._similarity_scorer, self._reranker = (
+            application.similarity_scorer,
+            application.reranker,
+        )
         self._sparse_embedder = application.sparse_embedder
         self._jobs = application.jobs
 
@@ -58,16 +61,23 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 normalize=given(request, "normalize"),
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
+                dimensions=given(request, "dimensions"),
+                force_dimensions=request.force_dimensions,
+                data_type=request.data_type,
+                chunks=ChunkOptions(
+                    request.chunking, given(request, "max_chunk_tokens"), request.average_chunks
+                ),
+                prompt=PromptChoice(given(request, "prompt_name"), given(request, "prompt")),
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _embed_response(answer))
+        return await self._jobs.run_for(answer.size, lambda: embed_response(answer))
 
     async def EmbedTokens(
         self, request: embedding_pb2.EmbedTokensRequest, context: Context
     ) -> embedding_pb2.EmbedTokensResponse:
         """One vector for each token of each text, from any layers or for late interaction."""
-        answer = await self._embedder.embed_tokens(
+        answer = await self._token_embedder.embed(
             TokenEmbeddingRequest(
                 texts=list(request.texts),
                 model=request.model,
@@ -75,10 +85,12 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
                 truncation=request.truncation,
                 text_normalization=request.text_normalization,
                 role=request.role,
+                layer_combination=request.layer_combination,
+                data_type=request.data_type,
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _embed_tokens_response(answer))
+        return await self._jobs.run_for(answer.size, lambda: embed_tokens_response(answer))
 
     async def FillMask(
         self, request: embedding_pb2.FillMaskRequest, context: Context
@@ -94,7 +106,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _fill_mask_response(answer))
+        return await self._jobs.run_for(answer.size, lambda: fill_mask_response(answer))
 
     async def Classify(
         self, request: embedding_pb2.ClassifyRequest, context: Context
@@ -112,7 +124,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _classify_response(answer))
+        return await self._jobs.run_for(answer.size, lambda: classify_response(answer))
 
     async def EmbedSparse(
         self, request: embedding_pb2.EmbedSparseRequest, context: Context
@@ -129,127 +141,44 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             ),
             context.time_remaining(),
         )
-        return await self._jobs.run_for(answer.size, lambda: _embed_sparse_response(answer))
+        return await self._jobs.run_for(answer.size, lambda: embed_sparse_response(answer))
 
+    async def Similarity(
+        self, request: embedding_pb2.SimilarityRequest, context: Context
+    ) -> embedding_pb2.SimilarityResponse:
+        """The texts that are most similar to each query."""
+        answer = await self._similarity_scorer.compare(
+            SimilarityRequest(
+                queries=list(request.queries),
+                texts=list(request.texts),
+                model=request.model,
+                top_k=given(request, "top_k"),
+                pooling=request.pooling,
+                dimensions=given(request, "dimensions"),
+                force_dimensions=request.force_dimensions,
+                query_prompt_name=given(request, "query_prompt_name"),
+                text_prompt_name=given(request, "text_prompt_name"),
+                truncation=request.truncation,
+                text_normalization=request.text_normalization,
+            ),
+            context.time_remaining(),
+        )
+        return await self._jobs.run_for(answer.size, lambda: similarity_response(answer))
 
-def _counts(answer: Answer) -> text_pb2.TokenCounts:
-    return text_pb2.TokenCounts(num_input_tokens=answer.num_input_tokens)
-
-
-def _embed_response(answer: EmbeddingAnswer) -> embedding_pb2.EmbedResponse:
-    return embedding_pb2.EmbedResponse(
-        embeddings=_tensor(answer.vectors),
-        results=map(_embed_result, answer.texts),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-    )
-
-
-def _embed_result(text: EmbeddedText | InvalidRequest) -> embedding_pb2.EmbedResult:
-    if isinstance(text, InvalidRequest):
-        return embedding_pb2.EmbedResult(error=fault(text))
-    return embedding_pb2.EmbedResult(
-        num_tokens=text.num_tokens, truncation=truncation(text.truncation)
-    )
-
-
-def _embed_tokens_response(answer: TokenEmbeddingAnswer) -> embedding_pb2.EmbedTokensResponse:
-    return embedding_pb2.EmbedTokensResponse(
-        results=map(_embed_tokens_result, answer.texts),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-    )
-
-
-def _embed_tokens_result(text: TokenEmbeddings | InvalidRequest) -> embedding_pb2.EmbedTokensResult:
-    if isinstance(text, InvalidRequest):
-        return embedding_pb2.EmbedTokensResult(error=fault(text))
-    layers = text.layers
-    return embedding_pb2.EmbedTokensResult(
-        tokens=tokens(text.tokens),
-        embeddings=_tensor(layers[0] if len(layers) == 1 else np.stack(layers)),
-        truncation=truncation(text.truncation),
-    )
-
-
-def _tensor(array: NDArray[Any]) -> embedding_pb2.Tensor:
-    return embedding_pb2.Tensor(
-        data=array.astype("<f4", copy=False).tobytes(),
-        shape=array.shape,
-        dtype=embedding_pb2.DATA_TYPE_FLOAT32,
-    )
-
-
-def _fill_mask_response(answer: MaskFillingAnswer) -> embedding_pb2.FillMaskResponse:
-    return embedding_pb2.FillMaskResponse(
-        results=map(_fill_mask_result, answer.texts),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-    )
-
-
-def _fill_mask_result(text: FilledText | InvalidRequest) -> embedding_pb2.FillMaskResult:
-    if isinstance(text, InvalidRequest):
-        return embedding_pb2.FillMaskResult(error=fault(text))
-    return embedding_pb2.FillMaskResult(
-        masks=map(_filled_mask, text.masks), truncation=truncation(text.truncation)
-    )
-
-
-def _filled_mask(mask: FilledMask) -> embedding_pb2.FilledMask:
-    return embedding_pb2.FilledMask(
-        start=mask.start,
-        end=mask.end,
-        candidates=[
-            embedding_pb2.MaskCandidate(id=token_id, text=text, probability=probability)
-            for token_id, text, probability in zip(
-                mask.token_ids, mask.token_texts, mask.probabilities, strict=True
-            )
-        ],
-    )
-
-
-def _classify_response(answer: ClassificationAnswer) -> embedding_pb2.ClassifyResponse:
-    return embedding_pb2.ClassifyResponse(
-        results=map(_classify_result, answer.texts),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-        score_function=cast("embedding_pb2.ScoreFunction.ValueType", answer.score_function.value),
-    )
-
-
-def _classify_result(text: ClassifiedText | InvalidRequest) -> embedding_pb2.ClassifyResult:
-    if isinstance(text, InvalidRequest):
-        return embedding_pb2.ClassifyResult(error=fault(text))
-    return embedding_pb2.ClassifyResult(
-        labels=[
-            embedding_pb2.LabelScore(label=label, score=score)
-            for label, score in zip(text.labels, text.scores, strict=True)
-        ],
-        truncation=truncation(text.truncation),
-    )
-
-
-def _embed_sparse_response(answer: SparseEmbeddingAnswer) -> embedding_pb2.EmbedSparseResponse:
-    return embedding_pb2.EmbedSparseResponse(
-        results=map(_embed_sparse_result, answer.texts),
-        model=answer.model,
-        token_counts=_counts(answer),
-        timings=timings(answer.phases),
-    )
-
-
-def _embed_sparse_result(text: SparseVector | InvalidRequest) -> embedding_pb2.EmbedSparseResult:
-    if isinstance(text, InvalidRequest):
-        return embedding_pb2.EmbedSparseResult(error=fault(text))
-    return embedding_pb2.EmbedSparseResult(
-        token_ids=text.token_ids.tolist(),
-        weights=text.weights.tolist(),
-        tokens=text.tokens,
-        num_tokens=text.num_tokens,
-        truncation=truncation(text.truncation),
-    )
+    async def Rerank(
+        self, request: embedding_pb2.RerankRequest, context: Context
+    ) -> embedding_pb2.RerankResponse:
+        """The documents in the order of their scores."""
+        answer = await self._reranker.rerank(
+            RerankingRequest(
+                query=request.query,
+                documents=list(request.documents),
+                model=request.model,
+                top_k=given(request, "top_k"),
+                raw_scores=request.raw_scores,
+                truncation=request.truncation,
+                text_normalization=request.text_normalization,
+            ),
+            context.time_remaining(),
+        )
+        return await self._jobs.run_for(answer.size, lambda: rerank_response(answer))
