@@ -114,9 +114,11 @@ def say_the_marker(running: Running) -> None:
     running.embedding.FillMask(FillMaskRequest(texts=[f"{MARKER} [MASK]", *texts]))
     running.models.Tokenize(TokenizeRequest(texts=texts, model="tiny-bert"))
     too_wide = TranslateOptions(beam_size=1000)
+    unknown: Any = 99
     for call, request in (
         (running.translation.Translate, TranslateRequest(texts=texts, options=too_wide)),
         (running.translation.Translate, TranslateRequest(texts=texts, model=MARKER)),
+        (running.embedding.Embed, EmbedRequest(texts=texts, truncation=unknown)),
         (running.models.GetModel, GetModelRequest(model=MARKER)),
     ):
         failure_of(call, request)
@@ -145,12 +147,12 @@ def test_no_metric_no_line_and_no_span_ever_holds_a_text(
             "attendant_server.application.pieced_text.encode_all", fail_with_the_marker
         )  # an unexpected error
         failure_of(running.translation.Translate, REQUEST)
-        wait_until(lambda: running.metric("grpc_server_handled_total") == 12)
+        wait_until(lambda: running.metric("grpc_server_handled_total") == 13)
         metrics = metrics_page(running.server)
     ours = [r for r in caplog.records if r.name.startswith(("attendant_server", "grpc"))]
     lines = "\n".join(form.format(r) for r in ours for form in (JsonFormatter(), CONSOLE))
     assert lines.count("event=call_failed") == 1
-    assert lines.count("event=call ") >= 12
+    assert lines.count("event=call ") >= 13
     assert len(collector.spans) > 50
     for what in (lines, metrics, collector.content.decode("latin-1")):
         assert MARKER not in what
