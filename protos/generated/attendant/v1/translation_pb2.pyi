@@ -144,8 +144,8 @@ class TranslateOptions(google.protobuf.message.Message):
 
     @property
     def sampling(self) -> Global___Sampling:
-        """If present, tokens are drawn at random instead of being searched for. beam_size is then 1 by default, and more is
-        INVALID_ARGUMENT.
+        """Draws tokens at random instead of searching for them. beam_size is then 1, and more is INVALID_ARGUMENT. Absent: a
+        search, without any randomness.
         """
 
     def __init__(
