@@ -121,7 +121,10 @@ def test_norms_have_biases_if_the_configuration_says_so(source):
         ({"global_rope_theta": -1}, "global_rope_theta is -1, want a positive number"),
         ({"num_attention_heads": 5}, "hidden_size 32 is not a multiple of num_attention_heads 5"),
         ({"hidden_activation": "mish"}, "hidden_activation is 'mish', which is not supported"),
-        ({"tie_word_embeddings": False}, "tie_word_embeddings is False, but the weights lack decoder.weight"),
+        (
+            {"tie_word_embeddings": False},
+            "tie_word_embeddings is False, but the weights lack decoder.weight",
+        ),
         ({"decoder_bias": False}, r"decoder.bias \(.*\) is not expected"),
         ({"attention_bias": True}, "layers.0.attn.Wqkv.bias is missing"),
     ],
