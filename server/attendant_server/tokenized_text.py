@@ -98,8 +98,10 @@ class TokenizedText:
 
     def is_empty_after(self, prompt_length: int) -> bool:
         """Whether the text has only special tokens after this number of characters."""
-        mask = self.encoding.special_tokens_mask
+        mask: list[int] = self.encoding.special_tokens_mask
         if not prompt_length:
+            if len(self.positions) == len(mask):
+                return 0 not in mask
             return all(mask[i] for i in self.positions)
         offsets = self._offsets
         return all(mask[i] or offsets[i][1] <= prompt_length for i in self.positions)

@@ -98,8 +98,8 @@ class TextTokenizer:
 
         ``normalizes``: whether to normalize them first; by default that of the tokenizer.
         """
-        [normalized] = self._normalized([text if pair is None else (text, pair)], normalizes)
-        return self._tokenized(self._encode(*normalized.texts), normalized)
+        source = self._input((text,) if pair is None else (text, pair), normalizes)
+        return self._tokenized(self._encode(*source.texts), source)
 
     def encode_all(
         self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None = None
@@ -108,7 +108,9 @@ class TextTokenizer:
 
         Other threads run meanwhile: unlike for one text, the library releases the interpreter lock.
         """
-        normalized = self._normalized(texts, normalizes)
+        normalized = [
+            self._input((text,) if isinstance(text, str) else text, normalizes) for text in texts
+        ]
         inputs = [each.texts if len(each.texts) > 1 else each.texts[0] for each in normalized]
         try:
             encodings = self._tokenizer.encode_batch(inputs)
@@ -136,18 +138,15 @@ class TextTokenizer:
         """Number of tokens that stand for text that the vocabulary lacks."""
         return 0 if self.unk_id is None else token_ids.count(self.unk_id)
 
-    def _normalized(
-        self, texts: Sequence[str | tuple[str, str]], normalizes: bool | None
-    ) -> list[_Input]:
-        sides = [(text,) if isinstance(text, str) else text for text in texts]
+    def _input(self, sides: tuple[str, ...], normalizes: bool | None) -> _Input:
+        """A text or a pair, normalized if it has to be."""
         if not (self.normalizes if normalizes is None else normalizes):
-            return list(map(_Input, sides))
-        found = []
-        for side in sides:
-            new = tuple(map(self._normalizer.normalize, side))
-            kept = zip(side, new, strict=True)
-            found.append(_Input(tuple(old if n is None else n.text for old, n in kept), new))
-        return found
+            return _Input(sides)
+        new = tuple(map(self._normalizer.normalize, sides))
+        if not any(new):
+            return _Input(sides, new)
+        kept = zip(sides, new, strict=True)
+        return _Input(tuple(old if n is None else n.text for old, n in kept), new)
 
     def _tokenized(self, encoding: Encoding, source: _Input) -> TokenizedText:
         positions = range(len(encoding))

@@ -5,7 +5,7 @@ A model enters it in two steps: its description before loading, the loaded model
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -52,6 +52,8 @@ class ServedModel:
     on_refused: Callable[[str], None]
     """Receives the reason of each refusal: ``queue_full``, ``queue_wait`` or ``unavailable``."""
     usage: ModelUsage = field(default_factory=ModelUsage)
+    plans: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Remembered plans of calls, by their options."""
 
     @cached_property
     def text_codes(self) -> frozenset[int]:

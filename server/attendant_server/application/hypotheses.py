@@ -1,6 +1,6 @@
 """Translations of whole texts, joined from those of their pieces."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -76,11 +76,9 @@ class Joiner:
         """
         if not all(results):
             return InvalidRequest(field, NO_TRANSLATION)
-        num_hypotheses = max(map(len, results), default=1)
-        columns = ([each[min(k, len(each) - 1)] for each in results] for k in range(num_hypotheses))
         tokenizer = self.tokenization.tokenizer
         return Translation(
-            [self._hypothesis(text, parts) for parts in columns],
+            [self._hypothesis(text, parts) for parts in _columns(results)],
             num_source_tokens=len(text),
             num_unknown_tokens=sum(map(tokenizer.num_unknown, text.token_ids)),
             truncation=self.tokenization.report(text),
@@ -112,6 +110,15 @@ class Joiner:
         num_tokens = sum(len(part.token_ids) for part in parts)
         total = sum(sum(part.log_probabilities) for part in parts)
         return length_penalized(total, num_tokens, self.length_penalty) if parts else 0.0
+
+
+def _columns(results: Sequence[Sequence[Hypothesis]]) -> Iterator[Sequence[Hypothesis]]:
+    """The hypotheses of the pieces that make each hypothesis of the text."""
+    if len(results) == 1:
+        yield from ((hypothesis,) for hypothesis in results[0])
+        return
+    for k in range(max(map(len, results), default=1)):
+        yield [each[min(k, len(each) - 1)] for each in results]
 
 
 def _sentences(text: PiecedText, targets: Sequence[Span]) -> list[SentencePair]:

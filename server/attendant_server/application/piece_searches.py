@@ -2,19 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 from attendant_server import records
-from attendant_server.application.catalog import ServedModel
-from attendant_server.application.hypotheses import Joiner
-from attendant_server.application.pieced_text import PiecedText, PieceReader
+from attendant_server.application.pieced_text import PiecedText
 from attendant_server.application.sampling import seeds_of
 from attendant_server.application.tokenization import good, num_tokens
-from attendant_server.application.tokenization_options import TokenizationOptions
+from attendant_server.application.translation_plans import TranslationPlan
 from attendant_server.application.validation import TEXTS
 from attendant_server.engine.calls import (
     Hypothesis,
-    SearchOptions,
     SearchTooLarge,
     TranslateCall,
     joined_timings,
@@ -26,29 +22,15 @@ MAX_RUNNING_SENTENCES = 256
 long text must not need more places in the queue than there are."""
 
 
-class TranslationPlan(NamedTuple):
-    """The checked options of a call."""
-
-    model: ServedModel
-    options: SearchOptions
-    tokenization: TokenizationOptions
-    read_pieces: PieceReader
-    joiner: Joiner
-    seed: int | None
-    """The seed of the samples; None without sampling."""
-
-    @property
-    def num_samples(self) -> int:
-        """Searches for each piece."""
-        return 1 if self.seed is None else self.options.num_hypotheses
-
-
 async def search_pieces(
     plan: TranslationPlan, texts: Sequence[PiecedText | InvalidRequest], deadline: float
 ) -> list[list[Hypothesis]]:
     """The hypotheses of the pieces of all texts without a fault; raises SearchTooLarge."""
     num_samples = plan.num_samples
     pieces = [token_ids for text in good(texts) for token_ids in text.token_ids]
+    size = max(MAX_RUNNING_SENTENCES, len(texts))
+    if plan.seed is None and not plan.read_pieces.whole and len(pieces) <= size:
+        return await plan.model.answer(TranslateCall(pieces, plan.options, deadline))
     sources = [token_ids for token_ids in pieces for _ in range(num_samples)]
     seeds = list(seeds_of(plan.seed, texts, num_samples))
     prefixes: list[tuple[int, ...]] = []
@@ -58,7 +40,6 @@ async def search_pieces(
             for text in good(texts)
             for _ in range(len(text.pieces) * num_samples)
         ]
-    size = max(MAX_RUNNING_SENTENCES, len(texts))
     calls, results = [], []
     for first in range(0, len(sources), size):
         part = slice(first, first + size)

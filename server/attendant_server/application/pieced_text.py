@@ -60,6 +60,8 @@ class PiecedText:
     pieces: Sequence[Piece]
     token_ids: Sequence[list[int]]
     """The tokens of each piece."""
+    num_tokens: int
+    """Number of tokens that the model reads."""
     num_original_tokens: int
     """Number of tokens before truncation."""
     prefix: TargetPrefix | None = None
@@ -84,7 +86,7 @@ class PiecedText:
 
     def __len__(self) -> int:
         """Number of tokens that the model reads."""
-        return sum(map(len, self.token_ids))
+        return self.num_tokens
 
     def before(self, number: int, last: str, content: str) -> str:
         """The text between piece ``number - 1`` and ``number``, both or one of which may not exist.
@@ -100,6 +102,10 @@ class PiecedText:
 
     def join(self, translations: Sequence[str]) -> tuple[str, list[Span]]:
         """The translation of the text from those of its pieces, and the place of each in it."""
+        if len(translations) == 1:
+            before, after = self.text[: self.pieces[0].start], self.text[self.pieces[0].end :]
+            content = self.pieces[0].with_copies(translations[0])
+            return before + content + after, [(len(before), len(before) + len(content))]
         parts, places, length, last = [], [], 0, ""
         for number, translation in enumerate(translations):
             content = self.pieces[number].with_copies(translation)
@@ -192,48 +198,49 @@ class _Reading:
         self, encoded: Sequence[TokenizedText | TokenizerError]
     ) -> PiecedText | InvalidRequest:
         """The text with the tokens of its pieces, or its fault."""
-        name = self.field.format(self.number)
         if problem := length_problem(self.options, len(self.code) + len(self.text)):
-            return InvalidRequest(name, problem)
+            return InvalidRequest(self.field.format(self.number), problem)
+        found: list[tuple[Piece, TokenizedText]] = []
         try:
-            found = [
-                each
-                for whole, tokens in zip(self.pieces, encoded, strict=True)
-                for each in self._fitting(whole, tokens)
-            ]
+            for whole, tokens in zip(self.pieces, encoded, strict=True):
+                found += self._fitting(whole, tokens)
         except InvalidRequest as fault:
             return fault
         if not found and (self.is_empty or self.is_whole or not self.options.normalizes):
-            return InvalidRequest(name, EMPTY)
+            return InvalidRequest(self.field.format(self.number), EMPTY)
+        token_ids = [tokens.token_ids for _, tokens in found]
         return PiecedText(
             self.text,
             len(self.code),
             [each for each, _ in found],
-            [tokens.token_ids for _, tokens in found],
-            sum(tokens.num_original_tokens for _, tokens in found),
+            token_ids,
+            num_tokens=sum(map(len, token_ids)),
+            num_original_tokens=sum(tokens.num_original_tokens for _, tokens in found),
         )
 
     def _fitting(
         self, whole: Piece, encoded: TokenizedText | TokenizerError
-    ) -> Iterator[tuple[Piece, TokenizedText]]:
+    ) -> list[tuple[Piece, TokenizedText]]:
         """The piece with its tokens, or smaller ones; none if the model can read nothing of it."""
         options, field, number = self.options, self.field, self.number
         tokens, prompt_length = with_language(options, field, encoded, number)
         if tokens.is_empty_after(prompt_length):
-            return
+            return []
         is_long = options.max_tokens is not None and len(tokens) > options.max_tokens
         if self.is_whole or (is_long and not self.cuts):
-            yield whole, limited(options, field, number, tokens, prompt_length)
-        elif options.max_tokens is None or not is_long:
-            yield whole, tokens
-        else:
-            parts = list(smaller_parts(options, self.text, (whole.start, whole.end), len(tokens)))
-            if len(parts) == 1:
-                raise too_long(options, field, number, tokens)
-            smaller = list(filter(None, map(self.piece, parts)))
-            texts = [self.code + each.text for each in smaller]
-            for each, part_tokens in zip(smaller, encode_all(options, texts, True), strict=True):
-                yield from self._fitting(each, part_tokens)
+            return [(whole, limited(options, field, number, tokens, prompt_length))]
+        if not is_long:
+            return [(whole, tokens)]
+        parts = list(smaller_parts(options, self.text, (whole.start, whole.end), len(tokens)))
+        if len(parts) == 1:
+            raise too_long(options, field, number, tokens)
+        smaller = list(filter(None, map(self.piece, parts)))
+        encoded_parts = encode_all(options, [self.code + each.text for each in smaller], True)
+        return [
+            fitting
+            for each, part_tokens in zip(smaller, encoded_parts, strict=True)
+            for fitting in self._fitting(each, part_tokens)
+        ]
 
 
 def smaller_parts(

@@ -26,8 +26,13 @@ def spans(text: str, splitting: Splitting, language: str) -> list[Span]:
     ``language`` is a BCP 47 tag, whose rules for abbreviations apply; "" for rules of all
     languages. With `Splitting.NONE`, the one part is the whole text with the white space around it.
     """
+    if not text.strip():
+        return []
     if splitting is Splitting.NONE:
-        return [(0, len(text))] if text.strip() else []
+        return [(0, len(text))]
+    is_line = _LINE_ENDS.search(text) is None
+    if is_line and (splitting is Splitting.LINES or _is_one_sentence(text)):
+        return [trimmed(text, (0, len(text)))]
     parts = _lines(text)
     if splitting is Splitting.SENTENCES:
         parts = (part for line in parts for part in _sentences(text, line, language))
@@ -50,6 +55,8 @@ def clause_end(text: str, start: int, limit: int) -> int:
 def trimmed(text: str, part: Span) -> Span:
     """The part of a text without the white space around it."""
     start, end = part
+    if not (text[start : start + 1].isspace() or text[end - 1 : end].isspace()):
+        return part
     content = text[start:end]
     left = len(content) - len(content.lstrip())
     return start + left, start + max(left, len(content.rstrip()))
@@ -63,12 +70,19 @@ def _lines(text: str) -> Iterator[Span]:
     yield start, len(text)
 
 
+def _is_one_sentence(line: str) -> bool:
+    """Whether a line has no sign that may end a sentence before its last word.
+
+    Most texts are one sentence. The library would release the interpreter lock for them, too, and
+    the event loop would wait for it as long as for a step of the engine.
+    """
+    mark = _MAY_END_SENTENCE.search(line)
+    return mark is None or not _WORD.search(line, mark.end())
+
+
 def _sentences(text: str, line: Span, language: str) -> Iterator[Span]:
     content = text[slice(*line)]
-    mark = _MAY_END_SENTENCE.search(content)
-    if mark is None or not _WORD.search(content, mark.end()):
-        # Most texts are one sentence. The library would release the interpreter lock for them, too,
-        # and the event loop would wait for it as long as for a step of the engine.
+    if _is_one_sentence(content):
         yield line
         return
     first_subtag = re.split("[-_]", language, maxsplit=1)[0].lower()

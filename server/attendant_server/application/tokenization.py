@@ -80,12 +80,14 @@ async def read_texts(
     if record.tokenization_started is None:
         usage.take_texts(len(texts))
         record.tokenization_started = time.monotonic()
-    is_short = sum(map(len, texts)) <= MAX_INLINE_CHARACTERS
     results: list[Tokens | InvalidRequest] = []
-    for job in _jobs(texts):
-        run = partial(read, options, field, job, len(results), is_short)
-        results += run() if is_short else await jobs.run(run)
+    if sum(map(len, texts)) <= MAX_INLINE_CHARACTERS:
+        results = read(options, field, texts, 0, True)
         _check_total(options, results)
+    else:
+        for job in _jobs(texts):
+            results += await jobs.run(partial(read, options, field, job, len(results), False))
+            _check_total(options, results)
     usage.take_tokens(num_tokens(results))
     _add_to_record(record, results)
     return results

@@ -4,44 +4,27 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
 
 from attendant_server import records
 from attendant_server.application.answers import Answer
 from attendant_server.application.catalog import Catalog
-from attendant_server.application.descriptions import Splitting
 from attendant_server.application.hypotheses import Joiner, Translation
 from attendant_server.application.jobs import JobRunner
-from attendant_server.application.languages import (
-    language_tokens,
-    source_tag,
-    translation_model,
-)
-from attendant_server.application.piece_searches import (
-    TranslationPlan,
-    search_pieces,
-    with_faults,
-)
-from attendant_server.application.pieced_text import PiecedText, PieceReader
-from attendant_server.application.sampling import chosen_seed, seeds_of
+from attendant_server.application.piece_searches import search_pieces, with_faults
+from attendant_server.application.pieced_text import PiecedText
+from attendant_server.application.sampling import seeds_of
 from attendant_server.application.streaming import TextStream
-from attendant_server.application.suppressed_tokens import suppressed_tokens
 from attendant_server.application.target_prefixes import PrefixOptions, with_prefixes
 from attendant_server.application.tokenization import (
     num_tokens,
     read_texts,
 )
-from attendant_server.application.tokenization_options import (
-    Truncation,
-    tokenization_options,
-)
-from attendant_server.application.translation_options import TranslationOptions, search_options
+from attendant_server.application.translation_plans import PlannedRequest, Planner, TranslationPlan
 from attendant_server.application.validation import (
     TEXTS,
     TOKEN_BYTES,
     TOKEN_TEXT_BYTES,
     RequestLimits,
-    known_value,
 )
 from attendant_server.engine.calls import Hypothesis, SearchTooLarge
 from attendant_server.errors import InvalidRequest
@@ -53,41 +36,19 @@ TOKENS_DECODED_FOR_ONE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class TranslationRequest:
-    """Texts to translate. Languages are BCP 47 tags, or "" for the only language of the model.
-
-    ``truncation``, ``splitting`` and ``text_normalization`` are numbers of `Truncation`,
-    `Splitting` and `TextNormalization`, 0 for the defaults.
-    """
+class TranslationRequest(PlannedRequest):
+    """Texts to translate."""
 
     texts: Sequence[str]
-    model: str = ""
-    options: TranslationOptions = TranslationOptions()
-    truncation: int = 0
-    source_language: str = ""
-    target_language: str = ""
-    splitting: int = 0
-    text_normalization: int = 0
-    return_sentences: bool = False
-    """Whether hypotheses have the places of their sentences."""
     target_prefixes: Sequence[str] = ()
     """The beginning of each translation, "" for none; empty if no text has any."""
 
 
 @dataclass(frozen=True, slots=True)
-class StreamRequest:
-    """One text to translate; other fields as in `TranslationRequest`."""
+class StreamRequest(PlannedRequest):
+    """One text to translate."""
 
     text: str
-    model: str = ""
-    options: TranslationOptions = TranslationOptions()
-    truncation: int = 0
-    source_language: str = ""
-    target_language: str = ""
-    splitting: int = 0
-    text_normalization: int = 0
-    return_sentences: bool = False
-    """Whether hypotheses have the places of their sentences."""
     target_prefix: str = ""
     """The beginning of the translation."""
 
@@ -111,14 +72,13 @@ class StreamPiece:
     """The whole answer, in the last piece only."""
 
 
-SearchRequest: TypeAlias = TranslationRequest | StreamRequest
-
-
 class Translator:
     """Translates texts with all translation models."""
 
     def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
-        self._catalog, self._jobs, self._limits = catalog, jobs, limits
+        self.planner = Planner(catalog, jobs, limits)
+        """Finds the model and checks the options of each call."""
+        self._jobs, self._limits = jobs, limits
 
     async def translate(
         self, request: TranslationRequest, seconds_left: float | None
@@ -132,7 +92,9 @@ class Translator:
         if prefixes and len(prefixes) != num_texts:
             problem = f"as many as texts, which are {num_texts}, or none, got {len(prefixes)}"
             raise InvalidRequest("target_prefixes", problem)
-        plan = await self._plan(request, num_texts, prefixes)
+        whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
+        plan = await self.planner.plan(request, whole)
+        self._check_size(plan, num_texts)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         texts = await read_texts(
             self._jobs, plan.tokenization, TEXTS, request.texts, plan.read_pieces
@@ -152,7 +114,8 @@ class Translator:
         self, request: StreamRequest, seconds_left: float | None
     ) -> AsyncGenerator[StreamPiece, None]:
         """Translate one text; yields complete words as soon as they are settled."""
-        plan = await self._plan(request, 1, [request.target_prefix])
+        plan = await self.planner.plan(request, {0} if request.target_prefix.strip() else ())
+        self._check_size(plan, 1)
         deadline = self._limits.deadline(plan.model.engine.clock(), seconds_left)
         [text] = await read_texts(
             self._jobs, plan.tokenization, "text", [request.text], plan.read_pieces
@@ -176,6 +139,12 @@ class Translator:
         answer = await self._answer(plan, [text], stream.results)
         yield StreamPiece(_best_text(answer)[num_sent:], answer)
 
+    def _check_size(self, plan: TranslationPlan, num_texts: int) -> None:
+        """Refuse a call whose answer may be too large, before any work."""
+        max_tokens = num_texts * plan.options.num_hypotheses * plan.options.max_output_tokens
+        token_bytes = TOKEN_BYTES if plan.joiner.return_tokens else TOKEN_TEXT_BYTES
+        self._limits.check_response("options", max_tokens * token_bytes)
+
     def _prefix_options(self, plan: TranslationPlan, field: str) -> PrefixOptions:
         return PrefixOptions(
             plan.model.target_tokenizer,
@@ -184,57 +153,6 @@ class Translator:
             self._limits.max_text_characters,
             plan.options.max_output_tokens,
             plan.options.forced_token_ids,
-        )
-
-    async def _plan(
-        self, request: SearchRequest, num_texts: int, prefixes: Sequence[str]
-    ) -> TranslationPlan:
-        """Find the model and check the options."""
-        languages = request.source_language, request.target_language
-        model = translation_model(self._catalog, request.model, *languages)
-        description = model.description
-        tokens = language_tokens(model, *languages)
-        options = search_options(
-            request.options,
-            self._limits,
-            description,
-            tokens.forced_target_ids,
-            await suppressed_tokens(self._jobs, model, request.options),
-        )
-        max_tokens = num_texts * options.num_hypotheses * options.max_output_tokens
-        token_bytes = TOKEN_BYTES if request.options.return_tokens else TOKEN_TEXT_BYTES
-        self._limits.check_response("options", max_tokens * token_bytes)
-        tokenization = tokenization_options(
-            model.source_tokenizer,
-            description.max_source_tokens,
-            self._limits.max_text_characters,
-            request.truncation,
-            request.text_normalization,
-            tokens.before_source,
-            tokens.after_source,
-            text_codes=tokens.text_codes,
-        )
-        truncates = tokenization.truncation is not Truncation.REFUSE
-        default_splitting = Splitting.NONE if truncates else description.default_splitting
-        splitting = known_value("splitting", request.splitting, default_splitting)
-        if truncates and splitting is not Splitting.NONE:
-            raise InvalidRequest("truncation", "is for texts that are not split only")
-        whole = frozenset(i for i, prefix in enumerate(prefixes) if prefix.strip())
-        if whole and request.splitting and splitting is not Splitting.NONE:
-            raise InvalidRequest("splitting", "is for texts without target prefixes only")
-        return TranslationPlan(
-            model,
-            options,
-            tokenization,
-            PieceReader(splitting, source_tag(description, request.source_language), whole),
-            Joiner(
-                model.target_tokenizer,
-                tokenization,
-                options.length_penalty,
-                request.options.return_tokens,
-                request.return_sentences,
-            ),
-            chosen_seed(request.options.sampling),
         )
 
     async def _answer(
@@ -279,6 +197,8 @@ def _translations(
     texts: Sequence[PiecedText | InvalidRequest],
     results: Sequence[list[Hypothesis]],
 ) -> list[Translation | InvalidRequest]:
+    if len(texts) == 1 and isinstance(texts[0], PiecedText):
+        return [joiner.translation(TEXTS.format(0), texts[0], results)]
     remaining = iter(results)
     return [
         text

@@ -42,6 +42,14 @@ class TranslationOptions:
     sampling: SamplingOptions | None = None
     """How tokens are drawn at random; None for a search."""
 
+    @property
+    def are_usual(self) -> bool:
+        """Whether many calls may have the same options."""
+        return self.sampling is None and not (self.suppressed_token_ids or self.suppressed_texts)
+
+
+DEFAULT_OPTIONS = TranslationOptions()
+
 
 def search_options(
     options: TranslationOptions,

@@ -15,7 +15,7 @@ from attendant_server.application.translation import (
     TranslationAnswer,
     TranslationRequest,
 )
-from attendant_server.application.translation_options import TranslationOptions
+from attendant_server.application.translation_options import DEFAULT_OPTIONS, TranslationOptions
 from attendant_server.errors import InvalidRequest
 from attendant_server.grpc.context import Context
 from attendant_server.grpc.services.messages import fault, given, timings, tokens, truncation
@@ -38,7 +38,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             TranslationRequest(
                 texts=list(request.texts),
                 model=request.model,
-                options=_options(request.options),
+                options=_options(request),
                 truncation=request.truncation,
                 source_language=request.source_language,
                 target_language=request.target_language,
@@ -59,7 +59,7 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             StreamRequest(
                 text=request.text,
                 model=request.model,
-                options=_options(request.options),
+                options=_options(request),
                 truncation=request.truncation,
                 source_language=request.source_language,
                 target_language=request.target_language,
@@ -101,7 +101,12 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         return await self._jobs.run_for(answer.size, lambda: _last_response(piece.delta, answer))
 
 
-def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
+def _options(
+    request: translation_pb2.TranslateRequest | translation_pb2.StreamTranslateRequest,
+) -> TranslationOptions:
+    if not request.HasField("options"):
+        return DEFAULT_OPTIONS
+    options = request.options
     return TranslationOptions(
         beam_size=given(options, "beam_size"),
         num_hypotheses=given(options, "num_hypotheses"),
@@ -111,8 +116,8 @@ def _options(options: translation_pb2.TranslateOptions) -> TranslationOptions:
         return_tokens=options.return_tokens,
         repetition_guard=given(options, "repetition_guard"),
         no_repeat_ngram_size=given(options, "no_repeat_ngram_size"),
-        suppressed_token_ids=options.suppressed_token_ids,
-        suppressed_texts=options.suppressed_texts,
+        suppressed_token_ids=tuple(options.suppressed_token_ids),
+        suppressed_texts=tuple(options.suppressed_texts),
         allow_unknown=given(options, "allow_unknown"),
         repetition_penalty=given(options, "repetition_penalty"),
         patience=given(options, "patience"),

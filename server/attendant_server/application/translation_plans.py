@@ -1,0 +1,147 @@
+"""Plans of translation calls: the model and the checked options, which many calls share."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from attendant_server.application.catalog import Catalog, ServedModel
+from attendant_server.application.descriptions import Splitting
+from attendant_server.application.hypotheses import Joiner
+from attendant_server.application.jobs import JobRunner
+from attendant_server.application.languages import (
+    language_tokens,
+    source_tag,
+    translation_model,
+)
+from attendant_server.application.pieced_text import PieceReader
+from attendant_server.application.sampling import chosen_seed
+from attendant_server.application.suppressed_tokens import suppressed_tokens
+from attendant_server.application.tokenization_options import (
+    TokenizationOptions,
+    Truncation,
+    tokenization_options,
+)
+from attendant_server.application.translation_options import (
+    DEFAULT_OPTIONS,
+    TranslationOptions,
+    search_options,
+)
+from attendant_server.application.validation import RequestLimits, known_value
+from attendant_server.engine.calls import SearchOptions
+from attendant_server.errors import InvalidRequest
+
+MAX_REMEMBERED = 256
+"""Plans that are remembered for one model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRequest:
+    """The fields of a request on which its plan depends.
+
+    Languages are BCP 47 tags, or "" for the only language of the model. ``truncation``,
+    ``splitting`` and ``text_normalization`` are numbers of `Truncation`, `Splitting` and
+    `TextNormalization`, 0 for the defaults.
+    """
+
+    model: str = ""
+    options: TranslationOptions = DEFAULT_OPTIONS
+    truncation: int = 0
+    source_language: str = ""
+    target_language: str = ""
+    splitting: int = 0
+    text_normalization: int = 0
+    return_sentences: bool = False
+    """Whether hypotheses have the places of their sentences."""
+
+
+class TranslationPlan(NamedTuple):
+    """The checked options of a call."""
+
+    model: ServedModel
+    options: SearchOptions
+    tokenization: TokenizationOptions
+    read_pieces: PieceReader
+    joiner: Joiner
+    seed: int | None
+    """The seed of the samples; None without sampling."""
+
+    @property
+    def num_samples(self) -> int:
+        """Searches for each piece."""
+        return 1 if self.seed is None else self.options.num_hypotheses
+
+
+class Planner:
+    """Makes the plans of calls. Plans of the usual options are made once for each model."""
+
+    def __init__(self, catalog: Catalog, jobs: JobRunner, limits: RequestLimits) -> None:
+        self._catalog, self._jobs, self._limits = catalog, jobs, limits
+
+    async def plan(self, request: PlannedRequest, whole: Collection[int] = ()) -> TranslationPlan:
+        """Find the model and check the options.
+
+        ``whole`` has the numbers of the texts that must not be split.
+        """
+        languages = request.source_language, request.target_language
+        model = translation_model(self._catalog, request.model, *languages)
+        if whole or not request.options.are_usual:
+            return await self._new_plan(model, request, whole)
+        key = (
+            request.options,
+            languages,
+            request.truncation,
+            request.splitting,
+            request.text_normalization,
+            request.return_sentences,
+        )
+        plan = model.plans.get(key)
+        if plan is None:
+            plan = await self._new_plan(model, request)
+            if len(model.plans) >= MAX_REMEMBERED:
+                model.plans.clear()
+            model.plans[key] = plan
+        return plan
+
+    async def _new_plan(
+        self, model: ServedModel, request: PlannedRequest, whole: Collection[int] = ()
+    ) -> TranslationPlan:
+        description = model.description
+        tokens = language_tokens(model, request.source_language, request.target_language)
+        options = search_options(
+            request.options,
+            self._limits,
+            description,
+            tokens.forced_target_ids,
+            await suppressed_tokens(self._jobs, model, request.options),
+        )
+        tokenization = tokenization_options(
+            model.source_tokenizer,
+            description.max_source_tokens,
+            self._limits.max_text_characters,
+            request.truncation,
+            request.text_normalization,
+            tokens.before_source,
+            tokens.after_source,
+            text_codes=tokens.text_codes,
+        )
+        truncates = tokenization.truncation is not Truncation.REFUSE
+        default_splitting = Splitting.NONE if truncates else description.default_splitting
+        splitting = known_value("splitting", request.splitting, default_splitting)
+        if truncates and splitting is not Splitting.NONE:
+            raise InvalidRequest("truncation", "is for texts that are not split only")
+        if whole and request.splitting and splitting is not Splitting.NONE:
+            raise InvalidRequest("splitting", "is for texts without target prefixes only")
+        return TranslationPlan(
+            model,
+            options,
+            tokenization,
+            PieceReader(splitting, source_tag(description, request.source_language), whole),
+            Joiner(
+                model.target_tokenizer,
+                tokenization,
+                options.length_penalty,
+                request.options.return_tokens,
+                request.return_sentences,
+            ),
+            chosen_seed(request.options.sampling),
+        )
