@@ -22,7 +22,8 @@ from attendant_server.engine.caller_activity import CallerActivity
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits, EmbeddingScheduler
 from attendant_server.engine.reports import Observer
 from attendant_server.engine.scheduler import Scheduler
-from attendant_server.engine.translation_scheduler import TranslationLimits, TranslationScheduler
+from attendant_server.engine.translation_limits import TranslationLimits
+from attendant_server.engine.translation_scheduler import TranslationScheduler
 from attendant_server.reasons import reason_of
 from attendant_server.runtime.cache_pool import SPARE_BYTES
 from attendant_server.runtime.device_translation_model import DeviceTranslationModel
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 Model = TypeVar("Model", OnnxTranslationModel, DeviceTranslationModel, OnnxEmbeddingModel)
 SchedulerKind = TypeVar("SchedulerKind", bound=Scheduler)
 
+FULL_ROWS = 16
+"""Rows from which on a step takes hardly less time for each, see docs/decisions/0012."""
 CACHES_SHARE_OF_MEMORY = 0.5
 """Default share of the memory that the caches of all models may take together."""
 
@@ -171,6 +174,7 @@ class ModelLoader:
             max_cache_bytes=max_cache_bytes // self.num_workers,
             spare_cache_bytes=SPARE_BYTES // self.num_workers,
             max_run_seconds=settings.max_batch_seconds,
+            full_rows=FULL_ROWS if self.worker_processors else 0,
         )
         schedulers = self._for_workers(
             partial(TranslationScheduler, bundle.key, model, limits, self._observer, self.clock)

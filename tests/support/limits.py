@@ -3,7 +3,7 @@
 from typing import Any
 
 from attendant_server.engine.embedding_scheduler import EmbeddingLimits
-from attendant_server.engine.translation_scheduler import TranslationLimits
+from attendant_server.engine.translation_limits import TranslationLimits
 
 
 def translation_limits(**chosen: Any) -> TranslationLimits:

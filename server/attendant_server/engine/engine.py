@@ -129,8 +129,9 @@ class Engine:
                 raise Unavailable(f"the engine is {self._state.value}")
             if model not in self._models:
                 raise Unavailable("the model has been unloaded")
-            self._models[model].schedulers[0].submit(call)
-            self._changed.notify(call.num_texts)
+            scheduler = self._models[model].schedulers[0]
+            scheduler.submit(call)
+            self._changed.notify(min(call.num_texts, scheduler.num_wanted))
 
     def hanging(self, max_seconds: float) -> list[Scheduler]:
         """The schedulers whose turns have lasted longer than ``max_seconds``. Any thread."""

@@ -84,6 +84,11 @@ class Scheduler(ABC):
     def has_work(self) -> bool:
         """Whether `advance` would do anything."""
 
+    @property
+    def num_wanted(self) -> int:
+        """Idle workers that should take waiting texts now. Any thread."""
+        return len(self._siblings)
+
     @abstractmethod
     def submit(self, call: Call[Any]) -> None:
         """Queue a call; raises QueueFull. Any thread."""

@@ -6,8 +6,8 @@ one token per row, or several in greedy search.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from typing import Any, Self
@@ -29,28 +29,11 @@ from attendant_server.engine.scheduler import Scheduler
 from attendant_server.engine.search import Search, new_search
 from attendant_server.engine.slots import Slots
 from attendant_server.engine.token_rules import rules_of
+from attendant_server.engine.translation_limits import TranslationLimits
+from attendant_server.engine.worker_use import WorkerUse
 from attendant_server.errors import ModelFailed
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TranslationLimits:
-    """Bounds of a translation scheduler."""
-
-    max_rows: int
-    """Hypotheses that one worker decodes in one step, over all sentences."""
-    max_sentences: int
-    """Sentences that one worker decodes together, if rows suffice."""
-    max_queued_texts: int
-    max_encode_tokens: int
-    """Padded tokens encoded, and padded tokens scored, between two steps."""
-    max_cache_bytes: int
-    """Memory limit of one worker's caches."""
-    spare_cache_bytes: int
-    """Memory that one worker's caches may take beyond 1.5 times the need of its sentences."""
-    max_run_seconds: float
-    """Seconds that a run for heavy callers may take while light ones use the model."""
 
 
 class TranslationScheduler(Scheduler):
@@ -94,6 +77,8 @@ class TranslationScheduler(Scheduler):
         self._pairs: AdmissionQueue[ScoreCall]
         self._pairs = sibling._pairs if sibling else AdmissionQueue(self._admission)
         self._admission.num_slots += limits.max_sentences
+        self._use: WorkerUse
+        self._use = sibling._use if sibling else WorkerUse(limits.full_rows)
         self._encode_budget, self._score_budget = (
             BatchBudget(limits.max_encode_tokens, limits.max_run_seconds) for _ in range(2)
         )
@@ -110,8 +95,17 @@ class TranslationScheduler(Scheduler):
 
     @property
     def has_work(self) -> bool:
-        """Whether anything runs here or waits for any worker."""
-        return bool(self._num_held or len(self._queue) or len(self._pairs))
+        """Whether anything runs here, or waits and is not left to other workers."""
+        if self._num_held or len(self._pairs):
+            return True
+        return bool(len(self._queue)) and self.num_wanted > 0
+
+    @property
+    def num_wanted(self) -> int:
+        """Workers without sentences that should take waiting texts now. Any thread."""
+        if len(self._pairs):
+            return len(self._siblings)
+        return self._num_used() - sum(each._num_held > 0 for each in self._siblings)
 
     def submit(self, call: Call[Any]) -> None:
         """Queue a `TranslateCall` or a `ScoreCall`; raises QueueFull. Any thread.
@@ -127,6 +121,12 @@ class TranslationScheduler(Scheduler):
             self._enqueue(self._queue, call, lengths)
         else:
             raise TypeError(f"a translation model cannot run a {type(call).__name__}")
+
+    def advance(self, is_alone: bool) -> None:
+        """Do one bounded round of work; see `Scheduler.advance`."""
+        started, used = self._clock(), time.thread_time()
+        super().advance(is_alone)
+        self._use.measure(self._clock() - started, time.thread_time() - used, is_alone)
 
     def _advance(self, is_alone: bool) -> None:
         """Encode, admit, run one step of every batch, score."""
@@ -189,9 +189,14 @@ class TranslationScheduler(Scheduler):
         return self._model.encode([text.call.sources[text.index] for text in texts])
 
     def _share(self) -> int:
-        """Waiting sentences that this worker may take for an equal load on all workers."""
-        held = [scheduler._num_held for scheduler in self._siblings]
-        return max(0, ceil((len(self._queue) + sum(held)) / len(held)) - self._num_held)
+        """Waiting sentences that this worker may take for an equal load on the workers in use."""
+        held = sum(scheduler._num_held for scheduler in self._siblings)
+        return max(0, ceil((len(self._queue) + held) / self._num_used()) - self._num_held)
+
+    def _num_used(self) -> int:
+        """Workers that should decode all the texts that wait or run."""
+        num_rows = len(self._queue) + sum(each.num_active for each in self._siblings)
+        return self._use.num_workers(num_rows, len(self._siblings))
 
     @property
     def _num_held(self) -> int:
